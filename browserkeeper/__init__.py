@@ -1,0 +1,94 @@
+"""Selenium browser sessions that cannot leak.  Start at :func:`browser`.
+
+Names are imported when they are first used: ``import browserkeeper`` alone costs next to nothing
+and imports no selenium.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .errors import (
+        BrowserDied,
+        BrowserkeeperError,
+        CommandTimeout,
+        ConfigError,
+        ContainmentError,
+        ForkedSessionError,
+        LaunchError,
+        LeakError,
+        LedgerError,
+        ProfileError,
+        ResolveError,
+        SessionClosed,
+        SessionTimeout,
+        VersionMismatch,
+    )
+    from .report import ExitReport, ProcessExit, Survivor
+    from .session import BrowserSession, browser, session_of
+    from .sweeper import Finding, sweep
+
+_HOMES = {
+    ".session": ("BrowserSession", "browser", "session_of"),
+    ".sweeper": ("Finding", "sweep"),
+    ".report": ("ExitReport", "ProcessExit", "Survivor"),
+    ".errors": (
+        "BrowserDied",
+        "BrowserkeeperError",
+        "CommandTimeout",
+        "ConfigError",
+        "ContainmentError",
+        "ForkedSessionError",
+        "LaunchError",
+        "LeakError",
+        "LedgerError",
+        "ProfileError",
+        "ResolveError",
+        "SessionClosed",
+        "SessionTimeout",
+        "VersionMismatch",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BrowserDied",
+    "BrowserSession",
+    "BrowserkeeperError",
+    "CommandTimeout",
+    "ConfigError",
+    "ContainmentError",
+    "ExitReport",
+    "Finding",
+    "ForkedSessionError",
+    "LaunchError",
+    "LeakError",
+    "LedgerError",
+    "ProcessExit",
+    "ProfileError",
+    "ResolveError",
+    "SessionClosed",
+    "SessionTimeout",
+    "Survivor",
+    "VersionMismatch",
+    "browser",
+    "session_of",
+    "sweep",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

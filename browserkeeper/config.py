@@ -1,0 +1,171 @@
+"""What a session was asked to be: the arguments of ``browser()``, checked before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import ConfigError
+from .process.containment import KINDS, Kind
+
+BROWSERS = ("chrome", "chromium", "chromium-headless-shell", "edge", "firefox")
+OnLeak = Literal["raise", "warn", "ignore"]
+Debugging = Literal["pipe", "port"]
+
+START_TIMEOUT = 60.0
+"""Seconds for guard, driver and browser to be ready; Firefox needs 5 on two busy cores."""
+COMMAND_TIMEOUT = 120.0
+"""Seconds for one WebDriver command: Selenium's own limit."""
+CLOSE_TIMEOUT = 10.0
+"""Seconds for the ending, polite request included; a browser takes 0.1, a fork bomb 2.5."""
+ATTEMPTS = 2
+"""Launches to try where a retry can help."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionConfig:
+    """Checked by construction; raises ConfigError.  Times in seconds, None meaning no limit."""
+
+    name: str = "chrome"
+    headless: bool = True
+    options: Any = None
+    arguments: tuple[str, ...] = ()
+    ignore_default_arguments: bool | tuple[str, ...] = ()
+    preferences: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    profile: Path | None = None
+    download_dir: Path | None = None
+    window_size: tuple[int, int] | None = None
+    binary: str | None = None
+    driver_path: str | None = None
+    debugging: Debugging = "pipe"
+    timeout: float | None = None
+    start_timeout: float = START_TIMEOUT
+    command_timeout: float = COMMAND_TIMEOUT
+    close_timeout: float = CLOSE_TIMEOUT
+    attempts: int = ATTEMPTS
+    containment: Kind = "auto"
+    offline: bool = False
+    env: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    log: str | None = None
+    on_leak: OnLeak = "raise"
+
+    def __post_init__(self) -> None:
+        _known_browser(self.name)
+        for name in ("start_timeout", "command_timeout", "close_timeout"):
+            _seconds(name, getattr(self, name))
+        if self.timeout is not None:
+            _seconds("timeout", self.timeout)
+        _one_of("containment", self.containment, KINDS)
+        _one_of("debugging", self.debugging, ("pipe", "port"))
+        _one_of("on_leak", self.on_leak, ("raise", "warn", "ignore"))
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
+            raise ConfigError(f"attempts={self.attempts!r}: give a whole number, 1 or more.")
+        if self.attempts < 1:
+            raise ConfigError(f"attempts={self.attempts}: give 1 or more.")
+        _window(self.window_size)
+        _display(self.headless)
+
+    @classmethod
+    def build(cls, **given: Any) -> SessionConfig:
+        """From the user's arguments, which may be of any sensible type."""
+        given["arguments"] = _strings("arguments", given.get("arguments", ()))
+        ignored = given.get("ignore_default_arguments", ())
+        if not isinstance(ignored, bool):
+            given["ignore_default_arguments"] = _strings("ignore_default_arguments", ignored)
+        for name in ("preferences", "env"):
+            given[name] = _mapping(name, given.get(name))
+        for name in ("profile", "download_dir"):
+            given[name] = _path(name, given.get(name))
+        for name in ("binary", "driver_path", "log"):
+            path = _path(name, given.get(name))
+            given[name] = str(path) if path else None
+        if given.get("window_size") is not None:
+            given["window_size"] = _pair(given["window_size"])
+        if given.get("offline") is None:
+            given["offline"] = os.environ.get("BROWSERKEEPER_OFFLINE", "") not in ("", "0")
+        return cls(**given)
+
+    @property
+    def engine(self) -> Literal["chromium", "firefox"]:
+        return "firefox" if self.name == "firefox" else "chromium"
+
+    @property
+    def disposable(self) -> bool:
+        """A profile of our own dies with the session, so nothing in it need be saved politely."""
+        return self.profile is None
+
+
+def _known_browser(name: object) -> None:
+    if name in BROWSERS:
+        return
+    near = difflib.get_close_matches(str(name).lower(), BROWSERS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"Unknown browser {name!r}.{hint} Known: {', '.join(BROWSERS)}.")
+
+
+def _seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{name}={value!r}: give a number of seconds.")
+    if not math.isfinite(value) or value <= 0:
+        raise ConfigError(f"{name}={value!r}: give a positive, finite number of seconds.")
+
+
+def _one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{name}={value!r} is not known.{hint} Choose from {', '.join(choices)}.")
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{name}={value!r}: give a list of strings, such as ['--lang=de'].")
+    for item in value:
+        if not isinstance(item, str) or not item:
+            raise ConfigError(f"{name} holds {item!r}: each one must be a non-empty string.")
+    return tuple(value)
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name}={value!r}: give a dict with string keys.")
+    return dict(value)
+
+
+def _path(name: str, value: Any) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ConfigError(f"{name}={value!r}: give a path.")
+    return Path(value).expanduser().absolute()
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    try:
+        width, height = value
+        return int(width), int(height)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"window_size={value!r}: give (width, height) in pixels.") from error
+
+
+def _window(size: tuple[int, int] | None) -> None:
+    if size is not None and not all(1 <= side <= 32767 for side in size):
+        raise ConfigError(f"window_size={size!r}: both sides must be from 1 to 32767 pixels.")
+
+
+def _display(headless: bool) -> None:
+    if headless or sys.platform != "linux":
+        return
+    if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        raise ConfigError(
+            "headless=False needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set. "
+            "Run under `xvfb-run`, set DISPLAY, or leave headless=True."
+        )

@@ -1,0 +1,172 @@
+"""Chrome, Chromium, Edge and the headless shell: a configuration becomes a launch."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import SessionConfig
+from ..errors import ConfigError
+from . import profile
+from .launch import Launch
+from .resolve import Resolved
+
+if TYPE_CHECKING:
+    from selenium.webdriver.chromium.options import ChromiumOptions
+
+logger = logging.getLogger("browserkeeper")
+
+DEFAULT_ARGUMENTS = {
+    "--no-first-run": "no welcome page in front of yours",
+    "--no-default-browser-check": "nobody is there to answer the question",
+    "--disable-background-networking": "no requests but those of your pages",
+    "--disable-component-update": "no downloads in the background",
+    "--disable-sync": "no account, no requests to it",
+    "--disable-breakpad": "no crash dumps are written or sent",
+    "--disable-features=Translate,OptimizationHints,MediaRouter": "each asks a server or the network",
+    "--disk-cache-size=67108864": "64 MB: the profile may live in memory, and dies anyway",
+}
+"""What Chromium gets unless ``ignore_default_arguments`` names it (or is True), and why.
+ChromeDriver adds its own (``--enable-automation``, ``--password-store=basic`` …)."""
+
+SMALL_SHARED_MEMORY = 256 * 2**20
+"""Bytes below which ``/dev/shm`` makes tabs crash; a container's default is 64 MiB."""
+
+
+def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
+    """How to launch this configuration; ``directory`` is not needed for Chromium."""
+    if config.options is not None:
+        user_options(config)
+    if config.profile:
+        profile.check(config.profile, profile.chromium_holder)
+    level = ("--log-level=INFO",) if config.log else ()
+    return Launch(
+        command=(found.driver.path, "--port=0", *level),
+        env={},
+        build_options=lambda: build_options(config, found.browser.path, tmpdir),
+        port_pattern=rb"on port (\d+)\.",
+        bound=config.debugging == "pipe",
+        note="" if config.debugging == "pipe" else "debugging='port': the browser outlives its driver",
+    )
+
+
+def user_options(config: SessionConfig) -> ChromiumOptions:
+    """A copy of the user's options, or new ones.  Raises ConfigError for another browser's."""
+    from selenium.webdriver.chrome.options import Options as ChromeOptions
+    from selenium.webdriver.chromium.options import ChromiumOptions
+    from selenium.webdriver.edge.options import Options as EdgeOptions
+
+    if config.options is None:
+        return EdgeOptions() if config.name == "edge" else ChromeOptions()
+    if not isinstance(config.options, ChromiumOptions):
+        kind = f"{type(config.options).__module__}.{type(config.options).__name__}"
+        raise ConfigError(f"browser({config.name!r}) needs ChromeOptions, not {kind}.")
+    return copy.deepcopy(config.options)
+
+
+def build_options(config: SessionConfig, binary: str, tmpdir: str) -> ChromiumOptions:
+    """The capabilities of the session: the user's options, completed by our defaults."""
+    options = user_options(config)
+    options.binary_location = binary
+    wanted = [*_ours(config), *options.arguments, *config.arguments]
+    options._arguments = merge_features(wanted)
+    downloads = config.download_dir or Path(tmpdir, "downloads")
+    preferences = {
+        "download.default_directory": str(downloads),
+        "download.prompt_for_download": False,
+        "profile.default_content_settings.popups": 0,
+        **options.experimental_options.get("prefs", {}),
+        **config.preferences,
+    }
+    options.add_experimental_option("prefs", preferences)
+    return options
+
+
+def _ours(config: SessionConfig) -> Iterator[str]:
+    ignored = config.ignore_default_arguments
+    for argument in _defaults(config):
+        name = argument.partition("=")[0]
+        if ignored is not True and not (ignored and {argument, name} & set(ignored)):
+            yield argument
+    if config.headless and config.name != "chromium-headless-shell":
+        yield "--headless=new"
+    if config.debugging == "pipe":
+        yield "--remote-debugging-pipe"
+    if config.window_size:
+        yield "--window-size={},{}".format(*config.window_size)
+    if config.profile:
+        yield f"--user-data-dir={config.profile}"
+
+
+def _defaults(config: SessionConfig) -> Iterator[str]:
+    yield from DEFAULT_ARGUMENTS
+    if reason := why_no_sandbox():
+        _say_once(reason)
+        yield "--no-sandbox"
+    if sys.platform == "linux" and shared_memory_size() < SMALL_SHARED_MEMORY:
+        yield "--disable-dev-shm-usage"
+
+
+def merge_features(arguments: list[str]) -> list[str]:
+    """Chromium heeds only the last ``--disable-features``; ours must not void the user's."""
+    merged: dict[str, None] = {}
+    features: dict[str, list[str]] = {"--disable-features": [], "--enable-features": []}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name in features:
+            features[name] += [f for f in value.split(",") if f not in features[name]]
+            argument = name
+        merged[argument] = None
+    return [f"{a}={','.join(features[a])}" if a in features else a for a in merged]
+
+
+@functools.cache
+def why_no_sandbox() -> str:
+    """"" where Chromium's sandbox can work, else the obstacle.
+
+    Chromium refuses to start as root with its sandbox, and needs unprivileged user namespaces
+    or a setuid helper otherwise (chromium/docs/linux/sandboxing.md).
+    """
+    if sys.platform != "linux":
+        return ""
+    if os.geteuid() == 0:
+        return "Chromium runs without its sandbox: it refuses to use it as root"
+    helpers = ("/usr/lib/chromium/chrome-sandbox", "/opt/google/chrome/chrome-sandbox")
+    if any(os.path.exists(h) and os.stat(h).st_mode & 0o4000 for h in helpers):
+        return ""
+    if has_user_namespaces():
+        return ""
+    return "Chromium runs without its sandbox: this user can make no user namespaces"
+
+
+@functools.cache
+def has_user_namespaces() -> bool:
+    """Try it: sysctls, seccomp and AppArmor can each forbid it, and none says so in one place."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return os.path.exists("/proc/self/ns/user")
+    return subprocess.run([unshare, "-U", "true"], capture_output=True).returncode == 0
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    logger.warning(reason)
+
+
+def shared_memory_size() -> int:
+    """Bytes of ``/dev/shm``; 0 where it cannot be written."""
+    try:
+        facts = os.statvfs("/dev/shm")
+    except OSError:
+        return 0
+    return facts.f_blocks * facts.f_frsize if os.access("/dev/shm", os.W_OK) else 0
+
+

@@ -1,0 +1,121 @@
+"""The browsers we know: their names, where they and their drivers are usually found."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One value of ``browser(name)``.
+
+    ``environment`` names the variables that may hold the path; ``driver_environment`` the
+    driver's, where a directory counts as well (GitHub's runners set ``CHROMEWEBDRIVER`` so).
+    """
+
+    name: str
+    engine: Literal["chromium", "firefox"]
+    programs: tuple[str, ...]
+    places: tuple[str, ...]
+    environment: tuple[str, ...]
+    driver: str
+    driver_environment: tuple[str, ...]
+    manager_name: str
+    package: str
+
+
+_CHROME = ("google-chrome", "google-chrome-stable", "chrome")
+_CHROMIUM = ("chromium", "chromium-browser")
+_CHROMEDRIVER = ("BROWSERKEEPER_CHROMEDRIVER", "SE_CHROMEDRIVER", "CHROMEWEBDRIVER")
+_MAC = "/Applications"
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            "chrome",
+            "chromium",
+            (*_CHROME, *_CHROMIUM),
+            (
+                f"{_MAC}/Google Chrome.app/Contents/MacOS/Google Chrome",
+                f"{_MAC}/Chromium.app/Contents/MacOS/Chromium",
+                "/opt/google/chrome/chrome",
+                "/usr/lib/chromium/chromium",
+                "/snap/bin/chromium",
+            ),
+            ("BROWSERKEEPER_CHROME", "SE_CHROME", "CHROME_BIN", "CHROME_PATH"),
+            "chromedriver",
+            _CHROMEDRIVER,
+            "chrome",
+            "chromium chromium-driver",
+        ),
+        Family(
+            "chromium",
+            "chromium",
+            (*_CHROMIUM, *_CHROME),
+            (
+                f"{_MAC}/Chromium.app/Contents/MacOS/Chromium",
+                "/usr/lib/chromium/chromium",
+                "/snap/bin/chromium",
+            ),
+            ("BROWSERKEEPER_CHROMIUM", "CHROMIUM_BIN", "CHROME_BIN"),
+            "chromedriver",
+            _CHROMEDRIVER,
+            "chrome",
+            "chromium chromium-driver",
+        ),
+        Family(
+            "chromium-headless-shell",
+            "chromium",
+            ("chromium-headless-shell", "chrome-headless-shell", "headless_shell"),
+            ("/usr/lib/chromium/chromium-headless-shell",),
+            ("BROWSERKEEPER_CHROMIUM_HEADLESS_SHELL",),
+            "chromedriver",
+            _CHROMEDRIVER,
+            "chrome",
+            "chromium-headless-shell chromium-driver",
+        ),
+        Family(
+            "edge",
+            "chromium",
+            ("microsoft-edge", "microsoft-edge-stable", "msedge"),
+            (f"{_MAC}/Microsoft Edge.app/Contents/MacOS/Microsoft Edge", "/opt/microsoft/msedge/msedge"),
+            ("BROWSERKEEPER_EDGE", "EDGE_BIN"),
+            "msedgedriver",
+            ("BROWSERKEEPER_EDGEDRIVER", "SE_EDGEDRIVER", "EDGEWEBDRIVER"),
+            "edge",
+            "microsoft-edge-stable",
+        ),
+        Family(
+            "firefox",
+            "firefox",
+            ("firefox", "firefox-esr"),
+            (
+                f"{_MAC}/Firefox.app/Contents/MacOS/firefox",
+                "/usr/lib/firefox-esr/firefox-esr",
+                "/usr/lib/firefox/firefox",
+                "/opt/firefox/firefox",
+            ),
+            ("BROWSERKEEPER_FIREFOX", "SE_FIREFOX", "FIREFOX_BIN"),
+            "geckodriver",
+            ("BROWSERKEEPER_GECKODRIVER", "SE_GECKODRIVER", "GECKOWEBDRIVER"),
+            "firefox",
+            "firefox-esr",
+        ),
+    )
+}
+
+DRIVER_PLACES = (
+    "/usr/bin",
+    "/usr/local/bin",
+    "/usr/lib/chromium",
+    "/usr/lib/chromium-browser",
+    "/snap/bin",
+    "~/.cargo/bin",
+    "~/.local/bin",
+    "/opt/homebrew/bin",
+)
+
+EXECUTABLE_SUFFIX = ".exe" if sys.platform == "win32" else ""

@@ -1,0 +1,139 @@
+"""Firefox: a configuration becomes a launch."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import SessionConfig
+from ..errors import ConfigError
+from . import profile
+from .launch import Launch
+from .resolve import Resolved
+
+if TYPE_CHECKING:
+    from selenium.webdriver.firefox.options import Options
+
+DEFAULT_PREFERENCES: dict[str, tuple[bool | int | str, str]] = {
+    "browser.startup.page": (0, "no home page in front of yours"),
+    "browser.newtabpage.enabled": (False, "an empty tab starts no process of its own"),
+    "browser.cache.disk.enable": (False, "the profile may live in memory, and dies anyway"),
+    "toolkit.storage.synchronous": (0, "no fsync for databases that nobody will read"),
+    "browser.sessionstore.resume_from_crash": (False, "a killed session is not to be restored"),
+    "toolkit.telemetry.enabled": (False, "no reports to Mozilla"),
+    "datareporting.policy.dataSubmissionEnabled": (False, "no reports to Mozilla"),
+    "app.normandy.enabled": (False, "no studies, no requests for them"),
+    "app.update.enabled": (False, "no downloads in the background"),
+    "extensions.systemAddon.update.enabled": (False, "no downloads in the background"),
+    "browser.search.update": (False, "no downloads in the background"),
+    "network.captive-portal-service.enabled": (False, "no requests but those of your pages"),
+    "network.connectivity-service.enabled": (False, "no requests but those of your pages"),
+    "browser.safebrowsing.malware.enabled": (False, "no list downloads at every start"),
+    "browser.safebrowsing.phishing.enabled": (False, "no list downloads at every start"),
+    "services.settings.server": ("data:,", "no downloads in the background"),
+    "dom.ipc.processPrelaunch.enabled": (False, "no spare content processes"),
+}
+"""What Firefox gets unless ``ignore_default_arguments`` names it (or is True), and why.
+geckodriver adds its own."""
+
+WRAPPER = """#!/bin/sh
+# Written by browserkeeper: Firefox ends with the geckodriver that started it, even when both
+# that and the guard are SIGKILLed (prctl(2), PR_SET_PDEATHSIG).
+exec setpriv --pdeathsig KILL -- "$BROWSERKEEPER_FIREFOX_BINARY" "$@"
+"""
+
+
+def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
+    """How to launch this configuration; ``directory`` is where the wrapper script is kept."""
+    if config.options is not None:
+        user_options(config)
+    if config.profile:
+        profile.check(config.profile, profile.firefox_holder)
+    binary, obstacle = bound_binary(found.browser.path, directory)
+    return Launch(
+        command=(
+            *(found.driver.path, "--port", "0", "--websocket-port", "0"),
+            *("--log", "debug" if config.log else "info"),
+        ),
+        env={"BROWSERKEEPER_FIREFOX_BINARY": found.browser.path},
+        build_options=lambda: build_options(config, binary, tmpdir),
+        port_pattern=rb"Listening on 127\.0\.0\.1:(\d+)",
+        bound=not obstacle,
+        note=obstacle,
+    )
+
+
+def user_options(config: SessionConfig) -> Options:
+    """A copy of the user's options, or new ones.  Raises ConfigError for another browser's."""
+    from selenium.webdriver.firefox.options import Options
+
+    if config.options is None:
+        return Options()
+    if not isinstance(config.options, Options):
+        kind = f"{type(config.options).__module__}.{type(config.options).__name__}"
+        raise ConfigError(f"browser('firefox') needs FirefoxOptions, not {kind}.")
+    return copy.deepcopy(config.options)
+
+
+def build_options(config: SessionConfig, binary: str, tmpdir: str) -> Options:
+    """The capabilities of the session: our defaults, the user's options over them."""
+    options = user_options(config)
+    options.binary_location = binary
+    theirs = {**options.preferences, **config.preferences}
+    for name, value in {**_defaults(config, tmpdir), **theirs}.items():
+        options.set_preference(name, value)
+    if config.headless:
+        options.add_argument("-headless")
+    if config.window_size:
+        options.add_argument("--width={}".format(config.window_size[0]))
+        options.add_argument("--height={}".format(config.window_size[1]))
+    if config.profile:
+        options.add_argument("-profile")
+        options.add_argument(str(config.profile))
+    for argument in config.arguments:
+        options.add_argument(argument)
+    return options
+
+
+def _defaults(config: SessionConfig, tmpdir: str) -> dict[str, bool | int | str]:
+    ignored = config.ignore_default_arguments
+    downloads: dict[str, bool | int | str] = {
+        "browser.download.folderList": 2,
+        "browser.download.dir": str(config.download_dir or Path(tmpdir, "downloads")),
+        "browser.download.useDownloadDir": True,
+        "browser.download.alwaysOpenPanel": False,
+    }
+    if ignored is True:
+        return downloads
+    kept = {
+        name: value
+        for name, (value, _) in DEFAULT_PREFERENCES.items()
+        if not (ignored and name in ignored)
+    }
+    if not config.disposable:  # a profile that is kept must reach the disk
+        kept.pop("toolkit.storage.synchronous", None)
+        kept.pop("browser.cache.disk.enable", None)
+    return {**downloads, **kept}
+
+
+def bound_binary(binary: str, directory: Path) -> tuple[str, str]:
+    """(what to start, "") so that Firefox dies with its driver, or (binary, why it will not).
+
+    ``directory`` holds the wrapper script, made once; it must allow executing.
+    """
+    if shutil.which("setpriv") is None:
+        return binary, "no setpriv (util-linux): Firefox would outlive a SIGKILLed guard and owner"
+    if os.statvfs(directory).f_flag & os.ST_NOEXEC:
+        return binary, f"{directory} is mounted noexec: Firefox would outlive a SIGKILLed guard"
+    wrapper = directory / "firefox-bound"
+    if not wrapper.exists() or wrapper.read_text() != WRAPPER:
+        draft = wrapper.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")
+        draft.write_text(WRAPPER)
+        draft.chmod(0o700)
+        draft.rename(wrapper)
+    return str(wrapper), ""
+
+

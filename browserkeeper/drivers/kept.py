@@ -1,0 +1,117 @@
+"""Selenium's drivers, kept: the only module that subclasses Selenium.
+
+A kept driver is a real ``webdriver.Chrome`` (Edge, Firefox); it differs in three things: it is
+given a driver process that is running already, each command passes through its session, and
+``quit()`` is the session's verified ending.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from selenium import webdriver
+from selenium.webdriver.chromium.remote_connection import ChromiumRemoteConnection
+from selenium.webdriver.common.webdriver import LocalWebDriver
+from selenium.webdriver.firefox.remote_connection import FirefoxRemoteConnection
+from selenium.webdriver.remote.client_config import ClientConfig
+from selenium.webdriver.remote.remote_connection import RemoteConnection
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+BIDI_INTERVAL = 0.005
+"""Seconds between looks for a BiDi answer; Selenium's 0.1 is most of a command's time."""
+
+
+class Keeper(Protocol):
+    """What a kept driver asks of its session."""
+
+    def run_command(self, name: str, command: Callable[[], Any]) -> Any: ...
+    def quit_driver(self) -> None: ...
+
+
+class KeptService:
+    """``driver.service``, for those who look at it.  The process is the guard: below it in the
+    process tree is all that belongs to the session."""
+
+    def __init__(self, keeper: Keeper, path: str, port: int, process: subprocess.Popen[bytes]):
+        self._keeper = keeper
+        self.path, self.port, self.process = path, port, process
+
+    @property
+    def service_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """It is running."""
+
+    def stop(self) -> None:
+        """End the session, verified."""
+        self._keeper.quit_driver()
+
+    def is_connectable(self) -> bool:
+        return self.process.poll() is None
+
+
+class _Kept(LocalWebDriver):
+    def __init__(self, keeper: Keeper, service: KeptService, executor: RemoteConnection, options: Any):
+        self.keeper, self.service, self.options = keeper, service, options
+        # Past the constructors of Chrome and Firefox, which would start a driver of their own.
+        LocalWebDriver.__init__(self, command_executor=executor, options=options)
+
+    def execute(self, driver_command: Any, params: dict[str, Any] | None = None) -> Any:
+        name = driver_command if isinstance(driver_command, str) else "bidi"
+        run = super().execute
+        return self.keeper.run_command(name, lambda: run(driver_command, params))
+
+    def quit(self) -> None:
+        """End the session, verified; see ``BrowserSession.close``."""
+        self.keeper.quit_driver()
+
+
+class Chrome(_Kept, webdriver.Chrome):
+    """A kept ``webdriver.Chrome``."""
+
+
+class Edge(_Kept, webdriver.Edge):
+    """A kept ``webdriver.Edge``."""
+
+
+class Firefox(_Kept, webdriver.Firefox):
+    """A kept ``webdriver.Firefox``."""
+
+
+def client_config(url: str, timeout: float) -> ClientConfig:
+    """No retries: a command that the guard's kill cut off must not be sent again."""
+    no_retries = {"init_args_for_pool_manager": {"retries": False}}
+    return ClientConfig(
+        remote_server_addr=url,
+        timeout=timeout,  # type: ignore[arg-type] # a float in fact: it goes to urllib3
+        init_args_for_pool_manager=no_retries,
+        websocket_interval=BIDI_INTERVAL,
+    )
+
+
+def connect(
+    name: str, keeper: Keeper, service: KeptService, options: Any, timeout: float
+) -> webdriver.Remote:
+    """Open a session on a driver process that is running; ``timeout`` (seconds) is for that.
+
+    ``ignore_proxy``: the driver is on the loopback, whatever ``http_proxy`` says.
+    """
+    config = client_config(service.service_url, timeout)
+    if name == "firefox":
+        executor = FirefoxRemoteConnection(service.service_url, ignore_proxy=True, client_config=config)
+        return Firefox(keeper, service, executor, options)
+    kind, vendor = (Edge, "ms") if name == "edge" else (Chrome, "goog")
+    browser_name = "MicrosoftEdge" if name == "edge" else "chrome"
+    chromium = ChromiumRemoteConnection(
+        service.service_url, vendor, browser_name, ignore_proxy=True, client_config=config
+    )
+    return kind(keeper, service, chromium, options)
+
+
+def set_command_timeout(driver: webdriver.Remote, timeout: float) -> None:
+    """Seconds that any one command may take from now on."""
+    driver.command_executor.client_config.timeout = timeout  # type: ignore[union-attr]

@@ -1,0 +1,25 @@
+"""What an engine makes of a configuration: all that is needed to start it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """The driver's command line and environment, and what makes the options for the new session.
+
+    ``build_options`` imports selenium, 0.2 s the first time, so it is called when the driver is
+    on its way already.
+    ``port_pattern`` finds the port in the driver's log.  ``bound``: the browser ends by itself
+    when its driver is killed; ``note`` says why, where it is not.
+    """
+
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    build_options: Callable[[], Any]
+    port_pattern: bytes
+    bound: bool
+    note: str

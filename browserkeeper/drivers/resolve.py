@@ -1,0 +1,289 @@
+"""Which browser and which driver: the first that works, offline as long as that is possible.
+
+The order: the argument; the environment; PATH; the usual places; Selenium Manager's and
+webdriver-manager's caches; then, unless offline, Selenium Manager and webdriver-manager
+themselves, each under a guard with our timeout and one lock for the machine's user.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..errors import ResolveError, VersionMismatch
+from ..process.containment import choose
+from ..process.guarded import output_of
+from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
+from .probe import Program, VersionCache, probe
+
+DOWNLOAD_TIMEOUT = 300.0
+"""Seconds for a manager to fetch a driver, waiting for another process's download included."""
+
+GECKODRIVER_NEEDS = ((36, 128), (34, 115), (32, 102), (31, 91), (30, 78), (0, 60))
+"""(geckodriver 0.N, the first Firefox it supports), newest first.
+Source: https://firefox-source-docs.mozilla.org/testing/geckodriver/Support.html"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """A browser and a driver that fit each other."""
+
+    browser: Program
+    driver: Program
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    path: str
+    origin: str
+    insist: bool = False
+
+
+class Resolver:
+    """One search; remembers what it tried, for the error message."""
+
+    def __init__(self, family: Family, cache: VersionCache, lock: Path, *, offline: bool):
+        self.family, self.cache, self.lock, self.offline = family, cache, lock, offline
+        self.tried: list[tuple[str, str]] = []
+        self.mismatch: VersionMismatch | None = None
+
+    def resolve(self, binary: str | None, driver_path: str | None) -> Resolved:
+        """Raises ResolveError listing every place, VersionMismatch where only versions differ."""
+        with ThreadPoolExecutor(1) as helper:  # two `--version` side by side on a cold cache
+            warm = helper.submit(self._warm, driver_path)
+            browser = self._browser(binary)
+            warm.result()
+        if driver := self._fitting(self._local_drivers(driver_path), browser):
+            return Resolved(browser, driver)
+        if not self.offline and not driver_path:
+            if driver := self._fitting(self._managed_drivers(browser), browser):
+                return Resolved(browser, driver)
+        if self.mismatch:
+            raise self.mismatch
+        raise ResolveError(
+            f"No {self.family.driver} for {browser.path} ({browser.version}). Install it "
+            f"(Debian: apt install {self.family.package}), set "
+            f"{self.family.driver_environment[0]}, or pass driver_path=."
+            + (" offline=True kept the drivers' managers from being asked." if self.offline else ""),
+            tuple(self.tried),
+        )
+
+    # -- the browser
+
+    def _browser(self, binary: str | None) -> Program:
+        for candidate in self._browser_candidates(binary):
+            try:
+                return probe(candidate.path, self.family.engine, candidate.origin, self.cache)
+            except ResolveError as error:
+                if candidate.insist:
+                    raise ResolveError(f"{candidate.origin}: {error}") from error
+                self.tried.append((candidate.path, str(error)))
+        raise ResolveError(
+            f"No {self.family.name} found. Install it (Debian: apt install "
+            f"{self.family.package}), set {self.family.environment[0]}, or pass binary=.",
+            tuple(self.tried),
+        )
+
+    def _browser_candidates(self, binary: str | None) -> Iterator[_Candidate]:
+        if binary:
+            yield _Candidate(binary, "binary=", insist=True)
+            return
+        for name in self.family.environment:
+            if path := os.environ.get(name):
+                yield _Candidate(path, name, insist=name.startswith("BROWSERKEEPER_"))
+        yield from self._on_path(self.family.programs)
+        for place in self.family.places:
+            if os.path.exists(place):
+                yield _Candidate(place, "usual place")
+        for path in _selenium_cache(self.family.manager_name, self.family.programs):
+            yield _Candidate(path, "Selenium Manager's cache")
+
+    # -- the driver
+
+    def _warm(self, driver_path: str | None) -> None:
+        for candidate in self._local_drivers(driver_path, quiet=True):
+            try:
+                probe(candidate.path, self.family.driver, candidate.origin, self.cache)
+                return
+            except ResolveError:
+                continue
+
+    def _local_drivers(self, driver_path: str | None, quiet: bool = False) -> Iterator[_Candidate]:
+        program = self.family.driver + EXECUTABLE_SUFFIX
+        if driver_path:
+            yield _Candidate(driver_path, "driver_path=", insist=True)
+            return
+        for name in self.family.driver_environment:
+            if path := os.environ.get(name):
+                path = os.path.join(path, program) if os.path.isdir(path) else path
+                yield _Candidate(path, name, insist=name.startswith("BROWSERKEEPER_"))
+        yield from self._on_path((program,), quiet=quiet)
+        for place in DRIVER_PLACES:
+            path = os.path.join(os.path.expanduser(place), program)
+            if os.path.exists(path):
+                yield _Candidate(path, "usual place")
+        for path in _selenium_cache(self.family.driver, (program,)):
+            yield _Candidate(path, "Selenium Manager's cache")
+        for path in _wdm_cache(self.family.driver, program):
+            yield _Candidate(path, "webdriver-manager's cache")
+
+    def _on_path(self, programs: tuple[str, ...], quiet: bool = False) -> Iterator[_Candidate]:
+        found = [path for program in programs if (path := shutil.which(program))]
+        if not found and not quiet:
+            self.tried.append(("PATH", f"no {' or '.join(programs)}"))
+        for path in found:
+            yield _Candidate(path, "PATH")
+
+    def _fitting(self, candidates: Iterator[_Candidate], browser: Program) -> Program | None:
+        for candidate in candidates:
+            try:
+                driver = probe(candidate.path, self.family.driver, candidate.origin, self.cache)
+                check_fit(self.family, browser, driver)
+                return driver
+            except VersionMismatch as error:
+                if candidate.insist:
+                    raise
+                self.mismatch = self.mismatch or error
+                self.tried.append((candidate.path, str(error)))
+            except ResolveError as error:
+                if candidate.insist:
+                    raise ResolveError(f"{candidate.origin}: {error}") from error
+                self.tried.append((candidate.path, str(error)))
+        return None
+
+    # -- the managers: the network, at last
+
+    def _managed_drivers(self, browser: Program) -> Iterator[_Candidate]:
+        from filelock import FileLock, Timeout
+
+        try:
+            # flock(2): the kernel lets go of it when its holder dies, however it dies.
+            with FileLock(self.lock, timeout=DOWNLOAD_TIMEOUT):
+                yield from self._ask("Selenium Manager", self._selenium_manager(browser))
+                yield from self._ask("webdriver-manager", self._webdriver_manager(browser))
+        except Timeout:
+            self.tried.append((str(self.lock), "another process held the lock all the time"))
+
+    def _ask(self, manager: str, command: tuple[str, ...] | None) -> Iterator[_Candidate]:
+        if command is None:
+            self.tried.append((manager, "it ships no binary for this platform"))
+            return
+        quiet = {**os.environ, "SE_AVOID_STATS": "true", "WDM_LOG": "0"}
+        try:
+            status, text = output_of(
+                command, timeout=DOWNLOAD_TIMEOUT, containment=choose(), env=quiet
+            )
+        except (OSError, TimeoutError) as error:
+            self.tried.append((manager, str(error)))
+            return
+        path = _answer(text)
+        if path:
+            yield _Candidate(path, manager)
+        else:
+            self.tried.append((manager, f"status {status}: {' '.join(text.split())[-200:]}"))
+
+    def _selenium_manager(self, browser: Program) -> tuple[str, ...] | None:
+        from selenium.common.exceptions import WebDriverException
+        from selenium.webdriver.common.selenium_manager import SeleniumManager
+
+        try:
+            manager = str(SeleniumManager._get_binary())
+        except WebDriverException:
+            return None
+        which = ("--browser", self.family.manager_name, "--browser-path", browser.path)
+        return (manager, *which, "--avoid-browser-download", "--output", "json")
+
+    def _webdriver_manager(self, browser: Program) -> tuple[str, ...]:
+        return (sys.executable, "-c", _WDM_SCRIPT, self.family.driver, browser.version)
+
+
+_WDM_SCRIPT = """
+import sys
+driver, version = sys.argv[1:]
+if driver == "chromedriver":
+    from webdriver_manager.chrome import ChromeDriverManager as Manager
+    given = {"driver_version": version}
+elif driver == "msedgedriver":
+    from webdriver_manager.microsoft import EdgeChromiumDriverManager as Manager
+    given = {"version": version}
+else:
+    from webdriver_manager.firefox import GeckoDriverManager as Manager
+    given = {}
+print('{"path": "%s"}' % Manager(**given).install())
+"""
+
+
+def _answer(text: str) -> str:
+    """The driver's path in a manager's JSON, or ""; log lines may stand around it."""
+    for chunk in (text[text.find("{") :], text.strip().splitlines()[-1] if text.strip() else ""):
+        try:
+            answer = json.loads(chunk)
+            return str(answer.get("path") or answer["result"]["driver_path"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return ""
+
+
+def check_fit(family: Family, browser: Program, driver: Program) -> None:
+    """Raises VersionMismatch with both versions and the remedy."""
+    if family.engine == "chromium" and driver.major != browser.major:
+        raise VersionMismatch(
+            f"{driver.path} is {family.driver} {driver.version} ({driver.origin}), but "
+            f"{browser.path} is version {browser.version}: the majors must be equal. Install "
+            f"{family.driver} {browser.major} (Debian: apt install {family.package}), or pass "
+            "a fitting binary= or driver_path=.",
+            browser.version,
+            driver.version,
+        )
+    if family.engine == "firefox":
+        minor = int(driver.version.split(".")[1])
+        needed = next(firefox for gecko, firefox in GECKODRIVER_NEEDS if minor >= gecko)
+        if driver.major == 0 and browser.major < needed:
+            raise VersionMismatch(
+                f"{driver.path} is geckodriver {driver.version}, which needs Firefox {needed} or "
+                f"newer, but {browser.path} is {browser.version}. Upgrade Firefox, or pass an "
+                "older geckodriver as driver_path=.",
+                browser.version,
+                driver.version,
+            )
+
+
+def _selenium_cache(kind: str, programs: tuple[str, ...]) -> list[str]:
+    """``$SE_CACHE_PATH/KIND/PLATFORM/VERSION/PROGRAM``, newest version first."""
+    root = os.environ.get("SE_CACHE_PATH") or os.path.expanduser("~/.cache/selenium")
+    found = [p for name in programs for p in glob.glob(f"{glob.escape(root)}/{kind}/*/*/{name}")]
+    return sorted(found, key=_version_in_path, reverse=True)
+
+
+def _wdm_cache(driver: str, program: str) -> list[str]:
+    """``~/.wdm/drivers/DRIVER/PLATFORM/VERSION/…/PROGRAM``, newest version first."""
+    root = os.path.expanduser(f"~/.wdm/drivers/{driver}")
+    found = glob.glob(f"{glob.escape(root)}/**/{program}", recursive=True)
+    return sorted(found, key=_version_in_path, reverse=True)
+
+
+def _version_in_path(path: str) -> list[int]:
+    match = re.search(r"/(\d+(?:\.\d+)+)/", path)
+    return [int(part) for part in match.group(1).split(".")] if match else []
+
+
+def resolve(
+    name: str,
+    *,
+    binary: str | None,
+    driver_path: str | None,
+    offline: bool,
+    directory: Path,
+) -> Resolved:
+    """Find a browser of this name and its driver; ``directory`` holds cache and lock."""
+    cache = VersionCache(directory / "versions.json")
+    resolver = Resolver(FAMILIES[name], cache, directory / "download.lock", offline=offline)
+    return resolver.resolve(binary, driver_path)

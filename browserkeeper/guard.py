@@ -1,0 +1,848 @@
+"""The guard: the one program that starts a driver and proves that nothing of it is left.
+
+Run by path, alone in its process, never imported for its side effects::
+
+    python -I -S -c 'import guard; guard.main()' [options] -- chromedriver --port=0
+
+It stands on the ground floor: the standard library's C modules only (``json``, ``socket``
+and ``signal`` would double its start), nothing of this package.  ``process/linux.py``
+borrows the ``/proc`` readers below, so that there is one of each.
+
+The story is in :func:`main`: arm, prepare, spawn, watch, tear down, retire.  The kernel
+rules it stands on:
+
+* ``prctl(PR_SET_CHILD_SUBREAPER)``: an orphaned descendant is re-parented to the nearest
+  living subreaper among its ancestors (prctl(2)).  So every process started below the guard
+  stays below it, however it daemonises, and when ``waitpid(-1)`` says ``ECHILD`` there is no
+  descendant left.  That answer is the certificate.
+* ``prctl(PR_SET_PDEATHSIG)`` fires when the *thread* that forked dies, and is lost when the
+  parent died before the call (prctl(2)).  So only this single-threaded program sets it, and
+  the child compares ``getppid()`` afterwards.
+* A pid cannot be recycled before it is reaped, so a direct child may be signalled by number;
+  anything deeper is signalled through a pidfd (pidfd_open(2)).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, NoReturn
+else:
+    # The C half of ``signal``: the Python half builds enums, and costs 10 ms of a 20 ms start.
+    import _signal as signal
+
+SCHEMA = 1
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
+SAMPLES = (0.25, 0.5, 1.0, 2.0, 5.0)  # seconds between looks at the tree; the last one repeats
+SHARED_MEMORY = "/dev/shm"
+SHARED_MEMORY_PREFIXES = (
+    ".org.chromium.",
+    ".com.google.Chrome.",
+    ".com.microsoft.Edge.",
+    "org.mozilla.",
+)
+TIMED_OUT, CANNOT_RUN, NOT_FOUND = 124, 126, 127  # exit statuses of timeout(1) and the shell
+QUITTABLE = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+FORWARDED = (*QUITTABLE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
+
+
+# ---------------------------------------------------------------------------- /proc, read once
+
+
+class Stat:
+    """What ``/proc/PID/stat`` says of a process (proc(5)); ``start`` is in seconds since boot."""
+
+    __slots__ = ("name", "parent", "pid", "session", "start", "state")
+
+    def __init__(self, pid: int, name: str, state: str, parent: int, session: int, start: float):
+        self.pid, self.name, self.state = pid, name, state
+        self.parent, self.session, self.start = parent, session, start
+
+
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def read_bytes(path: str) -> bytes | None:
+    """The whole of a small file, or None where it is gone or not ours to read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts)
+    except OSError:  # ESRCH: the process went while we read
+        return None
+    finally:
+        os.close(fd)
+
+
+def read_stat(pid: int) -> Stat | None:
+    """The process's facts, or None where it does not exist.
+
+    The name may hold spaces and brackets, so the fields start after the last ``)``.
+    """
+    raw = read_bytes(f"/proc/{pid}/stat")
+    if not raw:
+        return None
+    head, _, tail = raw.rpartition(b")")
+    fields = tail.split()
+    name = head.partition(b"(")[2].decode("ascii", "replace")
+    return Stat(
+        pid, name, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]) / TICKS
+    )
+
+
+def children_of(pid: int) -> list[int]:
+    """The direct children of a process: ``/proc/PID/task/*/children`` (CONFIG_PROC_CHILDREN)."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    found: list[int] = []
+    for thread in threads:
+        found += map(int, (read_bytes(f"/proc/{pid}/task/{thread}/children") or b"").split())
+    return found
+
+
+def children_by_scan() -> dict[int, list[int]]:
+    """Every process's children by one pass over ``/proc``, for kernels without the above."""
+    families: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (stat := read_stat(int(entry))):
+            families.setdefault(stat.parent, []).append(stat.pid)
+    return families
+
+
+def descendants(root: int) -> Iterator[tuple[int, int]]:
+    """(pid, parent pid) of everything below a process, parents first.  O(the tree)."""
+    lookup: Callable[[int], list[int]] = children_of
+    if not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children"):
+        families = children_by_scan()
+        lookup = lambda pid: families.get(pid, [])  # noqa: E731 - a def here would hide the choice
+    queue = [root]
+    while queue:
+        parent = queue.pop(0)
+        for pid in lookup(parent):
+            yield pid, parent
+            queue.append(pid)
+
+
+def kill_deeper(pid: int, parent: int) -> bool:
+    """SIGKILL a descendant that is not our own child; False where it cannot be named safely.
+
+    The pidfd is taken first and the parent is read after it: had the number been recycled in
+    between, the parent would be another, or the pidfd would name a process that is dead.
+    """
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:  # gone; or a kernel before 5.3: it is adopted as its parents die, then killed
+        return False
+    try:
+        stat = read_stat(pid)
+        if stat is None or stat.parent not in (parent, os.getpid()):
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+# ------------------------------------------------------------------------------ small files
+
+
+def to_json(value: Any) -> str:
+    """JSON of None, bool, int, float, str, list and dict: all that a report holds."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return repr(round(value, 6))
+    if isinstance(value, str):
+        return f'"{"".join(_json_character(c) for c in value)}"'
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{to_json(str(k))}:{to_json(v)}" for k, v in value.items()) + "}"
+    return "[" + ",".join(map(to_json, value)) + "]"
+
+
+def _json_character(character: str) -> str:
+    if " " <= character <= "~" and character not in '"\\':
+        return character
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Readers see the old file or the new one; mode 0600.  No fsync: a record dies with the boot."""
+    draft = f"{path}.{os.getpid()}.tmp"
+    try:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            data = text.encode("ascii", "backslashreplace")
+            while data:
+                data = data[os.write(fd, data) :]
+        finally:
+            os.close(fd)
+        os.rename(draft, path)
+    except OSError:
+        discard(draft)
+        raise
+
+
+def discard(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def remove_tree(path: str) -> tuple[int, int]:
+    """Delete a directory of our own; (files, bytes on disk).  Links are removed, never followed.
+
+    Raises OSError where something cannot be removed even after ``chmod u+rwx``.
+    """
+    files = size = 0
+    try:
+        entries = list(os.scandir(path))
+    except PermissionError:
+        os.chmod(path, 0o700)
+        entries = list(os.scandir(path))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            more = remove_tree(entry.path)
+            files, size = files + more[0], size + more[1]
+            continue
+        try:
+            size += entry.stat(follow_symlinks=False).st_blocks * 512
+            files += 1
+            _unlink(entry.path)
+        except FileNotFoundError:
+            pass
+    os.rmdir(path)
+    return files, size
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except PermissionError:
+        os.chmod(os.path.dirname(path), 0o700)
+        os.unlink(path)
+
+
+def stray_shared_memory(since: float) -> list[str]:
+    """A browser's files in ``/dev/shm`` that it was killed before it could unlink.
+
+    Browsers unlink such a file microseconds after they make it.  What is left counts as ours to
+    remove only when it is this user's, was made since ``since`` (epoch seconds), and no living
+    process has it open or mapped, so that nobody can miss it.
+    """
+    found = {}
+    try:
+        entries = list(os.scandir(SHARED_MEMORY))
+    except OSError:
+        return []
+    for entry in entries:
+        if not entry.name.startswith(SHARED_MEMORY_PREFIXES):
+            continue
+        try:
+            facts = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        if facts.st_uid == os.geteuid() and facts.st_mtime >= since - 1:
+            found[(facts.st_dev, facts.st_ino)] = entry.path
+    held = _held_open(found) if found else set()
+    return [path for key, path in found.items() if key not in held]
+
+
+def _held_open(files: dict[tuple[int, int], str]) -> set[tuple[int, int]]:
+    held: set[tuple[int, int]] = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        maps = read_bytes(f"/proc/{pid}/maps") or b""
+        held |= {key for key, path in files.items() if path.encode() in maps}
+        try:
+            handles = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for handle in handles:
+            try:
+                facts = os.stat(f"/proc/{pid}/fd/{handle}")
+            except OSError:
+                continue
+            held |= {(facts.st_dev, facts.st_ino)} & files.keys()
+    return held
+
+
+# ---------------------------------------------------------------------------- the guard itself
+
+
+class Failure(Exception):
+    """The session cannot be started: where it stopped and the operating system's reason."""
+
+    def __init__(self, where: str, error: OSError):
+        super().__init__(where, error)
+        self.where, self.error = where, error
+
+
+class Member:
+    """One process that was seen below the guard, and how it ended."""
+
+    __slots__ = ("adopted", "code", "ended", "killed", "name", "outcome", "pid", "signal", "start")
+
+    def __init__(self, stat: Stat):
+        self.pid, self.start, self.name = stat.pid, stat.start, stat.name
+        self.adopted = self.killed = False
+        self.outcome: str | None = None
+        self.code: int | None = None
+        self.signal: int | None = None
+        self.ended: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in self.__slots__ if key != "killed"}
+
+
+class Options:
+    """The command line: ``--name value`` pairs up to ``--``, then the command to guard."""
+
+    def __init__(self, argv: list[str]):
+        split = argv.index("--")
+        given = dict(zip(argv[:split:2], argv[1:split:2], strict=True))
+        number = lambda name, default: float(given.pop(name, default))  # noqa: E731 - two users
+        self.command = argv[split + 1 :]
+        self.owner = int(number("--owner", 0))  # pid; 0: nobody, we are an init
+        self.control_fd = int(number("--control-fd", -1))  # EOF here: the owner let go
+        self.status_fd = int(number("--status-fd", -1))  # one JSON object a line goes out here
+        self.timeout = number("--timeout", 0)  # seconds from now to the end; 0: none
+        self.grace = number("--grace", 0)  # seconds between SIGTERM and SIGKILL at a timeout
+        self.kill_deadline = number("--kill-deadline", 10)  # seconds until survivors are reported
+        self.foreground = bool(number("--foreground", 0))  # a command of the user's, not a driver
+        self.tmpdir = given.pop("--tmpdir", "")  # made, exported as TMPDIR, removed
+        self.record = given.pop("--record", "")  # the ledger's file while we live
+        self.history = given.pop("--history", "")  # and the one that takes its place
+        self.log = given.pop("--log", "")  # where the command's output goes
+        self.cgroup = given.pop("--cgroup", "")  # a leaf to make, use and remove
+        if given:
+            raise SystemExit(f"guard: unknown options {sorted(given)}")
+
+
+class Guard:
+    """Owns one command and everything that comes of it."""
+
+    certificate = "ECHILD"
+
+    def __init__(self, options: Options):
+        self.options = options
+        self.containment = "cgroup" if options.cgroup else "subreaper"
+        self.pid = os.getpid()
+        self.born = time.monotonic()
+        self.born_epoch = time.time()
+        self.document = os.environ.pop("BROWSERKEEPER_DOCUMENT", "null")
+        self.die_with_parent: Callable[[], object] = lambda: None
+        self.members: dict[int, Member] = {}
+        self.past: list[Member] = []  # ended members, so that a recycled pid is a new one
+        self.main_pid = 0
+        self.main_status: int | None = None
+        self.reason = "failed"
+        self.tearing_down = False
+        self.reaped = 0
+        self.problems: list[str] = []
+        self.phases: dict[str, float] = {}
+        self.recorded = 0
+        self.owner_fd = -1
+        self.wakeup_fd = -1
+        self.terminal_group = 0
+
+    # -- arm: from here on the owner may die at any moment
+
+    def arm(self) -> None:
+        """Leave the owner's session, turn deaf to its terminal, become subreaper, watch it."""
+        if self.options.foreground:
+            _try(lambda: os.setpgid(0, 0))  # a session of our own would cost the command its tty
+        else:
+            _try(os.setsid)
+        self.session = os.getsid(0)
+        for fd in (self.options.control_fd, self.options.status_fd):
+            if fd >= 0:
+                os.set_inheritable(fd, False)
+        self._listen_to_signals()
+        self._become_subreaper()
+        self._watch_owner()
+
+    def _become_subreaper(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(PR_SET_NAME, b"bk-guard", 0, 0, 0)
+        if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise Failure("subreaper", OSError(ctypes.get_errno(), "prctl refused"))
+        self.die_with_parent = lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    def _listen_to_signals(self) -> None:
+        self.wakeup_fd, write_fd = os.pipe()
+        os.set_blocking(self.wakeup_fd, False)
+        os.set_blocking(write_fd, False)
+        signal.set_wakeup_fd(write_fd)  # each signal arrives as a byte: its number
+        heard = FORWARDED if self.options.foreground else (signal.SIGTERM,)
+        for number in {*FORWARDED, signal.SIGTTOU, signal.SIGCHLD} - {signal.SIGCONT}:
+            listens = number in heard or number == signal.SIGCHLD
+            signal.signal(number, (lambda *_: None) if listens else signal.SIG_IGN)
+
+    def _watch_owner(self) -> None:
+        """The pipe alone is not enough: any fork of the owner holds a copy of its other end."""
+        if not self.options.owner:
+            return
+        try:
+            self.owner_fd = os.pidfd_open(self.options.owner)
+        except OSError:  # before Linux 5.3, or gone already: ``owner_is_dead`` asks getppid()
+            pass
+
+    def owner_is_dead(self) -> bool:
+        """A dead owner's children are re-parented, so the parent's pid is proof enough."""
+        return bool(self.options.owner) and os.getppid() != self.options.owner
+
+    # -- prepare: what the guard makes, the guard removes
+
+    def prepare(self) -> None:
+        """The record first, so that whatever comes after it can be found by a sweep."""
+        if self.owner_is_dead():
+            raise Failure("owner", ProcessLookupError(3, "the owner died during the launch"))
+        if self.options.record:
+            self._step("record", self.write_record)
+        if self.options.tmpdir:
+            self._step("tmpdir", lambda: os.mkdir(self.options.tmpdir, 0o700))
+            os.environ["TMPDIR"] = self.options.tmpdir
+        if self.options.cgroup:
+            self._step("cgroup", lambda: os.mkdir(self.options.cgroup, 0o755))
+
+    def _step(self, where: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            raise Failure(where, error) from error
+
+    def write_record(self) -> None:
+        members = [[m.pid, m.start, m.name] for m in self.members.values()]
+        me = self._stat(self.pid)
+        start = to_json(me.start if me else None)
+        write_atomically(
+            self.options.record,
+            f'{{"schema":{SCHEMA},"session":{self.document},'
+            f'"guard":{{"pid":{self.pid},"start":{start}}},"processes":{to_json(members)}}}\n',
+        )
+        self.recorded = len(members)
+
+    # -- spawn
+
+    def spawn(self) -> None:
+        """Start the command, bound to our life by PDEATHSIG; an exec that fails is a Failure."""
+        read_fd, write_fd = os.pipe()
+        self.main_pid = os.fork()
+        if self.main_pid == 0:
+            self._become_command(write_fd)
+        os.close(write_fd)
+        failure = os.read(read_fd, 64)
+        os.close(read_fd)
+        if failure:
+            where, number = failure.decode().split()
+            raise Failure(where, OSError(int(number), os.strerror(int(number))))
+        self.sample()
+
+    def _become_command(self, error_fd: int) -> NoReturn:
+        where = "exec"
+        try:
+            self.die_with_parent()
+            if os.getppid() != self.pid:
+                os._exit(1)
+            if self.options.cgroup:
+                where = "cgroup"
+                _write(f"{self.options.cgroup}/cgroup.procs", b"0")
+            if self.options.foreground:
+                self._take_terminal()
+            where = "log"
+            self._redirect()
+            where = "exec"
+            signal.set_wakeup_fd(-1)
+            for number in {*FORWARDED, signal.SIGTTOU, signal.SIGCHLD, signal.SIGPIPE}:
+                signal.signal(number, signal.SIG_DFL)  # SIG_IGN would outlive the exec
+            os.execvp(self.options.command[0], self.options.command)
+        except OSError as error:
+            os.write(error_fd, f"{where} {error.errno}".encode())
+        finally:
+            os._exit(NOT_FOUND)
+
+    def _redirect(self) -> None:
+        if self.options.foreground:
+            return
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        target = self.options.log or os.devnull
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        log = os.open(target, flags, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+
+    def _take_terminal(self) -> None:
+        os.setpgid(0, 0)
+        if os.isatty(0):
+            _try(lambda: os.tcsetpgrp(0, os.getpid()))
+
+    # -- watch
+
+    def watch(self) -> str:
+        """Block until the session is over; the reason."""
+        self._remember_terminal()
+        poller = select.poll()
+        for fd in (self.options.control_fd, self.owner_fd, self.wakeup_fd):
+            if fd >= 0:
+                poller.register(fd, select.POLLIN)
+        looks = iter(SAMPLES)
+        next_look = self.age() + next(looks)
+        pause = SAMPLES[-1]
+        while True:
+            ready = {fd for fd, _ in poller.poll(self._patience(next_look) * 1000)}
+            if reason := self._what_happened(ready):
+                return reason
+            if self.age() >= next_look:
+                self.sample()
+                pause = next(looks, pause)
+                next_look = self.age() + pause
+
+    def _remember_terminal(self) -> None:
+        if self.options.foreground and self.options.owner and os.isatty(0):
+            _try(lambda: setattr(self, "terminal_group", os.getpgid(self.options.owner)))
+
+    def _patience(self, next_look: float) -> float:
+        waits = [next_look - self.age()]
+        if self.options.timeout:
+            waits.append(self.options.timeout - self.age())
+        return max(0.0, min(waits))
+
+    def _what_happened(self, ready: set[int]) -> str | None:
+        """The reason to end now, most telling first, or None."""
+        signals = self._signals() if self.wakeup_fd in ready else b""
+        self.reap()
+        if self.options.control_fd in ready:
+            words = os.read(self.options.control_fd, 256).decode("ascii", "replace").split()
+            return words[0] if words else "abandoned"
+        if self.owner_fd in ready or self.owner_is_dead():
+            return "owner-died"
+        if self.main_status is not None:
+            return "exited"
+        if self.options.timeout and self.age() >= self.options.timeout:
+            return "timeout"
+        if self.options.foreground:
+            self._forward(signals)
+        elif signal.SIGTERM in signals:
+            return "terminated"
+        return None
+
+    def _signals(self) -> bytes:
+        try:
+            return os.read(self.wakeup_fd, 4096)
+        except BlockingIOError:
+            return b""
+
+    def _forward(self, signals: Iterable[int]) -> None:
+        for number in signals:
+            if number != signal.SIGCHLD:
+                _try(lambda number=number: os.kill(self.main_pid, number))  # type: ignore[misc]
+
+    # -- what we have seen
+
+    def sample(self) -> None:
+        """Look at the whole tree once; the record learns of it, for the day we are killed."""
+        living = self._below()
+        for pid in living:
+            self.note(pid)
+        for pid in [pid for pid in self.members if pid not in living]:
+            self._ended(pid, "gone")  # reaped by its own parent: how it ended is not ours to know
+        if self.options.record and len(self.members) != self.recorded:
+            _try(self.write_record)
+
+    def _below(self) -> list[int]:
+        return [pid for pid, _ in descendants(self.pid)]
+
+    def _stat(self, pid: int) -> Stat | None:
+        return read_stat(pid)
+
+    def note(self, pid: int) -> Member | None:
+        stat = self._stat(pid)
+        if stat is None:
+            return None
+        member = self.members.get(pid)
+        if member is None or member.start != stat.start:
+            if member is not None:
+                self._ended(pid, "gone")
+            member = self.members[pid] = Member(stat)
+        member.name = stat.name  # an exec changes it
+        if stat.parent == self.pid and pid != self.main_pid:
+            member.adopted |= not self.tearing_down or stat.session != self.session
+        return member
+
+    def _ended(self, pid: int, outcome: str, code: int | None = None, by: int | None = None) -> None:
+        member = self.members.pop(pid)
+        member.outcome = "killed" if member.killed and outcome == "gone" else outcome
+        member.code, member.signal, member.ended = code, by, self.age()
+        self.past.append(member)
+
+    def reap(self) -> bool:
+        """Collect every child that has exited; False when there is no child at all (ECHILD).
+
+        ``WNOWAIT`` first: a zombie still has a name, and a stranger's zombie is worth naming.
+        """
+        while True:
+            try:
+                ready = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ready is None:
+                    return True
+                self._reap_one(ready.si_pid)
+            except ChildProcessError:
+                return False
+
+    def _reap_one(self, pid: int) -> None:
+        member = self.note(pid)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if pid == self.main_pid:
+            self.main_status = code
+        else:
+            self.reaped += 1
+        if member is None:
+            return
+        if code >= 0:
+            self._ended(pid, "exited", code=code)
+        else:
+            ours = member.killed and -code == signal.SIGKILL
+            self._ended(pid, "killed" if ours else "signalled", by=-code)
+
+    # -- tear down
+
+    def tear_down(self) -> None:
+        """Kill and reap until ECHILD.  Never returns early: to exit would give up the adoption."""
+        if self.reason == "timeout" and self.options.grace:
+            self._ask_to_end()
+        began = self.age()
+        self.sample()
+        self.tearing_down = True  # orphans from here on are of our own making
+        told, pause = False, 0.002
+        while True:
+            self._kill_everything()
+            if not self._reap_for(pause):
+                break
+            pause = min(pause * 2, 0.25 if told else 0.02)
+            if not told and self.age() - began > self.options.kill_deadline:
+                self.tell("stuck", report=self.report(self.survivors()))
+                told = True
+        for pid in list(self.members):
+            self._ended(pid, "gone")
+        self.phases["killing"] = self.age() - began
+
+    def _ask_to_end(self) -> None:
+        _try(lambda: os.kill(self.main_pid, signal.SIGTERM))
+        until = self.age() + self.options.grace
+        while self.main_status is None and self.age() < until:
+            self._reap_for(0.02)
+
+    def _kill_everything(self) -> None:
+        """One round over the tree.  A child that is reaped only by us may be killed by number."""
+        if self.options.cgroup:
+            _try(lambda: _write(f"{self.options.cgroup}/cgroup.kill", b"1"))
+        for pid, parent in descendants(self.pid):
+            member = self.note(pid)
+            if parent == self.pid:
+                os.kill(pid, signal.SIGKILL)
+                hit = True
+            else:
+                hit = kill_deeper(pid, parent)
+            if member is not None:
+                member.killed |= hit
+
+    def _reap_for(self, seconds: float) -> bool:
+        """Reap as exits come in, for so long; False at once on ECHILD."""
+        poller = select.poll()
+        poller.register(self.wakeup_fd, select.POLLIN)
+        until = self.age() + seconds
+        while self.reap():
+            left = until - self.age()
+            if left <= 0:
+                return True
+            poller.poll(max(1, left * 1000))
+            self._signals()
+        return False
+
+    def survivors(self) -> list[dict[str, Any]]:
+        """What SIGKILL has not ended yet, with the kernel function it sleeps in."""
+        found = []
+        for pid, _ in descendants(self.pid):
+            if stat := read_stat(pid):
+                where = (read_bytes(f"/proc/{pid}/wchan") or b"").decode("ascii", "replace")
+                found.append({"pid": pid, "name": stat.name, "state": stat.state, "wchan": where})
+        return found
+
+    # -- retire
+
+    def retire(self) -> None:
+        """Only now, with the certificate in hand: the files, the record, the report."""
+        began = self.age()
+        files = self._remove_files()
+        if self.options.cgroup:
+            self._mend("cgroup", lambda: os.rmdir(self.options.cgroup))
+        self.phases["files"] = self.age() - began
+        report = self.report([])
+        report["files"], report["bytes"] = files
+        if self.options.history:
+            line = f'{{"schema":{SCHEMA},"session":{self.document},"exit":{to_json(report)}}}\n'
+            self._mend("history", lambda: write_atomically(self.options.history, line))
+        if self.options.record:
+            discard(self.options.record)
+        self.tell("ended", report=report)
+
+    def _remove_files(self) -> tuple[int, int]:
+        files = size = 0
+        if self.options.tmpdir and os.path.isdir(self.options.tmpdir):
+            try:
+                files, size = remove_tree(self.options.tmpdir)
+            except OSError as error:
+                self.problems.append(f"TMPDIR not removed: {error}")
+        for path in stray_shared_memory(self.born_epoch):
+            self._mend("shared memory", lambda path=path: os.unlink(path))  # type: ignore[misc]
+            files += 1
+        return files, size
+
+    def _mend(self, what: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self.problems.append(f"{what}: {error}")
+
+    def report(self, survivors: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.reason == "abandoned" and self.owner_is_dead():
+            self.reason = "owner-died"  # the pipe closes a moment before the parent is seen to go
+        everyone = sorted([*self.past, *self.members.values()], key=lambda m: (m.start, m.pid))
+        return {
+            "reason": self.reason,
+            "containment": self.containment,
+            "certificate": None if survivors else self.certificate,
+            "status": self.main_status,
+            "processes": [member.facts() for member in everyone],
+            "survivors": survivors,
+            "zombies_reaped": self.reaped,
+            "files": 0,
+            "bytes": 0,
+            "seconds": {"lifetime": self.age(), **self.phases},
+            "ended_at": time.time(),
+            "problems": self.problems,
+        }
+
+    # -- small things
+
+    def age(self) -> float:
+        return time.monotonic() - self.born
+
+    def tell(self, event: str, **facts: Any) -> None:
+        """One line to the owner; never blocks for long on one that does not read."""
+        if self.options.status_fd < 0:
+            return
+        data = (to_json({"event": event, **facts}) + "\n").encode()
+        os.set_blocking(self.options.status_fd, False)
+        poller = select.poll()
+        poller.register(self.options.status_fd, select.POLLOUT)
+        until = self.age() + 5
+        while data and self.age() < until and not self.owner_is_dead():
+            try:
+                data = data[os.write(self.options.status_fd, data) :]
+            except BlockingIOError:
+                poller.poll(100)
+            except OSError:  # EPIPE: nobody wants to know
+                return
+
+
+def _try(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except OSError:
+        pass
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def guard_session(guard: Guard) -> Guard:
+    """The whole life of a session; the guard is returned for its status."""
+    try:
+        guard.arm()
+        guard.prepare()
+        guard.spawn()
+        guard.tell("spawned", guard=guard.pid, pid=guard.main_pid)
+        guard.reason = guard.watch()
+        guard.tell("ending", reason=guard.reason)
+    except Failure as failure:
+        guard.main_status = NOT_FOUND if failure.error.errno == 2 else CANNOT_RUN
+        guard.tell("failed", where=failure.where, errno=failure.error.errno, text=str(failure.error))
+    except Exception as error:  # a bug of ours must not become a leak
+        guard.problems.append(f"guard: {error!r}")
+    guard.tear_down()
+    guard.retire()
+    if guard.terminal_group:
+        _try(lambda: os.tcsetpgrp(0, guard.terminal_group))
+    return guard
+
+
+def stand_in_front(argv: list[str]) -> int:
+    """Be the process that others see and signal: the guard behind us outlives our SIGKILL.
+
+    Forks; the child becomes the guard with us as its owner.  Signals go through to the command.
+    """
+    owner = os.getpid()
+    read_fd, write_fd = os.pipe()
+    guard = os.fork()
+    if guard == 0:
+        os.close(write_fd)
+        os._exit(exit_status(["--owner", str(owner), "--control-fd", str(read_fd), *argv]))
+    os.close(read_fd)
+    for number in FORWARDED:
+        signal.signal(number, lambda number, _: os.kill(guard, number))
+    while True:
+        pid, status = os.waitpid(guard, 0)
+        if pid == guard:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def exit_status(argv: list[str]) -> int:
+    """Guard a command to its end; the status that a shell would give."""
+    options = Options(argv)
+    guard = guard_session(Guard(options))
+    if not options.foreground:
+        return 0
+    status = guard.main_status if guard.main_status is not None else CANNOT_RUN
+    if guard.reason == "timeout":
+        status = TIMED_OUT
+    return status if status >= 0 else 128 - status
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """``--front 1`` stands a process of its own before the guard; see :func:`stand_in_front`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:2] == ["--front", "1"]:
+        sys.exit(stand_in_front(arguments[2:]))
+    sys.exit(exit_status(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The state directory: one small file per live session, and a bounded history of ended ones.
+
+``live/ID.json`` is written by the guard before it starts anything, and replaced by
+``history/ID.json`` after the certificate.  This module finds the directory, reads and judges
+records, and bounds the history.  A record is believed only when this user alone can have
+written it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import LedgerError
+from .process.identity import ProcessIdentity
+from .report import SCHEMA, ExitReport
+
+HISTORY_LIMIT = 500
+"""How many ended sessions are kept; a report is 2-4 KB."""
+
+_ID = re.compile(r"[0-9a-f]{12}")
+
+
+def new_id() -> str:
+    """Twelve hexadecimal digits: the session's name in the ledger, in TMPDIR and as the marker."""
+    return os.urandom(6).hex()
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What the owner writes down about a session before it exists.  Times in epoch seconds."""
+
+    id: str
+    kind: str
+    browser: str
+    owner: ProcessIdentity
+    owner_name: str
+    host: str
+    containment: str
+    created: float
+    deadline: float | None = None
+    tmpdir: str = ""
+    cgroup: str = ""
+    command: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, facts: dict[str, Any]) -> Session:
+        names = {field.name for field in dataclasses.fields(cls)}
+        known = {name: value for name, value in facts.items() if name in names}
+        known["owner"] = ProcessIdentity(**known["owner"])
+        known["command"] = tuple(known.get("command", ()))
+        return cls(**known)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A live session's file: the owner's facts, the guard, and every process seen so far."""
+
+    path: Path
+    session: Session
+    guard: ProcessIdentity
+    processes: tuple[tuple[ProcessIdentity, str], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRecord:
+    """A file in the ledger that cannot be believed, and why."""
+
+    path: Path
+    why: str
+    foreign: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """One line of the history."""
+
+    session: Session
+    report: ExitReport
+
+
+class Ledger:
+    """The state directory of this user."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.live = directory / "live"
+        self.history = directory / "history"
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str] | None = None) -> Ledger:
+        """Find the state directory and make it, 0700.
+
+        In order: the argument, ``BROWSERKEEPER_STATE_DIR``, the platform's own place, and where
+        that cannot be written (a container's user without a home), one in the temporary
+        directory.  Raises LedgerError with the remedy.
+        """
+        named = directory or os.environ.get("BROWSERKEEPER_STATE_DIR")
+        if named:
+            return cls(_private_directory(Path(named).expanduser().absolute()))
+        try:
+            return cls(_private_directory(_platform_directory()))
+        except LedgerError:
+            fallback = Path(tempfile.gettempdir(), f"browserkeeper-{os.getuid()}")
+            return cls(_private_directory(fallback))
+
+    def record_path(self, session: str) -> Path:
+        return self.live / f"{session}.json"
+
+    def history_path(self, session: str) -> Path:
+        return self.history / f"{session}.json"
+
+    def records(self) -> Iterator[Record | BadRecord]:
+        """Every live record, oldest first, good and bad."""
+        for path in _oldest_first(self.live):
+            if path.suffix != ".json":
+                continue  # the draft of one that is being written
+            try:
+                yield read_record(path)
+            except FileNotFoundError:
+                continue  # retired while we looked
+            except LedgerError as error:
+                yield BadRecord(path, str(error), foreign=not _is_private(path))
+
+    def drafts(self) -> list[Path]:
+        """Half-written records, whose writer may be dead."""
+        return [path for path in _oldest_first(self.live) if path.suffix == ".tmp"]
+
+    def ended(self, limit: int = HISTORY_LIMIT) -> Iterator[Ended]:
+        """The history, newest first; unreadable files are passed over."""
+        for path in reversed(_oldest_first(self.history)[-limit:]):
+            try:
+                yield read_ended(path)
+            except (LedgerError, OSError):
+                continue
+
+    def retire(self, record: Record, report: ExitReport) -> None:
+        """Move a session to the history, as its guard would have done."""
+        guard_words = {
+            **report.to_dict(),
+            "files": report.files_removed,
+            "bytes": report.bytes_freed,
+        }
+        document = {
+            "schema": SCHEMA,
+            "session": dataclasses.asdict(record.session),
+            "exit": guard_words,
+        }
+        path = self.history_path(record.session.id)
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps(document))
+        draft.chmod(0o600)
+        draft.rename(path)
+        record.path.unlink(missing_ok=True)
+
+    def prune(self) -> None:
+        """Keep the newest ``HISTORY_LIMIT`` ended sessions."""
+        for path in _oldest_first(self.history)[:-HISTORY_LIMIT]:
+            path.unlink(missing_ok=True)
+
+
+def read_record(path: Path) -> Record:
+    """Raises LedgerError where it is corrupt, truncated, of another schema or not ours alone."""
+    facts = _read(path)
+    try:
+        session = Session.from_dict(facts["session"])
+        if session.id != path.stem or not _ID.fullmatch(session.id):
+            raise LedgerError(f"{path}: its name does not match its content")
+        guard = ProcessIdentity(**facts["guard"])
+        processes = tuple(
+            (ProcessIdentity(pid, start), name) for pid, start, name in facts["processes"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerError(f"{path}: not a record of a session ({error!r})") from error
+    return Record(path, session, guard, processes)
+
+
+def read_ended(path: Path) -> Ended:
+    """Raises LedgerError like :func:`read_record`."""
+    facts = _read(path)
+    try:
+        session = Session.from_dict(facts["session"])
+        report = ExitReport.from_guard(facts["exit"], session=session.id, browser=session.browser)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerError(f"{path}: not the report of a session ({error!r})") from error
+    return Ended(session, report)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Opened without following links and judged by the open file, so that nobody can swap it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
+    with os.fdopen(fd, "rb") as file:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode) or not _only_ours(facts):
+            raise LedgerError(
+                f"{path}: another user could have written it (owner {facts.st_uid}, "
+                f"mode {stat.S_IMODE(facts.st_mode):o}); it is not believed"
+            )
+        raw = file.read(4_000_000)
+    try:
+        document = json.loads(raw)
+    except ValueError as error:
+        raise LedgerError(f"{path}: corrupt or truncated ({error})") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise LedgerError(f"{path}: not of schema {SCHEMA}; written by another browserkeeper?")
+    return document
+
+
+def _only_ours(facts: os.stat_result) -> bool:
+    return facts.st_uid == os.geteuid() and not facts.st_mode & 0o022
+
+
+def _is_private(path: Path) -> bool:
+    try:
+        return not path.is_symlink() and _only_ours(path.lstat())
+    except OSError:
+        return False
+
+
+def _oldest_first(directory: Path) -> list[Path]:
+    """By modification time; files that vanish meanwhile are left out."""
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                found.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+            except OSError:
+                continue
+    return [Path(path) for _, path in sorted(found)]
+
+
+def _platform_directory() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("browserkeeper", appauthor=False))
+
+
+def _private_directory(path: Path) -> Path:
+    remedy = "Set BROWSERKEEPER_STATE_DIR to a directory that only this user can write."
+    try:
+        for part in (path, path / "live", path / "history"):
+            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = path.lstat()
+        if stat.S_ISLNK(facts.st_mode) or facts.st_uid != os.geteuid():
+            raise LedgerError(f"State directory {path} belongs to somebody else. {remedy}")
+        if facts.st_mode & 0o077:
+            path.chmod(0o700)
+        if not os.access(path / "live", os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        if isinstance(error, LedgerError):
+            raise
+        raise LedgerError(
+            f"State directory {path} cannot be used: {error.strerror}. {remedy}"
+        ) from error
+    return path

@@ -1,0 +1,90 @@
+"""The platform functions anywhere else, on psutil.  Each one may be O(host)."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+
+from .identity import ProcessFacts, ProcessIdentity
+
+_STATES = {
+    psutil.STATUS_ZOMBIE: "Z",
+    psutil.STATUS_STOPPED: "T",
+    psutil.STATUS_RUNNING: "R",
+    psutil.STATUS_DISK_SLEEP: "D",
+}
+
+
+def facts(pid: int) -> ProcessFacts | None:
+    """What is known of a process, or None.  ``start`` is in seconds since the epoch."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            state = _STATES.get(process.status(), "S")
+            identity = ProcessIdentity(pid, process.create_time())
+            return ProcessFacts(identity, process.ppid(), process.name(), state)
+    except psutil.Error:
+        return None
+
+
+def tree(root: int) -> list[ProcessFacts]:
+    """Everything below a process, without the process itself."""
+    try:
+        below = psutil.Process(root).children(recursive=True)
+    except psutil.Error:
+        return []
+    return [found for process in below if (found := facts(process.pid))]
+
+
+def everyone() -> Iterator[ProcessFacts]:
+    """Every process that can be seen."""
+    for pid in psutil.pids():
+        if found := facts(pid):
+            yield found
+
+
+def bears_marker(pid: int, marker: str) -> bool:
+    """Is ``NAME=value`` in the environment that the process was started with?"""
+    name, _, value = marker.partition("=")
+    return marker_value(pid, name) == value
+
+
+def marker_value(pid: int, name: str) -> str | None:
+    """The value of an environment variable at the process's start, or None."""
+    try:
+        return psutil.Process(pid).environ().get(name)
+    except (psutil.Error, OSError):
+        return None
+
+
+def memory(pid: int) -> int:
+    """Resident bytes; pages shared within a tree are counted once for each of its processes."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
+    """Signal exactly this process, or nobody; psutil compares start times just before."""
+    try:
+        process = psutil.Process(target.pid)
+        if not target.is_same_as(ProcessIdentity(target.pid, process.create_time())):
+            return False
+        process.send_signal(number)
+        return True
+    except psutil.Error:
+        return False
+
+
+def host_id() -> str:
+    """This boot of this machine."""
+    return f"{int(psutil.boot_time())}"
+
+
+def now() -> float:
+    """The present on the clock that process start times are given in: seconds since the epoch."""
+    return time.time()

@@ -1,0 +1,115 @@
+"""The second line: find and end a session's processes from outside, when no guard can.
+
+Used by the owner whose guard was killed, by ``sweep``, and by the portable guard.  Three
+witnesses, since each one alone misses some: the processes that were recorded (pid and start
+time), everything below them, and everything that bears the session's environment marker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from . import Platform, system
+from .identity import ProcessFacts, ProcessIdentity
+
+MARKER = "BROWSERKEEPER_SESSION"
+"""The environment variable that every process of a session is started with; its value: the id."""
+DOCUMENT = "BROWSERKEEPER_DOCUMENT"
+"""Carries the ledger's document to the guard, which keeps it from what it starts."""
+
+
+class Remnants:
+    """What may be left of one session.
+
+    ``recorded`` are identities that were seen below its guard; ``cgroup`` is its leaf, if any;
+    ``platform`` is the one whose clock the recorded start times were read from.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        recorded: Iterable[ProcessIdentity],
+        cgroup: str = "",
+        platform: Platform = system,
+    ):
+        self.platform = platform
+        self.marker = f"{MARKER}={session}"
+        self.cgroup = cgroup
+        self.seen: dict[ProcessIdentity, ProcessFacts | None] = dict.fromkeys(recorded)
+        self._protected = _self_and_ancestors()
+
+    def find(self) -> list[ProcessFacts]:
+        """Every process of the session that exists now, zombies included.  O(host)."""
+        found: dict[int, ProcessFacts] = {}
+        families: dict[int, list[ProcessFacts]] = {}
+        for process in self.platform.everyone():
+            families.setdefault(process.parent, []).append(process)
+            if self._is_ours(process):
+                found[process.pid] = process
+        queue = list(found)
+        while queue:
+            for child in families.get(queue.pop(), []):
+                if child.pid not in found and child.pid not in self._protected:
+                    found[child.pid] = child
+                    queue.append(child.pid)
+        for process in found.values():
+            self.seen[process.identity] = process
+        return list(found.values())
+
+    def _is_ours(self, process: ProcessFacts) -> bool:
+        if process.pid in self._protected:
+            return False
+        if any(process.identity.is_same_as(known) for known in self._known(process.pid)):
+            return True
+        return self.platform.bears_marker(process.pid, self.marker)
+
+    def _known(self, pid: int) -> list[ProcessIdentity]:
+        return [identity for identity in self.seen if identity.pid == pid]
+
+    def end(self, deadline: float, reap: Callable[[], object] = lambda: None) -> list[ProcessFacts]:
+        """SIGKILL until two scans in a row find nothing alive; the survivors at the deadline.
+
+        ``deadline`` is in seconds from now.  Zombies are not alive: nobody but their parent can
+        remove them.  ``reap`` is called each round, by those who are such a parent.
+        """
+        until = time.monotonic() + deadline
+        quiet = 0
+        while True:
+            self._kill_cgroup()
+            alive = [process for process in self.find() if not process.is_zombie]
+            quiet = 0 if alive else quiet + 1
+            if quiet == 2 or time.monotonic() > until:
+                self._remove_cgroup()
+                return alive
+            for process in alive:
+                self.platform.send_signal(process.identity, signal.SIGKILL)
+            reap()
+            time.sleep(0.01)
+
+    def _kill_cgroup(self) -> None:
+        if self.cgroup:
+            try:
+                Path(self.cgroup, "cgroup.kill").write_text("1")
+            except OSError:
+                pass  # removed by its guard already
+
+    def _remove_cgroup(self) -> None:
+        if self.cgroup:
+            try:
+                os.rmdir(self.cgroup)
+            except OSError:
+                pass  # gone, or not empty: then the survivors say why
+
+
+def _self_and_ancestors() -> set[int]:
+    """A sweep that runs inside somebody's session must not end itself."""
+    line, pid = set(), os.getpid()
+    while pid > 0 and pid not in line:
+        line.add(pid)
+        found = system.facts(pid)
+        pid = found.parent if found else 0
+    return line

@@ -1,0 +1,142 @@
+"""The facts about a session's end.  Frozen dataclasses; printing and JSON, no decisions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA = 1
+"""Version of every JSON document that browserkeeper writes or prints."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessExit:
+    """One process that was seen below the guard, and how it ended.
+
+    ``outcome`` is ``exited`` (by itself, with ``code``), ``signalled`` (by ``signal``, not ours),
+    ``killed`` (by us), ``gone`` (reaped by its own parent, so that only it knows how) or
+    ``survived``.  ``start`` is in seconds since boot, ``ended`` in seconds since the guard's start.
+    ``adopted``: it had left its parent and came to the guard (a crash handler that daemonised,
+    say).  Processes that came and went between two looks at the tree, reaped by their own
+    parents, are not listed.
+    """
+
+    pid: int
+    start: float
+    name: str
+    outcome: str | None = None
+    code: int | None = None
+    signal: int | None = None
+    ended: float | None = None
+    adopted: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Survivor:
+    """A process that SIGKILL has not ended; ``wchan`` is the kernel function it sleeps in."""
+
+    pid: int
+    name: str
+    state: str
+    wchan: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExitReport:
+    """What happened at the end of a session.
+
+    ``reason``: ``closed``, ``error``, ``timeout``, ``command-timeout``, ``owner-died``,
+    ``abandoned`` (the owner let go of the session without closing it), ``exited`` (the driver
+    ended by itself), ``terminated`` (SIGTERM to the guard), ``guard-died``, ``swept``, ``failed``
+    (it never started).
+
+    ``certificate`` names the proof that nothing is left: ``ECHILD`` (a subreaper without a child
+    has no descendant left, prctl(2)), ``cgroup`` (an empty cgroup) or ``two-scans`` (two scans
+    of the process table in a row found nothing: weaker).  None where there is no proof.
+
+    ``seconds`` holds the length of each phase.
+    """
+
+    session: str
+    browser: str
+    reason: str
+    containment: str
+    certificate: str | None
+    processes: tuple[ProcessExit, ...] = ()
+    survivors: tuple[Survivor, ...] = ()
+    zombies_reaped: int = 0
+    files_removed: int = 0
+    bytes_freed: int = 0
+    status: int | None = None
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ended_at: float = 0.0
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """True when it is proved that no process survives and every file is gone."""
+        return self.certificate is not None and not self.survivors and not self.problems
+
+    @property
+    def adopted(self) -> tuple[ProcessExit, ...]:
+        """The processes that had left their parents and would have escaped a walk of children."""
+        return tuple(process for process in self.processes if process.adopted)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **dataclasses.asdict(self), "clean": self.clean}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> ExitReport:
+        """The inverse of :meth:`to_dict`; raises KeyError or TypeError for other documents."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        known = {name: value for name, value in facts.items() if name in names}
+        known["processes"] = tuple(ProcessExit(**p) for p in known.get("processes", ()))
+        known["survivors"] = tuple(Survivor(**p) for p in known.get("survivors", ()))
+        for name in ("problems", "notes"):
+            known[name] = tuple(known.get(name, ()))
+        return cls(**known)
+
+    @classmethod
+    def from_guard(
+        cls,
+        facts: Mapping[str, Any],
+        *,
+        session: str,
+        browser: str,
+        reason: str | None = None,
+        seconds: Mapping[str, float] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> ExitReport:
+        """The guard's own account, completed with what only the owner knows."""
+        return cls.from_dict(
+            {
+                **facts,
+                "session": session,
+                "browser": browser,
+                "reason": reason or facts["reason"],
+                "files_removed": facts["files"],
+                "bytes_freed": facts["bytes"],
+                "seconds": {**facts["seconds"], **(seconds or {})},
+                "notes": notes,
+            }
+        )
+
+    def __str__(self) -> str:
+        verdict = f"clean, {self.certificate}" if self.clean else "NOT CLEAN"
+        head = (
+            f"{self.browser} session {self.session}: {self.reason}, {verdict} ({self.containment})"
+        )
+        ended = f"{len(self.processes)} processes, {len(self.adopted)} adopted, "
+        ended += f"{self.zombies_reaped} reaped by the guard; "
+        ended += f"{self.files_removed} files, {self.bytes_freed / 1e6:.1f} MB freed"
+        phases = ", ".join(f"{name} {value:.3f} s" for name, value in self.seconds.items())
+        lines = [head, f"  {ended}", f"  {phases}"]
+        lines += [f"  survives: {s.name} (pid {s.pid}, {s.state}, {s.wchan})" for s in self.survivors]
+        lines += [f"  problem: {problem}" for problem in self.problems]
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])

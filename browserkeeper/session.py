@@ -1,0 +1,767 @@
+"""``browser()`` and ``BrowserSession``: one browser from its start to its verified end.
+
+The owner's half of the story.  The other half is in ``guard.py``, which outlives the owner; all
+that is said here about an ending is what the guard has certified, or, where the guard itself was
+killed, what ``sweeper.finish`` found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import http.client
+import inspect
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+
+from .config import (
+    ATTEMPTS,
+    CLOSE_TIMEOUT,
+    COMMAND_TIMEOUT,
+    START_TIMEOUT,
+    Debugging,
+    OnLeak,
+    SessionConfig,
+)
+from .drivers.launch import Launch
+from .errors import (
+    BrowserDied,
+    BrowserkeeperError,
+    CommandTimeout,
+    ConfigError,
+    ContainmentError,
+    ForkedSessionError,
+    LaunchError,
+    LeakError,
+    LedgerError,
+    SessionClosed,
+    SessionTimeout,
+    VersionMismatch,
+)
+from .ledger import Ledger, Record, Session, new_id
+from .process import system
+from .process.containment import Containment, Kind, choose
+from .process.guarded import Guarded, GuardPlan
+from .process.identity import ProcessFacts, ProcessIdentity
+from .report import ExitReport
+from .sweeper import finish
+from .tmpdirs import PREFIX, choose_root
+
+if TYPE_CHECKING:
+    from selenium import webdriver
+
+    D = TypeVar("D", bound=webdriver.Remote)
+else:
+    D = TypeVar("D")
+
+T = TypeVar("T")
+
+logger = logging.getLogger("browserkeeper")
+
+LOG_TAIL = 2000
+"""Bytes of the driver's log that a LaunchError shows."""
+NEWS_PATIENCE = 2.0
+"""Seconds to wait for the guard to say why a connection broke; it says so in milliseconds."""
+DEATH_PATIENCE = 0.5
+"""Seconds between a driver's "disconnected" and its browser being seen to be gone."""
+_LOST_BROWSER = re.compile(
+    r"disconnected|not reachable|session deleted|invalid session id|marionette|connection",
+    re.IGNORECASE,
+)
+_HOPELESS = re.compile(
+    r"only supports|cannot find|no chrome binary|unrecognized|invalid argument|"
+    r"unable to find a matching|not executable|binary is not|expected browser binary",
+    re.IGNORECASE,
+)
+
+
+class BrowserSession(Generic[D]):
+    """A browser, its driver and the guard that ends them; made by :func:`browser`.
+
+    A context manager for one use, and safe to use from several threads.  As a decorator it makes
+    a new session for each call.
+    """
+
+    def __init__(self, config: SessionConfig):
+        self.config = config
+        self.id = ""
+        self.report: ExitReport | None = None
+        """How the session ended; None until it has."""
+        self._owner = os.getpid()
+        self._driver: D | None = None
+        self._guarded: Guarded | None = None
+        self._record: Record | None = None
+        self._browser: ProcessIdentity | None = None
+        self._state: Literal["new", "starting", "live", "closed"] = "new"
+        self._end_lock = threading.RLock()
+        self._pending = 0
+        self._interrupted = False
+        self._notes: tuple[str, ...] = ()
+        self._seconds: dict[str, float] = {}
+        self._release: weakref.finalize[Any, Any] | None = None
+
+    # -- facts
+
+    @property
+    def name(self) -> str:
+        """The browser's name, as it was asked for."""
+        return self.config.name
+
+    @property
+    def driver(self) -> D:
+        """The Selenium driver.  Raises SessionClosed before the start and after the end."""
+        if self._driver is None:
+            raise SessionClosed(f"This session is {self._state}; use it inside `with`, or start() it.")
+        return self._driver
+
+    @property
+    def pid(self) -> int | None:
+        """The browser's main process."""
+        return self._browser.pid if self._browser else None
+
+    @property
+    def containment(self) -> str:
+        """The containment that this session really has, "" before its start."""
+        return self._guarded.plan.containment.kind if self._guarded else ""
+
+    @property
+    def guard_pid(self) -> int | None:
+        """The guard's process, the ancestor of all the others."""
+        return self._guarded.pid if self._guarded else None
+
+    def processes(self) -> list[ProcessFacts]:
+        """What lives below the guard now, driver first.  O(the session's own tree) on Linux."""
+        return system.tree(self._guarded.pid) if self._guarded and self._state != "closed" else []
+
+    def memory(self) -> int:
+        """Bytes of the whole tree, shared pages counted once (PSS; RSS off Linux)."""
+        return sum(system.memory(process.pid) for process in self.processes())
+
+    def __repr__(self) -> str:
+        return f"<BrowserSession {self.name} {self.id or 'unstarted'} {self._state} pid={self.pid}>"
+
+    # -- start
+
+    def start(self) -> D:
+        """Start the browser and return its driver.
+
+        Raises ConfigError, ResolveError or VersionMismatch before anything is started;
+        LaunchError, LedgerError, ContainmentError or SessionTimeout when all that had been
+        started is gone again.
+        """
+        if self._state != "new":
+            raise SessionClosed(f"{self!r} was started before; make a new one with browser().")
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+        began = time.monotonic()
+        causes: list[LaunchError] = []
+        retrying = Retrying(
+            stop=stop_after_attempt(self.config.attempts),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            retry=retry_if_exception(lambda error: self._may_retry(error, causes, began)),
+            reraise=True,
+        )
+        self._state = "starting"
+        try:
+            retrying(self._attempt, began)
+        except LaunchError as error:
+            self._state = "closed"
+            if len(causes) > 1:
+                raise error from causes[0]
+            raise
+        except BaseException:
+            self._state = "closed"
+            raise
+        self._seconds["start"] = time.monotonic() - began
+        self._state = "live"
+        logger.info("%s session %s started in %.2f s", self.name, self.id, self._seconds["start"])
+        return self.driver
+
+    def _may_retry(self, error: BaseException, causes: list[LaunchError], began: float) -> bool:
+        if not isinstance(error, LaunchError):
+            return False
+        causes.append(error)
+        left = began + self.config.start_timeout - time.monotonic()
+        if error.retryable and left > 1 and len(causes) < self.config.attempts:
+            logger.warning("launch %d failed, trying again: %s", len(causes), error)
+            return True
+        return False
+
+    def _attempt(self, began: float) -> None:
+        """One launch: a new id, TMPDIR, port and guard.  What fails is taken back whole."""
+        deadline = began + self.config.start_timeout
+        ledger = Ledger.open()
+        ledger.prune()
+        launch, plan, session = self._plan(ledger, began)
+        log_start = _size(plan.log)
+        try:
+            self._guarded = Guarded(plan)
+        except OSError as error:
+            raise LaunchError(f"The guard cannot be started: {error}.") from error
+        self._record = Record(ledger.record_path(session.id), session, _identity(self._guarded.pid), ())
+        self._release = weakref.finalize(self, _let_go, self._guarded, self._owner, repr(self))
+        try:
+            options = launch.build_options()
+            port = self._wait_for_port(launch, plan, log_start, deadline)
+            self._connect(launch, options, port, deadline)
+        except BaseException as error:
+            tail = _tail(plan.log, log_start)
+            news = self._guarded.event("failed") or self._guarded.event("ending")
+            self._end("failed")
+            if isinstance(error, Exception) and not isinstance(error, BrowserkeeperError):
+                raise self._launch_error(error, tail, news, deadline) from error
+            if isinstance(error, LaunchError):
+                raise self._launch_error(error, tail, news, deadline) from error.__cause__
+            raise
+
+    def _plan(self, ledger: Ledger, began: float) -> tuple[Launch, GuardPlan, Session]:
+        from .drivers import chromium, firefox
+        from .drivers.resolve import resolve
+
+        config = self.config
+        found = resolve(
+            config.name,
+            binary=config.binary,
+            driver_path=config.driver_path,
+            offline=config.offline,
+            directory=ledger.directory,
+        )
+        self.id = new_id()
+        tmpdir = os.path.join(choose_root(), PREFIX + self.id)
+        engine = firefox if config.engine == "firefox" else chromium
+        launch = engine.prepare(config, found, tmpdir, ledger.directory)
+        self._notes = (launch.note,) if launch.note else ()
+        containment = choose(config.containment)
+        session = self._describe(tmpdir, containment, began)
+        left = config.timeout and max(0.001, began + config.timeout - time.monotonic())
+        plan = GuardPlan(
+            session=self.id,
+            command=launch.command,
+            env=environment(config.env, launch.env, tmpdir),
+            containment=containment,
+            document=session.to_json(),
+            tmpdir=tmpdir,
+            record=str(ledger.record_path(self.id)),
+            history=str(ledger.history_path(self.id)),
+            log=config.log or os.path.join(tmpdir, "driver.log"),
+            timeout=left or 0,
+            kill_deadline=config.close_timeout,
+        )
+        return launch, plan, session
+
+    def _describe(self, tmpdir: str, containment: Containment, began: float) -> Session:
+        started = time.time() - (time.monotonic() - began)
+        return Session(
+            id=self.id,
+            kind="session",
+            browser=self.name,
+            owner=_identity(os.getpid()),
+            owner_name=os.path.basename(sys.argv[0] or "python") or "python",
+            host=system.host_id(),
+            containment=containment.kind,
+            created=started,
+            deadline=started + self.config.timeout if self.config.timeout else None,
+            tmpdir=tmpdir,
+            cgroup=containment.leaf(self.id),
+        )
+
+    def _wait_for_port(self, launch: Launch, plan: GuardPlan, log_start: int, deadline: float) -> int:
+        """The driver prints the port it got; no free port is guessed, so none can be taken."""
+        assert self._guarded is not None
+        pattern = re.compile(launch.port_pattern)
+        pause = 0.002
+        while True:
+            if match := pattern.search(_read(plan.log, log_start)):
+                return int(match.group(1))
+            until = min(deadline, time.monotonic() + pause)
+            if self._guarded.wait_for("failed", "ending", "ended", deadline=until):
+                raise LaunchError("The driver ended before it opened its port.")
+            if not self._guarded.is_alive():
+                raise LaunchError("The guard was killed during the launch.")
+            if time.monotonic() >= deadline:
+                raise LaunchError(
+                    f"The driver opened no port within {self.config.start_timeout:g} s."
+                )
+            pause = min(pause * 1.2, 0.05)
+
+    def _connect(self, launch: Launch, options: Any, port: int, deadline: float) -> None:
+        from .drivers import kept
+
+        assert self._guarded is not None
+        service = kept.KeptService(self, launch.command[0], port, self._guarded.process)
+        left = max(0.1, deadline - time.monotonic())
+        driver = kept.connect(self.name, self, service, options, left)
+        kept.set_command_timeout(driver, self.config.command_timeout)
+        pid = driver.caps.get("goog:processID") or driver.caps.get("moz:processID")
+        if pid and (found := system.facts(int(pid))):
+            self._browser = found.identity
+        self._driver = cast(D, driver)
+
+    def _launch_error(
+        self, error: Exception, tail: str, news: Mapping[str, Any] | None, deadline: float
+    ) -> BrowserkeeperError:
+        """Say what the case is, and whether another attempt may help."""
+        if news and news["event"] == "failed":
+            return self._guard_failure(news)
+        if news and news["reason"] == "timeout":
+            return SessionTimeout(
+                f"{self.name} did not start within the session's timeout of "
+                f"{self.config.timeout:g} s.",
+                self.report,
+            )
+        if news and news["reason"] in ("terminated", "exited") and not isinstance(error, LaunchError):
+            text = "The driver ended" if news["reason"] == "exited" else "The guard was terminated"
+            return LaunchError(f"{text} during the launch.", log_tail=tail, report=self.report)
+        if isinstance(error, LaunchError):
+            return LaunchError(str(error), log_tail=tail, report=self.report)
+        if time.monotonic() >= deadline - 0.05:
+            text = f"{self.name} did not answer within start_timeout={self.config.start_timeout:g} s."
+            return LaunchError(text, log_tail=tail, report=self.report)
+        text = str(getattr(error, "msg", None) or error).split("\n")[0]
+        if "only supports" in text:
+            return VersionMismatch(f"The driver refuses the browser: {text}", "?", "?")
+        return LaunchError(
+            f"{self.name} did not start: {text or type(error).__name__}",
+            log_tail=tail,
+            retryable=not _HOPELESS.search(text) and not isinstance(error, TypeError),
+            report=self.report,
+        )
+
+    def _guard_failure(self, news: Mapping[str, Any]) -> BrowserkeeperError:
+        where, text = news["where"], news["text"]
+        assert self._guarded is not None
+        plan = self._guarded.plan
+        if where == "record":
+            return LedgerError(
+                f"The record {plan.record} cannot be written: {text}. Free space there, or set "
+                "BROWSERKEEPER_STATE_DIR to another directory."
+            )
+        if where == "cgroup":
+            return ContainmentError(f"The cgroup cannot be made: {text}. Use containment='subreaper'.")
+        if where == "log":
+            return ConfigError(f"log={plan.log!r} cannot be written: {text}.")
+        remedy = "Set BROWSERKEEPER_TMPDIR to another directory." if where == "tmpdir" else ""
+        return LaunchError(
+            f"{self.name} cannot be started ({where}): {text}. {remedy}",
+            retryable=False,
+            report=self.report,
+        )
+
+    # -- commands
+
+    def run_command(self, name: str, command: Callable[[], T]) -> T:
+        """Every WebDriver command of the driver passes here; its errors come out typed.
+
+        Raises ForkedSessionError in a process that inherited the session; SessionClosed,
+        SessionTimeout, CommandTimeout or BrowserDied when the session is or comes to an end.
+        """
+        self._refuse_fork("used")
+        if self._state == "starting":
+            return command()
+        if self._state == "closed":
+            raise self._over()
+        from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
+        from websocket import WebSocketException
+
+        self._pending += 1
+        try:
+            return command()
+        except WebDriverException as error:
+            if self._browser_is_lost(str(error.msg)):
+                raise self._explain(name, error) from error
+            raise
+        except (HTTPError, WebSocketException, OSError) as error:
+            raise self._explain(name, error) from error
+        except BaseException:
+            self._interrupted = True  # its answer is still to come: this connection is of no use
+            raise
+        finally:
+            self._pending -= 1
+
+    def _browser_is_lost(self, message: str) -> bool:
+        """Is the browser gone, or going?  A driver may say so before the process has ended."""
+        assert self._guarded is not None
+        if self._guarded.event("ending") or not self._guarded.is_alive():
+            return True
+        if self._browser is None:
+            return False
+        until = time.monotonic() + (DEATH_PATIENCE if _LOST_BROWSER.search(message) else 0)
+        while True:
+            found = system.facts(self._browser.pid)
+            if found is None or found.is_zombie or not self._browser.is_same_as(found.identity):
+                return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+
+    def _explain(self, name: str, error: Exception) -> BrowserkeeperError:
+        """The typed error for a command that came to nothing; the session is ended by then."""
+        from urllib3.exceptions import ReadTimeoutError
+
+        assert self._guarded is not None
+        news = self._guarded.event("ending")
+        if news is None and isinstance(error, (ReadTimeoutError, TimeoutError)):
+            self._end("command-timeout")
+        else:
+            until = time.monotonic() + NEWS_PATIENCE
+            lost = self._browser_is_lost("")
+            news = news or (None if lost else self._guarded.wait_for("ending", "ended", deadline=until))
+            self._end("browser-died" if self._browser_is_lost("") else "connection-lost")
+        return self._over(f"during {name!r}", error)
+
+    def _over(self, when: str = "", cause: Exception | None = None) -> BrowserkeeperError:
+        """The error that tells why this session is over."""
+        reason = self.report.reason if self.report else "closed"
+        config, head = self.config, f"{self.name} session {self.id}"
+        when = f" {when}" if when else ""
+        if reason == "timeout":
+            text = f"{head} passed its timeout of {config.timeout:g} s{when} and was ended."
+            return SessionTimeout(text, self.report)
+        if reason == "command-timeout":
+            return CommandTimeout(
+                f"{head}: no answer within command_timeout={config.command_timeout:g} s{when}; "
+                "the session was ended.",
+                self.report,
+            )
+        if reason in ("closed", "error"):
+            return SessionClosed(f"{head} was closed{when}.", self.report)
+        texts = {
+            "browser-died": "its browser died or was killed",
+            "connection-lost": "the connection to its driver broke",
+            "exited": "its driver ended by itself or was killed",
+            "terminated": "its guard was terminated",
+            "guard-died": "its guard was killed",
+        }
+        detail = f" ({str(cause).splitlines()[0]})" if cause and str(cause) else ""
+        return BrowserDied(f"{head}: {texts.get(reason, reason)}{when}{detail}.", self.report)
+
+    def _refuse_fork(self, verb: str) -> None:
+        if os.getpid() != self._owner:
+            raise ForkedSessionError(
+                f"{self.name} session {self.id} belongs to process {self._owner} and cannot be "
+                f"{verb} in its fork {os.getpid()}. Open a session in the child itself."
+            )
+
+    # -- end
+
+    def close(self) -> ExitReport:
+        """End the session and verify it; the second call returns the same report.
+
+        A command in flight in another thread is cut off, and raises SessionClosed there.  Raises
+        LeakError as ``on_leak`` says, ForkedSessionError in a process that inherited the session.
+        """
+        self._refuse_fork("ended")
+        report = self._end("closed")
+        self._judge(report, None)
+        return report
+
+    def quit_driver(self) -> None:
+        """What ``driver.quit()`` does: a normal ending, verified like any other."""
+        if self._state != "starting":  # Selenium's constructor tidies up; the launch does it too
+            self.close()
+
+    def _end(self, reason: str) -> ExitReport:
+        """The one way to die.  Whoever comes second waits for the first, then has its report."""
+        with self._end_lock:
+            if self.report is not None and self._guarded is None:
+                return self.report
+            if self._guarded is None:
+                self._state = "closed"
+                self.report = _nothing_started(self, reason)
+                return self.report
+            began = time.monotonic()
+            deadline = began + self.config.close_timeout
+            if self._worth_asking(reason):
+                self._ask(deadline)
+            # The guard kills for close_timeout before it reports what is stuck; then we read it.
+            facts = self._guarded.end(reason, deadline + self.config.close_timeout + NEWS_PATIENCE)
+            self._seconds["close"] = time.monotonic() - began
+            self.report = self._account(facts, reason)
+            self._disconnect()
+            self._guarded = None
+            if self._release:
+                self._release.detach()
+            self._state = "closed" if self._state != "starting" else "starting"
+            logger.info("%s", self.report)
+            return self.report
+
+    def _worth_asking(self, reason: str) -> bool:
+        """A profile that is kept must be written; nothing else is worth the browser's time."""
+        calm = reason in ("closed", "error") and not self._interrupted and self._pending == 0
+        return self._state == "live" and not self.config.disposable and calm
+
+    def _ask(self, deadline: float) -> None:
+        """DELETE the session; the browser writes its profile, for half the close timeout."""
+        service = getattr(self._driver, "service", None)
+        if service is None or self._driver is None:
+            return
+        limit = max(0.1, (deadline - time.monotonic()) / 2)
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=limit)
+        try:
+            connection.request("DELETE", f"/session/{self._driver.session_id}")
+            connection.getresponse().read()
+            until = time.monotonic() + limit
+            while time.monotonic() < until and not self._browser_is_lost(""):
+                time.sleep(0.01)
+        except (OSError, http.client.HTTPException) as error:
+            self._notes += (f"the browser did not end when asked: {error}",)
+        finally:
+            connection.close()
+
+    def _account(self, facts: Mapping[str, Any] | None, reason: str) -> ExitReport:
+        """The guard's report, or our own where the guard was killed."""
+        assert self._record is not None and self._guarded is not None
+        if facts is None:
+            report = finish(Ledger.open(), self._last_record(), "guard-died")
+            seconds = {**report.seconds, **self._seconds}
+            return dataclasses.replace(report, seconds=seconds, notes=self._notes)
+        return ExitReport.from_guard(
+            facts,
+            session=self.id,
+            browser=self.name,
+            seconds=self._seconds,
+            notes=self._notes,
+        )
+
+    def _last_record(self) -> Record:
+        """What the dead guard wrote down last, or what we knew when we started it."""
+        from .ledger import read_record
+
+        assert self._record is not None
+        try:
+            return read_record(self._record.path)
+        except (LedgerError, OSError):
+            return self._record
+
+    def _disconnect(self) -> None:
+        """Close what the driver object holds open in our own process: sockets and a thread."""
+        driver, self._driver = self._driver, None
+        if driver is None:
+            return
+        with contextlib.suppress(Exception):
+            socket = getattr(driver, "_websocket_connection", None)
+            if socket is not None:
+                socket.close()
+        with contextlib.suppress(Exception):
+            cast(Any, driver.command_executor).close()
+
+    def _judge(self, report: ExitReport, in_flight: BaseException | None) -> None:
+        """A leak is raised, unless another exception is on its way, which it must not hide."""
+        if report.clean or self.config.on_leak == "ignore":
+            return
+        text = f"Something of the session is left.\n{report}"
+        if self.config.on_leak == "raise" and in_flight is None:
+            raise LeakError(text, report)
+        logger.error(text)
+        if self.config.on_leak == "warn":
+            warnings.warn(text, ResourceWarning, stacklevel=3)
+
+    # -- the context manager and the decorator
+
+    def __enter__(self) -> D:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if os.getpid() != self._owner:
+            return  # a fork that leaves the block: the session is its parent's
+        timed_out = self.report is not None and self.report.reason == "timeout"
+        report = self._end("closed" if error is None else "error")
+        self._judge(report, error)
+        if error is None and report.reason == "timeout" and not timed_out:
+            raise self._over("when its block ended")
+
+    def __call__(self, function: Callable[..., T]) -> Callable[..., T]:
+        """Decorate a function: each call gets a session of its own, its driver as ``driver``.
+
+        A function without a parameter of that name just runs inside a session.  Raises
+        ConfigError for coroutines and generators, whose bodies run after the call has returned.
+        """
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise ConfigError(
+                f"@browser() cannot decorate {function.__name__}: its body runs after the call "
+                "returns. Use `with browser() as driver:` inside it."
+            )
+        return _with_driver(self.config, function)
+
+
+def _with_driver(config: SessionConfig, function: Callable[..., T]) -> Callable[..., T]:
+    signature = inspect.signature(function)
+    wants_driver = "driver" in signature.parameters
+    others = [p for name, p in signature.parameters.items() if name != "driver"]
+    outer = signature.replace(parameters=others)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> T:
+        with BrowserSession[Any](config) as driver:
+            if not wants_driver:
+                return function(*args, **kwargs)
+            given = outer.bind(*args, **kwargs)
+            given.apply_defaults()
+            arguments = {
+                name: driver if name == "driver" else given.arguments[name]
+                for name in signature.parameters
+            }
+            full = inspect.BoundArguments(signature, arguments)  # type: ignore[arg-type]
+            return function(*full.args, **full.kwargs)
+
+    wrapper.__signature__ = outer  # type: ignore[attr-defined]
+    return wrapper
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _let_go(guarded: Guarded, owner: int, name: str) -> None:
+    """The session object was dropped, or the interpreter is ending: the guard must know.
+
+    Holds no reference to the session.  In a fork it does nothing: the session is the parent's.
+    """
+    if os.getpid() != owner:
+        return
+    if guarded.is_alive():
+        guarded.end("abandoned", time.monotonic() + CLOSE_TIMEOUT)
+        warnings.warn(f"{name} was never closed; its guard has ended it.", ResourceWarning, stacklevel=2)
+
+
+def _identity(pid: int) -> ProcessIdentity:
+    found = system.facts(pid)
+    return found.identity if found else ProcessIdentity(pid, 0.0)
+
+
+def _nothing_started(session: BrowserSession[Any], reason: str) -> ExitReport:
+    return ExitReport(session.id, session.name, reason, "", "nothing was started")
+
+
+def environment(
+    theirs: Mapping[str, str | None], launch: Mapping[str, str], tmpdir: str
+) -> dict[str, str]:
+    """Ours and the user's: a value of None unsets.
+
+    The XDG directories lie in TMPDIR, since browsers leave crash reports and caches in them
+    (``~/.config/chromium/Crash Reports``, ``~/.config/mozilla``, ``~/.cache/mozilla``: measured).
+    """
+    private = {
+        "XDG_CONFIG_HOME": os.path.join(tmpdir, "config"),
+        "XDG_CACHE_HOME": os.path.join(tmpdir, "cache"),
+    }
+    merged: dict[str, str | None] = {**os.environ, **private, **launch, **theirs}
+    return {name: str(value) for name, value in merged.items() if value is not None}
+
+
+def _read(path: str, offset: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def _tail(path: str, offset: int) -> str:
+    return _read(path, offset)[-LOG_TAIL:].decode("utf-8", "replace").strip()
+
+
+def session_of(driver: webdriver.Remote) -> BrowserSession[Any]:
+    """The session of a driver.  Raises ConfigError for one that browserkeeper did not start."""
+    keeper = getattr(driver, "keeper", None)
+    if not isinstance(keeper, BrowserSession):
+        raise ConfigError(f"{driver!r} was not started by browserkeeper.")
+    return keeper
+
+
+if TYPE_CHECKING:
+    ChromeName = Literal["chrome", "chromium", "chromium-headless-shell"]
+
+
+@overload
+def browser(name: ChromeName = "chrome", **arguments: Any) -> BrowserSession[webdriver.Chrome]: ...
+@overload
+def browser(name: Literal["firefox"], **arguments: Any) -> BrowserSession[webdriver.Firefox]: ...
+@overload
+def browser(name: Literal["edge"], **arguments: Any) -> BrowserSession[webdriver.Edge]: ...
+@overload
+def browser(name: str, **arguments: Any) -> BrowserSession[webdriver.Remote]: ...
+def browser(
+    name: str = "chrome",
+    *,
+    headless: bool = True,
+    options: Any = None,
+    arguments: Sequence[str] = (),
+    ignore_default_arguments: bool | Sequence[str] = (),
+    preferences: Mapping[str, Any] | None = None,
+    profile: str | os.PathLike[str] | None = None,
+    download_dir: str | os.PathLike[str] | None = None,
+    window_size: tuple[int, int] | None = None,
+    binary: str | os.PathLike[str] | None = None,
+    driver_path: str | os.PathLike[str] | None = None,
+    debugging: Debugging = "pipe",
+    timeout: float | None = None,
+    start_timeout: float = START_TIMEOUT,
+    command_timeout: float = COMMAND_TIMEOUT,
+    close_timeout: float = CLOSE_TIMEOUT,
+    attempts: int = ATTEMPTS,
+    containment: Kind = "auto",
+    offline: bool | None = None,
+    env: Mapping[str, str | None] | None = None,
+    log: str | os.PathLike[str] | None = None,
+    on_leak: OnLeak = "raise",
+) -> BrowserSession[Any]:
+    """A browser that cannot leak: ``with browser() as driver: ...``.  Nothing is started yet.
+
+    Args:
+        name: ``chrome`` (Google Chrome, else Chromium), ``chromium``, ``chromium-headless-shell``,
+            ``edge`` or ``firefox``.
+        headless: False shows a window; needs a display.
+        options: Selenium's ChromeOptions, EdgeOptions or FirefoxOptions; copied, never changed.
+        arguments: more command-line arguments for the browser.
+        ignore_default_arguments: our defaults to leave out, by name, or True for all of them
+            (``drivers.chromium.DEFAULT_ARGUMENTS``, ``drivers.firefox.DEFAULT_PREFERENCES``).
+        preferences: Chrome's ``prefs`` or Firefox's ``about:config`` values.
+        profile: a profile directory to use and keep; without it each session has a fresh one.
+        download_dir: where downloads go; without it they go when the session does.
+        window_size: (width, height) in pixels.
+        binary, driver_path: which to use, else they are looked for.
+        debugging: ``pipe``: Chromium ends with its driver, whatever kills that, and opens no
+            port; ``port`` for the old ``driver.bidi_connection()``, which needs one.
+        timeout: seconds from the start to the end of the session, enforced by the guard.
+        start_timeout: seconds for the start, all attempts included.
+        command_timeout: seconds for one command; the session is ended when it passes.
+        close_timeout: seconds for a polite ending, and again for the kill.
+        attempts: launches to try where a retry can help.
+        containment: ``auto`` (the strongest there is), ``cgroup``, ``subreaper``, ``portable``.
+        offline: never ask the drivers' managers; default: ``BROWSERKEEPER_OFFLINE``.
+        env: environment for driver and browser, over our own; None unsets.
+        log: a file for the driver's log, in detail.
+        on_leak: ``raise`` LeakError, ``warn`` or ``ignore`` where anything survives.
+
+    Raises:
+        ConfigError: an argument makes no sense.
+    """
+    given = dict(locals())
+    return BrowserSession(SessionConfig.build(**given))
+
+
+
+
+__all__ = ["BrowserSession", "browser", "session_of"]

@@ -1,0 +1,306 @@
+"""What the dead left behind: found by the ledger and by the marker, ended, and reported.
+
+A session belongs to the dead when its owner and its guard are both gone.  While one of them
+lives it is theirs to end, with one exception: a guard that was stopped is woken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from .guard import remove_tree, stray_shared_memory
+from .ledger import BadRecord, Ledger, Record, Session
+from .process import Platform, portable, system
+from .process.identity import ProcessFacts, ProcessIdentity
+from .process.remnants import DOCUMENT, MARKER, Remnants
+from .report import ExitReport, ProcessExit, Survivor
+from .tmpdirs import PREFIX, roots
+
+KILL_DEADLINE = 10.0
+"""Seconds for one session's remnants to go."""
+DRAFT_AGE = 60.0
+"""Seconds after which a half-written record's writer is taken for dead."""
+
+State = Literal["live", "unguarded", "orphaned", "ending", "foreign"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something that a dead owner left, and what was done about it.
+
+    ``kind``: ``session`` (a record, with its processes and files), ``processes`` (marked, but
+    without a record), ``directory``, ``record`` (one that cannot be believed).  ``removed`` is
+    False in a dry run, and where ``problem`` says why.
+    """
+
+    kind: Literal["session", "processes", "directory", "record"]
+    session: str
+    what: str
+    processes: tuple[ProcessFacts, ...] = ()
+    files: tuple[str, ...] = ()
+    removed: bool = False
+    problem: str = ""
+    report: ExitReport | None = None
+
+
+def platform_of(session: Session) -> Platform:
+    """The clock that the session's start times were read from."""
+    return portable if session.containment == "portable" else system
+
+
+def is_alive(identity: ProcessIdentity, platform: Platform = system) -> bool:
+    """A process of this pid and start time exists and is not a zombie."""
+    found = platform.facts(identity.pid)
+    return found is not None and identity.is_same_as(found.identity) and not found.is_zombie
+
+
+def state_of(record: Record) -> State:
+    """Who, if anybody, looks after this session.
+
+    ``foreign``: written in another pid namespace of this boot (a container that shares the
+    state directory), where its pids mean something else; nobody here can judge it.
+    """
+    boot, _, namespace = record.session.host.partition("/")
+    our_boot, _, our_namespace = system.host_id().partition("/")
+    if boot != our_boot:
+        return "orphaned"
+    if namespace != our_namespace:
+        return "foreign"
+    owner = is_alive(record.session.owner)
+    guard = is_alive(record.guard, platform_of(record.session))
+    if owner:
+        return "live" if guard else "unguarded"
+    return "ending" if guard else "orphaned"
+
+
+def sweep(*, dry_run: bool = True, older_than: float = 0.0, ledger: Ledger | None = None) -> list[Finding]:
+    """Find, and unless ``dry_run`` end, what dead owners left.
+
+    ``older_than``: only sessions and files of at least this age, in seconds.  Raises LedgerError
+    where the state directory cannot be used.
+    """
+    sweeper = Sweeper(ledger or Ledger.open(), dry_run=dry_run, older_than=older_than)
+    return list(sweeper.run())
+
+
+class Sweeper:
+    """One pass.  The order matters: records first, since they claim processes and directories."""
+
+    def __init__(self, ledger: Ledger, *, dry_run: bool, older_than: float):
+        self.ledger, self.dry_run, self.older_than = ledger, dry_run, older_than
+        self.claimed: set[str] = set()
+
+    def run(self) -> Iterator[Finding]:
+        for record in list(self.ledger.records()):
+            if isinstance(record, BadRecord):
+                yield self._bad_record(record)
+            elif finding := self._session(record):
+                yield finding
+        yield from self._drafts()
+        yield from self._marked_processes()
+        yield from self._directories()
+
+    # -- records
+
+    def _session(self, record: Record) -> Finding | None:
+        session = record.session
+        state = state_of(record)
+        if state == "ending" and not self.dry_run:
+            system.send_signal(record.guard, signal.SIGCONT)
+        if state != "orphaned" or time.time() - session.created < self.older_than:
+            self.claimed.add(session.id)
+            return None
+        what = f"{session.browser} of {session.owner_name} (pid {session.owner.pid}, dead)"
+        files = tuple(path for path in (session.tmpdir, str(record.path)) if os.path.lexists(path))
+        if self.dry_run:
+            self.claimed.add(session.id)
+            found = tuple(_remnants(record).find()) if _same_boot(record) else ()
+            return Finding("session", session.id, what, found, files)
+        report = finish(self.ledger, record, "swept")
+        return Finding(
+            "session",
+            session.id,
+            what,
+            files=files,
+            removed=report.clean,
+            problem="; ".join(report.problems),
+            report=report,
+        )
+
+    def _bad_record(self, bad: BadRecord) -> Finding:
+        """A foreign file is only reported: it may be bait, and it is not ours to delete."""
+        finding = Finding("record", bad.path.stem, bad.why, files=(str(bad.path),))
+        if self.dry_run or bad.foreign:
+            return dataclasses.replace(finding, problem="left alone" if bad.foreign else "")
+        bad.path.unlink(missing_ok=True)
+        return dataclasses.replace(finding, removed=True)
+
+    def _drafts(self) -> Iterator[Finding]:
+        for draft in self.ledger.drafts():
+            if time.time() - draft.lstat().st_mtime > max(DRAFT_AGE, self.older_than):
+                if not self.dry_run:
+                    draft.unlink(missing_ok=True)
+                files = (str(draft),)
+                yield Finding("record", draft.stem, "a half-written record", (), files, not self.dry_run)
+
+    # -- what no record names
+
+    def _marked_processes(self) -> Iterator[Finding]:
+        """Processes with our marker whose session has no record: the ledger was deleted, say."""
+        orphans: dict[str, list[ProcessFacts]] = {}
+        guards: set[str] = set()
+        for process in system.everyone():
+            session = system.marker_value(process.pid, MARKER)
+            if session and session not in self.claimed and not process.is_zombie:
+                orphans.setdefault(session, []).append(process)
+                if system.marker_value(process.pid, DOCUMENT) is not None:
+                    guards.add(session)
+        for session, processes in orphans.items():
+            old_enough = system.now() - min(p.identity.start for p in processes) >= self.older_than
+            if session in guards or not old_enough:
+                continue  # its guard lives, and will end it with its owner
+            yield self._end_marked(session, processes)
+
+    def _end_marked(self, session: str, processes: list[ProcessFacts]) -> Finding:
+        what = f"{len(processes)} processes without a record"
+        finding = Finding("processes", session, what, tuple(processes))
+        if self.dry_run:
+            self.claimed.add(session)
+            return finding
+        left = Remnants(session, [p.identity for p in processes]).end(KILL_DEADLINE)
+        problem = f"{len(left)} survive" if left else ""
+        return dataclasses.replace(finding, removed=not left, problem=problem)
+
+    def _directories(self) -> Iterator[Finding]:
+        """Session directories that no record and no process claims."""
+        records = (r for r in self.ledger.records() if isinstance(r, Record))
+        claimed = self.claimed | {record.session.id for record in records}
+        for path in session_directories():
+            session = path.name.removeprefix(PREFIX)
+            age = time.time() - path.lstat().st_mtime
+            # A minute: another state directory's session may be just starting.
+            if session in claimed or age < max(self.older_than, DRAFT_AGE) or _is_in_use(session):
+                continue
+            finding = Finding("directory", session, "no session", files=(str(path),))
+            yield finding if self.dry_run else _removed(finding, path)
+
+
+def _removed(finding: Finding, path: Path) -> Finding:
+    try:
+        remove_tree(str(path))
+    except OSError as error:
+        return dataclasses.replace(finding, problem=str(error))
+    return dataclasses.replace(finding, removed=True)
+
+
+def _is_in_use(session: str) -> bool:
+    marker = f"{MARKER}={session}"
+    return any(system.bears_marker(process.pid, marker) for process in system.everyone())
+
+
+def session_directories() -> Iterator[Path]:
+    """Directories of the name, owner and mode that a guard gives to a session's TMPDIR."""
+    for root in roots():
+        try:
+            names = os.listdir(root)
+        except OSError:
+            continue
+        for name in names:
+            path = Path(root, name)
+            if re.fullmatch(PREFIX + "[0-9a-f]{12}", name) and _is_our_directory(path):
+                yield path
+
+
+def _is_our_directory(path: Path) -> bool:
+    """A link, or a directory that somebody else could have prepared, is not ours to remove."""
+    try:
+        facts = path.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(facts.st_mode)
+        and facts.st_uid == os.geteuid()
+        and not facts.st_mode & 0o077
+    )
+
+
+def _same_boot(record: Record) -> bool:
+    return record.session.host == system.host_id()
+
+
+def _remnants(record: Record) -> Remnants:
+    recorded = [identity for identity, _ in record.processes]
+    return Remnants(
+        record.session.id, recorded, record.session.cgroup, platform_of(record.session)
+    )
+
+
+def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:
+    """Do what the session's guard would have done: end its processes, then remove its files.
+
+    Used by the owner whose guard was killed, and by a sweep.  The certificate is the weaker one.
+    """
+    began = time.monotonic()
+    processes: list[ProcessExit] = []
+    survivors: list[ProcessFacts] = []
+    if _same_boot(record):
+        remnants = _remnants(record)
+        survivors = remnants.end(KILL_DEADLINE)
+        processes = [_exit_of(p) for p in remnants.seen.values() if p is not None]
+    killing = time.monotonic() - began
+    session = record.session
+    files, size, problems = _remove_files(session) if not survivors else (0, 0, ["files are kept"])
+    report = ExitReport(
+        session.id,
+        session.browser,
+        reason,
+        session.containment,
+        None if survivors else "two-scans",
+        tuple(processes),
+        tuple(Survivor(p.pid, p.name, p.state) for p in survivors),
+        files_removed=files,
+        bytes_freed=size,
+        seconds={"killing": killing, "files": time.monotonic() - began - killing},
+        ended_at=time.time(),
+        problems=tuple(problems),
+    )
+    if not survivors:
+        try:
+            ledger.retire(record, report)
+        except OSError as error:
+            return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))
+    return report
+
+
+def _exit_of(process: ProcessFacts) -> ProcessExit:
+    identity = process.identity
+    return ProcessExit(identity.pid, identity.start, process.name, "killed")
+
+
+def _remove_files(session: Session) -> tuple[int, int, list[str]]:
+    """Only a directory that looks like a guard's work is removed, whatever the record claims."""
+    files = size = 0
+    problems = []
+    path = Path(session.tmpdir) if session.tmpdir else None
+    if path and path.name == PREFIX + session.id and _is_our_directory(path):
+        try:
+            files, size = remove_tree(str(path))
+        except OSError as error:
+            problems.append(f"TMPDIR not removed: {error}")
+    elif path and os.path.lexists(path):
+        problems.append(f"{path} does not look like a session's directory; left alone")
+    for stray in stray_shared_memory(session.created):
+        try:
+            os.unlink(stray)
+            files += 1
+        except OSError as error:
+            problems.append(f"{stray}: {error.strerror}")
+    return files, size, problems
