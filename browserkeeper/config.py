@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from .errors import ConfigError
 from .process.containment import KINDS, Kind
@@ -26,6 +26,32 @@ CLOSE_TIMEOUT = 10.0
 """Seconds for the ending, polite request included; a browser takes 0.1, a fork bomb 2.5."""
 ATTEMPTS = 2
 """Launches to try where a retry can help."""
+
+
+class BrowserArguments(TypedDict, total=False):
+    """The keyword arguments of ``browser()``, for type checkers; it says what each one does."""
+
+    headless: bool
+    options: Any
+    arguments: Sequence[str]
+    ignore_default_arguments: bool | Sequence[str]
+    preferences: Mapping[str, Any] | None
+    profile: str | os.PathLike[str] | None
+    download_dir: str | os.PathLike[str] | None
+    window_size: tuple[int, int] | None
+    binary: str | os.PathLike[str] | None
+    driver_path: str | os.PathLike[str] | None
+    debugging: Debugging
+    timeout: float | None
+    start_timeout: float
+    command_timeout: float
+    close_timeout: float
+    attempts: int
+    containment: Kind
+    offline: bool | None
+    env: Mapping[str, str | None] | None
+    log: str | os.PathLike[str] | None
+    on_leak: OnLeak
 
 
 @dataclasses.dataclass(frozen=True)

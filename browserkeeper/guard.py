@@ -98,9 +98,7 @@ def read_stat(pid: int) -> Stat | None:
     head, _, tail = raw.rpartition(b")")
     fields = tail.split()
     name = head.partition(b"(")[2].decode("ascii", "replace")
-    return Stat(
-        pid, name, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]) / TICKS
-    )
+    return Stat(pid, name, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]) / TICKS)
 
 
 def children_of(pid: int) -> list[int]:
@@ -126,14 +124,12 @@ def children_by_scan() -> dict[int, list[int]]:
 
 def descendants(root: int) -> Iterator[tuple[int, int]]:
     """(pid, parent pid) of everything below a process, parents first.  O(the tree)."""
-    lookup: Callable[[int], list[int]] = children_of
-    if not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children"):
-        families = children_by_scan()
-        lookup = lambda pid: families.get(pid, [])  # noqa: E731 - a def here would hide the choice
+    direct = os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    families = {} if direct else children_by_scan()
     queue = [root]
     while queue:
         parent = queue.pop(0)
-        for pid in lookup(parent):
+        for pid in children_of(parent) if direct else families.get(parent, ()):
             yield pid, parent
             queue.append(pid)
 
@@ -318,7 +314,10 @@ class Options:
     def __init__(self, argv: list[str]):
         split = argv.index("--")
         given = dict(zip(argv[:split:2], argv[1:split:2], strict=True))
-        number = lambda name, default: float(given.pop(name, default))  # noqa: E731 - two users
+
+        def number(name: str, default: float) -> float:
+            return float(given.pop(name, default))
+
         self.command = argv[split + 1 :]
         self.owner = int(number("--owner", 0))  # pid; 0: nobody, we are an init
         self.control_fd = int(number("--control-fd", -1))  # EOF here: the owner let go
@@ -348,7 +347,8 @@ class Guard:
         self.born = time.monotonic()
         self.born_epoch = time.time()
         self.document = os.environ.pop("BROWSERKEEPER_DOCUMENT", "null")
-        self.die_with_parent: Callable[[], object] = lambda: None
+        self.at_parents_death: Callable[[int], object] = lambda number: None
+        self.standby = 0
         self.members: dict[int, Member] = {}
         self.past: list[Member] = []  # ended members, so that a recycled pid is a new one
         self.main_pid = 0
@@ -379,12 +379,23 @@ class Guard:
         self._become_subreaper()
         self._watch_owner()
 
+    def take_the_lead(self, standby: int) -> None:
+        """Be the other half of the pair: a fork keeps neither the subreaper nor the wake-up pipe.
+
+        Asks for SIGTERM at the standby's death; its ``getppid()`` tells the two apart.
+        """
+        self.standby = standby
+        self.pid = os.getpid()
+        self._listen_to_signals()
+        self._become_subreaper()
+        self.at_parents_death(signal.SIGTERM)
+
     def _become_subreaper(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_NAME, b"bk-guard", 0, 0, 0)
         if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
             raise Failure("subreaper", OSError(ctypes.get_errno(), "prctl refused"))
-        self.die_with_parent = lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        self.at_parents_death = lambda number: libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
 
     def _listen_to_signals(self) -> None:
         self.wakeup_fd, write_fd = os.pipe()
@@ -404,17 +415,22 @@ class Guard:
             self.owner_fd = os.pidfd_open(self.options.owner)
         except OSError:  # before Linux 5.3, or gone already: ``owner_is_dead`` asks getppid()
             pass
+        if os.getppid() != self.options.owner:  # gone, and the pidfd may name its pid's next user
+            raise Failure("owner", ProcessLookupError(3, "the owner died during the launch"))
 
     def owner_is_dead(self) -> bool:
-        """A dead owner's children are re-parented, so the parent's pid is proof enough."""
-        return bool(self.options.owner) and os.getppid() != self.options.owner
+        """By the pidfd.  Without one, by the parent's pid, which only the standby can ask for."""
+        if self.owner_fd >= 0:
+            return bool(_readable(self.owner_fd))
+        return bool(self.options.owner) and not self.standby and os.getppid() != self.options.owner
+
+    def standby_is_dead(self) -> bool:
+        return bool(self.standby) and os.getppid() != self.standby
 
     # -- prepare: what the guard makes, the guard removes
 
     def prepare(self) -> None:
         """The record first, so that whatever comes after it can be found by a sweep."""
-        if self.owner_is_dead():
-            raise Failure("owner", ProcessLookupError(3, "the owner died during the launch"))
         if self.options.record:
             self._step("record", self.write_record)
         if self.options.tmpdir:
@@ -431,12 +447,12 @@ class Guard:
 
     def write_record(self) -> None:
         members = [[m.pid, m.start, m.name] for m in self.members.values()]
-        me = self._stat(self.pid)
-        start = to_json(me.start if me else None)
+        stats = [self._stat(pid) for pid in (self.pid, self.standby) if pid]
+        guards = to_json([{"pid": stat.pid, "start": stat.start} for stat in stats if stat])
         write_atomically(
             self.options.record,
             f'{{"schema":{SCHEMA},"session":{self.document},'
-            f'"guard":{{"pid":{self.pid},"start":{start}}},"processes":{to_json(members)}}}\n',
+            f'"guards":{guards},"processes":{to_json(members)}}}\n',
         )
         self.recorded = len(members)
 
@@ -459,7 +475,7 @@ class Guard:
     def _become_command(self, error_fd: int) -> NoReturn:
         where = "exec"
         try:
-            self.die_with_parent()
+            self.at_parents_death(signal.SIGKILL)
             if os.getppid() != self.pid:
                 os._exit(1)
             if self.options.cgroup:
@@ -527,13 +543,15 @@ class Guard:
 
     def _what_happened(self, ready: set[int]) -> str | None:
         """The reason to end now, most telling first, or None."""
-        signals = self._signals() if self.wakeup_fd in ready else b""
+        signals = self.signals() if self.wakeup_fd in ready else b""
         self.reap()
         if self.options.control_fd in ready:
             words = os.read(self.options.control_fd, 256).decode("ascii", "replace").split()
             return words[0] if words else "abandoned"
         if self.owner_fd in ready or self.owner_is_dead():
             return "owner-died"
+        if self.standby_is_dead():
+            return "guard-died"
         if self.main_status is not None:
             return "exited"
         if self.options.timeout and self.age() >= self.options.timeout:
@@ -544,7 +562,7 @@ class Guard:
             return "terminated"
         return None
 
-    def _signals(self) -> bytes:
+    def signals(self) -> bytes:
         try:
             return os.read(self.wakeup_fd, 4096)
         except BlockingIOError:
@@ -675,7 +693,7 @@ class Guard:
             if left <= 0:
                 return True
             poller.poll(max(1, left * 1000))
-            self._signals()
+            self.signals()
         return False
 
     def survivors(self) -> list[dict[str, Any]]:
@@ -744,6 +762,23 @@ class Guard:
             "problems": self.problems,
         }
 
+    def give_up(self, failure: Failure) -> None:
+        self.main_status = NOT_FOUND if failure.error.errno == 2 else CANNOT_RUN
+        self.tell("failed", where=failure.where, errno=failure.error.errno, text=str(failure.error))
+
+    def finish(self) -> int:
+        """Tear down and retire; the status that a shell would give for the command."""
+        self.tear_down()
+        self.retire()
+        if self.terminal_group:
+            _try(lambda: os.tcsetpgrp(0, self.terminal_group))
+        if not self.options.foreground:
+            return 0
+        if self.reason == "timeout":
+            return TIMED_OUT
+        status = self.main_status if self.main_status is not None else CANNOT_RUN
+        return status if status >= 0 else 128 - status
+
     # -- small things
 
     def age(self) -> float:
@@ -774,6 +809,12 @@ def _try(action: Callable[[], object]) -> None:
         pass
 
 
+def _readable(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
 def _write(path: str, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY)
     try:
@@ -782,25 +823,61 @@ def _write(path: str, data: bytes) -> None:
         os.close(fd)
 
 
-def guard_session(guard: Guard) -> Guard:
-    """The whole life of a session; the guard is returned for its status."""
+def guard_session(guard: Guard) -> int:
+    """The whole life of a session, once the guard is armed; the exit status of it all."""
     try:
-        guard.arm()
         guard.prepare()
         guard.spawn()
         guard.tell("spawned", guard=guard.pid, pid=guard.main_pid)
         guard.reason = guard.watch()
         guard.tell("ending", reason=guard.reason)
     except Failure as failure:
-        guard.main_status = NOT_FOUND if failure.error.errno == 2 else CANNOT_RUN
-        guard.tell("failed", where=failure.where, errno=failure.error.errno, text=str(failure.error))
+        guard.give_up(failure)
     except Exception as error:  # a bug of ours must not become a leak
         guard.problems.append(f"guard: {error!r}")
-    guard.tear_down()
-    guard.retire()
-    if guard.terminal_group:
-        _try(lambda: os.tcsetpgrp(0, guard.terminal_group))
-    return guard
+    return guard.finish()
+
+
+def guard_as_a_pair(guard: Guard) -> int:
+    """Two processes, so that a SIGKILL to either of them leaves nothing.
+
+    The lead does the work.  The standby is its parent and a subreaper too: what a killed lead
+    leaves comes to it, and it ends that.  A killed standby ends the session through the lead.
+    """
+    try:
+        guard.arm()
+    except Failure as failure:
+        guard.give_up(failure)
+        return guard.finish()
+    standby, lead = os.getpid(), os.fork()
+    if lead == 0:
+        guard.take_the_lead(standby)
+        status = guard_session(guard)
+        _try(lambda: os.kill(standby, signal.SIGCONT))  # still our parent; it may be stopped
+        os._exit(status)
+    return stand_by(guard, lead)
+
+
+def stand_by(guard: Guard, lead: int) -> int:
+    """Wait for the lead, pass signals on, wake it when it is stopped, finish for it if killed."""
+    poller = select.poll()
+    poller.register(guard.wakeup_fd, select.POLLIN)
+    while True:
+        pid, status = os.waitpid(lead, os.WNOHANG | os.WUNTRACED)
+        if pid and os.WIFSTOPPED(status):
+            os.kill(lead, signal.SIGCONT)
+        elif pid and os.WIFEXITED(status):
+            return os.WEXITSTATUS(status)
+        elif pid:
+            guard.reason = "guard-died"
+            guard.tell("ending", reason=guard.reason)
+            return guard.finish()
+        poller.poll(None if guard.owner_fd >= 0 else 1000)
+        for number in guard.signals():
+            if number != signal.SIGCHLD:
+                os.kill(lead, number)
+        if guard.owner_fd < 0 and guard.owner_is_dead():
+            os.kill(lead, signal.SIGTERM)
 
 
 def stand_in_front(argv: list[str]) -> int:
@@ -813,7 +890,7 @@ def stand_in_front(argv: list[str]) -> int:
     guard = os.fork()
     if guard == 0:
         os.close(write_fd)
-        os._exit(exit_status(["--owner", str(owner), "--control-fd", str(read_fd), *argv]))
+        os._exit(run(["--owner", str(owner), "--control-fd", str(read_fd), *argv]))
     os.close(read_fd)
     for number in FORWARDED:
         signal.signal(number, lambda number, _: os.kill(guard, number))
@@ -824,16 +901,13 @@ def stand_in_front(argv: list[str]) -> int:
             return code if code >= 0 else 128 - code
 
 
-def exit_status(argv: list[str]) -> int:
-    """Guard a command to its end; the status that a shell would give."""
-    options = Options(argv)
-    guard = guard_session(Guard(options))
-    if not options.foreground:
-        return 0
-    status = guard.main_status if guard.main_status is not None else CANNOT_RUN
-    if guard.reason == "timeout":
-        status = TIMED_OUT
-    return status if status >= 0 else 128 - status
+def run(argv: list[str]) -> int:
+    """Guard a command to its end.  As PID 1 there is no pair: nothing outlives PID 1 anyway."""
+    guard = Guard(Options(argv))
+    if os.getpid() != 1:
+        return guard_as_a_pair(guard)
+    guard.arm()
+    return guard_session(guard)
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -841,7 +915,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:2] == ["--front", "1"]:
         sys.exit(stand_in_front(arguments[2:]))
-    sys.exit(exit_status(arguments))
+    sys.exit(run(arguments))
 
 
 if __name__ == "__main__":

@@ -64,11 +64,11 @@ class Session:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A live session's file: the owner's facts, the guard, and every process seen so far."""
+    """A live session's file: the owner's facts, its guards, and every process seen so far."""
 
     path: Path
     session: Session
-    guard: ProcessIdentity
+    guards: tuple[ProcessIdentity, ...]
     processes: tuple[tuple[ProcessIdentity, str], ...]
 
 
@@ -176,13 +176,11 @@ def read_record(path: Path) -> Record:
         session = Session.from_dict(facts["session"])
         if session.id != path.stem or not _ID.fullmatch(session.id):
             raise LedgerError(f"{path}: its name does not match its content")
-        guard = ProcessIdentity(**facts["guard"])
-        processes = tuple(
-            (ProcessIdentity(pid, start), name) for pid, start, name in facts["processes"]
-        )
+        guards = tuple(ProcessIdentity(**guard) for guard in facts["guards"])
+        processes = tuple((ProcessIdentity(pid, start), name) for pid, start, name in facts["processes"])
     except (KeyError, TypeError, ValueError) as error:
         raise LedgerError(f"{path}: not a record of a session ({error!r})") from error
-    return Record(path, session, guard, processes)
+    return Record(path, session, guards, processes)
 
 
 def read_ended(path: Path) -> Ended:

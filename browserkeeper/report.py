@@ -129,9 +129,7 @@ class ExitReport:
 
     def __str__(self) -> str:
         verdict = f"clean, {self.certificate}" if self.clean else "NOT CLEAN"
-        head = (
-            f"{self.browser} session {self.session}: {self.reason}, {verdict} ({self.containment})"
-        )
+        head = f"{self.browser} session {self.session}: {self.reason}, {verdict} ({self.containment})"
         ended = f"{len(self.processes)} processes, {len(self.adopted)} adopted, "
         ended += f"{self.zombies_reaped} reaped by the guard; "
         ended += f"{self.files_removed} files, {self.bytes_freed / 1e6:.1f} MB freed"

@@ -20,8 +20,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
@@ -137,12 +136,15 @@ class BrowserSession(Generic[D]):
 
     @property
     def guard_pid(self) -> int | None:
-        """The guard's process, the ancestor of all the others."""
+        """The guard's process, the ancestor of all the others (its standby, more exactly)."""
         return self._guarded.pid if self._guarded else None
 
     def processes(self) -> list[ProcessFacts]:
-        """What lives below the guard now, driver first.  O(the session's own tree) on Linux."""
-        return system.tree(self._guarded.pid) if self._guarded and self._state != "closed" else []
+        """Driver and browser: what lives below the guard now.  O(the session's own tree) on Linux."""
+        if self._guarded is None or self._state == "closed":
+            return []
+        spawned = self._guarded.event("spawned")
+        return system.tree(spawned["guard"]) if spawned else []
 
     def memory(self) -> int:
         """Bytes of the whole tree, shared pages counted once (PSS; RSS off Linux)."""
@@ -209,7 +211,8 @@ class BrowserSession(Generic[D]):
             self._guarded = Guarded(plan)
         except OSError as error:
             raise LaunchError(f"The guard cannot be started: {error}.") from error
-        self._record = Record(ledger.record_path(session.id), session, _identity(self._guarded.pid), ())
+        guards = (_identity(self._guarded.pid),)
+        self._record = Record(ledger.record_path(session.id), session, guards, ())
         self._release = weakref.finalize(self, _let_go, self._guarded, self._owner, repr(self))
         try:
             options = launch.build_options()
@@ -290,9 +293,7 @@ class BrowserSession(Generic[D]):
             if not self._guarded.is_alive():
                 raise LaunchError("The guard was killed during the launch.")
             if time.monotonic() >= deadline:
-                raise LaunchError(
-                    f"The driver opened no port within {self.config.start_timeout:g} s."
-                )
+                raise LaunchError(f"The driver opened no port within {self.config.start_timeout:g} s.")
             pause = min(pause * 1.2, 0.05)
 
     def _connect(self, launch: Launch, options: Any, port: int, deadline: float) -> None:
@@ -316,8 +317,7 @@ class BrowserSession(Generic[D]):
             return self._guard_failure(news)
         if news and news["reason"] == "timeout":
             return SessionTimeout(
-                f"{self.name} did not start within the session's timeout of "
-                f"{self.config.timeout:g} s.",
+                f"{self.name} did not start within the session's timeout of {self.config.timeout:g} s.",
                 self.report,
             )
         if news and news["reason"] in ("terminated", "exited") and not isinstance(error, LaunchError):
@@ -522,7 +522,7 @@ class BrowserSession(Generic[D]):
 
     def _account(self, facts: Mapping[str, Any] | None, reason: str) -> ExitReport:
         """The guard's report, or our own where the guard was killed."""
-        assert self._record is not None and self._guarded is not None
+        assert self._record is not None
         if facts is None:
             report = finish(Ledger.open(), self._last_record(), "guard-died")
             seconds = {**report.seconds, **self._seconds}
@@ -618,7 +618,7 @@ def _with_driver(config: SessionConfig, function: Callable[..., T]) -> Callable[
                 name: driver if name == "driver" else given.arguments[name]
                 for name in signature.parameters
             }
-            full = inspect.BoundArguments(signature, arguments)  # type: ignore[arg-type]
+            full = inspect.BoundArguments(signature, arguments)
             return function(*full.args, **full.kwargs)
 
     wrapper.__signature__ = outer  # type: ignore[attr-defined]
@@ -691,17 +691,27 @@ def session_of(driver: webdriver.Remote) -> BrowserSession[Any]:
 
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .config import BrowserArguments
+
     ChromeName = Literal["chrome", "chromium", "chromium-headless-shell"]
 
 
 @overload
-def browser(name: ChromeName = "chrome", **arguments: Any) -> BrowserSession[webdriver.Chrome]: ...
+def browser(
+    name: ChromeName = "chrome", **given: Unpack[BrowserArguments]
+) -> BrowserSession[webdriver.Chrome]: ...
 @overload
-def browser(name: Literal["firefox"], **arguments: Any) -> BrowserSession[webdriver.Firefox]: ...
+def browser(
+    name: Literal["firefox"], **given: Unpack[BrowserArguments]
+) -> BrowserSession[webdriver.Firefox]: ...
 @overload
-def browser(name: Literal["edge"], **arguments: Any) -> BrowserSession[webdriver.Edge]: ...
+def browser(
+    name: Literal["edge"], **given: Unpack[BrowserArguments]
+) -> BrowserSession[webdriver.Edge]: ...
 @overload
-def browser(name: str, **arguments: Any) -> BrowserSession[webdriver.Remote]: ...
+def browser(name: str, **given: Unpack[BrowserArguments]) -> BrowserSession[webdriver.Remote]: ...
 def browser(
     name: str = "chrome",
     *,
@@ -760,8 +770,6 @@ def browser(
     """
     given = dict(locals())
     return BrowserSession(SessionConfig.build(**given))
-
-
 
 
 __all__ = ["BrowserSession", "browser", "session_of"]

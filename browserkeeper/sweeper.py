@@ -75,13 +75,15 @@ def state_of(record: Record) -> State:
     if namespace != our_namespace:
         return "foreign"
     owner = is_alive(record.session.owner)
-    guard = is_alive(record.guard, platform_of(record.session))
+    guard = any(is_alive(guard, platform_of(record.session)) for guard in record.guards)
     if owner:
         return "live" if guard else "unguarded"
     return "ending" if guard else "orphaned"
 
 
-def sweep(*, dry_run: bool = True, older_than: float = 0.0, ledger: Ledger | None = None) -> list[Finding]:
+def sweep(
+    *, dry_run: bool = True, older_than: float = 0.0, ledger: Ledger | None = None
+) -> list[Finding]:
     """Find, and unless ``dry_run`` end, what dead owners left.
 
     ``older_than``: only sessions and files of at least this age, in seconds.  Raises LedgerError
@@ -114,7 +116,8 @@ class Sweeper:
         session = record.session
         state = state_of(record)
         if state == "ending" and not self.dry_run:
-            system.send_signal(record.guard, signal.SIGCONT)
+            for guard in record.guards:
+                system.send_signal(guard, signal.SIGCONT)
         if state != "orphaned" or time.time() - session.created < self.older_than:
             self.claimed.add(session.id)
             return None
@@ -225,11 +228,7 @@ def _is_our_directory(path: Path) -> bool:
         facts = path.lstat()
     except OSError:
         return False
-    return (
-        stat.S_ISDIR(facts.st_mode)
-        and facts.st_uid == os.geteuid()
-        and not facts.st_mode & 0o077
-    )
+    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
 
 
 def _same_boot(record: Record) -> bool:
@@ -238,9 +237,7 @@ def _same_boot(record: Record) -> bool:
 
 def _remnants(record: Record) -> Remnants:
     recorded = [identity for identity, _ in record.processes]
-    return Remnants(
-        record.session.id, recorded, record.session.cgroup, platform_of(record.session)
-    )
+    return Remnants(record.session.id, recorded, record.session.cgroup, platform_of(record.session))
 
 
 def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:

@@ -123,14 +123,13 @@ def merge_features(arguments: list[str]) -> list[str]:
         name, _, value = argument.partition("=")
         if name in features:
             features[name] += [f for f in value.split(",") if f not in features[name]]
-            argument = name
-        merged[argument] = None
+        merged[name if name in features else argument] = None
     return [f"{a}={','.join(features[a])}" if a in features else a for a in merged]
 
 
 @functools.cache
 def why_no_sandbox() -> str:
-    """"" where Chromium's sandbox can work, else the obstacle.
+    """An empty string where Chromium's sandbox can work, else the obstacle.
 
     Chromium refuses to start as root with its sandbox, and needs unprivileged user namespaces
     or a setuid helper otherwise (chromium/docs/linux/sandboxing.md).
@@ -153,7 +152,8 @@ def has_user_namespaces() -> bool:
     unshare = shutil.which("unshare")
     if unshare is None:
         return os.path.exists("/proc/self/ns/user")
-    return subprocess.run([unshare, "-U", "true"], capture_output=True).returncode == 0
+    done = subprocess.run([unshare, "-U", "true"], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 @functools.cache
@@ -168,5 +168,3 @@ def shared_memory_size() -> int:
     except OSError:
         return 0
     return facts.f_blocks * facts.f_frsize if os.access("/dev/shm", os.W_OK) else 0
-
-

@@ -88,8 +88,8 @@ def build_options(config: SessionConfig, binary: str, tmpdir: str) -> Options:
     if config.headless:
         options.add_argument("-headless")
     if config.window_size:
-        options.add_argument("--width={}".format(config.window_size[0]))
-        options.add_argument("--height={}".format(config.window_size[1]))
+        options.add_argument(f"--width={config.window_size[0]}")
+        options.add_argument(f"--height={config.window_size[1]}")
     if config.profile:
         options.add_argument("-profile")
         options.add_argument(str(config.profile))
@@ -135,5 +135,3 @@ def bound_binary(binary: str, directory: Path) -> tuple[str, str]:
         draft.chmod(0o700)
         draft.rename(wrapper)
     return str(wrapper), ""
-
-

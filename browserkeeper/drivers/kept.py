@@ -55,10 +55,12 @@ class KeptService:
 
 
 class _Kept(LocalWebDriver):
+    service: Any  # a KeptService, where Selenium's classes declare a Service
+
     def __init__(self, keeper: Keeper, service: KeptService, executor: RemoteConnection, options: Any):
         self.keeper, self.service, self.options = keeper, service, options
         # Past the constructors of Chrome and Firefox, which would start a driver of their own.
-        LocalWebDriver.__init__(self, command_executor=executor, options=options)
+        LocalWebDriver.__init__(self, command_executor=executor, options=options)  # type: ignore[no-untyped-call]
 
     def execute(self, driver_command: Any, params: dict[str, Any] | None = None) -> Any:
         name = driver_command if isinstance(driver_command, str) else "bidi"

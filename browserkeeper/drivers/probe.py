@@ -101,7 +101,7 @@ def _check_file(path: str, kind: str) -> None:
 
 
 def _key(path: str, kind: str) -> str:
-    """"" for a snap: its launcher is the same file for every version of the browser."""
+    """An empty string for a snap: its launcher is the same file for every version of the browser."""
     if os.path.basename(os.path.realpath(path)) == "snap":
         return ""
     facts = os.stat(path)

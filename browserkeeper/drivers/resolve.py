@@ -63,9 +63,9 @@ class Resolver:
             warm.result()
         if driver := self._fitting(self._local_drivers(driver_path), browser):
             return Resolved(browser, driver)
-        if not self.offline and not driver_path:
-            if driver := self._fitting(self._managed_drivers(browser), browser):
-                return Resolved(browser, driver)
+        ask = not self.offline and not driver_path
+        if ask and (driver := self._fitting(self._managed_drivers(browser), browser)):
+            return Resolved(browser, driver)
         if self.mismatch:
             raise self.mismatch
         raise ResolveError(
@@ -178,9 +178,7 @@ class Resolver:
             return
         quiet = {**os.environ, "SE_AVOID_STATS": "true", "WDM_LOG": "0"}
         try:
-            status, text = output_of(
-                command, timeout=DOWNLOAD_TIMEOUT, containment=choose(), env=quiet
-            )
+            status, text = output_of(command, timeout=DOWNLOAD_TIMEOUT, containment=choose(), env=quiet)
         except (OSError, TimeoutError) as error:
             self.tried.append((manager, str(error)))
             return

@@ -19,7 +19,6 @@ else:
     from . import portable as system
 
 
-
 class Platform(Protocol):
     """What ``linux`` and ``portable`` both offer; their docstrings say how."""
 

@@ -23,6 +23,9 @@ GUARD_DIRECTORY = str(Path(__file__).resolve().parent.parent)
 # Imported, not run as a script: so its bytecode is cached, which halves its start.
 _BOOT = "import sys;sys.path.append(sys.argv.pop(1));import guard;guard.main()"
 
+LAST_WORDS = 3.0
+"""Seconds that a lead whose standby was killed may take to end the session and say so."""
+
 
 @dataclasses.dataclass(frozen=True)
 class GuardPlan:
@@ -93,6 +96,7 @@ class Guarded:
         self.plan = plan
         self._events: list[dict[str, Any]] = []
         self._buffer = b""
+        self._dead_since = 0.0
         self._lock = threading.Lock()
         control_read, self._control = os.pipe()
         self._status, status_write = os.pipe()
@@ -147,11 +151,17 @@ class Guarded:
             self._pump(min(left, 0.05))
 
     def _silent(self) -> bool:
-        """Nothing more can come: the pipe was closed, or the guard is dead.
+        """Nothing more can come: the pipe was closed by both guards' ends.
 
-        A fork of ours may hold the pipe's other end, so its death has to be asked for as well.
+        A fork of ours may hold its other end, so that it never closes: then nothing more is
+        expected a while after the standby's death, which is the most that the lead takes.
         """
-        return self._status < 0 or (not self.is_alive() and not self._pump(0))
+        if self._status < 0:
+            return True
+        if self.is_alive():
+            return False
+        self._dead_since = self._dead_since or time.monotonic()
+        return time.monotonic() - self._dead_since > LAST_WORDS and not self._pump(0)
 
     def _pump(self, seconds: float) -> bool:
         """Take in what the guard said; True where something came."""

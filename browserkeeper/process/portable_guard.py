@@ -65,7 +65,9 @@ class PortableGuard(Guard):
 def main() -> None:
     """The session's id comes first, then the options of ``guard.py``."""
     session, *argv = sys.argv[1:]
-    guard_session(PortableGuard(Options(argv), session))
+    guard = PortableGuard(Options(argv), session)
+    guard.arm()
+    guard_session(guard)
 
 
 if __name__ == "__main__":
