@@ -349,6 +349,7 @@ class Guard:
         self.document = os.environ.pop("BROWSERKEEPER_DOCUMENT", "null")
         self.at_parents_death: Callable[[int], object] = lambda number: None
         self.standby = 0
+        self.made_tmpdir = False
         self.members: dict[int, Member] = {}
         self.past: list[Member] = []  # ended members, so that a recycled pid is a new one
         self.main_pid = 0
@@ -435,6 +436,7 @@ class Guard:
             self._step("record", self.write_record)
         if self.options.tmpdir:
             self._step("tmpdir", lambda: os.mkdir(self.options.tmpdir, 0o700))
+            self.made_tmpdir = True
             os.environ["TMPDIR"] = self.options.tmpdir
         if self.options.cgroup:
             self._step("cgroup", lambda: os.mkdir(self.options.cgroup, 0o755))
@@ -725,7 +727,7 @@ class Guard:
 
     def _remove_files(self) -> tuple[int, int]:
         files = size = 0
-        if self.options.tmpdir and os.path.isdir(self.options.tmpdir):
+        if self.made_tmpdir and os.path.isdir(self.options.tmpdir):
             try:
                 files, size = remove_tree(self.options.tmpdir)
             except OSError as error:
@@ -870,6 +872,7 @@ def stand_by(guard: Guard, lead: int) -> int:
             return os.WEXITSTATUS(status)
         elif pid:
             guard.reason = "guard-died"
+            guard.made_tmpdir = bool(guard.options.tmpdir)  # by the lead: the name is 48 random bits
             guard.tell("ending", reason=guard.reason)
             return guard.finish()
         poller.poll(None if guard.owner_fd >= 0 else 1000)

@@ -103,29 +103,10 @@ class ExitReport:
         return cls(**known)
 
     @classmethod
-    def from_guard(
-        cls,
-        facts: Mapping[str, Any],
-        *,
-        session: str,
-        browser: str,
-        reason: str | None = None,
-        seconds: Mapping[str, float] | None = None,
-        notes: tuple[str, ...] = (),
-    ) -> ExitReport:
-        """The guard's own account, completed with what only the owner knows."""
-        return cls.from_dict(
-            {
-                **facts,
-                "session": session,
-                "browser": browser,
-                "reason": reason or facts["reason"],
-                "files_removed": facts["files"],
-                "bytes_freed": facts["bytes"],
-                "seconds": {**facts["seconds"], **(seconds or {})},
-                "notes": notes,
-            }
-        )
+    def from_guard(cls, facts: Mapping[str, Any], *, session: str, browser: str) -> ExitReport:
+        """The guard's own account, which knows the session by its processes only."""
+        names = {"files_removed": facts["files"], "bytes_freed": facts["bytes"]}
+        return cls.from_dict({**facts, **names, "session": session, "browser": browser})
 
     def __str__(self) -> str:
         verdict = f"clean, {self.certificate}" if self.clean else "NOT CLEAN"

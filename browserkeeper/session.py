@@ -205,6 +205,7 @@ class BrowserSession(Generic[D]):
         deadline = began + self.config.start_timeout
         ledger = Ledger.open()
         ledger.prune()
+        self.report = None
         launch, plan, session = self._plan(ledger, began)
         log_start = _size(plan.log)
         try:
@@ -487,9 +488,10 @@ class BrowserSession(Generic[D]):
                 self._ask(deadline)
             # The guard kills for close_timeout before it reports what is stuck; then we read it.
             facts = self._guarded.end(reason, deadline + self.config.close_timeout + NEWS_PATIENCE)
-            self._seconds["close"] = time.monotonic() - began
-            self.report = self._account(facts, reason)
+            report = self._account(facts)
             self._disconnect()
+            seconds = {**report.seconds, **self._seconds, "close": time.monotonic() - began}
+            self.report = dataclasses.replace(report, seconds=seconds, notes=self._notes)
             self._guarded = None
             if self._release:
                 self._release.detach()
@@ -520,20 +522,12 @@ class BrowserSession(Generic[D]):
         finally:
             connection.close()
 
-    def _account(self, facts: Mapping[str, Any] | None, reason: str) -> ExitReport:
+    def _account(self, facts: Mapping[str, Any] | None) -> ExitReport:
         """The guard's report, or our own where the guard was killed."""
         assert self._record is not None
         if facts is None:
-            report = finish(Ledger.open(), self._last_record(), "guard-died")
-            seconds = {**report.seconds, **self._seconds}
-            return dataclasses.replace(report, seconds=seconds, notes=self._notes)
-        return ExitReport.from_guard(
-            facts,
-            session=self.id,
-            browser=self.name,
-            seconds=self._seconds,
-            notes=self._notes,
-        )
+            return finish(Ledger.open(), self._last_record(), "guard-died")
+        return ExitReport.from_guard(facts, session=self.id, browser=self.name)
 
     def _last_record(self) -> Record:
         """What the dead guard wrote down last, or what we knew when we started it."""

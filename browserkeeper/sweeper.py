@@ -125,7 +125,7 @@ class Sweeper:
         files = tuple(path for path in (session.tmpdir, str(record.path)) if os.path.lexists(path))
         if self.dry_run:
             self.claimed.add(session.id)
-            found = tuple(_remnants(record).find()) if _same_boot(record) else ()
+            found = tuple(remnants_of(record).find()) if _same_boot(record) else ()
             return Finding("session", session.id, what, found, files)
         report = finish(self.ledger, record, "swept")
         return Finding(
@@ -235,7 +235,8 @@ def _same_boot(record: Record) -> bool:
     return record.session.host == system.host_id()
 
 
-def _remnants(record: Record) -> Remnants:
+def remnants_of(record: Record) -> Remnants:
+    """Where to look for what is left of a session: only on the host that it was recorded on."""
     recorded = [identity for identity, _ in record.processes]
     return Remnants(record.session.id, recorded, record.session.cgroup, platform_of(record.session))
 
@@ -249,7 +250,7 @@ def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:
     processes: list[ProcessExit] = []
     survivors: list[ProcessFacts] = []
     if _same_boot(record):
-        remnants = _remnants(record)
+        remnants = remnants_of(record)
         survivors = remnants.end(KILL_DEADLINE)
         processes = [_exit_of(p) for p in remnants.seen.values() if p is not None]
     killing = time.monotonic() - began

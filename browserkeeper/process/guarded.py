@@ -83,6 +83,18 @@ def guard_command(plan: GuardPlan) -> list[str]:
     return [interpreter(), "-I", "-S", "-c", _BOOT, GUARD_DIRECTORY]
 
 
+def foreground_command(plan: GuardPlan, *, front: bool) -> list[str]:
+    """The command line of a guard that takes the place of this process, for ``os.execve``.
+
+    The command keeps our terminal, standard streams and signals.  ``front``: the guard gets a
+    process of its own behind ours, so that it outlives our SIGKILL; a container's PID 1, with
+    whose death the kernel ends everything, needs none.
+    """
+    before = ("--front", "1") if front and plan.containment.kind != "portable" else ()
+    options = (*before, "--foreground", "1", *plan.options())
+    return [*guard_command(plan), *options, "--", *plan.command]
+
+
 class Guarded:
     """A command under a guard of its own.  Safe to use from several threads."""
 

@@ -1,0 +1,88 @@
+"""The command line: the group, and the one place where an error becomes an exit status.
+
+One module for each command, imported when it is called; none imports another.  What they share
+in printing is in ``output.py``.  A command returns its exit status.  Nothing here imports
+selenium.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from .. import __version__
+from ..errors import BrowserkeeperError
+from . import output
+
+SUMMARIES = {
+    "ps": "List the live sessions, and what is wrong with any of them.",
+    "sweep": "Find, and with --yes remove, what dead owners left.",
+    "history": "List the sessions that have ended, with their reports.",
+    "doctor": "Check this machine, with a remedy for each finding.",
+    "run": "Run any command so that nothing of it survives.",
+}
+"""The commands, by module; here so that --help need not import them all."""
+OUR_ERROR, BROKEN_PIPE = 2, 141
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SUMMARIES:
+            return None
+        module = importlib.import_module(f".{cmd_name}", __name__)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in SUMMARIES and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], SUMMARIES, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()  # a pipe that nobody reads is found out here, not at exit
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = BROKEN_PIPE
+        except BrowserkeeperError as error:
+            output.print_error(error, as_json=output.wants_json(ctx))
+            status = OUR_ERROR
+        ctx.exit(status or 0)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="browserkeeper", message="%(prog)s %(version)s")
+def group() -> None:
+    """Selenium browser sessions that cannot leak, seen from outside.
+
+    Exit status 2 means that browserkeeper itself could not do what was asked; the other ones are
+    each command's own (COMMAND --help).
+    """
+
+
+def main() -> NoReturn:
+    """The console script."""
+    group(prog_name="browserkeeper")
+    raise AssertionError("click exits by itself")
+
+
+__all__ = ["main"]

@@ -1,0 +1,117 @@
+"""``browserkeeper history``: the sessions that have ended, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import Any
+
+import click
+
+from ..errors import LedgerError
+from ..ledger import HISTORY_LIMIT, Ended, Ledger, read_ended
+from ..report import ProcessExit
+from . import output
+
+
+@click.command()
+@click.option(
+    "--limit",
+    type=click.IntRange(1, HISTORY_LIMIT),
+    default=20,
+    show_default=True,
+    help="How many, newest first.",
+)
+@click.option("--session", metavar="ID", help="The whole report of this one.")
+@output.json_option
+def command(limit: int, session: str | None, as_json: bool) -> int:
+    """List the sessions that have ended, newest first, or show one of them whole.
+
+    "Clean" means that it is proved that no process survived and every file is gone.
+
+    Exit status: 0; 2 where there is no such session.
+
+    \b
+    Example:
+      browserkeeper history --session 0123456789ab
+    """
+    ledger = Ledger.open()
+    if session is not None:
+        show_one(find(ledger, session), as_json=as_json)
+    else:
+        show_all(list(ledger.ended(limit)), as_json=as_json)
+    return 0
+
+
+def find(ledger: Ledger, session: str) -> Ended:
+    """Raises LedgerError with the remedy; an id that is no id never becomes a path."""
+    try:
+        if session.isalnum():
+            return read_ended(ledger.history_path(session))
+    except FileNotFoundError:
+        if ledger.record_path(session).exists():
+            raise LedgerError(f"Session {session} has not ended; see `browserkeeper ps`.") from None
+    raise LedgerError(
+        f"No ended session {session!r} in {ledger.history} (the last {HISTORY_LIMIT} are kept). "
+        "`browserkeeper history` lists them."
+    )
+
+
+def as_dict(ended: Ended) -> dict[str, Any]:
+    return {"session": dataclasses.asdict(ended.session), "report": ended.report.to_dict()}
+
+
+# -- one
+
+
+def show_one(ended: Ended, *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(as_dict(ended))
+        return
+    for line in str(ended.report).splitlines():
+        output.print_line(line)
+    if ended.session.command:
+        output.print_line(f"  command: {' '.join(ended.session.command)}")
+    columns = ["pid", "name", "outcome", "ended after", "adopted"]
+    output.print_table(columns, [exit_cells(process) for process in ended.report.processes])
+
+
+def exit_cells(process: ProcessExit) -> list[str]:
+    detail = {"exited": f" {process.code}", "signalled": f" by {process.signal}"}
+    outcome = process.outcome or "?"
+    adopted = "yes" if process.adopted else ""
+    after = "-" if process.ended is None else f"{process.ended:.3f} s"
+    return [str(process.pid), process.name, outcome + detail.get(outcome, ""), after, adopted]
+
+
+# -- all
+
+
+def show_all(found: list[Ended], *, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"ended": [as_dict(ended) for ended in found]})
+    elif not found:
+        output.print_line("No session has ended yet.")
+    else:
+        columns = ["ended", "session", "browser", "reason", "clean", "contained"]
+        columns += ["procs", "lasted", "ending", "freed"]
+        styles = ["" if ended.report.clean else "red" for ended in found]
+        output.print_table(columns, [cells(ended) for ended in found], styles)
+
+
+def cells(ended: Ended) -> list[str]:
+    session, report = ended.session, ended.report
+    ending = sum(report.seconds.get(phase, 0.0) for phase in ("killing", "files"))
+    when = datetime.datetime.fromtimestamp(report.ended_at, datetime.timezone.utc).astimezone()
+    return [
+        when.strftime("%Y-%m-%d %H:%M:%S"),
+        session.id,
+        session.browser,
+        report.reason,
+        "yes" if report.clean else "NO",
+        report.containment,
+        str(len(report.processes)),
+        output.duration(report.ended_at - session.created),
+        f"{ending:.3f} s",
+        output.megabytes(report.bytes_freed),
+    ]

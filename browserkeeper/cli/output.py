@@ -1,0 +1,168 @@
+"""What the commands share in printing: tables, trees, JSON, errors, units.
+
+On a terminal by rich; elsewhere, and where NO_COLOR is set, as plain lines that awk can read.
+Rich is imported for a terminal only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from ..report import SCHEMA
+
+F = TypeVar("F", bound=Callable[..., Any])
+_JSON = "browserkeeper.json"
+
+
+def json_option(function: F) -> F:
+    """``--json``, remembered where :func:`wants_json` finds it for errors."""
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        is_eager=True,
+        callback=_remember,
+        help=f'Print JSON, with {{"schema": {SCHEMA}}} in it.',
+    )(function)
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    ctx.meta[_JSON] = value
+    return value
+
+
+def wants_json(ctx: click.Context) -> bool:
+    """Was ``--json`` given to the command of this context?"""
+    return bool(ctx.meta.get(_JSON))
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One document, with the schema's version."""
+    print(json.dumps({"schema": SCHEMA, **document}, indent=2))
+
+
+def print_error(error: Exception, *, as_json: bool) -> None:
+    """To stderr, or as JSON to stdout."""
+    if as_json:
+        print_json({"error": {"type": type(error).__name__, "message": str(error)}})
+    else:
+        lines = map(printable, str(error).splitlines())
+        print("\n".join(["browserkeeper: " + next(lines, ""), *lines]), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Names of processes and files are other people's words: no escape sequence gets through."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def is_fancy() -> bool:
+    """Is this a terminal that wants colours?  (no-color.org)"""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+# ------------------------------------------------------------------------------- tables, trees
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()
+) -> None:
+    """Aligned columns; ``styles`` are rich's, one for each row, "" for none."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if is_fancy():
+        _rich_table(columns, cells, styles)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for row in ([name.upper() for name in columns], *cells):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for number, row in enumerate(rows):
+        table.add_row(*map(Text, row), style=styles[number] if styles else None)
+    Console().print(table)
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One line of a tree and what hangs below it."""
+
+    text: str
+    style: str = ""
+    children: tuple[Node, ...] = ()
+
+
+def print_tree(root: Node) -> None:
+    """Guide lines on a terminal, two spaces a level elsewhere."""
+    if is_fancy():
+        _rich_tree(root)
+        return
+    for level, node in _levels(root, 0):
+        print("  " * level + printable(node.text))
+
+
+def _levels(node: Node, level: int) -> Iterator[tuple[int, Node]]:
+    yield level, node
+    for child in node.children:
+        yield from _levels(child, level + 1)
+
+
+def _rich_tree(root: Node) -> None:
+    from rich.console import Console
+    from rich.text import Text
+    from rich.tree import Tree
+
+    def grow(tree: Tree, node: Node) -> Tree:
+        for child in node.children:
+            grow(tree.add(Text(printable(child.text), style=child.style)), child)
+        return tree
+
+    Console().print(grow(Tree(Text(printable(root.text), style=root.style)), root))
+
+
+def print_line(text: str, style: str = "") -> None:
+    """One line, styled on a terminal."""
+    if not is_fancy() or not style:
+        print(printable(text))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console().print(Text(printable(text), style=style))
+
+
+# --------------------------------------------------------------------------------------- units
+
+
+def megabytes(size: int) -> str:
+    """Bytes, as people read them."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, to the precision that matters at that length; "-" for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 process``, ``2 processes``."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number} {noun if number == 1 else plural}"

@@ -1,0 +1,145 @@
+"""``browserkeeper run``: this process becomes the guard of a command, by exec.
+
+The pid stays the same, so whoever started us still sees, signals and waits for one process, and
+none of our imports weigh on the command.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from typing import NoReturn
+
+import click
+
+from ..guard import CANNOT_RUN, NOT_FOUND
+from ..ledger import Ledger, Session, new_id
+from ..process import system
+from ..process.containment import Containment, choose
+from ..process.guarded import GuardPlan, foreground_command
+from ..process.identity import ProcessIdentity
+from ..report import SCHEMA
+from ..tmpdirs import PREFIX, choose_root
+from . import output
+
+WORDS, WORD = 50, 200
+
+
+def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise click.BadParameter("give a positive, finite number of seconds.", param=parameter)
+    return value
+
+
+@click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.option("--timeout", type=float, callback=seconds, metavar="SECONDS", help="End it after so long.")
+@click.option(
+    "--grace",
+    type=float,
+    default=5.0,
+    show_default=True,
+    callback=seconds,
+    metavar="SECONDS",
+    help="Between SIGTERM and SIGKILL at the timeout.",
+)
+@click.option("--keep-tmpdir", is_flag=True, help="Leave TMPDIR as it is; else it gets its own.")
+@click.option("--no-ledger", is_flag=True, help="No record and no history: for a read-only system.")
+@output.json_option
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD [ARG]...")
+def command(
+    timeout: float | None,
+    grace: float,
+    keep_tmpdir: bool,
+    no_ledger: bool,
+    as_json: bool,
+    argv: tuple[str, ...],
+) -> int:
+    """Run any command so that nothing of it survives: an unmodified Selenium script, say.
+
+    When CMD ends, or is ended, every process that came of it is ended too, however it detached
+    itself, and the TMPDIR that CMD was given is removed. It keeps its terminal, its standard
+    streams and its signals. As PID 1 of a container, this is the container's init.
+
+    With --json one line on stderr says, before CMD starts, where its report will be.
+
+    Exit status: CMD's own; 128+N when signal N ended it; 124 after the timeout; 126 CMD cannot be
+    run; 127 CMD was not found.
+
+    \b
+    Example:
+      browserkeeper run --timeout 600 -- python scrape.py
+    """
+    if status := refusal(argv[0], as_json=as_json):
+        return status
+    ledger = None if no_ledger else Ledger.open()
+    if ledger:
+        ledger.prune()
+    containment = choose()
+    session = describe(argv, timeout, containment, keep_tmpdir=keep_tmpdir)
+    plan = GuardPlan(
+        session=session.id,
+        command=argv,
+        env=dict(os.environ),
+        containment=containment,
+        document=session.to_json(),
+        tmpdir=session.tmpdir,
+        record=str(ledger.record_path(session.id)) if ledger else "",
+        history=str(ledger.history_path(session.id)) if ledger else "",
+        timeout=timeout or 0,
+        grace=grace,
+    )
+    if as_json:
+        place = {"schema": SCHEMA, "session": session.id, "history": plan.history or None}
+        print(json.dumps(place), file=sys.stderr)
+    return become_guard(plan)
+
+
+def refusal(name: str, *, as_json: bool) -> int:
+    """0 where the command can be run; else says why not, and gives the shell's status for it."""
+    if shutil.which(name):
+        return 0
+    places = [name] if os.sep in name else [os.path.join(p, name) for p in os.get_exec_path()]
+    there = any(map(os.path.exists, places)) if name else False
+    text = f"{name}: {'cannot be executed' if there else 'not found'}"
+    if as_json:
+        output.print_json({"error": {"type": "CannotRun" if there else "NotFound", "message": text}})
+    print(f"browserkeeper run: {output.printable(text)}", file=sys.stderr)
+    return CANNOT_RUN if there else NOT_FOUND
+
+
+def describe(
+    argv: tuple[str, ...], timeout: float | None, containment: Containment, *, keep_tmpdir: bool
+) -> Session:
+    """What the ledger is told; our pid is the owner's, since exec keeps it."""
+    now, me, session = time.time(), system.facts(os.getpid()), new_id()
+    return Session(
+        id=session,
+        kind="run",
+        browser=os.path.basename(argv[0]),
+        owner=me.identity if me else ProcessIdentity(os.getpid(), 0.0),
+        owner_name="browserkeeper run",
+        host=system.host_id(),
+        containment=containment.kind,
+        created=now,
+        deadline=now + timeout if timeout else None,
+        tmpdir="" if keep_tmpdir else os.path.join(choose_root(), PREFIX + session),
+        cgroup=containment.leaf(session),
+        command=shortened(argv),
+    )
+
+
+def shortened(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """For the record: it travels in one environment variable, and the kernel allows that 128 KiB."""
+    words = tuple(word if len(word) <= WORD else word[:WORD] + "…" for word in argv[:WORDS])
+    return words if len(argv) <= WORDS else (*words, "…")
+
+
+def become_guard(plan: GuardPlan) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    words = foreground_command(plan, front=os.getpid() != 1)
+    os.execve(words[0], words, plan.environment())

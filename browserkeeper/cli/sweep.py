@@ -1,0 +1,144 @@
+"""``browserkeeper sweep``: what dead owners left, shown first and removed when asked."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from ..sweeper import Finding, sweep
+from . import output
+
+FOUND, NOT_REMOVED = 1, 3
+
+
+def finite(_: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter("give a finite number of seconds, 0 or more.", param=parameter)
+    return value
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Remove what is found; without it nothing is touched.")
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    callback=finite,
+    help="Only what is at least this old.",
+)
+@output.json_option
+def command(yes: bool, older_than: float, as_json: bool) -> int:
+    """Find, and with --yes remove, what dead owners left: processes, TMPDIRs, records.
+
+    A session whose owner or guard lives is never touched.
+
+    Exit status: 0 nothing was found, or all of it was removed; 1 something was found, and this
+    was a dry run; 3 something could not be removed.
+
+    \b
+    Example:
+      browserkeeper sweep --yes --older-than 3600
+    """
+    findings = sweep(dry_run=True, older_than=older_than)
+    sizes = {path: disk_usage(path) for finding in findings for path in finding.files}
+    if yes:  # a second pass, since what is gone cannot be measured any more
+        findings = sweep(dry_run=False, older_than=older_than)
+    if as_json:
+        output.print_json(document(findings, sizes, yes=yes))
+    else:
+        show(findings, sizes, yes=yes)
+    if not yes:
+        return FOUND if findings else 0
+    return 0 if all(finding.removed for finding in findings) else NOT_REMOVED
+
+
+def disk_usage(path: str) -> int:
+    """Bytes on disk of a file or of a whole directory, links not followed; 0 where it is gone."""
+    try:
+        size = os.lstat(path).st_blocks * 512
+    except OSError:
+        return 0
+    for parent, directories, files in os.walk(path):
+        for name in (*directories, *files):
+            try:
+                size += os.lstat(os.path.join(parent, name)).st_blocks * 512
+            except OSError:
+                continue
+    return size
+
+
+def size_of(finding: Finding, sizes: dict[str, int]) -> int:
+    return sum(sizes.get(path, 0) for path in finding.files)
+
+
+def processes_of(finding: Finding) -> list[dict[str, Any]]:
+    """What was ended, or in a dry run would be."""
+    found = finding.report.processes if finding.report else finding.processes
+    return [{"pid": process.pid, "name": process.name} for process in found]
+
+
+def document(findings: list[Finding], sizes: dict[str, int], *, yes: bool) -> dict[str, Any]:
+    return {
+        "dry_run": not yes,
+        "findings": [as_dict(finding, sizes) for finding in findings],
+        "totals": {
+            "findings": len(findings),
+            "processes": sum(len(processes_of(finding)) for finding in findings),
+            "bytes": sum(size_of(finding, sizes) for finding in findings),
+        },
+    }
+
+
+def as_dict(finding: Finding, sizes: dict[str, int]) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "session": finding.session,
+        "what": finding.what,
+        "processes": processes_of(finding),
+        "files": list(finding.files),
+        "bytes": size_of(finding, sizes),
+        "removed": finding.removed,
+        "problem": finding.problem,
+        "report": finding.report.to_dict() if finding.report else None,
+    }
+
+
+def show(findings: list[Finding], sizes: dict[str, int], *, yes: bool) -> None:
+    if not findings:
+        output.print_line("Nothing is left of any dead owner.")
+        return
+    columns = ["kind", "session", "what", "processes", "size", "removed"]
+    rows = [cells(finding, sizes, yes=yes) for finding in findings]
+    output.print_table(columns, rows, ["red" if f.problem else "" for f in findings])
+    for path in sorted({path for finding in findings for path in finding.files}):
+        output.print_line(f"  {path}", "dim")
+    output.print_line(summary(findings, sizes, yes=yes))
+
+
+def cells(finding: Finding, sizes: dict[str, int], *, yes: bool) -> list[str]:
+    verdict = "yes" if finding.removed else "no"
+    if finding.problem:
+        verdict = f"{verdict}: {finding.problem}"
+    return [
+        finding.kind,
+        finding.session,
+        finding.what,
+        str(len(processes_of(finding))),
+        output.megabytes(size_of(finding, sizes)),
+        verdict if yes or finding.problem else "would be",
+    ]
+
+
+def summary(findings: Iterable[Finding], sizes: dict[str, int], *, yes: bool) -> str:
+    chosen = [finding for finding in findings if finding.removed or not yes]
+    processes = sum(len(processes_of(finding)) for finding in chosen)
+    size = output.megabytes(sum(size_of(finding, sizes) for finding in chosen))
+    what = f"{output.count(processes, 'process')} and {size}"
+    return (
+        f"Removed {what}." if yes else f"{what} would be removed; nothing was touched (--yes does it)."
+    )

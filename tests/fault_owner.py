@@ -1,0 +1,40 @@
+"""The owner that the fault campaign breaks: browses until it is told to stop, then says how it
+ended.  One JSON object a line on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+
+from browserkeeper import BrowserkeeperError, browser
+
+
+def say(event: str, **facts: object) -> None:
+    print(json.dumps({"event": event, **facts}), flush=True)
+
+
+def main() -> None:
+    name, url, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    until = time.monotonic() + seconds
+    session = browser(
+        name, timeout=seconds + 8, command_timeout=4, close_timeout=5, start_timeout=20, attempts=2
+    )
+    say("starting")
+    try:
+        with session as driver:
+            say("live", guard=session.guard_pid, browser=session.pid)
+            while time.monotonic() < until:
+                driver.get(url)
+                time.sleep(0.02)
+    except BrowserkeeperError as error:
+        say("error", type=type(error).__name__, text=str(error)[:500])
+    except Exception:
+        say("error", type="raw", text=traceback.format_exc()[-1500:])
+    report = session.report
+    say("over", clean=report.clean if report else None, report=str(report))
+    time.sleep(0.6)  # the oracle looks for zombies while the owner lives
+
+
+main()

@@ -1,0 +1,237 @@
+"""Finding browser and driver: the order, the refusals, the caches, the managers."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from browserkeeper import ResolveError, VersionMismatch
+from browserkeeper.drivers import resolve as module
+from browserkeeper.drivers.chromium import merge_features
+from browserkeeper.drivers.families import FAMILIES
+from browserkeeper.drivers.probe import Program, VersionCache, probe
+from browserkeeper.drivers.resolve import Resolved, check_fit, resolve
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
+
+
+class Machine:
+    """A home, a PATH and the usual places with nothing in them but what a test puts there."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
+        self.root, self.monkeypatch = root, monkeypatch
+        (root / "bin").mkdir()
+        monkeypatch.setenv("HOME", str(root))
+        monkeypatch.setenv("PATH", f"{root / 'bin'}:/bin:/usr/bin/env")
+        monkeypatch.setattr(module, "DRIVER_PLACES", ())
+        for family in FAMILIES.values():
+            for name in (*family.environment, *family.driver_environment):
+                monkeypatch.delenv(name, raising=False)
+        for name, family in FAMILIES.items():
+            bare = type(family)(**{**family.__dict__, "places": ()})
+            monkeypatch.setitem(module.FAMILIES, name, bare)
+        # /bin holds the real browsers where /bin and /usr/bin are one.
+        monkeypatch.setenv("PATH", str(root / "bin"))
+
+    def add(self, where: str, says: str) -> str:
+        path = self.root / where
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho '{says}'\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def resolve(self, name: str = "chrome", **more: object) -> Resolved:
+        given: dict[str, object] = {"binary": None, "driver_path": None, "offline": True}
+        return resolve(name, **{**given, **more}, directory=self.root)  # type: ignore[arg-type]
+
+
+def test_path_before_caches(machine: Machine) -> None:
+    browser = machine.add("bin/chromium", "Chromium 120.0.1.2")
+    machine.add(".cache/selenium/chromedriver/linux64/120.9/chromedriver", "ChromeDriver 120.9")
+    driver = machine.add("bin/chromedriver", "ChromeDriver 120.0.1.2 (abc)")
+    found = machine.resolve()
+    assert (found.browser.path, found.driver.path) == (browser, driver)
+    assert (found.browser.version, found.driver.origin) == ("120.0.1.2", "PATH")
+
+
+def test_environment_before_path(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.add("bin/chromium", "Chromium 120.0.1.2")
+    machine.add("bin/chromedriver", "ChromeDriver 120.0.1.2")
+    other = machine.add("elsewhere/chromedriver", "ChromeDriver 120.0.9.9")
+    monkeypatch.setenv("SE_CHROMEDRIVER", other)
+    assert machine.resolve().driver.path == other
+    monkeypatch.setenv("CHROMEWEBDRIVER", str(machine.root / "bin"))
+    monkeypatch.delenv("SE_CHROMEDRIVER")
+    assert machine.resolve().driver.origin == "CHROMEWEBDRIVER"
+
+
+def test_argument_before_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.add("bin/chromium", "Chromium 120.0.1.2")
+    mine = machine.add("mine/chromedriver", "ChromeDriver 120.0.5.5")
+    monkeypatch.setenv("BROWSERKEEPER_CHROMEDRIVER", machine.add("x/chromedriver", "ChromeDriver 120.1"))
+    assert machine.resolve(driver_path=mine).driver.path == mine
+
+
+@pytest.mark.parametrize(
+    ("place", "origin"),
+    [
+        (".cache/selenium/chromedriver/linux64/{}/chromedriver", "Selenium Manager's cache"),
+        (
+            ".wdm/drivers/chromedriver/linux64/{}/chromedriver-linux64/chromedriver",
+            "webdriver-manager's cache",
+        ),
+    ],
+)
+def test_caches_newest_first(machine: Machine, place: str, origin: str) -> None:
+    machine.add("bin/chromium", "Chromium 120.0.1.2")
+    machine.add(place.format("120.0.9.0"), "ChromeDriver 120.0.9.0")
+    newest = machine.add(place.format("120.0.10.0"), "ChromeDriver 120.0.10.0")
+    found = machine.resolve().driver
+    assert (found.path, found.origin) == (newest, origin)
+
+
+def test_a_driver_that_does_not_fit_is_passed_over(machine: Machine) -> None:
+    machine.add("bin/chromium", "Chromium 120.0.1.2")
+    machine.add("bin/chromedriver", "ChromeDriver 119.0.1.2")
+    fits = machine.add(".cache/selenium/chromedriver/linux64/120.0/chromedriver", "ChromeDriver 120.0")
+    assert machine.resolve().driver.path == fits
+
+
+def test_only_a_driver_that_does_not_fit_is_refused(machine: Machine) -> None:
+    machine.add("bin/chromium", "Chromium 120.0.1.2")
+    machine.add("bin/chromedriver", "ChromeDriver 119.0.1.2")
+    with pytest.raises(VersionMismatch, match=r"ChromeDriver|chromedriver 119.*120") as caught:
+        machine.resolve()
+    assert (caught.value.browser_version, caught.value.driver_version) == ("120.0.1.2", "119.0.1.2")
+
+
+def test_lists_every_place_that_was_tried(machine: Machine) -> None:
+    machine.add("bin/chromium", "Chromium 120.0.1.2")
+    machine.add("bin/chromedriver", "no driver at all")
+    with pytest.raises(ResolveError) as caught:
+        machine.resolve()
+    text = str(caught.value)
+    assert "bin/chromedriver: " in text
+    assert "apt install chromium chromium-driver" in text
+    assert "offline=True" in text
+    assert caught.value.tried
+
+
+def test_no_browser(machine: Machine) -> None:
+    with pytest.raises(ResolveError, match=r"No firefox found.*BROWSERKEEPER_FIREFOX"):
+        machine.resolve("firefox")
+
+
+def test_geckodriver_that_needs_a_newer_firefox(machine: Machine) -> None:
+    machine.add("bin/firefox", "Mozilla Firefox 102.1")
+    machine.add("bin/geckodriver", "geckodriver 0.36.0 (abc)")
+    with pytest.raises(VersionMismatch, match="needs Firefox 128"):
+        machine.resolve("firefox")
+    machine.add("bin/firefox", "Mozilla Firefox 128.0esr")
+    assert machine.resolve("firefox").driver.version == "0.36.0"
+
+
+@pytest.mark.parametrize(
+    ("gecko", "firefox", "fits"), [("0.33.0", 102, True), ("0.33.0", 91, False), ("0.37.1", 153, True)]
+)
+def test_geckodriver_table(gecko: str, firefox: int, fits: bool) -> None:
+    pair = Program("f", f"{firefox}.0", ""), Program("g", gecko, "")
+    if fits:
+        check_fit(FAMILIES["firefox"], *pair)
+    else:
+        with pytest.raises(VersionMismatch):
+            check_fit(FAMILIES["firefox"], *pair)
+
+
+# ------------------------------------------------------------------ versions are remembered
+
+
+def test_a_version_is_asked_once_and_again_when_the_file_changes(machine: Machine) -> None:
+    path = machine.add("bin/chromedriver", "ChromeDriver 1.0")
+    cache = VersionCache(machine.root / "versions.json")
+    assert probe(path, "chromedriver", "", cache).version == "1.0"
+    Path(path).write_text("#!/bin/sh\nexit 1\n# as long as it was before ..........\n")
+    with pytest.raises(ResolveError):
+        probe(path, "chromedriver", "", cache)
+    path = machine.add("bin/chromedriver", "ChromeDriver 2.0")
+    assert probe(path, "chromedriver", "", cache).version == "2.0"
+    again = VersionCache(machine.root / "versions.json")
+    assert again.get(next(k for k, v in again._load().items() if v == "2.0")) == "2.0"
+
+
+@pytest.mark.parametrize("rubbish", ["", "{", "[]", '"x"', "\x00"])
+def test_a_corrupt_version_cache_is_no_obstacle(machine: Machine, rubbish: str) -> None:
+    machine.add("bin/chromium", "Chromium 120.0")
+    machine.add("bin/chromedriver", "ChromeDriver 120.0")
+    (machine.root / "versions.json").write_text(rubbish)
+    assert machine.resolve().driver.version == "120.0"
+
+
+# ------------------------------------------------------------------ the managers
+
+
+def test_selenium_manager_is_asked_under_our_lock(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.add("bin/chromium", "Chromium 120.0")
+    driver = machine.add("fetched/chromedriver", "ChromeDriver 120.0")
+    answer = '{"logs":[],"result":{"code":0,"driver_path":"%s","browser_path":""}}' % driver
+    monkeypatch.setenv("SE_MANAGER_PATH", machine.add("manager", answer))
+    found = machine.resolve(offline=False).driver
+    assert (found.path, found.origin) == (driver, "Selenium Manager")
+
+
+def test_without_a_network_the_managers_answers_are_in_the_message(machine: Machine) -> None:
+    machine.monkeypatch.setenv("PATH", f"{machine.root / 'bin'}")
+    machine.add("bin/chromium", "Chromium 120.0")
+    machine.monkeypatch.setenv("SE_MANAGER_PATH", machine.add("manager", "no network"))
+    machine.monkeypatch.setattr(module, "DOWNLOAD_TIMEOUT", 20.0)
+    with pytest.raises(ResolveError) as caught:
+        machine.resolve(offline=False)
+    assert "Selenium Manager: status 0: no network" in str(caught.value)
+    assert "webdriver-manager: " in str(caught.value)
+
+
+def test_a_lock_that_is_held_is_waited_for_but_not_for_ever(machine: Machine) -> None:
+    machine.add("bin/chromium", "Chromium 120.0")
+    machine.monkeypatch.setattr(module, "DOWNLOAD_TIMEOUT", 0.3)
+    with (machine.root / "download.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ResolveError, match="held the lock all the time"):
+            machine.resolve(offline=False)
+
+
+def test_a_killed_holder_leaves_no_lock(machine: Machine) -> None:
+    lock = machine.root / "download.lock"
+    script = f"import fcntl, time; f = open({str(lock)!r}, 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert holder.stdout
+    holder.stdout.readline()
+    holder.kill()
+    holder.communicate()
+    machine.add("bin/chromium", "Chromium 120.0")
+    driver = machine.add("fetched/chromedriver", "ChromeDriver 120.0")
+    answer = '{"result":{"driver_path":"%s"}}' % driver
+    machine.monkeypatch.setenv("SE_MANAGER_PATH", machine.add("manager", answer))
+    machine.monkeypatch.setattr(module, "DOWNLOAD_TIMEOUT", 5.0)
+    assert machine.resolve(offline=False).driver.path == driver
+
+
+def test_merges_feature_lists() -> None:
+    merged = merge_features(["--a", "--disable-features=X,Y", "--b=1", "--disable-features=Y,Z"])
+    assert merged == ["--a", "--disable-features=X,Y,Z", "--b=1"]
+
+
+def test_the_environment_is_not_touched() -> None:
+    before = dict(os.environ)
+    with pytest.raises(ResolveError):
+        resolve("edge", binary="/no/edge", driver_path=None, offline=True, directory=Path("/tmp"))
+    assert dict(os.environ) == before
