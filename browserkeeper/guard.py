@@ -50,6 +50,7 @@ SHARED_MEMORY_PREFIXES = (
     "org.mozilla.",
 )
 TIMED_OUT, CANNOT_RUN, NOT_FOUND = 124, 126, 127  # exit statuses of timeout(1) and the shell
+FREEZING_ROUNDS = 200  # each takes milliseconds; a fork bomb of 2,000 needs a dozen
 QUITTABLE = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 FORWARDED = (*QUITTABLE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
 
@@ -134,8 +135,8 @@ def descendants(root: int) -> Iterator[tuple[int, int]]:
             queue.append(pid)
 
 
-def kill_deeper(pid: int, parent: int) -> bool:
-    """SIGKILL a descendant that is not our own child; False where it cannot be named safely.
+def signal_deeper(pid: int, parent: int, number: int) -> bool:
+    """Signal a descendant that is not our own child; False where it cannot be named safely.
 
     The pidfd is taken first and the parent is read after it: had the number been recycled in
     between, the parent would be another, or the pidfd would name a process that is dead.
@@ -148,7 +149,7 @@ def kill_deeper(pid: int, parent: int) -> bool:
         stat = read_stat(pid)
         if stat is None or stat.parent not in (parent, os.getpid()):
             return False
-        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        signal.pidfd_send_signal(fd, number)
         return True
     except OSError:
         return False
@@ -652,9 +653,13 @@ class Guard:
         began = self.age()
         self.sample()
         self.tearing_down = True  # orphans from here on are of our own making
-        told, pause = False, 0.002
+        told, pause, known = False, 0.002, set(self.members)
         while True:
-            self._kill_everything()
+            hit = self._signal_everything(signal.SIGKILL)
+            if hit - known:  # born since we looked: killing alone may never catch up with it
+                self._freeze()
+                hit |= self._signal_everything(signal.SIGKILL)
+            known |= hit
             if not self._reap_for(pause):
                 break
             pause = min(pause * 2, 0.25 if told else 0.02)
@@ -665,25 +670,41 @@ class Guard:
             self._ended(pid, "gone")
         self.phases["killing"] = self.age() - began
 
+    def _freeze(self) -> None:
+        """Stop all before killing any: each death would make room for the next fork."""
+        stopped: set[int] = set()
+        for _ in range(FREEZING_ROUNDS):
+            fresh = self._signal_everything(signal.SIGSTOP, but=stopped)
+            if not fresh:
+                return
+            stopped |= fresh
+
     def _ask_to_end(self) -> None:
         _try(lambda: os.kill(self.main_pid, signal.SIGTERM))
         until = self.age() + self.options.grace
         while self.main_status is None and self.age() < until:
             self._reap_for(0.02)
 
-    def _kill_everything(self) -> None:
-        """One round over the tree.  A child that is reaped only by us may be killed by number."""
-        if self.options.cgroup:
+    def _signal_everything(self, number: int, but: Iterable[int] = ()) -> set[int]:
+        """One round over the tree; the pids that were hit.
+
+        A child of ours may be signalled by number, since nobody but us can reap it.
+        """
+        if self.options.cgroup and number == signal.SIGKILL:
             _try(lambda: _write(f"{self.options.cgroup}/cgroup.kill", b"1"))
+        hit = set()
         for pid, parent in descendants(self.pid):
-            member = self.note(pid)
+            if pid in but:
+                continue
+            member = self.members.get(pid) or self.note(pid)
             if parent == self.pid:
-                os.kill(pid, signal.SIGKILL)
-                hit = True
-            else:
-                hit = kill_deeper(pid, parent)
-            if member is not None:
-                member.killed |= hit
+                os.kill(pid, number)
+            elif not signal_deeper(pid, parent, number):
+                continue
+            hit.add(pid)
+            if member is not None and number == signal.SIGKILL:
+                member.killed = True
+        return hit
 
     def _reap_for(self, seconds: float) -> bool:
         """Reap as exits come in, for so long; False at once on ECHILD."""

@@ -60,9 +60,9 @@ from .tmpdirs import PREFIX, choose_root
 if TYPE_CHECKING:
     from selenium import webdriver
 
-    D = TypeVar("D", bound=webdriver.Remote)
+    D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
 else:
-    D = TypeVar("D")
+    D_co = TypeVar("D_co", covariant=True)
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ _HOPELESS = re.compile(
 )
 
 
-class BrowserSession(Generic[D]):
+class BrowserSession(Generic[D_co]):
     """A browser, its driver and the guard that ends them; made by :func:`browser`.
 
     A context manager for one use, and safe to use from several threads.  As a decorator it makes
@@ -98,7 +98,7 @@ class BrowserSession(Generic[D]):
         self.report: ExitReport | None = None
         """How the session ended; None until it has."""
         self._owner = os.getpid()
-        self._driver: D | None = None
+        self._driver: D_co | None = None
         self._guarded: Guarded | None = None
         self._record: Record | None = None
         self._browser: ProcessIdentity | None = None
@@ -118,7 +118,7 @@ class BrowserSession(Generic[D]):
         return self.config.name
 
     @property
-    def driver(self) -> D:
+    def driver(self) -> D_co:
         """The Selenium driver.  Raises SessionClosed before the start and after the end."""
         if self._driver is None:
             raise SessionClosed(f"This session is {self._state}; use it inside `with`, or start() it.")
@@ -155,7 +155,7 @@ class BrowserSession(Generic[D]):
 
     # -- start
 
-    def start(self) -> D:
+    def start(self) -> D_co:
         """Start the browser and return its driver.
 
         Raises ConfigError, ResolveError or VersionMismatch before anything is started;
@@ -308,7 +308,7 @@ class BrowserSession(Generic[D]):
         pid = driver.caps.get("goog:processID") or driver.caps.get("moz:processID")
         if pid and (found := system.facts(int(pid))):
             self._browser = found.identity
-        self._driver = cast(D, driver)
+        self._driver = cast(D_co, driver)
 
     def _launch_error(
         self, error: Exception, tail: str, news: Mapping[str, Any] | None, deadline: float
@@ -564,7 +564,7 @@ class BrowserSession(Generic[D]):
 
     # -- the context manager and the decorator
 
-    def __enter__(self) -> D:
+    def __enter__(self) -> D_co:
         return self.start()
 
     def __exit__(

@@ -24,6 +24,11 @@ def program(name: str, *arguments: object) -> tuple[str, ...]:
     return (*PYTHON, str(PROGRAMS / f"{name}.py"), *map(str, arguments))
 
 
+def staying(command: tuple[str, ...]) -> tuple[str, ...]:
+    """Run it, then stay: a guard whose command ends is done."""
+    return ("/bin/sh", "-c", '"$@"; exec sleep 600', "sh", *command)
+
+
 def plan_for(command: tuple[str, ...], containment: str = "subreaper", **more: object) -> GuardPlan:
     return GuardPlan(
         session=str(more.pop("session", new_id())),

@@ -53,7 +53,7 @@ def test_unknown_browser(name: str, hint: str) -> None:
 @pytest.mark.parametrize("value", [-1, 0, math.nan, math.inf, "10", True, [1]])
 def test_nonsensical_times(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"{name}=.*seconds"):
-        browser(**{name: value})  # type: ignore[arg-type]
+        browser(**{name: value})  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_nonsensical_times(name: str, value: object) -> None:
 )
 def test_nonsensical_arguments(arguments: dict[str, object], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        browser(**arguments)  # type: ignore[arg-type]
+        browser(**arguments)  # type: ignore[call-overload]
 
 
 def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_not_there_not_a_file_not_executable(which: str, tmp_path: Path) -> None
         (plain, "chmod"),
     ):
         with pytest.raises(ResolveError, match=match):
-            browser(**{which: path}).start()  # type: ignore[arg-type]
+            browser(**{which: path}).start()  # type: ignore[call-overload]
 
 
 @pytest.mark.chrome
@@ -314,7 +314,7 @@ def test_a_leak_is_told(on_leak: str, site: Site) -> None:
     """A driver in a frozen v1 cgroup survives SIGKILL: the only leak that can be had on demand."""
     ice = Path("/sys/fs/cgroup/freezer", f"leak-test-{os.getpid()}")
     ice.mkdir()
-    session = browser(close_timeout=1, on_leak=on_leak)  # type: ignore[arg-type]
+    session = browser(close_timeout=1, on_leak=on_leak)  # type: ignore[call-overload]
     try:
         session.start().get(site.url)
         driver = session.processes()[0].pid

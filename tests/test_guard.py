@@ -28,6 +28,7 @@ from .guards import (
     soon,
     start,
     start_owner,
+    staying,
     wait_for,
 )
 
@@ -52,7 +53,7 @@ CONTAINMENTS = [
 @pytest.mark.parametrize("containment", CONTAINMENTS)
 @pytest.mark.parametrize("name", MISBEHAVING)
 def test_ends_what_misbehaves(name: str, containment: str, pids_of: PidFile) -> None:
-    running = start(program(name, pids_of), containment)
+    running = start(staying(program(name, pids_of)), containment)
     started = pids_once_there(pids_of, MISBEHAVING[name])
     report = running.end("closed", soon())
     assert report is not None
@@ -61,6 +62,7 @@ def test_ends_what_misbehaves(name: str, containment: str, pids_of: PidFile) -> 
     assert not [s for s in started if oracle.is_same(s)]
 
 
+@pytest.mark.leaves_zombies(9, "cleaning up after the control")
 @pytest.mark.parametrize("name", MISBEHAVING)
 def test_control_without_a_guard_they_survive(name: str, pids_of: PidFile) -> None:
     """The same programs, ended the way people do it, leave something: the detector works."""
@@ -96,7 +98,7 @@ def test_sees_a_whole_tree_and_how_each_ended(pids_of: PidFile) -> None:
 
 
 def test_names_the_escapee_it_adopted(pids_of: PidFile) -> None:
-    running = start(program("daemonise", pids_of))
+    running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     assert wait_for(lambda: (seen := oracle.look(daemon.pid)) and seen.parent != 1)
     report = running.end("closed", soon())
@@ -130,7 +132,7 @@ def test_reports_an_exit_by_itself() -> None:
 @pytest.mark.leaves_zombies(1, "the guard's own: its owner was killed, and pytest is PID 1")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_owner_killed(number: signal.Signals, pids_of: PidFile) -> None:
-    owner = start_owner(program("daemonise", pids_of))
+    owner = start_owner(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     owner.send_signal(number)
     owner.communicate()
@@ -139,7 +141,7 @@ def test_owner_killed(number: signal.Signals, pids_of: PidFile) -> None:
 
 @pytest.mark.leaves_zombies(2, "the guard's own and the owner's fork")
 def test_owner_killed_while_a_fork_of_it_holds_the_pipe(pids_of: PidFile) -> None:
-    owner = start_owner(program("daemonise", pids_of), fork=True)
+    owner = start_owner(staying(program("daemonise", pids_of)), fork=True)
     (daemon,) = pids_once_there(pids_of, 1)
     _kill_owner(owner)
     gone = wait_for(lambda: not oracle.is_same(daemon), 5)
@@ -150,7 +152,7 @@ def test_owner_killed_while_a_fork_of_it_holds_the_pipe(pids_of: PidFile) -> Non
 @pytest.mark.leaves_zombies(9, "cleaning up after the control")
 def test_control_pipe_alone_leaks_when_a_fork_holds_it(tmp_path: Path, pids_of: PidFile) -> None:
     directory = crippled_guard(tmp_path / "crippled", *NO_PIDFD)
-    owner = start_owner(program("daemonise", pids_of), directory=directory, fork=True)
+    owner = start_owner(staying(program("daemonise", pids_of)), directory=directory, fork=True)
     (daemon,) = pids_once_there(pids_of, 1)
     _kill_owner(owner)
     gone = wait_for(lambda: not oracle.is_same(daemon), 1.5)
@@ -169,7 +171,7 @@ def _kill_owner(owner: subprocess.Popen[str]) -> None:
 def test_owner_exits_by_os_exit(pids_of: PidFile) -> None:
     """A clean-up handler never runs there; the guard does.  Its zombie is this process's child's,
     so it comes here and is reaped below."""
-    owner = start_owner(program("daemonise", pids_of))
+    owner = start_owner(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     owner.kill()
     owner.communicate()
@@ -188,7 +190,7 @@ def _has_zombies() -> bool:
 @pytest.mark.parametrize("victim", ["lead", "standby"])
 @pytest.mark.leaves_zombies(1, "a lead whose standby was killed belongs to PID 1")
 def test_one_guard_killed_the_other_finishes(victim: str, pids_of: PidFile) -> None:
-    running = start(program("daemonise", pids_of))
+    running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     spawned = running.wait_for("spawned", deadline=soon())
     assert spawned is not None
@@ -204,7 +206,7 @@ def test_one_guard_killed_the_other_finishes(victim: str, pids_of: PidFile) -> N
 @pytest.mark.leaves_zombies(9, "nobody is left to reap")
 def test_control_both_guards_killed_a_daemon_survives(pids_of: PidFile) -> None:
     """Beyond the pair there is only the second line: this is the gap that it has to close."""
-    running = start(program("daemonise", pids_of))
+    running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     spawned = running.wait_for("spawned", deadline=soon())
     assert spawned is not None
@@ -230,7 +232,7 @@ def test_a_stopped_guard_is_woken(victim: str) -> None:
 
 
 def test_term_to_the_guard_tears_down(pids_of: PidFile) -> None:
-    running = start(program("daemonise", pids_of))
+    running = start(staying(program("daemonise", pids_of)))
     pids_once_there(pids_of, 1)
     os.kill(running.pid, signal.SIGTERM)
     ended = running.wait_for("ended", deadline=soon())
@@ -390,7 +392,9 @@ def test_removes_the_shared_memory_that_nobody_holds(tmp_path: Path) -> None:
 
 def test_output_of_a_helper_that_hangs_and_daemonises(pids_of: PidFile) -> None:
     with pytest.raises(TimeoutError, match="did not answer within 1 s"):
-        output_of(program("daemonise", pids_of), timeout=1, containment=choose(), env=os.environ)
+        output_of(
+            staying(program("daemonise", pids_of)), timeout=1, containment=choose(), env=os.environ
+        )
 
 
 def test_output_of_a_helper() -> None:

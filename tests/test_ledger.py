@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from browserkeeper.sweeper import state_of
 
 from . import oracle
 from .conftest import PidFile
-from .guards import pids_once_there, program, soon, start, wait_for
+from .guards import pids_once_there, program, soon, start, staying, wait_for
 
 DEAD = ProcessIdentity(2**22 - 3, 1.0)
 MODE = 0o600
@@ -28,6 +30,15 @@ MODE = 0o600
 @pytest.fixture
 def ledger(state_dir: Path) -> Ledger:
     return Ledger.open()
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The only place where session directories are looked for, so that no other's are swept."""
+    directory = Path(tempfile.mkdtemp(prefix="tmp-sweep-"))
+    monkeypatch.setattr("browserkeeper.sweeper.roots", lambda: [str(directory)])
+    yield directory
+    directory.rmdir()
 
 
 def session(identifier: str = "", **changes: object) -> Session:
@@ -255,12 +266,12 @@ def test_a_directory_that_is_not_a_sessions_is_left_alone(ledger: Ledger, tmp_pa
 
 
 @pytest.mark.leaves_zombies(9, "both guards were killed; nobody is left to reap")
-def test_what_a_killed_pair_left_is_swept(ledger: Ledger, pids_of: PidFile) -> None:
+def test_what_a_killed_pair_left_is_swept(ledger: Ledger, root: Path, pids_of: PidFile) -> None:
     """Owner dead, both guards dead: by the record, by the marker, by descent; then the files."""
-    me = session(tmpdir=f"/tmp/bk-{new_id()}")
+    me = session(tmpdir=f"{root}/bk-{new_id()}")
     me = Session(**{**me.__dict__, "id": me.tmpdir[-12:]})
     running = start(
-        program("daemonise", pids_of),
+        staying(program("daemonise", pids_of)),
         session=me.id,
         tmpdir=me.tmpdir,
         record=str(ledger.record_path(me.id)),
@@ -303,7 +314,7 @@ def test_marked_processes_without_a_record_are_swept(ledger: Ledger) -> None:
 
 def test_a_live_guards_session_without_a_record_is_left_alone(ledger: Ledger, pids_of: PidFile) -> None:
     """Another state directory's session: its guard lives, so it is nobody's orphan."""
-    running = start(program("daemonise", pids_of))
+    running = start(staying(program("daemonise", pids_of)))
     pids_once_there(pids_of, 1)
     assert sweep(dry_run=False) == []
     report = running.end("closed", soon())
@@ -311,8 +322,8 @@ def test_a_live_guards_session_without_a_record_is_left_alone(ledger: Ledger, pi
     assert report["reason"] == "closed"
 
 
-def test_a_forgotten_directory_is_swept_when_it_is_old(ledger: Ledger) -> None:
-    directory = Path(f"/tmp/bk-{new_id()}")
+def test_a_forgotten_directory_is_swept_when_it_is_old(ledger: Ledger, root: Path) -> None:
+    directory = root / f"bk-{new_id()}"
     directory.mkdir(mode=0o700)
     (directory / "profile").write_text("x")
     assert sweep(dry_run=False) == [], "it may be of a session that is just starting"

@@ -13,7 +13,7 @@ from fixtures.server import Site
 
 from . import oracle
 from .conftest import PidFile
-from .guards import pids_once_there, program, soon, start, start_owner, wait_for
+from .guards import pids_once_there, program, soon, start, start_owner, staying, wait_for
 
 BOTH = [
     pytest.param("chrome", marks=pytest.mark.chrome),
@@ -78,7 +78,7 @@ def test_killed_guard(site: Site) -> None:
 @ORPHANS
 @pytest.mark.parametrize("name", ["daemonise", "ignore_term", "stop_itself"])
 def test_ends_what_misbehaves(name: str, pids_of: PidFile) -> None:
-    running = start(program(name, pids_of), "portable")
+    running = start(staying(program(name, pids_of)), "portable")
     started = pids_once_there(pids_of, 1)
     time.sleep(0.5)
     report = running.end("closed", soon())
@@ -89,7 +89,7 @@ def test_ends_what_misbehaves(name: str, pids_of: PidFile) -> None:
 
 @ORPHANS
 def test_owner_killed(pids_of: PidFile) -> None:
-    owner = start_owner(program("daemonise", pids_of), containment="portable")
+    owner = start_owner(staying(program("daemonise", pids_of)), containment="portable")
     (daemon,) = pids_once_there(pids_of, 1)
     owner.kill()
     owner.communicate()
@@ -100,7 +100,7 @@ def test_owner_killed(pids_of: PidFile) -> None:
 def test_control_what_hides_from_all_three_witnesses_survives(pids_of: PidFile) -> None:
     """A daemon with an empty environment, gone from the tree before the first look: only a
     subreaper or a cgroup ends it, which is why the report calls this containment weaker."""
-    running = start(program("clear_environment", pids_of), "portable")
+    running = start(staying(program("clear_environment", pids_of)), "portable")
     started = pids_once_there(pids_of, 1)
     report = running.end("closed", soon())
     assert report is not None

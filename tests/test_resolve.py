@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -35,9 +36,9 @@ class Machine:
         for family in FAMILIES.values():
             for name in (*family.environment, *family.driver_environment):
                 monkeypatch.delenv(name, raising=False)
-        for name, family in FAMILIES.items():
+        for name, family in list(FAMILIES.items()):
             bare = type(family)(**{**family.__dict__, "places": ()})
-            monkeypatch.setitem(module.FAMILIES, name, bare)
+            monkeypatch.setitem(FAMILIES, name, bare)
         # /bin holds the real browsers where /bin and /usr/bin are one.
         monkeypatch.setenv("PATH", str(root / "bin"))
 
@@ -183,7 +184,7 @@ def test_selenium_manager_is_asked_under_our_lock(
 ) -> None:
     machine.add("bin/chromium", "Chromium 120.0")
     driver = machine.add("fetched/chromedriver", "ChromeDriver 120.0")
-    answer = '{"logs":[],"result":{"code":0,"driver_path":"%s","browser_path":""}}' % driver
+    answer = json.dumps({"logs": [], "result": {"code": 0, "driver_path": driver}})
     monkeypatch.setenv("SE_MANAGER_PATH", machine.add("manager", answer))
     found = machine.resolve(offline=False).driver
     assert (found.path, found.origin) == (driver, "Selenium Manager")
@@ -211,7 +212,9 @@ def test_a_lock_that_is_held_is_waited_for_but_not_for_ever(machine: Machine) ->
 
 def test_a_killed_holder_leaves_no_lock(machine: Machine) -> None:
     lock = machine.root / "download.lock"
-    script = f"import fcntl, time; f = open({str(lock)!r}, 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"
+    script = f"""
+import fcntl, time
+f = open({str(lock)!r}, "w"); fcntl.flock(f, 2); print(1, flush=True); time.sleep(60)"""
     holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert holder.stdout
     holder.stdout.readline()
@@ -219,7 +222,7 @@ def test_a_killed_holder_leaves_no_lock(machine: Machine) -> None:
     holder.communicate()
     machine.add("bin/chromium", "Chromium 120.0")
     driver = machine.add("fetched/chromedriver", "ChromeDriver 120.0")
-    answer = '{"result":{"driver_path":"%s"}}' % driver
+    answer = json.dumps({"result": {"driver_path": driver}})
     machine.monkeypatch.setenv("SE_MANAGER_PATH", machine.add("manager", answer))
     machine.monkeypatch.setattr(module, "DOWNLOAD_TIMEOUT", 5.0)
     assert machine.resolve(offline=False).driver.path == driver

@@ -22,8 +22,8 @@ from . import output
 SUMMARIES = {
     "ps": "List the live sessions, and what is wrong with any of them.",
     "sweep": "Find, and with --yes remove, what dead owners left.",
-    "history": "List the sessions that have ended, with their reports.",
-    "doctor": "Check this machine, with a remedy for each finding.",
+    "history": "List the sessions that have ended, newest first, or show one of them whole.",
+    "doctor": "Check this machine for all that sessions need, with a remedy for each finding.",
     "run": "Run any command so that nothing of it survives.",
 }
 """The commands, by module; here so that --help need not import them all."""

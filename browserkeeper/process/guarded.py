@@ -129,8 +129,7 @@ class Guarded:
                 pass_fds=[status_write],
             )
         except BaseException:
-            os.close(self._control)
-            os.close(self._status)
+            self.close()
             raise
         finally:
             os.close(control_read)
@@ -239,9 +238,7 @@ class Guarded:
                 self._control = -1
 
     def __del__(self) -> None:
-        for fd in (self._status, self._control):  # an interrupted constructor must not leak them
-            if fd >= 0:
-                os.close(fd)
+        self.close()  # of a constructor that was interrupted; its guard must not wait for ever
 
 
 def output_of(

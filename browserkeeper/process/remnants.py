@@ -21,6 +21,8 @@ MARKER = "BROWSERKEEPER_SESSION"
 DOCUMENT = "BROWSERKEEPER_DOCUMENT"
 """Carries the ledger's document to the guard, which keeps it from what it starts."""
 
+FREEZING_ROUNDS = 50
+
 
 class Remnants:
     """What may be left of one session.
@@ -85,10 +87,23 @@ class Remnants:
             if quiet == 2 or time.monotonic() > until:
                 self._remove_cgroup()
                 return alive
-            for process in alive:
+            self._freeze(alive)
+            for process in self.find():
                 self.platform.send_signal(process.identity, signal.SIGKILL)
             reap()
             time.sleep(0.01)
+
+    def _freeze(self, alive: list[ProcessFacts]) -> None:
+        """Stop all before killing any: a process that forks while it is killed outruns the scans."""
+        stopped: set[ProcessIdentity] = set()
+        for _ in range(FREEZING_ROUNDS):
+            fresh = [process.identity for process in alive if process.identity not in stopped]
+            if not fresh:
+                return
+            for identity in fresh:
+                self.platform.send_signal(identity, signal.SIGSTOP)
+            stopped.update(fresh)
+            alive = self.find()
 
     def _kill_cgroup(self) -> None:
         if self.cgroup:
