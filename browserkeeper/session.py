@@ -224,9 +224,9 @@ class BrowserSession(Generic[D_co]):
             news = self._guarded.event("failed") or self._guarded.event("ending")
             self._end("failed")
             if isinstance(error, Exception) and not isinstance(error, BrowserkeeperError):
-                raise self._launch_error(error, tail, news, deadline) from error
+                raise self._launch_error(error, tail, news, deadline, plan) from error
             if isinstance(error, LaunchError):
-                raise self._launch_error(error, tail, news, deadline) from error.__cause__
+                raise self._launch_error(error, tail, news, deadline, plan) from error.__cause__
             raise
 
     def _plan(self, ledger: Ledger, began: float) -> tuple[Launch, GuardPlan, Session]:
@@ -311,11 +311,16 @@ class BrowserSession(Generic[D_co]):
         self._driver = cast(D_co, driver)
 
     def _launch_error(
-        self, error: Exception, tail: str, news: Mapping[str, Any] | None, deadline: float
+        self,
+        error: Exception,
+        tail: str,
+        news: Mapping[str, Any] | None,
+        deadline: float,
+        plan: GuardPlan,
     ) -> BrowserkeeperError:
         """Say what the case is, and whether another attempt may help."""
         if news and news["event"] == "failed":
-            return self._guard_failure(news)
+            return self._guard_failure(news, plan)
         if news and news["reason"] == "timeout":
             return SessionTimeout(
                 f"{self.name} did not start within the session's timeout of {self.config.timeout:g} s.",
@@ -339,10 +344,8 @@ class BrowserSession(Generic[D_co]):
             report=self.report,
         )
 
-    def _guard_failure(self, news: Mapping[str, Any]) -> BrowserkeeperError:
+    def _guard_failure(self, news: Mapping[str, Any], plan: GuardPlan) -> BrowserkeeperError:
         where, text = news["where"], news["text"]
-        assert self._guarded is not None
-        plan = self._guarded.plan
         if where == "record":
             return LedgerError(
                 f"The record {plan.record} cannot be written: {text}. Free space there, or set "

@@ -75,6 +75,7 @@ def scrape(
     session = browser(name, headless=headless, timeout=LONGEST, on_leak="ignore")
     with Site() as site, session as driver:
         pages = list(with_progress(crawl(driver, site.url), most, console))
+        assert session.pid is not None  # Chromium and Firefox both tell it
         traces = look_around(session.pid)
     assert session.report is not None  # it is there as soon as the block has been left
     return pages, traces, session.report
@@ -134,7 +135,7 @@ def with_progress(
 # ------------------------------------------------------------------------------------- the proof
 
 
-def look_around(browser_pid: int | None) -> Traces:
+def look_around(browser_pid: int) -> Traces:
     """Witnesses that share no code with browserkeeper: psutil's view of us and of the browser."""
     below_us = frozenset(child.pid for child in psutil.Process().children(recursive=True))
     tmpdir = psutil.Process(browser_pid).environ()["TMPDIR"]
@@ -164,7 +165,7 @@ def prove(traces: Traces, report: ExitReport, console: Console) -> bool:
 
 
 def table_of_pages(pages: Iterable[Page]) -> Table:
-    table = Table(title="What it found", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title="What it found", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for column in ("title", "path"):
         table.add_column(column, overflow="fold")
     for column in ("price", "stock", "HTTP"):

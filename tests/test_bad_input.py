@@ -323,7 +323,9 @@ def test_a_leak_is_told(on_leak: str, site: Site) -> None:
         if on_leak == "raise":
             with pytest.raises(LeakError, match="survives: chromedriver") as caught:
                 session.close()
-            assert [s.pid for s in caught.value.report.survivors] == [driver]  # type: ignore[union-attr]
+            assert caught.value.report
+            # Chromium stays a zombie for as long as its frozen parent cannot reap it.
+            assert {s.pid for s in caught.value.report.survivors if s.state != "Z"} == {driver}
         elif on_leak == "warn":
             with pytest.warns(ResourceWarning, match="survives: chromedriver"):
                 session.close()

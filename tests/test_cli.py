@@ -433,7 +433,7 @@ def test_doctor_finds_that_nobody_reaps() -> None:
     assert {"chrome", "firefox", "guard", "PID 1", "containment", "/dev/shm"} <= set(checks)
     assert checks["guard"]["status"] == "ok"
     assert checks["PID 1"]["status"] == "warn"
-    assert f"({os.getpid()}) takes orphans" in checks["PID 1"]["what"]
+    assert "does not reap" in checks["PID 1"]["what"]
 
 
 def test_doctor_under_run_finds_that_the_guard_reaps() -> None:
@@ -581,7 +581,9 @@ def test_run_killed_leaves_nothing(started: list[subprocess.Popen[str]], pids_of
     assert all_gone(running.members)
     assert wait_for(lambda: cli_json("history")["ended"])
     (ended,) = cli_json("history")["ended"]
-    assert ended["report"]["reason"] == "owner-died"
+    # The dying close their pipes a moment before they are dead; on a busy machine that is all
+    # the guard sees.
+    assert ended["report"]["reason"] in ("owner-died", "abandoned")
     assert ended["report"]["clean"]
 
 
@@ -662,3 +664,134 @@ def test_run_as_pid_1_is_the_init(pids_of: PidFile) -> None:
     assert first == "bk-guard"
     assert states
     assert not [state for state in states if state.startswith("Z")]
+
+
+# --------------------------------------------------------------------- run, its guards and the shell
+
+GUARD_PATCH = pytest.mark.xfail(strict=False, reason="guard.py takes the job from its shell")
+
+
+def test_a_guard_that_is_killed_leaves_nothing(
+    started: list[subprocess.Popen[str]], pids_of: PidFile
+) -> None:
+    running = start_run(started, pids_of, 1, *program("ignore_term", pids_of))
+    (session,) = cli_json("ps")["sessions"]
+    os.kill(session["guards"][0]["pid"], signal.SIGKILL)
+    assert running.front.wait(5) in (126, 137)
+    assert all_gone(running.members)
+    (ended,) = cli_json("history")["ended"]
+    assert ended["report"]["reason"] == "guard-died"
+
+
+@GUARD_PATCH
+def test_run_says_why_an_exec_failed(tmp_path: Path) -> None:
+    """What which(1) cannot know: a file that the kernel refuses, a script without interpreter."""
+    for content, status, words in (("junk", 126, "Exec format"), ("#!/no/such\n", 127, "No such file")):
+        path = tmp_path / f"script{status}"
+        path.write_text(content)
+        path.chmod(0o755)
+        done = cli("run", path)
+        assert done.returncode == status
+        assert str(path) in done.stderr
+        assert words in done.stderr
+
+
+@GUARD_PATCH
+def test_run_leaves_ignored_signals_ignored() -> None:
+    """nohup(1), and what a shell starts in the background."""
+    script = "trap '' HUP; exec \"$@\""
+    words = (*CLI, "run", "--", "sh", "-c", "kill -HUP $$; echo alive")
+    done = subprocess.run(["sh", "-c", script, "sh", *words], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+class Terminal:
+    """An interactive shell on a pseudo-terminal, to type into."""
+
+    def __init__(self) -> None:
+        self.controller, terminal = pty.openpty()
+        env = {
+            **os.environ,
+            "PS1": "$ ",
+            "TERM": "dumb",
+            "BK": f"{sys.executable} -m browserkeeper run --",
+        }
+        words = ["setsid", "-c", "bash", "--norc", "--noediting", "-i"]
+        self.shell = subprocess.Popen(
+            words, cwd=ROOT, env=env, stdin=terminal, stdout=terminal, stderr=terminal
+        )
+        os.close(terminal)
+        os.set_blocking(self.controller, False)
+        self.text = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.controller, text.encode())
+
+    def shows(self, text: str, seconds: float = 5) -> bool:
+        """Does it come?  What was typed is echoed, so ask for something else."""
+        return wait_for(lambda: text in self._read(), seconds)
+
+    def _read(self) -> str:
+        try:
+            self.text += os.read(self.controller, 65536).decode(errors="replace")
+        except OSError:  # nothing new, or hung up
+            pass
+        return self.text
+
+    def close(self) -> None:
+        jobs = [seen for seen in oracle.below(self.shell.pid) if seen.parent == self.shell.pid]
+        oracle.end_by_pid(jobs)
+        time.sleep(0.2)
+        self.shell.kill()
+        self.shell.wait()
+        os.close(self.controller)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    if not (shutil.which("setsid") and shutil.which("bash")):
+        pytest.skip("needs setsid(1) and bash")
+    shell = Terminal()
+    yield shell
+    shell.close()
+
+
+@pytest.mark.leaves_zombies(4, "where it fails, jobs are killed")
+def test_control_c_ends_a_run(terminal: Terminal) -> None:
+    terminal.type("$BK sh -c 'echo rea''dy; exec sleep 600'; echo status=$?\n")
+    assert terminal.shows("ready")
+    terminal.type("\x03")
+    assert terminal.shows("status=130")
+
+
+@GUARD_PATCH
+@pytest.mark.leaves_zombies(4, "where it fails, jobs are killed")
+def test_control_c_reaches_the_whole_pipeline(terminal: Terminal) -> None:
+    """``sh`` waits for its child, so that both must hear it."""
+    terminal.type("echo rea''dy | $BK sh -c 'cat; sleep 600; true'; echo status=$?\n")
+    assert terminal.shows("ready")
+    terminal.type("\x03")
+    assert terminal.shows("status=130")
+
+
+@GUARD_PATCH
+@pytest.mark.leaves_zombies(4, "where it fails, jobs are killed")
+def test_control_z_gives_the_terminal_back(terminal: Terminal) -> None:
+    terminal.type("$BK sh -c 'echo rea''dy; sleep 1; echo go''es on; exit 3'\n")
+    assert terminal.shows("ready")
+    terminal.type("\x1a")
+    assert terminal.shows("Stopped")
+    terminal.type("fg; echo status=$?\n")
+    assert terminal.shows("goes on")
+    assert terminal.shows("status=3")
+
+
+@GUARD_PATCH
+@pytest.mark.leaves_zombies(4, "where it fails, jobs are killed")
+def test_a_run_in_the_background_leaves_the_terminal_alone(terminal: Terminal) -> None:
+    terminal.type("$BK sh -c 'echo rea''dy; exec sleep 600' &\n")
+    assert terminal.shows("ready")
+    terminal.type("echo he''re\n")
+    assert terminal.shows("here")
+    terminal.type("kill %1; wait %1; echo status=$?\n")
+    assert terminal.shows("status=143")

@@ -12,7 +12,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urljoin
@@ -28,12 +27,6 @@ SHOP_PAGES = 18
 """Home, about, 4 shelves and 12 books."""
 BY_SCRIPT = ["crash", "memory", "beforeunload", "alert", "storage", "popup", "console", "special"]
 """Special pages that are files; what their scripts do is the browser tests' business."""
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    with Site() as site:
-        yield site
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):

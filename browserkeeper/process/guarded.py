@@ -220,8 +220,10 @@ class Guarded:
         if event is None or event["event"] == "stuck":
             event = self.event("ended") or event
         if event is not None and event["event"] == "stuck":
+            # It goes on trying, for as long as it takes; somebody has to reap it then.
+            threading.Thread(target=self.process.wait, daemon=True).start()
             report: dict[str, Any] = event["report"]
-            return report  # it goes on trying; its pipes stay open
+            return report
         if event is None:
             self.process.kill()
         self.process.wait()

@@ -1,0 +1,157 @@
+"""Run the measurements and write ``RESULTS.md``: every figure with the one it is held against.
+
+python -m benchmarks [--rounds N] [--deaths N] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fixtures.server import Site
+
+from . import measures
+from .measures import median, quantile
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One line of the table; ``met`` is None where there is no bound."""
+
+    what: str
+    value: str
+    bound: str = ""
+    met: bool | None = None
+
+
+def sessions(name: str, bound: float, site: Site, rounds: int) -> Iterator[Figure]:
+    times = measures.sessions(name, site.url, rounds)
+    plain = median(times["plain"])
+    yield Figure(f"{name}: plain Selenium, start + page + quit", f"{plain:.3f} s")
+    for rival in ("kept", "kept, TMPDIR on disk"):
+        ratio = median(times[rival]) / plain
+        bounded = (f"≤ {bound:.2f} ×", ratio <= bound) if rival == "kept" else ("", None)
+        text = f"{median(times[rival]):.3f} s = {ratio:.2f} ×"
+        yield Figure(f"{name}: {rival}, verified", text, *bounded)
+
+
+def deaths(name: str, site: Site, rounds: int) -> Iterator[Figure]:
+    times = measures.owner_death(name, site.url, rounds)
+    p99 = quantile(times, 0.99)
+    text = f"median {median(times):.3f} s, p99 {p99:.3f} s of {rounds}"
+    yield Figure(f"{name}: owner's SIGKILL to nothing left", text, "p99 ≤ 0.5 s", p99 <= 0.5)
+
+
+def crowd(site: Site, rounds: int) -> Iterator[Figure]:
+    times = measures.bystanders(site.url, 3000, rounds)
+    ratio = median(times["many"]) / median(times["none"])
+    text = f"{median(times['none']):.3f} s → {median(times['many']):.3f} s = {ratio:.2f} ×"
+    yield Figure("teardown with 0 → 3,000 bystanders", text, "≤ 1.10 ×", ratio <= 1.1)
+
+
+def own_cost(rounds: int) -> Iterator[Figure]:
+    start = measures.guard_start(rounds)
+    extra = median(start["guarded"]) - median(start["bare"])
+    yield Figure("both guards: start, before the driver's", f"{extra * 1000:.0f} ms")
+    first, later = measures.guard_memory()
+    text = f"{first:.1f} MB, {later:.1f} MB after 4 s"
+    yield Figure("both guards: PSS", text, "< 12 MB", max(first, later) < 12)
+    imports = measures.imports(rounds)
+    bare = median(imports["bare"])
+    rival, kept = median(imports["rival"]) - bare, median(imports["kept"]) - bare
+    text = f"{kept * 1000:.1f} ms against {rival * 1000:.1f} ms = {kept / rival:.2f} ×"
+    yield Figure("import browserkeeper / import psutil, json", text, "≤ 2 ×", kept <= 2 * rival)
+
+
+def version(program: str) -> str:
+    if not shutil.which(program):
+        return f"no {program}"
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    browsers = ", ".join(version(p).split(" built")[0] for p in ("chromium", "firefox-esr"))
+    drivers = ", ".join(
+        version(p).split("\n")[0].split(" (")[0] for p in ("chromedriver", "geckodriver")
+    )
+    return (
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, {browsers}, {drivers}"
+    )
+
+
+def measure(given: argparse.Namespace) -> list[Figure]:
+    os.environ["BROWSERKEEPER_OFFLINE"] = "1"
+    figures: list[Figure] = []
+    with Site() as site, tempfile.TemporaryDirectory(prefix="bkstate-") as state:
+        os.environ["BROWSERKEEPER_STATE_DIR"] = state
+        steps: list[Callable[[], Iterator[Figure]]] = [
+            lambda: sessions("chrome", 0.90, site, given.rounds),
+            lambda: sessions("firefox", 0.75, site, max(2, given.rounds // 2)),
+            lambda: deaths("chrome", site, given.deaths),
+            lambda: deaths("firefox", site, max(2, given.deaths // 3)),
+            lambda: crowd(site, max(4, given.rounds // 2)),
+            lambda: own_cost(given.rounds),
+        ]
+        for step in steps:
+            for figure in step():
+                print(f"{figure.what:48} {figure.value:44} {figure.bound}", flush=True)
+                figures.append(figure)
+    return figures
+
+
+def verdict(figure: Figure) -> str:
+    return {True: "met", False: "MISSED", None: ""}[figure.met]
+
+
+def write(figures: list[Figure]) -> None:
+    lines = [
+        "# Results",
+        "",
+        f"`make bench` on {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}: {machine()}.",
+        "Shared machine: trust the ratios, measured in turn in one run, not the seconds.",
+        "",
+        "| what | measured | bound | |",
+        "| --- | --- | --- | --- |",
+        *(f"| {f.what} | {f.value} | {f.bound} | {verdict(f)} |" for f in figures),
+        "",
+    ]
+    Path(__file__).with_name("RESULTS.md").write_text("\n".join(lines))
+
+
+def show(figures: list[Figure]) -> None:
+    table = Table("what", "measured", "bound", "", title="browserkeeper")
+    for figure in figures:
+        table.add_row(figure.what, figure.value, figure.bound, verdict(figure))
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=12, help="of each comparison")
+    parser.add_argument("--deaths", type=int, default=60, help="owners to kill")
+    parser.add_argument("--quick", action="store_true", help="3 rounds, nothing is written")
+    given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.deaths = 3, 6
+    figures = measure(given)
+    show(figures)
+    if not given.quick:
+        write(figures)
+
+
+if __name__ == "__main__":
+    main()
