@@ -105,6 +105,7 @@ class BrowserSession(Generic[D_co]):
         self._state: Literal["new", "starting", "live", "closed"] = "new"
         self._end_lock = threading.RLock()
         self._pending = 0
+        self._pending_lock = threading.Lock()
         self._interrupted = False
         self._notes: tuple[str, ...] = ()
         self._seconds: dict[str, float] = {}
@@ -128,6 +129,11 @@ class BrowserSession(Generic[D_co]):
     def pid(self) -> int | None:
         """The browser's main process."""
         return self._browser.pid if self._browser else None
+
+    @property
+    def tmpdir(self) -> str:
+        """The session's own TMPDIR, "" before its start; gone when the session is."""
+        return self._record.session.tmpdir if self._record else ""
 
     @property
     def containment(self) -> str:
@@ -305,10 +311,17 @@ class BrowserSession(Generic[D_co]):
         left = max(0.1, deadline - time.monotonic())
         driver = kept.connect(self.name, self, service, options, left)
         kept.set_command_timeout(driver, self.config.command_timeout)
-        pid = driver.caps.get("goog:processID") or driver.caps.get("moz:processID")
-        if pid and (found := system.facts(int(pid))):
-            self._browser = found.identity
         self._driver = cast(D_co, driver)
+        self._browser = self._find_browser(driver.caps)
+
+    def _find_browser(self, capabilities: Mapping[str, Any]) -> ProcessIdentity | None:
+        """The driver says which process it started; where it does not, its first child is it."""
+        pid = capabilities.get("goog:processID") or capabilities.get("moz:processID")
+        tree = self.processes()
+        named = (p for p in tree if p.pid == pid)
+        first = (p for p in tree[1:] if p.parent == tree[0].pid)
+        found = next(named, None) or next(first, None)
+        return found.identity if found else None
 
     def _launch_error(
         self,
@@ -379,7 +392,7 @@ class BrowserSession(Generic[D_co]):
         from urllib3.exceptions import HTTPError
         from websocket import WebSocketException
 
-        self._pending += 1
+        self._count(+1)
         try:
             return command()
         except WebDriverException as error:
@@ -392,7 +405,11 @@ class BrowserSession(Generic[D_co]):
             self._interrupted = True  # its answer is still to come: this connection is of no use
             raise
         finally:
-            self._pending -= 1
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._pending_lock:  # += is no atomic operation
+            self._pending += change
 
     def _browser_is_lost(self, message: str) -> bool:
         """Is the browser gone, or going?  A driver may say so before the process has ended."""

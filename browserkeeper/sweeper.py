@@ -19,6 +19,7 @@ from typing import Literal
 from .guard import remove_tree, stray_shared_memory
 from .ledger import BadRecord, Ledger, Record, Session
 from .process import Platform, portable, system
+from .process.containment import writable_cgroup
 from .process.identity import ProcessFacts, ProcessIdentity
 from .process.remnants import DOCUMENT, MARKER, Remnants
 from .report import ExitReport, ProcessExit, Survivor
@@ -37,11 +38,11 @@ class Finding:
     """Something that a dead owner left, and what was done about it.
 
     ``kind``: ``session`` (a record, with its processes and files), ``processes`` (marked, but
-    without a record), ``directory``, ``record`` (one that cannot be believed).  ``removed`` is
+    without a record), ``directory``, ``cgroup`` (an empty leaf), ``record`` (not to be believed).  ``removed`` is
     False in a dry run, and where ``problem`` says why.
     """
 
-    kind: Literal["session", "processes", "directory", "record"]
+    kind: Literal["session", "processes", "directory", "cgroup", "record"]
     session: str
     what: str
     processes: tuple[ProcessFacts, ...] = ()
@@ -109,6 +110,7 @@ class Sweeper:
         yield from self._drafts()
         yield from self._marked_processes()
         yield from self._directories()
+        yield from self._leaves()
 
     # -- records
 
@@ -184,8 +186,7 @@ class Sweeper:
 
     def _directories(self) -> Iterator[Finding]:
         """Session directories that no record and no process claims."""
-        records = (r for r in self.ledger.records() if isinstance(r, Record))
-        claimed = self.claimed | {record.session.id for record in records}
+        claimed = self._claimed_now()
         for path in session_directories():
             session = path.name.removeprefix(PREFIX)
             age = time.time() - path.lstat().st_mtime
@@ -195,10 +196,28 @@ class Sweeper:
             finding = Finding("directory", session, "no session", files=(str(path),))
             yield finding if self.dry_run else _removed(finding, path)
 
+    def _leaves(self) -> Iterator[Finding]:
+        """Empty cgroups of no session; one that is in use cannot be removed by rmdir(2)."""
+        parent, _ = writable_cgroup()
+        for path in Path(parent).glob("browserkeeper-*") if parent else ():
+            session = path.name.removeprefix("browserkeeper-")
+            age = time.time() - path.lstat().st_mtime
+            if session in self._claimed_now() or age < max(self.older_than, DRAFT_AGE):
+                continue
+            if "populated 0" not in (path / "cgroup.events").read_text():
+                continue
+            finding = Finding("cgroup", session, "no session", files=(str(path),))
+            yield finding if self.dry_run else _removed(finding, path)
+
+    def _claimed_now(self) -> set[str]:
+        """Sessions may have been started since the pass began."""
+        records = (r for r in self.ledger.records() if isinstance(r, Record))
+        return self.claimed | {record.session.id for record in records}
+
 
 def _removed(finding: Finding, path: Path) -> Finding:
     try:
-        remove_tree(str(path))
+        path.rmdir() if finding.kind == "cgroup" else remove_tree(str(path))
     except OSError as error:
         return dataclasses.replace(finding, problem=str(error))
     return dataclasses.replace(finding, removed=True)

@@ -175,7 +175,7 @@ def watch(seconds: float) -> float | None:
     """Look on for so long; seconds until nothing was alive any more, None where something is."""
     began, gone_after = time.monotonic(), None
     while (now := time.monotonic() - began) < seconds:
-        if alive(descendants()):
+        if alive(psutil.Process().children()):  # whoever lives hangs below a child that lives
             gone_after = None
         elif gone_after is None:
             gone_after = now

@@ -152,11 +152,11 @@ def test_a_version_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("behaviour", "match"),
     [
         ("exit", "ended before it opened its port"),
-        ("mute", "opened no port within 3 s"),
-        ("silent-session", "did not answer within start_timeout=3 s"),
+        ("mute", "opened no port within 6 s"),
+        ("silent-session", "did not answer within start_timeout=6 s"),
         ("http-rubbish", "did not start"),
         ("http-500", "did not start"),
-        ("spawns-child", "did not answer within start_timeout=3 s"),
+        ("spawns-child", "did not answer within start_timeout=6 s"),
     ],
 )
 @pytest.mark.chrome
@@ -166,7 +166,7 @@ def test_a_driver_that_misbehaves(
     monkeypatch.setenv("FAKE_DRIVER", behaviour)
     monkeypatch.setenv("FAKE_DRIVER_PIDS", str(pids_of))
     began = time.monotonic()
-    session = browser(driver_path=FAKE_DRIVER, binary=_fitting_browser(monkeypatch), start_timeout=3)
+    session = browser(driver_path=FAKE_DRIVER, binary=_fitting_browser(monkeypatch), start_timeout=6)
     with pytest.raises(LaunchError, match=match) as caught:
         session.start()
     assert time.monotonic() - began < 30

@@ -71,7 +71,7 @@ def test_timeout_cuts_off_a_command(name: str, site: Site) -> None:
 
 @pytest.mark.chrome
 def test_timeout_while_the_block_does_something_else(site: Site) -> None:
-    session = browser(timeout=3)
+    session = browser(timeout=6)
     with pytest.raises(SessionTimeout, match="when its block ended"), session as driver:
         driver.get(site.url)
         wait_for(lambda: not session.processes(), GENEROUS)
@@ -158,16 +158,14 @@ def test_stopped_under_us(name: str, victim: str, site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_a_crashed_tab_is_seleniums_error_and_the_session_lives(site: Site) -> None:
+def test_a_crashed_tab_is_seleniums_error(site: Site) -> None:
+    """The browser lives, so it is not BrowserDied; the session ends as any other."""
     from selenium.common.exceptions import WebDriverException
 
     session = browser(command_timeout=20)
-    with session as driver:
-        with pytest.raises(WebDriverException, match="crash"):
-            driver.get("chrome://crash")
-        driver.switch_to.new_window("tab")
+    with session as driver, pytest.raises(WebDriverException, match="tab crashed"):
         driver.get(site.url)
-        assert driver.title
+        driver.get("chrome://crash")
     assert session.report
     assert session.report.clean
 

@@ -7,6 +7,7 @@ time), everything below them, and everything that bears the session's environmen
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -84,8 +85,7 @@ class Remnants:
             self._kill_cgroup()
             alive = [process for process in self.find() if not process.is_zombie]
             quiet = 0 if alive else quiet + 1
-            if quiet == 2 or time.monotonic() > until:
-                self._remove_cgroup()
+            if (quiet >= 2 and self._remove_cgroup()) or time.monotonic() > until:
                 return alive
             self._freeze(alive)
             for process in self.find():
@@ -112,12 +112,16 @@ class Remnants:
             except OSError:
                 pass  # removed by its guard already
 
-    def _remove_cgroup(self) -> None:
-        if self.cgroup:
-            try:
+    def _remove_cgroup(self) -> bool:
+        """False while something in it is still on its way out, zombies not counted."""
+        try:
+            if self.cgroup:
                 os.rmdir(self.cgroup)
-            except OSError:
-                pass  # gone, or not empty: then the survivors say why
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            return error.errno != errno.EBUSY
+        return True
 
 
 def _self_and_ancestors() -> set[int]:
