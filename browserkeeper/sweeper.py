@@ -38,8 +38,8 @@ class Finding:
     """Something that a dead owner left, and what was done about it.
 
     ``kind``: ``session`` (a record, with its processes and files), ``processes`` (marked, but
-    without a record), ``directory``, ``cgroup`` (an empty leaf), ``record`` (not to be believed).  ``removed`` is
-    False in a dry run, and where ``problem`` says why.
+    without a record), ``directory``, ``cgroup`` (an empty leaf), ``record`` (not to be believed).
+    ``removed`` is False in a dry run, and where ``problem`` says why.
     """
 
     kind: Literal["session", "processes", "directory", "cgroup", "record"]
