@@ -51,6 +51,9 @@ SHARED_MEMORY_PREFIXES = (
 )
 TIMED_OUT, CANNOT_RUN, NOT_FOUND = 124, 126, 127  # exit statuses of timeout(1) and the shell
 FREEZING_ROUNDS = 200  # each takes milliseconds; a fork bomb of 2,000 needs a dozen
+SI_KERNEL = 0x80  # siginfo's si_code of a signal that the terminal sent (sigaction(2))
+OWNER_PATIENCE = 0.02  # seconds from an owner's EOF to its death; only the report depends on it
+LAST_WORDS = 10.0  # seconds that a lead whose standby was killed may take before we go
 QUITTABLE = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 FORWARDED = (*QUITTABLE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
 
@@ -364,6 +367,9 @@ class Guard:
         self.owner_fd = -1
         self.wakeup_fd = -1
         self.terminal_group = 0
+        self.failed: int | None = None
+        ignored = [n for n in FORWARDED if signal.getsignal(n) == signal.SIG_IGN]
+        self.ignored = ignored if options.foreground else []  # nohup, and a shell's `&`
 
     # -- arm: from here on the owner may die at any moment
 
@@ -423,7 +429,7 @@ class Guard:
     def owner_is_dead(self) -> bool:
         """By the pidfd.  Without one, by the parent's pid, which only the standby can ask for."""
         if self.owner_fd >= 0:
-            return bool(_readable(self.owner_fd))
+            return _readable(self.owner_fd)
         return bool(self.options.owner) and not self.standby and os.getppid() != self.options.owner
 
     def standby_is_dead(self) -> bool:
@@ -485,13 +491,16 @@ class Guard:
                 where = "cgroup"
                 _write(f"{self.options.cgroup}/cgroup.procs", b"0")
             if self.options.foreground:
-                self._take_terminal()
+                self._join_job()
             where = "log"
             self._redirect()
             where = "exec"
             signal.set_wakeup_fd(-1)
-            for number in {*FORWARDED, signal.SIGTTOU, signal.SIGCHLD, signal.SIGPIPE}:
+            ours = {signal.SIGTTOU, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ}
+            for number in {*FORWARDED, *ours} - {*self.ignored}:
                 signal.signal(number, signal.SIG_DFL)  # SIG_IGN would outlive the exec
+            for number in self.ignored:
+                signal.signal(number, signal.SIG_IGN)
             os.execvp(self.options.command[0], self.options.command)
         except OSError as error:
             os.write(error_fd, f"{where} {error.errno}".encode())
@@ -508,7 +517,12 @@ class Guard:
         os.dup2(log, 1)
         os.dup2(log, 2)
 
-    def _take_terminal(self) -> None:
+    def _join_job(self) -> None:
+        """Into the group of the process in front, so that the shell's job control, ^C and ^Z
+        reach both.  Without one we are an init: the command is the terminal's only job."""
+        if self.options.owner:
+            _try(lambda: os.setpgid(0, os.getpgid(self.options.owner)))
+            return
         os.setpgid(0, 0)
         if os.isatty(0):
             _try(lambda: os.tcsetpgrp(0, os.getpid()))
@@ -535,8 +549,15 @@ class Guard:
                 next_look = self.age() + pause
 
     def _remember_terminal(self) -> None:
-        if self.options.foreground and self.options.owner and os.isatty(0):
-            _try(lambda: setattr(self, "terminal_group", os.getpgid(self.options.owner)))
+        """A command that is killed may not give back the terminal that it gave to its own jobs."""
+        if not (self.options.foreground and self.options.owner):
+            return
+        try:
+            job = os.getpgid(self.options.owner)
+            if os.tcgetpgrp(0) == job:
+                self.terminal_group = job
+        except OSError:  # no terminal of ours, or no owner any more
+            pass
 
     def _patience(self, next_look: float) -> float:
         waits = [next_look - self.age()]
@@ -550,7 +571,7 @@ class Guard:
         self.reap()
         if self.options.control_fd in ready:
             words = os.read(self.options.control_fd, 256).decode("ascii", "replace").split()
-            return words[0] if words else "abandoned"
+            return words[0] if words else self._why_let_go()
         if self.owner_fd in ready or self.owner_is_dead():
             return "owner-died"
         if self.standby_is_dead():
@@ -564,6 +585,11 @@ class Guard:
         elif signal.SIGTERM in signals:
             return "terminated"
         return None
+
+    def _why_let_go(self) -> str:
+        """EOF without a word.  A dying process closes its files a moment before its pidfd fires."""
+        dead = _readable(self.owner_fd, OWNER_PATIENCE) if self.owner_fd >= 0 else self.owner_is_dead()
+        return "owner-died" if dead else "abandoned"
 
     def signals(self) -> bytes:
         try:
@@ -767,8 +793,6 @@ class Guard:
             self.problems.append(f"{what}: {error}")
 
     def report(self, survivors: list[dict[str, Any]]) -> dict[str, Any]:
-        if self.reason == "abandoned" and self.owner_is_dead():
-            self.reason = "owner-died"  # the pipe closes a moment before the parent is seen to go
         everyone = sorted([*self.past, *self.members.values()], key=lambda m: (m.start, m.pid))
         return {
             "reason": self.reason,
@@ -786,7 +810,11 @@ class Guard:
         }
 
     def give_up(self, failure: Failure) -> None:
-        self.main_status = NOT_FOUND if failure.error.errno == 2 else CANNOT_RUN
+        missing = failure.where == "exec" and failure.error.errno == 2
+        self.failed = NOT_FOUND if missing else CANNOT_RUN
+        if self.options.foreground:
+            text = f"browserkeeper run: {self.options.command[0]}: {failure.where}: {failure.error}\n"
+            _try(lambda: os.write(2, text.encode("utf-8", "surrogateescape")))
         self.tell("failed", where=failure.where, errno=failure.error.errno, text=str(failure.error))
 
     def finish(self) -> int:
@@ -799,6 +827,10 @@ class Guard:
             return 0
         if self.reason == "timeout":
             return TIMED_OUT
+        if self.failed is not None:
+            return self.failed
+        if self.reason == "guard-died" and self.main_status is None:
+            return 128 + signal.SIGKILL
         status = self.main_status if self.main_status is not None else CANNOT_RUN
         return status if status >= 0 else 128 - status
 
@@ -832,10 +864,10 @@ def _try(action: Callable[[], object]) -> None:
         pass
 
 
-def _readable(fd: int) -> bool:
+def _readable(fd: int, seconds: float = 0) -> bool:
     poller = select.poll()
     poller.register(fd, select.POLLIN)
-    return bool(poller.poll(0))
+    return bool(poller.poll(seconds * 1000))
 
 
 def _write(path: str, data: bytes) -> None:
@@ -907,22 +939,38 @@ def stand_by(guard: Guard, lead: int) -> int:
 def stand_in_front(argv: list[str]) -> int:
     """Be the process that others see and signal: the guard behind us outlives our SIGKILL.
 
-    Forks; the child becomes the guard with us as its owner.  Signals go through to the command.
+    Forks; the child becomes the guard with us as its owner.  Signals go through to the command,
+    but for the terminal's own: those reach our whole group, and the command is in it.
     """
     owner = os.getpid()
     read_fd, write_fd = os.pipe()
+    awaited = {*FORWARDED, signal.SIGCHLD}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     guard = os.fork()
     if guard == 0:
         os.close(write_fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os._exit(run(["--owner", str(owner), "--control-fd", str(read_fd), *argv]))
     os.close(read_fd)
-    for number in FORWARDED:
-        signal.signal(number, lambda number, _: os.kill(guard, number))
     while True:
-        pid, status = os.waitpid(guard, 0)
-        if pid == guard:
+        heard = signal.sigwaitinfo(awaited)
+        if heard.si_signo != signal.SIGCHLD:
+            if heard.si_code != SI_KERNEL:
+                os.kill(guard, heard.si_signo)
+            continue
+        pid, status = os.waitpid(guard, os.WNOHANG)
+        if pid:
             code = os.waitstatus_to_exitcode(status)
+            if code < 0:
+                _wait_for_readers(write_fd)
             return code if code >= 0 else 128 - code
+
+
+def _wait_for_readers(write_fd: int) -> None:
+    """The standby was killed: its lead, which holds the pipe's other end, is ending the session."""
+    poller = select.poll()
+    poller.register(write_fd, 0)  # POLLERR comes unasked, when the last reader has gone
+    poller.poll(LAST_WORDS * 1000)
 
 
 def run(argv: list[str]) -> int:

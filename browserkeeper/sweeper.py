@@ -18,7 +18,7 @@ from typing import Literal
 
 from .guard import remove_tree, stray_shared_memory
 from .ledger import BadRecord, Ledger, Record, Session
-from .process import Platform, portable, system
+from .process import Platform, system
 from .process.containment import writable_cgroup
 from .process.identity import ProcessFacts, ProcessIdentity
 from .process.remnants import DOCUMENT, MARKER, Remnants
@@ -54,7 +54,11 @@ class Finding:
 
 def platform_of(session: Session) -> Platform:
     """The clock that the session's start times were read from."""
-    return portable if session.containment == "portable" else system
+    if session.containment != "portable":
+        return system
+    from .process import portable  # imports psutil: 35 ms that other sessions need not pay
+
+    return portable
 
 
 def is_alive(identity: ProcessIdentity, platform: Platform = system) -> bool:
@@ -117,6 +121,8 @@ class Sweeper:
     def _session(self, record: Record) -> Finding | None:
         session = record.session
         state = state_of(record)
+        if not record.path.exists():  # it ended while we looked
+            return None
         if state == "ending" and not self.dry_run:
             for guard in record.guards:
                 system.send_signal(guard, signal.SIGCONT)

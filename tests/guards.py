@@ -75,7 +75,7 @@ def crippled_guard(directory: Path, *changes: tuple[str, str]) -> str:
 
 NO_PIDFD = (
     ("            self.owner_fd = os.pidfd_open(self.options.owner)\n", "            pass\n"),
-    ("        if self.owner_fd >= 0:\n            return bool(_readable(self.owner_fd))\n", ""),
+    ("        if self.owner_fd >= 0:\n            return _readable(self.owner_fd)\n", ""),
     ("        return bool(self.options.owner) and not self.standby", "        return False"),
     (" and os.getppid() != self.options.owner\n", "\n"),
 )

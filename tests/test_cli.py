@@ -668,8 +668,6 @@ def test_run_as_pid_1_is_the_init(pids_of: PidFile) -> None:
 
 # --------------------------------------------------------------------- run, its guards and the shell
 
-GUARD_PATCH = pytest.mark.xfail(strict=False, reason="guard.py takes the job from its shell")
-
 
 def test_a_guard_that_is_killed_leaves_nothing(
     started: list[subprocess.Popen[str]], pids_of: PidFile
@@ -683,7 +681,6 @@ def test_a_guard_that_is_killed_leaves_nothing(
     assert ended["report"]["reason"] == "guard-died"
 
 
-@GUARD_PATCH
 def test_run_says_why_an_exec_failed(tmp_path: Path) -> None:
     """What which(1) cannot know: a file that the kernel refuses, a script without interpreter."""
     for content, status, words in (("junk", 126, "Exec format"), ("#!/no/such\n", 127, "No such file")):
@@ -696,7 +693,6 @@ def test_run_says_why_an_exec_failed(tmp_path: Path) -> None:
         assert words in done.stderr
 
 
-@GUARD_PATCH
 def test_run_leaves_ignored_signals_ignored() -> None:
     """nohup(1), and what a shell starts in the background."""
     script = "trap '' HUP; exec \"$@\""
@@ -764,8 +760,7 @@ def test_control_c_ends_a_run(terminal: Terminal) -> None:
     assert terminal.shows("status=130")
 
 
-@GUARD_PATCH
-@pytest.mark.leaves_zombies(4, "where it fails, jobs are killed")
+@pytest.mark.leaves_zombies(4, "jobs of the shell that it leaves behind")
 def test_control_c_reaches_the_whole_pipeline(terminal: Terminal) -> None:
     """``sh`` waits for its child, so that both must hear it."""
     terminal.type("echo rea''dy | $BK sh -c 'cat; sleep 600; true'; echo status=$?\n")
@@ -774,8 +769,7 @@ def test_control_c_reaches_the_whole_pipeline(terminal: Terminal) -> None:
     assert terminal.shows("status=130")
 
 
-@GUARD_PATCH
-@pytest.mark.leaves_zombies(4, "where it fails, jobs are killed")
+@pytest.mark.leaves_zombies(4, "jobs of the shell that it leaves behind")
 def test_control_z_gives_the_terminal_back(terminal: Terminal) -> None:
     terminal.type("$BK sh -c 'echo rea''dy; sleep 1; echo go''es on; exit 3'\n")
     assert terminal.shows("ready")
@@ -786,8 +780,7 @@ def test_control_z_gives_the_terminal_back(terminal: Terminal) -> None:
     assert terminal.shows("status=3")
 
 
-@GUARD_PATCH
-@pytest.mark.leaves_zombies(4, "where it fails, jobs are killed")
+@pytest.mark.leaves_zombies(4, "jobs of the shell that it leaves behind")
 def test_a_run_in_the_background_leaves_the_terminal_alone(terminal: Terminal) -> None:
     terminal.type("$BK sh -c 'echo rea''dy; exec sleep 600' &\n")
     assert terminal.shows("ready")

@@ -106,10 +106,11 @@ def test_names_the_escapee_it_adopted(pids_of: PidFile) -> None:
     assert [p["pid"] for p in report["processes"] if p["adopted"]] == [daemon.pid]
 
 
-def test_reaps_zombies_during_the_session() -> None:
-    script = "for i in 1 2 3 4 5; do (setsid sleep 0.05 &) ; done; sleep 600"
+def test_reaps_zombies_during_the_session(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    script = f"for i in 1 2 3 4 5; do (setsid sleep 0.05 &) ; done; touch {started}; sleep 600"
     running = start(("/bin/sh", "-c", script))
-    assert running.wait_for("spawned", deadline=soon())
+    assert wait_for(started.exists)
     assert wait_for(lambda: len(oracle.below(running.pid)) <= 3, 5)
     assert not oracle.zombies(oracle.below(running.pid))
     report = running.end("closed", soon())

@@ -286,6 +286,7 @@ def test_what_a_killed_pair_left_is_swept(ledger: Ledger, root: Path, pids_of: P
     os.kill(running.pid, signal.SIGKILL)
     running.process.wait()
     running.close()
+    assert wait_for(lambda: state_of(_only(ledger)) == "orphaned")
     assert oracle.is_same(daemon)
     (dry,) = sweep()
     assert daemon.pid in {p.pid for p in dry.processes}
