@@ -76,8 +76,7 @@ def nothing_left(request: pytest.FixtureRequest, state_dir: Path) -> Iterator[No
     yield
     left = oracle.wait_until_gone(os.getpid(), known, SETTLE)
     zombies = oracle.zombies(oracle.strangers(os.getpid(), known))
-    oracle.end_by_pid(left)
-    oracle.reap_orphans(known)
+    oracle.clean_up(known)
     allowed = request.node.get_closest_marker("leaves_zombies")
     assert not left, f"still alive: {left}"
     assert len(zombies) <= (allowed.args[0] if allowed else 0), f"zombies: {zombies}"

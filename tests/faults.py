@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,12 +131,12 @@ class Campaign:
     def __init__(self, url: str):
         self.url = url
         self.bystanders = [subprocess.Popen(["sleep", "3600"]) for _ in range(3)]
-        shell = _which("chromium-headless-shell", "chromium")
+        shell = shutil.which("chromium-headless-shell")
+        self.profile = tempfile.mkdtemp(prefix="tmp-bystander-") if shell else ""
         if shell:
-            profile = tempfile.mkdtemp(prefix="tmp-bystander-")
             self.bystanders.append(
                 subprocess.Popen(
-                    [shell, "--headless", "--no-sandbox", f"--user-data-dir={profile}", url],
+                    [shell, "--headless", "--no-sandbox", f"--user-data-dir={self.profile}", url],
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
@@ -145,9 +146,12 @@ class Campaign:
         self.precious = [s for s in oracle.below(os.getpid()) if s.parent == os.getpid()]
 
     def close(self) -> None:
-        oracle.end_by_pid([s for s in oracle.below(os.getpid()) if s.pid in self.known])
+        oracle.end_by_pid(oracle.below(os.getpid()))
         for bystander in self.bystanders:
             bystander.wait()
+        oracle.clean_up({os.getpid()})
+        if self.profile:
+            shutil.rmtree(self.profile, ignore_errors=True)
 
     def trial(self, number: int, fault: Fault) -> Outcome:
         state = tempfile.mkdtemp(prefix="bkstate-")
@@ -166,9 +170,8 @@ class Campaign:
             zombies = [
                 s.name for s in oracle.zombies(oracle.below(os.getpid())) if s.pid not in self.known
             ]
-            oracle.end_by_pid(left)
-            oracle.wait_until_gone(os.getpid(), self.known, 5)
-            oracle.reap_orphans(self.known)
+            oracle.clean_up(self.known)
+        shutil.rmtree(state, ignore_errors=True)
         owner_fault = fault.target == "owner" and fault.signal != signal.SIGSTOP and bool(hit)
         return Outcome(
             fault,
@@ -256,12 +259,6 @@ def _raw_error(output: str) -> str:
         ):
             return str(facts["text"])
     return ""
-
-
-def _which(*names: str) -> str | None:
-    import shutil
-
-    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def run(n: int, seed: int, browsers: list[str]) -> list[Outcome]:

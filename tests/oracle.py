@@ -139,6 +139,15 @@ def end_by_pid(processes: list[Seen]) -> None:
                 os.kill(process.pid, signal.SIGKILL)
 
 
+def clean_up(known: set[int], seconds: float = 10) -> None:
+    """After a control: end and reap every stranger below us, by pid, until there is none."""
+    until = time.monotonic() + seconds
+    while (left := strangers(os.getpid(), known)) and time.monotonic() < until:
+        end_by_pid(left)
+        reap_orphans(known)
+        time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def leaf(name: str) -> Iterator[Path | None]:
     """A cgroup v2 leaf to start things in, or None where none can be made."""

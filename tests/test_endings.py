@@ -351,9 +351,7 @@ os.kill(os.getpid(), 9)
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
     left = oracle.wait_until_gone(os.getpid(), known, 1)
     new_files = oracle.files() - files
-    oracle.end_by_pid(left)
-    oracle.wait_until_gone(os.getpid(), known, 5)
-    oracle.reap_orphans(known)
+    oracle.clean_up(known)
     _remove(new_files | (oracle.files() - files))
     assert len(left) > 5
     assert new_files
