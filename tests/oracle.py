@@ -17,7 +17,7 @@ from pathlib import Path
 
 FILE_PLACES = ("/tmp", "/dev/shm")
 CGROUP_PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-NOT_OURS = ("pytest-of-", "pyright", "tmp", ".X", "hsperf", "bash_", "setup", "venv", "bkstate-")
+NOT_OURS = ("pytest-of-", "pip-", "pyright", "tmp", ".X", "hsperf", "bash_", "setup", "venv", "bkstate-")
 """Names in /tmp that the suite itself or other programs make."""
 
 KNOWN = ("bk-", "chromium", "Chromium", "chrome", "Chrome", "mozilla", "mozprofile", "scoped_dir")

@@ -5,6 +5,7 @@ What is left is judged by the ``nothing_left`` fixture of conftest, after every 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from browserkeeper import (
     SessionTimeout,
     browser,
 )
+from browserkeeper.process.containment import writable_cgroup
 from fixtures.server import Site
 
 from . import oracle
@@ -103,6 +105,45 @@ def test_keyboard_interrupt_in_mid_command(site: Site) -> None:
     assert time.monotonic() - began < GENEROUS
     assert session.report
     assert session.report.clean
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_keyboard_interrupt_during_the_launch(name: str) -> None:
+    session = browser(name)
+    with pytest.raises(KeyboardInterrupt):
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        session.start()
+    assert session.report
+    assert session.report.clean
+
+
+@pytest.mark.chrome
+def test_exception_in_a_worker_thread(site: Site) -> None:
+    session = browser()
+
+    def work() -> None:
+        with contextlib.suppress(ZeroDivisionError), session as driver:
+            driver.get(site.url)
+            _ = 1 / 0
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(60)
+    assert session.report
+    assert (session.report.reason, session.report.clean) == ("error", True)
+
+
+@pytest.mark.chrome
+@pytest.mark.parametrize("containment", ["subreaper", "cgroup"])
+def test_each_containment(containment: str, site: Site) -> None:
+    if containment == "cgroup" and not writable_cgroup()[0]:
+        pytest.skip(writable_cgroup()[1])
+    session = browser(containment=containment)  # type: ignore[call-overload]
+    with session as driver:
+        driver.get(site.url)
+        assert session.containment == containment
+    assert session.report
+    assert (session.report.containment, session.report.certificate) == (containment, "ECHILD")
 
 
 @pytest.mark.parametrize("name", BOTH)
