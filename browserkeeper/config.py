@@ -123,8 +123,17 @@ class SessionConfig:
 
     @property
     def disposable(self) -> bool:
-        """A profile of our own dies with the session, so nothing in it need be saved politely."""
-        return self.profile is None
+        """A profile of our own dies with the session, so nothing in it need be saved politely.
+
+        One that the user names among the arguments is theirs as much as ``profile=``.
+        """
+        given = [*self.arguments, *getattr(self.options, "arguments", ())]
+        return self.profile is None and not any(map(_names_a_profile, given))
+
+
+def _names_a_profile(argument: str) -> bool:
+    name = argument.partition("=")[0].lstrip("-")
+    return name in ("user-data-dir", "profile", "P")
 
 
 def _known_browser(name: object) -> None:

@@ -25,6 +25,7 @@ rules it stands on:
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import select
 import sys
@@ -50,6 +51,8 @@ SHARED_MEMORY_PREFIXES = (
     "org.mozilla.",
 )
 TIMED_OUT, CANNOT_RUN, NOT_FOUND = 124, 126, 127  # exit statuses of timeout(1) and the shell
+PAST_LIMIT = 300  # ended processes that a report names; a pipe takes 64 KiB at once
+LOG_TAIL = 2000  # bytes of the command's log that the report quotes
 FREEZING_ROUNDS = 200  # each takes milliseconds; a fork bomb of 2,000 needs a dozen
 SI_KERNEL = 0x80  # siginfo's si_code of a signal that the terminal sent (sigaction(2))
 OWNER_PATIENCE = 0.02  # seconds from an owner's EOF to its death; only the report depends on it
@@ -146,7 +149,10 @@ def signal_deeper(pid: int, parent: int, number: int) -> bool:
     """
     try:
         fd = os.pidfd_open(pid)
-    except OSError:  # gone; or a kernel before 5.3: it is adopted as its parents die, then killed
+    except (
+        OSError,
+        AttributeError,
+    ):  # gone; or a kernel or a build before 5.3: it is adopted as its parents die, then killed
         return False
     try:
         stat = read_stat(pid)
@@ -207,38 +213,75 @@ def discard(path: str) -> None:
         pass
 
 
-def remove_tree(path: str) -> tuple[int, int]:
+def is_private_directory(path: str) -> bool:
+    """A directory, no link, of this user's alone: what a guard makes for a session."""
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return False
+    is_directory = facts.st_mode & 0o170000 == 0o040000
+    return is_directory and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
+
+
+def remove_tree(top: str) -> tuple[int, int]:
     """Delete a directory of our own; (files, bytes on disk).  Links are removed, never followed.
 
-    Raises OSError where something cannot be removed even after ``chmod u+rwx``.
+    Subdirectories are moved up to the top before they are emptied, so that no depth of them is
+    too deep for the stack, for open files or for a path's length.  Raises OSError where something
+    cannot be removed even after ``chmod u+rwx``.
     """
-    files = size = 0
-    try:
-        entries = list(os.scandir(path))
-    except PermissionError:
-        os.chmod(path, 0o700)
-        entries = list(os.scandir(path))
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            more = remove_tree(entry.path)
-            files, size = files + more[0], size + more[1]
-            continue
-        try:
-            size += entry.stat(follow_symlinks=False).st_blocks * 512
-            files += 1
-            _unlink(entry.path)
-        except FileNotFoundError:
-            pass
-    os.rmdir(path)
+    if os.path.islink(top):
+        os.unlink(top)
+        return 1, 0
+    files = size = moved = 0
+    queue = [top]
+    while queue:
+        current = queue.pop()
+        for entry in _entries(current):
+            if not entry.is_dir(follow_symlinks=False):
+                size += _unlink(entry)
+                files += 1
+            elif current == top:
+                queue.append(entry.path)
+            else:
+                moved += 1
+                queue.append(_move(entry.path, f"{top}/.{moved}~"))
+        if current != top:
+            os.rmdir(current)
+    os.rmdir(top)
     return files, size
 
 
-def _unlink(path: str) -> None:
+def _entries(directory: str) -> list[os.DirEntry[str]]:
     try:
-        os.unlink(path)
+        return list(os.scandir(directory))
+    except PermissionError:
+        os.chmod(directory, 0o700)
+        return list(os.scandir(directory))
+
+
+def _unlink(entry: os.DirEntry[str]) -> int:
+    """The bytes it took on disk."""
+    try:
+        size = entry.stat(follow_symlinks=False).st_blocks * 512
+        try:
+            os.unlink(entry.path)
+        except PermissionError:
+            os.chmod(os.path.dirname(entry.path), 0o700)
+            os.unlink(entry.path)
+    except FileNotFoundError:
+        return 0
+    return size
+
+
+def _move(path: str, target: str) -> str:
+    try:
+        os.rename(path, target)
     except PermissionError:
         os.chmod(os.path.dirname(path), 0o700)
-        os.unlink(path)
+        os.chmod(path, 0o700)  # its own ``..`` is rewritten
+        os.rename(path, target)
+    return target
 
 
 def stray_shared_memory(since: float) -> list[str]:
@@ -334,6 +377,7 @@ class Options:
         self.record = given.pop("--record", "")  # the ledger's file while we live
         self.history = given.pop("--history", "")  # and the one that takes its place
         self.log = given.pop("--log", "")  # where the command's output goes
+        self.keep_log = given.pop("--keep-log", "")  # where that is appended in the end
         self.cgroup = given.pop("--cgroup", "")  # a leaf to make, use and remove
         if given:
             raise SystemExit(f"guard: unknown options {sorted(given)}")
@@ -355,6 +399,7 @@ class Guard:
         self.standby = 0
         self.made_tmpdir = False
         self.members: dict[int, Member] = {}
+        self.forgotten = 0
         self.past: list[Member] = []  # ended members, so that a recycled pid is a new one
         self.main_pid = 0
         self.main_status: int | None = None
@@ -362,8 +407,9 @@ class Guard:
         self.tearing_down = False
         self.reaped = 0
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self.phases: dict[str, float] = {}
-        self.recorded = 0
+        self.recorded: set[int] = set()
         self.owner_fd = -1
         self.wakeup_fd = -1
         self.terminal_group = 0
@@ -406,6 +452,7 @@ class Guard:
         self.at_parents_death = lambda number: libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
 
     def _listen_to_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the owner's thread may block them all
         self.wakeup_fd, write_fd = os.pipe()
         os.set_blocking(self.wakeup_fd, False)
         os.set_blocking(write_fd, False)
@@ -421,7 +468,10 @@ class Guard:
             return
         try:
             self.owner_fd = os.pidfd_open(self.options.owner)
-        except OSError:  # before Linux 5.3, or gone already: ``owner_is_dead`` asks getppid()
+        except (
+            OSError,
+            AttributeError,
+        ):  # before Linux 5.3, or gone already: ``owner_is_dead`` asks getppid()
             pass
         if os.getppid() != self.options.owner:  # gone, and the pidfd may name its pid's next user
             raise Failure("owner", ProcessLookupError(3, "the owner died during the launch"))
@@ -444,9 +494,15 @@ class Guard:
         if self.options.tmpdir:
             self._step("tmpdir", lambda: os.mkdir(self.options.tmpdir, 0o700))
             self.made_tmpdir = True
+            self._hold(self.options.tmpdir)
             os.environ["TMPDIR"] = self.options.tmpdir
         if self.options.cgroup:
             self._step("cgroup", lambda: os.mkdir(self.options.cgroup, 0o755))
+
+    def _hold(self, directory: str) -> None:
+        """A sweep in another pid namespace sees no process of ours, but it sees this lock."""
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        _try(lambda: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
 
     def _step(self, where: str, action: Callable[[], None]) -> None:
         try:
@@ -463,14 +519,17 @@ class Guard:
             f'{{"schema":{SCHEMA},"session":{self.document},'
             f'"guards":{guards},"processes":{to_json(members)}}}\n',
         )
-        self.recorded = len(members)
+        self.recorded = set(self.members)
 
     # -- spawn
 
     def spawn(self) -> None:
         """Start the command, bound to our life by PDEATHSIG; an exec that fails is a Failure."""
         read_fd, write_fd = os.pipe()
-        self.main_pid = os.fork()
+        try:
+            self.main_pid = os.fork()
+        except OSError as error:
+            raise Failure("fork", error) from error
         if self.main_pid == 0:
             self._become_command(write_fd)
         os.close(write_fd)
@@ -611,7 +670,7 @@ class Guard:
             self.note(pid)
         for pid in [pid for pid in self.members if pid not in living]:
             self._ended(pid, "gone")  # reaped by its own parent: how it ended is not ours to know
-        if self.options.record and len(self.members) != self.recorded:
+        if self.options.record and set(self.members) != self.recorded:
             _try(self.write_record)
 
     def _below(self) -> list[int]:
@@ -639,6 +698,9 @@ class Guard:
         member.outcome = "killed" if member.killed and outcome == "gone" else outcome
         member.code, member.signal, member.ended = code, by, self.age()
         self.past.append(member)
+        if len(self.past) > PAST_LIMIT:
+            del self.past[0]
+            self.forgotten += 1
 
     def reap(self) -> bool:
         """Collect every child that has exited; False when there is no child at all (ECHILD).
@@ -724,7 +786,7 @@ class Guard:
                 continue
             member = self.members.get(pid) or self.note(pid)
             if parent == self.pid:
-                os.kill(pid, number)
+                _try(lambda pid=pid: os.kill(pid, number))  # type: ignore[misc] # EPERM: it is sudo's
             elif not signal_deeper(pid, parent, number):
                 continue
             hit.add(pid)
@@ -759,26 +821,45 @@ class Guard:
     def retire(self) -> None:
         """Only now, with the certificate in hand: the files, the record, the report."""
         began = self.age()
+        log_tail = (read_bytes(self.options.log) or b"")[-LOG_TAIL:] if self.options.log else b""
+        if self.options.keep_log:
+            self._keep_log()
         files = self._remove_files()
         if self.options.cgroup:
             self._mend("cgroup", lambda: os.rmdir(self.options.cgroup))
         self.phases["files"] = self.age() - began
         report = self.report([])
         report["files"], report["bytes"] = files
+        report["log_tail"] = log_tail.decode("utf-8", "replace")
         if self.options.history:
             line = f'{{"schema":{SCHEMA},"session":{self.document},"exit":{to_json(report)}}}\n'
-            self._mend("history", lambda: write_atomically(self.options.history, line))
+            try:
+                write_atomically(self.options.history, line)
+            except OSError as error:  # a full disk: nothing is left over because of that
+                self.notes.append(f"no history was written: {error}")
         if self.options.record:
             discard(self.options.record)
         self.tell("ended", report=report)
 
+    def _keep_log(self) -> None:
+        """Only now: two sessions that write one file at a time would read each other's ports."""
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+            fd = os.open(self.options.keep_log, flags, 0o600)
+            try:
+                os.write(fd, read_bytes(self.options.log) or b"")
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self.notes.append(f"the log was not kept: {error}")
+
     def _remove_files(self) -> tuple[int, int]:
         files = size = 0
-        if self.made_tmpdir and os.path.isdir(self.options.tmpdir):
+        if self.made_tmpdir and os.path.lexists(self.options.tmpdir):
             try:
                 files, size = remove_tree(self.options.tmpdir)
-            except OSError as error:
-                self.problems.append(f"TMPDIR not removed: {error}")
+            except Exception as error:
+                self.problems.append(f"TMPDIR not removed: {error!r}")
         for path in stray_shared_memory(self.born_epoch):
             self._mend("shared memory", lambda path=path: os.unlink(path))  # type: ignore[misc]
             files += 1
@@ -807,6 +888,7 @@ class Guard:
             "seconds": {"lifetime": self.age(), **self.phases},
             "ended_at": time.time(),
             "problems": self.problems,
+            "notes": [*self.notes, *([f"{self.forgotten} more processes"] if self.forgotten else [])],
         }
 
     def give_up(self, failure: Failure) -> None:
@@ -904,13 +986,26 @@ def guard_as_a_pair(guard: Guard) -> int:
     except Failure as failure:
         guard.give_up(failure)
         return guard.finish()
-    standby, lead = os.getpid(), os.fork()
+    try:
+        standby, lead = os.getpid(), os.fork()
+    except OSError as error:  # the limit of processes
+        guard.give_up(Failure("fork", error))
+        return guard.finish()
     if lead == 0:
+        lead_and_exit(guard, standby)
+    return stand_by(guard, lead)
+
+
+def lead_and_exit(guard: Guard, standby: int) -> NoReturn:
+    """A lead that breaks dies by a signal, so that its standby knows that it has to finish."""
+    try:
         guard.take_the_lead(standby)
         status = guard_session(guard)
-        _try(lambda: os.kill(standby, signal.SIGCONT))  # still our parent; it may be stopped
+        if not guard.standby_is_dead():
+            _try(lambda: os.kill(standby, signal.SIGCONT))  # it may be stopped
         os._exit(status)
-    return stand_by(guard, lead)
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def stand_by(guard: Guard, lead: int) -> int:
@@ -921,11 +1016,11 @@ def stand_by(guard: Guard, lead: int) -> int:
         pid, status = os.waitpid(lead, os.WNOHANG | os.WUNTRACED)
         if pid and os.WIFSTOPPED(status):
             os.kill(lead, signal.SIGCONT)
-        elif pid and os.WIFEXITED(status):
+        elif pid and os.WIFEXITED(status) and not guard.reap():
             return os.WEXITSTATUS(status)
         elif pid:
             guard.reason = "guard-died"
-            guard.made_tmpdir = bool(guard.options.tmpdir)  # by the lead: the name is 48 random bits
+            guard.made_tmpdir = is_private_directory(guard.options.tmpdir)
             guard.tell("ending", reason=guard.reason)
             return guard.finish()
         poller.poll(None if guard.owner_fd >= 0 else 1000)

@@ -22,6 +22,11 @@ from .errors import LedgerError
 from .process.identity import ProcessIdentity
 from .report import SCHEMA, ExitReport
 
+
+class CorruptRecordError(LedgerError):
+    """A file of ours alone that holds no record."""
+
+
 HISTORY_LIMIT = 500
 """How many ended sessions are kept; a report is 2-4 KB."""
 
@@ -74,11 +79,15 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class BadRecord:
-    """A file in the ledger that cannot be believed, and why."""
+    """A file in the ledger that cannot be believed, and why.
+
+    ``corrupt``: nobody can make sense of it.  The others are somebody else's, or another
+    version's, and theirs to remove.
+    """
 
     path: Path
     why: str
-    foreign: bool = False
+    corrupt: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +139,7 @@ class Ledger:
             except FileNotFoundError:
                 continue  # retired while we looked
             except LedgerError as error:
-                yield BadRecord(path, str(error), foreign=not _is_private(path))
+                yield BadRecord(path, str(error), corrupt=isinstance(error, CorruptRecordError))
 
     def drafts(self) -> list[Path]:
         """Half-written records, whose writer may be dead."""
@@ -175,11 +184,11 @@ def read_record(path: Path) -> Record:
     try:
         session = Session.from_dict(facts["session"])
         if session.id != path.stem or not _ID.fullmatch(session.id):
-            raise LedgerError(f"{path}: its name does not match its content")
+            raise CorruptRecordError(f"{path}: its name does not match its content")
         guards = tuple(ProcessIdentity(**guard) for guard in facts["guards"])
         processes = tuple((ProcessIdentity(pid, start), name) for pid, start, name in facts["processes"])
     except (KeyError, TypeError, ValueError) as error:
-        raise LedgerError(f"{path}: not a record of a session ({error!r})") from error
+        raise CorruptRecordError(f"{path}: not a record of a session ({error!r})") from error
     return Record(path, session, guards, processes)
 
 
@@ -213,7 +222,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(raw)
     except ValueError as error:
-        raise LedgerError(f"{path}: corrupt or truncated ({error})") from error
+        raise CorruptRecordError(f"{path}: corrupt or truncated ({error})") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise LedgerError(f"{path}: not of schema {SCHEMA}; written by another browserkeeper?")
     return document
@@ -221,13 +230,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _only_ours(facts: os.stat_result) -> bool:
     return facts.st_uid == os.geteuid() and not facts.st_mode & 0o022
-
-
-def _is_private(path: Path) -> bool:
-    try:
-        return not path.is_symlink() and _only_ours(path.lstat())
-    except OSError:
-        return False
 
 
 def _oldest_first(directory: Path) -> list[Path]:
@@ -249,15 +251,17 @@ def _platform_directory() -> Path:
 
 
 def _private_directory(path: Path) -> Path:
+    """Make what is missing, 0700; judge what is there, and never change its mode."""
     remedy = "Set BROWSERKEEPER_STATE_DIR to a directory that only this user can write."
     try:
         for part in (path, path / "live", path / "history"):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
-        facts = path.lstat()
-        if stat.S_ISLNK(facts.st_mode) or facts.st_uid != os.geteuid():
-            raise LedgerError(f"State directory {path} belongs to somebody else. {remedy}")
-        if facts.st_mode & 0o077:
-            path.chmod(0o700)
+            facts = part.lstat()
+            if not stat.S_ISDIR(facts.st_mode) or not _only_ours(facts):
+                raise LedgerError(
+                    f"State directory {part} is a link, belongs to somebody else, or can be written "
+                    f"by others. {remedy}"
+                )
         if not os.access(path / "live", os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:

@@ -21,6 +21,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
@@ -48,7 +49,7 @@ from .errors import (
     SessionTimeout,
     VersionMismatch,
 )
-from .ledger import Ledger, Record, Session, new_id
+from .ledger import Ledger, Record, Session, new_id, read_ended, read_record
 from .process import system
 from .process.containment import Containment, Kind, choose
 from .process.guarded import Guarded, GuardPlan
@@ -68,8 +69,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger("browserkeeper")
 
-LOG_TAIL = 2000
-"""Bytes of the driver's log that a LaunchError shows."""
 NEWS_PATIENCE = 2.0
 """Seconds to wait for the guard to say why a connection broke; it says so in milliseconds."""
 DEATH_PATIENCE = 0.5
@@ -107,6 +106,11 @@ class BrowserSession(Generic[D_co]):
         self._pending = 0
         self._pending_lock = threading.Lock()
         self._interrupted = False
+        self._closing = False
+        self._starter = 0
+        self._settled = threading.Event()
+        self._lead = 0
+        self._ledger: Ledger | None = None
         self._notes: tuple[str, ...] = ()
         self._seconds: dict[str, float] = {}
         self._release: weakref.finalize[Any, Any] | None = None
@@ -147,10 +151,7 @@ class BrowserSession(Generic[D_co]):
 
     def processes(self) -> list[ProcessFacts]:
         """Driver and browser: what lives below the guard now.  O(the session's own tree) on Linux."""
-        if self._guarded is None or self._state == "closed":
-            return []
-        spawned = self._guarded.event("spawned")
-        return system.tree(spawned["guard"]) if spawned else []
+        return system.tree(self._lead) if self._lead and self.report is None else []
 
     def memory(self) -> int:
         """Bytes of the whole tree, shared pages counted once (PSS; RSS off Linux)."""
@@ -168,8 +169,16 @@ class BrowserSession(Generic[D_co]):
         LaunchError, LedgerError, ContainmentError or SessionTimeout when all that had been
         started is gone again.
         """
-        if self._state != "new":
-            raise SessionClosed(f"{self!r} was started before; make a new one with browser().")
+        with self._end_lock:
+            if self._state != "new":
+                raise SessionClosed(f"{self!r} was started before; make a new one with browser().")
+            self._state, self._starter = "starting", threading.get_ident()
+        try:
+            return self._start()
+        finally:
+            self._settled.set()
+
+    def _start(self) -> D_co:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
         began = time.monotonic()
@@ -180,11 +189,14 @@ class BrowserSession(Generic[D_co]):
             retry=retry_if_exception(lambda error: self._may_retry(error, causes, began)),
             reraise=True,
         )
-        self._state = "starting"
         try:
             retrying(self._attempt, began)
         except LaunchError as error:
             self._state = "closed"
+            if self._closing:
+                raise SessionClosed(
+                    f"{self.name} session {self.id} was closed during its start."
+                ) from error
             if len(causes) > 1:
                 raise error from causes[0]
             raise
@@ -192,7 +204,11 @@ class BrowserSession(Generic[D_co]):
             self._state = "closed"
             raise
         self._seconds["start"] = time.monotonic() - began
-        self._state = "live"
+        with self._end_lock:
+            self._state = "live"
+            if self._closing:
+                self._end("closed")
+                raise self._over("during its start")
         logger.info("%s session %s started in %.2f s", self.name, self.id, self._seconds["start"])
         return self.driver
 
@@ -201,6 +217,8 @@ class BrowserSession(Generic[D_co]):
             return False
         causes.append(error)
         left = began + self.config.start_timeout - time.monotonic()
+        if self._closing or (error.report is not None and not error.report.clean):
+            return False
         if error.retryable and left > 1 and len(causes) < self.config.attempts:
             logger.warning("launch %d failed, trying again: %s", len(causes), error)
             return True
@@ -209,37 +227,45 @@ class BrowserSession(Generic[D_co]):
     def _attempt(self, began: float) -> None:
         """One launch: a new id, TMPDIR, port and guard.  What fails is taken back whole."""
         deadline = began + self.config.start_timeout
-        ledger = Ledger.open()
+        ledger = self._ledger = Ledger.open()
         ledger.prune()
-        self.report = None
+        self.report, self._guarded, self._lead = None, None, 0
         launch, plan, session = self._plan(ledger, began)
-        log_start = _size(plan.log)
+        self._record = Record(ledger.record_path(session.id), session, (), ())
         try:
-            self._guarded = Guarded(plan)
+            guarded = self._guarded = Guarded(plan)
         except OSError as error:
             raise LaunchError(f"The guard cannot be started: {error}.") from error
-        guards = (_identity(self._guarded.pid),)
-        self._record = Record(ledger.record_path(session.id), session, guards, ())
-        self._release = weakref.finalize(self, _let_go, self._guarded, self._owner, repr(self))
         try:
+            self._watch_over(guarded, self._record)
             options = launch.build_options()
-            port = self._wait_for_port(launch, plan, log_start, deadline)
-            self._connect(launch, options, port, deadline)
+            port = self._wait_for_port(guarded, launch, deadline)
+            self._connect(guarded, launch, options, port, deadline)
         except BaseException as error:
-            tail = _tail(plan.log, log_start)
-            news = self._guarded.event("failed") or self._guarded.event("ending")
-            self._end("failed")
+            news = guarded.event("failed") or guarded.event("ending")
+            self._judge(self._end("failed"), error)
+            ended = guarded.event("ended")
+            tail = ended["report"]["log_tail"].strip() if ended else ""
             if isinstance(error, Exception) and not isinstance(error, BrowserkeeperError):
-                raise self._launch_error(error, tail, news, deadline, plan) from error
+                raise self._launch_error(error, tail, news, deadline) from error
             if isinstance(error, LaunchError):
-                raise self._launch_error(error, tail, news, deadline, plan) from error.__cause__
+                raise self._launch_error(error, tail, news, deadline) from error.__cause__
             raise
+
+    def _watch_over(self, guarded: Guarded, record: Record) -> None:
+        """What has to be in place before anything else can go wrong."""
+        self._record = dataclasses.replace(record, guards=(_identity(guarded.pid),))
+        self._release = weakref.finalize(self, _let_go, guarded, self._owner, repr(self))
+        if self._closing:
+            raise SessionClosed(f"{self.name} session {self.id} was closed during its start.")
 
     def _plan(self, ledger: Ledger, began: float) -> tuple[Launch, GuardPlan, Session]:
         from .drivers import chromium, firefox
         from .drivers.resolve import resolve
 
         config = self.config
+        if config.log:
+            _check_log(config.log)
         found = resolve(
             config.name,
             binary=config.binary,
@@ -264,7 +290,8 @@ class BrowserSession(Generic[D_co]):
             tmpdir=tmpdir,
             record=str(ledger.record_path(self.id)),
             history=str(ledger.history_path(self.id)),
-            log=config.log or os.path.join(tmpdir, "driver.log"),
+            log=os.path.join(tmpdir, "driver.log"),
+            keep_log=config.log or "",
             timeout=left or 0,
             kill_deadline=config.close_timeout,
         )
@@ -286,28 +313,30 @@ class BrowserSession(Generic[D_co]):
             cgroup=containment.leaf(self.id),
         )
 
-    def _wait_for_port(self, launch: Launch, plan: GuardPlan, log_start: int, deadline: float) -> int:
+    def _wait_for_port(self, guarded: Guarded, launch: Launch, deadline: float) -> int:
         """The driver prints the port it got; no free port is guessed, so none can be taken."""
-        assert self._guarded is not None
         pattern = re.compile(launch.port_pattern)
         pause = 0.002
         while True:
-            if match := pattern.search(_read(plan.log, log_start)):
+            if match := pattern.search(_read(guarded.plan.log)):
                 return int(match.group(1))
             until = min(deadline, time.monotonic() + pause)
-            if self._guarded.wait_for("failed", "ending", "ended", deadline=until):
+            if guarded.wait_for("failed", "ending", "ended", deadline=until):
                 raise LaunchError("The driver ended before it opened its port.")
-            if not self._guarded.is_alive():
+            if not guarded.is_alive():
                 raise LaunchError("The guard was killed during the launch.")
             if time.monotonic() >= deadline:
                 raise LaunchError(f"The driver opened no port within {self.config.start_timeout:g} s.")
             pause = min(pause * 1.2, 0.05)
 
-    def _connect(self, launch: Launch, options: Any, port: int, deadline: float) -> None:
+    def _connect(
+        self, guarded: Guarded, launch: Launch, options: Any, port: int, deadline: float
+    ) -> None:
         from .drivers import kept
 
-        assert self._guarded is not None
-        service = kept.KeptService(self, launch.command[0], port, self._guarded.process)
+        spawned = guarded.event("spawned")
+        self._lead = spawned["guard"] if spawned else 0
+        service = kept.KeptService(self, launch.command[0], port, guarded.process)
         left = max(0.1, deadline - time.monotonic())
         driver = kept.connect(self.name, self, service, options, left)
         kept.set_command_timeout(driver, self.config.command_timeout)
@@ -329,11 +358,10 @@ class BrowserSession(Generic[D_co]):
         tail: str,
         news: Mapping[str, Any] | None,
         deadline: float,
-        plan: GuardPlan,
     ) -> BrowserkeeperError:
         """Say what the case is, and whether another attempt may help."""
         if news and news["event"] == "failed":
-            return self._guard_failure(news, plan)
+            return self._guard_failure(news)
         if news and news["reason"] == "timeout":
             return SessionTimeout(
                 f"{self.name} did not start within the session's timeout of {self.config.timeout:g} s.",
@@ -357,17 +385,15 @@ class BrowserSession(Generic[D_co]):
             report=self.report,
         )
 
-    def _guard_failure(self, news: Mapping[str, Any], plan: GuardPlan) -> BrowserkeeperError:
+    def _guard_failure(self, news: Mapping[str, Any]) -> BrowserkeeperError:
         where, text = news["where"], news["text"]
         if where == "record":
             return LedgerError(
-                f"The record {plan.record} cannot be written: {text}. Free space there, or set "
-                "BROWSERKEEPER_STATE_DIR to another directory."
+                f"The record of the session cannot be written: {text}. Free space in the state "
+                "directory, or set BROWSERKEEPER_STATE_DIR to another one."
             )
         if where == "cgroup":
             return ContainmentError(f"The cgroup cannot be made: {text}. Use containment='subreaper'.")
-        if where == "log":
-            return ConfigError(f"log={plan.log!r} cannot be written: {text}.")
         remedy = "Set BROWSERKEEPER_TMPDIR to another directory." if where == "tmpdir" else ""
         return LaunchError(
             f"{self.name} cannot be started ({where}): {text}. {remedy}",
@@ -413,8 +439,8 @@ class BrowserSession(Generic[D_co]):
 
     def _browser_is_lost(self, message: str) -> bool:
         """Is the browser gone, or going?  A driver may say so before the process has ended."""
-        assert self._guarded is not None
-        if self._guarded.event("ending") or not self._guarded.is_alive():
+        guarded = self._guarded
+        if guarded is None or guarded.event("ending") or not guarded.is_alive():
             return True
         if self._browser is None:
             return False
@@ -432,15 +458,20 @@ class BrowserSession(Generic[D_co]):
         from urllib3.exceptions import ReadTimeoutError
 
         assert self._guarded is not None
-        news = self._guarded.event("ending")
-        if news is None and isinstance(error, (ReadTimeoutError, TimeoutError)):
-            self._end("command-timeout")
+        over = self._guarded.event("ending") is not None
+        if not over and isinstance(error, (ReadTimeoutError, TimeoutError)):
+            reason = "command-timeout"
+        elif over or self._browser_is_lost("") or self._wait_for_news(self._guarded):
+            reason = "browser-died"
         else:
-            until = time.monotonic() + NEWS_PATIENCE
-            lost = self._browser_is_lost("")
-            news = news or (None if lost else self._guarded.wait_for("ending", "ended", deadline=until))
-            self._end("browser-died" if self._browser_is_lost("") else "connection-lost")
+            reason = "connection-lost"
+        self._judge(self._end(reason), error)
         return self._over(f"during {name!r}", error)
+
+    def _wait_for_news(self, guarded: Guarded) -> bool:
+        """The connection broke, so the guard is about to say why, or the browser is about to go."""
+        guarded.wait_for("ending", "ended", deadline=time.monotonic() + NEWS_PATIENCE)
+        return self._browser_is_lost("")
 
     def _over(self, when: str = "", cause: Exception | None = None) -> BrowserkeeperError:
         """The error that tells why this session is over."""
@@ -484,9 +515,21 @@ class BrowserSession(Generic[D_co]):
         LeakError as ``on_leak`` says, ForkedSessionError in a process that inherited the session.
         """
         self._refuse_fork("ended")
+        if self._state == "starting":
+            self._call_off()
         report = self._end("closed")
         self._judge(report, None)
         return report
+
+    def _call_off(self) -> None:
+        """Closed before its start is done: by another thread, or by a signal handler of the
+        starting one, which cannot wait for itself and gets an exception to carry out."""
+        self._closing = True
+        if self._guarded is not None:
+            self._guarded.tell_to_end("closed")
+        if self._starter == threading.get_ident():
+            raise SessionClosed(f"{self.name} session {self.id} was closed during its start.")
+        self._settled.wait(self.config.start_timeout + 2 * self.config.close_timeout)
 
     def quit_driver(self) -> None:
         """What ``driver.quit()`` does: a normal ending, verified like any other."""
@@ -496,28 +539,37 @@ class BrowserSession(Generic[D_co]):
     def _end(self, reason: str) -> ExitReport:
         """The one way to die.  Whoever comes second waits for the first, then has its report."""
         with self._end_lock:
-            if self.report is not None and self._guarded is None:
+            if self.report is not None:
                 return self.report
             if self._guarded is None:
                 self._state = "closed"
                 self.report = _nothing_started(self, reason)
                 return self.report
             began = time.monotonic()
-            deadline = began + self.config.close_timeout
-            if self._worth_asking(reason):
-                self._ask(deadline)
-            # The guard kills for close_timeout before it reports what is stuck; then we read it.
-            facts = self._guarded.end(reason, deadline + self.config.close_timeout + NEWS_PATIENCE)
+            facts = self._ask_and_end(self._guarded, reason)
             report = self._account(facts)
             self._disconnect()
             seconds = {**report.seconds, **self._seconds, "close": time.monotonic() - began}
-            self.report = dataclasses.replace(report, seconds=seconds, notes=self._notes)
-            self._guarded = None
+            notes = (*report.notes, *self._notes)
+            self.report = dataclasses.replace(report, seconds=seconds, notes=notes)
             if self._release:
                 self._release.detach()
-            self._state = "closed" if self._state != "starting" else "starting"
+            if self._state == "live":
+                self._state = "closed"
             logger.info("%s", self.report)
             return self.report
+
+    def _ask_and_end(self, guarded: Guarded, reason: str) -> dict[str, Any] | None:
+        """The guard's account.  It is told to end even when the asking is interrupted."""
+        deadline = time.monotonic() + self.config.close_timeout
+        try:
+            if self._worth_asking(reason):
+                self._ask(deadline)
+        finally:
+            # It kills for close_timeout before it reports what is stuck; then we read it.
+            patience = deadline + self.config.close_timeout + NEWS_PATIENCE
+            facts = guarded.end(reason, patience)
+        return facts
 
     def _worth_asking(self, reason: str) -> bool:
         """A profile that is kept must be written; nothing else is worth the browser's time."""
@@ -543,21 +595,16 @@ class BrowserSession(Generic[D_co]):
             connection.close()
 
     def _account(self, facts: Mapping[str, Any] | None) -> ExitReport:
-        """The guard's report, or our own where the guard was killed."""
+        """The guard's report; else what it wrote down; else our own, where it was killed."""
         assert self._record is not None
-        if facts is None:
-            return finish(Ledger.open(), self._last_record(), "guard-died")
-        return ExitReport.from_guard(facts, session=self.id, browser=self.name)
-
-    def _last_record(self) -> Record:
-        """What the dead guard wrote down last, or what we knew when we started it."""
-        from .ledger import read_record
-
-        assert self._record is not None
-        try:
-            return read_record(self._record.path)
-        except (LedgerError, OSError):
-            return self._record
+        assert self._ledger is not None
+        if facts is not None:
+            return ExitReport.from_guard(facts, session=self.id, browser=self.name)
+        with contextlib.suppress(LedgerError, OSError):
+            return read_ended(self._ledger.history_path(self.id)).report
+        with contextlib.suppress(LedgerError, OSError):
+            return finish(self._ledger, read_record(self._record.path), "guard-died")
+        return finish(self._ledger, self._record, "guard-died")
 
     def _disconnect(self) -> None:
         """Close what the driver object holds open in our own process: sockets and a thread."""
@@ -674,26 +721,28 @@ def environment(
     private = {
         "XDG_CONFIG_HOME": os.path.join(tmpdir, "config"),
         "XDG_CACHE_HOME": os.path.join(tmpdir, "cache"),
+        "XDG_DATA_HOME": os.path.join(tmpdir, "data"),
     }
     merged: dict[str, str | None] = {**os.environ, **private, **launch, **theirs}
     return {name: str(value) for name, value in merged.items() if value is not None}
 
 
-def _read(path: str, offset: int) -> bytes:
+def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         return b""
 
 
-def _size(path: str) -> int:
-    return os.path.getsize(path) if os.path.exists(path) else 0
-
-
-def _tail(path: str, offset: int) -> str:
-    return _read(path, offset)[-LOG_TAIL:].decode("utf-8", "replace").strip()
+def _check_log(path: str) -> None:
+    """Raises ConfigError where the driver's log cannot be appended to this file in the end."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise ConfigError(f"log={path!r} is not a regular file.")
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"log={path!r} cannot be written: {error.strerror}.") from error
 
 
 def session_of(driver: webdriver.Remote) -> BrowserSession[Any]:
@@ -769,7 +818,8 @@ def browser(
         debugging: ``pipe``: Chromium ends with its driver, whatever kills that, and opens no
             port; ``port`` for the old ``driver.bidi_connection()``, which needs one.
         timeout: seconds from the start to the end of the session, enforced by the guard.
-        start_timeout: seconds for the start, all attempts included.
+        start_timeout: seconds for the start, all attempts included.  Finding the driver has
+            limits of its own: 20 s for a version, 300 s for a download where none is there.
         command_timeout: seconds for one command; the session is ended when it passes.
         close_timeout: seconds for a polite ending, and again for the kill.
         attempts: launches to try where a retry can help.

@@ -7,16 +7,16 @@ lives it is theirs to end, with one exception: a guard that was stopped is woken
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import re
 import signal
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from .guard import remove_tree, stray_shared_memory
+from .guard import is_private_directory, remove_tree, stray_shared_memory
 from .ledger import BadRecord, Ledger, Record, Session
 from .process import Platform, system
 from .process.containment import writable_cgroup
@@ -70,15 +70,16 @@ def is_alive(identity: ProcessIdentity, platform: Platform = system) -> bool:
 def state_of(record: Record) -> State:
     """Who, if anybody, looks after this session.
 
-    ``foreign``: written in another pid namespace of this boot (a container that shares the
-    state directory), where its pids mean something else; nobody here can judge it.
+    ``foreign``: written on another machine (a home on NFS) or in another pid namespace of this
+    boot (a container that shares the state directory), where its pids mean something else; nobody
+    here can judge it.
     """
-    boot, _, namespace = record.session.host.partition("/")
-    our_boot, _, our_namespace = system.host_id().partition("/")
+    machine, boot, namespace = f"{record.session.host}//".split("/")[:3]
+    our_machine, our_boot, our_namespace = system.host_id().split("/")[:3]
+    if machine != our_machine or (boot == our_boot and namespace != our_namespace):
+        return "foreign"
     if boot != our_boot:
         return "orphaned"
-    if namespace != our_namespace:
-        return "foreign"
     owner = is_alive(record.session.owner)
     guard = any(is_alive(guard, platform_of(record.session)) for guard in record.guards)
     if owner:
@@ -147,16 +148,16 @@ class Sweeper:
         )
 
     def _bad_record(self, bad: BadRecord) -> Finding:
-        """A foreign file is only reported: it may be bait, and it is not ours to delete."""
+        """What is not plainly rubbish of ours is only reported: it may be bait, or a newer version's."""
         finding = Finding("record", bad.path.stem, bad.why, files=(str(bad.path),))
-        if self.dry_run or bad.foreign:
-            return dataclasses.replace(finding, problem="left alone" if bad.foreign else "")
+        if self.dry_run or not bad.corrupt:
+            return dataclasses.replace(finding, problem="" if bad.corrupt else "left alone")
         bad.path.unlink(missing_ok=True)
         return dataclasses.replace(finding, removed=True)
 
     def _drafts(self) -> Iterator[Finding]:
         for draft in self.ledger.drafts():
-            if time.time() - draft.lstat().st_mtime > max(DRAFT_AGE, self.older_than):
+            if _age(draft) > max(DRAFT_AGE, self.older_than):
                 if not self.dry_run:
                     draft.unlink(missing_ok=True)
                 files = (str(draft),)
@@ -195,9 +196,10 @@ class Sweeper:
         claimed = self._claimed_now()
         for path in session_directories():
             session = path.name.removeprefix(PREFIX)
-            age = time.time() - path.lstat().st_mtime
             # A minute: another state directory's session may be just starting.
-            if session in claimed or age < max(self.older_than, DRAFT_AGE) or _is_in_use(session):
+            if session in claimed or _age(path) < max(self.older_than, DRAFT_AGE):
+                continue
+            if is_held(path) or _is_in_use(session):
                 continue
             finding = Finding("directory", session, "no session", files=(str(path),))
             yield finding if self.dry_run else _removed(finding, path)
@@ -207,10 +209,9 @@ class Sweeper:
         parent, _ = writable_cgroup()
         for path in Path(parent).glob("browserkeeper-*") if parent else ():
             session = path.name.removeprefix("browserkeeper-")
-            age = time.time() - path.lstat().st_mtime
-            if session in self._claimed_now() or age < max(self.older_than, DRAFT_AGE):
+            if session in self._claimed_now() or _age(path) < max(self.older_than, DRAFT_AGE):
                 continue
-            if "populated 0" not in (path / "cgroup.events").read_text():
+            if not _is_empty(path):
                 continue
             finding = Finding("cgroup", session, "no session", files=(str(path),))
             yield finding if self.dry_run else _removed(finding, path)
@@ -243,17 +244,38 @@ def session_directories() -> Iterator[Path]:
             continue
         for name in names:
             path = Path(root, name)
-            if re.fullmatch(PREFIX + "[0-9a-f]{12}", name) and _is_our_directory(path):
+            if re.fullmatch(PREFIX + "[0-9a-f]{12}", name) and is_private_directory(str(path)):
                 yield path
 
 
-def _is_our_directory(path: Path) -> bool:
-    """A link, or a directory that somebody else could have prepared, is not ours to remove."""
+def _age(path: Path) -> float:
+    """Seconds since it was changed; 0 for what is gone meanwhile."""
     try:
-        facts = path.lstat()
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_empty(leaf: Path) -> bool:
+    try:
+        return "populated 0" in (leaf / "cgroup.events").read_text()
     except OSError:
         return False
-    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
+
+
+def is_held(directory: Path) -> bool:
+    """Does a guard hold its lock?  Seen across pid namespaces: containers may share ``/dev/shm``."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _same_boot(record: Record) -> bool:
@@ -263,7 +285,9 @@ def _same_boot(record: Record) -> bool:
 def remnants_of(record: Record) -> Remnants:
     """Where to look for what is left of a session: only on the host that it was recorded on."""
     recorded = [identity for identity, _ in record.processes]
-    return Remnants(record.session.id, recorded, record.session.cgroup, platform_of(record.session))
+    session = record.session
+    platform = platform_of(session)
+    return Remnants(session.id, recorded, session.cgroup, platform, record.guards)
 
 
 def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:
@@ -313,7 +337,7 @@ def _remove_files(session: Session) -> tuple[int, int, list[str]]:
     files = size = 0
     problems = []
     path = Path(session.tmpdir) if session.tmpdir else None
-    if path and path.name == PREFIX + session.id and _is_our_directory(path):
+    if path and path.name == PREFIX + session.id and is_private_directory(str(path)):
         try:
             files, size = remove_tree(str(path))
         except OSError as error:

@@ -252,6 +252,8 @@ def test_an_unusable_tmpdir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_a_log_that_cannot_be_written() -> None:
     with pytest.raises(ConfigError, match="log='/no/such/log' cannot be written"):
         browser(log="/no/such/log").start()
+    with pytest.raises(ConfigError, match="not a regular file"):
+        browser(log="/dev/null").start()
 
 
 @pytest.mark.chrome

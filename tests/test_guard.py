@@ -324,6 +324,59 @@ def test_makes_its_tmpdir_private_and_removes_it_whole(tmp_path: Path) -> None:
     assert (outside / "precious").read_text() == "keep me"
 
 
+def test_removes_what_is_too_deep_for_a_path(tmp_path: Path) -> None:
+    directory = tmp_path / "session"
+    script = (
+        "cd $TMPDIR; for i in $(seq 1500); do mkdir dddd && cd dddd; done; touch end; touch $TMPDIR/done"
+    )
+    running = start(("/bin/sh", "-c", f"{script}; sleep 600"), tmpdir=str(directory))
+    assert wait_for((directory / "done").exists, 30)
+    report = running.end("closed", soon(30))
+    assert report is not None
+    assert report["problems"] == []
+    assert not directory.exists()
+
+
+def test_a_tmpdir_that_was_replaced_by_a_link_is_not_followed(tmp_path: Path) -> None:
+    directory, precious = tmp_path / "session", tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("keep me")
+    script = f"rmdir $TMPDIR && ln -s {precious} $TMPDIR; sleep 600"
+    running = start(("/bin/sh", "-c", script), tmpdir=str(directory))
+    assert wait_for(directory.is_symlink)
+    running.end("closed", soon())
+    assert not directory.is_symlink()
+    assert (precious / "file").read_text() == "keep me"
+
+
+def test_an_owner_that_blocks_every_signal(pids_of: PidFile) -> None:
+    """Threads of servers do; a guard that inherits it would hear of nothing."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        running = start(("/bin/sh", "-c", "exit 3"))
+        ended = running.wait_for("ended", deadline=soon(3))
+        running.end("closed", soon())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert ended is not None
+    assert ended["report"]["status"] == 3
+
+
+def test_a_lead_that_breaks_is_finished_by_its_standby(tmp_path: Path, pids_of: PidFile) -> None:
+    """A bug of ours must not become a leak: here the teardown raises, in the lead only."""
+    broken = (
+        "    def tear_down(self) -> None:\n",
+        "    def tear_down(self) -> None:\n        1 / bool(not self.standby)\n",
+    )
+    directory = crippled_guard(tmp_path / "broken", broken)
+    owner = start_owner(staying(program("daemonise", pids_of)), directory=directory)
+    (daemon,) = pids_once_there(pids_of, 1)
+    _kill_owner(owner)
+    assert wait_for(lambda: not oracle.is_same(daemon), 5)
+    assert wait_for(_has_zombies, 5)
+    oracle.reap_orphans(set())
+
+
 def test_writes_the_record_first_and_replaces_it_by_the_history(tmp_path: Path) -> None:
     record, history = tmp_path / "r.json", tmp_path / "h.json"
     running = start(SLEEP, record=str(record), history=str(history), document='{"some":"facts"}')

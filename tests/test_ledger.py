@@ -17,7 +17,7 @@ from browserkeeper import LedgerError, sweep
 from browserkeeper.ledger import HISTORY_LIMIT, BadRecord, Ledger, Record, Session, new_id
 from browserkeeper.process import system
 from browserkeeper.process.identity import ProcessIdentity
-from browserkeeper.sweeper import state_of
+from browserkeeper.sweeper import is_held, state_of
 
 from . import oracle
 from .conftest import PidFile
@@ -82,12 +82,21 @@ def forget(ledger: Ledger) -> None:
 # ------------------------------------------------------------------ the directory
 
 
-def test_is_private_even_when_it_was_not(tmp_path: Path) -> None:
-    directory = tmp_path / "state"
-    directory.mkdir(mode=0o777)
-    directory.chmod(0o777)
-    Ledger.open(directory)
-    assert directory.stat().st_mode & 0o777 == 0o700
+def test_is_made_private(tmp_path: Path) -> None:
+    directory = Ledger.open(tmp_path / "state").directory
+    for part in (directory, directory / "live", directory / "history"):
+        assert part.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("part", ["", "live"])
+def test_one_that_others_can_write_is_refused_and_not_changed(tmp_path: Path, part: str) -> None:
+    """/tmp, say: to make that private would break the machine for everybody else."""
+    directory = tmp_path / "state" / part
+    directory.mkdir(parents=True)
+    directory.chmod(0o1777)
+    with pytest.raises(LedgerError, match="can be written by others"):
+        Ledger.open(tmp_path / "state")
+    assert directory.stat().st_mode & 0o7777 == 0o1777
 
 
 def test_a_link_is_refused(tmp_path: Path) -> None:
@@ -122,8 +131,6 @@ def test_falls_back_where_there_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_
         ("", "corrupt or truncated"),
         ("{", "corrupt or truncated"),
         ("\x00\xff", "corrupt or truncated"),
-        ("[]", "not of schema"),
-        ('{"schema": 99}', "not of schema"),
         ('{"schema": 1}', "not a record"),
         ('{"schema": 1, "session": {"owner": 3}, "guards": [], "processes": []}', "not a record"),
     ],
@@ -141,6 +148,18 @@ def test_rubbish_is_a_bad_record_and_swept(ledger: Ledger, text: str, why: str) 
     (done,) = sweep(dry_run=False)
     assert done.removed
     assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ["[]", '{"schema": 99}'])
+def test_a_newer_versions_record_is_left_alone(ledger: Ledger, text: str) -> None:
+    path = ledger.record_path(new_id())
+    path.write_text(text)
+    path.chmod(MODE)
+    (finding,) = sweep(dry_run=False)
+    assert "not of schema" in finding.what
+    assert finding.problem == "left alone"
+    assert path.exists()
+    forget(ledger)
 
 
 def test_a_record_others_could_have_written_is_not_believed(ledger: Ledger, pids_of: PidFile) -> None:
@@ -214,10 +233,11 @@ def test_states(ledger: Ledger) -> None:
         "ending": (session(), me.identity),
         "orphaned": (session(), DEAD),
         "foreign": (session(host=system.host_id().rpartition("/")[0] + "/pid:[1]"), DEAD),
+        "foreign ": (session(host="another-machine/" + system.host_id().partition("/")[2]), DEAD),
     }
     for expected, (of, guard) in cases.items():
         write(ledger, of, guard=guard)
-        assert state_of(_only(ledger)) == expected
+        assert state_of(_only(ledger)) == expected.strip()
         forget(ledger)
 
 
@@ -249,7 +269,8 @@ def test_a_record_of_another_boot_costs_no_process_its_life(ledger: Ledger) -> N
     bystander = subprocess.Popen(["sleep", "600"])
     seen = oracle.look(bystander.pid)
     assert seen
-    write(ledger, session(host="another-boot/pid:[1]"), [seen])
+    machine = system.host_id().split("/")[0]
+    write(ledger, session(host=f"{machine}/another-boot/pid:[1]"), [seen])
     (finding,) = sweep(dry_run=False)
     assert finding.removed
     assert bystander.poll() is None
@@ -333,6 +354,19 @@ def test_a_forgotten_directory_is_swept_when_it_is_old(ledger: Ledger, root: Pat
     assert [f.kind for f in sweep()] == ["directory"]
     (finding,) = sweep(dry_run=False)
     assert finding.removed
+    assert not directory.exists()
+
+
+def test_a_directory_that_a_guard_holds_is_left_alone(ledger: Ledger, root: Path) -> None:
+    """Another container's: its record and its processes cannot be seen from here, its lock can."""
+    directory = root / f"bk-{new_id()}"
+    running = start(("/bin/sleep", "600"), tmpdir=str(directory))
+    assert running.wait_for("spawned", deadline=soon())
+    old = time.time() - 120
+    os.utime(directory, (old, old))
+    assert is_held(directory)
+    assert sweep(dry_run=False) == []
+    running.end("closed", soon())
     assert not directory.exists()
 
 

@@ -359,12 +359,36 @@ def test_environment(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_log_is_kept(site: Site, tmp_path: Path) -> None:
+def test_log_is_appended_to(site: Site, tmp_path: Path) -> None:
     log = tmp_path / "driver.log"
-    log.write_text("ChromeDriver was started successfully on port 1.\n")  # of an earlier session
+    log.write_text("an earlier session\n")
     with browser(log=log) as driver:
         driver.get(site.url)
+    assert log.read_text().startswith("an earlier session\n")
     assert "COMMAND Navigate" in log.read_text()
+
+
+@pytest.mark.chrome
+def test_closed_by_another_thread_during_its_start() -> None:
+    session = browser()
+    threading.Timer(0.3, session.close).start()
+    with pytest.raises(SessionClosed, match="closed during its start"):
+        session.start()
+    assert session.close().clean
+
+
+@pytest.mark.chrome
+def test_a_profile_among_the_arguments_is_the_users(site: Site, tmp_path: Path) -> None:
+    """It is asked to close politely, so that what it holds is written."""
+    options = webdriver.ChromeOptions()
+    options.add_argument(f"--user-data-dir={tmp_path}")
+    session = browser(options=options)
+    assert not session.config.disposable
+    with session as driver:
+        driver.get(site.url)
+    assert session.report
+    assert session.report.clean
+    assert not (tmp_path / "SingletonLock").is_symlink()
 
 
 def test_nothing_is_started_by_the_constructor() -> None:

@@ -22,7 +22,7 @@ WHAT_TO_DO = {
     "unguarded": "its guard was killed; its owner ends it when it notices",
     "zombie": "its parent does not reap it; `browserkeeper doctor` looks at PID 1",
     "bad record": "`browserkeeper sweep --yes` removes it",
-    "foreign record": "written by another user; look at it, then remove it by hand",
+    "foreign record": "not ours, or of another version; look at it, then remove it by hand",
 }
 
 
@@ -163,7 +163,7 @@ def troubles(rows: Iterable[Row], bad: Iterable[BadRecord]) -> Iterable[tuple[st
         for pid in sorted(row.zombies):
             yield "zombie", f"pid {pid} of session {session.id}"
     for record in bad:
-        yield "foreign record" if record.foreign else "bad record", record.why
+        yield "bad record" if record.corrupt else "foreign record", record.why
 
 
 def document(rows: list[Row], bad: list[BadRecord], *, ok: bool) -> dict[str, Any]:
@@ -171,7 +171,8 @@ def document(rows: list[Row], bad: list[BadRecord], *, ok: bool) -> dict[str, An
         "ok": ok,
         "sessions": [row.to_dict() for row in rows],
         "bad_records": [
-            {"path": str(record.path), "why": record.why, "foreign": record.foreign} for record in bad
+            {"path": str(record.path), "why": record.why, "foreign": not record.corrupt}
+            for record in bad
         ],
     }
 

@@ -53,7 +53,6 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         env={},
         build_options=lambda: build_options(config, found.browser.path, tmpdir),
         port_pattern=rb"on port (\d+)\.",
-        bound=config.debugging == "pipe",
         note="" if config.debugging == "pipe" else "debugging='port': the browser outlives its driver",
     )
 
@@ -82,7 +81,6 @@ def build_options(config: SessionConfig, binary: str, tmpdir: str) -> ChromiumOp
     preferences = {
         "download.default_directory": str(downloads),
         "download.prompt_for_download": False,
-        "profile.default_content_settings.popups": 0,
         **options.experimental_options.get("prefs", {}),
         **config.preferences,
     }
@@ -152,7 +150,7 @@ def has_user_namespaces() -> bool:
     unshare = shutil.which("unshare")
     if unshare is None:
         return os.path.exists("/proc/self/ns/user")
-    done = subprocess.run([unshare, "-U", "true"], capture_output=True, check=False)
+    done = subprocess.run([unshare, "-U", "true"], capture_output=True, check=False, timeout=10)
     return done.returncode == 0
 
 

@@ -60,8 +60,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         ),
         env={"BROWSERKEEPER_FIREFOX_BINARY": found.browser.path},
         build_options=lambda: build_options(config, binary, tmpdir),
-        port_pattern=rb"Listening on 127\.0\.0\.1:(\d+)",
-        bound=not obstacle,
+        port_pattern=rb"Listening on 127\.0\.0\.1:(\d+)\s",
         note=obstacle,
     )
 

@@ -13,13 +13,12 @@ class Launch:
 
     ``build_options`` imports selenium, 0.2 s the first time, so it is called when the driver is
     on its way already.
-    ``port_pattern`` finds the port in the driver's log.  ``bound``: the browser ends by itself
-    when its driver is killed; ``note`` says why, where it is not.
+    ``port_pattern`` finds the port in the driver's log.  ``note`` says why the browser would not
+    end by itself when its driver is killed; it is "" where it would.
     """
 
     command: tuple[str, ...]
     env: Mapping[str, str]
     build_options: Callable[[], Any]
     port_pattern: bytes
-    bound: bool
     note: str

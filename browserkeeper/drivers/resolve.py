@@ -15,7 +15,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import ResolveError, VersionMismatch
@@ -25,7 +24,7 @@ from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
 from .probe import Program, VersionCache, probe
 
 DOWNLOAD_TIMEOUT = 300.0
-"""Seconds for a manager to fetch a driver, waiting for another process's download included."""
+"""Seconds for a manager to fetch a driver, and as many to wait for another process's download."""
 
 GECKODRIVER_NEEDS = ((36, 128), (34, 115), (32, 102), (31, 91), (30, 78), (0, 60))
 """(geckodriver 0.N, the first Firefox it supports), newest first.
@@ -57,10 +56,7 @@ class Resolver:
 
     def resolve(self, binary: str | None, driver_path: str | None) -> Resolved:
         """Raises ResolveError listing every place, VersionMismatch where only versions differ."""
-        with ThreadPoolExecutor(1) as helper:  # two `--version` side by side on a cold cache
-            warm = helper.submit(self._warm, driver_path)
-            browser = self._browser(binary)
-            warm.result()
+        browser = self._browser(binary)
         if driver := self._fitting(self._local_drivers(driver_path), browser):
             return Resolved(browser, driver)
         ask = not self.offline and not driver_path
@@ -108,15 +104,7 @@ class Resolver:
 
     # -- the driver
 
-    def _warm(self, driver_path: str | None) -> None:
-        for candidate in self._local_drivers(driver_path, quiet=True):
-            try:
-                probe(candidate.path, self.family.driver, candidate.origin, self.cache)
-                return
-            except ResolveError:
-                continue
-
-    def _local_drivers(self, driver_path: str | None, quiet: bool = False) -> Iterator[_Candidate]:
+    def _local_drivers(self, driver_path: str | None) -> Iterator[_Candidate]:
         program = self.family.driver + EXECUTABLE_SUFFIX
         if driver_path:
             yield _Candidate(driver_path, "driver_path=", insist=True)
@@ -125,7 +113,7 @@ class Resolver:
             if path := os.environ.get(name):
                 path = os.path.join(path, program) if os.path.isdir(path) else path
                 yield _Candidate(path, name, insist=name.startswith("BROWSERKEEPER_"))
-        yield from self._on_path((program,), quiet=quiet)
+        yield from self._on_path((program,))
         for place in DRIVER_PLACES:
             path = os.path.join(os.path.expanduser(place), program)
             if os.path.exists(path):
@@ -135,9 +123,9 @@ class Resolver:
         for path in _wdm_cache(self.family.driver, program):
             yield _Candidate(path, "webdriver-manager's cache")
 
-    def _on_path(self, programs: tuple[str, ...], quiet: bool = False) -> Iterator[_Candidate]:
+    def _on_path(self, programs: tuple[str, ...]) -> Iterator[_Candidate]:
         found = [path for program in programs if (path := shutil.which(program))]
-        if not found and not quiet:
+        if not found:
             self.tried.append(("PATH", f"no {' or '.join(programs)}"))
         for path in found:
             yield _Candidate(path, "PATH")

@@ -86,6 +86,8 @@ def _probe(directory: str) -> tuple[str, str]:
     except OSError as error:
         return "", f"{directory}: {error.strerror}"
     try:
+        if Path(leaf, "cgroup.type").read_text().strip() != "domain":
+            return "", f"{directory} is threaded"
         if os.path.exists(f"{leaf}/cgroup.kill"):
             return directory, ""
         return "", "this kernel has no cgroup.kill (it came with Linux 5.14)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -43,6 +44,7 @@ class GuardPlan:
     record: str = ""
     history: str = ""
     log: str = ""
+    keep_log: str = ""
     timeout: float = 0
     kill_deadline: float = 10
     grace: float = 0
@@ -54,6 +56,7 @@ class GuardPlan:
             "--record": self.record,
             "--history": self.history,
             "--log": self.log,
+            "--keep-log": self.keep_log,
             "--cgroup": self.containment.leaf(self.session),
             "--timeout": self.timeout or "",
             "--kill-deadline": self.kill_deadline,
@@ -109,9 +112,13 @@ class Guarded:
         self._events: list[dict[str, Any]] = []
         self._buffer = b""
         self._dead_since = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close the session in mid-read
         control_read, self._control = os.pipe()
-        self._status, status_write = os.pipe()
+        try:
+            self._status, status_write = os.pipe()
+        except OSError:
+            os.close(control_read)
+            raise
         try:
             self.process = subprocess.Popen(
                 [
@@ -175,20 +182,21 @@ class Guarded:
         return time.monotonic() - self._dead_since > LAST_WORDS and not self._pump(0)
 
     def _pump(self, seconds: float) -> bool:
-        """Take in what the guard said; True where something came."""
+        """Take in what the guard said; True where something came.  Waits without the lock."""
+        fd = self._status
+        if fd < 0 or not _readable(fd, seconds):
+            return False
         with self._lock:
-            if self._status < 0:
-                return False
-            poller = select.poll()
-            poller.register(self._status, select.POLLIN)
-            if not poller.poll(seconds * 1000):
+            if self._status < 0 or not _readable(self._status, 0):
                 return False
             data = os.read(self._status, 65536)
             if not data:
                 self._close_status()
                 return False
             *lines, self._buffer = (self._buffer + data).split(b"\n")
-            self._events += [json.loads(line) for line in lines]
+            for line in lines:
+                with contextlib.suppress(ValueError):  # half a line of a guard that was killed
+                    self._events.append(json.loads(line))
             return True
 
     def _close_status(self) -> None:
@@ -213,7 +221,7 @@ class Guarded:
         """Tear down and wait for the report, at most until ``deadline`` (``time.monotonic()``).
 
         The report of a guard that is stuck is returned as it stands; None when the guard is dead
-        or does not answer, in which case it is killed: nothing is contained any more then.
+        or does not answer, in which case its standby is killed: the second line goes on.
         """
         self.tell_to_end(reason)
         event = self.wait_for("ended", "stuck", deadline=deadline)
@@ -226,7 +234,11 @@ class Guarded:
             return report
         if event is None:
             self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.close()
         return event["report"] if event else None
 
@@ -241,6 +253,12 @@ class Guarded:
 
     def __del__(self) -> None:
         self.close()  # of a constructor that was interrupted; its guard must not wait for ever
+
+
+def _readable(fd: int, seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return any(event != select.POLLNVAL for _, event in poller.poll(seconds * 1000))
 
 
 def output_of(

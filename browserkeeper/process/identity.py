@@ -22,10 +22,12 @@ class ProcessIdentity:
 
 @dataclasses.dataclass(frozen=True)
 class ProcessFacts:
-    """One process as seen once.  ``state`` is the letter of ps(1): R, S, D, T, Z …"""
+    """One process as seen once.  ``session`` is the pid of its session's leader (setsid(2));
+    ``state`` is the letter of ps(1): R, S, D, T, Z …"""
 
     identity: ProcessIdentity
     parent: int
+    session: int
     name: str
     state: str
 

@@ -15,7 +15,8 @@ def facts(pid: int) -> ProcessFacts | None:
     stat = read_stat(pid)
     if stat is None:
         return None
-    return ProcessFacts(ProcessIdentity(pid, stat.start), stat.parent, stat.name, stat.state)
+    identity = ProcessIdentity(pid, stat.start)
+    return ProcessFacts(identity, stat.parent, stat.session, stat.name, stat.state)
 
 
 def tree(root: int) -> list[ProcessFacts]:
@@ -67,7 +68,7 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
         fd = os.pidfd_open(target.pid)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, AttributeError):
         fd = -1
     try:
         current = facts(target.pid)
@@ -78,7 +79,7 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
         else:
             os.kill(target.pid, number)
         return True
-    except ProcessLookupError:
+    except OSError:  # gone; or EPERM, another user's
         return False
     finally:
         if fd >= 0:
@@ -86,13 +87,14 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def host_id() -> str:
-    """This boot of this kernel and this pid namespace: where a pid has one meaning."""
+    """This machine, this boot of its kernel, this pid namespace: where a pid has one meaning."""
+    machine = (read_bytes("/etc/machine-id") or b"").decode().strip()
     boot = (read_bytes("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
         namespace = "?"
-    return f"{boot}/{namespace}"
+    return f"{machine}/{boot}/{namespace}"
 
 
 def now() -> float:

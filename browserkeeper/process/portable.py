@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -25,8 +26,8 @@ def facts(pid: int) -> ProcessFacts | None:
         with process.oneshot():
             state = _STATES.get(process.status(), "S")
             identity = ProcessIdentity(pid, process.create_time())
-            return ProcessFacts(identity, process.ppid(), process.name(), state)
-    except psutil.Error:
+            return ProcessFacts(identity, process.ppid(), os.getsid(pid), process.name(), state)
+    except (psutil.Error, OSError):
         return None
 
 
@@ -81,8 +82,8 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def host_id() -> str:
-    """This boot of this machine."""
-    return f"{int(psutil.boot_time())}"
+    """This machine and this boot of it."""
+    return f"{os.uname().nodename}/{int(psutil.boot_time())}/"
 
 
 def now() -> float:

@@ -47,8 +47,9 @@ class PortableGuard(Guard):
         began = self.age()
         self.sample()
         self.tearing_down = True
-        while self.remnants.end(self.options.kill_deadline, self._collect):
-            self.tell("stuck", report=self.report(self.survivors()))
+        while left := self.remnants.end(self.options.kill_deadline, self._collect):
+            survivors = [{"pid": p.pid, "name": p.name, "state": p.state, "wchan": ""} for p in left]
+            self.tell("stuck", report=self.report(survivors))
         self._collect()
         for pid in list(self.members):
             self.members[pid].killed = True
@@ -67,7 +68,7 @@ def main() -> None:
     session, *argv = sys.argv[1:]
     guard = PortableGuard(Options(argv), session)
     guard.arm()
-    guard_session(guard)
+    sys.exit(guard_session(guard))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The second line: find and end a session's processes from outside, when no guard can.
 
-Used by the owner whose guard was killed, by ``sweep``, and by the portable guard.  Three
+Used by the owner whose guard was killed, by ``sweep``, and by the portable guard.  Several
 witnesses, since each one alone misses some: the processes that were recorded (pid and start
-time), everything below them, and everything that bears the session's environment marker.
+time), the session that the guard led, everything that bears the environment marker, and
+everything below those.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Remnants:
     """What may be left of one session.
 
     ``recorded`` are identities that were seen below its guard; ``cgroup`` is its leaf, if any;
-    ``platform`` is the one whose clock the recorded start times were read from.
+    ``platform`` is the one whose clock the recorded start times were read from; ``guards`` led
+    the session (setsid(2)) that all have stayed in who did not make one of their own.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class Remnants:
         recorded: Iterable[ProcessIdentity],
         cgroup: str = "",
         platform: Platform = system,
+        guards: Iterable[ProcessIdentity] = (),
     ):
         self.platform = platform
         self.marker = f"{MARKER}={session}"
         self.cgroup = cgroup
+        self.guards = tuple(guards)
         self.seen: dict[ProcessIdentity, ProcessFacts | None] = dict.fromkeys(recorded)
         self._protected = _self_and_ancestors()
 
@@ -68,7 +72,17 @@ class Remnants:
             return False
         if any(process.identity.is_same_as(known) for known in self._known(process.pid)):
             return True
-        return self.platform.bears_marker(process.pid, self.marker)
+        return self._is_in_session(process) or self.platform.bears_marker(process.pid, self.marker)
+
+    def _is_in_session(self, process: ProcessFacts) -> bool:
+        """A pid is not handed out again while it names a session (kernel/pid.c), so only a session
+        made since under a recycled number has to be told apart: by its leader, and by its age."""
+        for guard in self.guards:
+            if guard.pid != process.session or process.identity.start < guard.start:
+                continue
+            leader = self.platform.facts(guard.pid)
+            return leader is None or guard.is_same_as(leader.identity)
+        return False
 
     def _known(self, pid: int) -> list[ProcessIdentity]:
         return [identity for identity in self.seen if identity.pid == pid]
