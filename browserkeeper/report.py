@@ -53,8 +53,8 @@ class ExitReport:
     (it never started).
 
     ``certificate`` names the proof that nothing is left: ``ECHILD`` (a subreaper without a child
-    has no descendant left, prctl(2)), ``cgroup`` (an empty cgroup) or ``two-scans`` (two scans
-    of the process table in a row found nothing: weaker).  None where there is no proof.
+    has no descendant left, prctl(2)) or ``two-scans`` (two scans of the process table in a row
+    found nothing: weaker).  None where there is no proof.
 
     ``seconds`` holds the length of each phase.
     """
