@@ -362,8 +362,9 @@ def test_every_error_pickles() -> None:
 @pytest.mark.chrome
 def test_a_firefox_wrapper_is_private(state_dir: Path) -> None:
     from browserkeeper.drivers.firefox import bound_binary
+    from browserkeeper.drivers.probe import Program
 
-    path, obstacle = bound_binary("/usr/bin/firefox", state_dir)
+    path, obstacle = bound_binary(Program("/usr/bin/firefox", "1.2.3", "PATH"), state_dir)
     if obstacle:
         pytest.skip(obstacle)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o700

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ..config import SessionConfig
 from ..errors import ConfigError
 from . import profile
 from .launch import Launch
+from .probe import Program
 from .resolve import Resolved
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ DEFAULT_PREFERENCES: dict[str, tuple[bool | int | str, str]] = {
 """What Firefox gets unless ``ignore_default_arguments`` names it (or is True), and why.
 geckodriver adds its own."""
 
+INSTALLATIONS = ("/usr/lib/firefox-esr", "/usr/lib/firefox", "/usr/lib64/firefox", "/opt/firefox")
+"""Where the ``application.ini`` of a launcher in ``/usr/bin`` may be."""
+
 WRAPPER = """#!/bin/sh
 # Written by browserkeeper: Firefox ends with the geckodriver that started it, even when both
 # that and the guard are SIGKILLed (prctl(2), PR_SET_PDEATHSIG).
@@ -52,7 +57,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         user_options(config)
     if config.profile:
         profile.check(config.profile, profile.firefox_holder)
-    binary, obstacle = bound_binary(found.browser.path, directory)
+    binary, obstacle = bound_binary(found.browser, directory)
     return Launch(
         command=(
             *(found.driver.path, "--port", "0", "--websocket-port", "0"),
@@ -118,19 +123,42 @@ def _defaults(config: SessionConfig, tmpdir: str) -> dict[str, bool | int | str]
     return {**downloads, **kept}
 
 
-def bound_binary(binary: str, directory: Path) -> tuple[str, str]:
+def bound_binary(browser: Program, directory: Path) -> tuple[str, str]:
     """(what to start, "") so that Firefox dies with its driver, or (binary, why it will not).
 
-    ``directory`` holds the wrapper script, made once; it must allow executing.
+    ``directory`` gets the wrapper script, once for each version; it must allow executing.
     """
     if shutil.which("setpriv") is None:
-        return binary, "no setpriv (util-linux): Firefox would outlive a SIGKILLed guard and owner"
+        return browser.path, "no setpriv (util-linux): Firefox outlives owner and guards killed at once"
     if os.statvfs(directory).f_flag & os.ST_NOEXEC:
-        return binary, f"{directory} is mounted noexec: Firefox would outlive a SIGKILLed guard"
-    wrapper = directory / "firefox-bound"
+        return browser.path, f"{directory} is noexec: Firefox outlives owner and guards killed at once"
+    home = directory / f"firefox-{browser.version}"
+    wrapper = home / "firefox-bound"
     if not wrapper.exists() or wrapper.read_text() != WRAPPER:
-        draft = wrapper.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")
-        draft.write_text(WRAPPER)
-        draft.chmod(0o700)
-        draft.rename(wrapper)
+        home.mkdir(mode=0o700, exist_ok=True)
+        _place(home / "application.ini", lambda draft: _link_version(draft, browser))
+        _place(wrapper, _write_wrapper)
     return str(wrapper), ""
+
+
+def _place(path: Path, make: Callable[[Path], None]) -> None:
+    """Sessions may start at the same time, so it appears whole or not at all."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    make(draft)
+    if draft.is_symlink() or draft.exists():
+        draft.rename(path)
+
+
+def _write_wrapper(draft: Path) -> None:
+    draft.write_text(WRAPPER)
+    draft.chmod(0o700)
+
+
+def _link_version(draft: Path, browser: Program) -> None:
+    """geckodriver reads the version from ``application.ini`` beside the binary, and starts the
+    binary a second time where there is none (mozversion): 0.1 s of each session."""
+    for place in (os.path.dirname(os.path.realpath(browser.path)), *INSTALLATIONS):
+        ini = Path(place, "application.ini")
+        if ini.is_file() and f"\nVersion={browser.version}\n" in ini.read_text():
+            draft.symlink_to(ini)
+            return
