@@ -71,6 +71,8 @@ logger = logging.getLogger("browserkeeper")
 
 NEWS_PATIENCE = 2.0
 """Seconds to wait for the guard to say why a connection broke; it says so in milliseconds."""
+PORT_PAUSE = 0.005
+"""Seconds, at the most, between two looks for the driver's port; Selenium's reach 0.5."""
 DEATH_PATIENCE = 0.5
 """Seconds between a driver's "disconnected" and its browser being seen to be gone."""
 _LOST_BROWSER = re.compile(
@@ -327,7 +329,7 @@ class BrowserSession(Generic[D_co]):
                 raise LaunchError("The guard was killed during the launch.")
             if time.monotonic() >= deadline:
                 raise LaunchError(f"The driver opened no port within {self.config.start_timeout:g} s.")
-            pause = min(pause * 1.2, 0.05)
+            pause = min(pause * 1.2, PORT_PAUSE)
 
     def _connect(
         self, guarded: Guarded, launch: Launch, options: Any, port: int, deadline: float
