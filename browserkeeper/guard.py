@@ -57,8 +57,10 @@ FREEZING_ROUNDS = 200  # each takes milliseconds; a fork bomb of 2,000 needs a d
 SI_KERNEL = 0x80  # siginfo's si_code of a signal that the terminal sent (sigaction(2))
 OWNER_PATIENCE = 0.02  # seconds from an owner's EOF to its death; only the report depends on it
 LAST_WORDS = 10.0  # seconds that a lead whose standby was killed may take before we go
-QUITTABLE = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-FORWARDED = (*QUITTABLE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
+FORWARDED = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT),
+)
 
 
 # ---------------------------------------------------------------------------- /proc, read once

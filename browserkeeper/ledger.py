@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LedgerError
+from .guard import write_atomically
 from .process.identity import ProcessIdentity
 from .report import SCHEMA, ExitReport
 
@@ -166,10 +167,7 @@ class Ledger:
             "exit": guard_words,
         }
         path = self.history_path(record.session.id)
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps(document))
-        draft.chmod(0o600)
-        draft.rename(path)
+        write_atomically(str(path), json.dumps(document))
         record.path.unlink(missing_ok=True)
 
     def prune(self) -> None:

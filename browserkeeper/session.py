@@ -196,9 +196,7 @@ class BrowserSession(Generic[D_co]):
         except LaunchError as error:
             self._state = "closed"
             if self._closing:
-                raise SessionClosed(
-                    f"{self.name} session {self.id} was closed during its start."
-                ) from error
+                raise self._called_off() from error
             if len(causes) > 1:
                 raise error from causes[0]
             raise
@@ -259,7 +257,7 @@ class BrowserSession(Generic[D_co]):
         self._record = dataclasses.replace(record, guards=(_identity(guarded.pid),))
         self._release = weakref.finalize(self, _let_go, guarded, self._owner, repr(self))
         if self._closing:
-            raise SessionClosed(f"{self.name} session {self.id} was closed during its start.")
+            raise self._called_off()
 
     def _plan(self, ledger: Ledger, began: float) -> tuple[Launch, GuardPlan, Session]:
         from .drivers import chromium, firefox
@@ -523,6 +521,9 @@ class BrowserSession(Generic[D_co]):
         self._judge(report, None)
         return report
 
+    def _called_off(self) -> SessionClosed:
+        return SessionClosed(f"{self.name} session {self.id} was closed during its start.")
+
     def _call_off(self) -> None:
         """Closed before its start is done: by another thread, or by a signal handler of the
         starting one, which cannot wait for itself and gets an exception to carry out."""
@@ -530,7 +531,7 @@ class BrowserSession(Generic[D_co]):
         if self._guarded is not None:
             self._guarded.tell_to_end("closed")
         if self._starter == threading.get_ident():
-            raise SessionClosed(f"{self.name} session {self.id} was closed during its start.")
+            raise self._called_off()
         self._settled.wait(self.config.start_timeout + 2 * self.config.close_timeout)
 
     def quit_driver(self) -> None:

@@ -9,12 +9,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from browserkeeper.ledger import new_id
 from browserkeeper.process.containment import choose
 from browserkeeper.process.guarded import GUARD_DIRECTORY, Guarded, GuardPlan
 
 from . import oracle
 from .conftest import PROGRAMS, PidFile
+
+BOTH = [
+    pytest.param("chrome", marks=pytest.mark.chrome),
+    pytest.param("firefox", marks=pytest.mark.firefox),
+]
+"""The browsers, for ``parametrize``."""
 
 PYTHON = (sys.executable, "-I", "-S")
 

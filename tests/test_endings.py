@@ -31,12 +31,8 @@ from browserkeeper.process.containment import writable_cgroup
 from fixtures.server import Site
 
 from . import oracle
-from .guards import wait_for
+from .guards import BOTH, wait_for
 
-BOTH = [
-    pytest.param("chrome", marks=pytest.mark.chrome),
-    pytest.param("firefox", marks=pytest.mark.firefox),
-]
 GENEROUS = 15.0
 """Seconds; a deadline against hanging, not a measurement."""
 

@@ -13,12 +13,8 @@ from fixtures.server import Site
 
 from . import oracle
 from .conftest import PidFile
-from .guards import pids_once_there, program, soon, start, start_owner, staying, wait_for
+from .guards import BOTH, pids_once_there, program, soon, start, start_owner, staying, wait_for
 
-BOTH = [
-    pytest.param("chrome", marks=pytest.mark.chrome),
-    pytest.param("firefox", marks=pytest.mark.firefox),
-]
 ORPHANS = pytest.mark.leaves_zombies(40, "no subreaper: orphans are PID 1's to reap, as the docs say")
 
 

@@ -28,11 +28,7 @@ from browserkeeper import (
 from fixtures.server import Site
 
 from . import oracle
-
-BOTH = [
-    pytest.param("chrome", marks=pytest.mark.chrome),
-    pytest.param("firefox", marks=pytest.mark.firefox),
-]
+from .guards import BOTH
 
 
 @pytest.fixture(scope="module", params=BOTH)
