@@ -8,7 +8,7 @@ N      ?= 200
 SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check faults bench clean setup-demo setup
+.PHONY: help demo test check faults soak bench clean setup-demo setup
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,11 @@ check: $(VENV)/.ready ## types and style only
 faults: setup ## N=200 random faults against real browsers (SEED=… repeats a draw)
 	@$(BIN)/python -m tests.faults --n $(N) $(if $(SEED),--seed $(SEED))
 
+soak: setup ## N=200 tasks through one pool, faults among them (SEED=… repeats a draw)
+	@$(BIN)/python -m tests.soak --n $(N) $(if $(SEED),--seed $(SEED))
+
 bench: setup ## the figures, side by side in one run, into benchmarks/RESULTS.md
+	@$(BIN)/python -m pip install -q --group bench
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what make made

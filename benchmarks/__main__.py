@@ -1,6 +1,6 @@
 """Run the measurements and write ``RESULTS.md``: every figure with the one it is held against.
 
-python -m benchmarks [--rounds N] [--deaths N] [--quick]
+python -m benchmarks [--rounds N] [--deaths N] [--quick] [--only pool]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from fixtures.server import Site
 
-from . import measures
+from . import measures, pool
 from .measures import median, quantile
 
 
@@ -74,6 +74,38 @@ def own_cost(rounds: int) -> Iterator[Figure]:
     yield Figure("import browserkeeper / import psutil, json", text, "≤ 2 ×", kept <= 2 * rival)
 
 
+def checkouts(rounds: int) -> Iterator[Figure]:
+    times = pool.checkout(rounds)
+    for name, q, bound in (("p50", 0.5, 100), ("p95", 0.95, 20)):
+        theirs, ours = quantile(times["plain"], q), quantile(times["lease"], q)
+        text = f"{theirs * 1000:.0f} ms against {ours * 1000:.2f} ms = {theirs / ours:.0f} ×"
+        what = f"plain start / pool checkout, standby ready, {name}"
+        yield Figure(what, text, f"≥ {bound} ×", theirs >= bound * ours)
+
+
+def throughput(site: Site, rounds: int) -> Iterator[Figure]:
+    times = pool.throughput(site.url, rounds)
+    rates = {name: pool.PAGES / median(seconds) for name, seconds in times.items()}
+    bounds = {
+        ("pool of 1, 1 worker", "plain, 1 worker"): None,
+        ("pool of 2, 1 worker", "plain, 1 worker"): 5.0,
+        ("pool of 2, 2 workers", "plain, 2 workers"): None,
+        ("pool of 1, 1 worker", "playwright"): 0.9,
+        ("pool of 2, 1 worker", "playwright"): None,
+    }
+    for (ours, theirs), bound in bounds.items():
+        ratio = rates[ours] / rates[theirs]
+        text = f"{rates[ours]:.1f} / {rates[theirs]:.1f} = {ratio:.2f} ×"
+        judged = (f"≥ {bound:g} ×", ratio >= bound) if bound else ("", None)
+        yield Figure(f"fresh pages per second: {ours} / {theirs}", text, *judged)
+
+
+def pool_memory(site: Site) -> Iterator[Figure]:
+    theirs, ours = pool.memory(site.url, 4)
+    text = f"{theirs:.0f} MB → {ours:.0f} MB = {ours / theirs:.2f} ×"
+    yield Figure("memory: 4 plain sessions → a pool of 4", text)
+
+
 def version(program: str) -> str:
     if not shutil.which(program):
         return f"no {program}"
@@ -98,7 +130,7 @@ def measure(given: argparse.Namespace) -> list[Figure]:
     figures: list[Figure] = []
     with Site() as site, tempfile.TemporaryDirectory(prefix="bkstate-") as state:
         os.environ["BROWSERKEEPER_STATE_DIR"] = state
-        steps: list[Callable[[], Iterator[Figure]]] = [
+        of_sessions: list[Callable[[], Iterator[Figure]]] = [
             lambda: sessions("chrome", 0.90, site, given.rounds),
             lambda: sessions("firefox", 0.75, site, max(2, given.rounds // 2)),
             lambda: deaths("chrome", site, given.deaths),
@@ -106,9 +138,14 @@ def measure(given: argparse.Namespace) -> list[Figure]:
             lambda: crowd(site, max(4, given.rounds // 2)),
             lambda: own_cost(given.rounds),
         ]
-        for step in steps:
+        of_pools: list[Callable[[], Iterator[Figure]]] = [
+            lambda: checkouts(given.rounds),
+            lambda: throughput(site, max(2, given.rounds // 2)),
+            lambda: pool_memory(site),
+        ]
+        for step in of_pools if given.only else of_sessions + of_pools:
             for figure in step():
-                print(f"{figure.what:48} {figure.value:44} {figure.bound}", flush=True)
+                print(f"{figure.what:58} {figure.value:44} {figure.bound}", flush=True)
                 figures.append(figure)
     return figures
 
@@ -143,13 +180,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=12, help="of each comparison")
     parser.add_argument("--deaths", type=int, default=60, help="owners to kill")
+    parser.add_argument("--only", choices=["pool"], help="these measurements, nothing is written")
     parser.add_argument("--quick", action="store_true", help="3 rounds, nothing is written")
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.deaths = 3, 6
     figures = measure(given)
     show(figures)
-    if not given.quick:
+    if not given.quick and not given.only:
         write(figures)
 
 

@@ -84,16 +84,13 @@ class SessionConfig:
     def __post_init__(self) -> None:
         _known_browser(self.name)
         for name in ("start_timeout", "command_timeout", "close_timeout"):
-            _seconds(name, getattr(self, name))
+            check_seconds(name, getattr(self, name))
         if self.timeout is not None:
-            _seconds("timeout", self.timeout)
-        _one_of("containment", self.containment, KINDS)
-        _one_of("debugging", self.debugging, ("pipe", "port"))
-        _one_of("on_leak", self.on_leak, ("raise", "warn", "ignore"))
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
-            raise ConfigError(f"attempts={self.attempts!r}: give a whole number, 1 or more.")
-        if self.attempts < 1:
-            raise ConfigError(f"attempts={self.attempts}: give 1 or more.")
+            check_seconds("timeout", self.timeout)
+        check_choice("containment", self.containment, KINDS)
+        check_choice("debugging", self.debugging, ("pipe", "port"))
+        check_choice("on_leak", self.on_leak, ("raise", "warn", "ignore"))
+        check_count("attempts", self.attempts, least=1)
         _window(self.window_size)
         _display(self.headless)
 
@@ -144,14 +141,22 @@ def _known_browser(name: object) -> None:
     raise ConfigError(f"Unknown browser {name!r}.{hint} Known: {', '.join(BROWSERS)}.")
 
 
-def _seconds(name: str, value: object) -> None:
+def check_seconds(name: str, value: object) -> None:
+    """Raises ConfigError for what is no duration."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{name}={value!r}: give a number of seconds.")
     if not math.isfinite(value) or value <= 0:
         raise ConfigError(f"{name}={value!r}: give a positive, finite number of seconds.")
 
 
-def _one_of(name: str, value: object, choices: Sequence[str]) -> None:
+def check_count(name: str, value: object, *, least: int) -> None:
+    """Raises ConfigError for what is no whole number, or a smaller one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name}={value!r}: give a whole number, {least} or more.")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raises ConfigError for what is none of the choices, and names the nearest."""
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -27,6 +27,7 @@ from .process import system
 from .process.containment import choose, writable_cgroup
 from .process.guarded import Guarded, GuardPlan, interpreter
 from .process.identity import ProcessIdentity
+from .process.limits import cgroup_left, memory_left
 from .sweeper import sweep
 from .tmpdirs import MEMORY_NEEDED, MEMORY_ROOT, choose_root
 
@@ -203,11 +204,7 @@ def open_files() -> Check:
 
 
 def memory() -> Check:
-    import psutil
-
-    left = int(psutil.virtual_memory().available)
-    in_cgroup = cgroup_left("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-    left = left if in_cgroup is None else min(left, in_cgroup)
+    left = memory_left()
     if left >= MEMORY_WANTED:
         return Check("memory", "ok", f"{_mb(left)} available")
     remedy = f"Give {_mb(MEMORY_WANTED)} for each session, and run fewer at once."
@@ -242,62 +239,6 @@ def _threads(pid: str) -> int:
         return len(os.listdir(f"/proc/{pid}/task")) if ours else 0
     except OSError:
         return 0
-
-
-def cgroup_left(controller: str, files: tuple[str, str]) -> int | None:
-    """Limit minus use, the least of our cgroup and those above it; None where nothing limits us.
-
-    ``files`` are version 1's names; version 2 says ``memory.max`` and ``memory.current``.
-    """
-    lefts = []
-    for directory in cgroup_directories(controller):
-        limit = _number(directory / files[0]) or _number(directory / f"{controller}.max")
-        used = _number(directory / files[1]) or _number(directory / f"{controller}.current")
-        if limit is not None and used is not None:
-            lefts.append(limit - used + _cache(directory))
-    return min(lefts, default=None)
-
-
-def cgroup_directories(controller: str) -> Iterator[Path]:
-    """Our cgroup of a controller, of either version, and those above it, innermost first."""
-    for line in _lines("/proc/self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        for mount in cgroup_mounts(controller if controllers else ""):
-            inner = Path(mount, path.lstrip("/"))
-            while inner.is_relative_to(mount):
-                yield inner
-                inner = inner.parent
-
-
-def cgroup_mounts(controller: str) -> list[str]:
-    """Where version 1's controller is mounted, or with "" version 2."""
-    fields = [line.split() for line in _lines("/proc/self/mounts")]
-    if not controller:
-        return [field[1] for field in fields if field[2] == "cgroup2"]
-    return [f[1] for f in fields if f[2] == "cgroup" and controller in f[3].split(",")]
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _number(path: Path) -> int | None:
-    words = _lines(str(path))
-    return int(words[0]) if words and words[0].isdigit() else None
-
-
-def _cache(directory: Path) -> int:
-    """Page cache counts as used, but goes when memory is needed."""
-    for line in _lines(str(directory / "memory.stat")):
-        name, _, value = line.partition(" ")
-        if name == "inactive_file":
-            return int(value)
-    return 0
 
 
 # ------------------------------------------------------------------------ Linux's means to contain

@@ -21,11 +21,18 @@ __all__ = [
     "ForkedSessionError",
     "LaunchError",
     "LeakError",
+    "LeaseEnded",
+    "LeaseTimeout",
     "LedgerError",
+    "PoolClosed",
+    "PoolError",
+    "PoolTimeout",
+    "PoolUnavailable",
     "ProfileError",
     "ResolveError",
     "SessionClosed",
     "SessionTimeout",
+    "TooManyWaiting",
     "VersionMismatch",
 ]
 
@@ -129,3 +136,35 @@ class ForkedSessionError(BrowserkeeperError, RuntimeError):
 
 class LeakError(_SessionEnded, RuntimeError):
     """Something of the session survives; ``report.survivors`` and ``report.problems`` say what."""
+
+
+class LeaseEnded(SessionClosed):
+    """A driver was used after its lease had been given back to the pool, or taken back by it."""
+
+
+class LeaseTimeout(SessionTimeout):
+    """The lease passed the pool's ``max_lease``; its browser was ended, whatever was in flight."""
+
+
+class PoolError(BrowserkeeperError):
+    """No lease can be had; the base of the reasons why."""
+
+
+class PoolTimeout(PoolError, TimeoutError):
+    """No browser became free in time."""
+
+
+class PoolClosed(PoolError, RuntimeError):
+    """The pool is not open (yet, or any more)."""
+
+
+class TooManyWaiting(PoolError, RuntimeError):
+    """More than ``max_waiting`` wait for a browser already."""
+
+
+class PoolUnavailable(PoolError, ConnectionError):
+    """Browsers cannot be started; ``cause`` is the last launch's error."""
+
+    def __init__(self, message: str, cause: Exception | None = None):
+        super().__init__(message)
+        self.cause = cause

@@ -406,6 +406,8 @@ class Guard:
         self.main_pid = 0
         self.main_status: int | None = None
         self.reason = "failed"
+        self.deadline = 0.0  # in seconds of our age, moved by the owner; 0: none
+        self.deadline_reason = ""
         self.tearing_down = False
         self.reaped = 0
         self.problems: list[str] = []
@@ -622,17 +624,15 @@ class Guard:
 
     def _patience(self, next_look: float) -> float:
         waits = [next_look - self.age()]
-        if self.options.timeout:
-            waits.append(self.options.timeout - self.age())
+        waits += [end - self.age() for end in (self.options.timeout, self.deadline) if end]
         return max(0.0, min(waits))
 
     def _what_happened(self, ready: set[int]) -> str | None:
         """The reason to end now, most telling first, or None."""
         signals = self.signals() if self.wakeup_fd in ready else b""
         self.reap()
-        if self.options.control_fd in ready:
-            words = os.read(self.options.control_fd, 256).decode("ascii", "replace").split()
-            return words[0] if words else self._why_let_go()
+        if self.options.control_fd in ready and (reason := self._hear_owner()):
+            return reason
         if self.owner_fd in ready or self.owner_is_dead():
             return "owner-died"
         if self.standby_is_dead():
@@ -641,11 +641,27 @@ class Guard:
             return "exited"
         if self.options.timeout and self.age() >= self.options.timeout:
             return "timeout"
+        if self.deadline and self.age() >= self.deadline:
+            return self.deadline_reason
         if self.options.foreground:
             self._forward(signals)
         elif signal.SIGTERM in signals:
             return "terminated"
         return None
+
+    def _hear_owner(self) -> str | None:
+        """Lines of ``deadline SECONDS REASON`` or ``deadline 0`` (none), or a reason to end now.
+
+        Whole lines come in: each is one write below PIPE_BUF, which is atomic (pipe(7)).
+        """
+        text = os.read(self.options.control_fd, 65536).decode("ascii", "replace")
+        for words in map(str.split, text.splitlines()):
+            if words[0] != "deadline":
+                return words[0]
+            seconds = float(words[1])
+            self.deadline = self.age() + seconds if seconds else 0.0
+            self.deadline_reason = words[2] if seconds else ""
+        return None if text else self._why_let_go()
 
     def _why_let_go(self) -> str:
         """EOF without a word.  A dying process closes its files a moment before its pidfd fires."""

@@ -50,7 +50,7 @@ class ExitReport:
     ``reason``: ``closed``, ``error``, ``timeout``, ``command-timeout``, ``owner-died``,
     ``abandoned`` (the owner let go of the session without closing it), ``exited`` (the driver
     ended by itself), ``terminated`` (SIGTERM to the guard), ``guard-died``, ``swept``, ``failed``
-    (it never started).
+    (it never started), and of a pool's browsers ``lease-expired``, ``hung`` or ``retired``.
 
     ``certificate`` names the proof that nothing is left: ``ECHILD`` (a subreaper without a child
     has no descendant left, prctl(2)) or ``two-scans`` (two scans of the process table in a row

@@ -44,6 +44,7 @@ from .errors import (
     ForkedSessionError,
     LaunchError,
     LeakError,
+    LeaseTimeout,
     LedgerError,
     SessionClosed,
     SessionTimeout,
@@ -60,6 +61,8 @@ from .tmpdirs import PREFIX, choose_root
 
 if TYPE_CHECKING:
     from selenium import webdriver
+
+    from .drivers.kept import Keeper
 
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
 else:
@@ -112,6 +115,7 @@ class BrowserSession(Generic[D_co]):
         self._starter = 0
         self._settled = threading.Event()
         self._lead = 0
+        self._driver_process: ProcessIdentity | None = None
         self._ledger: Ledger | None = None
         self._notes: tuple[str, ...] = ()
         self._seconds: dict[str, float] = {}
@@ -158,6 +162,13 @@ class BrowserSession(Generic[D_co]):
     def memory(self) -> int:
         """Bytes of the whole tree, shared pages counted once (PSS; RSS off Linux)."""
         return sum(system.memory(process.pid) for process in self.processes())
+
+    def uses_more_than(self, limit: int) -> bool:
+        """Is ``memory()`` above so many bytes?  Mostly a hundred times faster than that: resident
+        sizes, which are never below PSS, are added up first, and are often enough."""
+        if sum(system.resident(process.pid) for process in self.processes()) <= limit:
+            return False
+        return self.memory() > limit
 
     def __repr__(self) -> str:
         return f"<BrowserSession {self.name} {self.id or 'unstarted'} {self._state} pid={self.pid}>"
@@ -335,7 +346,8 @@ class BrowserSession(Generic[D_co]):
         from .drivers import kept
 
         spawned = guarded.event("spawned")
-        self._lead = spawned["guard"] if spawned else 0
+        if spawned:
+            self._lead, self._driver_process = spawned["guard"], _identity(spawned["pid"])
         service = kept.KeptService(self, launch.command[0], port, guarded.process)
         left = max(0.1, deadline - time.monotonic())
         driver = kept.connect(self.name, self, service, options, left)
@@ -403,7 +415,7 @@ class BrowserSession(Generic[D_co]):
 
     # -- commands
 
-    def run_command(self, name: str, command: Callable[[], T]) -> T:
+    def run_command(self, name: str, params: Mapping[str, Any], command: Callable[[], T]) -> T:
         """Every WebDriver command of the driver passes here; its errors come out typed.
 
         Raises ForkedSessionError in a process that inherited the session; SessionClosed,
@@ -479,13 +491,18 @@ class BrowserSession(Generic[D_co]):
         config, head = self.config, f"{self.name} session {self.id}"
         when = f" {when}" if when else ""
         if reason == "timeout":
-            text = f"{head} passed its timeout of {config.timeout:g} s{when} and was ended."
+            limit = f" of {config.timeout:g} s" if config.timeout else ""
+            text = f"{head} passed its timeout{limit}{when} and was ended."
             return SessionTimeout(text, self.report)
         if reason == "command-timeout":
             return CommandTimeout(
                 f"{head}: no answer within command_timeout={config.command_timeout:g} s{when}; "
                 "the session was ended.",
                 self.report,
+            )
+        if reason == "lease-expired":
+            return LeaseTimeout(
+                f"{head} passed the max_lease of its pool{when} and was ended.", self.report
             )
         if reason in ("closed", "error"):
             return SessionClosed(f"{head} was closed{when}.", self.report)
@@ -495,6 +512,7 @@ class BrowserSession(Generic[D_co]):
             "exited": "its driver ended by itself or was killed",
             "terminated": "its guard was terminated",
             "guard-died": "its guard was killed",
+            "hung": "it did not answer in time",
         }
         detail = f" ({str(cause).splitlines()[0]})" if cause and str(cause) else ""
         return BrowserDied(f"{head}: {texts.get(reason, reason)}{when}{detail}.", self.report)
@@ -521,15 +539,65 @@ class BrowserSession(Generic[D_co]):
         self._judge(report, None)
         return report
 
+    def end(self, reason: str) -> ExitReport:
+        """End the session without asking, for a reason of the caller's, and verify it.
+
+        Raises nothing for a leak: the report says it.
+        """
+        self._refuse_fork("ended")
+        self._interrupted = True
+        return self._end(reason)
+
+    def call_off(self) -> None:
+        """Give up a start that is under way in another thread, which raises SessionClosed there;
+        returns at once."""
+        self._closing = True
+        if self._guarded is not None:
+            self._guarded.tell_to_end("closed")
+
+    def set_deadline(self, seconds: float | None, reason: str = "timeout") -> None:
+        """The guard ends the session for ``reason``, one word, in that many seconds from now; it
+        does so whatever this process is stuck in.  None takes the deadline back."""
+        if self._guarded is not None:
+            self._guarded.set_deadline(seconds or 0, reason)
+
+    @property
+    def at_rest(self) -> bool:
+        """No command is in flight, and none was cut off before its answer came."""
+        return self._pending == 0 and not self._interrupted
+
+    def looks_alive(self) -> bool:
+        """A look at driver and browser without a word to them: both are there, neither is stopped
+        or a zombie, and the guard has not begun to end them.  Costs microseconds."""
+        if self._state != "live" or self._guarded is None or self._guarded.event("ending"):
+            return False
+        return all(map(_is_running, (self._driver_process, self._browser)))
+
+    def failure(self) -> BrowserkeeperError | None:
+        """The error that a command would raise because the session is over, or on its way."""
+        ending = self._guarded.event("ending") if self._guarded else None
+        if self.report is None and ending is not None:
+            self._end(ending["reason"])
+        return self._over() if self.report is not None else None
+
+    def driver_for(self, keeper: Keeper) -> D_co:
+        """Another driver object on this session, whose commands pass through ``keeper``."""
+        from .drivers import kept
+
+        return cast(D_co, kept.another(self.driver, keeper))
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """The browser's main process, with the start time that tells it from a recycled pid."""
+        return self._browser
+
     def _called_off(self) -> SessionClosed:
         return SessionClosed(f"{self.name} session {self.id} was closed during its start.")
 
     def _call_off(self) -> None:
         """Closed before its start is done: by another thread, or by a signal handler of the
         starting one, which cannot wait for itself and gets an exception to carry out."""
-        self._closing = True
-        if self._guarded is not None:
-            self._guarded.tell_to_end("closed")
+        self.call_off()
         if self._starter == threading.get_ident():
             raise self._called_off()
         self._settled.wait(self.config.start_timeout + 2 * self.config.close_timeout)
@@ -615,9 +683,7 @@ class BrowserSession(Generic[D_co]):
         if driver is None:
             return
         with contextlib.suppress(Exception):
-            socket = getattr(driver, "_websocket_connection", None)
-            if socket is not None:
-                socket.close()
+            cast(Any, driver).disconnect_bidi()
         with contextlib.suppress(Exception):
             cast(Any, driver.command_executor).close()
 
@@ -709,6 +775,11 @@ def _identity(pid: int) -> ProcessIdentity:
     return found.identity if found else ProcessIdentity(pid, 0.0)
 
 
+def _is_running(identity: ProcessIdentity | None) -> bool:
+    found = system.facts(identity.pid) if identity else None
+    return found is not None and found.identity.is_same_as(identity) and found.state not in "ZTtX"
+
+
 def _nothing_started(session: BrowserSession[Any], reason: str) -> ExitReport:
     return ExitReport(session.id, session.name, reason, "", "nothing was started")
 
@@ -751,9 +822,10 @@ def _check_log(path: str) -> None:
 def session_of(driver: webdriver.Remote) -> BrowserSession[Any]:
     """The session of a driver.  Raises ConfigError for one that browserkeeper did not start."""
     keeper = getattr(driver, "keeper", None)
-    if not isinstance(keeper, BrowserSession):
+    session = getattr(keeper, "session", keeper)  # a lease's keeper has its session
+    if not isinstance(session, BrowserSession):
         raise ConfigError(f"{driver!r} was not started by browserkeeper.")
-    return keeper
+    return session
 
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from fixtures.server import Site
 
 from . import oracle
 
+pytest_plugins = "pytester"  # for the runs inside of test_pytest_plugin*.py
 PROGRAMS = Path(__file__).resolve().parent.parent / "fixtures" / "programs"
 CI = os.environ.get("CI", "").lower() == "true"
 SETTLE = 5.0

@@ -75,6 +75,33 @@ def is_same(process: Seen) -> bool:
     return now is not None and now.start == process.start and now.state not in "ZX"
 
 
+def pss(processes: list[Seen]) -> int:
+    """Bytes of memory, shared pages divided among their users (proc(5)); 0 for what has gone."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+def own(what: str) -> int:
+    """How many entries ``/proc/self/fd`` or ``/proc/self/task`` has."""
+    return len(os.listdir(f"/proc/self/{what}"))
+
+
+def contents(directory: Path) -> tuple[int, int]:
+    """Files below a directory, and bytes that they take on the disk (``st_blocks``, stat(2))."""
+    number = size = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(place, name)).st_blocks * 512
+                number += 1
+    return number, size
+
+
 def files() -> set[str]:
     """What lies in the places where browsers and their keepers put things.
 

@@ -59,7 +59,7 @@ def test_nonsensical_times(name: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"attempts": 0}, "attempts=0: give 1 or more"),
+        ({"attempts": 0}, "attempts=0: give a whole number, 1 or more"),
         ({"attempts": 1.5}, "whole number"),
         ({"containment": "subreeper"}, "Did you mean 'subreaper'"),
         ({"debugging": "socket"}, "Choose from pipe, port"),

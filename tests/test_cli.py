@@ -480,6 +480,7 @@ def test_doctor_reads_the_limits_of_either_cgroup_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from browserkeeper import diagnosis
+    from browserkeeper.process import limits
 
     outer, inner = tmp_path, tmp_path / "inner"
     inner.mkdir()
@@ -487,8 +488,8 @@ def test_doctor_reads_the_limits_of_either_cgroup_version(
     (outer / "pids.current").write_text("60\n")
     (inner / "pids.max").write_text("max\n")
     (inner / "pids.current").write_text("5\n")
-    monkeypatch.setattr(diagnosis, "cgroup_directories", lambda _: [inner, outer])
-    assert diagnosis.cgroup_left("pids", ("pids.max", "pids.current")) == 40
+    monkeypatch.setattr(limits, "cgroup_directories", lambda _: [inner, outer])
+    assert limits.cgroup_left("pids", ("pids.max", "pids.current")) == 40
     check = diagnosis.processes()
     assert check.status == "warn"
     assert "only 40 more" in check.what

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from browserkeeper import ExitReport, ProcessExit
 from examples import scrape
+from fixtures.server import Site
 
 from . import oracle
 
@@ -175,6 +176,90 @@ def test_the_proof_fails_where_something_is_left(tmp_path: Path) -> None:
 def dead_process() -> int:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         return process.pid
+
+
+# -- crawl_pool.py
+
+
+@pytest.mark.chrome
+def test_crawl_pool_finds_the_shop_and_says_what_did_not_come(
+    nothing_comes_of_it: NothingComesOfIt,
+) -> None:
+    with nothing_comes_of_it():
+        status, output = run("-m", "examples.crawl_pool", "--size", "2")
+    assert status == 0, output
+    assert re.search(r"/never +TimeoutException: ", output)
+    assert re.search(r"/hidden +BadPageError: HTTP 404", output)
+    came, did_not = map(int, re.search(r"(\d+) pages came, (\d+) did not", output).groups())  # type: ignore[union-attr]
+    assert came >= 20  # 12 books, 4 categories, the home page, about, and most of the special ones
+    assert did_not >= 2
+    assert f"{came + did_not}/{came + did_not}" in output
+    assert int(row(output, "requests_num")[0]) > came + did_not  # /never was tried twice
+    ended, started = re.search(r"(\d+) of (\d+) browsers ended clean", output).groups()  # type: ignore[union-attr]
+    assert ended == started
+    assert "Traceback" not in output
+
+
+@pytest.mark.chrome
+def test_crawl_pool_runs_by_its_path_from_anywhere(
+    tmp_path: Path, site: Site, nothing_comes_of_it: NothingComesOfIt
+) -> None:
+    script = str(ROOT / "examples" / "crawl_pool.py")
+    with nothing_comes_of_it():
+        status, output = run(script, "--url", site.url, "--limit", "3", "--size", "1", cwd=tmp_path)
+    assert status == 0, output
+    assert "3 pages came, 0 did not" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.firefox
+def test_crawl_pool_with_firefox(nothing_comes_of_it: NothingComesOfIt) -> None:
+    with nothing_comes_of_it():
+        status, output = run(
+            *("-m", "examples.crawl_pool", "--browser", "firefox", "--limit", "2", "--size", "1")
+        )
+    assert status == 0, output
+    assert "2 pages came, 0 did not" in output
+
+
+@pytest.mark.chrome
+def test_crawl_pool_interrupted_leaves_nothing(nothing_comes_of_it: NothingComesOfIt) -> None:
+    with nothing_comes_of_it(), start("-m", "examples.crawl_pool", "--size", "2") as process:
+        status, output = interrupt_when(process, "chromium")
+    assert status == 130, output
+    assert "interrupted" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.chrome
+def test_crawl_pool_interrupted_in_the_middle_of_pages_leaves_nothing(
+    nothing_comes_of_it: NothingComesOfIt,
+) -> None:
+    with Site() as site, nothing_comes_of_it():
+        command = ("-m", "examples.crawl_pool", "--url", site.url_for("special"), "--size", "2")
+        with start(*command) as process:
+            site.wait_for("/never", PATIENCE)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, output
+    assert "interrupted" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--browser", "firefax"], "Did you mean 'firefox'?"),
+        (["--limit", "0"], "not a whole number of 1 or more"),
+        (["--isolation", "some"], "Choose from auto, context, fresh, none"),
+        (["--browser", "firefox", "--isolation", "context"], "works on Chromium only"),
+    ],
+)
+def test_crawl_pool_says_what_is_wrong(arguments: list[str], said: str) -> None:
+    status, output = run("-m", "examples.crawl_pool", *arguments)
+    assert status == 2
+    assert said in output
+    assert "Traceback" not in output
 
 
 # -- leak_demo.py

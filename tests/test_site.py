@@ -25,7 +25,10 @@ QUICK = 1.0
 """Seconds that count as "at once" on a busy machine."""
 SHOP_PAGES = 18
 """Home, about, 4 shelves and 12 books."""
-BY_SCRIPT = ["crash", "memory", "beforeunload", "alert", "storage", "popup", "console", "special"]
+BY_SCRIPT = [
+    *("crash", "memory", "beforeunload", "alert", "storage", "popup", "console", "special"),
+    *("worker", "permissions", "copying", "framed"),
+]
 """Special pages that are files; what their scripts do is the browser tests' business."""
 
 
@@ -109,6 +112,7 @@ def test_files_come_with_their_type_and_fresh(site: Site) -> None:
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert headers["Cache-Control"] == "no-store"
     assert get(site.url_for("style.css"))[0]["Content-Type"] == "text/css; charset=utf-8"
+    assert get(site.url_for("worker.js"))[0]["Content-Type"] == "text/javascript; charset=utf-8"
 
 
 @pytest.mark.parametrize("path", ["../server.py", "%2e%2e/server.py", "/etc/passwd", "site/index.html"])
@@ -151,8 +155,8 @@ def test_pages_with_scripts_are_there_with_any_query(site: Site, name: str) -> N
 
 def test_the_special_pages_are_all_listed_in_one_place(site: Site) -> None:
     listed = {link.partition("?")[0].lstrip("/") for link in links(get(site.url_for("special"))[1])}
-    pages = {"slow", "never", "cookies", "download", "hidden", "redirect", *BY_SCRIPT} - {"special"}
-    assert pages <= listed
+    pages = {"slow", "never", "cookies", "download", "hidden", "redirect", "cached", "private"}
+    assert pages | set(BY_SCRIPT) - {"special"} <= listed
 
 
 def test_slow_answers_late(site: Site) -> None:
@@ -222,6 +226,20 @@ def test_download_is_an_attachment_of_that_size(site: Site, kb: int) -> None:
     headers, body = get(site.url_for("download", kb=kb))
     assert headers["Content-Disposition"] == 'attachment; filename="leaky-shelf.csv"'
     assert len(body) == kb * 1024
+
+
+def test_cached_may_be_kept_for_an_hour(site: Site) -> None:
+    headers, _ = get(site.url_for("cached"))
+    assert headers.get_all("Cache-Control") == ["max-age=3600"]
+
+
+def test_private_asks_for_a_name_and_takes_any(site: Site) -> None:
+    assert refusal(site.url_for("private"))[0] == 401
+    with pytest.raises(urllib.error.HTTPError, match="401") as caught:
+        get(site.url_for("private"), Authorization="Bearer of-news")
+    with caught.value as error:
+        assert error.headers["WWW-Authenticate"] == 'Basic realm="The Leaky Shelf"'
+    assert "You may come in." in get(site.url_for("private"), Authorization="Basic QWRhOng=")[1]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ given a driver process that is running already, each command passes through its 
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from selenium import webdriver
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 BIDI_INTERVAL = 0.005
 """Seconds between looks for a BiDi answer; Selenium's 0.1 is most of a command's time."""
 
+BIDI_PATIENCE = 2.0
+"""Seconds for the thread of a BiDi connection to see that it was cut; it takes milliseconds."""
+
 
 class Keeper(Protocol):
     """What a kept driver asks of its session."""
 
-    def run_command(self, name: str, command: Callable[[], Any]) -> Any: ...
+    def run_command(self, name: str, params: dict[str, Any], command: Callable[[], Any]) -> Any: ...
     def quit_driver(self) -> None: ...
 
 
@@ -57,15 +62,52 @@ class KeptService:
 class _Kept(LocalWebDriver):
     service: Any  # a KeptService, where Selenium's classes declare a Service
 
-    def __init__(self, keeper: Keeper, service: KeptService, executor: RemoteConnection, options: Any):
-        self.keeper, self.service, self.options = keeper, service, options
+    def __init__(
+        self,
+        keeper: Keeper,
+        service: KeptService,
+        executor: RemoteConnection,
+        options: Any,
+        twin: _Kept | None = None,
+    ):
+        self.keeper, self.service, self.options, self._twin = keeper, service, options, twin
         # Past the constructors of Chrome and Firefox, which would start a driver of their own.
         LocalWebDriver.__init__(self, command_executor=executor, options=options)  # type: ignore[no-untyped-call]
+
+    def start_session(self, capabilities: dict[str, Any]) -> None:
+        if self._twin is None:
+            super().start_session(capabilities)
+        else:
+            self.session_id, self.caps = self._twin.session_id, self._twin.caps
 
     def execute(self, driver_command: Any, params: dict[str, Any] | None = None) -> Any:
         name = driver_command if isinstance(driver_command, str) else "bidi"
         run = super().execute
-        return self.keeper.run_command(name, lambda: run(driver_command, params))
+        return self.keeper.run_command(name, params or {}, lambda: run(driver_command, params))
+
+    def _start_bidi(self) -> None:
+        """Past :meth:`execute`, Selenium would open this connection after a lease as well."""
+        self.keeper.run_command("bidi", {}, super()._start_bidi)
+
+    def _get_cdp_details(self) -> Any:
+        """The same for ``bidi_connection()`` and ``start_devtools()``."""
+        return self.keeper.run_command("devtools", {}, super()._get_cdp_details)
+
+    @property
+    def used_bidi(self) -> bool:
+        """Did somebody open Selenium's BiDi connection of this driver object?"""
+        return getattr(self, "_websocket_connection", None) is not None
+
+    def disconnect_bidi(self) -> None:
+        """Close it, with its thread; nothing where there is none."""
+        connection: Any = self._websocket_connection
+        self._websocket_connection = None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                # close() alone often waits 10 s for the thread, from under which it took the socket.
+                connection._ws.sock.sock.shutdown(socket.SHUT_RDWR)
+                connection._ws_thread.join(BIDI_PATIENCE)
+            connection.close()
 
     def quit(self) -> None:
         """End the session, verified; see ``BrowserSession.close``."""
@@ -112,6 +154,13 @@ def connect(
         service.service_url, vendor, browser_name, ignore_proxy=True, client_config=config
     )
     return kind(keeper, service, chromium, options)
+
+
+def another(driver: Any, keeper: Keeper) -> Any:
+    """A second driver object on the same session, its commands through ``keeper``; nothing is
+    sent.  What a user sets on one (file detector, pinned scripts) the other does not have."""
+    service = KeptService(keeper, driver.service.path, driver.service.port, driver.service.process)
+    return type(driver)(keeper, service, driver.command_executor, driver.options, driver)
 
 
 def set_command_timeout(driver: webdriver.Remote, timeout: float) -> None:

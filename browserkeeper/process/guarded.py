@@ -217,6 +217,12 @@ class Guarded:
         if self.is_alive():
             self.process.send_signal(signal.SIGCONT)
 
+    def set_deadline(self, seconds: float, reason: str) -> None:
+        """End the session for this reason in that many seconds from now, unless told otherwise
+        before; 0: no deadline.  The guard keeps it, whatever its owner is stuck in."""
+        with self._lock, contextlib.suppress(OSError):  # EPIPE, EBADF: it is over already
+            os.write(self._control, f"deadline {seconds:.6f} {reason}\n".encode())
+
     def end(self, reason: str, deadline: float) -> dict[str, Any] | None:
         """Tear down and wait for the report, at most until ``deadline`` (``time.monotonic()``).
 

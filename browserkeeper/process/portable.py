@@ -40,6 +40,36 @@ def tree(root: int) -> list[ProcessFacts]:
     return [found for process in below if (found := facts(process.pid))]
 
 
+def children(pid: int) -> list[ProcessFacts]:
+    """The direct children of a process."""
+    try:
+        direct = psutil.Process(pid).children()
+    except psutil.Error:
+        return []
+    return [found for process in direct if (found := facts(process.pid))]
+
+
+def pids() -> list[int]:
+    """The numbers of every process that can be seen."""
+    return psutil.pids()
+
+
+def program(pid: int) -> str:
+    """The file name of the program that runs, "" where that cannot be read."""
+    try:
+        return os.path.basename(psutil.Process(pid).exe())
+    except (psutil.Error, OSError):
+        return ""
+
+
+def command_line(pid: int) -> bytes:
+    """Its words, each with a NUL at its end."""
+    try:
+        return b"".join(os.fsencode(word) + b"\0" for word in psutil.Process(pid).cmdline())
+    except (psutil.Error, OSError):
+        return b""
+
+
 def everyone() -> Iterator[ProcessFacts]:
     """Every process that can be seen."""
     for pid in psutil.pids():
@@ -69,6 +99,9 @@ def memory(pid: int) -> int:
         return 0
 
 
+resident = memory
+
+
 def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
     """Signal exactly this process, or nobody; psutil compares start times just before."""
     try:
@@ -79,6 +112,11 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
         return True
     except psutil.Error:
         return False
+
+
+def exit_fd(target: ProcessIdentity) -> int:
+    """None here: whoever wants to know looks from time to time."""
+    return -1
 
 
 def host_id() -> str:

@@ -1,0 +1,90 @@
+"""What this process may use: cores, memory and processes, by the machine and by its cgroups."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def cores() -> int:
+    """Cores that we may run on, by affinity and by the cgroup's quota; at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *map(int, _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """Cores' worth of time that ``cpu.max`` (v2) or ``cpu.cfs_quota_us`` (v1) allow."""
+    for directory in cgroup_directories("cpu"):
+        words = _lines(str(directory / "cpu.max"))
+        quota, period = words[0].split() if words else ("max", "0")
+        if not words:
+            quota = " ".join(_lines(str(directory / "cpu.cfs_quota_us")))
+            period = " ".join(_lines(str(directory / "cpu.cfs_period_us")))
+        if quota.isdigit() and period.isdigit() and int(period):
+            yield int(quota) / int(period)
+
+
+def memory_left() -> int:
+    """Bytes that can still be used, on the machine and in our cgroups, whichever is less."""
+    import psutil
+
+    left = int(psutil.virtual_memory().available)
+    in_cgroup = cgroup_left("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+    return left if in_cgroup is None else min(left, in_cgroup)
+
+
+def cgroup_left(controller: str, files: tuple[str, str]) -> int | None:
+    """Limit minus use, the least of our cgroup and those above it; None where nothing limits us.
+
+    ``files`` are version 1's names; version 2 says ``memory.max`` and ``memory.current``.
+    """
+    lefts = []
+    for directory in cgroup_directories(controller):
+        limit = _number(directory / files[0]) or _number(directory / f"{controller}.max")
+        used = _number(directory / files[1]) or _number(directory / f"{controller}.current")
+        if limit is not None and used is not None:
+            lefts.append(limit - used + _cache(directory))
+    return min(lefts, default=None)
+
+
+def cgroup_directories(controller: str) -> Iterator[Path]:
+    """Our cgroup of a controller, of either version, and those above it, innermost first."""
+    for line in _lines("/proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        for mount in cgroup_mounts(controller if controllers else ""):
+            inner = Path(mount, path.lstrip("/"))
+            while inner.is_relative_to(mount):
+                yield inner
+                inner = inner.parent
+
+
+def cgroup_mounts(controller: str) -> list[str]:
+    """Where version 1's controller is mounted, or with "" version 2."""
+    fields = [line.split() for line in _lines("/proc/self/mounts")]
+    if not controller:
+        return [field[1] for field in fields if field[2] == "cgroup2"]
+    return [f[1] for f in fields if f[2] == "cgroup" and controller in f[3].split(",")]
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _number(path: Path) -> int | None:
+    words = _lines(str(path))
+    return int(words[0]) if words and words[0].isdigit() else None
+
+
+def _cache(directory: Path) -> int:
+    """Page cache counts as used, but goes when memory is needed."""
+    for line in _lines(str(directory / "memory.stat")):
+        name, _, value = line.partition(" ")
+        if name == "inactive_file":
+            return int(value)
+    return 0

@@ -1,0 +1,100 @@
+"""Where what a failed test leaves is put: one folder for each test, safe to name, safe to replace.
+
+A folder of ours has a manifest; only such a folder is ever removed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+MANIFEST = "keeper.json"
+LONGEST_NAME = 120
+"""Bytes; file systems take 255, and people and zip files less."""
+
+
+def folder_name(nodeid: str, attempt: int) -> str:
+    """``tests/test_a.py::test_b[é/x]`` → ``tests-test_a.py-test_b-x-1f0a9c2d``.
+
+    The digest tells apart what sanitising, shortening or a file system that ignores case makes
+    equal; ``attempt`` counts from 1.
+    """
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", nodeid)[:LONGEST_NAME].strip("-.")
+    digest = hashlib.sha256(nodeid.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    again = f"-retry{attempt - 1}" if attempt > 1 else ""
+    return f"{readable}-{digest}{again}"
+
+
+class Folder:
+    """The folder of one attempt at one test.  Made when something is put in it."""
+
+    def __init__(self, base: Path, nodeid: str, attempt: int, run: str):
+        self._base, self._nodeid, self._attempt = base, nodeid, attempt
+        self._facts = {"schema": 1, "test": nodeid, "attempt": attempt, "run": run}
+        self._made = False
+
+    @functools.cached_property
+    def path(self) -> Path:
+        return self._base / folder_name(self._nodeid, self._attempt)
+
+    def make(self) -> Path:
+        """Its path, empty at first.  Raises OSError where it cannot be made."""
+        if not self._made:
+            if is_ours(self.path):
+                shutil.rmtree(self.path, ignore_errors=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / MANIFEST).write_text(json.dumps(self._facts))
+            self._made = True
+        return self.path
+
+    def put(self, name: str, content: str | bytes) -> Path:
+        path = self.make() / name
+        if isinstance(content, str):
+            content = content.encode("utf-8", "backslashreplace")
+        path.write_bytes(content)
+        return path
+
+    def discard(self) -> None:
+        """Nothing is worth keeping: the test has passed."""
+        if self._made:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._made = False
+
+
+def is_ours(path: Path) -> bool:
+    return (path / MANIFEST).is_file() and not path.is_symlink()
+
+
+def remove_stale(base: Path, run: str) -> None:
+    """Remove the folders of earlier runs: what passes now must not look as if it had failed."""
+    try:
+        folders = [path for path in base.iterdir() if is_ours(path)]
+    except OSError:
+        return
+    for path in folders:
+        try:
+            of_this_run = json.loads((path / MANIFEST).read_text()).get("run") == run
+        except (OSError, ValueError, AttributeError):
+            of_this_run = False
+        if not of_this_run:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_if_empty(base: Path) -> None:
+    """At the end of a run; while it goes on, another worker may be about to use it."""
+    try:
+        base.rmdir()
+    except OSError:
+        pass  # there is something in it, or it never was
+
+
+def files_in(folder: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name != MANIFEST)
+    except OSError:
+        return []

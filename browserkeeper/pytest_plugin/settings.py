@@ -1,0 +1,167 @@
+"""What the user asked of the plugin: options, ini keys, and one frozen answer, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pytest
+
+Isolation = Literal["fresh", "context"]
+Screenshot = Literal["on", "off", "only-on-failure"]
+Capture = Literal["never", "failure", "always"]
+Leaks = Literal["error", "warn", "off"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "isolation": ("fresh", "context"),
+    "screenshot": ("only-on-failure", "on", "off"),
+    "capture": ("failure", "never", "always"),
+    "leaks": ("error", "warn", "off"),
+}
+"""The first of each is the default."""
+
+DEFAULT_OUTPUT = "test-results"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """``timeout`` is in seconds, None without one; ``output`` is absolute."""
+
+    browsers: tuple[str, ...] = ("chrome",)
+    headed: bool = False
+    isolation: Isolation = "fresh"
+    output: Path = Path(DEFAULT_OUTPUT)
+    screenshot: Screenshot = "only-on-failure"
+    capture: Capture = "failure"
+    leaks: Leaks = "error"
+    timeout: float | None = None
+
+    def wants_screenshot(self, *, failed: bool) -> bool:
+        return self.screenshot == "on" or (failed and self.screenshot == "only-on-failure")
+
+    def wants_capture(self, *, failed: bool) -> bool:
+        return self.capture == "always" or (failed and self.capture == "failure")
+
+
+SETTINGS = pytest.StashKey[Settings]()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Each option is an ini key too, with underscores; the command line wins."""
+    group = parser.getgroup("browserkeeper", "browsers that cannot leak (browserkeeper)")
+    group.addoption(
+        "--keeper-browser",
+        action="append",
+        metavar="NAME",
+        help="chrome (default), firefox, chromium, chromium-headless-shell or edge; give it "
+        "twice, and every test runs on both",
+    )
+    group.addoption("--keeper-headed", action="store_true", default=None, help="show the windows")
+    group.addoption(
+        "--keeper-output",
+        metavar="DIR",
+        help=f"where what failed tests leave is put (default: {DEFAULT_OUTPUT})",
+    )
+    group.addoption(
+        "--keeper-timeout",
+        metavar="S",
+        help="seconds that a test's browser may live (default: no limit)",
+    )
+    for name, text in {
+        "isolation": "a browser for each test, or one warm browser and a new context for each test",
+        "screenshot": "which tests get a screenshot",
+        "capture": "which tests get page source, URL, console, logs and process report",
+        "leaks": "what happens to a test that leaves a browser running",
+    }.items():
+        first, *others = CHOICES[name]
+        metavar = "|".join((first, *others))
+        group.addoption(f"--keeper-{name}", metavar=metavar, help=f"{text} (default: {first})")
+    parser.addini("keeper_browser", "as --keeper-browser, several with spaces", type="args", default=[])
+    parser.addini("keeper_headed", "as --keeper-headed", type="bool", default=False)
+    for name in ("output", "timeout", *CHOICES):
+        parser.addini(f"keeper_{name}", f"as --keeper-{name}", default="")
+
+
+def read(config: pytest.Config) -> Settings:
+    """The settings of a run.  Raises pytest.UsageError for what makes no sense."""
+    browsers = tuple(
+        dict.fromkeys(config.getoption("keeper_browser") or config.getini("keeper_browser"))
+    )
+    headed = bool(config.getoption("keeper_headed") or config.getini("keeper_headed"))
+    chosen = {name: _choice(config, name) for name in CHOICES}
+    settings = Settings(
+        browsers=browsers or ("chrome",),
+        headed=headed,
+        output=_output(config),
+        timeout=_seconds(*_given(config, "timeout")),
+        **cast("dict[str, Any]", chosen),
+    )
+    if browsers or headed:
+        _check_browsers(settings)
+    return settings
+
+
+def _given(config: pytest.Config, name: str) -> tuple[str, str]:
+    """(value, where it stands); the command line before the ini file."""
+    value = config.getoption(f"keeper_{name}")
+    if value is not None:
+        return str(value), f"--keeper-{name}"
+    return str(config.getini(f"keeper_{name}")), f"keeper_{name} in {config.inipath or 'the ini file'}"
+
+
+def _choice(config: pytest.Config, name: str) -> str:
+    value, place = _given(config, name)
+    choices = CHOICES[name]
+    if value in ("", *choices):
+        return value or choices[0]
+    raise pytest.UsageError(f"{place}: {value!r} is not known.{_hint(value, choices)}")
+
+
+def _hint(value: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(value, choices, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{meant} Choose from {', '.join(choices)}."
+
+
+def _seconds(value: str, place: str) -> float | None:
+    if value == "":
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise pytest.UsageError(f"{place}: {value!r} is no number of seconds; give one above 0.")
+    return seconds
+
+
+def _output(config: pytest.Config) -> Path:
+    """Where the user stands, for what is typed; where the ini file is, for what is written there."""
+    typed = config.getoption("keeper_output")
+    if typed is not None:
+        path = config.invocation_params.dir / typed
+    else:
+        path = config.rootpath / (config.getini("keeper_output") or DEFAULT_OUTPUT)
+    path = Path(os.path.abspath(path))
+    if path.exists() and not path.is_dir():
+        raise pytest.UsageError(f"--keeper-output: {path} is not a directory.")
+    return path
+
+
+def _check_browsers(settings: Settings) -> None:
+    """Only when something was asked for: it imports a bit more of the package."""
+    from ..config import SessionConfig
+    from ..errors import ConfigError
+
+    option = "--keeper-browser"
+    try:
+        for name in settings.browsers:
+            SessionConfig.build(name=name)
+        option = "--keeper-headed"
+        SessionConfig.build(headless=not settings.headed)
+    except ConfigError as error:
+        raise pytest.UsageError(f"{option}: {error}") from error

@@ -1,0 +1,67 @@
+"""What the user sees at the end: where to look for what failed, and which tests leaked."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from .output import files_in
+from .settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaked:
+    nodeid: str
+    browsers: tuple[str, ...]
+    stuck: tuple[str, ...]
+    allowed: str
+
+
+class Summary:
+    """Hears every report, from workers too."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folders: dict[str, str] = {}
+        self._leaked: list[Leaked] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        facts: dict[str, Any] = getattr(report, "keeper", None) or {}
+        if folder := facts.get("folder"):
+            self._folders[folder] = report.nodeid
+        if found := facts.get("leaks"):
+            self._leaked.append(
+                Leaked(report.nodeid, tuple(found), tuple(facts["stuck"]), facts["allowed"])
+            )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[Any, str, Any] | None:
+        """A test that leaks has failed; pytest would call it an error of its teardown."""
+        facts: dict[str, Any] = getattr(report, "keeper", None) or {}
+        if report.when == "teardown" and report.failed and facts.get("only_leaked"):
+            return "failed", "L", ("LEAKED", {"red": True})
+        return None
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self._folders and not self._leaked:
+            return
+        write = terminalreporter.write_line
+        terminalreporter.section("browserkeeper")
+        if self._folders:
+            write("What the browsers of these tests showed:")
+        for folder, nodeid in self._folders.items():
+            write(f"  {nodeid}")
+            write(f"    {folder}: {', '.join(files_in(folder))}")
+        for leaked in self._leaked:
+            write(f"{leaked.nodeid} left running{_fate(leaked)}:", red=not leaked.allowed)
+            for browser in leaked.browsers:
+                still = "  STILL RUNNING: " if browser in leaked.stuck else "  "
+                write(f"{still}{browser}")
+
+
+def _fate(leaked: Leaked) -> str:
+    if leaked.allowed:
+        return f" (allowed: {leaked.allowed}; ended at the end of the run)"
+    return "" if leaked.stuck else " (ended)"

@@ -1,0 +1,82 @@
+"""pytest-xdist's controller: what became of the browsers of a worker that crashed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from .records import worker_run
+from .settings import Settings
+
+PATIENCE = 5.0
+"""Seconds for the guards of a dead worker to end its browsers; they take 0.1."""
+RECENT = 50
+"""How many ended sessions to look at, the newest first."""
+
+
+class Workers:
+    """Knows the workers' processes while they live, since their reports come too late for that."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pids: dict[str, int] = {}
+        self._fates: dict[str, list[str]] = {}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_newgateway(self, gateway: Any) -> None:
+        """execnet asks the new process for these facts anyway, and remembers the answer."""
+        self._pids[gateway.id] = gateway._rinfo().pid  # noqa: SLF001 # as xdist itself does
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        if not error:
+            return
+        name, pid = node.gateway.id, self._pids.get(node.gateway.id, 0)
+        fates = sessions_of_dead(pid) if pid else []
+        if self._settings.leaks != "off":
+            fates += _end_strays(worker_run(node.workerinput))
+        self._fates[name] = fates
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        node: Any = getattr(report, "node", None)
+        fates = self._fates.pop(node.gateway.id, []) if node is not None else []
+        if fates:
+            report.longrepr = "\n".join([str(report.longrepr), *fates])
+
+
+def sessions_of_dead(pid: int) -> list[str]:
+    """How the sessions ended that a process had when it died."""
+    from ..errors import LedgerError
+    from ..ledger import Ledger, Record
+
+    try:
+        ledger = Ledger.open()
+    except LedgerError as error:
+        return [f"What became of its browsers is not known: {error}"]
+
+    def live() -> list[Record]:
+        records = (record for record in ledger.records() if isinstance(record, Record))
+        return [record for record in records if record.session.owner.pid == pid]
+
+    until = time.monotonic() + PATIENCE
+    while (left := live()) and time.monotonic() < until:
+        time.sleep(0.02)
+    ended = [e.report for e in ledger.ended(RECENT) if e.session.owner.pid == pid]
+    fates = [f"Its browser: {report}" for report in ended if report.reason == "owner-died"]
+    return fates + [
+        f"Its browser: {record.session.browser} session {record.session.id} is still there; "
+        "look with `browserkeeper ps`, end it with `browserkeeper sweep --yes`."
+        for record in left
+    ]
+
+
+def _end_strays(run: str) -> list[str]:
+    """Browsers that tests of the worker started behind our back: nobody else will end them."""
+    from . import leaks
+
+    found = leaks.of_dead_run(run)
+    stuck = leaks.end(found)
+    return [f"Left running, {'NOT ' if leak in stuck else ''}ended now: {leak}" for leak in found]

@@ -1,0 +1,31 @@
+"""What all tests of the shop share: copy this folder and begin.
+
+pytest examples/tests
+pytest examples/tests --keeper-isolation context -n 2
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from fixtures.server import Site
+
+
+@pytest.fixture(scope="session")
+def shop() -> Iterator[Site]:
+    """The site under test: here the local one; yours may be a URL."""
+    with Site() as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def keeper_browser_args(keeper_browser_args: dict[str, Any]) -> dict[str, Any]:
+    """Every browser of this suite has the same window."""
+    return {**keeper_browser_args, "window_size": (1200, 900)}

@@ -1,0 +1,45 @@
+"""Tests of a small book shop: plain Selenium in browsers that cannot leak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+
+from fixtures.server import Site
+
+
+def test_the_front_page(keeper_driver: WebDriver, shop: Site) -> None:
+    keeper_driver.get(shop.url)
+    assert keeper_driver.title == "The Leaky Shelf"
+
+
+@pytest.mark.parametrize("shelf", ["fiction", "nature"])
+def test_every_book_of_a_shelf_has_a_price(keeper_driver: WebDriver, shop: Site, shelf: str) -> None:
+    keeper_driver.get(shop.url_for(f"category/{shelf}"))
+    books = keeper_driver.find_elements(By.CSS_SELECTOR, ".shelf .card")
+    assert books
+    for book in books:
+        assert book.find_element(By.CLASS_NAME, "cost").text.startswith("£")
+
+
+@pytest.mark.keeper_options(window_size=(400, 800))
+def test_on_a_narrow_screen(keeper_driver: WebDriver, shop: Site) -> None:
+    keeper_driver.get(shop.url)
+    assert keeper_driver.find_element(By.TAG_NAME, "nav").is_displayed()
+
+
+def test_two_visitors(keeper_factory: Callable[..., WebDriver], shop: Site) -> None:
+    one, two = keeper_factory(), keeper_factory()
+    one.get(shop.url)
+    one.add_cookie({"name": "visitor", "value": "one"})
+    two.get(shop.url)
+    assert two.get_cookies() == []
+
+
+@pytest.mark.keeper_timeout(20)
+def test_a_page_that_takes_its_time(keeper_driver: WebDriver, shop: Site) -> None:
+    keeper_driver.get(shop.url_for("slow", seconds=1))
+    assert keeper_driver.page_source
