@@ -345,9 +345,11 @@ class BrowserSession(Generic[D_co]):
     ) -> None:
         from .drivers import kept
 
-        spawned = guarded.event("spawned")
-        if spawned:
-            self._lead, self._driver_process = spawned["guard"], _identity(spawned["pid"])
+        # A driver can be sooner with its port than the guard with its news on a busy machine.
+        spawned = guarded.wait_for("spawned", deadline=deadline)
+        if spawned is None:
+            raise LaunchError("The guard was killed during the launch.")
+        self._lead, self._driver_process = spawned["guard"], _identity(spawned["pid"])
         service = kept.KeptService(self, launch.command[0], port, guarded.process)
         left = max(0.1, deadline - time.monotonic())
         driver = kept.connect(self.name, self, service, options, left)

@@ -25,10 +25,11 @@ from browserkeeper import (
     browser,
     session_of,
 )
+from browserkeeper.process import guarded
 from fixtures.server import Site
 
 from . import oracle
-from .guards import BOTH
+from .guards import BOTH, crippled_guard
 
 
 @pytest.fixture(scope="module", params=BOTH)
@@ -46,6 +47,20 @@ def shared(request: pytest.FixtureRequest, site: Site) -> Iterator[BrowserSessio
     import shutil
 
     shutil.rmtree(f"/tmp/bkstate-shared-{os.getpid()}")
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_driver_may_be_sooner_than_its_guards_news(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a busy machine the driver's port is known before the guard has said which process it is."""
+    late = "        guard.spawn()\n        import time; time.sleep(1)\n"
+    directory = crippled_guard(tmp_path / "guard", ("        guard.spawn()\n", late))
+    monkeypatch.setattr(guarded, "GUARD_DIRECTORY", directory)
+    with browser(name) as driver:
+        session = session_of(driver)
+        assert session.pid in {process.pid for process in session.processes()}
+        assert session.looks_alive()
 
 
 # ------------------------------------------------------------------ it is Selenium, as ever

@@ -85,6 +85,7 @@ class Core:
     def _grant(self, member: Member, request: Request, now: float) -> None:
         browser: Browser = member.body
         if not browser.looks_alive():
+            logger.warning("pool: browser %s is dead or stopped; the next one goes out", browser.id)
             self.roster.unfit(member, now)
             return
         if self.config.max_lease is not None:
@@ -145,7 +146,7 @@ class Core:
     def on_exit(self, member: Member, now: float) -> None:
         """Its browser's process has exited, by whatever cause."""
         self._exit_fds.pop(member, None)
-        self.roster.lost(member, "lost", now)
+        self._lost(member, now)
 
     def on_gone(self, member: Member, report: ExitReport, now: float) -> None:
         self._attendants.pop(member, None)
@@ -208,7 +209,12 @@ class Core:
         """Where there are no pidfds."""
         for member in self.roster.members("idle", "leased"):
             if member not in self._exit_fds and not member.body.looks_alive():
-                self.roster.lost(member, "lost", now)
+                self._lost(member, now)
+
+    def _lost(self, member: Member, now: float) -> None:
+        if member.state != "closing":
+            logger.warning("pool: browser %s died while it was %s", member.body.id, member.state)
+        self.roster.lost(member, "lost", now)
 
     # -- for other threads
 
