@@ -257,7 +257,7 @@ class BrowserSession(Generic[D_co]):
             self._judge(self._end("failed"), error)
             ended = guarded.event("ended")
             tail = ended["report"]["log_tail"].strip() if ended else ""
-            if isinstance(error, Exception) and not isinstance(error, BrowserkeeperError):
+            if isinstance(error, _launch_failures()):
                 raise self._launch_error(error, tail, news, deadline) from error
             if isinstance(error, LaunchError):
                 raise self._launch_error(error, tail, news, deadline) from error.__cause__
@@ -770,6 +770,16 @@ def _let_go(guarded: Guarded, owner: int, name: str) -> None:
     if guarded.is_alive():
         guarded.end("abandoned", time.monotonic() + CLOSE_TIMEOUT)
         warnings.warn(f"{name} was never closed; its guard has ended it.", ResourceWarning, stacklevel=2)
+
+
+def _launch_failures() -> tuple[type[Exception], ...]:
+    """What Selenium and the libraries below it raise when a launch fails.  Any other exception
+    came from outside (Celery's SoftTimeLimitExceeded, a signal handler's) and stays what it is."""
+    from selenium.common.exceptions import WebDriverException
+    from urllib3.exceptions import HTTPError
+
+    wrong_options = (AttributeError, KeyError, TypeError, ValueError)
+    return (WebDriverException, HTTPError, http.client.HTTPException, OSError, *wrong_options)
 
 
 def _identity(pid: int) -> ProcessIdentity:

@@ -103,12 +103,26 @@ def test_keyboard_interrupt_in_mid_command(site: Site) -> None:
     assert session.report.clean
 
 
+class TimeIsUp(Exception):
+    """As Celery's SoftTimeLimitExceeded: an Exception that a signal handler raises anywhere."""
+
+
+def _time_is_up(number: int, frame: object) -> None:
+    raise TimeIsUp
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeIsUp])
 @pytest.mark.parametrize("name", BOTH)
-def test_keyboard_interrupt_during_the_launch(name: str) -> None:
+def test_an_interruption_of_the_launch_stays_what_it_is(name: str, kind: type[BaseException]) -> None:
     session = browser(name)
-    with pytest.raises(KeyboardInterrupt):
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-        session.start()
+    before = signal.signal(signal.SIGUSR1, _time_is_up)
+    try:
+        with pytest.raises(kind):
+            number = signal.SIGINT if kind is KeyboardInterrupt else signal.SIGUSR1
+            threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
+            session.start()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert session.report
     assert session.report.clean
 
