@@ -65,6 +65,7 @@ def test_leases_are_fresh_and_at_once(name: str, site: Site) -> None:
                 assert len(lease.driver.window_handles) == 1
         assert pool.stats()["browsers_lost"] == 0
     assert all(report.clean for report in pool.close())
+    assert not pool.sessions()
 
 
 def test_a_browser_is_used_again_up_to_its_last_lease(site: Site) -> None:

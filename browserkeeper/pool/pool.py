@@ -24,6 +24,7 @@ from ..errors import (
     PoolUnavailable,
 )
 from ..report import ExitReport
+from ..session import BrowserSession
 from . import config as defaults
 from .browser import Browser, PooledBrowser
 from .config import Isolation, PoolConfig
@@ -334,6 +335,11 @@ class BrowserPool(Generic[D_co]):
     def leases(self) -> list[LeaseInfo]:
         """Who holds what, since when, and where it was taken."""
         return self._live().leases()
+
+    def sessions(self) -> list[BrowserSession[D_co]]:
+        """The sessions of all browsers that it has now, leased or not; none when it is not open."""
+        members = self._core.roster.members() if self._core is not None else []
+        return [member.body.session for member in members if member.body is not None]
 
     def __repr__(self) -> str:
         core = self._core

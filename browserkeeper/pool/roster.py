@@ -93,8 +93,9 @@ class Roster:
     # -- facts
 
     def members(self, *states: State) -> list[Member]:
-        """Those in any of these states, all of them without an argument; the oldest first."""
-        return [m for m in self._members if not states or m.state in states]
+        """Those in any of these states, all of them without an argument; the oldest first.  Fit for
+        other threads too, since it looks at a copy."""
+        return [m for m in self._members.copy() if not states or m.state in states]
 
     @property
     def waiting(self) -> int:
