@@ -90,6 +90,7 @@ def throughput(site: Site, rounds: int) -> Iterator[Figure]:
         ("pool of 1, 1 worker", "plain, 1 worker"): None,
         ("pool of 2, 1 worker", "plain, 1 worker"): 5.0,
         ("pool of 2, 2 workers", "plain, 2 workers"): None,
+        ("pool of 2 headless shells, 1 worker", "plain, 1 worker"): None,
         ("pool of 1, 1 worker", "playwright"): 0.9,
         ("pool of 2, 1 worker", "playwright"): None,
     }

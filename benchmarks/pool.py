@@ -95,10 +95,12 @@ def throughput(url: str, rounds: int) -> dict[str, list[float]]:
     with (
         BrowserPool("chrome", max_size=1) as one,
         BrowserPool("chrome", max_size=2, min_idle=2) as two,
+        BrowserPool("chromium-headless-shell", max_size=2, min_idle=2) as shells,
         playwright_browser(binary) as browser,
     ):
         one.wait()
         two.wait()
+        shells.wait()
         rivals: dict[str, Callable[[], object]] = {
             "plain, 1 worker": functools.partial(plain_pages, url, PAGES, 1),
             "plain, 2 workers": functools.partial(plain_pages, url, PAGES, 2),
@@ -106,6 +108,7 @@ def throughput(url: str, rounds: int) -> dict[str, list[float]]:
             "pool of 1, 1 worker": functools.partial(pool_pages, one, url, PAGES, 1),
             "pool of 2, 1 worker": functools.partial(pool_pages, two, url, PAGES, 1),
             "pool of 2, 2 workers": functools.partial(pool_pages, two, url, PAGES, 2),
+            "pool of 2 headless shells, 1 worker": functools.partial(pool_pages, shells, url, PAGES, 1),
         }
         return in_turn({name: functools.partial(timed, run) for name, run in rivals.items()}, rounds)
 
