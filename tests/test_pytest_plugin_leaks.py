@@ -78,6 +78,8 @@ def test_shared(shared, number):
     assert oracle.wait_until_gone(os.getpid(), known, 2) == []
     profiles = [*inner.tmp.glob("*/Default"), *inner.tmp.glob("rust_mozprofile*")]
     assert profiles == []
+    sockets = list(inner.tmp.glob("*/SingletonSocket"))
+    assert len(sockets) == 2  # of the two browsers that ended by quit(), which leaves them
 
 
 @pytest.mark.leaves_zombies(30, "a plain browser's processes, ended by the test itself")

@@ -213,7 +213,7 @@ class Core:
 
     def _lost(self, member: Member, now: float) -> None:
         if member.state != "closing":
-            logger.warning("pool: browser %s died while it was %s", member.body.id, member.state)
+            logger.warning("pool: browser %s has ended while it was %s", member.body.id, member.state)
         self.roster.lost(member, "lost", now)
 
     # -- for other threads

@@ -292,14 +292,25 @@ def _is_alive(identity: ProcessIdentity) -> bool:
 
 
 def _profiles_of(pid: int) -> Iterator[Path]:
-    """The temporary profiles on a browser's command line: ours to remove if they are this user's,
-    named as drivers name them, and in the directory for such things."""
+    """The temporary profiles on a browser's command line, and what Chrome keeps beside its own."""
     words = system.command_line(pid).split(b"\0")
     places = [w.partition(b"=")[2] for w in words if w.startswith(b"--user-data-dir=")]
     places += [b for a, b in itertools.pairwise(words) if a in (b"-profile", b"--profile")]
-    for place in places:
-        path = Path(os.fsdecode(place))
-        if path.parent == Path(tempfile.gettempdir()) and PROFILES.match(path.name):
-            with contextlib.suppress(OSError):
-                if path.lstat().st_uid == os.geteuid() and not path.is_symlink():
-                    yield path
+    for profile in map(Path, map(os.fsdecode, places)):
+        yield from filter(_is_temporary, [profile, *_socket_directory(profile)])
+
+
+def _socket_directory(profile: Path) -> Iterator[Path]:
+    """Chrome keeps its socket there, since a profile's path may be too long for one."""
+    with contextlib.suppress(OSError):
+        yield (profile / "SingletonSocket").readlink().parent
+
+
+def _is_temporary(path: Path) -> bool:
+    """Ours to remove: this user's, named as browsers and drivers name them, and in the directory for
+    such things."""
+    if path.parent != Path(tempfile.gettempdir()) or not PROFILES.match(path.name):
+        return False
+    with contextlib.suppress(OSError):
+        return path.lstat().st_uid == os.geteuid() and not path.is_symlink()
+    return False
