@@ -60,8 +60,7 @@ def with_retry(
     check_seconds("backoff_max", backoff_max)
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
-        if not inspect.isfunction(function):
-            raise ConfigError(f"@with_retry() goes below @app.task, onto a function; got {function!r}.")
+        _check(function)
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> T:
@@ -84,6 +83,11 @@ def with_retry(
         return wrapper
 
     return decorate
+
+
+def _check(function: object) -> None:
+    if not inspect.isfunction(function):
+        raise ConfigError(f"@with_retry() goes below @app.task, onto a function; got {function!r}.")
 
 
 def helps(error: BaseException) -> bool:
