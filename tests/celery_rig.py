@@ -94,6 +94,8 @@ class Worker:
     client: Celery
     log: Path
     state: Path
+    environment: Mapping[str, str]
+    """What it was told, over our own environment."""
     known: frozenset[int]
     """What ran before it, and is none of its work."""
 
@@ -174,7 +176,6 @@ def running_worker(
     install: Mapping[str, Any] | None = None,
     conf: Mapping[str, Any] | None = None,
     concurrency: int = 2,
-    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Worker]:
     """Ready for tasks, with a queue and a state directory of its own; gone afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="tmpworker"))
@@ -189,7 +190,7 @@ def running_worker(
     }
     state = directory / "state"
     log = directory / "worker.log"
-    env = {**os.environ, "CELERY_RIG": json.dumps(rig), "BROWSERKEEPER_STATE_DIR": str(state)}
+    told = {"CELERY_RIG": json.dumps(rig), "BROWSERKEEPER_STATE_DIR": str(state)}
     known = frozenset(seen.pid for seen in oracle.below(os.getpid()))
     command = [sys.executable, "-m", "celery", "-A", "tests.celery_app", "worker", "-P", pool]
     command += ["-c", str(concurrency), "-l", "INFO", "-n", f"{queue}@%h", *options]
@@ -197,14 +198,14 @@ def running_worker(
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**env, **(environment or {})},
+            env={**os.environ, **told},
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
     client = Celery("rig", broker=redis.url, backend=redis.url, set_as_current=False)
     client.conf.task_default_queue = queue
-    worker = Worker(pool, process, client, log, state, known)
+    worker = Worker(pool, process, client, log, state, told, known)
     try:
         worker.wait_ready()
         yield worker

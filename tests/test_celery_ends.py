@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -12,11 +13,12 @@ from collections.abc import Iterator
 import pytest
 from celery.exceptions import WorkerLostError
 
+from browserkeeper.celery import TooManyDeliveries
 from fixtures.server import Site
 
 from . import oracle
 from .celery_rig import PATIENCE, SOON, Redis, Worker, running_redis, running_worker
-from .guards import wait_for
+from .guards import BOTH, wait_for
 from .test_celery import POOLS, begin, nothing_is_left
 
 
@@ -89,23 +91,123 @@ def test_warm_shutdown_lets_the_task_finish_and_closes_the_pool(redis: Redis, po
         nothing_is_left(worker, SOON)
 
 
+SHUTDOWNS = [
+    *(pytest.param(pool, (signal.SIGQUIT,), id=f"cold-{pool}") for pool in POOLS),
+    *(pytest.param(pool, (signal.SIGINT, signal.SIGINT), id=f"ctrl-c-{pool}") for pool in POOLS[:2]),
+]
+
+
 @pytest.mark.chrome
-@pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize(
-    "signals", [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)], ids=["cold", "ctrl-c"]
-)
+@pytest.mark.parametrize(("pool", "signals"), SHUTDOWNS)
 @pytest.mark.leaves_zombies(8, "the worker's children")
 def test_cold_shutdown_leaves_nothing(
     redis: Redis, pool: str, signals: tuple[signal.Signals, ...]
 ) -> None:
-    """SIGQUIT, and Ctrl-C twice.  Threads cannot be ended by Celery: they go on to their limit."""
+    """SIGQUIT, or Ctrl-C twice.  Celery cannot end threads: those go on to their limit."""
     with running_worker(redis, pool) as worker, contextlib.ExitStack() as stack:
         for phase in ("command", "idle") if pool != "solo" else ("command",):
-            begin(worker, "chrome", phase, stack.enter_context(Site()), soft_time_limit=6, time_limit=40)
+            site = stack.enter_context(Site())
+            begin(worker, "chrome", phase, site, soft_time_limit=5, time_limit=40)
         for number in signals:
             worker.signal(number)
-            time.sleep(0.5)
-        began = time.monotonic()
+            time.sleep(0.5)  # for its handler to put another one in its place
         worker.wait_ended()
-        print(pool, time.monotonic() - began)
         nothing_is_left(worker, SOON)
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(8, "the worker's children")
+def test_a_supervisor_stops_the_whole_group(redis: Redis) -> None:
+    """``stopasgroup`` and ``killasgroup``: children get SIGTERM with their parent, then SIGKILL."""
+    with running_worker(redis, "prefork") as worker, Site() as site:
+        begin(worker, "chrome", "command", site)
+        os.killpg(worker.process.pid, signal.SIGTERM)
+        time.sleep(0.3)
+        os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.wait_ended()
+        nothing_is_left(worker, SOON)
+
+
+# ------------------------------------------------------------------ children
+
+
+@pytest.mark.parametrize("browser", BOTH)
+@pytest.mark.leaves_zombies(4, "the guards of owners that were killed")
+def test_a_child_that_is_killed_leaves_nothing(redis: Redis, browser: str) -> None:
+    """By SIGKILL, which is what the kernel sends when memory is short."""
+    with running_worker(redis, "prefork") as worker:
+        result = worker.send(f"{browser}.pids")
+        assert wait_for(lambda: result.state == "PROGRESS", PATIENCE)
+        os.kill(result.info["child"], signal.SIGKILL)
+        assert wait_for(lambda: not oracle.alive(worker.strangers()), SOON)
+        with pytest.raises(WorkerLostError):
+            result.get(timeout=PATIENCE)
+        assert not worker.records()
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(4, "the guards of children that have gone")
+def test_replaced_children_leave_nothing(redis: Redis) -> None:
+    """With a pool, so that the child that goes has browsers to close."""
+    install = {"pool": {"max_size": 1}}
+    options = ("--max-tasks-per-child", "1")
+    with (
+        running_worker(redis, "prefork", *options, install=install, concurrency=1) as worker,
+        Site() as site,
+    ):
+        children = [worker.run("installed.title", site.url)["pid"] for _ in range(3)]
+        assert len(set(children)) == 3
+        assert wait_for(lambda: owners(worker).isdisjoint(children[:2]), PATIENCE)
+        worker.signal(signal.SIGTERM)
+        worker.wait_ended()
+        nothing_is_left(worker, SOON)
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(4, "the guards of children that have gone")
+def test_a_child_that_grew_too_large_leaves_nothing(redis: Redis) -> None:
+    options = ("--max-memory-per-child", "1000")
+    with running_worker(redis, "prefork", *options, concurrency=1) as worker, Site() as site:
+        children = [worker.run("chrome.title", site.url)["pid"] for _ in range(2)]
+        assert len(set(children)) == 2
+        nothing_is_left(worker, SOON)
+
+
+def owners(worker: Worker) -> set[int]:
+    """Who owns the sessions that are recorded."""
+    return {json.loads(path.read_text())["session"]["owner"]["pid"] for path in worker.records()}
+
+
+# ------------------------------------------------------------------ broker
+
+
+@pytest.mark.chrome
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_the_broker_goes_and_comes_back(pool: str) -> None:
+    """The task that runs meanwhile ends as it would, and what was waiting is done."""
+    with running_redis() as redis, running_worker(redis, pool, concurrency=1) as worker, Site() as site:
+        first = worker.send("chrome.title", site.url_for("slow", seconds=4))
+        second = worker.send("chrome.title", site.url)
+        site.wait_for("/slow", PATIENCE)
+        redis.stop()
+        time.sleep(1)
+        redis.start()
+        assert first.get(timeout=PATIENCE)["title"] == "Slow"
+        assert second.get(timeout=PATIENCE)["title"] == "The Leaky Shelf"
+        nothing_is_left(worker, SOON)
+
+
+# ------------------------------------------------------------------ messages that come back
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(12, "the guards of owners that were killed")
+def test_a_task_that_kills_its_worker_does_so_a_few_times_only(redis: Redis) -> None:
+    conf = {"task_acks_late": True, "task_reject_on_worker_lost": True}
+    install = {"max_redeliveries": 2}
+    with running_worker(redis, "prefork", install=install, conf=conf, concurrency=1) as worker:
+        result = worker.send("chrome.die")
+        with pytest.raises(TooManyDeliveries, match="came back 3 times"):
+            result.get(timeout=PATIENCE)
+        assert worker.lines().count("WorkerLostError") + worker.lines().count("signal 9") >= 3
+        assert worker.left_after(SOON) == []

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from . import deliveries
 from .holding import Hold, run_holding
 from .settings import Wish, settings_of
+from .task import BrowserTask
 
 T = TypeVar("T")
 
@@ -34,8 +35,8 @@ def with_browser(
     own = Wish(name or "chrome", browser_arguments) if name or browser_arguments else None
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        _check(function)
         signature = inspect.signature(function)
-        _check(function, signature)
         outer = signature.replace(
             parameters=[p for key, p in signature.parameters.items() if key != "driver"]
         )
@@ -61,14 +62,14 @@ def with_browser(
     return decorate
 
 
-def _check(function: Callable[..., Any], signature: inspect.Signature) -> None:
+def _check(function: Any) -> None:
     if not inspect.isfunction(function):
         raise ConfigError(f"@with_browser() goes below @app.task, onto a function; got {function!r}.")
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise ConfigError(
             f"@with_browser() cannot decorate {function.__name__}: its body runs after the call returns."
         )
-    if "driver" not in signature.parameters:
+    if "driver" not in inspect.signature(function).parameters:
         raise ConfigError(
             f"{function.__name__}() has no parameter `driver` for @with_browser() to fill."
         )
@@ -80,7 +81,7 @@ def _hold(own: Wish | None) -> Hold:
     if task is None:
         return Hold(own or Wish())
     request = task.request
-    if not request.called_directly:
+    if not isinstance(task, BrowserTask):  # whose own call has counted it
         deliveries.check(task, request)
     return Hold(own or settings_of(task.app).wish, task, request)
 

@@ -28,7 +28,11 @@ REMEMBERED = 72 * 3600
 def check(task: Any, request: Any) -> None:
     """Count a delivery that is not the first.  Raises TooManyDeliveries, whereupon Celery stores the
     failure and acknowledges the message."""
-    if request.is_eager or not (request.delivery_info or {}).get("redelivered"):
+    if (
+        request.called_directly
+        or request.is_eager
+        or not (request.delivery_info or {}).get("redelivered")
+    ):
         return
     most = settings_of(task.app).max_redeliveries
     number = count(task, f"browserkeeper-redelivered-{request.id}-{request.retries}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import random
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from celery import current_task
 from celery.exceptions import Ignore, Reject, Retry
-from celery.utils.time import get_exponential_backoff_interval
 
 from ..config import check_count, check_seconds
 from ..errors import (
@@ -49,7 +49,7 @@ def with_retry(
         max_retries: runs after the first.
         backoff: seconds before the first retry, twice as many before each one after it.
         backoff_max: seconds at the most.
-        jitter: a random part of that pause, so that tasks which failed together come apart.
+        jitter: any part of that pause, so that tasks which failed together come apart.
         also: more exceptions that are worth a retry.
 
     Raises:
@@ -72,12 +72,9 @@ def with_retry(
                 if not current_task or not (helps(error) or isinstance(error, also)):
                     raise
                 task = current_task._get_current_object()  # noqa: SLF001 # the proxy's own way
-                pause = get_exponential_backoff_interval(
-                    factor=backoff,
-                    retries=task.request.retries,
-                    maximum=backoff_max,
-                    full_jitter=jitter,
-                )
+                pause = min(backoff_max, backoff * 2.0**task.request.retries)
+                if jitter:
+                    pause = random.uniform(0, pause)  # noqa: S311 # no secret
                 raise task.retry(exc=error, countdown=pause, max_retries=max_retries) from error
 
         return wrapper

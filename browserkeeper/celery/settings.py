@@ -67,10 +67,12 @@ def build(app: Any, given: Mapping[str, Any]) -> Settings:
     Raises ConfigError.
     """
     _check_keys(app.conf)
-    chosen = {key: value for key in KEYS if (value := app.conf.get(PREFIX + key)) is not None}
+    chosen = {key: app.conf[PREFIX + key] for key in KEYS if PREFIX + key in app.conf}
     chosen.update(given)
-    wish = Wish(chosen.pop("browser", "chrome"), chosen.pop("arguments", {}), chosen.pop("pool", None))
+    name, arguments = chosen.pop("browser", "chrome"), chosen.pop("arguments", {})
+    wish = Wish(name, arguments, chosen.pop("pool", None))
     settings = _SETTINGS[app] = Settings(wish, **chosen)
+    app.conf[PREFIX + "max_redeliveries"] = settings.max_redeliveries  # where the doctor looks
     return settings
 
 

@@ -56,15 +56,15 @@ class BrowserTask(Task):  # type: ignore[misc] # celery has no types
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's tracer calls this; so does whoever calls the task like a function.
 
-        For the tracer it must not be ``super().__call__``, which pushes an empty request: id,
-        limits and retries would be lost.  (In a worker Celery patches that method, once, to notice;
-        ``task.apply()`` has no such patch.)
+        For the tracer it must not be ``super().__call__``, which pushes a second request.  A worker
+        patches that method to notice (``trace._install_stack_protection``), ``task.apply()`` does
+        not; so we mark the request as that patch does.  Requests of calls inside of the run are
+        copies of it, mark and all.
         """
         request = self.request_stack.top
-        traced = request is not None and not request.called_directly
-        if traced and all(hold.request is not request for hold in running()):
+        if request is not None and not (request.called_directly or request._protected):  # noqa: SLF001
+            request._protected = 1  # noqa: SLF001
             deliveries.check(self, request)
-            request._protected = 1  # noqa: SLF001 # as Celery's patch marks it: run() is under way
             return run_holding(Hold(self.wish, self, request), lambda: self.run(*args, **kwargs))
         call = super().__call__
         return run_holding(Hold(self.wish, self), lambda: call(*args, **kwargs))
