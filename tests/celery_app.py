@@ -1,7 +1,8 @@
 """The app that the tests of the Celery helper run in real workers; it is told all by its environment.
 
 ``CELERY_RIG`` is a JSON object: ``redis`` (the URL), ``install`` (arguments for ``install()``, or
-null), ``conf`` (settings), ``binaries`` (a browser that hangs at its start, by browser).
+null), ``conf`` (settings), ``binaries`` (a browser that hangs at its start, by browser), and for
+plain Selenium ``chromium``, ``chromedriver`` and ``tmpdir``.
 """
 
 from __future__ import annotations
@@ -166,7 +167,9 @@ def plain(url: str) -> None:
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.binary_location = RIG["chromium"]
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(RIG["chromedriver"]))
+    environment = {**os.environ, "TMPDIR": RIG["tmpdir"]}  # what it leaves, the test removes
+    service = webdriver.ChromeService(RIG["chromedriver"], env=environment)
+    driver = webdriver.Chrome(options=options, service=service)
     try:
         driver.get(url)
     finally:

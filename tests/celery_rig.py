@@ -187,6 +187,7 @@ def running_worker(
         "binaries": {name: hanging_browser(directory, name) for name in VERSIONS},
         "chromium": shutil.which("chromium") or shutil.which("google-chrome"),
         "chromedriver": shutil.which("chromedriver"),
+        "tmpdir": str(directory),
     }
     state = directory / "state"
     log = directory / "worker.log"

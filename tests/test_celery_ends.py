@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -28,19 +27,12 @@ def redis() -> Iterator[Redis]:
         yield running
 
 
-def remove_profiles(before: set[str]) -> None:
-    """What plain Selenium's browser left on the disk, for the control's own tidiness."""
-    for path in oracle.files() - before:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 @pytest.mark.chrome
 @pytest.mark.firefox
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.leaves_zombies(60, "plain Selenium's, and the worker's own")
 def test_main_process_killed(redis: Redis, pool: str) -> None:
     """Nothing of ours within a second; the control is plain Selenium in the same worker."""
-    before = oracle.files()
     with contextlib.ExitStack() as stack:
         worker = stack.enter_context(running_worker(redis, pool, concurrency=5))
         sites = [stack.enter_context(Site()) for _ in range(5)]
@@ -61,7 +53,6 @@ def test_main_process_killed(redis: Redis, pool: str) -> None:
         for process in plain:
             oracle.end_by_pid([process])
         assert wait_for(lambda: not oracle.alive(worker.strangers()), PATIENCE)
-    remove_profiles(before)
 
 
 def ours(worker: Worker, plain: list[oracle.Seen]) -> list[oracle.Seen]:
@@ -125,7 +116,8 @@ def test_a_supervisor_stops_the_whole_group(redis: Redis) -> None:
         time.sleep(0.3)
         os.killpg(worker.process.pid, signal.SIGKILL)
         worker.wait_ended()
-        nothing_is_left(worker, SOON)
+        assert wait_for(lambda: not oracle.alive(worker.strangers()), SOON)
+        assert not worker.records()
 
 
 # ------------------------------------------------------------------ children
@@ -210,4 +202,5 @@ def test_a_task_that_kills_its_worker_does_so_a_few_times_only(redis: Redis) -> 
         with pytest.raises(TooManyDeliveries, match="came back 3 times"):
             result.get(timeout=PATIENCE)
         assert worker.lines().count("WorkerLostError") + worker.lines().count("signal 9") >= 3
-        assert worker.left_after(SOON) == []
+        assert not oracle.alive(worker.strangers())
+        assert not worker.records()
