@@ -56,7 +56,9 @@ def measure(tasks: int, rounds: int, children: int) -> dict[str, float]:
     ):
         for name in RIVALS:  # every child has met every rival, and its pool is warm
             seconds_for(client, name, site.url, 2 * children)
-        runs = {name: functools.partial(seconds_for, client, name, site.url, tasks) for name in RIVALS}
+        runs: dict[str, Callable[[], float]] = {
+            name: functools.partial(seconds_for, client, name, site.url, tasks) for name in RIVALS
+        }
         times = in_turn(runs, rounds)
     return {name: tasks / median(seconds) for name, seconds in times.items()}
 
