@@ -7,12 +7,14 @@ import json
 import os
 import signal
 import time
+import types
 from collections.abc import Iterator
 
 import pytest
+from celery import Celery
 from celery.exceptions import WorkerLostError
 
-from browserkeeper.celery import TooManyDeliveries
+from browserkeeper.celery import TooManyDeliveries, deliveries
 from fixtures.server import Site
 
 from . import oracle
@@ -190,6 +192,12 @@ def test_the_broker_goes_and_comes_back(pool: str) -> None:
 
 
 # ------------------------------------------------------------------ messages that come back
+
+
+def test_the_broker_counts_where_the_backend_cannot(redis: Redis) -> None:
+    with Celery("counting", broker=redis.url, set_as_current=False) as app:
+        task = types.SimpleNamespace(app=app, backend=app.backend, name="check")
+        assert [deliveries.count(task, f"key-{os.getpid()}") for _ in range(3)] == [1, 2, 3]
 
 
 @pytest.mark.chrome

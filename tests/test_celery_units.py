@@ -105,6 +105,11 @@ def test_an_unknown_setting_is_refused_with_the_nearest_one(app: Celery) -> None
     app.conf.browserkeeper_brwoser = "firefox"
     with pytest.raises(ConfigError, match="Did you mean browserkeeper_browser"):
         install(app)
+    django = Celery("django", set_as_current=False)
+    misspelt = types.SimpleNamespace(CELERY_BROWSERKEEPER_POOLS={})
+    django.config_from_object(misspelt, namespace="CELERY")
+    with pytest.raises(ConfigError, match=r"CELERY_BROWSERKEEPER_POOLS .* mean browserkeeper_pool\?"):
+        install(django)
 
 
 def test_without_install_there_are_defaults(app: Celery) -> None:

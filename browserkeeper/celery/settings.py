@@ -66,6 +66,7 @@ def build(app: Any, given: Mapping[str, Any]) -> Settings:
 
     Raises ConfigError.
     """
+    list(app.conf)  # until somebody looks into it, `app.conf` is a stand-in that knows no prefix
     _check_keys(app.conf)
     chosen = {key: app.conf[PREFIX + key] for key in KEYS if PREFIX + key in app.conf}
     chosen.update(given)
@@ -84,9 +85,11 @@ def settings_of(app: Any) -> Settings:
 def _check_keys(conf: Any) -> None:
     """A key that is misspelt would otherwise do nothing, in silence."""
     known = [PREFIX + key for key in KEYS]
+    namespace = str(conf.prefix or "").lower()  # Django's keys come with it, and in capitals
     for key in list(conf):
-        if str(key).lower().startswith(PREFIX) and str(key).lower() not in known:
-            near = difflib.get_close_matches(str(key).lower(), known, n=1)
+        plain = str(key).lower().removeprefix(namespace)
+        if plain.startswith(PREFIX) and plain not in known:
+            near = difflib.get_close_matches(plain, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ConfigError(f"The setting {key} is not known.{hint} Known: {', '.join(known)}.")
 
