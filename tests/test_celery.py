@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ import pytest
 from celery.exceptions import TimeLimitExceeded
 from celery.result import AsyncResult
 
+from browserkeeper import BrowserDied
+from browserkeeper.celery import TaskTimeout
 from fixtures.server import Site
 
+from . import oracle
 from .celery_rig import PATIENCE, SOON, VERSIONS, Redis, Worker, running_redis, running_worker
-from .guards import BOTH, wait_for
+from .guards import wait_for
 
 POOLS = ("prefork", "threads", "solo", "gevent")
 PHASES = ("idle", "command", "launch")
-Judge = Callable[[Worker, AsyncResult, float], None]
 NOTHING = 0.2
 """Seconds for the last process to be reaped, where a task's result is stored after its browser's end."""
 
@@ -36,7 +39,8 @@ def redis() -> Iterator[Redis]:
 
 @pytest.fixture(scope="module", params=POOLS)
 def worker(request: pytest.FixtureRequest, redis: Redis) -> Iterator[Worker]:
-    with running_worker(redis, request.param, concurrency=12) as running:
+    install = {"pool": {"max_size": 2, "min_idle": 1}}  # for the tasks called installed.*
+    with running_worker(redis, request.param, install=install, concurrency=9) as running:
         yield running
 
 
@@ -60,11 +64,12 @@ def start(
 
 
 def send(
-    worker: Worker, stack: contextlib.ExitStack, limit: int, browser: str, phase: str, judge: Judge
+    worker: Worker, stack: contextlib.ExitStack, limit: int, browser: str, phase: str, kind: str
 ) -> tuple[Callable[[], None], AsyncResult]:
-    """With a site of its own, and the limit that the judge is for."""
-    soft = judge is soft_limit_is_seen
-    options = {"soft_time_limit": limit, "time_limit": limit + 30} if soft else {"time_limit": limit}
+    """With a site of its own, and a soft or a hard limit."""
+    options = {"time_limit": limit}
+    if kind == "soft":
+        options = {"soft_time_limit": limit, "time_limit": limit + 30}
     return start(worker, browser, phase, stack.enter_context(Site()), **options)
 
 
@@ -93,58 +98,52 @@ def nothing_is_left(worker: Worker, seconds: float = NOTHING) -> None:
 # ------------------------------------------------------------------ how a task ends by itself
 
 
-@pytest.mark.parametrize("browser", BOTH)
-def test_a_task_that_returns_leaves_nothing(worker: Worker, site: Site, browser: str) -> None:
-    result = worker.send(f"{browser}.title", site.url)
-    found = result.get(timeout=PATIENCE)
-    nothing_is_left(worker)
-    assert found["title"] == "The Leaky Shelf"
-    assert found["id"] == result.id
-    assert found["cookies"] == []
+@pytest.mark.chrome
+@pytest.mark.firefox
+def test_a_task_that_returns_leaves_nothing(worker: Worker, site: Site) -> None:
+    for browser in ("chrome", "firefox"):
+        result = worker.send(f"{browser}.title", site.url)
+        found = result.get(timeout=PATIENCE)
+        nothing_is_left(worker)
+        assert (found["title"], found["id"]) == ("The Leaky Shelf", result.id)
+        assert found["cookies"] == []
 
 
 @pytest.mark.chrome
-@pytest.mark.parametrize(
-    ("body", "state"),
-    [("fail", "FAILURE"), ("reject", "FAILURE"), ("again", "SUCCESS")],
-)
-def test_the_state_is_what_the_task_said(worker: Worker, site: Site, body: str, state: str) -> None:
-    result = worker.send(f"chrome.{body}", site.url)
-    assert worker.state_of(result) == state
-    nothing_is_left(worker)
-    said = {"fail": "the task's own failure", "reject": "the task's own refusal", "again": "1"}[body]
-    assert said in str(result.result)
-
-
-@pytest.mark.chrome
-def test_an_ignored_task_leaves_nothing(worker: Worker, site: Site) -> None:
-    worker.send("chrome.ignore", site.url)
-    assert wait_for(lambda: "chrome.ignore" in worker.lines(), PATIENCE)
-    assert wait_for(lambda: bool(worker.strangers()), PATIENCE)
+def test_the_state_is_what_the_task_said(worker: Worker, site: Site) -> None:
+    """All at once: they fail, are rejected and ignored, retry, with the base and with the decorator."""
+    names = ("chrome.fail", "chrome.reject", "chrome.again", "decorated.bound", "decorated.unbound")
+    results = {name: worker.send(name, site.url) for name in (*names, "decorated.retry")}
+    ignored = worker.send("chrome.ignore", site.url)
+    states = {name: worker.state_of(result) for name, result in results.items()}
+    assert wait_for(lambda: f"[{ignored.id}] received" in worker.lines(), PATIENCE)
     nothing_is_left(worker, PATIENCE)
-
-
-@pytest.mark.chrome
-def test_a_decorated_task_gets_its_driver(worker: Worker, site: Site) -> None:
-    result = worker.send("decorated.bound", site.url, kwargs={"more": "yes"})
-    assert result.get(timeout=PATIENCE) == ["The Leaky Shelf", result.id, "yes"]
-    assert worker.run("decorated.unbound", site.url) == "The Leaky Shelf"
-    nothing_is_left(worker)
-
-
-@pytest.mark.chrome
-def test_a_retry_helps_where_the_browser_died(worker: Worker, site: Site) -> None:
-    assert worker.run("decorated.retry", site.url) == 1
-    nothing_is_left(worker)
+    failed = {name for name, state in states.items() if state == "FAILURE"}
+    assert failed == {"chrome.fail", "chrome.reject"}
+    assert {name for name, state in states.items() if state == "SUCCESS"} == set(results) - failed
+    assert "the task's own failure" in str(results["chrome.fail"].result)
+    assert "the task's own refusal" in str(results["chrome.reject"].result)
+    assert results["chrome.again"].result == results["decorated.retry"].result == 1
+    bound = results["decorated.bound"]
+    assert bound.result == ["The Leaky Shelf", bound.id, ""]
+    assert results["decorated.unbound"].result == "The Leaky Shelf"
+    assert ignored.state == "PENDING"
 
 
 # ------------------------------------------------------------------ time limits
 
 
-LIMIT = 15
-"""Seconds in which eight browsers that start at once are surely there."""
+LIMIT = 10
+"""Seconds in which the browsers of ``WAYS``, all started at once, are surely there."""
 SOLO_LIMITS = {"chrome": 3, "firefox": 8}
 """The same, for one that starts alone."""
+
+
+WAYS = [
+    *itertools.product(("chrome",), PHASES, ("soft", "hard")),
+    *(("firefox", phase, kind) for phase, kind in zip(PHASES, ("hard", "soft", "hard"), strict=True)),
+]
+"""Browser, phase, limit."""
 
 
 @pytest.mark.chrome
@@ -152,13 +151,12 @@ SOLO_LIMITS = {"chrome": 3, "firefox": 8}
 def test_limits_reach_the_task_and_leave_nothing(worker: Worker) -> None:
     """The soft one by Celery's signal in a prefork child, elsewhere by the end of the browser.
 
-    Both browsers, in each phase, with each limit, all at once, since most of it is waiting.
+    All at once, since most of it is waiting.
     """
     if worker.pool == "solo":
         pytest.skip("one at a time: test_limits_in_solo")
     with contextlib.ExitStack() as stack:
-        ways = itertools.product(("firefox", "chrome"), PHASES, (soft_limit_is_seen, hard_limit_is_kept))
-        begun = [(send(worker, stack, LIMIT, *way), way[2]) for way in ways]
+        begun = [(send(worker, stack, LIMIT, *way), JUDGES[way[2]]) for way in WAYS]
         for (ready, _), _ in begun:
             ready()
         for (_, result), judge in begun:
@@ -172,11 +170,11 @@ def test_limits_reach_the_task_and_leave_nothing(worker: Worker) -> None:
 def test_limits_in_solo(worker: Worker, browser: str, phase: str) -> None:
     if worker.pool != "solo":
         pytest.skip("all at once: test_limits_reach_the_task_and_leave_nothing")
-    judge = hard_limit_is_kept if phase == "idle" else soft_limit_is_seen
+    kind = "hard" if phase == "idle" else "soft"
     with contextlib.ExitStack() as stack:
-        ready, result = send(worker, stack, SOLO_LIMITS[browser], browser, phase, judge)
+        ready, result = send(worker, stack, SOLO_LIMITS[browser], browser, phase, kind)
         ready()
-        judge(worker, result, SOLO_LIMITS[browser])
+        JUDGES[kind](worker, result, SOLO_LIMITS[browser])
         nothing_is_left(worker, SOON)
 
 
@@ -198,6 +196,9 @@ def hard_limit_is_kept(worker: Worker, result: AsyncResult, limit: float) -> Non
         assert f"time_limit of {limit} s" in found["text"]
 
 
+JUDGES = {"soft": soft_limit_is_seen, "hard": hard_limit_is_kept}
+
+
 # ------------------------------------------------------------------ revoke
 
 
@@ -212,3 +213,67 @@ def test_revoked_and_terminated(worker: Worker, phase: str) -> None:
         assert worker.left_after(PATIENCE) == []
     assert wait_for(lambda: result.state == "REVOKED", PATIENCE)
     nothing_is_left(worker)
+
+
+# ------------------------------------------------------------------ warm browsers, from here on
+
+
+def browsers(worker: Worker) -> set[int]:
+    """Guards' children are drivers; a pool's go on living between tasks."""
+    return {s.pid for s in worker.strangers() if s.name == "chromedriver" and s.state != "Z"}
+
+
+@pytest.mark.chrome
+def test_a_task_gets_a_warm_browser_without_a_memory(worker: Worker, site: Site) -> None:
+    for _ in range(4):
+        found = worker.run("installed.title", site.url)
+        assert found["title"] == "The Leaky Shelf"
+        assert found["cookies"] == []
+        assert 1 <= len(browsers(worker)) <= 2
+    first = browsers(worker)
+    worker.run("installed.title", site.url)
+    assert browsers(worker) & first
+
+
+@pytest.mark.chrome
+def test_a_limit_that_passes_costs_the_browser_only(worker: Worker, site: Site) -> None:
+    with Site() as other:
+        result = worker.send("installed.hang", other.url_for("never"), soft_time_limit=3)
+        found = result.get(timeout=PATIENCE)
+    assert "SoftTimeLimitExceeded" in found["caught"]
+    assert (TaskTimeout.__name__ in found["caught"]) == (worker.pool != "prefork")
+    assert worker.run("installed.title", site.url)["cookies"] == []
+
+
+@pytest.mark.chrome
+def test_a_browser_that_dies_is_the_tasks_error_and_nobody_elses(worker: Worker, site: Site) -> None:
+    with Site() as other:
+        result = worker.send("installed.hang", other.url_for("never"))
+        other.wait_for("/never", PATIENCE)
+        victims = [s for s in worker.strangers() if s.name == "chromedriver"]
+        for victim in victims:
+            oracle.end_by_pid([victim])
+        with pytest.raises(BrowserDied):
+            result.get(timeout=PATIENCE)
+    assert worker.run("installed.title", site.url)["title"] == "The Leaky Shelf"
+
+
+@pytest.mark.chrome
+def test_a_task_that_fails_or_retries_gives_its_browser_back(worker: Worker, site: Site) -> None:
+    assert worker.state_of(worker.send("installed.fail", site.url)) == "FAILURE"
+    assert worker.run("installed.again", site.url) == 1
+    assert worker.run("installed.title", site.url)["cookies"] == []
+    assert len(browsers(worker)) <= 2
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(12, "the worker's children")
+def test_warm_shutdown_lets_the_task_finish_and_closes_the_pools(worker: Worker, site: Site) -> None:
+    """The last one: it ends the worker."""
+    result = worker.send("installed.title", site.url_for("slow", seconds=2))
+    site.wait_for("/slow", PATIENCE)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait_ended() == 0
+    assert result.get(timeout=PATIENCE)["title"] == "Slow"
+    assert not oracle.alive(worker.left_after(SOON))
+    assert not worker.records()
