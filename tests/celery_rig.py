@@ -143,8 +143,10 @@ class Worker:
         return self.send(task, *args, **options).get()
 
     def strangers(self) -> list[oracle.Seen]:
-        """All that came of its tasks: everything new, but for the worker's own processes."""
-        return [s for s in oracle.below(os.getpid()) if s.pid not in self.known and not is_worker(s)]
+        """All that came of its tasks: everything new, but for the worker's own processes, and a Redis
+        that was started again."""
+        new = [s for s in oracle.below(os.getpid()) if s.pid not in self.known]
+        return [s for s in new if not is_worker(s) and s.name != "redis-server"]
 
     def left_after(self, seconds: float) -> list[oracle.Seen]:
         """What is still there after so long, zombies and all; returns as soon as nothing is."""

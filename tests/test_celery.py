@@ -272,7 +272,7 @@ def a_browsers_death_is_one_tasks_error(worker: Worker, site: Site) -> None:
 
 def a_warm_shutdown_waits(worker: Worker) -> None:
     with Site() as other:
-        result = worker.send("installed.title", other.url_for("slow", seconds=2))
+        result = worker.send("installed.title", other.url_for("slow", seconds=1))
         other.wait_for("/slow", PATIENCE)
         worker.signal(signal.SIGTERM)
         assert worker.wait_ended() == 0
