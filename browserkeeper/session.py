@@ -101,6 +101,9 @@ class BrowserSession(Generic[D_co]):
         self.id = ""
         self.report: ExitReport | None = None
         """How the session ended; None until it has."""
+        self.deadline_errors: dict[str, Callable[[str, ExitReport | None], SessionTimeout]] = {}
+        """What to raise when a deadline passes, by its reason: for those who set one, and can say more
+        about it (Celery's tasks)."""
         self._owner = os.getpid()
         self._driver: D_co | None = None
         self._guarded: Guarded | None = None
@@ -377,10 +380,10 @@ class BrowserSession(Generic[D_co]):
         if news and news["event"] == "failed":
             return self._guard_failure(news)
         if news and news["reason"] == "timeout":
-            return SessionTimeout(
-                f"{self.name} did not start within the session's timeout of {self.config.timeout:g} s.",
-                self.report,
+            text = (
+                f"{self.name} did not start within the session's timeout of {self.config.timeout:g} s."
             )
+            return self.deadline_errors.get("timeout", SessionTimeout)(text, self.report)
         if news and news["reason"] in ("terminated", "exited") and not isinstance(error, LaunchError):
             text = "The driver ended" if news["reason"] == "exited" else "The guard was terminated"
             return LaunchError(f"{text} during the launch.", log_tail=tail, report=self.report)
@@ -492,6 +495,9 @@ class BrowserSession(Generic[D_co]):
         reason = self.report.reason if self.report else "closed"
         config, head = self.config, f"{self.name} session {self.id}"
         when = f" {when}" if when else ""
+        if reason in self.deadline_errors:
+            text = f"{head} passed its deadline{when} and was ended."
+            return self.deadline_errors[reason](text, self.report)
         if reason == "timeout":
             limit = f" of {config.timeout:g} s" if config.timeout else ""
             text = f"{head} passed its timeout{limit}{when} and was ended."

@@ -18,9 +18,9 @@ FLOORS = [
     {"process", "report"},
     {"config", "ledger", "tmpdirs"},
     {"drivers", "sweeper"},
-    {"session", "diagnosis"},
-    {"pool"},
-    {"cli", "pytest_plugin", "__init__"},
+    {"session", "diagnosis", "survey"},
+    {"pool", "celery_advice"},
+    {"cli", "celery", "pytest_plugin", "__init__"},
     {"__main__"},
 ]
 """From the ground up; a module may import from its own package and from lower floors."""
@@ -81,7 +81,7 @@ def modules_after(statement: str) -> set[str]:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     loaded = modules_after("import browserkeeper")
-    assert not {"selenium", "psutil", "tenacity", "click", "rich", "json"} & loaded
+    assert not {"selenium", "psutil", "tenacity", "click", "rich", "json", "celery"} & loaded
 
 
 def test_the_command_line_imports_no_selenium() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 
 import click
 
@@ -13,8 +15,9 @@ STYLES = {"ok": "", "warn": "yellow", "fail": "red"}
 
 
 @click.command()
+@click.option("--celery", "app", metavar="MODULE:APP", help="Check this Celery app's settings instead.")
 @output.json_option
-def command(as_json: bool) -> int:
+def command(app: str | None, as_json: bool) -> int:
     """Check this machine for all that sessions need, with a remedy for each finding.
 
     Starts a few short-lived processes: the browsers' and drivers' --version, a guard, and an
@@ -25,14 +28,23 @@ def command(as_json: bool) -> int:
     \b
     Example:
       browserkeeper doctor --json
+      browserkeeper doctor --celery project.celery:app
     """
-    checks = list(diagnose())
+    checks = list(diagnose()) if app is None else advise(app)
     failed = any(check.status == "fail" for check in checks)
     if as_json:
         output.print_json({"ok": not failed, "checks": [dataclasses.asdict(c) for c in checks]})
     else:
         show(checks)
     return int(failed)
+
+
+def advise(name: str) -> list[Check]:
+    """Raises ConfigError where there is no such app."""
+    from ..celery_advice import check, load_app
+
+    sys.path.insert(0, os.getcwd())  # as `celery -A` does; a console script has its own directory there
+    return check(load_app(name))
 
 
 def show(checks: list[Check]) -> None:

@@ -1,0 +1,67 @@
+"""``install()``, and what we ask Celery to tell us."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import signals
+
+from . import limits, logs, settings, sweeping
+
+
+def install(
+    app: Any,
+    *,
+    browser: str | None = None,
+    pool: dict[str, Any] | None = None,
+    max_redeliveries: int | str | None = "as configured",
+    sweep_every: float | None = None,
+    **browser_arguments: Any,
+) -> None:
+    """Tell browserkeeper what this app's tasks want.  The arguments win over ``app.conf``.
+
+    Args:
+        app: the Celery app, configured.
+        browser: as the name for :func:`browserkeeper.browser`; ``chrome`` by default.
+        pool: arguments for :class:`browserkeeper.BrowserPool`, ``{}`` for its defaults: each worker
+            process then keeps warm browsers.  None: a new browser for each task.
+        max_redeliveries: how often a message may come back because its worker was lost, before its
+            task fails; 3 by default, None for no bound.
+        sweep_every: seconds between two sweeps of all workers' hosts by Beat; None: no Beat entry.
+        browser_arguments: those of :func:`browserkeeper.browser`.
+
+    Raises:
+        ConfigError: something makes no sense.
+    """
+    given: dict[str, Any] = {}
+    if browser is not None:
+        given["browser"] = browser
+    if browser_arguments:
+        given["arguments"] = browser_arguments
+    if pool is not None:
+        given["pool"] = pool
+    if max_redeliveries != "as configured":
+        given["max_redeliveries"] = max_redeliveries
+    if sweep_every is not None:
+        given["sweep_every"] = sweep_every
+    chosen = settings.build(app, given)
+    sweeping.register(app, chosen.sweep_every)
+    connect()
+
+
+def connect() -> None:
+    """Once for the process, however often it is called."""
+    logs.attach(logging.getLogger("browserkeeper"))
+    signals.worker_init.connect(_on_worker, dispatch_uid="browserkeeper-worker")
+
+
+def _on_worker(sender: Any = None, **_: Any) -> None:
+    """A worker is being made in this process; its modules are loaded anyway, so ours may be too."""
+    limits.remember_worker(sender)
+    from . import panel
+
+    panel.register()
+
+
+__all__ = ["connect", "install"]

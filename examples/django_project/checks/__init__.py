@@ -1,0 +1,1 @@
+"""Pages that are looked at now and then, and what was seen."""

@@ -1,0 +1,43 @@
+"""``check_urls_task``, as in everyone's blog post, but one task and one session for each page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import group, shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from selenium.common.exceptions import WebDriverException
+
+from browserkeeper.celery import BrowserTask, with_retry
+
+from .models import PageCheck
+
+
+@shared_task
+def check_urls_task() -> int:
+    """For Beat, or a button: have every known page checked; how many there are.
+
+    It waits for none of them: a task that waits for others keeps a worker from doing them.
+    """
+    urls = list(PageCheck.objects.values_list("url", flat=True))
+    group(check_url.s(url) for url in urls).delay()
+    return len(urls)
+
+
+@shared_task(base=BrowserTask, bind=True, soft_time_limit=10, time_limit=25)
+def check_url(self: Any, url: str) -> str:
+    """One page.  What is wrong with the page is a finding; what is wrong with the browser is retried."""
+    try:
+        found = {"title": load(self, url), "error": ""}
+    except SoftTimeLimitExceeded:
+        found = {"title": "", "error": "did not load in time"}
+    except WebDriverException as error:
+        found = {"title": "", "error": str(error.msg)}
+    PageCheck.objects.update_or_create(url=url, defaults=found)
+    return found["error"] or found["title"]
+
+
+@with_retry(max_retries=2)
+def load(task: Any, url: str) -> str:
+    task.driver.get(url)
+    return str(task.driver.title)

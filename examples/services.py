@@ -1,0 +1,73 @@
+"""What the Celery examples need around them: a Redis and a worker, for as long as a block.
+
+Yours are services that run by themselves; nothing here is special to browserkeeper.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 30.0
+"""Seconds for a service to be ready, and to end."""
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[str]:
+    """Its URL for Celery: a unix socket in a directory of its own, so that no port is needed."""
+    if not shutil.which("redis-server"):
+        raise SystemExit("This example needs redis-server: apt install redis-server")
+    with tempfile.TemporaryDirectory(prefix="tmpredis") as directory:
+        socket = Path(directory, "redis.sock")
+        command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", ""]
+        with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=directory)):
+            _wait(socket.exists, "redis-server")
+            yield f"redis+socket://{socket}"
+
+
+@contextlib.contextmanager
+def celery_worker(
+    app: str, *options: str, environment: Mapping[str, str], directory: Path = ROOT
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``celery -A app worker``, ready for tasks; ended as a supervisor would."""
+    with tempfile.NamedTemporaryFile(prefix="tmpworker", suffix=".log") as log:
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO", *options]
+        env = {**os.environ, **environment}
+        with ended(subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, env=env)) as worker:
+            _wait(
+                lambda: b" ready." in Path(log.name).read_bytes() or worker.poll() is not None, "worker"
+            )
+            if worker.poll() is not None:
+                raise SystemExit(f"The worker did not start:\n{Path(log.name).read_text()}")
+            yield worker
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """SIGTERM, and SIGKILL where that is not heard."""
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(condition: object, name: str) -> None:
+    assert callable(condition)
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > until:
+            raise SystemExit(f"{name} was not ready within {PATIENCE:g} s")
+        time.sleep(0.05)

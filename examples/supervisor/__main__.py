@@ -1,0 +1,103 @@
+"""Try supervisord.conf here: a worker is killed in the middle of a task, restarted, and stopped.
+
+    python -m examples.supervisor
+
+Needs supervisor (``pip install supervisor``).  Exit status: 0 when all went well and nothing is
+left, 1 when not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from examples.services import PATIENCE, ROOT, ended, redis_server
+from fixtures.server import Site
+
+CONFIGURATION = Path(__file__).resolve().parent / "supervisord.conf"
+
+
+def main() -> int:
+    supervisord = shutil.which("supervisord") or str(Path(sys.executable).with_name("supervisord"))
+    if not Path(supervisord).exists():
+        print("This example needs supervisor: pip install supervisor", file=sys.stderr)
+        return 1
+    with redis_server() as redis, tempfile.TemporaryDirectory(prefix="tmpsupervisor") as name:
+        directory = Path(name)
+        told = {
+            "EXAMPLE_REDIS": redis,
+            "EXAMPLE_ROOT": str(ROOT),
+            "EXAMPLE_PYTHON": sys.executable,
+            "EXAMPLE_DIRECTORY": name,
+            "BROWSERKEEPER_STATE_DIR": f"{name}/state",
+        }
+        os.environ.update(told)
+        command = [supervisord, "-c", str(CONFIGURATION)]
+        with Site() as site, ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)):
+            went_well = story(site, directory)
+        left = live(directory)
+    print(f"sessions left: {', '.join(left) or 'none'}")
+    return int(not went_well or bool(left))
+
+
+def story(site: Site, directory: Path) -> bool:
+    """Kill, restart, stop; each step is printed with what came of it."""
+    from examples.celery_app.app import title  # it reads EXAMPLE_REDIS
+
+    log = directory / "worker.log"
+    until(lambda: log.exists() and ready(log) == 1)
+    result = title.delay(site.url_for("slow", seconds=3))
+    site.wait_for("/slow", PATIENCE)
+    os.kill(worker_pid(directory), signal.SIGKILL)
+    killed = time.monotonic()
+    until(lambda: not live(directory))
+    print(f"worker killed in mid-task: no session left after {time.monotonic() - killed:.2f} s")
+    until(lambda: ready(log) == 2)
+    print("supervisord has started another one")
+    answer = title.delay(site.url).get(timeout=PATIENCE)
+    print(f"which does the next task: {answer}")
+    print(
+        f"the task that was killed is {result.state}: it comes back when its visibility timeout passes"
+    )
+    return bool(answer == "The Leaky Shelf")
+
+
+def worker_pid(directory: Path) -> int:
+    command = [
+        sys.executable,
+        "-m",
+        "supervisor.supervisorctl",
+        "-c",
+        str(CONFIGURATION),
+        "pid",
+        "worker",
+    ]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def ready(log: Path) -> int:
+    """How often a worker has said so."""
+    return log.read_text().count(" ready.")
+
+
+def live(directory: Path) -> list[str]:
+    return [path.name for path in (directory / "state" / "live").glob("*")]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not within {PATIENCE:g} s")
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
