@@ -16,7 +16,7 @@ PACKAGE = Path(browserkeeper.__file__).parent
 FLOORS = [
     {"guard", "errors"},
     {"process", "report"},
-    {"config", "ledger", "tmpdirs"},
+    {"config", "ledger", "logs", "tmpdirs"},
     {"drivers", "sweeper"},
     {"session", "diagnosis", "survey"},
     {"pool", "celery_advice"},
