@@ -10,6 +10,12 @@ from typing import Any
 SCHEMA = 1
 """Version of every JSON document that browserkeeper writes or prints."""
 
+REASONS = (
+    *("closed", "error", "timeout", "command-timeout", "owner-died", "abandoned", "exited"),
+    *("terminated", "guard-died", "swept", "failed", "lease-expired", "hung", "retired"),
+)
+"""Ours, of :attr:`ExitReport.reason`, which explains them; ``set_deadline`` takes other words too."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ProcessExit:
