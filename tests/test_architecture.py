@@ -20,6 +20,7 @@ FLOORS = [
     {"drivers", "sweeper"},
     {"session", "diagnosis", "survey"},
     {"pool", "celery_advice", "metrics"},
+    {"watch"},
     {"cli", "celery", "pytest_plugin", "__init__"},
     {"__main__"},
 ]
