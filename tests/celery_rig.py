@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.result import AsyncResult
+from celery.states import PROPAGATE_STATES, READY_STATES
+
+from browserkeeper.tmpdirs import choose_root
 
 from . import oracle
 from .conftest import PROGRAMS
@@ -85,6 +87,38 @@ def hanging_browser(directory: Path, name: str) -> str:
     return str(path)
 
 
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """A task that was sent.  It is asked for, not subscribed to, as ``AsyncResult`` would be: that
+    does not get over a Redis which goes away."""
+
+    id: str
+    results: Celery
+
+    def meta(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.results.backend.get_task_meta(self.id)
+        return found
+
+    @property
+    def state(self) -> str:
+        return str(self.meta()["status"])
+
+    @property
+    def result(self) -> Any:
+        """What it returned or raised, or the facts that it gave of its progress."""
+        return self.meta()["result"]
+
+    def final_state(self) -> str:
+        assert wait_for(lambda: self.state in READY_STATES, PATIENCE), f"{self.id} is {self.state}"
+        return self.state
+
+    def get(self) -> Any:
+        """What it returned, when it has.  Raises what it raised."""
+        if self.final_state() in PROPAGATE_STATES:
+            raise self.result
+        return self.result
+
+
 @dataclasses.dataclass
 class Worker:
     """A worker process, to which the tests send tasks by name."""
@@ -92,6 +126,8 @@ class Worker:
     pool: str
     process: subprocess.Popen[bytes]
     client: Celery
+    """Sends; without a result backend, which would subscribe."""
+    results: Celery
     log: Path
     state: Path
     environment: Mapping[str, str]
@@ -99,23 +135,18 @@ class Worker:
     known: frozenset[int]
     """What ran before it, and is none of its work."""
 
-    def send(self, task: str, *args: Any, **options: Any) -> AsyncResult:
-        kwargs = options.pop("kwargs", None)
-        return self.client.send_task(task, args=args, kwargs=kwargs, **options)
+    def send(self, task: str, *args: Any, **options: Any) -> Sent:
+        return Sent(self.client.send_task(task, args=args, **options).id, self.results)
 
     def run(self, task: str, *args: Any, **options: Any) -> Any:
         """Its result.  Raises what the task raised."""
-        return self.send(task, *args, **options).get(timeout=PATIENCE)
-
-    def state_of(self, result: AsyncResult) -> str:
-        """When it is done."""
-        with contextlib.suppress(Exception):
-            result.get(timeout=PATIENCE)
-        return str(result.state)
+        return self.send(task, *args, **options).get()
 
     def strangers(self) -> list[oracle.Seen]:
-        """All that came of its tasks: everything new, but for the worker's own processes."""
-        return [s for s in oracle.below(os.getpid()) if s.pid not in self.known and not is_worker(s)]
+        """All that came of its tasks: everything new, but for the worker's own processes, and a Redis
+        that was started again."""
+        new = [s for s in oracle.below(os.getpid()) if s.pid not in self.known]
+        return [s for s in new if not is_worker(s) and s.name != "redis-server"]
 
     def left_after(self, seconds: float) -> list[oracle.Seen]:
         """What is still there after so long, zombies and all; returns as soon as nothing is."""
@@ -192,6 +223,8 @@ def running_worker(
     state = directory / "state"
     log = directory / "worker.log"
     told = {"CELERY_RIG": json.dumps(rig), "BROWSERKEEPER_STATE_DIR": str(state)}
+    # A billiard whose main process was killed leaves a directory of its own.
+    told |= {"TMPDIR": str(directory), "BROWSERKEEPER_TMPDIR": choose_root()}
     known = frozenset(seen.pid for seen in oracle.below(os.getpid()))
     command = [sys.executable, "-m", "celery", "-A", "tests.celery_app", "worker", "-P", pool]
     command += ["-c", str(concurrency), "-l", "INFO", "-n", f"{queue}@%h", *options]
@@ -205,13 +238,15 @@ def running_worker(
             stderr=output,
             start_new_session=True,
         )
-    client = Celery("rig", broker=redis.url, backend=redis.url, set_as_current=False)
+    client = Celery("rig", broker=redis.url, set_as_current=False)
+    results = Celery("rig", backend=redis.url, set_as_current=False)
     client.conf.task_default_queue = queue
-    worker = Worker(pool, process, client, log, state, told, known)
+    worker = Worker(pool, process, client, results, log, state, told, known)
     try:
         worker.wait_ready()
         yield worker
     finally:
         worker.stop()
         client.close()
+        results.close()
         shutil.rmtree(directory, ignore_errors=True)

@@ -15,17 +15,18 @@ from typing import Any
 
 import pytest
 from celery.exceptions import TimeLimitExceeded
-from celery.result import AsyncResult
 
 from browserkeeper import BrowserDied
 from browserkeeper.celery import TaskTimeout
 from fixtures.server import Site
 
 from . import oracle
-from .celery_rig import PATIENCE, SOON, VERSIONS, Redis, Worker, running_redis, running_worker
+from .celery_rig import PATIENCE, SOON, VERSIONS, Redis, Sent, Worker, running_redis, running_worker
 from .guards import wait_for
 
 POOLS = ("prefork", "threads", "solo", "gevent")
+CONCURRENCY = 9
+"""Tasks at a time: as many as ``WAYS``."""
 PHASES = ("idle", "command", "launch")
 NOTHING = 0.2
 """Seconds for the last process to be reaped, where a task's result is stored after its browser's end."""
@@ -40,11 +41,11 @@ def redis() -> Iterator[Redis]:
 @pytest.fixture(scope="module", params=POOLS)
 def worker(request: pytest.FixtureRequest, redis: Redis) -> Iterator[Worker]:
     install = {"pool": {"max_size": 2, "min_idle": 1}}  # for the tasks called installed.*
-    with running_worker(redis, request.param, install=install, concurrency=9) as running:
+    with running_worker(redis, request.param, install=install, concurrency=CONCURRENCY) as running:
         yield running
 
 
-def begin(worker: Worker, browser: str, phase: str, site: Site, **options: Any) -> AsyncResult:
+def begin(worker: Worker, browser: str, phase: str, site: Site, **options: Any) -> Sent:
     """A task that has come to this phase, and stays in it."""
     ready, result = start(worker, browser, phase, site, **options)
     ready()
@@ -53,7 +54,7 @@ def begin(worker: Worker, browser: str, phase: str, site: Site, **options: Any) 
 
 def start(
     worker: Worker, browser: str, phase: str, site: Site, **options: Any
-) -> tuple[Callable[[], None], AsyncResult]:
+) -> tuple[Callable[[], None], Sent]:
     """The same; the caller waits for the phase by calling what comes first."""
     if phase == "launch":
         result = worker.send(f"{browser}.launch", **options)
@@ -65,7 +66,7 @@ def start(
 
 def send(
     worker: Worker, stack: contextlib.ExitStack, limit: int, browser: str, phase: str, kind: str
-) -> tuple[Callable[[], None], AsyncResult]:
+) -> tuple[Callable[[], None], Sent]:
     """With a site of its own, and a soft or a hard limit."""
     options = {"time_limit": limit}
     if kind == "soft":
@@ -103,7 +104,7 @@ def nothing_is_left(worker: Worker, seconds: float = NOTHING) -> None:
 def test_a_task_that_returns_leaves_nothing(worker: Worker, site: Site) -> None:
     for browser in ("chrome", "firefox"):
         result = worker.send(f"{browser}.title", site.url)
-        found = result.get(timeout=PATIENCE)
+        found = result.get()
         nothing_is_left(worker)
         assert (found["title"], found["id"]) == ("The Leaky Shelf", result.id)
         assert found["cookies"] == []
@@ -115,7 +116,7 @@ def test_the_state_is_what_the_task_said(worker: Worker, site: Site) -> None:
     names = ("chrome.fail", "chrome.reject", "chrome.again", "decorated.bound", "decorated.unbound")
     results = {name: worker.send(name, site.url) for name in (*names, "decorated.retry")}
     ignored = worker.send("chrome.ignore", site.url)
-    states = {name: worker.state_of(result) for name, result in results.items()}
+    states = {name: result.final_state() for name, result in results.items()}
     assert wait_for(lambda: f"[{ignored.id}] received" in worker.lines(), PATIENCE)
     nothing_is_left(worker, PATIENCE)
     failed = {name for name, state in states.items() if state == "FAILURE"}
@@ -178,20 +179,20 @@ def test_limits_in_solo(worker: Worker, browser: str, phase: str) -> None:
         nothing_is_left(worker, SOON)
 
 
-def soft_limit_is_seen(worker: Worker, result: AsyncResult, limit: float) -> None:
-    found = result.get(timeout=PATIENCE)
+def soft_limit_is_seen(worker: Worker, result: Sent, limit: float) -> None:
+    found = result.get()
     assert "SoftTimeLimitExceeded" in found["caught"]
     assert ("SessionTimeout" in found["caught"]) == (worker.pool != "prefork")
     assert limit - 1 < found["after"] < limit + 3
     assert result.state == "SUCCESS"
 
 
-def hard_limit_is_kept(worker: Worker, result: AsyncResult, limit: float) -> None:
+def hard_limit_is_kept(worker: Worker, result: Sent, limit: float) -> None:
     if worker.pool in ("prefork", "gevent"):
         with pytest.raises(TimeLimitExceeded):
-            result.get(timeout=PATIENCE)
+            result.get()
     else:  # Celery keeps none here; what the task makes of ours is its result
-        found = result.get(timeout=PATIENCE)
+        found = result.get()
         assert "TaskTimeout" in found["caught"]
         assert f"time_limit of {limit} s" in found["text"]
 
@@ -215,65 +216,64 @@ def test_revoked_and_terminated(worker: Worker, phase: str) -> None:
     nothing_is_left(worker)
 
 
-# ------------------------------------------------------------------ warm browsers, from here on
-
-
-def browsers(worker: Worker) -> set[int]:
-    """Guards' children are drivers; a pool's go on living between tasks."""
-    return {s.pid for s in worker.strangers() if s.name == "chromedriver" and s.state != "Z"}
+# ------------------------------------------------------------------ warm browsers
 
 
 @pytest.mark.chrome
-def test_a_task_gets_a_warm_browser_without_a_memory(worker: Worker, site: Site) -> None:
-    for _ in range(4):
+@pytest.mark.leaves_zombies(12, "the worker's children")
+def test_warm_browsers_until_a_warm_shutdown(worker: Worker, site: Site) -> None:
+    """The last test of each worker: its pool lasts until the worker ends, which lets a task finish."""
+    if worker.pool == "prefork":  # each child has a pool of its own
+        worker.client.control.pool_shrink(CONCURRENCY - 1, reply=True)
+    browsers_are_warm_and_without_a_memory(worker, site)
+    a_limit_costs_one_browser(worker, site)
+    a_browsers_death_is_one_tasks_error(worker, site)
+    assert worker.send("installed.fail", site.url).final_state() == "FAILURE"
+    assert worker.run("installed.again", site.url) == 1
+    assert worker.run("installed.title", site.url)["cookies"] == []
+    assert len(browsers(worker)) <= 2
+    a_warm_shutdown_waits(worker)
+    assert not oracle.alive(worker.left_after(SOON))
+    assert not worker.records()
+
+
+def browsers(worker: Worker) -> set[int]:
+    """The drivers' pids stand for them; a pool's go on living between tasks."""
+    return {s.pid for s in worker.strangers() if s.name == "chromedriver" and s.state != "Z"}
+
+
+def browsers_are_warm_and_without_a_memory(worker: Worker, site: Site) -> None:
+    for _ in range(3):
+        before = browsers(worker)
         found = worker.run("installed.title", site.url)
         assert found["title"] == "The Leaky Shelf"
         assert found["cookies"] == []
         assert 1 <= len(browsers(worker)) <= 2
-    first = browsers(worker)
-    worker.run("installed.title", site.url)
-    assert browsers(worker) & first
+    assert browsers(worker) & before
 
 
-@pytest.mark.chrome
-def test_a_limit_that_passes_costs_the_browser_only(worker: Worker, site: Site) -> None:
+def a_limit_costs_one_browser(worker: Worker, site: Site) -> None:
     with Site() as other:
-        result = worker.send("installed.hang", other.url_for("never"), soft_time_limit=3)
-        found = result.get(timeout=PATIENCE)
+        found = worker.run("installed.hang", other.url_for("never"), soft_time_limit=2)
     assert "SoftTimeLimitExceeded" in found["caught"]
     assert (TaskTimeout.__name__ in found["caught"]) == (worker.pool != "prefork")
     assert worker.run("installed.title", site.url)["cookies"] == []
 
 
-@pytest.mark.chrome
-def test_a_browser_that_dies_is_the_tasks_error_and_nobody_elses(worker: Worker, site: Site) -> None:
+def a_browsers_death_is_one_tasks_error(worker: Worker, site: Site) -> None:
     with Site() as other:
         result = worker.send("installed.hang", other.url_for("never"))
         other.wait_for("/never", PATIENCE)
-        victims = [s for s in worker.strangers() if s.name == "chromedriver"]
-        for victim in victims:
-            oracle.end_by_pid([victim])
+        oracle.end_by_pid([s for s in worker.strangers() if s.name == "chromedriver"])
         with pytest.raises(BrowserDied):
-            result.get(timeout=PATIENCE)
+            result.get()
     assert worker.run("installed.title", site.url)["title"] == "The Leaky Shelf"
 
 
-@pytest.mark.chrome
-def test_a_task_that_fails_or_retries_gives_its_browser_back(worker: Worker, site: Site) -> None:
-    assert worker.state_of(worker.send("installed.fail", site.url)) == "FAILURE"
-    assert worker.run("installed.again", site.url) == 1
-    assert worker.run("installed.title", site.url)["cookies"] == []
-    assert len(browsers(worker)) <= 2
-
-
-@pytest.mark.chrome
-@pytest.mark.leaves_zombies(12, "the worker's children")
-def test_warm_shutdown_lets_the_task_finish_and_closes_the_pools(worker: Worker, site: Site) -> None:
-    """The last one: it ends the worker."""
-    result = worker.send("installed.title", site.url_for("slow", seconds=2))
-    site.wait_for("/slow", PATIENCE)
-    worker.signal(signal.SIGTERM)
-    assert worker.wait_ended() == 0
-    assert result.get(timeout=PATIENCE)["title"] == "Slow"
-    assert not oracle.alive(worker.left_after(SOON))
-    assert not worker.records()
+def a_warm_shutdown_waits(worker: Worker) -> None:
+    with Site() as other:
+        result = worker.send("installed.title", other.url_for("slow", seconds=1))
+        other.wait_for("/slow", PATIENCE)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait_ended() == 0
+    assert result.get()["title"] == "Slow"

@@ -19,6 +19,7 @@ from .celery_rig import PATIENCE, ROOT, Redis, Worker, running_redis, running_wo
 from .guards import wait_for
 from .test_celery import begin, nothing_is_left
 
+CELERY = (sys.executable, "-m", "celery", "-A", "tests.celery_app", "browserkeeper")
 pytestmark = pytest.mark.chrome
 
 
@@ -38,7 +39,7 @@ def worker(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
 def celery(worker: Worker, *arguments: str) -> subprocess.CompletedProcess[str]:
     """``celery -A tests.celery_app browserkeeper ...`` as somebody at a shell runs it."""
     return subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "tests.celery_app", "browserkeeper", *arguments],
+        [*CELERY, *arguments, "--timeout", "1"],
         cwd=ROOT,
         env={**os.environ, **worker.environment},
         capture_output=True,
@@ -57,7 +58,7 @@ def orphan(worker: Worker, site: Site) -> str:
         assert process is not None
         oracle.end_by_pid([process])
     with pytest.raises(Exception, match="signal 9"):
-        result.get(timeout=PATIENCE)
+        result.get()
     return str(record["session"]["id"])
 
 
@@ -86,7 +87,7 @@ def test_where_no_worker_runs_nobody_answers(redis: Redis, worker: Worker) -> No
     elsewhere = json.loads(worker.environment["CELERY_RIG"])
     elsewhere["redis"] += "?virtual_host=7"
     told = {**worker.environment, "CELERY_RIG": json.dumps(elsewhere)}
-    done = celery(dataclasses.replace(worker, environment=told), "ps", "--timeout", "0.5")
+    done = celery(dataclasses.replace(worker, environment=told), "ps")
     assert done.returncode == 69
     assert "No worker answered" in done.stderr
 
@@ -101,7 +102,7 @@ def test_beat_has_every_host_swept(worker: Worker) -> None:
 
 def test_lines_name_task_session_and_host(worker: Worker, site: Site) -> None:
     result = worker.send("chrome.title", site.url)
-    result.get(timeout=PATIENCE)
+    result.get()
     host = os.uname().nodename
     found = re.findall(
         rf"\[task={result.id} session=([0-9a-f]{{12}}) host={re.escape(host)}\]", worker.lines()

@@ -16,8 +16,9 @@ from .sweeping import COMMAND_PS, COMMAND_SWEEP
 
 logger = logging.getLogger("browserkeeper")
 
-PATIENCE = 5.0
-"""Seconds to wait for the workers' answers, where the caller says nothing else."""
+PATIENCE = 2.0
+"""Seconds to wait for the workers' answers: all of them, since nobody knows how many there will be.
+Celery's own inspect waits for 1.  A sweep that takes longer goes on, and is in the worker's log."""
 
 
 def register() -> None:

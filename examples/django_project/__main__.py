@@ -20,6 +20,8 @@ from fixtures.server import Site
 
 PROJECT = Path(__file__).resolve().parent
 PATIENCE = 60.0
+NOBODY = "http://127.0.0.1:65531/"
+"""Where no server listens."""
 
 
 def main() -> int:
@@ -36,7 +38,7 @@ def main() -> int:
             "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         }
         manage("migrate", "--run-syncdb", "--verbosity", "0", told=told)
-        pages = [site.url, site.url_for("about"), site.url_for("never"), "http://127.0.0.1:1/"]
+        pages = [site.url, site.url_for("about"), site.url_for("never"), NOBODY]
         with celery_worker("project", "-c", "2", environment=told, directory=PROJECT):
             manage("check_urls", *pages, told=told)
             found = wait_for_checks(database, len(pages))

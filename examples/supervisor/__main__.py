@@ -37,6 +37,7 @@ def main() -> int:
             "EXAMPLE_PYTHON": sys.executable,
             "EXAMPLE_DIRECTORY": name,
             "BROWSERKEEPER_STATE_DIR": f"{name}/state",
+            "TMPDIR": name,  # Celery's process pool leaves a directory where its worker is killed
         }
         os.environ.update(told)
         command = [supervisord, "-c", str(CONFIGURATION)]

@@ -24,7 +24,7 @@ def check_urls_task() -> int:
     return len(urls)
 
 
-@shared_task(base=BrowserTask, bind=True, soft_time_limit=10, time_limit=25)
+@shared_task(base=BrowserTask, bind=True, soft_time_limit=6, time_limit=20)
 def check_url(self: Any, url: str) -> str:
     """One page.  What is wrong with the page is a finding; what is wrong with the browser is retried."""
     try:
