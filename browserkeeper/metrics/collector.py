@@ -6,6 +6,7 @@ address, nothing that a page or a command line could choose.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from typing import get_args
@@ -137,7 +138,10 @@ def _outcomes(tally: Tally) -> Metric:
         "Sessions ended, by reason; clean: proved that nothing is left.",
         labels=Outcome._fields,
     )
-    foreseen = {Outcome(b, reason, "true") for b in tally.browsers for reason in REASONS}
+    foreseen = {
+        Outcome(browser, reason, clean)
+        for browser, reason, clean in itertools.product(tally.browsers, REASONS, ("true", "false"))
+    }
     for outcome in sorted(foreseen | tally.outcomes.keys()):
         family.add_metric(list(outcome), tally.outcomes[outcome])
     return family
