@@ -209,7 +209,9 @@ def test_a_series_is_there_with_0_before_its_first_step(ledger: Ledger) -> None:
     tally = Tally()
     tally.look(ledger)
     found = scrape(tally)
-    assert value(found, "sessions_ended_total", browser="chromium", reason="hung", clean="true") == 0
+    for clean in ("true", "false"):
+        labels = {"browser": "chromium", "reason": "hung", "clean": clean}
+        assert value(found, "sessions_ended_total", **labels) == 0
     assert value(found, "sessions", browser="chromium", state="orphaned") == 0
 
 

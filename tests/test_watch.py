@@ -24,6 +24,7 @@ from browserkeeper.cli.watch import report
 from browserkeeper.ledger import Ledger, Record
 from browserkeeper.metrics.tally import Tally
 from browserkeeper.process import limits
+from browserkeeper.sweeper import Finding, Sweeper
 from browserkeeper.watch import host, sessions
 from browserkeeper.watch.notices import PATIENCE, Memory, Notice
 from browserkeeper.watch.rounds import HEALTH_PATIENCE, Watch
@@ -364,6 +365,19 @@ def test_a_look_that_fails_ends_neither_the_round_nor_the_watch(
     assert (watch.tally.rounds, watch.tally.failures) == (3, 3)
     assert len(caplog.records) == 2
     assert caplog.records[1].exc_info is not None
+
+
+def test_what_a_sweep_did_before_it_failed_is_said(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Sweeper) -> Iterator[Finding]:
+        raise PermissionError("no such luck")
+
+    monkeypatch.setattr(Sweeper, "_leaves", fail)
+    record = make_record(state_dir, "rubbish")
+    found = Watch(QUICK, Tally()).round()
+    assert [n.kind for n in found if n.kind in ("swept", "look-failed")] == ["swept", "look-failed"]
+    assert not record.exists()
 
 
 def test_a_state_directory_that_cannot_be_used_meanwhile(

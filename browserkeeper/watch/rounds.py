@@ -12,7 +12,7 @@ from ..errors import BrowserkeeperError
 from ..ledger import Ledger
 from ..metrics.tally import Tally
 from ..survey import survey
-from ..sweeper import Finding, sweep
+from ..sweeper import Finding, Sweeper
 from . import host, sessions, zombies
 from .notices import Memory, Notice
 
@@ -55,9 +55,10 @@ class Watch:
         return found
 
     def _sweep(self) -> Iterator[Notice]:
-        findings = sweep(dry_run=False)
-        self.tally.count_swept(findings)
-        yield from map(notice_of, findings)
+        """One finding at a time: what was done before something fails has to be said too."""
+        for finding in Sweeper(Ledger.open(), dry_run=False, older_than=0.0).run():
+            self.tally.count_swept([finding])
+            yield notice_of(finding)
 
     def _count(self) -> Iterable[Notice]:
         self.tally.look(Ledger.open())
