@@ -650,15 +650,19 @@ class Guard:
         return None
 
     def _hear_owner(self) -> str | None:
-        """Lines of ``deadline SECONDS REASON`` or ``deadline 0`` (none), or a reason to end now.
+        """Lines of ``deadline SECONDS REASON`` or ``deadline 0`` (none), of ``started SECONDS`` (for
+        the report: how long the owner's start took), or a reason to end now.
 
         Whole lines come in: each is one write below PIPE_BUF, which is atomic (pipe(7)).
         """
         text = os.read(self.options.control_fd, 65536).decode("ascii", "replace")
         for words in map(str.split, text.splitlines()):
-            if words[0] != "deadline":
+            if words[0] not in ("deadline", "started"):
                 return words[0]
             seconds = float(words[1])
+            if words[0] == "started":
+                self.phases["start"] = seconds
+                continue
             self.deadline = self.age() + seconds if seconds else 0.0
             self.deadline_reason = words[2] if seconds else ""
         return None if text else self._why_let_go()

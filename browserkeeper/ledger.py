@@ -154,6 +154,10 @@ class Ledger:
             except (LedgerError, OSError):
                 continue
 
+    def ended_ids(self) -> list[str]:
+        """Of the sessions in the history, oldest first; costs no reading of files."""
+        return [path.stem for path in _oldest_first(self.history) if path.suffix == ".json"]
+
     def retire(self, record: Record, report: ExitReport) -> None:
         """Move a session to the history, as its guard would have done."""
         guard_words = {

@@ -10,6 +10,12 @@ from typing import Any
 SCHEMA = 1
 """Version of every JSON document that browserkeeper writes or prints."""
 
+REASONS = (
+    *("closed", "error", "timeout", "command-timeout", "owner-died", "abandoned", "exited"),
+    *("terminated", "guard-died", "swept", "failed", "lease-expired", "hung", "retired"),
+)
+"""Ours, of :attr:`ExitReport.reason`, which explains them; ``set_deadline`` takes other words too."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ProcessExit:
@@ -90,6 +96,22 @@ class ExitReport:
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())
+
+    def log_fields(self) -> dict[str, Any]:
+        """For a log record's ``extra=``: names of ECS and ours (docs/operations.md lists them)."""
+        return {
+            "event.action": "session-ended",
+            "event.outcome": "success" if self.clean else "failure",
+            "browserkeeper.session.id": self.session,
+            "browserkeeper.browser": self.browser,
+            "browserkeeper.reason": self.reason,
+            "browserkeeper.certificate": self.certificate,
+            "browserkeeper.containment": self.containment,
+            "browserkeeper.processes": len(self.processes),
+            "browserkeeper.survivors": len(self.survivors),
+            "browserkeeper.bytes_freed": self.bytes_freed,
+            "browserkeeper.seconds": dict(self.seconds),
+        }
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> ExitReport:

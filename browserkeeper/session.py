@@ -223,8 +223,19 @@ class BrowserSession(Generic[D_co]):
             if self._closing:
                 self._end("closed")
                 raise self._over("during its start")
-        logger.info("%s session %s started in %.2f s", self.name, self.id, self._seconds["start"])
+        self._say_started(self._seconds["start"])
         return self.driver
+
+    def _say_started(self, seconds: float) -> None:
+        if self._guarded is not None:
+            self._guarded.tell_started(seconds)
+        facts = {
+            "event.action": "session-started",
+            "event.duration": int(seconds * 1e9),  # ECS: nanoseconds
+            "browserkeeper.session.id": self.id,
+            "browserkeeper.browser": self.name,
+        }
+        logger.info("%s session %s started in %.2f s", self.name, self.id, seconds, extra=facts)
 
     def _may_retry(self, error: BaseException, causes: list[LaunchError], began: float) -> bool:
         if not isinstance(error, LaunchError):
@@ -635,7 +646,7 @@ class BrowserSession(Generic[D_co]):
                 self._release.detach()
             if self._state == "live":
                 self._state = "closed"
-            logger.info("%s", self.report)
+            logger.info("%s", self.report, extra=self.report.log_fields())
             return self.report
 
     def _ask_and_end(self, guarded: Guarded, reason: str) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from .guard import is_private_directory, remove_tree, stray_shared_memory
 from .ledger import BadRecord, Ledger, Record, Session
@@ -31,6 +31,8 @@ DRAFT_AGE = 60.0
 """Seconds after which a half-written record's writer is taken for dead."""
 
 State = Literal["live", "unguarded", "orphaned", "ending", "foreign"]
+Kind = Literal["session", "processes", "directory", "cgroup", "record"]
+SWEPT_KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Finding:
     ``removed`` is False in a dry run, and where ``problem`` says why.
     """
 
-    kind: Literal["session", "processes", "directory", "cgroup", "record"]
+    kind: Kind
     session: str
     what: str
     processes: tuple[ProcessFacts, ...] = ()

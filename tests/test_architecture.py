@@ -16,10 +16,11 @@ PACKAGE = Path(browserkeeper.__file__).parent
 FLOORS = [
     {"guard", "errors"},
     {"process", "report"},
-    {"config", "ledger", "tmpdirs"},
+    {"config", "ledger", "logs", "tmpdirs"},
     {"drivers", "sweeper"},
     {"session", "diagnosis", "survey"},
-    {"pool", "celery_advice"},
+    {"pool", "celery_advice", "metrics"},
+    {"watch"},
     {"cli", "celery", "pytest_plugin", "__init__"},
     {"__main__"},
 ]
@@ -81,7 +82,8 @@ def modules_after(statement: str) -> set[str]:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     loaded = modules_after("import browserkeeper")
-    assert not {"selenium", "psutil", "tenacity", "click", "rich", "json", "celery"} & loaded
+    heavy = {"selenium", "psutil", "tenacity", "click", "rich", "json", "celery", "prometheus_client"}
+    assert not heavy & loaded
 
 
 def test_the_command_line_imports_no_selenium() -> None:

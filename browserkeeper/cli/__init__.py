@@ -24,6 +24,7 @@ SUMMARIES = {
     "sweep": "Find, and with --yes remove, what dead owners left.",
     "history": "List the sessions that have ended, newest first, or show one of them whole.",
     "doctor": "Check this machine for all that sessions need, with a remedy for each finding.",
+    "watch": "Sweep what dead owners left, from time to time, and say what else is wrong.",
     "run": "Run any command so that nothing of it survives.",
 }
 """The commands, by module; here so that --help need not import them all."""

@@ -220,8 +220,15 @@ class Guarded:
     def set_deadline(self, seconds: float, reason: str) -> None:
         """End the session for this reason in that many seconds from now, unless told otherwise
         before; 0: no deadline.  The guard keeps it, whatever its owner is stuck in."""
+        self._say(f"deadline {seconds:.6f} {reason}")
+
+    def tell_started(self, seconds: float) -> None:
+        """How long the start took: only the owner knows, and the history is the guard's to write."""
+        self._say(f"started {seconds:.6f}")
+
+    def _say(self, line: str) -> None:
         with self._lock, contextlib.suppress(OSError):  # EPIPE, EBADF: it is over already
-            os.write(self._control, f"deadline {seconds:.6f} {reason}\n".encode())
+            os.write(self._control, f"{line}\n".encode())
 
     def end(self, reason: str, deadline: float) -> dict[str, Any] | None:
         """Tear down and wait for the report, at most until ``deadline`` (``time.monotonic()``).

@@ -48,6 +48,16 @@ def cgroup_left(controller: str, files: tuple[str, str]) -> int | None:
     return min(lefts, default=None)
 
 
+def tasks_left() -> int | None:
+    """Processes and threads that the kernel allows beyond those of the whole machine (proc(5)); None
+    off Linux."""
+    limits = [_number(Path("/proc/sys/kernel", name)) for name in ("pid_max", "threads-max")]
+    words = " ".join(_lines("/proc/loadavg")).split()
+    if None in limits or len(words) < 4:
+        return None
+    return min(limit for limit in limits if limit) - int(words[3].partition("/")[2])
+
+
 def cgroup_directories(controller: str) -> Iterator[Path]:
     """Our cgroup of a controller, of either version, and those above it, innermost first."""
     for line in _lines("/proc/self/cgroup"):

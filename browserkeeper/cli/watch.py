@@ -1,0 +1,107 @@
+"""``browserkeeper watch``: the rounds of ``watch/``, as a service."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import click
+
+from .. import logs
+from ..ledger import Ledger
+from ..metrics.server import Server
+from ..metrics.tally import Tally
+from ..watch.notices import Notice
+from ..watch.rounds import Watch
+from . import output
+
+logger = logging.getLogger("browserkeeper")
+
+NOTICED = 1
+
+
+def seconds(_: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise click.BadParameter("give a positive, finite number of seconds.", param=parameter)
+    return value
+
+
+@click.command()
+@click.option(
+    "--interval",
+    type=float,
+    default=30.0,
+    show_default=True,
+    callback=seconds,
+    metavar="SECONDS",
+    help="Between two rounds.",
+)
+@click.option("--listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there.")
+@click.option("--once", is_flag=True, help="One round, then exit.")
+@output.json_option
+def command(interval: float, listen: str | None, once: bool, as_json: bool) -> int:
+    """Sweep what dead owners left, from time to time, and say what else is wrong.
+
+    Noticed, but not touched: sessions past their deadline, guards that were killed or stopped,
+    zombies with the parent that does not reap them, and a machine that runs out of processes,
+    memory or space. Each is said once, on standard error, and again when it is over. Runs until
+    SIGTERM or SIGINT; whatever goes wrong in one round, the next one comes.
+
+    With --json (or BROWSERKEEPER_LOG=json) each line is a JSON object; with --once and --json one
+    document goes to standard output.
+
+    Exit status: 0 it was told to end, or with --once: all is well, or was swept; 1 with --once:
+    somebody has to see to something.
+
+    \b
+    Example:
+      browserkeeper watch --interval 30 --listen 127.0.0.1:9187
+    """
+    logs.configure("json" if as_json else None)
+    Ledger.open()  # where this fails at the start it is the settings' fault, and nothing will mend
+    watch = Watch(interval, Tally())
+    if once:
+        return report(watch.round(), as_json=as_json)
+    with ended_by_signals(watch), listening(listen, watch):
+        logger.info("watching, every %g s", interval, extra={"event.action": "watch-started"})
+        watch.run()
+        logger.info("told to end", extra={"event.action": "watch-ended"})
+    return 0
+
+
+def report(found: list[Notice], *, as_json: bool) -> int:
+    well = all(notice.level == logging.INFO for notice in found)
+    if as_json:
+        output.print_json({"ok": well, "notices": [notice.to_dict() for notice in found]})
+    return 0 if well else NOTICED
+
+
+@contextlib.contextmanager
+def ended_by_signals(watch: Watch) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        watch.stop.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def listening(address: str | None, watch: Watch) -> Iterator[None]:
+    if address is None:
+        yield
+        return
+    server = Server(address, watch.tally, watch.why_unhealthy, watch.why_not_ready)
+    facts = {"event.action": "watch-listening", "browserkeeper.address": server.address}
+    logger.info("metrics at http://%s/metrics", server.address, extra=facts)
+    try:
+        yield
+    finally:
+        server.close()

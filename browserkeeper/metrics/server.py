@@ -1,0 +1,114 @@
+"""/metrics, /healthz and /readyz over HTTP, in daemon threads.
+
+No address, no title, no command line of any session comes out here, and nothing is taken in.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from ..errors import ConfigError
+from .tally import Tally
+
+logger = logging.getLogger("browserkeeper")
+
+PATIENCE = 10.0
+"""Seconds for a client to say what it wants, and to take the answer."""
+
+Probe = Callable[[], str]
+"""Says what is wrong, "" for nothing."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT`` or ``[IPv6]:PORT``; port 0: one of the system's choice.  Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not (colon and bare and port.isascii() and port.isdigit() and int(port) < 65536) or (
+        ":" in bare and bare == host
+    ):
+        raise ConfigError(f"{text!r} is no HOST:PORT; say 127.0.0.1:9187, or [::1]:9187.")
+    return bare, int(port)
+
+
+class Server:
+    """Listens from the moment it is made.
+
+    ``healthy`` is asked by /healthz, ``ready`` by /readyz.  Raises ConfigError where
+    prometheus_client is missing, or the address cannot be had.
+    """
+
+    def __init__(self, address: str, tally: Tally, healthy: Probe, ready: Probe):
+        host, port = split_address(address)
+        self._app = _application(tally, healthy, ready)
+        try:
+            self._server = _Server((host, port), _Handler)
+        except OSError as error:
+            raise ConfigError(
+                f"{address} cannot be listened on: {error.strerror or error}. Choose another."
+            ) from error
+        self._server.set_app(self._app)
+        self.address = f"[{host}]" if ":" in host else host
+        self.address += f":{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _application(tally: Tally, healthy: Probe, ready: Probe) -> Callable[..., Iterable[bytes]]:
+    try:
+        from prometheus_client import make_wsgi_app
+
+        from .collector import registry
+    except ImportError as error:
+        raise ConfigError(
+            f"Metrics need prometheus_client ({error}). Say pip install 'browserkeeper[metrics]'."
+        ) from error
+    metrics = make_wsgi_app(registry(tally))
+    probes = {"/healthz": healthy, "/readyz": ready}
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            return metrics(environ, start_response)  # type: ignore[no-any-return]
+        probe = probes.get(path)
+        problem = probe() if probe else "/metrics, /healthz and /readyz are here"
+        status = "404 Not Found" if not probe else "503 Service Unavailable" if problem else "200 OK"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{problem or 'ok'}\n".encode()]
+
+    return application
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]):
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Without WSGIServer's look-up of the host's name, which can take seconds without DNS."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        logger.debug("metrics: a request of %s failed", client_address, exc_info=True)
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = PATIENCE
+
+    def log_message(self, format: str, *args: object) -> None:
+        logger.debug("metrics: " + format, *args)
+
+
+__all__ = ["Server", "split_address"]

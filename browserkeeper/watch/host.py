@@ -1,0 +1,81 @@
+"""What the machine, or our cgroup, runs out of: a browser that cannot fork, allocate or write fails
+in ways that do not name the cause, so it is said before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from ..diagnosis import PROCESSES_NEEDED, user_processes_left
+from ..errors import BrowserkeeperError
+from ..ledger import Ledger
+from ..process.limits import cgroup_left, memory_left, tasks_left
+from ..tmpdirs import MEMORY_ROOT, choose_root
+from .notices import Notice
+
+MEMORY_LOW = 256 * 1024**2
+"""Bytes: less than one browser with one ordinary page takes."""
+SPACE_LOW, SHARE_LOW = 256 * 1024**2, 0.1
+"""Bytes free, and share of the whole, of which both have to be passed: a container's /dev/shm has
+64 MB in all.  A fresh profile takes 3 to 30 MB."""
+INODES_LOW = 1000
+"""A fresh profile takes 100 to 300."""
+
+
+def look() -> Iterator[Notice]:
+    yield from processes()
+    yield from memory()
+    for place in places():
+        yield from space(place)
+
+
+def processes() -> Iterator[Notice]:
+    """By the cgroups' limit, the user's, and the kernel's."""
+    limits = {
+        "our cgroup (docker run --pids-limit, systemd's TasksMax=)": cgroup_left(
+            "pids", ("pids.max", "pids.current")
+        ),
+        "this user (ulimit -u)": user_processes_left(),
+        "the kernel (sysctl kernel.pid_max, kernel.threads-max)": tasks_left(),
+    }
+    for whose, left in limits.items():
+        if left is not None and left < PROCESSES_NEEDED:
+            message = f"Only {left} more processes and threads are allowed; a browser has 100 to 250."
+            remedy = f"Raise the limit of {whose}, run fewer browsers, or find who holds them."
+            yield Notice("processes-low", whose, message, remedy)
+
+
+def memory() -> Iterator[Notice]:
+    left = memory_left()
+    if left < MEMORY_LOW:
+        message = f"Only {_mb(left)} of memory are left, on the machine or in our cgroup."
+        remedy = "Run fewer browsers, or give more; what comes next is the OOM killer."
+        yield Notice("memory-low", "memory", message, remedy)
+
+
+def places() -> Iterable[str]:
+    """Where sessions write: each once, though several may be on one file system."""
+    found = [MEMORY_ROOT, "/tmp"]
+    for where in (choose_root, lambda: str(Ledger.open().directory)):
+        try:
+            found.append(where())
+        except BrowserkeeperError:
+            continue  # not to be used at all, which `doctor` and the other looks say
+    devices = {os.stat(place).st_dev: place for place in found if os.path.isdir(place)}
+    return devices.values()
+
+
+def space(place: str) -> Iterator[Notice]:
+    facts = os.statvfs(place)
+    free, size = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+    remedy = "See what `browserkeeper sweep` finds, remove what is not needed, or make it larger."
+    if free < SPACE_LOW and free < size * SHARE_LOW:
+        message = f"{place} is full: {_mb(free)} of {_mb(size)} are free."
+        yield Notice("space-low", place, message, remedy)
+    elif facts.f_files and facts.f_favail < INODES_LOW:
+        message = f"{place} is full: only {facts.f_favail} more files can be made there."
+        yield Notice("space-low", place, message, remedy)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
