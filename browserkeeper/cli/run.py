@@ -7,7 +7,6 @@ none of our imports weigh on the command.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
@@ -25,14 +24,9 @@ from ..process.identity import ProcessIdentity
 from ..report import SCHEMA
 from ..tmpdirs import PREFIX, choose_root
 from . import output
+from .parameters import seconds
 
 WORDS, WORD = 50, 200
-
-
-def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise click.BadParameter("give a positive, finite number of seconds.", param=parameter)
-    return value
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -18,16 +17,11 @@ from ..metrics.tally import Tally
 from ..watch.notices import Notice
 from ..watch.rounds import Watch
 from . import output
+from .parameters import seconds
 
 logger = logging.getLogger("browserkeeper")
 
 NOTICED = 1
-
-
-def seconds(_: click.Context, parameter: click.Parameter, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise click.BadParameter("give a positive, finite number of seconds.", param=parameter)
-    return value
 
 
 @click.command()
