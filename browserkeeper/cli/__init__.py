@@ -1,8 +1,8 @@
 """The command line: the group, and the one place where an error becomes an exit status.
 
 One module for each command, imported when it is called; none imports another.  What they share
-in printing is in ``output.py``.  A command returns its exit status.  Nothing here imports
-selenium.
+in printing is in ``output.py``, in arguments in ``parameters.py``.  A command returns its exit
+status.  Nothing here imports selenium.
 """
 
 from __future__ import annotations
