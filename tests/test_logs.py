@@ -18,6 +18,8 @@ from browserkeeper import ConfigError
 from browserkeeper.logs import VARIABLE, LineHandler, configure
 from fixtures.server import Site
 
+from .guards import wait_for
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTED = (ROOT / "docs" / "operations.md").read_text()
 NAME = "browserkeeper.tests.logs"
@@ -275,10 +277,16 @@ def whole(lines: list[bytes]) -> list[str]:
     return found
 
 
+def waits_to_write(writer: subprocess.Popen[bytes]) -> bool:
+    return "pipe_write" in Path(f"/proc/{writer.pid}/wchan").read_text()
+
+
 def through_a_pipe(bound: str) -> list[bytes]:
+    """Nobody reads before all of them wait to write: they meet, however slowly one of them starts."""
     read, write = os.pipe()
     writers = log_together(write, bound)
     os.close(write)
+    assert wait_for(lambda: all(map(waits_to_write, writers)), 30)
     with os.fdopen(read, "rb") as file:
         lines = file.read().splitlines()
     assert [writer.wait(30) for writer in writers] == [0] * 4
