@@ -37,6 +37,10 @@ if [ -n "$missing" ]; then
     done
 fi
 
+if [ "$1" = test ] && have apt-get; then
+    "$(dirname "$0")/unpack.sh" .tools
+fi
+
 if [ "$1" = test ] && ! have geckodriver && [ ! -x "$HOME/.cargo/bin/geckodriver" ]; then
     if have cargo; then
         echo "browserkeeper: building geckodriver with cargo (a few minutes, once)"

@@ -23,13 +23,16 @@ from . import oracle
 
 pytest_plugins = "pytester"  # for the runs inside of test_pytest_plugin*.py
 PROGRAMS = Path(__file__).resolve().parent.parent / "fixtures" / "programs"
+UNPACKED = Path(__file__).resolve().parent.parent / ".tools" / "usr"
+"""Where scripts/unpack.sh puts the daemons of Debian's packages that nobody wants installed."""
 CI = os.environ.get("CI", "").lower() == "true"
 SETTLE = 5.0
 """Seconds that the last test's processes may take to be gone."""
 
 oracle.become_init()
 os.environ["BROWSERKEEPER_OFFLINE"] = "1"
-os.environ["PATH"] += os.pathsep + os.path.expanduser("~/.cargo/bin")
+for folder in (Path.home() / ".cargo" / "bin", UNPACKED / "bin", UNPACKED / "sbin"):
+    os.environ["PATH"] += f"{os.pathsep}{folder}"
 
 
 def _missing(browser: str) -> str:
