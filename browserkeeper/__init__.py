@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ConfigError,
         ContainmentError,
         ForkedSessionError,
+        GridError,
         LaunchError,
         LeakError,
         LeaseEnded,
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
         VersionMismatch,
     )
     from .pool import BrowserPool, Lease, LeaseInfo, Outcome, lease_of
-    from .report import ExitReport, ProcessExit, Survivor
+    from .report import ExitReport, ProcessExit, RemoteEnd, Survivor
     from .session import BrowserSession, browser, session_of
     from .sweeper import Finding, sweep
 
 _HOMES = {
     ".session": ("BrowserSession", "browser", "session_of"),
     ".sweeper": ("Finding", "sweep"),
-    ".report": ("ExitReport", "ProcessExit", "Survivor"),
+    ".report": ("ExitReport", "ProcessExit", "RemoteEnd", "Survivor"),
     ".errors": (
         "BrowserDied",
         "BrowserkeeperError",
@@ -51,6 +52,7 @@ _HOMES = {
         "ConfigError",
         "ContainmentError",
         "ForkedSessionError",
+        "GridError",
         "LaunchError",
         "LeakError",
         "LeaseEnded",
@@ -82,6 +84,7 @@ __all__ = [
     "ExitReport",
     "Finding",
     "ForkedSessionError",
+    "GridError",
     "LaunchError",
     "LeakError",
     "Lease",
@@ -96,6 +99,7 @@ __all__ = [
     "PoolUnavailable",
     "ProcessExit",
     "ProfileError",
+    "RemoteEnd",
     "ResolveError",
     "SessionClosed",
     "SessionTimeout",

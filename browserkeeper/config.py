@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from .errors import ConfigError
+from .grid.address import Address
 from .process.containment import KINDS, Kind
 
 BROWSERS = ("chrome", "chromium", "chromium-headless-shell", "edge", "firefox")
@@ -26,6 +27,13 @@ CLOSE_TIMEOUT = 10.0
 """Seconds for the ending, polite request included; a browser takes 0.1, a fork bomb 2.5."""
 ATTEMPTS = 2
 """Launches to try where a retry can help."""
+NOT_ON_A_GRID = {
+    "driver_path": "the Grid has drivers of its own",
+    "profile": "a directory here is none there; name one of the Grid's machine in arguments=",
+    "download_dir": "files arrive at the Grid; set options.enable_downloads, use driver.download_file()",
+    "env": "the environment of the Grid's browsers is the Grid's",
+}
+"""Arguments that mean this machine, and what to do instead."""
 
 
 class BrowserArguments(TypedDict, total=False):
@@ -52,6 +60,7 @@ class BrowserArguments(TypedDict, total=False):
     env: Mapping[str, str | None] | None
     log: str | os.PathLike[str] | None
     on_leak: OnLeak
+    remote: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +89,7 @@ class SessionConfig:
     env: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     log: str | None = None
     on_leak: OnLeak = "raise"
+    remote: Address | None = None
 
     def __post_init__(self) -> None:
         _known_browser(self.name)
@@ -92,7 +102,10 @@ class SessionConfig:
         check_choice("on_leak", self.on_leak, ("raise", "warn", "ignore"))
         check_count("attempts", self.attempts, least=1)
         _window(self.window_size)
-        _display(self.headless)
+        if self.remote is None:
+            _display(self.headless)
+        else:
+            self._check_remote()
 
     @classmethod
     def build(cls, **given: Any) -> SessionConfig:
@@ -112,7 +125,16 @@ class SessionConfig:
             given["window_size"] = _pair(given["window_size"])
         if given.get("offline") is None:
             given["offline"] = os.environ.get("BROWSERKEEPER_OFFLINE", "") not in ("", "0")
+        if given.get("remote") is not None:
+            given["remote"] = Address.parse(given["remote"])
         return cls(**given)
+
+    def _check_remote(self) -> None:
+        for name, why in NOT_ON_A_GRID.items():
+            if getattr(self, name):
+                raise ConfigError(f"{name}= cannot be used with remote=: {why}.")
+        if self.name == "chromium-headless-shell":
+            raise ConfigError("A Grid knows no chromium-headless-shell: use browser('chrome', remote=…).")
 
     @property
     def engine(self) -> Literal["chromium", "firefox"]:

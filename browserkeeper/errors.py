@@ -19,6 +19,7 @@ __all__ = [
     "ConfigError",
     "ContainmentError",
     "ForkedSessionError",
+    "GridError",
     "LaunchError",
     "LeakError",
     "LeaseEnded",
@@ -104,6 +105,11 @@ class LaunchError(BrowserkeeperError, RuntimeError):
         tail = f"\nThe driver's last lines:\n{log_tail}" if log_tail else ""
         super().__init__(message + tail)
         self.log_tail, self.retryable, self.report = log_tail, retryable, report
+
+
+class GridError(LaunchError):
+    """The Selenium Grid cannot be reached, is full, refuses, or answers nonsense; nothing of ours is left
+    in its slots or its queue as far as it says: ``report.remote``."""
 
 
 class _SessionEnded(BrowserkeeperError):

@@ -208,6 +208,12 @@ def write_atomically(path: str, text: str) -> None:
         raise
 
 
+def read_account(path: str) -> dict[str, str]:
+    """A file of lines ``name text``: what a command says of an end that only it can see."""
+    lines = (read_bytes(path) or b"").decode("utf-8", "replace").splitlines()
+    return {name: text for name, _, text in (line.partition(" ") for line in lines)}
+
+
 def discard(path: str) -> None:
     try:
         os.unlink(path)
@@ -373,6 +379,7 @@ class Options:
         self.status_fd = int(number("--status-fd", -1))  # one JSON object a line goes out here
         self.timeout = number("--timeout", 0)  # seconds from now to the end; 0: none
         self.grace = number("--grace", 0)  # seconds between SIGTERM and SIGKILL at a timeout
+        self.farewell = number("--farewell", 0)  # seconds between SIGTERM and SIGKILL at any end
         self.kill_deadline = number("--kill-deadline", 10)  # seconds until survivors are reported
         self.foreground = bool(number("--foreground", 0))  # a command of the user's, not a driver
         self.tmpdir = given.pop("--tmpdir", "")  # made, exported as TMPDIR, removed
@@ -380,6 +387,7 @@ class Options:
         self.history = given.pop("--history", "")  # and the one that takes its place
         self.log = given.pop("--log", "")  # where the command's output goes
         self.keep_log = given.pop("--keep-log", "")  # where that is appended in the end
+        self.account = given.pop("--account", "")  # where the command says how its own part ended
         self.cgroup = given.pop("--cgroup", "")  # a leaf to make, use and remove
         if given:
             raise SystemExit(f"guard: unknown options {sorted(given)}")
@@ -547,7 +555,8 @@ class Guard:
     def _become_command(self, error_fd: int) -> NoReturn:
         where = "exec"
         try:
-            self.at_parents_death(signal.SIGKILL)
+            # One that has to say farewell elsewhere does it for us, too, when we are killed.
+            self.at_parents_death(signal.SIGTERM if self.options.farewell else signal.SIGKILL)
             if os.getppid() != self.pid:
                 os._exit(1)
             if self.options.cgroup:
@@ -760,6 +769,8 @@ class Guard:
         """Kill and reap until ECHILD.  Never returns early: to exit would give up the adoption."""
         if self.reason == "timeout" and self.options.grace:
             self._ask_to_end()
+        if self.options.farewell:
+            self._wait_for_farewell()
         began = self.age()
         self.sample()
         self.tearing_down = True  # orphans from here on are of our own making
@@ -794,6 +805,20 @@ class Guard:
         until = self.age() + self.options.grace
         while self.main_status is None and self.age() < until:
             self._reap_for(0.02)
+
+    def _wait_for_farewell(self) -> None:
+        """The command has something to end that no process of ours is: a session on another machine.
+
+        Our only descendant, so ours by birth, or by adoption where we are the standby of a lead
+        that was killed; the kernel has told it to end in that case.
+        """
+        began = self.age()
+        for pid in self._below():
+            _try(lambda pid=pid: os.kill(pid, signal.SIGTERM))  # type: ignore[misc]
+            _try(lambda pid=pid: os.kill(pid, signal.SIGCONT))  # type: ignore[misc]
+        while self._reap_for(0.02) and self.age() < began + self.options.farewell:
+            pass
+        self.phases["farewell"] = self.age() - began
 
     def _signal_everything(self, number: int, but: Iterable[int] = ()) -> set[int]:
         """One round over the tree; the pids that were hit.
@@ -844,6 +869,7 @@ class Guard:
         """Only now, with the certificate in hand: the files, the record, the report."""
         began = self.age()
         log_tail = (read_bytes(self.options.log) or b"")[-LOG_TAIL:] if self.options.log else b""
+        account = read_account(self.options.account) if self.options.account else None
         if self.options.keep_log:
             self._keep_log()
         files = self._remove_files()
@@ -852,6 +878,7 @@ class Guard:
         self.phases["files"] = self.age() - began
         report = self.report([])
         report["files"], report["bytes"] = files
+        report["account"] = account
         report["log_tail"] = log_tail.decode("utf-8", "replace")
         if self.options.history:
             line = f'{{"schema":{SCHEMA},"session":{self.document},"exit":{to_json(report)}}}\n'

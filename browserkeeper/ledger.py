@@ -55,6 +55,8 @@ class Session:
     tmpdir: str = ""
     cgroup: str = ""
     command: tuple[str, ...] = ()
+    grid: str = ""
+    """The Grid's address, without credentials, of a session that is on one."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -164,6 +166,7 @@ class Ledger:
             **report.to_dict(),
             "files": report.files_removed,
             "bytes": report.bytes_freed,
+            "account": report.remote.to_account() if report.remote else None,
         }
         document = {
             "schema": SCHEMA,

@@ -35,6 +35,7 @@ from .config import (
     SessionConfig,
 )
 from .drivers.launch import Launch
+from .drivers.seen import LocalBrowser, SeenBrowser, is_running
 from .errors import (
     BrowserDied,
     BrowserkeeperError,
@@ -42,6 +43,7 @@ from .errors import (
     ConfigError,
     ContainmentError,
     ForkedSessionError,
+    GridError,
     LaunchError,
     LeakError,
     LeaseTimeout,
@@ -56,7 +58,7 @@ from .process.containment import Containment, Kind, choose
 from .process.guarded import Guarded, GuardPlan
 from .process.identity import ProcessFacts, ProcessIdentity
 from .report import ExitReport
-from .sweeper import finish
+from .sweeper import finish, give_back
 from .tmpdirs import PREFIX, choose_root
 
 if TYPE_CHECKING:
@@ -76,15 +78,9 @@ NEWS_PATIENCE = 2.0
 """Seconds to wait for the guard to say why a connection broke; it says so in milliseconds."""
 PORT_PAUSE = 0.005
 """Seconds, at the most, between two looks for the driver's port; Selenium's reach 0.5."""
-DEATH_PATIENCE = 0.5
-"""Seconds between a driver's "disconnected" and its browser being seen to be gone."""
-_LOST_BROWSER = re.compile(
-    r"disconnected|not reachable|session deleted|invalid session id|marionette|connection",
-    re.IGNORECASE,
-)
 _HOPELESS = re.compile(
     r"only supports|cannot find|no chrome binary|unrecognized|invalid argument|"
-    r"unable to find a matching|not executable|binary is not|expected browser binary",
+    r"unable to find a matching|not executable|binary is not|expected browser binary|credentials",
     re.IGNORECASE,
 )
 
@@ -108,7 +104,7 @@ class BrowserSession(Generic[D_co]):
         self._driver: D_co | None = None
         self._guarded: Guarded | None = None
         self._record: Record | None = None
-        self._browser: ProcessIdentity | None = None
+        self._browser: SeenBrowser = LocalBrowser(None)
         self._state: Literal["new", "starting", "live", "closed"] = "new"
         self._end_lock = threading.RLock()
         self._pending = 0
@@ -140,8 +136,8 @@ class BrowserSession(Generic[D_co]):
 
     @property
     def pid(self) -> int | None:
-        """The browser's main process."""
-        return self._browser.pid if self._browser else None
+        """The browser's main process; None for one on a Grid."""
+        return self.identity.pid if self.identity else None
 
     @property
     def tmpdir(self) -> str:
@@ -285,23 +281,12 @@ class BrowserSession(Generic[D_co]):
             raise self._called_off()
 
     def _plan(self, ledger: Ledger, began: float) -> tuple[Launch, GuardPlan, Session]:
-        from .drivers import chromium, firefox
-        from .drivers.resolve import resolve
-
         config = self.config
         if config.log:
             _check_log(config.log)
-        found = resolve(
-            config.name,
-            binary=config.binary,
-            driver_path=config.driver_path,
-            offline=config.offline,
-            directory=ledger.directory,
-        )
         self.id = new_id()
         tmpdir = os.path.join(choose_root(), PREFIX + self.id)
-        engine = firefox if config.engine == "firefox" else chromium
-        launch = engine.prepare(config, found, tmpdir, ledger.directory)
+        launch = self._prepare(tmpdir, ledger)
         self._notes = (launch.note,) if launch.note else ()
         containment = choose(config.containment)
         session = self._describe(tmpdir, containment, began)
@@ -319,8 +304,27 @@ class BrowserSession(Generic[D_co]):
             keep_log=config.log or "",
             timeout=left or 0,
             kill_deadline=config.close_timeout,
+            farewell=launch.farewell,
+            account=launch.account,
         )
         return launch, plan, session
+
+    def _prepare(self, tmpdir: str, ledger: Ledger) -> Launch:
+        from .drivers import chromium, firefox, remote
+        from .drivers.resolve import resolve
+
+        config = self.config
+        if config.remote is not None:
+            return remote.prepare(config, self.id, tmpdir)
+        found = resolve(
+            config.name,
+            binary=config.binary,
+            driver_path=config.driver_path,
+            offline=config.offline,
+            directory=ledger.directory,
+        )
+        engine = firefox if config.engine == "firefox" else chromium
+        return engine.prepare(config, found, tmpdir, ledger.directory)
 
     def _describe(self, tmpdir: str, containment: Containment, began: float) -> Session:
         started = time.time() - (time.monotonic() - began)
@@ -336,6 +340,7 @@ class BrowserSession(Generic[D_co]):
             deadline=started + self.config.timeout if self.config.timeout else None,
             tmpdir=tmpdir,
             cgroup=containment.leaf(self.id),
+            grid=str(self.config.remote or ""),
         )
 
     def _wait_for_port(self, guarded: Guarded, launch: Launch, deadline: float) -> int:
@@ -366,19 +371,10 @@ class BrowserSession(Generic[D_co]):
         self._lead, self._driver_process = spawned["guard"], _identity(spawned["pid"])
         service = kept.KeptService(self, launch.command[0], port, guarded.process)
         left = max(0.1, deadline - time.monotonic())
-        driver = kept.connect(self.name, self, service, options, left)
+        driver = kept.connect(self.name, self, service, options, left, self.config.remote)
         kept.set_command_timeout(driver, self.config.command_timeout)
         self._driver = cast(D_co, driver)
-        self._browser = self._find_browser(driver.caps)
-
-    def _find_browser(self, capabilities: Mapping[str, Any]) -> ProcessIdentity | None:
-        """The driver says which process it started; where it does not, its first child is it."""
-        pid = capabilities.get("goog:processID") or capabilities.get("moz:processID")
-        tree = self.processes()
-        named = (p for p in tree if p.pid == pid)
-        first = (p for p in tree[1:] if p.parent == tree[0].pid)
-        found = next(named, None) or next(first, None)
-        return found.identity if found else None
+        self._browser = launch.see(driver.caps, self.processes())
 
     def _launch_error(
         self,
@@ -395,22 +391,33 @@ class BrowserSession(Generic[D_co]):
                 f"{self.name} did not start within the session's timeout of {self.config.timeout:g} s."
             )
             return self.deadline_errors.get("timeout", SessionTimeout)(text, self.report)
+        failure = GridError if self.config.remote else LaunchError
         if news and news["reason"] in ("terminated", "exited") and not isinstance(error, LaunchError):
             text = "The driver ended" if news["reason"] == "exited" else "The guard was terminated"
-            return LaunchError(f"{text} during the launch.", log_tail=tail, report=self.report)
+            return failure(f"{text} during the launch.", log_tail=tail, report=self.report)
         if isinstance(error, LaunchError):
-            return LaunchError(str(error), log_tail=tail, report=self.report)
+            return failure(str(error), log_tail=tail, report=self.report)
         if time.monotonic() >= deadline - 0.05:
             text = f"{self.name} did not answer within start_timeout={self.config.start_timeout:g} s."
-            return LaunchError(text, log_tail=tail, report=self.report)
+            return failure(text + self._why_so_late(), log_tail=tail, report=self.report)
         text = str(getattr(error, "msg", None) or error).split("\n")[0]
         if "only supports" in text:
             return VersionMismatch(f"The driver refuses the browser: {text}", "?", "?")
-        return LaunchError(
+        return failure(
             f"{self.name} did not start: {text or type(error).__name__}",
             log_tail=tail,
             retryable=not _HOPELESS.search(text) and not isinstance(error, TypeError),
             report=self.report,
+        )
+
+    def _why_so_late(self) -> str:
+        """Only a Grid can tell: a request that waits in its queue waits for a slot."""
+        remote = self.report.remote if self.report else None
+        if remote is None or not remote.queued:
+            return ""
+        return (
+            f" {remote.grid} had no free slot for it: raise start_timeout, use a BrowserPool, or give the "
+            "Grid more slots; it may also have none at all for such a browser."
         )
 
     def _guard_failure(self, news: Mapping[str, Any]) -> BrowserkeeperError:
@@ -466,20 +473,10 @@ class BrowserSession(Generic[D_co]):
             self._pending += change
 
     def _browser_is_lost(self, message: str) -> bool:
-        """Is the browser gone, or going?  A driver may say so before the process has ended."""
         guarded = self._guarded
         if guarded is None or guarded.event("ending") or not guarded.is_alive():
             return True
-        if self._browser is None:
-            return False
-        until = time.monotonic() + (DEATH_PATIENCE if _LOST_BROWSER.search(message) else 0)
-        while True:
-            found = system.facts(self._browser.pid)
-            if found is None or found.is_zombie or not self._browser.is_same_as(found.identity):
-                return True
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.01)
+        return self._browser.is_lost(message)
 
     def _explain(self, name: str, error: Exception) -> BrowserkeeperError:
         """The typed error for a command that came to nothing; the session is ended by then."""
@@ -590,7 +587,7 @@ class BrowserSession(Generic[D_co]):
         or a zombie, and the guard has not begun to end them.  Costs microseconds."""
         if self._state != "live" or self._guarded is None or self._guarded.event("ending"):
             return False
-        return all(map(_is_running, (self._driver_process, self._browser)))
+        return is_running(self._driver_process) and self._browser.is_running()
 
     def failure(self) -> BrowserkeeperError | None:
         """The error that a command would raise because the session is over, or on its way."""
@@ -608,7 +605,7 @@ class BrowserSession(Generic[D_co]):
     @property
     def identity(self) -> ProcessIdentity | None:
         """The browser's main process, with the start time that tells it from a recycled pid."""
-        return self._browser
+        return self._browser.identity
 
     def _called_off(self) -> SessionClosed:
         return SessionClosed(f"{self.name} session {self.id} was closed during its start.")
@@ -664,7 +661,8 @@ class BrowserSession(Generic[D_co]):
     def _worth_asking(self, reason: str) -> bool:
         """A profile that is kept must be written; nothing else is worth the browser's time."""
         calm = reason in ("closed", "error") and not self._interrupted and self._pending == 0
-        return self._state == "live" and not self.config.disposable and calm
+        keeps_a_profile = not self.config.disposable and self.config.remote is None
+        return self._state == "live" and keeps_a_profile and calm
 
     def _ask(self, deadline: float) -> None:
         """DELETE the session; the browser writes its profile, for half the close timeout."""
@@ -688,13 +686,25 @@ class BrowserSession(Generic[D_co]):
         """The guard's report; else what it wrote down; else our own, where it was killed."""
         assert self._record is not None
         assert self._ledger is not None
+        report = self._account_from_here(facts, self._ledger, self._record)
+        if self.config.remote is None or report.was_asked:
+            return report
+        # The relay was killed before it could ask, and the guard knows no Grid.
+        report = give_back(report, self._record.session, self.config.remote, self.config.close_timeout)
+        with contextlib.suppress(OSError):
+            self._ledger.retire(self._record, report)
+        return report
+
+    def _account_from_here(
+        self, facts: Mapping[str, Any] | None, ledger: Ledger, record: Record
+    ) -> ExitReport:
         if facts is not None:
             return ExitReport.from_guard(facts, session=self.id, browser=self.name)
         with contextlib.suppress(LedgerError, OSError):
-            return read_ended(self._ledger.history_path(self.id)).report
+            return read_ended(ledger.history_path(self.id)).report
         with contextlib.suppress(LedgerError, OSError):
-            return finish(self._ledger, read_record(self._record.path), "guard-died")
-        return finish(self._ledger, self._record, "guard-died")
+            return finish(ledger, read_record(record.path), "guard-died", self.config.remote)
+        return finish(ledger, record, "guard-died", self.config.remote)
 
     def _disconnect(self) -> None:
         """Close what the driver object holds open in our own process: sockets and a thread."""
@@ -804,11 +814,6 @@ def _identity(pid: int) -> ProcessIdentity:
     return found.identity if found else ProcessIdentity(pid, 0.0)
 
 
-def _is_running(identity: ProcessIdentity | None) -> bool:
-    found = system.facts(identity.pid) if identity else None
-    return found is not None and found.identity.is_same_as(identity) and found.state not in "ZTtX"
-
-
 def _nothing_started(session: BrowserSession[Any], reason: str) -> ExitReport:
     return ExitReport(session.id, session.name, reason, "", "nothing was started")
 
@@ -903,6 +908,7 @@ def browser(
     env: Mapping[str, str | None] | None = None,
     log: str | os.PathLike[str] | None = None,
     on_leak: OnLeak = "raise",
+    remote: str | None = None,
 ) -> BrowserSession[Any]:
     """A browser that cannot leak: ``with browser() as driver: ...``.  Nothing is started yet.
 
@@ -932,6 +938,8 @@ def browser(
         env: environment for driver and browser, over our own; None unsets.
         log: a file for the driver's log, in detail.
         on_leak: ``raise`` LeakError, ``warn`` or ``ignore`` where anything survives.
+        remote: the URL of a Selenium Grid to have the browser on, credentials in it if it wants
+            some: ``https://USER:PASSWORD@HOST``.
 
     Raises:
         ConfigError: an argument makes no sense.

@@ -6,6 +6,7 @@ lives it is theirs to end, with one exception: a guard that was stopped is woken
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -16,17 +17,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
-from .guard import is_private_directory, remove_tree, stray_shared_memory
+from .errors import ConfigError
+from .grid.address import Address
+from .grid.hub import Hub
+from .guard import is_private_directory, read_account, remove_tree, stray_shared_memory
 from .ledger import BadRecord, Ledger, Record, Session
 from .process import Platform, system
 from .process.containment import writable_cgroup
 from .process.identity import ProcessFacts, ProcessIdentity
 from .process.remnants import DOCUMENT, MARKER, Remnants
-from .report import ExitReport, ProcessExit, Survivor
+from .report import ExitReport, ProcessExit, RemoteEnd, Survivor
 from .tmpdirs import PREFIX, roots
 
 KILL_DEADLINE = 10.0
 """Seconds for one session's remnants to go."""
+CREDENTIALS = "BROWSERKEEPER_REMOTE"
+"""The variable in which a sweep looks for a Grid's URL with its credentials."""
 DRAFT_AGE = 60.0
 """Seconds after which a half-written record's writer is taken for dead."""
 
@@ -292,12 +298,17 @@ def remnants_of(record: Record) -> Remnants:
     return Remnants(session.id, recorded, session.cgroup, platform, record.guards)
 
 
-def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:
-    """Do what the session's guard would have done: end its processes, then remove its files.
+def finish(
+    ledger: Ledger, record: Record, reason: str, grid: Address | None = None
+) -> ExitReport:
+    """Do what the session's guard would have done: end its processes, then remove its files; and
+    what its relay would have, for one on a Grid.
 
-    Used by the owner whose guard was killed, and by a sweep.  The certificate is the weaker one.
+    Used by the owner whose guard was killed, who knows the Grid's credentials, and by a sweep.  The
+    certificate is the weaker one.
     """
     began = time.monotonic()
+    account = _account_of(record.session)
     processes: list[ProcessExit] = []
     survivors: list[ProcessFacts] = []
     if _same_boot(record):
@@ -321,12 +332,45 @@ def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:
         ended_at=time.time(),
         problems=tuple(problems),
     )
+    if record.session.grid:
+        report = report.with_remote(RemoteEnd.from_account({"grid": record.session.grid, **account}))
+        report = give_back(report, record.session, grid or _grid_of(record.session), KILL_DEADLINE)
     if not survivors:
         try:
             ledger.retire(record, report)
         except OSError as error:
             return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))
     return report
+
+
+def give_back(report: ExitReport, session: Session, grid: Address, patience: float) -> ExitReport:
+    """What the relay of a session on a Grid would have done, had it not been killed: by the session's
+    id there, or by our mark where the id did not get here.  ``patience`` is in seconds."""
+    known = report.remote or RemoteEnd(session.grid)
+    if known.gone:
+        return report
+    hub, deadline = Hub(grid), time.monotonic() + patience
+    if known.session:
+        said = hub.give_back(known.session, deadline)
+    else:
+        said = hub.give_back_unknown(session.id, deadline)
+    return report.with_remote(dataclasses.replace(known, **dataclasses.asdict(said)))
+
+
+def _account_of(session: Session) -> dict[str, str]:
+    if session.grid and is_private_directory(session.tmpdir):
+        return read_account(os.path.join(session.tmpdir, "grid"))
+    return {}
+
+
+def _grid_of(session: Session) -> Address:
+    """The ledger holds no credentials: a sweep's own environment may (``BROWSERKEEPER_REMOTE``)."""
+    recorded = Address.parse(session.grid)
+    with contextlib.suppress(ConfigError):
+        ours = Address.parse(os.environ.get(CREDENTIALS))
+        if str(ours) == str(recorded):
+            return ours
+    return recorded
 
 
 def _exit_of(process: ProcessFacts) -> ProcessExit:

@@ -41,6 +41,10 @@ if [ "$1" = test ] && have apt-get; then
     "$(dirname "$0")/unpack.sh" .tools
 fi
 
+if [ "$1" = test ]; then
+    "$(dirname "$0")/grid.sh" .tools/grid
+fi
+
 if [ "$1" = test ] && ! have geckodriver && [ ! -x "$HOME/.cargo/bin/geckodriver" ]; then
     if have cargo; then
         echo "browserkeeper: building geckodriver with cargo (a few minutes, once)"

@@ -20,6 +20,8 @@ from selenium.webdriver.remote.remote_connection import RemoteConnection
 
 if TYPE_CHECKING:
     import subprocess
+
+    from ..grid.address import Address
     from collections.abc import Callable
 
 BIDI_INTERVAL = 0.005
@@ -126,7 +128,31 @@ class Firefox(_Kept, webdriver.Firefox):
     """A kept ``webdriver.Firefox``."""
 
 
-def client_config(url: str, timeout: float) -> ClientConfig:
+class _Elsewhere:
+    """On a Grid: files are sent to it and fetched from it, as ``webdriver.Remote`` does."""
+
+    def __init__(self, *given: Any):
+        super().__init__(*given)
+        self._is_remote = True
+
+    download_file = webdriver.Remote.download_file
+    get_downloadable_files = webdriver.Remote.get_downloadable_files
+    delete_downloadable_files = webdriver.Remote.delete_downloadable_files
+
+
+class RemoteChrome(_Elsewhere, Chrome):  # type: ignore[misc] # LocalWebDriver's download methods refuse
+    """A kept ``webdriver.Chrome`` whose browser is on a Grid."""
+
+
+class RemoteEdge(_Elsewhere, Edge):  # type: ignore[misc]
+    """A kept ``webdriver.Edge`` whose browser is on a Grid."""
+
+
+class RemoteFirefox(_Elsewhere, Firefox):  # type: ignore[misc]
+    """A kept ``webdriver.Firefox`` whose browser is on a Grid."""
+
+
+def client_config(url: str, timeout: float, grid: Address | None = None) -> ClientConfig:
     """No retries: a command that the guard's kill cut off must not be sent again."""
     no_retries = {"init_args_for_pool_manager": {"retries": False}}
     return ClientConfig(
@@ -134,21 +160,34 @@ def client_config(url: str, timeout: float) -> ClientConfig:
         timeout=timeout,  # type: ignore[arg-type] # a float in fact: it goes to urllib3
         init_args_for_pool_manager=no_retries,
         websocket_interval=BIDI_INTERVAL,
+        username=grid.username if grid else None,
+        password=grid.password if grid else None,
     )
 
 
 def connect(
-    name: str, keeper: Keeper, service: KeptService, options: Any, timeout: float
+    name: str,
+    keeper: Keeper,
+    service: KeptService,
+    options: Any,
+    timeout: float,
+    grid: Address | None = None,
 ) -> webdriver.Remote:
-    """Open a session on a driver process that is running; ``timeout`` (seconds) is for that.
+    """Open a session on a driver process that is running; ``timeout`` (seconds) is for that.  With
+    ``grid`` that process is a relay, which passes the Grid's credentials on.
 
     ``ignore_proxy``: the driver is on the loopback, whatever ``http_proxy`` says.
     """
-    config = client_config(service.service_url, timeout)
+    config = client_config(service.service_url, timeout, grid)
+    kind: type[_Kept]
     if name == "firefox":
         executor = FirefoxRemoteConnection(service.service_url, ignore_proxy=True, client_config=config)
-        return Firefox(keeper, service, executor, options)
-    kind, vendor = (Edge, "ms") if name == "edge" else (Chrome, "goog")
+        kind = RemoteFirefox if grid else Firefox
+        return kind(keeper, service, executor, options)
+    if name == "edge":
+        kind, vendor = RemoteEdge if grid else Edge, "ms"
+    else:
+        kind, vendor = RemoteChrome if grid else Chrome, "goog"
     browser_name = "MicrosoftEdge" if name == "edge" else "chrome"
     chromium = ChromiumRemoteConnection(
         service.service_url, vendor, browser_name, ignore_proxy=True, client_config=config

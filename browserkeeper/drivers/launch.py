@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from ..process.identity import ProcessFacts
+from .seen import SeenBrowser, find_local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +16,9 @@ class Launch:
 
     ``build_options`` imports selenium, 0.2 s the first time, so it is called when the driver is
     on its way already.
-    ``port_pattern`` finds the port in the driver's log.  ``note`` says why the browser would not
+    ``port_pattern`` finds the port in the driver's log.  ``farewell`` is how many seconds the driver
+    may take, after SIGTERM, to end what is not on this machine; in ``account`` it says how that went.
+    ``see`` finds the browser, by its capabilities and the processes below the guard.  ``note`` says why the browser would not
     end by itself when its driver is killed; it is "" where it would.
     """
 
@@ -22,3 +27,6 @@ class Launch:
     build_options: Callable[[], Any]
     port_pattern: bytes
     note: str
+    farewell: float = 0
+    account: str = ""
+    see: Callable[[Mapping[str, Any], Sequence[ProcessFacts]], SeenBrowser] = find_local

@@ -48,6 +48,8 @@ class GuardPlan:
     timeout: float = 0
     kill_deadline: float = 10
     grace: float = 0
+    farewell: float = 0
+    account: str = ""
 
     def options(self) -> list[str]:
         """The guard's command line, without the file descriptors."""
@@ -61,6 +63,8 @@ class GuardPlan:
             "--timeout": self.timeout or "",
             "--kill-deadline": self.kill_deadline,
             "--grace": self.grace or "",
+            "--farewell": self.farewell or "",
+            "--account": self.account,
         }
         return [str(word) for pair in pairs.items() if pair[1] != "" for word in pair]
 

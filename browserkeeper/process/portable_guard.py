@@ -44,6 +44,8 @@ class PortableGuard(Guard):
         """Until two scans in a row find nothing; like its model, it does not give up."""
         if self.reason == "timeout" and self.options.grace:
             self._ask_to_end()
+        if self.options.farewell:
+            self._wait_for_farewell()
         began = self.age()
         self.sample()
         self.tearing_down = True

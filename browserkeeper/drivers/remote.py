@@ -1,0 +1,89 @@
+"""A browser on a Selenium Grid: a configuration becomes a relay here, and capabilities for there.
+
+None of the defaults that browsers get here is sent: sandbox, shared memory and directories are the
+Grid's machine's affair, and its administrator's.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..config import SessionConfig
+from ..grid.hub import MARKER
+from ..process.guarded import interpreter
+from . import chromium, firefox
+from .launch import Launch
+from .seen import RemoteBrowser
+
+_BOOT = (
+    "import sys;sys.path.append(sys.argv.pop(1));from browserkeeper.grid.relay import main;main()"
+)
+_HOME = str(Path(__file__).resolve().parent.parent.parent)
+PATIENCE = 0.9
+"""Of the close timeout: the relay has to write down how it went, too."""
+
+
+def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
+    """How to start the relay.  Raises ConfigError for another browser's options."""
+    assert config.remote is not None
+    if config.options is not None:
+        _user_options(config)
+    account = os.path.join(tmpdir, "grid")
+    options = {
+        "--url": str(config.remote),
+        "--mark": session,
+        "--account": account,
+        "--patience": f"{config.close_timeout * PATIENCE:g}",
+    }
+    words = (word for pair in options.items() for word in pair)
+    return Launch(
+        command=(interpreter(), "-I", "-S", "-c", _BOOT, _HOME, *words),
+        env={},
+        build_options=lambda: build_options(config, session),
+        port_pattern=rb"listening on port (\d+)\s",
+        note="",
+        farewell=config.close_timeout,
+        account=account,
+        see=lambda capabilities, tree: RemoteBrowser(),
+    )
+
+
+def _user_options(config: SessionConfig) -> Any:
+    engine = firefox if config.engine == "firefox" else chromium
+    return engine.user_options(config)
+
+
+def build_options(config: SessionConfig, session: str) -> Any:
+    """The user's options and arguments, and the mark by which the Grid tells which session is ours."""
+    options = _user_options(config)
+    options.set_capability(MARKER, session)
+    if config.binary:
+        options.binary_location = config.binary
+    if config.engine == "firefox":
+        _for_firefox(options, config)
+    else:
+        _for_chromium(options, config)
+    return options
+
+
+def _for_chromium(options: Any, config: SessionConfig) -> None:
+    ours = ["--headless=new"] * config.headless
+    if config.window_size:
+        ours.append("--window-size={},{}".format(*config.window_size))
+    options._arguments = chromium.merge_features([*ours, *options.arguments, *config.arguments])
+    if config.preferences:
+        theirs = options.experimental_options.get("prefs", {})
+        options.add_experimental_option("prefs", {**theirs, **config.preferences})
+
+
+def _for_firefox(options: Any, config: SessionConfig) -> None:
+    options.web_socket_url = True  # the only way to break off a page load from the side
+    for name, value in config.preferences.items():
+        options.set_preference(name, value)
+    ours = ["-headless"] * config.headless
+    if config.window_size:
+        ours += [f"--width={config.window_size[0]}", f"--height={config.window_size[1]}"]
+    for argument in (*ours, *config.arguments):
+        options.add_argument(argument)
