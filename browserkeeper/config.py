@@ -134,7 +134,9 @@ class SessionConfig:
             if getattr(self, name):
                 raise ConfigError(f"{name}= cannot be used with remote=: {why}.")
         if self.name == "chromium-headless-shell":
-            raise ConfigError("A Grid knows no chromium-headless-shell: use browser('chrome', remote=…).")
+            raise ConfigError(
+                "A Grid knows no chromium-headless-shell: use browser('chrome', remote=…)."
+            )
 
     @property
     def engine(self) -> Literal["chromium", "firefox"]:

@@ -108,8 +108,10 @@ class LaunchError(BrowserkeeperError, RuntimeError):
 
 
 class GridError(LaunchError):
-    """The Selenium Grid cannot be reached, is full, refuses, or answers nonsense; nothing of ours is left
-    in its slots or its queue as far as it says: ``report.remote``."""
+    """The Selenium Grid cannot be reached, is full, refuses, or answers nonsense.
+
+    ``report.remote`` has its word on what may be left of ours in its slots and its queue.
+    """
 
 
 class _SessionEnded(BrowserkeeperError):

@@ -97,8 +97,8 @@ class RemoteEnd:
             return ""
         which = f"session {self.session}" if self.session else "the request for a session"
         return (
-            f"{self.grid} did not say that {which} is gone ({self.answer or 'it was not asked'}); what is "
-            "left of it there ends with the Grid's own session timeout"
+            f"{self.grid} did not say that {which} is gone ({self.answer or 'it was not asked'}); "
+            "what is left of it there ends with the Grid's own session timeout"
         )
 
 
@@ -166,7 +166,12 @@ class ExitReport:
         return tuple(process for process in self.processes if process.adopted)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **dataclasses.asdict(self), "clean": self.clean, "verified": self.verified}
+        return {
+            "schema": SCHEMA,
+            **dataclasses.asdict(self),
+            "clean": self.clean,
+            "verified": self.verified,
+        }
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())

@@ -323,8 +323,9 @@ class BrowserSession(Generic[D_co]):
             offline=config.offline,
             directory=ledger.directory,
         )
-        engine = firefox if config.engine == "firefox" else chromium
-        return engine.prepare(config, found, tmpdir, ledger.directory)
+        if config.engine == "firefox":
+            return firefox.prepare(config, found, tmpdir, ledger.directory)
+        return chromium.prepare(config, found, tmpdir, ledger.directory)
 
     def _describe(self, tmpdir: str, containment: Containment, began: float) -> Session:
         started = time.time() - (time.monotonic() - began)
@@ -416,8 +417,8 @@ class BrowserSession(Generic[D_co]):
         if remote is None or not remote.queued:
             return ""
         return (
-            f" {remote.grid} had no free slot for it: raise start_timeout, use a BrowserPool, or give the "
-            "Grid more slots; it may also have none at all for such a browser."
+            f" {remote.grid} had no free slot for it: raise start_timeout, use a BrowserPool, or give "
+            "the Grid more slots; it may also have none at all for such a browser."
         )
 
     def _guard_failure(self, news: Mapping[str, Any]) -> BrowserkeeperError:
@@ -457,7 +458,7 @@ class BrowserSession(Generic[D_co]):
         try:
             return command()
         except WebDriverException as error:
-            if self._browser_is_lost(str(error.msg)):
+            if self._browser_is_lost(f"{type(error).__name__}: {error.msg}"):
                 raise self._explain(name, error) from error
             raise
         except (HTTPError, WebSocketException, OSError) as error:

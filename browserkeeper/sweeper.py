@@ -298,9 +298,7 @@ def remnants_of(record: Record) -> Remnants:
     return Remnants(session.id, recorded, session.cgroup, platform, record.guards)
 
 
-def finish(
-    ledger: Ledger, record: Record, reason: str, grid: Address | None = None
-) -> ExitReport:
+def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = None) -> ExitReport:
     """Do what the session's guard would have done: end its processes, then remove its files; and
     what its relay would have, for one on a Grid.
 

@@ -3,6 +3,7 @@ with what is tested.  ``scripts/grid.sh`` fetches it."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -28,7 +29,7 @@ from .guards import wait_for
 JARS = UNPACKED.parent / "grid" / "lib"
 PATIENCE = 60.0
 """Seconds for a Grid to be ready; it takes 2, and more on a machine that is busy."""
-SESSION_TIMEOUT = 15
+SESSION_TIMEOUT = 12
 """Seconds after which the Grid itself frees the slot of a session that sends no command: what a
 control waits for, and far more than any test of ours may take."""
 
@@ -91,7 +92,10 @@ class Grid:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+        pair = base64.b64encode(f"me:{self.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {pair}"} if self.password else {}
+        request = urllib.request.Request(self.url + path, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)["value"]
 
     def is_ready(self) -> bool:
@@ -124,7 +128,7 @@ class Grid:
                 self.process.wait(0.05)
 
 
-def start_grid(*, slots: int = 2, more: tuple[str, ...] = ()) -> Grid:
+def start_grid(slots: int, password: str) -> Grid:
     directory = Path(tempfile.mkdtemp(prefix="tmpgrid"))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -132,27 +136,33 @@ def start_grid(*, slots: int = 2, more: tuple[str, ...] = ()) -> Grid:
     drivers = [DRIVER.format(name=n, path=p, slots=slots) for n, p in paths.items() if p]
     toml = TOML.format(port=port, slots=slots, timeout=SESSION_TIMEOUT, drivers="".join(drivers))
     (directory / "grid.toml").write_text(toml)
-    places = {"TMPDIR": str(directory), "HOME": str(directory), "SE_OFFLINE": "true", "SE_AVOID_STATS": "true"}
+    places = {
+        "TMPDIR": str(directory),
+        "HOME": str(directory),
+        "SE_OFFLINE": "true",
+        "SE_AVOID_STATS": "true",
+    }
     with (directory / "grid.log").open("wb") as log:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", "-c", INIT),
                 *("java", "-Xmx256m", "-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={directory}"),
                 *("-cp", f"{JARS}/*", "org.openqa.selenium.grid.Bootstrap", "standalone"),
-                *("--config", str(directory / "grid.toml"), *more),
+                *("--config", str(directory / "grid.toml")),
+                *(("--username", "me", "--password", password) if password else ()),
             ],
             stdout=log,
             stderr=log,
             env={**os.environ, **places},
         )
-    return Grid(port, slots, directory, process)
+    return Grid(port, slots, directory, process, password)
 
 
 @contextlib.contextmanager
-def running_grid(*, slots: int = 2, more: tuple[str, ...] = ()) -> Iterator[Grid]:
+def running_grid(slots: int = 2, password: str = "") -> Iterator[Grid]:
     if why := missing():
         pytest.skip(why)
-    grid = start_grid(slots=slots, more=more)
+    grid = start_grid(slots, password)
     try:
         assert wait_for(grid.is_ready, PATIENCE), (grid.directory / "grid.log").read_text()[-2000:]
         yield grid

@@ -20,9 +20,9 @@ from selenium.webdriver.remote.remote_connection import RemoteConnection
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
 
     from ..grid.address import Address
-    from collections.abc import Callable
 
 BIDI_INTERVAL = 0.005
 """Seconds between looks for a BiDi answer; Selenium's 0.1 is most of a command's time."""
@@ -140,15 +140,15 @@ class _Elsewhere:
     delete_downloadable_files = webdriver.Remote.delete_downloadable_files
 
 
-class RemoteChrome(_Elsewhere, Chrome):  # type: ignore[misc] # LocalWebDriver's download methods refuse
+class RemoteChrome(_Elsewhere, Chrome):
     """A kept ``webdriver.Chrome`` whose browser is on a Grid."""
 
 
-class RemoteEdge(_Elsewhere, Edge):  # type: ignore[misc]
+class RemoteEdge(_Elsewhere, Edge):
     """A kept ``webdriver.Edge`` whose browser is on a Grid."""
 
 
-class RemoteFirefox(_Elsewhere, Firefox):  # type: ignore[misc]
+class RemoteFirefox(_Elsewhere, Firefox):
     """A kept ``webdriver.Firefox`` whose browser is on a Grid."""
 
 

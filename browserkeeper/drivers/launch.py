@@ -18,7 +18,8 @@ class Launch:
     on its way already.
     ``port_pattern`` finds the port in the driver's log.  ``farewell`` is how many seconds the driver
     may take, after SIGTERM, to end what is not on this machine; in ``account`` it says how that went.
-    ``see`` finds the browser, by its capabilities and the processes below the guard.  ``note`` says why the browser would not
+    ``see`` finds the browser, by its capabilities and the processes below the guard.
+    ``note`` says why the browser would not
     end by itself when its driver is killed; it is "" where it would.
     """
 

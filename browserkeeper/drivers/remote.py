@@ -17,9 +17,7 @@ from . import chromium, firefox
 from .launch import Launch
 from .seen import RemoteBrowser
 
-_BOOT = (
-    "import sys;sys.path.append(sys.argv.pop(1));from browserkeeper.grid.relay import main;main()"
-)
+_BOOT = "import sys;sys.path.append(sys.argv.pop(1));from browserkeeper.grid.relay import main;main()"
 _HOME = str(Path(__file__).resolve().parent.parent.parent)
 PATIENCE = 0.9
 """Of the close timeout: the relay has to write down how it went, too."""

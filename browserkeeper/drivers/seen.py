@@ -17,7 +17,7 @@ _LOST_BROWSER = re.compile(
     re.IGNORECASE,
 )
 _LOST_SESSION = re.compile(
-    r"^browserkeeper: the Grid|invalid session id|unable to find session|"
+    r"browserkeeper: the Grid|InvalidSessionIdException|unable to find session|"
     r"unable to execute request for an existing session|not reachable|session deleted|"
     r"disconnected|failed to decode response from marionette",
     re.IGNORECASE,

@@ -28,6 +28,8 @@ MARKER = "se:browserkeeper"
 """The capability that names a session of ours: the Grid shows it in its status and in its queue."""
 ASK_ALONE = 0.7
 """Seconds that a DELETE may take before the command that it may be waiting for is broken off."""
+UNREACHABLE_PATIENCE = 2.0
+"""Seconds to go on trying to reach a Grid that is gone: its sessions are gone with it, mostly."""
 PAUSE = 0.1
 """Seconds between two looks."""
 ATTEMPT = 2.0
@@ -51,6 +53,12 @@ class Answer:
         except ValueError:
             return None
         return document.get("value") if isinstance(document, dict) else None
+
+    @property
+    def is_unknown_session(self) -> bool:
+        value = self.value
+        error = value.get("error") if isinstance(value, dict) else None
+        return self.status == 404 and error == "invalid session id"
 
     @property
     def brief(self) -> str:
@@ -128,7 +136,9 @@ class Hub:
     def give_back(self, session: str, deadline: float) -> Ending:
         """End a session and look whether it is gone, at most until ``deadline`` (monotonic)."""
         answers: list[Ending] = []
-        asking = threading.Thread(target=lambda: answers.append(self._delete(session, deadline)), daemon=True)
+        asking = threading.Thread(
+            target=lambda: answers.append(self._delete(session, deadline)), daemon=True
+        )
         asking.start()
         asking.join(min(ASK_ALONE, _left(deadline)))
         if asking.is_alive():
@@ -138,16 +148,18 @@ class Hub:
         return dataclasses.replace(said, **self._verify(session, said.gone, deadline))
 
     def _delete(self, session: str, deadline: float) -> Ending:
-        """Ask again where the Grid itself failed, since it may only be restarting."""
+        """Ask again where the Grid itself failed; where it cannot be reached, for a short while."""
         said = Ending(None, None, "was not asked in time")
+        give_up = min(deadline, time.monotonic() + UNREACHABLE_PATIENCE)
         while (left := _left(deadline)) > 0.01:
             try:
                 answer = self.ask("DELETE", f"/session/{session}", left)
             except FAILURES as error:
                 said = Ending(None, None, f"DELETE failed: {error or type(error).__name__}")
+                if time.monotonic() > give_up:
+                    return said
             else:
-                error = answer.value.get("error") if isinstance(answer.value, dict) else None
-                if answer.status == 200 or (answer.status == 404 and error == "invalid session id"):
+                if answer.status == 200 or answer.is_unknown_session:
                     return Ending(True, None, answer.brief)
                 said = Ending(None, None, answer.brief)
                 if answer.status in (401, 403):
@@ -198,7 +210,9 @@ class Hub:
             key = base64.b64encode(os.urandom(16)).decode()
             upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
             headers = {**self.headers(), **upgrade, "Sec-WebSocket-Key": key}
-            connection.request("GET", f"{self.address.path}/session/{session}/se/{channel}", headers=headers)
+            connection.request(
+                "GET", f"{self.address.path}/session/{session}/se/{channel}", headers=headers
+            )
             link = connection.sock  # the response takes it away where it ends the connection
             status = connection.getresponse().status
             if status != 101 or link is None:

@@ -24,13 +24,23 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from email.message import Message
 
 from .address import Address
 from .hub import FAILURES, Answer, Ending, Hub
 
 HOP_BY_HOP = frozenset(
-    ("connection", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+    (
+        "connection",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
 )
 """Headers that concern one connection only (RFC 9110, 7.6.1)."""
 COMPLAINT = "browserkeeper: the Grid"
@@ -83,7 +93,8 @@ class Relay:
             self._clients.discard(client)
 
     @contextlib.contextmanager
-    def creating(self, upstream: http.client.HTTPConnection):  # type: ignore[no-untyped-def]
+    def creating(self, upstream: http.client.HTTPConnection) -> Iterator[None]:
+        """A POST of a new session is under way over this connection.  Raises ConnectionAbortedError."""
         with self._lock:
             if self.ending:
                 raise ConnectionAbortedError("the session is being ended")
@@ -119,7 +130,9 @@ class Relay:
         unknown = self._settle(deadline)
         endings = [self.hub.give_back(session, deadline) for session in list(self.sessions)]
         for ending in [*endings, *([unknown] if unknown else [])]:
-            self.account.note(gone=_word(ending.gone), slot_free=_word(ending.slot_free), answer=ending.answer)
+            self.account.note(
+                gone=_word(ending.gone), slot_free=_word(ending.slot_free), answer=ending.answer
+            )
         if not endings and unknown is None:
             self.account.note(gone="yes", slot_free="yes", answer="no session was created")
 
@@ -168,13 +181,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             super().finish()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # the base class's name
+    def log_message(self, format: str, *args: object) -> None:
         """Paths hold session ids, which are keys to sessions: nothing is logged."""
 
     def do_POST(self) -> None:
         self._serve()
 
-    do_GET = do_DELETE = do_PUT = do_POST
+    do_GET = do_DELETE = do_PUT = do_POST  # noqa: N815 # http.server's names
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -193,7 +206,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._complain(f"{self.relay.hub.address} cannot be reached: {reason}.")
             return
         if answer.status in (401, 403):
-            self._complain(f"{self.relay.hub.address} refuses the credentials in remote=, or wants some.")
+            self._complain(
+                f"{self.relay.hub.address} refuses the credentials in remote=, or wants some."
+            )
         elif answer.body.lstrip()[:1] != b"{":
             self._complain(f"{self.relay.hub.address} answered what is no WebDriver ({answer.brief}).")
         else:
@@ -209,7 +224,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _ask(self, body: bytes) -> tuple[Answer, str]:
         """Over the connection that is there; once more over a new one where that had gone stale."""
         if self._upstream is not None and self._upstream.sock is not None:
-            with contextlib.suppress(http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(
+                http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError
+            ):
                 return self._exchange(self._upstream, body)
             self._upstream.close()
         self._upstream = self._upstream or self.relay.hub.connect(None)
@@ -222,7 +239,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         answer = Answer(response.status, response.read())
         return answer, response.headers.get("Content-Type") or "application/json"
 
-    def _passed_on(self, headers: Mapping[str, str]) -> dict[str, str]:
+    def _passed_on(self, headers: Message) -> dict[str, str]:
         named = {word.strip().lower() for word in (headers.get("Connection") or "").split(",")}
         return {k: v for k, v in headers.items() if k.lower() not in HOP_BY_HOP | named}
 
