@@ -126,7 +126,7 @@ class SessionConfig:
         if given.get("offline") is None:
             given["offline"] = os.environ.get("BROWSERKEEPER_OFFLINE", "") not in ("", "0")
         if given.get("remote") is not None:
-            given["remote"] = Address.parse(given["remote"])
+            given["remote"] = Address.parse(given["remote"]).completed()
         return cls(**given)
 
     def _check_remote(self) -> None:

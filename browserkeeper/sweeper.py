@@ -6,7 +6,6 @@ lives it is theirs to end, with one exception: a guard that was stopped is woken
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import os
@@ -17,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
-from .errors import ConfigError
 from .grid.address import Address
 from .grid.hub import Hub
 from .guard import is_private_directory, read_account, remove_tree, stray_shared_memory
@@ -31,8 +29,6 @@ from .tmpdirs import PREFIX, roots
 
 KILL_DEADLINE = 10.0
 """Seconds for one session's remnants to go."""
-CREDENTIALS = "BROWSERKEEPER_REMOTE"
-"""The variable in which a sweep looks for a Grid's URL with its credentials."""
 DRAFT_AGE = 60.0
 """Seconds after which a half-written record's writer is taken for dead."""
 
@@ -302,8 +298,8 @@ def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = N
     """Do what the session's guard would have done: end its processes, then remove its files; and
     what its relay would have, for one on a Grid.
 
-    Used by the owner whose guard was killed, who knows the Grid's credentials, and by a sweep.  The
-    certificate is the weaker one.
+    Used by the owner whose guard was killed, who knows the Grid's credentials, and by a sweep, which
+    has them from ``BROWSERKEEPER_REMOTE`` or not at all.  The certificate is the weaker one.
     """
     began = time.monotonic()
     account = _account_of(record.session)
@@ -332,7 +328,9 @@ def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = N
     )
     if record.session.grid:
         report = report.with_remote(RemoteEnd.from_account({"grid": record.session.grid, **account}))
-        report = give_back(report, record.session, grid or _grid_of(record.session), KILL_DEADLINE)
+        report = give_back(
+            report, record.session, grid or Address.parse(record.session.grid).completed(), KILL_DEADLINE
+        )
     if not survivors:
         try:
             ledger.retire(record, report)
@@ -359,16 +357,6 @@ def _account_of(session: Session) -> dict[str, str]:
     if session.grid and is_private_directory(session.tmpdir):
         return read_account(os.path.join(session.tmpdir, "grid"))
     return {}
-
-
-def _grid_of(session: Session) -> Address:
-    """The ledger holds no credentials: a sweep's own environment may (``BROWSERKEEPER_REMOTE``)."""
-    recorded = Address.parse(session.grid)
-    with contextlib.suppress(ConfigError):
-        ours = Address.parse(os.environ.get(CREDENTIALS))
-        if str(ours) == str(recorded):
-            return ours
-    return recorded
 
 
 def _exit_of(process: ProcessFacts) -> ProcessExit:

@@ -19,6 +19,7 @@ from selenium import webdriver
 
 from browserkeeper import (
     BrowserDied,
+    BrowserPool,
     BrowserSession,
     GridError,
     SessionTimeout,
@@ -28,9 +29,11 @@ from browserkeeper import (
 from fixtures.server import Site
 
 from . import oracle
-from .grid_rig import Grid, asked, plain_options, running_grid, stays_taken
+from .grid_rig import BINARIES, Grid, asked, plain_options, running_grid, stays_taken
 from .guards import BOTH, wait_for
+from .inner import Inner, inner
 
+__all__ = ["inner"]
 SOON = 8.0
 """Seconds for a slot to be free, with a page load in flight: 0.3 to 1.2 measured (docs/remote.md).
 Less than the Grid's own session timeout."""
@@ -305,3 +308,44 @@ def test_credentials_are_nowhere(state_dir: Path, caplog: pytest.LogCaptureFixtu
 def oracle_below_guard(session: BrowserSession[webdriver.Remote]) -> list[int]:
     assert session.guard_pid
     return [session.guard_pid, *(s.pid for s in oracle.below(session.guard_pid))]
+
+
+# ----------------------------------------------------------------------------------- other doors
+
+
+@pytest.mark.chrome
+def test_a_pool_on_a_grid(grid: Grid, site: Site) -> None:
+    """Each lease has a session of its own, and the pool's end leaves none."""
+    seen = set()
+    with BrowserPool(remote=grid.url, max_size=1, **asked("chrome")) as pool:
+        for _ in range(2):
+            with pool.lease(60) as lease:
+                lease.driver.get(site.url)
+                seen.add(lease.driver.session_id)
+    assert len(seen) == 2
+    assert grid.is_free()
+
+
+@pytest.mark.chrome
+def test_the_pytest_option(inner: Inner, grid: Grid, site: Site) -> None:
+    inner.write(
+        conftest=f"""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def keeper_browser_args(keeper_browser_args):
+            where = {{"binary": {BINARIES["chrome"]!r}, "arguments": ["--no-sandbox"]}}
+            return {{**keeper_browser_args, **where}}
+        """
+    )
+    inner.suite(
+        f"""
+        def test_it(keeper_driver):
+            keeper_driver.get({site.url!r})
+            assert keeper_driver.keeper.config.remote
+        """
+    )
+    done = inner.run("--keeper-remote", grid.url)
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines([f"browserkeeper: chrome,*on {grid.url}"])
+    assert grid.is_free()

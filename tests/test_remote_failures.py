@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from celery import Celery
 
 from browserkeeper import (
     BrowserDied,
+    BrowserPool,
     CommandTimeout,
     ConfigError,
     GridError,
@@ -19,8 +21,11 @@ from browserkeeper import (
     SessionClosed,
     browser,
 )
+from browserkeeper.celery import install
+from browserkeeper.celery.settings import settings_of
 from browserkeeper.grid.address import Address
 
+from .inner import Inner, inner
 from .mock_hub import (
     BROKEN,
     RUBBISH,
@@ -36,6 +41,7 @@ from .mock_hub import (
 )
 from .mock_hub import _Handler as Handler
 
+__all__ = ["inner"]
 BOUND = 12.0
 """Seconds: start 2, close 2, and generously more; a deadline against hanging, not a measurement."""
 
@@ -185,3 +191,47 @@ def test_addresses() -> None:
     assert "p@ss" not in repr(address)
     assert "p%40ss" not in repr(browser(remote="http://me:p%40ss@grid").config)
     assert str(Address.parse("http://[::1]:4444")) == "http://[::1]:4444"
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--keeper-remote", "grid:4444"), "*--keeper-remote: remote=: no scheme*"),
+        (
+            ("--keeper-remote", "http://127.0.0.1:1"),
+            "*:1 cannot be reached: Connection refused*",
+        ),
+        (("--keeper-remote", "http://x", "--keeper-isolation", "context"), "*browsers of this machine*"),
+    ],
+)
+def test_a_wrong_remote_option_is_a_usage_error(
+    inner: Inner, words: tuple[str, ...], match: str
+) -> None:
+    inner.suite("def test_it(): pass")
+    done = inner.run(*words)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([match])
+    assert "Traceback" not in done.stderr.str()
+
+
+def test_celerys_tasks_may_be_on_a_grid() -> None:
+    app = Celery("tasks", set_as_current=False)
+    install(app, remote="http://me:geheim@grid:4444")
+    wish = settings_of(app).wish
+    assert wish.arguments["remote"]
+    assert "geheim" not in repr(settings_of(app))
+    with pytest.raises(ConfigError, match="remote="):
+        install(Celery("others", set_as_current=False), remote="grid:4444")
+
+
+def test_a_pool_has_no_contexts_on_a_grid() -> None:
+    with pytest.raises(ConfigError, match="Grid"):
+        BrowserPool(remote="http://grid", isolation="context")
+    assert BrowserPool(remote="http://grid").config.resolved_isolation == "fresh"
+
+
+def test_credentials_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSERKEEPER_REMOTE", "http://me:geheim@grid:4444")
+    assert Address.parse("http://grid:4444").completed().password == "geheim"
+    assert Address.parse("http://other:4444").completed().password == ""
+    assert Address.parse("http://you:x@grid:4444").completed().password == "x"

@@ -27,7 +27,8 @@ class Wish:
     comes from one.  Equal only to itself, so that it can name its pool."""
 
     name: str = "chrome"
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    """Not printed: a Grid's URL may hold a password."""
     pool: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
+import os
 import urllib.parse
 
 from ..errors import ConfigError
 
+VARIABLE = "BROWSERKEEPER_REMOTE"
 PORTS = {"http": 80, "https": 443}
 
 
@@ -46,6 +49,15 @@ class Address:
             urllib.parse.unquote(parts.username or ""),
             urllib.parse.unquote(parts.password or ""),
         )
+
+    def completed(self) -> Address:
+        """With the credentials of ``BROWSERKEEPER_REMOTE``, where it names this Grid and we have none:
+        so that they need not stand in code, in an ini file or on a command line."""
+        with contextlib.suppress(ConfigError):
+            theirs = Address.parse(os.environ.get(VARIABLE))
+            if str(theirs) == str(self) and not self.username:
+                return theirs
+        return self
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

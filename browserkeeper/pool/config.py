@@ -85,6 +85,11 @@ class PoolConfig:
 
     def _check_isolation(self) -> None:
         check_choice("isolation", self.isolation, ISOLATIONS)
+        if self.isolation == "context" and self.browser.remote is not None:
+            raise ConfigError(
+                "isolation='context' needs a browser of this machine: on a Grid each lease has a "
+                "session of its own. Use isolation='auto' or 'fresh'."
+            )
         if self.isolation == "context" and self.browser.engine != "chromium":
             raise ConfigError(
                 "isolation='context' works on Chromium only: in a new context of Firefox, "
@@ -108,7 +113,8 @@ class PoolConfig:
         """What ``auto`` means for this browser."""
         if self.isolation != "auto":
             return self.isolation
-        return "context" if self.browser.engine == "chromium" else "fresh"
+        here = self.browser.remote is None
+        return "context" if here and self.browser.engine == "chromium" else "fresh"
 
     @property
     def limits(self) -> Limits:

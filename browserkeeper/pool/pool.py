@@ -78,7 +78,7 @@ class BrowserPool(Generic[D_co]):
         min_idle: how many are kept ready, as far as ``max_size`` allows.
         isolation: what separates two leases of a browser.  ``context``: a new user context
             (Chromium); ``fresh``: a new process; ``none``: nothing, it is as the last one left it;
-            ``auto``: ``context`` on Chromium, ``fresh`` elsewhere.
+            ``auto``: ``context`` on Chromium of this machine, ``fresh`` elsewhere.
         checkout_timeout: seconds to wait for a browser.
         max_waiting: how many may wait at once.
         max_uses: leases of one browser; None: any number.

@@ -86,10 +86,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         facts = [", ".join(chosen.browsers), f"isolation {chosen.isolation}", f"leaks {chosen.leaks}"]
         facts += ["headed"] * chosen.headed
         facts += [f"timeout {chosen.timeout:g} s"] if chosen.timeout else []
+        facts += [f"on {_without_password(chosen.remote)}"] if chosen.remote else []
         lines.append(f"browserkeeper: {', '.join(facts)}")
     if other := config.stash[_DRIVER_IS]:
         lines.append(f"browserkeeper: the fixture `driver` is left to {other}; ours is `keeper_driver`")
     return lines
+
+
+def _without_password(url: str) -> str:
+    from ..grid.address import Address
+
+    return str(Address.parse(url))
 
 
 # ---------------------------------------------------------------------------------- collection

@@ -44,6 +44,8 @@ def keeper_browser_args(pytestconfig: pytest.Config) -> dict[str, Any]:
     args: dict[str, Any] = {"headless": not settings.headed}
     if settings.timeout is not None:
         args["timeout"] = settings.timeout
+    if settings.remote is not None:
+        args["remote"] = settings.remote
     return args
 
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import re
 import resource
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
+from ..drivers.temporary import profiles_of
 from ..guard import remove_tree
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
@@ -37,8 +36,6 @@ DRIVERS = ("chromedriver", "geckodriver", "msedgedriver", "operadriver", "WebKit
 """Names end so: undetected-chromedriver puts words of its own before them."""
 HELPER = re.compile(rb"[\0 ](--type=|-contentproc[\0 ])")
 """In the command line of a browser's own helper process; Chrome's write spaces for the NULs."""
-PROFILES = re.compile(r"\.?(org\.chromium\.|com\.google\.|com\.microsoft\.|rust_mozprofile|scoped_dir)")
-"""Temporary profiles, as drivers name them."""
 
 CLOCK_TICK = 0.02
 """Seconds by which a start time may be too early: the kernel counts in ticks."""
@@ -263,7 +260,7 @@ class _Family:
         for identity in list(self._members):
             if _is_alive(identity):
                 self._members |= {process.identity for process in system.tree(identity.pid)}
-        self._profiles |= {path for m in self._members for path in _profiles_of(m.pid)}
+        self._profiles |= {path for m in self._members for path in profiles_of(m.pid)}
 
     def kill(self) -> None:
         """A guard is asked: it ends the session as a whole, files and record too.  Others are
@@ -289,28 +286,3 @@ class _Family:
 def _is_alive(identity: ProcessIdentity) -> bool:
     found = system.facts(identity.pid)
     return found is not None and identity.is_same_as(found.identity) and not found.is_zombie
-
-
-def _profiles_of(pid: int) -> Iterator[Path]:
-    """The temporary profiles on a browser's command line, and what Chrome keeps beside its own."""
-    words = system.command_line(pid).split(b"\0")
-    places = [w.partition(b"=")[2] for w in words if w.startswith(b"--user-data-dir=")]
-    places += [b for a, b in itertools.pairwise(words) if a in (b"-profile", b"--profile")]
-    for profile in map(Path, map(os.fsdecode, places)):
-        yield from filter(_is_temporary, [profile, *_socket_directory(profile)])
-
-
-def _socket_directory(profile: Path) -> Iterator[Path]:
-    """Chrome keeps its socket there, since a profile's path may be too long for one."""
-    with contextlib.suppress(OSError):
-        yield (profile / "SingletonSocket").readlink().parent
-
-
-def _is_temporary(path: Path) -> bool:
-    """Ours to remove: this user's, named as browsers and drivers name them, and in the directory for
-    such things."""
-    if path.parent != Path(tempfile.gettempdir()) or not PROFILES.match(path.name):
-        return False
-    with contextlib.suppress(OSError):
-        return path.lstat().st_uid == os.geteuid() and not path.is_symlink()
-    return False

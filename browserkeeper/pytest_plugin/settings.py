@@ -25,6 +25,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """The first of each is the default."""
 
 DEFAULT_OUTPUT = "test-results"
+REMOTE_PATIENCE = 10.0
+"""Seconds for a Grid to say that it is there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Settings:
     capture: Capture = "failure"
     leaks: Leaks = "error"
     timeout: float | None = None
+    remote: str | None = dataclasses.field(default=None, repr=False)
+    """A Grid's URL, which may hold a password."""
 
     def wants_screenshot(self, *, failed: bool) -> bool:
         return self.screenshot == "on" or (failed and self.screenshot == "only-on-failure")
@@ -71,6 +75,11 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="S",
         help="seconds that a test's browser may live (default: no limit)",
     )
+    group.addoption(
+        "--keeper-remote",
+        metavar="URL",
+        help="the Selenium Grid to have the browsers on (default: this machine)",
+    )
     for name, text in {
         "isolation": "a browser for each test, or one warm browser and a new context for each test",
         "screenshot": "which tests get a screenshot",
@@ -82,7 +91,7 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(f"--keeper-{name}", metavar=metavar, help=f"{text} (default: {first})")
     parser.addini("keeper_browser", "as --keeper-browser, several with spaces", type="args", default=[])
     parser.addini("keeper_headed", "as --keeper-headed", type="bool", default=False)
-    for name in ("output", "timeout", *CHOICES):
+    for name in ("output", "timeout", "remote", *CHOICES):
         parser.addini(f"keeper_{name}", f"as --keeper-{name}", default="")
 
 
@@ -98,9 +107,12 @@ def read(config: pytest.Config) -> Settings:
         headed=headed,
         output=_output(config),
         timeout=_seconds(*_given(config, "timeout")),
+        remote=_given(config, "remote")[0] or None,
         **cast("dict[str, Any]", chosen),
     )
-    if browsers or headed:
+    if settings.remote is not None:
+        _check_remote(config, settings)
+    elif browsers or headed:
         _check_browsers(settings)
     return settings
 
@@ -150,6 +162,33 @@ def _output(config: pytest.Config) -> Path:
     if path.exists() and not path.is_dir():
         raise pytest.UsageError(f"--keeper-output: {path} is not a directory.")
     return path
+
+
+def _check_remote(config: pytest.Config, settings: Settings) -> None:
+    """Is there a Grid?  Asked once: not by xdist's workers, nor for tests that are only listed."""
+    from ..config import SessionConfig
+    from ..errors import ConfigError
+    from ..grid.hub import FAILURES, Hub
+
+    place = _given(config, "remote")[1]
+    try:
+        configs = [SessionConfig.build(name=n, remote=settings.remote) for n in settings.browsers]
+    except ConfigError as error:
+        raise pytest.UsageError(f"{place}: {error}") from None
+    if settings.isolation == "context":
+        raise pytest.UsageError(f"{place}: --keeper-isolation=context needs browsers of this machine.")
+    grid = configs[0].remote
+    if grid is None or hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    try:
+        known = Hub(grid).status(REMOTE_PATIENCE)
+    except FAILURES as error:
+        why = getattr(error, "strerror", None) or error or type(error).__name__
+        raise pytest.UsageError(
+            f"{place}: {grid} cannot be reached: {why}. Start the Grid, or leave the option out."
+        ) from None
+    if known is None:
+        raise pytest.UsageError(f"{place}: {grid} does not answer as a Selenium Grid does.")
 
 
 def _check_browsers(settings: Settings) -> None:
