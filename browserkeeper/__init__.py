@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .adopted import AdoptedSession, adopt
     from .errors import (
         BrowserDied,
         BrowserkeeperError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .sweeper import Finding, sweep
 
 _HOMES = {
+    ".adopted": ("AdoptedSession", "adopt"),
     ".session": ("BrowserSession", "browser", "session_of"),
     ".sweeper": ("Finding", "sweep"),
     ".report": ("ExitReport", "ProcessExit", "RemoteEnd", "Survivor"),
@@ -74,6 +76,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AdoptedSession",
     "BrowserDied",
     "BrowserPool",
     "BrowserSession",
@@ -106,6 +109,7 @@ __all__ = [
     "Survivor",
     "TooManyWaiting",
     "VersionMismatch",
+    "adopt",
     "browser",
     "lease_of",
     "session_of",

@@ -111,6 +111,9 @@ def members(record: Record, state: State) -> tuple[ProcessFacts, ...]:
     """Below the guards while one lives; by the second line's three witnesses after that."""
     platform = platform_of(record.session)
     guards = {guard.pid for guard in record.guards}
+    if record.session.containment == "adopted" and state in ("live", "ending"):
+        recorded = [(identity, platform.facts(identity.pid)) for identity, _ in record.processes]
+        return tuple(p for known, p in recorded if p and known.is_same_as(p.identity))
     if state in ("live", "ending"):
         below = {process.pid: process for pid in guards for process in platform.tree(pid)}
         return tuple(process for pid, process in below.items() if pid not in guards)

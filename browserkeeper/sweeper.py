@@ -6,6 +6,7 @@ lives it is theirs to end, with one exception: a guard that was stopped is woken
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -20,6 +21,7 @@ from .grid.address import Address
 from .grid.hub import Hub
 from .guard import is_private_directory, read_account, remove_tree, stray_shared_memory
 from .ledger import BadRecord, Ledger, Record, Session
+from .leftovers import profiles_of
 from .process import Platform, system
 from .process.containment import writable_cgroup
 from .process.identity import ProcessFacts, ProcessIdentity
@@ -303,6 +305,7 @@ def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = N
     """
     began = time.monotonic()
     account = _account_of(record.session)
+    profiles = _profiles_of(record)
     processes: list[ProcessExit] = []
     survivors: list[ProcessFacts] = []
     if _same_boot(record):
@@ -312,6 +315,10 @@ def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = N
     killing = time.monotonic() - began
     session = record.session
     files, size, problems = _remove_files(session) if not survivors else (0, 0, ["files are kept"])
+    for profile in profiles if not survivors else ():
+        with contextlib.suppress(OSError):
+            more = remove_tree(str(profile))
+            files, size = files + more[0], size + more[1]
     report = ExitReport(
         session.id,
         session.browser,
@@ -337,6 +344,14 @@ def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = N
         except OSError as error:
             return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))
     return report
+
+
+def _profiles_of(record: Record) -> set[Path]:
+    """Of a browser that other code started: it has no TMPDIR of its own session."""
+    if record.session.containment != "adopted" or not _same_boot(record):
+        return set()
+    known = [identity for identity, _ in record.processes if is_alive(identity)]
+    return {path for identity in known for path in profiles_of(identity.pid)}
 
 
 def give_back(report: ExitReport, session: Session, grid: Address, patience: float) -> ExitReport:

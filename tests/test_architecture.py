@@ -16,9 +16,9 @@ PACKAGE = Path(browserkeeper.__file__).parent
 FLOORS = [
     {"guard", "errors"},
     {"process", "report", "grid"},
-    {"config", "ledger", "logs", "tmpdirs"},
+    {"config", "leftovers", "ledger", "logs", "tmpdirs"},
     {"drivers", "sweeper"},
-    {"session", "diagnosis", "survey"},
+    {"session", "diagnosis", "survey", "adopted", "adopting_guard"},
     {"pool", "celery_advice", "metrics"},
     {"watch"},
     {"cli", "celery", "pytest_plugin", "__init__"},

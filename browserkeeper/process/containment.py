@@ -16,9 +16,12 @@ KINDS: tuple[Kind, ...] = ("auto", "subreaper", "cgroup", "portable")
 
 @dataclasses.dataclass(frozen=True)
 class Containment:
-    """The kind that was chosen, why, and for ``cgroup`` the directory to make leaves in."""
+    """The kind that was chosen, why, and for ``cgroup`` the directory to make leaves in.
 
-    kind: Literal["subreaper", "cgroup", "portable"]
+    ``adopted`` is never chosen: it is what a driver has that other code started.
+    """
+
+    kind: Literal["subreaper", "cgroup", "portable", "adopted"]
     why: str
     cgroup_parent: str = ""
 

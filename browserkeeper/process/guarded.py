@@ -85,6 +85,8 @@ def interpreter() -> str:
 
 def guard_command(plan: GuardPlan) -> list[str]:
     """The command line that starts this plan's guard, up to its options."""
+    if plan.containment.kind == "adopted":
+        return [sys.executable, "-m", "browserkeeper.adopting_guard", plan.session]
     if plan.containment.kind == "portable":
         return [sys.executable, "-m", "browserkeeper.process.portable_guard", plan.session]
     return [interpreter(), "-I", "-S", "-c", _BOOT, GUARD_DIRECTORY]

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
-from ..drivers.temporary import profiles_of
 from ..guard import remove_tree
+from ..leftovers import profiles_of
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..process.remnants import DOCUMENT

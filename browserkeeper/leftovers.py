@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..process import system
+from .process import system
 
 PROFILES = re.compile(r"\.?(org\.chromium\.|com\.google\.|com\.microsoft\.|rust_mozprofile|scoped_dir)")
 """Temporary profiles, as drivers name them."""

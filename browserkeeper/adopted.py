@@ -1,0 +1,277 @@
+"""``adopt()``: a driver that other code has made gets the ending of a session of ours.
+
+As far as that goes from outside: its guard is no ancestor of it.  docs/remote.md says what is
+weaker than with ``browser()``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from .config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
+from .errors import ConfigError, ForkedSessionError, LaunchError, LeakError, LedgerError, SessionTimeout
+from .ledger import Ledger, Record, Session, new_id, read_ended, read_record
+from .process import system
+from .process.containment import Containment
+from .process.guarded import Guarded, GuardPlan
+from .process.identity import ProcessFacts, ProcessIdentity
+from .report import ExitReport
+from .sweeper import finish
+
+if TYPE_CHECKING:
+    from selenium import webdriver
+
+    D = TypeVar("D", bound=webdriver.Remote)
+else:
+    D = TypeVar("D")
+
+logger = logging.getLogger("browserkeeper")
+
+ARM_TIMEOUT = 15.0
+"""Seconds for the guard to be there; it takes 0.2, and more on a machine that is busy."""
+CONTAINMENT = Containment("adopted", "other code started it")
+
+
+class AdoptedSession(Generic[D]):
+    """A driver of other code's making, and the guard that ends it; made by :func:`adopt`."""
+
+    def __init__(
+        self,
+        driver: D,
+        roots: tuple[ProcessIdentity, ...],
+        timeout: float | None,
+        close_timeout: float,
+        on_leak: OnLeak,
+    ):
+        self.driver = driver
+        self.id = new_id()
+        self.report: ExitReport | None = None
+        """How the session ended; None until it has."""
+        self._roots, self._timeout = roots, timeout
+        self._close_timeout, self._on_leak = close_timeout, on_leak
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._ledger = Ledger.open()
+        self._ledger.prune()
+        session = self._describe()
+        self._guarded = Guarded(self._plan(session))
+        guard = system.facts(self._guarded.pid)
+        guards = (guard.identity,) if guard else ()
+        known = tuple((root, "") for root in roots)
+        self._record = Record(self._ledger.record_path(self.id), session, guards, known)
+        self._wait_until_armed()
+        self._release = weakref.finalize(self, _let_go, self._guarded, self._owner)
+        # Their own clean-up would wait for a browser that is gone, and prove nothing.
+        cast(Any, driver).quit = self.quit
+
+    @property
+    def name(self) -> str:
+        """The browser's name, as the driver says it."""
+        return str(cast(Any, self.driver).caps.get("browserName") or "browser")
+
+    def processes(self) -> list[ProcessFacts]:
+        """Driver and browser, and what is below them now."""
+        found: dict[int, ProcessFacts] = {}
+        for root in self._roots:
+            facts = system.facts(root.pid)
+            if facts is not None and root.is_same_as(facts.identity):
+                found.update({p.pid: p for p in (facts, *system.tree(root.pid))})
+        return list(found.values())
+
+    def _describe(self) -> Session:
+        owner = system.facts(os.getpid())
+        now = time.time()
+        return Session(
+            id=self.id,
+            kind="session",
+            browser=self.name,
+            owner=owner.identity if owner else ProcessIdentity(os.getpid(), 0.0),
+            owner_name=os.path.basename(sys.argv[0] or "python") or "python",
+            host=system.host_id(),
+            containment=CONTAINMENT.kind,
+            created=now,
+            deadline=now + self._timeout if self._timeout else None,
+        )
+
+    def _plan(self, session: Session) -> GuardPlan:
+        return GuardPlan(
+            session=self.id,
+            command=tuple(f"{root.pid}:{root.start!r}" for root in self._roots),
+            env=dict(os.environ),
+            containment=CONTAINMENT,
+            document=session.to_json(),
+            record=str(self._ledger.record_path(self.id)),
+            history=str(self._ledger.history_path(self.id)),
+            timeout=self._timeout or 0,
+            kill_deadline=self._close_timeout,
+        )
+
+    def _wait_until_armed(self) -> None:
+        """Raises LaunchError; the driver is then as it was."""
+        deadline = time.monotonic() + ARM_TIMEOUT
+        news = self._guarded.wait_for("spawned", "failed", "ended", deadline=deadline)
+        if news is None or news["event"] != "spawned":
+            why = news.get("text", "it ended") if news else "it did not start"
+            self._guarded.end("failed", time.monotonic() + self._close_timeout)
+            raise LaunchError(f"The guard of the adopted driver is not there: {why}.")
+
+    # -- the end
+
+    def close(self) -> ExitReport:
+        """End driver and browser, verified; the second call returns the same report.
+
+        Raises LeakError as ``on_leak`` says, ForkedSessionError in a process that inherited it.
+        """
+        if os.getpid() != self._owner:
+            raise ForkedSessionError(f"Process {self._owner} has adopted this driver; it ends it.")
+        report = self._end("closed")
+        self._judge(report, None)
+        return report
+
+    def quit(self) -> None:
+        """The same, for those who expect that name; ``driver.quit()`` comes here too."""
+        self.close()
+
+    def _end(self, reason: str) -> ExitReport:
+        with self._lock:
+            if self.report is not None:
+                return self.report
+            began = time.monotonic()
+            facts = self._guarded.end(reason, began + 2 * self._close_timeout)
+            self._reap()
+            report = self._account(facts)
+            seconds = {**report.seconds, "close": time.monotonic() - began}
+            self.report = dataclasses.replace(report, seconds=seconds)
+            self._release.detach()
+            with contextlib.suppress(Exception):
+                cast(Any, self.driver).command_executor.close()
+            logger.info("%s", self.report, extra=self.report.log_fields())
+            return self.report
+
+    def _account(self, facts: dict[str, Any] | None) -> ExitReport:
+        """The guard's report; else what it wrote down; else our own, where it was killed."""
+        if facts is not None:
+            return ExitReport.from_guard(facts, session=self.id, browser=self.name)
+        with contextlib.suppress(LedgerError, OSError):
+            return read_ended(self._ledger.history_path(self.id)).report
+        with contextlib.suppress(LedgerError, OSError):
+            return finish(self._ledger, read_record(self._record.path), "guard-died")
+        return finish(self._ledger, self._record, "guard-died")
+
+    def _reap(self) -> None:
+        """The driver is our own child, so its zombie is ours; ``service.stop()`` may have had it."""
+        service = getattr(self.driver, "service", None)
+        process = getattr(service, "process", None)
+        if process is not None:
+            with contextlib.suppress(Exception):
+                process.wait(self._close_timeout)
+        for root in self._roots:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(root.pid, os.WNOHANG)
+
+    def _judge(self, report: ExitReport, in_flight: BaseException | None) -> None:
+        if report.clean or self._on_leak == "ignore":
+            return
+        text = f"Something of the adopted session is left.\n{report}"
+        if self._on_leak == "raise" and in_flight is None:
+            raise LeakError(text, report)
+        logger.error(text)
+        if self._on_leak == "warn":
+            warnings.warn(text, ResourceWarning, stacklevel=3)
+
+    def __enter__(self) -> AdoptedSession[D]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if os.getpid() != self._owner:
+            return
+        report = self._end("closed" if error is None else "error")
+        self._judge(report, error)
+        if error is None and report.reason == "timeout":
+            raise SessionTimeout(
+                f"The adopted {self.name} passed its timeout of {self._timeout:g} s and was ended.",
+                report,
+            )
+
+
+def adopt(
+    driver: D,
+    *,
+    timeout: float | None = None,
+    close_timeout: float = CLOSE_TIMEOUT,
+    on_leak: OnLeak = "raise",
+) -> AdoptedSession[D]:
+    """Put a driver of other code's under a guard from now on: ``with adopt(driver) as session: ...``.
+
+    For Selenium's own drivers and what is made of them (undetected-chromedriver, SeleniumBase), on
+    this machine.  From here on it ends as a session of :func:`browser` does, whatever kills this
+    process; what happened before, nobody has guarded.  ``driver.quit()`` becomes that ending.
+
+    Args:
+        driver: started, and not quit yet.
+        timeout: seconds from now to its end, enforced by the guard.
+        close_timeout: seconds for the kill.
+        on_leak: ``raise`` LeakError, ``warn`` or ``ignore`` where anything survives.
+
+    Raises:
+        ConfigError: no driver, one on a Grid, one that is ours or adopted already, or gone.
+        LaunchError: the guard did not start.
+    """
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+    check_seconds("close_timeout", close_timeout)
+    check_choice("on_leak", on_leak, ("raise", "warn", "ignore"))
+    return AdoptedSession(driver, _roots_of(driver), timeout, close_timeout, on_leak)
+
+
+def _roots_of(driver: Any) -> tuple[ProcessIdentity, ...]:
+    if hasattr(driver, "keeper"):
+        raise ConfigError("This driver is browserkeeper's own: it has a guard already.")
+    if isinstance(getattr(getattr(driver, "quit", None), "__self__", None), AdoptedSession):
+        raise ConfigError("This driver was adopted before.")
+    service = getattr(driver, "service", None)
+    process = getattr(service, "process", None)
+    if process is None or not hasattr(driver, "caps"):
+        raise ConfigError(
+            f"{type(driver).__name__} has no driver process on this machine, or has quit. For a Grid, "
+            "use browser(remote=...)."
+        )
+    found = system.facts(process.pid)
+    if found is None or found.is_zombie:
+        raise ConfigError("The driver's process is gone: adopt it before it quits.")
+    return (found.identity, *_browser_of(driver, found.pid))
+
+
+def _browser_of(driver: Any, root: int) -> list[ProcessIdentity]:
+    """undetected-chromedriver starts the browser itself, so it is not below the driver."""
+    capabilities = driver.caps
+    names = (capabilities.get("goog:processID"), capabilities.get("moz:processID"))
+    pids = {pid for pid in (*names, getattr(driver, "browser_pid", None)) if isinstance(pid, int)}
+    return [found.identity for pid in pids - {root} if (found := system.facts(pid))]
+
+
+def _let_go(guarded: Guarded, owner: int) -> None:
+    """The object was dropped, or the interpreter is ending."""
+    if os.getpid() == owner and guarded.is_alive():
+        guarded.end("abandoned", time.monotonic() + CLOSE_TIMEOUT)
+        warnings.warn(
+            "An adopted driver was never closed; its guard has ended it.", ResourceWarning, stacklevel=2
+        )
+
+
+__all__ = ["AdoptedSession", "adopt"]
