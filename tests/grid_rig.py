@@ -108,6 +108,11 @@ class Grid:
         slots = [slot for node in self.get("/status")["nodes"] for slot in node["slots"]]
         return {slot["session"]["sessionId"] for slot in slots if slot["session"]}
 
+    def give_back(self, session: str) -> None:
+        """After a control."""
+        request = urllib.request.Request(f"{self.url}/session/{session}", method="DELETE")
+        urllib.request.urlopen(request, timeout=PATIENCE).close()
+
     def queued(self) -> int:
         return len(self.get("/se/grid/newsessionqueue/queue"))
 

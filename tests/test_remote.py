@@ -158,7 +158,7 @@ def test_control_a_plain_remote_holds_its_slot(grid: Grid) -> None:
     (session,) = grid.sessions()
     kill(owner)
     assert stays_taken(grid, session, SOON)
-    assert wait_for(lambda: session not in grid.sessions(), 60), "the Grid's own session timeout"
+    grid.give_back(session)  # its own session timeout takes until half a minute later
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.3, 0.6])
