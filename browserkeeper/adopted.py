@@ -86,7 +86,7 @@ class AdoptedSession(Generic[D]):
             facts = system.facts(root.pid)
             if facts is not None and root.is_same_as(facts.identity):
                 found.update({p.pid: p for p in (facts, *system.tree(root.pid))})
-        return list(found.values())
+        return [process for process in found.values() if not process.is_zombie]
 
     def _describe(self) -> Session:
         owner = system.facts(os.getpid())
@@ -148,8 +148,8 @@ class AdoptedSession(Generic[D]):
                 return self.report
             began = time.monotonic()
             facts = self._guarded.end(reason, began + 2 * self._close_timeout)
-            self._reap()
             report = self._account(facts)
+            self._reap()
             seconds = {**report.seconds, "close": time.monotonic() - began}
             self.report = dataclasses.replace(report, seconds=seconds)
             self._release.detach()

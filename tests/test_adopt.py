@@ -11,7 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,19 @@ OTHERS = [
 
 
 @pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place of its own for profiles: chromedriver leaves an empty directory in it when it is killed,
+    which nothing ties to that driver."""
+    place = Path(tempfile.mkdtemp(prefix="tmpadopt"))
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield place
+    left = [path for path in place.rglob("*") if not path.is_dir()]
+    shutil.rmtree(place)
+    assert not left
+
+
+@pytest.fixture(autouse=True)
 def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     how = getattr(request.node, "callspec", None) and request.node.callspec.params.get("how")
     module = {"undetected": "undetected_chromedriver", "seleniumbase": "seleniumbase"}.get(str(how))
@@ -73,7 +88,6 @@ def test_its_end_is_verified(name: str) -> None:
     assert (report.reason, report.containment, report.certificate) == ("closed", "adopted", "two-scans")
     assert report.clean
     assert not [process for process in before if oracle.is_same(process)]
-    assert {p.pid for p in report.processes} >= {p.pid for p in before if p.name != "cat"} or before
     driver.quit()
     assert session.close() is report
 
@@ -90,16 +104,17 @@ def test_its_owners_death_ends_it(how: str, name: str) -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_control_not_adopted_it_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_control_not_adopted_it_stays(temporary: Path) -> None:
     known = {s.pid for s in oracle.below(os.getpid())}
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     started = owner("selenium", "chrome", "leave")
     started.kill()
     started.communicate()
     time.sleep(2)
     assert len(oracle.alive(oracle.strangers(os.getpid(), known))) > 3
-    assert list(tmp_path.iterdir()), "and its profile"
+    assert [path for path in temporary.rglob("*") if path.is_file()], "and its profile"
     oracle.clean_up(known)
+    shutil.rmtree(temporary)
+    temporary.mkdir()
 
 
 @ORPHANS
@@ -151,6 +166,8 @@ def test_what_cannot_be_adopted() -> None:
     other = foreign_owner.selenium("chrome")
     with adopt(other), pytest.raises(ConfigError, match="adopted before"):
         adopt(other)
+    other = foreign_owner.selenium("chrome")
+    other.quit()
     with pytest.raises(ConfigError, match="gone"):
         adopt(other)
 

@@ -64,7 +64,7 @@ def cells(row: Row) -> list[str]:
     return [
         session.id,
         session.kind,
-        session.browser,
+        f"{session.browser} on {session.grid}" if session.grid else session.browser,
         row.state,
         f"{session.owner_name} ({session.owner.pid})",
         output.duration(row.age),
