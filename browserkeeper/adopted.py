@@ -11,15 +11,18 @@ import dataclasses
 import logging
 import os
 import sys
+import tempfile
 import threading
 import time
 import warnings
 import weakref
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from .errors import ConfigError, ForkedSessionError, LaunchError, LeakError, LedgerError, SessionTimeout
+from .guard import is_private_directory
 from .ledger import Ledger, Record, Session, new_id, read_ended, read_record
 from .process import system
 from .process.containment import Containment
@@ -58,6 +61,7 @@ class AdoptedSession(Generic[D]):
         self.report: ExitReport | None = None
         """How the session ended; None until it has."""
         self._roots, self._timeout = roots, timeout
+        self._directories = tuple(_directories_of(driver))
         self._close_timeout, self._on_leak = close_timeout, on_leak
         self._owner = os.getpid()
         self._lock = threading.RLock()
@@ -106,7 +110,7 @@ class AdoptedSession(Generic[D]):
     def _plan(self, session: Session) -> GuardPlan:
         return GuardPlan(
             session=self.id,
-            command=tuple(f"{root.pid}:{root.start!r}" for root in self._roots),
+            command=(*(f"{root.pid}:{root.start!r}" for root in self._roots), *self._directories),
             env=dict(os.environ),
             containment=CONTAINMENT,
             document=session.to_json(),
@@ -263,6 +267,17 @@ def _browser_of(driver: Any, root: int) -> list[ProcessIdentity]:
     names = (capabilities.get("goog:processID"), capabilities.get("moz:processID"))
     pids = {pid for pid in (*names, getattr(driver, "browser_pid", None)) if isinstance(pid, int)}
     return [found.identity for pid in pids - {root} if (found := system.facts(pid))]
+
+
+def _directories_of(driver: Any) -> Iterator[str]:
+    """undetected-chromedriver makes its profile itself, and says whether it is to go in the end."""
+    place = getattr(driver, "user_data_dir", None)
+    if getattr(driver, "keep_user_data_dir", True) is False and isinstance(place, str):
+        path = os.path.realpath(place)
+        if os.path.dirname(path) == os.path.realpath(tempfile.gettempdir()) and is_private_directory(
+            path
+        ):
+            yield path
 
 
 def _let_go(guarded: Guarded, owner: int) -> None:

@@ -1,11 +1,11 @@
 """The guard of a driver that other code has started: no ancestor of it, so with a weaker certificate.
 
-Run as ``python -m browserkeeper.adopting_guard SESSION`` with the options of ``guard.py``; instead of
-a command, ``PID:START`` of the driver and of the browser come after the ``--``.  It starts nothing
-and reaps nothing.  It keeps a list of all that it ever saw below those two, ends that at the end
-until two scans in a row find nothing of it, and removes the temporary profiles that the browser's
-command line named.  What had left the tree before it came cannot be told from a stranger's, and is
-waited for, never signalled.
+Run with the session's id and the options of ``guard.py``; instead of a command, ``PID:START`` of the
+driver and of the browser come after the ``--``, and directories that go with them.  It starts nothing
+and reaps nothing.  It keeps a list of all that it ever saw below those two, ends that at the end until
+two scans in a row find nothing of it, and removes the temporary profiles that the browser's command
+line named.  What had left the tree before it came cannot be told from a stranger's, and is never
+signalled: crash handlers end with their browser.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class AdoptingGuard(Guard):
     def __init__(self, options: Options, session: str):
         super().__init__(options)
         self.containment = "adopted"
-        pairs = (word.split(":") for word in options.command)
+        self.profiles = {Path(word) for word in options.command if word.startswith("/")}
+        pairs = (word.split(":") for word in options.command if not word.startswith("/"))
         self.roots = [ProcessIdentity(int(pid), float(start)) for pid, start in pairs]
         self.remnants = Remnants(session, self.roots)
-        self.profiles: set[Path] = set()
 
     def _become_subreaper(self) -> None:
         """What others started would not come to us."""

@@ -156,7 +156,7 @@ def test_owner_and_guard_killed_a_sweep_ends_it() -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_what_cannot_be_adopted() -> None:
+def test_what_cannot_be_adopted(temporary: Path) -> None:
     with pytest.raises(ConfigError, match="no driver process"):
         adopt(object())  # type: ignore[type-var]
     with MockHub() as hub, pytest.raises(ConfigError, match="Grid"):
@@ -170,6 +170,8 @@ def test_what_cannot_be_adopted() -> None:
     other.quit()
     with pytest.raises(ConfigError, match="gone"):
         adopt(other)
+    shutil.rmtree(temporary)  # even a plain quit() leaves Chromium's socket
+    temporary.mkdir()
 
 
 @pytest.mark.parametrize(("how", "name"), OTHERS)

@@ -23,6 +23,9 @@ from .remnants import DOCUMENT, MARKER
 GUARD_DIRECTORY = str(Path(__file__).resolve().parent.parent)
 # Imported, not run as a script: so its bytecode is cached, which halves its start.
 _BOOT = "import sys;sys.path.append(sys.argv.pop(1));import guard;guard.main()"
+_ADOPTING_BOOT = (
+    "import sys;sys.path.append(sys.argv.pop(1));from browserkeeper.adopting_guard import main;main()"
+)
 
 LAST_WORDS = 3.0
 """Seconds that a lead whose standby was killed may take to end the session and say so."""
@@ -85,8 +88,11 @@ def interpreter() -> str:
 
 def guard_command(plan: GuardPlan) -> list[str]:
     """The command line that starts this plan's guard, up to its options."""
-    if plan.containment.kind == "adopted":
+    if plan.containment.kind == "adopted" and sys.platform != "linux":  # psutil is a site package
         return [sys.executable, "-m", "browserkeeper.adopting_guard", plan.session]
+    if plan.containment.kind == "adopted":
+        home = os.path.dirname(GUARD_DIRECTORY)
+        return [interpreter(), "-I", "-S", "-c", _ADOPTING_BOOT, home, plan.session]
     if plan.containment.kind == "portable":
         return [sys.executable, "-m", "browserkeeper.process.portable_guard", plan.session]
     return [interpreter(), "-I", "-S", "-c", _BOOT, GUARD_DIRECTORY]
