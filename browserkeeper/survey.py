@@ -92,7 +92,8 @@ class Survey:
 def survey() -> Survey:
     """Raises LedgerError where the state directory cannot be used."""
     found = list(Ledger.open().records())
-    rows = settle([row for record in found if isinstance(record, Record) and (row := look(record))])
+    records = sorted((r for r in found if isinstance(r, Record)), key=lambda r: r.session.created)
+    rows = settle([row for record in records if (row := look(record))])
     bad = [record for record in found if isinstance(record, BadRecord)]
     return Survey(tuple(rows), tuple(bad), tuple(troubles(rows, bad)))
 

@@ -19,7 +19,7 @@ FLOORS = [
     {"config", "ledger", "logs", "tmpdirs"},
     {"drivers", "sweeper"},
     {"session", "diagnosis", "survey"},
-    {"pool", "celery_advice", "metrics"},
+    {"pool", "celery_advice", "metrics", "overview"},
     {"watch"},
     {"cli", "celery", "pytest_plugin", "__init__"},
     {"__main__"},

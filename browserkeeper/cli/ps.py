@@ -8,17 +8,8 @@ import click
 
 from ..process.identity import ProcessFacts
 from ..survey import Row, survey
-from ..sweeper import State
 from . import output
-
-STYLES: dict[State, str] = {"orphaned": "red", "unguarded": "yellow", "foreign": "dim"}
-WHAT_TO_DO = {
-    "orphaned": "`browserkeeper sweep --yes` ends what is left of it",
-    "unguarded": "its guard was killed; its owner ends it when it notices",
-    "zombie": "its parent does not reap it; `browserkeeper doctor` looks at PID 1",
-    "bad record": "`browserkeeper sweep --yes` removes it",
-    "foreign record": "not ours, or of another version; look at it, then remove it by hand",
-}
+from .words import STYLES, WHAT_TO_DO
 
 
 @click.command()

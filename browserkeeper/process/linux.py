@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 
-from ..guard import children_of, descendants, read_bytes, read_stat
+from ..guard import TICKS, children_of, descendants, proportional, read_bytes, read_stat
 from .identity import ProcessFacts, ProcessIdentity
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -85,17 +85,20 @@ def marker_value(pid: int, name: str) -> str | None:
 
 def memory(pid: int) -> int:
     """PSS in bytes: shared pages divided among their users, so that a tree adds up (proc(5))."""
-    rollup = read_bytes(f"/proc/{pid}/smaps_rollup") or b""
-    for line in rollup.splitlines():
-        if line.startswith(b"Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return proportional(pid)
 
 
 def resident(pid: int) -> int:
     """Resident bytes, shared pages included: never less than :func:`memory`, and much cheaper."""
     fields = (read_bytes(f"/proc/{pid}/statm") or b"0 0").split()
     return int(fields[1]) * PAGE_SIZE
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that its threads have run so far, in user and kernel mode (proc(5): utime, stime);
+    0 where it is gone."""
+    fields = (read_bytes(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS if fields else 0.0
 
 
 def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
@@ -168,6 +171,7 @@ __all__ = [
     "memory",
     "now",
     "pids",
+    "processor_time",
     "program",
     "resident",
     "send_signal",

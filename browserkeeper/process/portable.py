@@ -102,6 +102,15 @@ def memory(pid: int) -> int:
 resident = memory
 
 
+def processor_time(pid: int) -> float:
+    """Seconds that its threads have run so far, in user and kernel mode; 0 where it is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
 def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
     """Signal exactly this process, or nobody; psutil compares start times just before."""
     try:
