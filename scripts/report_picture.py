@@ -72,7 +72,7 @@ def crashed(site: Site) -> None:
 
 
 def never_started(site: Site) -> None:
-    os.environ["FAKE_DRIVER"] = "exit"
+    os.environ["FAKE_DRIVER"] = "http-500"
     program = str(ROOT / "fixtures" / "programs" / "fake_driver.py")
     browser("chromium", driver_path=program, attempts=1).start()
 

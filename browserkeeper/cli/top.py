@@ -36,7 +36,7 @@ WARM_UP = 0.5
 """Seconds before the first frame, over which processor use is measured."""
 FRAME_LINES = 5
 """Above and below the rows: two of a summary, a table's head and its rule, the keys."""
-DISPENSABLE = ("contained", "deadline", "zombies", "owner", "procs")
+DISPENSABLE = ("contained", "deadline", "zombies", "owner", "procs", "age", "state")
 """Columns that a narrow terminal goes without, in this order."""
 
 

@@ -20,7 +20,7 @@ from .. import __version__
 from .model import LIVES, Life, Overview, Percentiles, Span
 
 STYLE = Path(__file__).with_name("page.css")
-PROCESS_ROWS = 8000
+PROCESS_ROWS = 7000
 """In the whole page, which keeps it below 2 MB."""
 WORDS = 400
 """Characters of one problem or note."""
@@ -40,8 +40,12 @@ LOOKS = {
 """Colours, by reason; the reason itself is always written beside its colour."""
 CLASSES = {reason: look for look, reasons in LOOKS.items() for reason in reasons}
 PROCESS_LOOKS = {
-    **{"exited": "ordinary", "gone": "ordinary", "signalled": "error"},
-    **{"survived": "failed", "zombie": "failed", LIVES: "live"},
+    "exited": "ordinary",
+    "gone": "ordinary",
+    "signalled": "error",
+    "survived": "failed",
+    "zombie": "failed",
+    LIVES: "live",
 }
 TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
@@ -126,6 +130,10 @@ class Window:
 def look_of(span: Span) -> str:
     if span.state != "ended":
         return "live" if span.state in ("live", "ending") else "died"
+    if span.reason == "exited" and span.kind == "session":
+        return (
+            "died"  # its driver did, while the end of `browserkeeper run`'s program is the ordinary one
+        )
     return CLASSES.get(span.reason, "other")
 
 
@@ -135,12 +143,11 @@ def chip(label: str, look: str) -> str:
 
 def bar(begin: float, end: float) -> str:
     """Shares of the track; the stroke keeps what is too short to have a width visible."""
-    left, width = f"{begin:.2%}", f"{max(0.0, end - begin):.2%}"
-    return f'<rect class="bar" x="{left}" width="{width}" height="100%"/>'
+    return f'<rect x="{begin:.2%}" width="{max(0.0, end - begin):.2%}"/>'
 
 
 def track(bars: str, look: str = "") -> str:
-    return f'<div class="track {look}"><svg height="100%" aria-hidden="true">{bars}</svg></div>'
+    return f'<div class="track {look}"><svg aria-hidden="true">{bars}</svg></div>'
 
 
 def megabytes(size: float) -> str:
@@ -220,7 +227,8 @@ def _outcomes(overview: Overview) -> Iterator[str]:
     yield '<th class="n">not clean<th class="n">longest</tr></thead><tbody>'
     most = max(len(spans) for _, spans in overview.outcomes)
     for reason, spans in overview.outcomes:
-        look = CLASSES.get(reason, "other")
+        looks = [look for span in spans if (look := look_of(span)) != "ordinary"]
+        look = looks[0] if looks else "ordinary"
         unclean = sum(span.clean is False for span in spans)
         longest = max(span.lasted(overview.until) for span in spans)
         bad = f'<b class="warn">{unclean}</b>' if unclean else "0"
@@ -378,9 +386,9 @@ def process(life: Life, begin: float, end: float) -> str:
     look = PROCESS_LOOKS.get(life.outcome, "other")
     lasted = seconds(max(0.0, until - life.began))
     return (
-        f'<tr><td class="mono">{life.pid}<td>{escape(life.name)}'
-        f"<td>{track(bar(share(life.began), share(until)), look)}"
-        f'<td class="n">{lasted}<td>{escape(how(life))}</tr>'
+        f'<tr class="{look}"><td>{life.pid}<td>{escape(life.name)}'
+        f"<td><svg>{bar(share(life.began), share(until))}</svg>"
+        f"<td>{lasted}<td>{escape(how(life))}</tr>"
     )
 
 
