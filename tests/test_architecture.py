@@ -16,7 +16,7 @@ PACKAGE = Path(browserkeeper.__file__).parent
 FLOORS = [
     {"guard", "errors"},
     {"process", "report"},
-    {"config", "ledger", "logs", "tmpdirs"},
+    {"config", "ledger", "logs", "tmpdirs", "traces"},
     {"drivers", "sweeper"},
     {"session", "diagnosis", "survey"},
     {"pool", "celery_advice", "metrics", "overview"},
@@ -83,6 +83,7 @@ def modules_after(statement: str) -> set[str]:
 def test_importing_the_package_imports_nothing_heavy() -> None:
     loaded = modules_after("import browserkeeper")
     heavy = {"selenium", "psutil", "tenacity", "click", "rich", "json", "celery", "prometheus_client"}
+    heavy |= {"opentelemetry"}
     assert not heavy & loaded
 
 
