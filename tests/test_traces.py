@@ -65,7 +65,8 @@ def told(span: ReadableSpan) -> Mapping[str, Any]:
 
 
 def is_child(span: ReadableSpan, parent: ReadableSpan) -> bool:
-    return span.parent is not None and span.parent.span_id == parent.get_span_context().span_id
+    inner, outer = span.parent, parent.get_span_context()
+    return inner is not None and outer is not None and inner.span_id == outer.span_id
 
 
 def exit_report(reason: str = "closed", **more: Any) -> ExitReport:
@@ -166,9 +167,8 @@ def test_nobody_who_does_not_trace_gets_the_api_imported(monkeypatch: pytest.Mon
         "try: session.start()\n"
         "except LaunchError: sys.exit('opentelemetry.trace' in sys.modules)\n"
     )
-    assert in_python(script, FAKE_DRIVER="exit", **{PROVIDER: "sdk_tracer_provider"}).returncode == 1, (
-        "the control"
-    )
+    asked_for = {PROVIDER: "sdk_tracer_provider"}
+    assert in_python(script, FAKE_DRIVER="exit", **asked_for).returncode == 1, "the control"
     monkeypatch.delenv(PROVIDER, raising=False)
     assert in_python(script, FAKE_DRIVER="exit").returncode == 0
 
