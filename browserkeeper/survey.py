@@ -162,4 +162,4 @@ def troubles(rows: Iterable[Row], bad: Iterable[BadRecord]) -> Iterable[tuple[st
         yield "bad record" if record.corrupt else "foreign record", record.why
 
 
-__all__ = ["Row", "Survey", "survey"]
+__all__ = ["Row", "Survey", "on_this_host", "survey"]

@@ -183,6 +183,14 @@ def test_signals_end_it_and_give_the_terminal_back(
     assert b"Traceback" not in screen.said
 
 
+def test_control_a_killed_one_does_not_give_it_back(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal()
+    screen.shows(r"^No live sessions\.$")
+    screen.process.kill()
+    assert screen.status() == -signal.SIGKILL
+    assert not screen.restored
+
+
 def test_stopped_it_gives_the_terminal_back_and_takes_it_again(
     terminal: Callable[..., Terminal],
 ) -> None:

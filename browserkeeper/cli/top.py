@@ -216,7 +216,7 @@ class Live:
         """Wait for a key or a signal; is there something to draw?"""
         ready, _, _ = select.select([heard, *self._keyboard], [], [], patience)
         for source in ready:
-            words = os.read(source, 64)
+            words = _read(source)
             if source == heard:
                 self.over |= bool({signal.SIGINT, signal.SIGTERM} & set(words))
                 self.suspended |= signal.SIGTSTP in words
@@ -225,8 +225,7 @@ class Live:
         return bool(ready)
 
     def _press(self, words: bytes) -> None:
-        if not words:  # the terminal was hung up
-            self._keyboard = []
+        self.over |= not words  # the terminal was hung up
         for number in words.lower():
             key = bytes([number])
             self.over |= key == b"q"
@@ -257,6 +256,13 @@ class Live:
 
     def _hidden(self, number: int) -> str:
         return f"{number} more sessions than this terminal has room for" if number > 0 else ""
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 64)
+    except OSError:  # EIO: a terminal that is no more
+        return b""
 
 
 Frame = Callable[["Console"], "Group"]

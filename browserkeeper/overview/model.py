@@ -17,7 +17,7 @@ from typing import Any
 
 from ..ledger import HISTORY_LIMIT, Ended, Ledger
 from ..report import ExitReport
-from ..survey import Row, survey
+from ..survey import Row, on_this_host, survey
 from ..sweeper import platform_of
 
 LIVES = "lives"
@@ -272,7 +272,9 @@ def lives_of(report: ExitReport, born: float) -> tuple[Life, ...]:
 def span_of_row(row: Row, now: float) -> Span:
     session, platform = row.record.session, platform_of(row.record.session)
     clock = now - platform.now()  # epoch seconds at the zero of the platform's start times
-    born = min((guard.start + clock for guard in row.record.guards), default=session.created)
+    born = session.created
+    if on_this_host(row.record):
+        born = min((guard.start + clock for guard in row.record.guards), default=born)
     processes = tuple(
         Life(p.pid, p.name, p.identity.start + clock, None, "zombie" if p.is_zombie else LIVES)
         for p in row.processes

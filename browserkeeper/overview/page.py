@@ -147,7 +147,7 @@ def bar(begin: float, end: float) -> str:
 
 
 def track(bars: str, look: str = "") -> str:
-    return f'<div class="track {look}"><svg aria-hidden="true">{bars}</svg></div>'
+    return f'<span class="track {look}"><svg aria-hidden="true">{bars}</svg></span>'
 
 
 def megabytes(size: float) -> str:
