@@ -272,7 +272,7 @@ def test_a_full_disk(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         if full == "state":
             monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", str(disk))
-            for part in ("live", "history"):
+            for part in ("live", "history", "pools"):
                 (disk / part).mkdir(mode=0o700)
         else:
             monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(disk))
@@ -280,7 +280,7 @@ def test_a_full_disk(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
         kind = LedgerError if full == "state" else LaunchError
         with pytest.raises(kind):
             browser(start_timeout=15, attempts=1).start()
-        assert {p.name for p in disk.iterdir()} <= {"filler", "live", "history"}
+        assert {p.name for p in disk.iterdir()} <= {"filler", "live", "history", "pools"}
         assert not list(disk.glob("live/*"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -190,7 +190,7 @@ def test_colours_on_a_terminal_only(state_dir: Path) -> None:
 
 def test_ps_of_nothing() -> None:
     assert cli("ps").stdout == "No live sessions.\n"
-    assert cli_json("ps") == {"schema": 1, "ok": True, "sessions": [], "bad_records": []}
+    assert cli_json("ps") == {"schema": 1, "ok": True, "sessions": [], "pools": [], "bad_records": []}
 
 
 def test_ps_shows_a_run_and_its_tree(started: list[subprocess.Popen[str]], pids_of: PidFile) -> None:
