@@ -1,9 +1,9 @@
 """The state directory: one small file per live session, and a bounded history of ended ones.
 
 ``live/ID.json`` is written by the guard before it starts anything, and replaced by
-``history/ID.json`` after the certificate.  This module finds the directory, reads and judges
-records, and bounds the history.  A record is believed only when this user alone can have
-written it.
+``history/ID.json`` after the certificate; ``pools/`` belongs to pool_state.py.  This module finds
+the directory, reads and judges records, and bounds the history.  A record is believed only when
+this user alone can have written it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class CorruptRecordError(LedgerError):
     """A file of ours alone that holds no record."""
 
 
+PARTS = ("live", "history", "pools")
 HISTORY_LIMIT = 500
 """How many ended sessions are kept; a report is 2-4 KB."""
 
@@ -108,6 +109,7 @@ class Ledger:
         self.directory = directory
         self.live = directory / "live"
         self.history = directory / "history"
+        self.pools = directory / "pools"
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str] | None = None) -> Ledger:
@@ -184,7 +186,7 @@ class Ledger:
 
 def read_record(path: Path) -> Record:
     """Raises LedgerError where it is corrupt, truncated, of another schema or not ours alone."""
-    facts = _read(path)
+    facts = read_document(path)
     try:
         session = Session.from_dict(facts["session"])
         if session.id != path.stem or not _ID.fullmatch(session.id):
@@ -199,7 +201,7 @@ def read_record(path: Path) -> Record:
 
 def read_ended(path: Path) -> Ended:
     """Raises LedgerError like :func:`read_record`."""
-    facts = _read(path)
+    facts = read_document(path)
     try:
         session = Session.from_dict(facts["session"])
         report = ExitReport.from_guard(facts["exit"], session=session.id, browser=session.browser)
@@ -208,8 +210,11 @@ def read_ended(path: Path) -> Ended:
     return Ended(session, report)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Opened without following links and judged by the open file, so that nobody can swap it."""
+def read_document(path: Path) -> dict[str, Any]:
+    """Opened without following links and judged by the open file, so that nobody can swap it.
+
+    Raises LedgerError, and FileNotFoundError.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -259,7 +264,7 @@ def _private_directory(path: Path) -> Path:
     """Make what is missing, 0700; judge what is there, and never change its mode."""
     remedy = "Set BROWSERKEEPER_STATE_DIR to a directory that only this user can write."
     try:
-        for part in (path, path / "live", path / "history"):
+        for part in (path, *(path / name for name in PARTS)):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
             facts = part.lstat()
             if not stat.S_ISDIR(facts.st_mode) or not _only_ours(facts):

@@ -8,10 +8,13 @@ went wrong.  Messages of errors stay in the log: they quote drivers, and those q
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .report import ExitReport
 
@@ -25,7 +28,23 @@ ORDINARY = ("closed", "exited", "retired")
 OTHER = "_OTHER"
 """What the conventions say for an ``error.type`` without a name."""
 
+logger = logging.getLogger("browserkeeper")
+
+F = TypeVar("F", bound=Callable[..., None])
 Attributes = dict[str, "str | int | float | bool"]
+
+
+def harmless(method: F) -> F:
+    """The API never raises, but a program's own span processors may: no session suffers for that."""
+
+    @functools.wraps(method)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception:
+            logger.warning("a span could not be made", exc_info=True)
+
+    return wrapper  # type: ignore[return-value]
 
 
 class SessionSpans:
@@ -37,6 +56,7 @@ class SessionSpans:
         self._start: Span | None = None
         self._culprit = ""
 
+    @harmless
     def begin(self, browser: str) -> None:
         """The start begins; the parent is what is current here."""
         self._tracer = _tracer()
@@ -45,6 +65,7 @@ class SessionSpans:
             self._session = self._tracer.start_span("browserkeeper.session", attributes=facts)
             self._start = self._child("browserkeeper.session.start", self._session, facts)
 
+    @harmless
     def started(self, session: str) -> None:
         """There is a driver."""
         if self._session is not None and self._start is not None:
@@ -53,6 +74,7 @@ class SessionSpans:
             self._start.end()
             self._start = None
 
+    @harmless
     def failed(self, error: BaseException) -> None:
         """The start came to this; what it had begun is gone by now."""
         for span in (self._start, self._session):
@@ -65,6 +87,7 @@ class SessionSpans:
         """The program's own exception left the block."""
         self._culprit = _name(error)
 
+    @harmless
     def ended(self, report: ExitReport, error: BaseException, seconds: float) -> None:
         """A teardown that took so long is over: of the session, or of an attempt to start it.
 

@@ -139,7 +139,7 @@ def test_a_session_that_was_swept_has_no_lifetime() -> None:
 
 def test_what_lives_is_there_with_its_memory(state_dir: Path) -> None:
     running = start(SLEEP_FOREVER, session="a" * 12, **in_ledger(state_dir, "a" * 12))
-    assert wait_for(lambda: survey().rows and survey().rows[0].processes)
+    assert wait_for(lambda: [p.name for row in survey().rows for p in row.processes] == ["sleep"])
     (span,) = overview(60).spans
     assert (span.state, span.label, span.ended, span.clean) == ("live", "live", None, None)
     (life,) = span.processes

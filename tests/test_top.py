@@ -21,6 +21,10 @@ import pyte
 import pytest
 
 from browserkeeper.cli import top
+from browserkeeper.ledger import Ledger
+from browserkeeper.pool_state import PoolState, publish, withdraw
+from browserkeeper.process import system
+from browserkeeper.survey import Survey
 
 from . import oracle
 from .conftest import PidFile
@@ -150,7 +154,7 @@ def test_sessions_sorted_as_the_keys_say_until_q(
         wait_until_listed(name)
     screen = terminal()
     screen.shows(r"^browserkeeper [\d:]{8}: 3 sessions, 3 processes, \d+\.\d MB, \d+% CPU, 0 zombies$")
-    screen.shows(r"^session +browser +state +memory +cpu +age +deadline +procs +zombies +owner")
+    screen.shows(r"^session +browser +state +memory +cpu +age +deadline +procs +owner")
     assert order(screen)[0] == "hungry"
     screen.press(b"c")
     screen.shows(r"\(now: cpu\)")
@@ -252,6 +256,27 @@ def test_without_a_terminal_there_is_one_frame(started: Started, pids_of: PidFil
     assert len(session["processes"]) == 3
 
 
+def test_what_a_pool_does_with_its_browsers(
+    terminal: Callable[..., Terminal], started: Started, state_dir: Path
+) -> None:
+    start_run(started, PidFile(state_dir / "none"), 0, *SLEEP_FOREVER)
+    wait_until_listed("sleep")
+    (session,) = cli_json("ps")["sessions"]
+    me = system.facts(os.getpid())
+    assert me is not None
+    stats = {"pool_leased": 1, "pool_max": 4, "requests_waiting": 2}
+    doing = {session["id"]: "leased"}
+    state = PoolState(1, "sleep", me.identity, "mine.py", system.host_id(), time.time(), doing, stats)
+    publish(Ledger.open(), state)
+    (seen,) = cli_json("top")["sessions"]
+    assert seen["pooled"] == "leased"
+    screen = terminal()
+    screen.shows(rf"^{session['id']} +sleep +live +leased ")
+    screen.shows(rf"^Pool of mine\.py \({os.getpid()}\), sleep: .*1 leased.*, of 4; 2 waiting\.$")
+    withdraw(Ledger.open(), state)
+    assert screen.comes_to(lambda: "leased" not in screen.text)
+
+
 @pytest.mark.parametrize("arguments", [("--interval", "0"), ("--interval", "nan"), ("--sort", "size")])
 def test_bad_input_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     done = inside("top", *arguments)
@@ -261,7 +286,7 @@ def test_bad_input_is_a_usage_error(arguments: tuple[str, ...]) -> None:
 
 def test_a_process_that_is_new_has_run_since_the_last_look() -> None:
     meter = top.Meter()
-    assert meter.read([]) == []
+    assert meter.read(Survey((), (), (), ())) == []
 
 
 def test_columns_that_do_not_fit_go_one_by_one() -> None:

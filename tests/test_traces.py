@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
@@ -202,6 +202,21 @@ def test_what_is_left_is_an_error_of_the_teardown(spans: Spans) -> None:
     assert teardown.end_time is not None
     assert teardown.start_time is not None
     assert 0.09e9 < teardown.end_time - teardown.start_time < 60e9
+
+
+def test_what_a_programs_own_processor_raises_ends_no_session(
+    spans: Spans, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(SpanProcessor):
+        def on_start(self, *_: object, **__: object) -> None:
+            raise ValueError("broken")
+
+    trace.get_tracer_provider().add_span_processor(Broken())  # type: ignore[attr-defined]
+    of_session = SessionSpans()
+    of_session.begin("chromium")
+    of_session.started("0123456789ab")
+    of_session.ended(exit_report(), ValueError(), 0.1)
+    assert "a span could not be made" in caplog.text
 
 
 def test_without_a_begin_nothing_happens(spans: Spans) -> None:

@@ -20,8 +20,8 @@ from ..errors import BrowserkeeperError
 from . import output
 
 SUMMARIES = {
-    "ps": "List the live sessions, and what is wrong with any of them.",
-    "top": "Watch the live sessions: memory, processor, ages, zombies.",
+    "ps": "List the live sessions and pools, and what is wrong with any of them.",
+    "top": "Watch the live sessions and pools: memory, processor, ages, zombies.",
     "sweep": "Find, and with --yes remove, what dead owners left.",
     "history": "List the sessions that have ended, newest first, or show one of them whole.",
     "report": "Show the last hours: sessions, how each ended, memory; as a page with --html.",

@@ -9,14 +9,14 @@ import click
 from ..process.identity import ProcessFacts
 from ..survey import Row, survey
 from . import output
-from .words import STYLES, WHAT_TO_DO
+from .words import STYLES, WHAT_TO_DO, pool_line
 
 
 @click.command()
 @click.option("--tree", is_flag=True, help="Show every process of each session.")
 @output.json_option
 def command(tree: bool, as_json: bool) -> int:
-    """List the live sessions, and what is wrong with any of them.
+    """List the live sessions and pools, and what is wrong with any of them.
 
     Memory is the proportional share (PSS), so that it adds up. States: live; ending (its owner
     is gone, its guard is at work); unguarded (its guard was killed); orphaned (both are gone);
@@ -34,6 +34,8 @@ def command(tree: bool, as_json: bool) -> int:
         output.print_json(found.to_dict())
     else:
         show(found.rows, tree=tree)
+        for pool in found.pools:
+            output.print_line(pool_line(pool))
         for kind, what in found.problems:
             output.print_line(f"{kind}: {what}; {WHAT_TO_DO[kind]}.", "red")
     return int(not found.ok)

@@ -19,7 +19,7 @@ from ..survey import Row, Survey, survey
 from ..sweeper import platform_of
 from . import output
 from .parameters import seconds
-from .words import STYLES, WHAT_TO_DO
+from .words import STYLES, WHAT_TO_DO, pool_line
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -36,16 +36,18 @@ WARM_UP = 0.5
 """Seconds before the first frame, over which processor use is measured."""
 FRAME_LINES = 5
 """Above and below the rows: two of a summary, a table's head and its rule, the keys."""
-DISPENSABLE = ("contained", "deadline", "zombies", "owner", "procs", "age", "state")
+DISPENSABLE = ("contained", "deadline", "zombies", "owner", "procs", "age", "state", "pool")
 """Columns that a narrow terminal goes without, in this order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A session in one frame; ``processor`` is a share of one processor since the last frame."""
+    """A session in one frame; ``processor`` is a share of one processor since the last frame;
+    ``pooled`` is what its pool does with it, "" where it has none."""
 
     row: Row
     processor: float
+    pooled: str = ""
 
     @property
     def memory(self) -> int:
@@ -59,14 +61,16 @@ class Meter:
         self._when = time.monotonic()
         self._before: dict[ProcessIdentity, float] = {}
 
-    def read(self, rows: Iterable[Row]) -> list[Reading]:
+    def read(self, found: Survey) -> list[Reading]:
         """A process that was not there at the last look has run all of its time since then."""
         now, spent, readings = time.monotonic(), dict[ProcessIdentity, float](), []
-        for row in rows:
+        pooled = {id: doing for pool in found.pools for id, doing in pool.sessions.items()}
+        for row in found.rows:
             platform = platform_of(row.record.session)
             here = {p.identity: platform.processor_time(p.pid) for p in row.processes}
             ran = sum(max(0.0, t - self._before.get(who, 0.0)) for who, t in here.items())
-            readings.append(Reading(row, ran / max(0.01, now - self._when)))
+            doing = pooled.get(row.record.session.id, "")
+            readings.append(Reading(row, ran / max(0.01, now - self._when), doing))
             spent |= here
         self._when, self._before = now, spent
         return readings
@@ -92,7 +96,7 @@ class Meter:
 @click.option("--once", is_flag=True, help="One frame, then exit.")
 @output.json_option
 def command(interval: float, sort: str, once: bool, as_json: bool) -> int:
-    """Watch the live sessions: memory, processor, ages, zombies.
+    """Watch the live sessions and pools: memory, processor, ages, zombies.
 
     Memory is the proportional share (PSS). CPU is in per cent of one processor, of all processes of
     the session, over the last interval. Ends at q, Ctrl-C and SIGTERM. Where standard output is no
@@ -105,7 +109,7 @@ def command(interval: float, sort: str, once: bool, as_json: bool) -> int:
       browserkeeper top --sort cpu --interval 5
     """
     meter, by = Meter(), cast(Sort, sort)
-    meter.read(survey().rows)
+    meter.read(survey())
     if once or as_json or not can_be_live():
         time.sleep(WARM_UP)
         print_once(survey(), meter, by, as_json=as_json)
@@ -126,9 +130,9 @@ def arranged(readings: Iterable[Reading], sort: Sort) -> list[Reading]:
 
 
 def print_once(found: Survey, meter: Meter, sort: Sort, *, as_json: bool) -> None:
-    readings = arranged(meter.read(found.rows), sort)
+    readings = arranged(meter.read(found), sort)
     if as_json:
-        sessions = [{**r.row.to_dict(), "processor": r.processor} for r in readings]
+        sessions = [{**r.row.to_dict(), "processor": r.processor, "pooled": r.pooled} for r in readings]
         output.print_json({**found.to_dict(), "sessions": sessions})
         return
     for line in headlines(readings):
@@ -137,6 +141,8 @@ def print_once(found: Survey, meter: Meter, sort: Sort, *, as_json: bool) -> Non
         styles = [STYLES.get(reading.row.state, "") for reading in readings]
         table = [cells(reading) for reading in readings]
         output.print_table(list(table[0]), [list(row.values()) for row in table], styles)
+    for pool in found.pools:
+        output.print_line(pool_line(pool))
     for kind, what in found.problems:
         output.print_line(f"{kind}: {what}; {WHAT_TO_DO[kind]}.", "red")
 
@@ -161,6 +167,7 @@ def cells(reading: Reading) -> dict[str, str]:
         "session": session.id,
         "browser": session.browser,
         "state": row.state,
+        "pool": reading.pooled,
         "memory": output.megabytes(reading.memory),
         "cpu": f"{reading.processor:.0%}",
         "age": output.duration(row.age),
@@ -183,7 +190,7 @@ class Live:
         self.over = self.suspended = False
         self._keyboard = [sys.stdin.fileno()] if sys.stdin.isatty() else []
         self._readings: list[Reading] | None = None
-        self._problems: tuple[tuple[str, str], ...] = ()
+        self._notes: list[tuple[str, str]] = []
 
     def run(self) -> None:
         with signals() as heard:
@@ -210,7 +217,9 @@ class Live:
 
     def _look(self) -> None:
         found = survey()
-        self._readings, self._problems = self.meter.read(found.rows), found.problems
+        self._readings = self.meter.read(found)
+        self._notes = [(f"{kind}: {what}; {WHAT_TO_DO[kind]}.", "red") for kind, what in found.problems]
+        self._notes += [(pool_line(pool), "") for pool in found.pools]
 
     def _hear(self, heard: int, patience: float) -> bool:
         """Wait for a key or a signal; is there something to draw?"""
@@ -232,7 +241,7 @@ class Live:
             self.sort = KEYS.get(key, self.sort)
 
     def frame(self, console: Console) -> Group:
-        """As many sessions as there is room for, and what is wrong."""
+        """As many sessions as there is room for, what is wrong, and the pools."""
         from rich.console import Group
         from rich.text import Text
 
@@ -241,12 +250,11 @@ class Live:
         head, empty = headlines(readings)
         if self._readings is None:
             head, empty = "browserkeeper", "Looking …"
-        troubles = [f"{kind}: {what}; {WHAT_TO_DO[kind]}." for kind, what in self._problems]
-        troubles = troubles[: max(1, height // 4)]
-        room = max(1, height - FRAME_LINES - len(troubles))
+        notes = self._notes[: max(1, height // 4)]
+        room = max(1, height - FRAME_LINES - len(notes))
         hidden = len(readings) - room
         lines = [Text(head, style="bold"), Text(empty or self._hidden(hidden), style="dim")]
-        lines += [Text(output.printable(trouble), style="red") for trouble in troubles]
+        lines += [Text(output.printable(note), style=style) for note, style in notes]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         keys = Text(f"q quit · sort by m memory, c cpu, a age (now: {self.sort})", style="dim")
@@ -286,13 +294,13 @@ def table_of(readings: Sequence[Reading], width: int) -> Table:
 
 
 def fitting(rows: Sequence[dict[str, str]], width: int) -> list[str]:
-    """The columns that a terminal of this width has room for."""
-    columns = list(rows[0])
+    """The columns that say something, as many as a terminal of this width has room for."""
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
 
     def needed() -> int:
         return sum(2 + max(len(name), *(len(row[name]) for row in rows)) for name in columns)
 
-    for name in DISPENSABLE:
+    for name in filter(columns.__contains__, DISPENSABLE):
         if needed() <= width:
             break
         columns.remove(name)

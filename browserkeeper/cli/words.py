@@ -1,7 +1,8 @@
-"""What the commands that show sessions have to say of a state."""
+"""What the commands that show sessions have to say of states and of pools."""
 
 from __future__ import annotations
 
+from ..pool_state import PoolState
 from ..sweeper import State
 
 STYLES: dict[State, str] = {"orphaned": "red", "unguarded": "yellow", "foreign": "dim"}
@@ -12,3 +13,15 @@ WHAT_TO_DO = {
     "bad record": "`browserkeeper sweep --yes` removes it",
     "foreign record": "not ours, or of another version; look at it, then remove it by hand",
 }
+
+
+def pool_line(pool: PoolState) -> str:
+    def number(stat: str) -> int:
+        return int(pool.stats.get(stat, 0))
+
+    states = ("available", "leased", "starting", "renewing")
+    counts = ", ".join(f"{number(f'pool_{state}')} {state}" for state in states)
+    return (
+        f"Pool of {pool.owner_name} ({pool.owner.pid}), {pool.browser}: {counts}, "
+        f"of {number('pool_max')}; {number('requests_waiting')} waiting."
+    )
