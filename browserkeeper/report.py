@@ -68,8 +68,8 @@ class ExitReport:
     found nothing: weaker).  None where there is no proof.
 
     ``seconds`` holds the length of each phase.  ``memory``: (seconds since the guard's start, bytes of
-    all processes: PSS, or RSS off Linux), as the guard saw it from time to time; nothing of
-    sessions that were over within a second.
+    all processes), as the guard saw it from time to time: resident pages that are no file's and not
+    shared (off Linux: all resident ones), which is less than PSS, but costs nothing.
     """
 
     session: str

@@ -145,7 +145,7 @@ def test_what_lives_is_there_with_its_memory(state_dir: Path) -> None:
     (life,) = span.processes
     assert (life.name, life.outcome) == ("sleep", "lives")
     assert 0 <= overview(60).until - life.began < 60
-    assert span.memory[-1][1] > 0
+    assert wait_for(lambda: overview(60).spans[0].peak)
     assert "only what is alive" in render(overview(60))
     running.end("closed", soon())
     (span,) = overview(60).spans
@@ -185,9 +185,7 @@ def test_a_guard_looks_at_memory_and_keeps_a_bounded_number_of_looks(
 ) -> None:
     quick = (
         ("SAMPLES = (0.25, 1.0, 2.0, 5.0)", "SAMPLES = (0.01,)"),
-        ("FIRST_WEIGHING = 1.0", "FIRST_WEIGHING = 0.0"),
         ("WEIGHINGS = 120", "WEIGHINGS = 8"),
-        ("WEIGHING_SHARE = 200", "WEIGHING_SHARE = 1"),
     )
     monkeypatch.setattr(guarded, "GUARD_DIRECTORY", crippled_guard(tmp_path / "guard", *quick))
     running = start(SLEEP_FOREVER, session="b" * 12, **in_ledger(state_dir, "b" * 12))
@@ -198,7 +196,7 @@ def test_a_guard_looks_at_memory_and_keeps_a_bounded_number_of_looks(
     found = ExitReport.from_guard(report, session="b" * 12, browser="sleep").memory
     assert 4 <= len(found) < 8
     assert found[0][0] < 0.2 < 0.4 < found[-1][0], "thinned out evenly: the beginning is still there"
-    assert all(size > 0 for _, size in found)
+    assert all(0 < size < 10e6 for _, size in found)
 
 
 def looks_in_record(state_dir: Path) -> tuple[tuple[float, int], ...]:

@@ -290,7 +290,7 @@ def span_of_row(row: Row, now: float) -> Span:
         min(session.created, now),
         state=row.state,
         processes=processes,
-        memory=(*looks, (now, sum(row.memory.values()))) if row.memory else tuple(looks),
+        memory=tuple(looks),
     )
 
 

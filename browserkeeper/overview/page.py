@@ -191,7 +191,7 @@ def _tiles(overview: Overview) -> Iterator[str]:
     yield f'<div class="tile">{text}{unclean or "none"}</b><span>{what}</span></div>'
     yield _tile(*_percentiles(overview.start, "start, median"))
     yield _tile(*_percentiles(overview.teardown, "teardown, median"))
-    yield _tile("–" if peak is None else megabytes(peak), "memory at its highest, all sessions")
+    yield _tile("–" if peak is None else megabytes(peak), "own memory at its highest, all sessions")
     yield _tile(megabytes(overview.bytes_freed), "freed on disk")
     yield "</div>"
 
@@ -212,7 +212,7 @@ def _summary(overview: Overview, window: Window) -> Iterator[str]:
     yield "</section><section><h2>Over time</h2>"
     sizes = overview.memory()
     peak = max((size for _, size in sizes), default=0)
-    yield chart("Memory of all sessions", f"at most {megabytes(peak)}", sizes, window)
+    yield chart("Own memory of all sessions", f"at most {megabytes(peak)}", sizes, window)
     alive = overview.alive()
     most = max((level for _, level in alive), default=0)
     yield chart("Sessions alive", f"at most {most}", alive, window)
@@ -338,7 +338,7 @@ def _inside(span: Span, window: Window, limit: int) -> Iterator[str]:
         "proof": escape(span.certificate or ("none" if span.ended else "it lives")),
         "start": seconds(span.start_seconds),
         "teardown": seconds(span.teardown_seconds),
-        "memory, at most": "–" if span.peak is None else megabytes(span.peak),
+        "own memory, at most": "–" if span.peak is None else megabytes(span.peak),
         "freed": f"{number(span.files_removed, 'file')}, {megabytes(span.bytes_freed)}",
     }
     yield "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in facts.items()) + "</dl>"
@@ -417,9 +417,9 @@ def _foot(overview: Overview, window: Window) -> str:
     when = window.clock(overview.until, "%Y-%m-%d %H:%M:%S %Z")
     return (
         f"<footer>browserkeeper {escape(__version__)}, {when}. "
-        "Adopted: it had left its parent, and would have escaped a walk of children. Memory is the "
-        "proportional share (PSS), looked at from the first second of a session on, every five seconds "
-        "or less often.</footer>"
+        "Adopted: it had left its parent, and would have escaped a walk of children. Memory: "
+        "resident pages that are no file's and not shared, looked at every five seconds or less often."
+        "</footer>"
     )
 
 

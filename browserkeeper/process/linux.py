@@ -7,10 +7,8 @@ import os
 import signal
 from collections.abc import Iterator
 
-from ..guard import TICKS, children_of, descendants, proportional, read_bytes, read_stat
+from ..guard import PAGE_SIZE, TICKS, children_of, descendants, read_bytes, read_stat
 from .identity import ProcessFacts, ProcessIdentity
-
-PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 def facts(pid: int) -> ProcessFacts | None:
@@ -85,7 +83,11 @@ def marker_value(pid: int, name: str) -> str | None:
 
 def memory(pid: int) -> int:
     """PSS in bytes: shared pages divided among their users, so that a tree adds up (proc(5))."""
-    return proportional(pid)
+    rollup = read_bytes(f"/proc/{pid}/smaps_rollup") or b""
+    for line in rollup.splitlines():
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def resident(pid: int) -> int:

@@ -102,6 +102,15 @@ def memory(pid: int) -> int:
 resident = memory
 
 
+def own_memory(pid: int) -> int:
+    """Resident bytes, on Linux without those of files and of shared memory."""
+    try:
+        found = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
+    return int(found.rss - getattr(found, "shared", 0))
+
+
 def processor_time(pid: int) -> float:
     """Seconds that its threads have run so far, in user and kernel mode; 0 where it is gone."""
     try:

@@ -41,7 +41,7 @@ class PortableGuard(Guard):
         return Stat(pid, found.name, found.state, found.parent, self.session, start)
 
     def _memory(self, pid: int) -> int:
-        return portable.memory(pid)
+        return portable.own_memory(pid)
 
     def tear_down(self) -> None:
         """Until two scans in a row find nothing; like its model, it does not give up."""
