@@ -21,6 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from browserkeeper import LaunchError, browser
+from browserkeeper.cli import report as report_command
 from browserkeeper.ledger import Ended, Ledger, Record, Session
 from browserkeeper.overview import page as page_module
 from browserkeeper.overview.model import Overview, Percentiles, Span, overview, overview_of
@@ -329,7 +330,18 @@ def test_the_terminal_shows_the_same(state_dir: Path) -> None:
     document = cli_json("report")
     assert [session["reason"] for session in document["sessions"]] == ["timeout", "exited"]
     assert document["teardown_seconds"]["number"] == 2
-    assert "1 session, 0 alive" not in text
+    assert "not clean  " not in text.split("longest", 2)[-1], "there is none"
+
+
+def test_what_is_left_is_named_with_its_session(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    left = ended(3, survivors=(Survivor(9, "stuck", "D", "nfs_wait"),), problems=("TMPDIR not removed",))
+    report_command.show(picture(ended(1), left))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith(": 2 sessions, 0 alive, 1 not clean")
+    assert "000000000003: stuck (pid 9, D, nfs_wait)" in said
+    assert "000000000003: TMPDIR not removed" in said
 
 
 def test_the_page_is_written_whole(state_dir: Path, tmp_path: Path) -> None:

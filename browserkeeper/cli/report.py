@@ -18,6 +18,7 @@ from .parameters import duration
 SHOWN = 5
 """Of the longest sessions, and of those that are not clean."""
 STDOUT = "-"
+DAY = 86400
 
 
 @click.command()
@@ -115,13 +116,15 @@ def show(found: Overview) -> None:
     show_outcomes(found)
     show_seconds(found)
     peak = max((size for _, size in found.memory()), default=None)
-    memory = "" if peak is None else f"; memory of all sessions at its highest: {output.megabytes(peak)}"
+    memory = (
+        "" if peak is None else f"; own memory of all sessions at its highest: {output.megabytes(peak)}"
+    )
     output.print_line("")
     output.print_line(f"freed on disk: {output.megabytes(found.bytes_freed)}{memory}")
     show_sessions("longest", found.longest[:SHOWN], found.until)
     show_sessions("not clean", found.unclean[:SHOWN], found.until)
-    if hidden := unclean - SHOWN:
-        output.print_line(f"… and {hidden} more, see --json." if hidden > 0 else "")
+    if unclean > SHOWN:
+        output.print_line(f"… and {unclean - SHOWN} more, see --json.")
 
 
 def show_outcomes(found: Overview) -> None:
@@ -150,29 +153,32 @@ def percentile_cells(name: str, found: Percentiles) -> list[str]:
 
 
 def show_sessions(title: str, spans: tuple[Span, ...], now: float) -> None:
+    """What is left is told where anything is."""
     if not spans:
         return
-    output.print_line("")
-    columns = [title, "began", "browser", "owner", "ended by", "lasted", "procs", "peak memory", "left"]
+    columns = [title, "began", "browser", "owner", "ended by", "lasted", "procs", "memory"]
     rows = [session_cells(span, now) for span in spans]
     styles = ["red" if span.clean is False else "" for span in spans]
+    output.print_line("")
     output.print_table(columns, rows, styles)
+    for span in spans:
+        for left in (*span.survivors, *span.problems):
+            output.print_line(f"{span.id}: {left}", "red")
 
 
 def session_cells(span: Span, now: float) -> list[str]:
     return [
         span.id,
-        _clock(span.began),
+        _clock(span.began, "%H:%M:%S" if now - span.began < DAY else "%m-%d %H:%M"),
         span.browser,
         f"{span.owner} ({span.owner_pid})",
         span.label,
         output.duration(span.lasted(now)),
         str(len(span.processes)),
         "-" if span.peak is None else output.megabytes(span.peak),
-        "; ".join((*span.survivors, *span.problems)) or "-",
     ]
 
 
-def _clock(when: float) -> str:
+def _clock(when: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     moment = datetime.datetime.fromtimestamp(when, datetime.timezone.utc).astimezone()
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return moment.strftime(form)
