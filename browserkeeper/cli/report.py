@@ -116,9 +116,7 @@ def show(found: Overview) -> None:
     show_outcomes(found)
     show_seconds(found)
     peak = max((size for _, size in found.memory()), default=None)
-    memory = (
-        "" if peak is None else f"; own memory of all sessions at its highest: {output.megabytes(peak)}"
-    )
+    memory = "" if peak is None else f"; own memory, all sessions, at most: {output.megabytes(peak)}"
     output.print_line("")
     output.print_line(f"freed on disk: {output.megabytes(found.bytes_freed)}{memory}")
     show_sessions("longest", found.longest[:SHOWN], found.until)
