@@ -51,7 +51,10 @@ class Survivor:
 
 def looks_at_memory(facts: Iterable[Sequence[float]]) -> tuple[tuple[float, int], ...]:
     """Of a guard's JSON.  Raises TypeError or ValueError where it is something else."""
-    return tuple((float(age), int(size)) for age, size in facts)
+    try:
+        return tuple((float(age), int(size)) for age, size in facts)
+    except OverflowError as error:  # an int of infinity
+        raise ValueError(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)

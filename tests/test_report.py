@@ -22,7 +22,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browserkeeper import LaunchError, browser
 from browserkeeper.cli import report as report_command
-from browserkeeper.ledger import Ended, Ledger, Record, Session
+from browserkeeper.ledger import BadRecord, Ended, Ledger, Record, Session
 from browserkeeper.overview import page as page_module
 from browserkeeper.overview.model import Overview, Percentiles, Span, overview, overview_of
 from browserkeeper.overview.page import render
@@ -33,7 +33,7 @@ from browserkeeper.survey import survey
 
 from .conftest import PROGRAMS
 from .guards import SLEEP_FOREVER, crippled_guard, soon, start, wait_for
-from .test_cli import ROOT, cli, cli_json, inside, shell
+from .test_cli import ROOT, cli, cli_json, dead_record, inside, make_record, shell
 
 NOW = 1_800_000_000.0
 UTC = datetime.timezone.utc
@@ -176,6 +176,33 @@ def host() -> str:
     from browserkeeper.process import system
 
     return system.host_id()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ended_at": "soon"},
+        {"ended_at": 1e300},
+        {"ended_at": float("nan")},
+        {"seconds": {"lifetime": "x"}},
+    ],
+    ids=repr,
+)
+def test_a_history_that_makes_no_sense_is_counted(change: dict[str, Any]) -> None:
+    found = picture(ended(1), ended(2, **change))
+    assert [span.id[-1] for span in found.spans] == ["1"]
+    assert found.unreadable == 1
+    assert "1 record cannot be believed" in render(found, UTC)
+
+
+@pytest.mark.parametrize("memory", [[[1, float("inf")]], [["x", 1]], [[1]], 7])
+def test_memory_that_makes_no_sense_is_a_corrupt_record(state_dir: Path, memory: Any) -> None:
+    facts = dead_record("a" * 12, state_dir)
+    make_record(state_dir, json.dumps({**facts, "memory": memory}), "a" * 12)
+    (record,) = Ledger.open(state_dir).records()
+    assert isinstance(record, BadRecord)
+    assert record.corrupt
+    record.path.unlink()
 
 
 # ------------------------------------------------------------------------- what the guard looks at
@@ -368,7 +395,7 @@ def umask() -> int:
     ("arguments", "says"),
     [
         (("--html", "."), "is a directory; name a file"),
-        (("--html", ""), "is a directory; name a file"),
+        (("--html", ""), "is empty; name a file, or say -"),
         (("--html", "/nowhere/at/all.html"), "there is no directory /nowhere/at; make it first"),
         (("--html", "/dev/null"), "for standard output say --html -"),
         (("--html", "/proc/page.html"), "cannot be written: "),

@@ -66,7 +66,9 @@ def command(since: float, page: str | None, as_json: bool) -> int:
 def check(page: str) -> None:
     """Raises ConfigError before anything is looked at."""
     path = Path(page)
-    if not page or path.is_dir():
+    if not page:
+        raise ConfigError("--html is empty; name a file, or say - for standard output.")
+    if path.is_dir():
         raise ConfigError(f"--html {page!r} is a directory; name a file.")
     if path.exists() and not path.is_file():
         raise ConfigError(f"--html {page!r} is not a regular file; for standard output say --html -.")

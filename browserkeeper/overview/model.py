@@ -21,6 +21,8 @@ from ..survey import Row, on_this_host, survey
 from ..sweeper import platform_of
 
 LIVES = "lives"
+FAR_FUTURE = 1e11
+"""Epoch seconds; the calendar of ``datetime`` ends later."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +219,12 @@ def overview_of(
     rows: Sequence[Row], ended: Sequence[Ended], unreadable: int, *, now: float, seconds: float
 ) -> Overview:
     since = now - seconds
-    over = [span_of_ended(one) for one in ended]
+    over = []
+    for one in ended:
+        try:
+            over.append(span_of_ended(one))
+        except (TypeError, ValueError):
+            unreadable += 1
     gone = {span.id for span in over}
     live = [span_of_row(row, now) for row in rows if row.record.session.id not in gone]
     oldest = min((span.ended or 0.0 for span in over), default=0.0)
@@ -227,7 +234,10 @@ def overview_of(
 
 
 def span_of_ended(one: Ended) -> Span:
+    """Raises TypeError or ValueError where its times are none."""
     session, report = one.session, one.report
+    if not (0 <= session.created < FAR_FUTURE and 0 <= report.ended_at < FAR_FUTURE):
+        raise ValueError(f"{session.id}: times that no calendar has")
     lifetime = report.seconds.get("lifetime")
     born = session.created if lifetime is None else report.ended_at - lifetime
     began = min(session.created, report.ended_at)
