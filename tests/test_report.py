@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ def ended(
         "host",
         "subreaper",
         created,
-        **(session or {}),
     )
+    facts = dataclasses.replace(facts, **(session or {}))
     seconds = {"lifetime": lasted - 0.5, "killing": 0.04, "files": 0.01, "start": 0.6}
     given = {"reason": "closed", "seconds": seconds, "ended_at": created + lasted, **more}
     browser_name = facts.browser
@@ -420,6 +421,7 @@ def test_bad_input_is_a_usage_error_with_its_remedy(arguments: tuple[str, ...], 
 def real_page(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Of a Chromium that ran into a deadline, a driver that would not start, and a program with a
     name that is markup."""
+    leave_something(Ledger.open(state_dir))
     monkeypatch.setenv("FAKE_DRIVER", "http-500")
     bad = tmp_path / "<b>x<i>&quot;"
     shutil.copy("/bin/sleep", bad)
@@ -434,6 +436,15 @@ def real_page(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     target = tmp_path / "page.html"
     assert inside("report", "--html", target).exit_code == 0
     return target.as_uri()
+
+
+def leave_something(ledger: Ledger) -> None:
+    """Put a session into the history that was not clean: real ones are."""
+    reason = "a-reason-of-somebodys-own-that-goes-on-and-on-and-on"
+    one = ended(reason=reason, survivors=(Survivor(9, "stuck", "D", "nfs_wait"),))
+    session = dataclasses.replace(one.session, created=time.time() - 0.2)
+    report = dataclasses.replace(one.report, ended_at=time.time(), seconds={})
+    ledger.retire(Record(ledger.record_path(session.id), session, (), ()), report)
 
 
 BOXES = """
@@ -452,6 +463,14 @@ def resize(driver: webdriver.Chrome, width: int) -> None:
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
+def is_whole(driver: webdriver.Chrome, selector: str) -> bool:
+    """Nothing of the element is cut off by what it lies in."""
+    inner = driver.find_element(By.CSS_SELECTOR, selector).rect
+    outer = driver.find_element(By.CSS_SELECTOR, f":has(> {selector})").rect
+    inside = inner["x"] >= outer["x"] and inner["x"] + inner["width"] <= outer["x"] + outer["width"]
+    return bool(inside and inner["y"] + inner["height"] <= outer["y"] + outer["height"] + 1)
+
+
 @pytest.mark.chrome
 def test_what_a_person_sees(real_page: str) -> None:
     options = webdriver.ChromeOptions()
@@ -460,11 +479,12 @@ def test_what_a_person_sees(real_page: str) -> None:
         resize(driver, 1280)
         driver.get(real_page)
         sessions = driver.execute_script(BOXES)
-        late, failed, run = sessions  # newest first
+        late, failed, run, left = sessions  # newest first
+        assert "NOT CLEAN" in left["words"]
         assert "<i>late</i>" in late["words"]
         assert "failed" in failed["words"]
         assert "<b>x" in run["words"]
-        assert len({session["colour"] for session in sessions}) == 3
+        assert len({session["colour"] for session in sessions}) == 4
         for session in sessions:
             assert session["bar"]["width"] > 0 < session["bar"]["height"]
             assert session["track"]["left"] <= session["bar"]["left"]
@@ -482,17 +502,20 @@ def test_what_a_person_sees(real_page: str) -> None:
         assert "killed by browserkeeper" in rows[0].text
         assert any("; adopted" in row.text for row in rows), "Chromium's crash handlers"
         summaries[2].send_keys(Keys.ENTER)
-        program = driver.find_element(By.CSS_SELECTOR, "details:last-of-type .processes tbody tr")
+        program = driver.find_element(By.CSS_SELECTOR, "details:nth-of-type(3) .processes tbody tr")
         assert program.is_displayed()
         assert "<b>x" in program.text
         assert "by itself" in program.text
         path = driver.find_element(By.CSS_SELECTOR, "path.area")
         assert path.size["height"] > 20, "memory over time"
         driver.find_element(By.ID, "unusual").click()
-        assert [s.is_displayed() for s in summaries] == [True, True, False]
+        assert [s.is_displayed() for s in summaries] == [True, True, False, True]
 
         assert driver.execute_script(OVERFLOW) == 0
+        assert is_whole(driver, ".chip.bad")
         resize(driver, 375)
+        assert is_whole(driver, ".chip.bad")
+        assert rows[0].find_element(By.CSS_SELECTOR, "svg").size["width"] > 200
         assert driver.execute_script("return innerWidth") == 375
         assert driver.execute_script(OVERFLOW) == 0
         assert driver.find_elements(By.CSS_SELECTOR, "b, i") != []

@@ -333,6 +333,7 @@ def _inside(span: Span, window: Window, limit: int) -> Iterator[str]:
     facts = {
         "session": f'<span class="mono">{escape(span.id)}</span>',
         "began": window.clock(span.began, "%Y-%m-%d %H:%M:%S"),
+        "ended by" if span.ended else "state": escape(span.label),
         "owner": f"{escape(span.owner)} (pid {span.owner_pid})",
         "containment": escape(span.containment or "–"),
         "proof": escape(span.certificate or ("none" if span.ended else "it lives")),
