@@ -22,6 +22,7 @@ from .errors import LedgerError
 from .guard import write_atomically
 from .process.identity import ProcessIdentity
 from .report import SCHEMA, ExitReport
+from .trust import is_ours_alone, stranger_on_the_way
 
 
 class CorruptRecordError(LedgerError):
@@ -63,9 +64,22 @@ class Session:
     def from_dict(cls, facts: dict[str, Any]) -> Session:
         names = {field.name for field in dataclasses.fields(cls)}
         known = {name: value for name, value in facts.items() if name in names}
-        known["owner"] = ProcessIdentity(**known["owner"])
+        known["owner"] = _identity(**known["owner"])
         known["command"] = tuple(known.get("command", ()))
-        return cls(**known)
+        return cls(**known)._checked()
+
+    def _checked(self) -> Session:
+        """Raises TypeError: a file may say anything, and what reads it later would stumble."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            fits = {
+                "str": isinstance(value, str),
+                "float": isinstance(value, (int, float)),
+                "float | None": value is None or isinstance(value, (int, float)),
+            }
+            if not fits.get(str(field.type), True):
+                raise TypeError(f"{field.name} is {value!r}")
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +201,9 @@ def read_record(path: Path) -> Record:
         session = Session.from_dict(facts["session"])
         if session.id != path.stem or not _ID.fullmatch(session.id):
             raise CorruptRecordError(f"{path}: its name does not match its content")
-        guards = tuple(ProcessIdentity(**guard) for guard in facts["guards"])
-        processes = tuple((ProcessIdentity(pid, start), name) for pid, start, name in facts["processes"])
-    except (KeyError, TypeError, ValueError) as error:
+        guards = tuple(_identity(**guard) for guard in facts["guards"])
+        processes = tuple((_identity(pid, start), name) for pid, start, name in facts["processes"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRecordError(f"{path}: not a record of a session ({error!r})") from error
     return Record(path, session, guards, processes)
 
@@ -200,9 +214,16 @@ def read_ended(path: Path) -> Ended:
     try:
         session = Session.from_dict(facts["session"])
         report = ExitReport.from_guard(facts["exit"], session=session.id, browser=session.browser)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LedgerError(f"{path}: not the report of a session ({error!r})") from error
     return Ended(session, report)
+
+
+def _identity(pid: Any, start: Any) -> ProcessIdentity:
+    """Raises TypeError; 0 and negative numbers are whole groups of processes to kill(2)."""
+    if not isinstance(pid, int) or pid <= 0 or not isinstance(start, (int, float)):
+        raise TypeError(f"no process: {pid!r}, {start!r}")
+    return ProcessIdentity(pid, start)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -213,25 +234,24 @@ def _read(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
-    with os.fdopen(fd, "rb") as file:
+    try:
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode) or not _only_ours(facts):
+        if not stat.S_ISREG(facts.st_mode) or not is_ours_alone(facts):
             raise LedgerError(
-                f"{path}: another user could have written it (owner {facts.st_uid}, "
-                f"mode {stat.S_IMODE(facts.st_mode):o}); it is not believed"
+                f"{path}: no plain file, or another user could have written it (owner {facts.st_uid}, "
+                f"mode {facts.st_mode:o}); it is not believed"
             )
-        raw = file.read(4_000_000)
+        with open(fd, "rb", closefd=False) as file:
+            raw = file.read(4_000_000)
+    finally:
+        os.close(fd)
     try:
         document = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptRecordError(f"{path}: corrupt or truncated ({error})") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise LedgerError(f"{path}: not of schema {SCHEMA}; written by another browserkeeper?")
     return document
-
-
-def _only_ours(facts: os.stat_result) -> bool:
-    return facts.st_uid == os.geteuid() and not facts.st_mode & 0o022
 
 
 def _oldest_first(directory: Path) -> list[Path]:
@@ -255,11 +275,16 @@ def _platform_directory() -> Path:
 def _private_directory(path: Path) -> Path:
     """Make what is missing, 0700; judge what is there, and never change its mode."""
     remedy = "Set BROWSERKEEPER_STATE_DIR to a directory that only this user can write."
+    if stranger := stranger_on_the_way(path.parent):
+        raise LedgerError(
+            f"State directory {path}: {stranger} belongs to somebody else, who could put another "
+            f"directory in its place. {remedy}"
+        )
     try:
         for part in (path, path / "live", path / "history"):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
             facts = part.lstat()
-            if not stat.S_ISDIR(facts.st_mode) or not _only_ours(facts):
+            if not stat.S_ISDIR(facts.st_mode) or not is_ours_alone(facts):
                 raise LedgerError(
                     f"State directory {part} is a link, belongs to somebody else, or can be written "
                     f"by others. {remedy}"

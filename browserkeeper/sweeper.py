@@ -19,7 +19,7 @@ from typing import Literal, get_args
 from .guard import is_private_directory, remove_tree, stray_shared_memory
 from .ledger import BadRecord, Ledger, Record, Session
 from .process import Platform, system
-from .process.containment import writable_cgroup
+from .process.containment import leaf_name, writable_cgroup
 from .process.identity import ProcessFacts, ProcessIdentity
 from .process.remnants import DOCUMENT, MARKER, Remnants
 from .report import ExitReport, ProcessExit, Survivor
@@ -173,7 +173,9 @@ class Sweeper:
         guards: set[str] = set()
         for process in system.everyone():
             session = system.marker_value(process.pid, MARKER)
-            if session and session not in self.claimed and not process.is_zombie:
+            if not session or session in self.claimed or process.is_zombie:
+                continue
+            if system.users(process.pid) <= {os.geteuid()}:  # root sees everybody's, and they are theirs
                 orphans.setdefault(session, []).append(process)
                 if system.marker_value(process.pid, DOCUMENT) is not None:
                     guards.add(session)
@@ -289,7 +291,9 @@ def remnants_of(record: Record) -> Remnants:
     recorded = [identity for identity, _ in record.processes]
     session = record.session
     platform = platform_of(session)
-    return Remnants(session.id, recorded, session.cgroup, platform, record.guards)
+    # All that is in it will be killed, so it must be a guard's work, whatever the record claims.
+    cgroup = session.cgroup if os.path.basename(session.cgroup) == leaf_name(session.id) else ""
+    return Remnants(session.id, recorded, cgroup, platform, record.guards)
 
 
 def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:
