@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 import signal
@@ -77,6 +78,8 @@ stopwaitsecs={patience}
 stopasgroup={stop}
 killasgroup={kill}
 """
+REAPING = '"$@" & while :; do wait; sleep 1; done'
+"""A shell that is PID 1 and collects what dies."""
 KINDS = ("plain", "plain deaf", "browserkeeper", "browserkeeper deaf")
 
 
@@ -169,11 +172,12 @@ def look(leader: int, place: Path, known: set[int]) -> Left:
 
 
 @contextlib.contextmanager
-def place_for(kind: str) -> Iterator[tuple[Path, dict[str, str]]]:
+def place_to_work() -> Iterator[tuple[Path, dict[str, str]]]:
     """A TMPDIR, and the environment of a worker that uses it; the state directory lies elsewhere."""
-    with tempfile.TemporaryDirectory(prefix="tmpstop") as name, tempfile.TemporaryDirectory(
-        prefix="tmpstate"
-    ) as state:
+    with (
+        tempfile.TemporaryDirectory(prefix="tmpstop") as name,
+        tempfile.TemporaryDirectory(prefix="tmpstate") as state,
+    ):
         yield (
             Path(name),
             {
@@ -202,12 +206,12 @@ def systemd(units: Path) -> Iterator[int]:
     leaf.mkdir()
     (units / "basic.target").write_text("[Unit]\nDescription=nothing\n")
     process = subprocess.Popen(["sh", "-c", BOOT, "sh", str(leaf), str(units)])
+    leader = only_child(process.pid)
     try:
-        leader = only_child(process.pid)
         until(lambda: enter(leader, "systemctl", "is-system-running").stdout.strip() == "running")
         yield leader
     finally:
-        process.kill()  # --kill-child: the namespace goes with it
+        os.kill(leader, signal.SIGKILL)  # the namespace goes with its PID 1
         process.wait()
         until(lambda: "populated 0" in (leaf / "cgroup.events").read_text())
         for inner in sorted(leaf.rglob("*/"), reverse=True):
@@ -220,9 +224,9 @@ def enter(leader: int, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*into, *command], capture_output=True, text=True, check=False)
 
 
-def stopped_by_systemd(leader: int, units: Path, mode: str, kind: str, more: str = "") -> Left:
+def stopped_by_systemd(leader: int, units: Path, mode: str, more: str, kind: str) -> Left:
     known = set(members(leader))
-    with place_for(kind) as (place, env):
+    with place_to_work() as (place, env):
         environment = " ".join(f"{name}={value}" for name, value in env.items())
         words = {"python": sys.executable, "root": ROOT, "patience": PATIENCE}
         (units / "worker.service").write_text(
@@ -239,22 +243,20 @@ def stopped_by_systemd(leader: int, units: Path, mode: str, kind: str, more: str
 
 
 def all_of_systemd() -> None:
+    cases = [(mode, "") for mode in ("control-group", "mixed", "process", "none")]
+    cases.append(("control-group", "Delegate=yes"))
     with tempfile.TemporaryDirectory(prefix="tmpunits") as name, systemd(Path(name)) as leader:
         heading("KillMode")
-        for mode in ("control-group", "mixed", "process", "none"):
-            print_row(mode, lambda kind: stopped_by_systemd(leader, Path(name), mode, kind))
-        more = "Delegate=yes"
-        print_row(
-            "control-group, Delegate=yes",
-            lambda kind: stopped_by_systemd(leader, Path(name), "control-group", kind, more),
-        )
+        for mode, more in cases:
+            stop = functools.partial(stopped_by_systemd, leader, Path(name), mode, more)
+            print_row(f"{mode} {more}", stop)
 
 
 # -------------------------------------------------------------------------------- supervisord
 
 
 def stopped_by_supervisord(stop: str, kill: str, kind: str) -> Left:
-    with place_for(kind) as (place, env), tempfile.TemporaryDirectory(prefix="tmpsup") as name:
+    with place_to_work() as (place, env), tempfile.TemporaryDirectory(prefix="tmpsup") as name:
         configuration = Path(name, "supervisord.conf")
         environment = ",".join(f'{name}="{value}"' for name, value in env.items())
         words = {"python": sys.executable, "root": ROOT, "patience": PATIENCE, "directory": name}
@@ -262,9 +264,8 @@ def stopped_by_supervisord(stop: str, kill: str, kind: str) -> Left:
             PROGRAM.format(**words, kind=kind, environment=environment, stop=stop, kill=kill)
         )
         inside = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
-        # A shell is PID 1 there, and collects what dies.
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)]
-        process = subprocess.Popen([*inside, "sh", "-c", '"$@" & while :; do wait; sleep 1; done', "sh", *command])
+        process = subprocess.Popen([*inside, "sh", "-c", REAPING, "sh", *command])
         try:
             leader = only_child(process.pid)
             if not until((place / "ready").exists):
@@ -287,7 +288,7 @@ def is_manager(pid: int) -> bool:
 def all_of_supervisord() -> None:
     heading("stopasgroup, killasgroup")
     for stop, kill in (("false", "false"), ("false", "true"), ("true", "true")):
-        print_row(f"{stop}, {kill}", lambda kind: stopped_by_supervisord(stop, kill, kind))
+        print_row(f"{stop}, {kill}", functools.partial(stopped_by_supervisord, stop, kill))
 
 
 # ------------------------------------------------------------------------------------ the table

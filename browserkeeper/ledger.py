@@ -33,6 +33,8 @@ HISTORY_LIMIT = 500
 """How many ended sessions are kept; a report is 2-4 KB."""
 
 _ID = re.compile(r"[0-9a-f]{12}")
+_TYPES: dict[str, Any] = {"str": str, "float": (int, float), "float | None": (int, float, type(None))}
+"""What a field of a Session, by its annotation, may be in a file."""
 
 
 def new_id() -> str:
@@ -66,20 +68,12 @@ class Session:
         known = {name: value for name, value in facts.items() if name in names}
         known["owner"] = _identity(**known["owner"])
         known["command"] = tuple(known.get("command", ()))
-        return cls(**known)._checked()
-
-    def _checked(self) -> Session:
-        """Raises TypeError: a file may say anything, and what reads it later would stumble."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            fits = {
-                "str": isinstance(value, str),
-                "float": isinstance(value, (int, float)),
-                "float | None": value is None or isinstance(value, (int, float)),
-            }
-            if not fits.get(str(field.type), True):
+        session = cls(**known)
+        for field in dataclasses.fields(cls):  # a file may say anything, and its readers would stumble
+            value = getattr(session, field.name)
+            if not isinstance(value, _TYPES.get(str(field.type), object)):
                 raise TypeError(f"{field.name} is {value!r}")
-        return self
+        return session
 
 
 @dataclasses.dataclass(frozen=True)

@@ -195,7 +195,7 @@ def test_a_tmpdir_exchanged_for_a_link_after_the_check(
 
     monkeypatch.setattr("os.path.islink", islink)
     if not protected:
-        monkeypatch.setattr(guard_module.os, "O_NOFOLLOW", 0)
+        monkeypatch.setattr("os.O_NOFOLLOW", 0)
     with pytest.raises(NotADirectoryError):  # the control gets to its last step: rmdir of the link
         remove_tree(str(directory))
     assert is_dear(victim) == protected
@@ -232,7 +232,7 @@ def test_a_directory_inside_exchanged_for_a_link(
 
     monkeypatch.setattr(guard_module, "_open_directory", exchanging)
     if not protected:
-        monkeypatch.setattr(guard_module.os, "O_NOFOLLOW", 0)
+        monkeypatch.setattr("os.O_NOFOLLOW", 0)
     with pytest.raises(NotADirectoryError):
         remove_tree(str(directory))
     assert is_dear(precious) == protected
