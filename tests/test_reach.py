@@ -10,6 +10,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,8 @@ from .test_cli import cli
 pytestmark = pytest.mark.root
 SECRET = "only-the-owner-knows"
 LISTENING = "0A"
+ACCEPTS = 0x10000
+"""``__SO_ACCEPTCON`` among the flags of /proc/net/unix."""
 
 REQUEST = """
 import sys, urllib.error, urllib.request
@@ -132,6 +136,7 @@ def test_what_a_stranger_reaches(running: Running, state_dir: Path, tmp_path: Pa
     """One browser for all of it: to start one costs more than all the looks."""
     files_are_closed(running, state_dir, tmp_path)
     processes_show_their_command_lines_only(running)
+    unix_sockets_lie_in_the_tmpdir(running)
     if running.session.name == "firefox":
         firefoxes_ports(running)
     else:
@@ -158,6 +163,16 @@ def processes_show_their_command_lines_only(running: Running) -> None:
         for name in ("environ", "maps", "mem"):
             opened = shell_as_stranger('head -c 1 "/proc/$1/$2" 2>&1 || true', seen.pid, name)
             assert opened.endswith("Permission denied\n")
+
+
+def unix_sockets_lie_in_the_tmpdir(running: Running) -> None:
+    """None that accepts connections is abstract, where no file's mode would keep anybody off (unix(7))."""
+    inodes = {inode for seen in running.members for inode in sockets(seen.pid)}
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        _, _, _, flags, _, _, inode, *path = line.split()
+        if inode in inodes and int(flags, 16) & ACCEPTS:
+            assert path
+            assert path[0].startswith(running.session.tmpdir)
 
 
 def chromiums_port(running: Running) -> None:
@@ -189,6 +204,20 @@ def firefoxes_ports(running: Running) -> None:
         if name == "firefox-esr"
     ]
     assert not any("sessionId" in words for words in said), "a second session, for a stranger"
+
+
+@pytest.mark.firefox
+def test_geckodriver_serves_whoever_comes_first() -> None:
+    """Before it has a session anybody can start one, and name the program: the moment that stays open."""
+    command = [shutil.which("geckodriver") or "", "--port", "0"]
+    with a_trap() as trap, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout
+        port = next(line for line in driver.stdout if "Listening" in line).strip().rpartition(":")[2]
+        words = (f"http://127.0.0.1:{port}/session", new_session(trap / "program"))
+        answer = json.loads(as_stranger(*PYTHON, REQUEST, "POST", *words).stdout)["value"]
+        driver.kill()
+        assert answer["error"] == "session not created"
+        assert (trap / "trace").read_text() == f"{os.getuid()}\n"
 
 
 @pytest.mark.parametrize("name", BOTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -113,7 +114,34 @@ def test_the_watch_sweeps_as_a_hardened_service(
     assert a_marked_process_is_swept(leader)
     assert a_marked_process_is_swept(leader), "so a whole round lies between the two"
     assert old_directory.exists()
-    enter(leader, "systemctl", "stop", UNIT.name)  # it removes its private /tmp
+    enter(leader, "systemctl", "stop", UNIT.name)
+    assert wait_for(lambda: not list(Path("/tmp").glob(f"systemd-private-*{UNIT.name}*"))), "its /tmp"
+
+
+RUN = """
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+User={user}
+ExecStart={python} -m browserkeeper run -- true
+{more}
+"""
+
+
+@pytest.mark.parametrize(("more", "containment"), [("", "subreaper"), ("Delegate=yes", "cgroup")])
+def test_delegation_gives_a_plain_user_a_cgroup(
+    leader: int, units: Path, home: Path, more: str, containment: str
+) -> None:
+    python, env = python_for_nobody(home)
+    env = {**env, "BROWSERKEEPER_STATE_DIR": str(home / "state")}
+    more += "".join(f"\nEnvironment={name}={value}" for name, value in env.items())
+    (units / "run.service").write_text(RUN.format(user=NOBODY, python=python, more=more))
+    done = enter(leader, "systemctl", "start", "run.service")
+    assert done.returncode == 0, done.stderr
+    (ended,) = (home / "state" / "history").iterdir()
+    report = json.loads(ended.read_text())["exit"]
+    assert (report["containment"], report["certificate"]) == (containment, "ECHILD")
 
 
 def restart(leader: int, units: Path, text: str) -> None:
