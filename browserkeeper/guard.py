@@ -678,7 +678,7 @@ class Guard:
         Whole lines come in: each is one write below PIPE_BUF, which is atomic (pipe(7)).
         """
         text = os.read(self.options.control_fd, 65536).decode("ascii", "replace")
-        for words in map(str.split, text.splitlines()):
+        for words in filter(None, map(str.split, text.splitlines())):
             if words[0] not in ("deadline", "started"):
                 return words[0]
             seconds = float(words[1])

@@ -1,9 +1,9 @@
 """The state directory: one small file per live session, and a bounded history of ended ones.
 
 ``live/ID.json`` is written by the guard before it starts anything, and replaced by
-``history/ID.json`` after the certificate.  This module finds the directory, reads and judges
-records, and bounds the history.  A record is believed only when this user alone can have
-written it.
+``history/ID.json`` after the certificate; ``pools/`` belongs to pool_state.py.  This module finds
+the directory, reads and judges records, and bounds the history.  A record is believed only when
+this user alone can have written it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class CorruptRecordError(LedgerError):
     """A file of ours alone that holds no record."""
 
 
+PARTS = ("live", "history", "pools")
 HISTORY_LIMIT = 500
 """How many ended sessions are kept; a report is 2-4 KB."""
 
@@ -66,7 +67,7 @@ class Session:
     def from_dict(cls, facts: dict[str, Any]) -> Session:
         names = {field.name for field in dataclasses.fields(cls)}
         known = {name: value for name, value in facts.items() if name in names}
-        known["owner"] = _identity(**known["owner"])
+        known["owner"] = identity_from(**known["owner"])
         known["command"] = tuple(known.get("command", ()))
         session = cls(**known)
         for field in dataclasses.fields(cls):  # a file may say anything, and its readers would stumble
@@ -114,6 +115,7 @@ class Ledger:
         self.directory = directory
         self.live = directory / "live"
         self.history = directory / "history"
+        self.pools = directory / "pools"
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str] | None = None) -> Ledger:
@@ -190,13 +192,13 @@ class Ledger:
 
 def read_record(path: Path) -> Record:
     """Raises LedgerError where it is corrupt, truncated, of another schema or not ours alone."""
-    facts = _read(path)
+    facts = read_document(path)
     try:
         session = Session.from_dict(facts["session"])
         if session.id != path.stem or not _ID.fullmatch(session.id):
             raise CorruptRecordError(f"{path}: its name does not match its content")
-        guards = tuple(_identity(**guard) for guard in facts["guards"])
-        processes = tuple((_identity(pid, start), name) for pid, start, name in facts["processes"])
+        guards = tuple(identity_from(**guard) for guard in facts["guards"])
+        processes = tuple((identity_from(pid, start), name) for pid, start, name in facts["processes"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRecordError(f"{path}: not a record of a session ({error!r})") from error
     return Record(path, session, guards, processes)
@@ -204,7 +206,7 @@ def read_record(path: Path) -> Record:
 
 def read_ended(path: Path) -> Ended:
     """Raises LedgerError like :func:`read_record`."""
-    facts = _read(path)
+    facts = read_document(path)
     try:
         session = Session.from_dict(facts["session"])
         report = ExitReport.from_guard(facts["exit"], session=session.id, browser=session.browser)
@@ -213,15 +215,18 @@ def read_ended(path: Path) -> Ended:
     return Ended(session, report)
 
 
-def _identity(pid: Any, start: Any) -> ProcessIdentity:
+def identity_from(pid: Any, start: Any) -> ProcessIdentity:
     """Raises TypeError; 0 and negative numbers are whole groups of processes to kill(2)."""
     if not isinstance(pid, int) or pid <= 0 or not isinstance(start, (int, float)):
         raise TypeError(f"no process: {pid!r}, {start!r}")
     return ProcessIdentity(pid, start)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Opened without following links and judged by the open file, so that nobody can swap it."""
+def read_document(path: Path) -> dict[str, Any]:
+    """Opened without following links and judged by the open file, so that nobody can swap it.
+
+    Raises LedgerError, and FileNotFoundError.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -275,7 +280,7 @@ def _private_directory(path: Path) -> Path:
             f"directory in its place. {remedy}"
         )
     try:
-        for part in (path, path / "live", path / "history"):
+        for part in (path, *(path / name for name in PARTS)):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
             facts = part.lstat()
             if not stat.S_ISDIR(facts.st_mode) or not is_ours_alone(facts):

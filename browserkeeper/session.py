@@ -44,7 +44,6 @@ from .errors import (
     ForkedSessionError,
     LaunchError,
     LeakError,
-    LeaseTimeout,
     LedgerError,
     SessionClosed,
     SessionTimeout,
@@ -103,7 +102,7 @@ class BrowserSession(Generic[D_co]):
         """How the session ended; None until it has."""
         self.deadline_errors: dict[str, Callable[[str, ExitReport | None], SessionTimeout]] = {}
         """What to raise when a deadline passes, by its reason: for those who set one, and can say more
-        about it (Celery's tasks)."""
+        about it (pools, Celery's tasks)."""
         self._owner = os.getpid()
         self._driver: D_co | None = None
         self._guarded: Guarded | None = None
@@ -518,10 +517,6 @@ class BrowserSession(Generic[D_co]):
                 f"{head}: no answer within command_timeout={config.command_timeout:g} s{when}; "
                 "the session was ended.",
                 self.report,
-            )
-        if reason == "lease-expired":
-            return LeaseTimeout(
-                f"{head} passed the max_lease of its pool{when} and was ended.", self.report
             )
         if reason in ("closed", "error"):
             return SessionClosed(f"{head} was closed{when}.", self.report)

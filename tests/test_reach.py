@@ -166,7 +166,7 @@ def processes_show_their_command_lines_only(running: Running) -> None:
 
 
 def unix_sockets_lie_in_the_tmpdir(running: Running) -> None:
-    """None that accepts connections is abstract, where no file's mode would keep anybody off (unix(7))."""
+    """None that accepts connections is abstract, where no mode would keep anybody off (unix(7))."""
     inodes = {inode for seen in running.members for inode in sockets(seen.pid)}
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         _, _, _, flags, _, _, inode, *path = line.split()
@@ -208,7 +208,7 @@ def firefoxes_ports(running: Running) -> None:
 
 @pytest.mark.firefox
 def test_geckodriver_serves_whoever_comes_first() -> None:
-    """Before it has a session anybody can start one, and name the program: the moment that stays open."""
+    """Before it has a session anybody can start one, and name the program."""
     command = [shutil.which("geckodriver") or "", "--port", "0"]
     with a_trap() as trap, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout
