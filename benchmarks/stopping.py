@@ -265,7 +265,8 @@ def stopped_by_supervisord(stop: str, kill: str, kind: str) -> Left:
         )
         inside = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)]
-        process = subprocess.Popen([*inside, "sh", "-c", REAPING, "sh", *command])
+        command = [*inside, "sh", "-c", REAPING, "sh", *command]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             leader = only_child(process.pid)
             if not until((place / "ready").exists):

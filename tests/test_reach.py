@@ -206,6 +206,20 @@ def firefoxes_ports(running: Running) -> None:
     assert not any("sessionId" in words for words in said), "a second session, for a stranger"
 
 
+@pytest.mark.chrome
+def test_a_debugging_port_shows_the_pages_to_everybody(site: Site) -> None:
+    """Why it is not opened unless it is asked for."""
+    session = browser("chrome", debugging="port")
+    with session as driver:
+        driver.get(site.url)
+        ports = Running(session, driver, site).ports()
+        (port,) = (port for port, name in ports.items() if name != "chromedriver")
+        url = f"http://127.0.0.1:{port}/json/list"
+        pages = json.loads(as_stranger(*PYTHON, REQUEST, "GET", url, "").stdout)
+        assert f"{site.url}/" in [page["url"] for page in pages]
+        assert all(page["webSocketDebuggerUrl"] for page in pages)
+
+
 @pytest.mark.firefox
 def test_geckodriver_serves_whoever_comes_first() -> None:
     """Before it has a session anybody can start one, and name the program."""
