@@ -253,28 +253,35 @@ def remove_tree(top: str) -> tuple[int, int]:
 
 
 def _empty(root: int) -> tuple[int, int]:
-    files = size = moved = 0
-    unique = os.urandom(4).hex()  # what lies in the way may have been named to lie there
-    queue: list[str] = []
-    current, name = root, ""
-    while True:
-        for entry in list(os.scandir(current)):
-            if not entry.is_dir(follow_symlinks=False):
-                size += _unlink(entry, current)
-                files += 1
-            elif current == root:
-                queue.append(entry.name)
-            else:
-                moved += 1
-                queue.append(f".{unique}-{moved}")
-                _move(entry.name, current, queue[-1], root)
-        if current != root:
-            os.close(current)
-            os.rmdir(name, dir_fd=root)
-        if not queue:
-            return files, size
+    unique, moved = os.urandom(4).hex(), 0  # what lies in the way may have been named to lie there
+    queue, files, size = _clear(root)
+    while queue:
         name = queue.pop()
         current = _open_directory(name, root)
+        try:
+            below, number, freed = _clear(current)
+            for directory in below:
+                moved += 1
+                queue.append(f".{unique}-{moved}")
+                _move(directory, current, queue[-1], root)
+        finally:
+            os.close(current)
+        os.rmdir(name, dir_fd=root)
+        files, size = files + number, size + freed
+    return files, size
+
+
+def _clear(current: int) -> tuple[list[str], int, int]:
+    """Remove what is no directory: (the directories' names, files, bytes on disk)."""
+    directories = []
+    files = size = 0
+    for entry in list(os.scandir(current)):
+        if entry.is_dir(follow_symlinks=False):
+            directories.append(entry.name)
+        else:
+            size += _unlink(entry, current)
+            files += 1
+    return directories, files, size
 
 
 def _open_directory(name: str, inside: int | None = None) -> int:

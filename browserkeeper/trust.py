@@ -23,8 +23,9 @@ def stranger_on_the_way(path: str | os.PathLike[str]) -> str:
     (user_namespaces(7)).
     """
     place = Path(path).absolute()
+    target = Path(os.path.realpath(place))  # Path.resolve() raises at a loop of links
     trusted = {0, os.geteuid(), os.stat("/").st_uid}
-    for part in (place, *place.parents, *place.resolve().parents):
+    for part in (place, *place.parents, target, *target.parents):
         try:
             if part.lstat().st_uid not in trusted:
                 return str(part)

@@ -76,7 +76,13 @@ def strangers_link(square: Path) -> Path:
     return square / "theirs"
 
 
-PREPARED = pytest.mark.parametrize("prepare", [strangers_directory, strangers_link])
+def our_link_to_theirs(square: Path) -> Path:
+    strangers_directory(square).rename(square / "away")
+    (square / "ours").symlink_to("away")
+    return square / "ours"
+
+
+PREPARED = pytest.mark.parametrize("prepare", [strangers_directory, strangers_link, our_link_to_theirs])
 
 
 @PREPARED
@@ -91,6 +97,12 @@ def test_a_state_directory_on_a_strangers_ground_is_refused(
     with pytest.raises(LedgerError, match=r"belongs to somebody else.* Set BROWSERKEEPER_STATE_DIR"):
         Ledger.open()
     assert list(theirs.iterdir()) == []
+
+
+def test_a_loop_of_links_is_refused(square: Path) -> None:
+    (square / "loop").symlink_to("loop")
+    with pytest.raises(LedgerError, match="Set BROWSERKEEPER_STATE_DIR"):
+        Ledger.open(square / "loop" / "state")
 
 
 def test_the_fallback_that_a_stranger_made_before_is_refused(
@@ -247,6 +259,24 @@ def test_names_in_the_way_do_not_stop_a_removal(tmp_path: Path) -> None:
     (top / "a").chmod(0)
     assert remove_tree(str(top))[0] == 4
     assert not top.exists()
+
+
+def test_a_removal_that_fails_keeps_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch tries again at each round."""
+    (tmp_path / "top" / "inner").mkdir(parents=True)
+    (tmp_path / "top" / "inner" / "immutable").write_text("x")
+    before = oracle.own("fd")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.unlink", refuse)
+    with pytest.raises(PermissionError):
+        remove_tree(str(tmp_path / "top"))
+    monkeypatch.undo()
+    assert oracle.own("fd") == before
 
 
 # ------------------------------------------------------------------------------- planted records
