@@ -216,7 +216,7 @@ def test_a_debugging_port_shows_the_pages_to_everybody(site: Site) -> None:
         (port,) = (port for port, name in ports.items() if name != "chromedriver")
         url = f"http://127.0.0.1:{port}/json/list"
         pages = json.loads(as_stranger(*PYTHON, REQUEST, "GET", url, "").stdout)
-        assert f"{site.url}/" in [page["url"] for page in pages]
+        assert site.url in [page["url"] for page in pages]
         assert all(page["webSocketDebuggerUrl"] for page in pages)
 
 
@@ -230,8 +230,7 @@ def test_geckodriver_serves_whoever_comes_first() -> None:
         words = (f"http://127.0.0.1:{port}/session", new_session(trap / "program"))
         answer = json.loads(as_stranger(*PYTHON, REQUEST, "POST", *words).stdout)["value"]
         driver.kill()
-        assert answer["error"] == "session not created"
-        assert (trap / "trace").read_text() == f"{os.getuid()}\n"
+        assert (trap / "trace").read_text() == f"{os.getuid()}\n", answer
 
 
 @pytest.mark.parametrize("name", BOTH)
