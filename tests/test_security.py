@@ -28,7 +28,7 @@ from browserkeeper.sweeper import session_directories
 from browserkeeper.tmpdirs import choose_root
 
 from . import oracle
-from .strangers import NOBODY, shell_as_stranger
+from .strangers import NOBODY, shell_as_stranger, skip_without_namespaces
 from .test_ledger import session, write
 
 pytestmark = pytest.mark.root
@@ -437,6 +437,7 @@ second.kill()
 def test_a_number_that_the_kernel_handed_out_again() -> None:
     """The first process of a pid is recorded, the second one lives: the record of the first does
     nothing to it, its own (the control) ends it."""
+    skip_without_namespaces()
     inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
     done = subprocess.run(
         [*inside, sys.executable, "-c", RECYCLED], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -18,7 +18,7 @@ from benchmarks.stopping import cgroup2, enter, members, systemd
 from browserkeeper.ledger import new_id
 
 from .guards import wait_for
-from .strangers import NOBODY
+from .strangers import NOBODY, skip_without_namespaces
 from .test_cli import ROOT
 from .test_plain_user import home, python_for_nobody
 
@@ -57,6 +57,7 @@ def leader(units: Path) -> Iterator[int]:
         pytest.skip("needs systemd")
     if not os.access(cgroup2_or_nothing(), os.W_OK):
         pytest.skip("needs a writable cgroup v2")
+    skip_without_namespaces()
     with systemd(units) as running:
         yield running
 
