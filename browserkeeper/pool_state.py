@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import LedgerError
 from .guard import write_atomically
-from .ledger import BadRecord, CorruptRecordError, Ledger, read_document
+from .ledger import BadRecord, CorruptRecordError, Ledger, identity_from, read_document
 from .process.identity import ProcessIdentity
 from .report import SCHEMA
 
@@ -79,7 +79,7 @@ def _read(path: Path) -> PoolState:
     facts = read_document(path)
     try:
         known = {field.name: facts["pool"][field.name] for field in dataclasses.fields(PoolState)}
-        state = PoolState(**{**known, "owner": ProcessIdentity(**known["owner"])})
+        state = PoolState(**{**known, "owner": identity_from(**known["owner"])})
         if state.name != path.stem:
             raise CorruptRecordError(f"{path}: its name does not match its content")
         return dataclasses.replace(

@@ -846,9 +846,8 @@ def _check_log(path: str) -> None:
     """Raises ConfigError where the driver's log cannot be appended to this file in the end."""
     if os.path.lexists(path) and not os.path.isfile(path):
         raise ConfigError(f"log={path!r} is not a regular file.")
-    try:
-        with open(path, "ab"):
-            pass
+    try:  # 0600 from the start: it holds every address, typed text and cookie in detail
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     except OSError as error:
         raise ConfigError(f"log={path!r} cannot be written: {error.strerror}.") from error
 

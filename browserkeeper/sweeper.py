@@ -21,7 +21,7 @@ from .ledger import BadRecord, Ledger, Record, Session
 from .pool_state import drafts as pool_drafts
 from .pool_state import path_of, published, withdraw
 from .process import Platform, system
-from .process.containment import writable_cgroup
+from .process.containment import leaf_name, writable_cgroup
 from .process.identity import ProcessFacts, ProcessIdentity
 from .process.remnants import DOCUMENT, MARKER, Remnants
 from .report import ExitReport, ProcessExit, Survivor
@@ -195,7 +195,9 @@ class Sweeper:
         guards: set[str] = set()
         for process in system.everyone():
             session = system.marker_value(process.pid, MARKER)
-            if session and session not in self.claimed and not process.is_zombie:
+            if not session or session in self.claimed or process.is_zombie:
+                continue
+            if system.users(process.pid) <= {os.geteuid()}:  # root sees everybody's, and they are theirs
                 orphans.setdefault(session, []).append(process)
                 if system.marker_value(process.pid, DOCUMENT) is not None:
                     guards.add(session)
@@ -311,7 +313,9 @@ def remnants_of(record: Record) -> Remnants:
     recorded = [identity for identity, _ in record.processes]
     session = record.session
     platform = platform_of(session)
-    return Remnants(session.id, recorded, session.cgroup, platform, record.guards)
+    # All that is in it will be killed, so it must be a guard's work, whatever the record claims.
+    cgroup = session.cgroup if os.path.basename(session.cgroup) == leaf_name(session.id) else ""
+    return Remnants(session.id, recorded, cgroup, platform, record.guards)
 
 
 def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:

@@ -15,7 +15,7 @@ import browserkeeper
 PACKAGE = Path(browserkeeper.__file__).parent
 FLOORS = [
     {"guard", "errors"},
-    {"process", "report"},
+    {"process", "report", "trust"},
     {"config", "ledger", "logs", "tmpdirs", "traces"},
     {"drivers", "pool_state"},
     {"sweeper"},

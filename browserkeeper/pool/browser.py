@@ -94,7 +94,7 @@ class PooledBrowser:
             try:
                 self._open_contexts(driver)
             except BaseException:
-                self.session.end("failed")
+                self.end("failed")
                 raise
 
     def _open_contexts(self, driver: Any) -> None:
