@@ -649,7 +649,7 @@ class BrowserSession(Generic[D_co]):
             if self._state == "live":
                 self._state = "closed"
             logger.info("%s", self.report, extra=self.report.log_fields())
-            self._spans.ended(self.report, self._over(), seconds["close"])
+            self._spans.ended(self.report, self._over, seconds["close"])
             return self.report
 
     def _ask_and_end(self, guarded: Guarded, reason: str) -> dict[str, Any] | None:

@@ -88,10 +88,10 @@ class SessionSpans:
         self._culprit = _name(error)
 
     @harmless
-    def ended(self, report: ExitReport, error: BaseException, seconds: float) -> None:
+    def ended(self, report: ExitReport, error: Callable[[], BaseException], seconds: float) -> None:
         """A teardown that took so long is over: of the session, or of an attempt to start it.
 
-        ``error`` is what commands raise from now on.
+        ``error`` makes what commands raise from now on.
         """
         if self._session is None:
             return
@@ -106,7 +106,7 @@ class SessionSpans:
             return  # there may be another attempt
         self._session.set_attributes(facts)
         if report.reason not in ORDINARY or not report.clean:
-            ours = OTHER if report.reason == "error" else _name(error)
+            ours = OTHER if report.reason == "error" else _name(error())
             _blame(self._session, self._culprit or ours)
         self._session.end()
         self._session = None

@@ -182,7 +182,7 @@ def finished(spans: Spans, report: ExitReport, error: BaseException | None = Non
     of_session.started(report.session)
     if error is not None:
         of_session.left_by(error)
-    of_session.ended(report, SessionTimeout("http://me:secret@example.com"), 0.1)
+    of_session.ended(report, lambda: SessionTimeout("http://me:secret@example.com"), 0.1)
     return spans.one(SESSION)
 
 
@@ -215,13 +215,13 @@ def test_what_a_programs_own_processor_raises_ends_no_session(
     of_session = SessionSpans()
     of_session.begin("chromium")
     of_session.started("0123456789ab")
-    of_session.ended(exit_report(), ValueError(), 0.1)
+    of_session.ended(exit_report(), ValueError, 0.1)
     assert "a span could not be made" in caplog.text
 
 
 def test_without_a_begin_nothing_happens(spans: Spans) -> None:
     of_session = SessionSpans()
     of_session.started("0123456789ab")
-    of_session.ended(exit_report(), ValueError(), 0.1)
+    of_session.ended(exit_report(), ValueError, 0.1)
     of_session.failed(ValueError())
     assert not spans.finished
