@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SCHEMA = 1
@@ -47,6 +47,14 @@ class Survivor:
     name: str
     state: str
     wchan: str = ""
+
+
+def looks_at_memory(facts: Iterable[Sequence[float]]) -> tuple[tuple[float, int], ...]:
+    """Of a guard's JSON.  Raises TypeError or ValueError where it is something else."""
+    try:
+        return tuple((float(age), int(size)) for age, size in facts)
+    except OverflowError as error:  # an int of infinity
+        raise ValueError(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +125,9 @@ class ExitReport:
 
     ``seconds`` holds the length of each phase.  ``remote`` is there for a session on a Grid: of its
     processes nothing can be seen from here, so nothing is said of them but the Grid's own word.
+    ``memory``: (seconds since the guard's start, bytes of
+    all processes), as the guard saw it from time to time: resident pages that are no file's and not
+    shared (off Linux: all resident ones), which is less than PSS, but costs nothing.
     """
 
     session: str
@@ -131,6 +142,7 @@ class ExitReport:
     bytes_freed: int = 0
     status: int | None = None
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    memory: tuple[tuple[float, int], ...] = ()
     ended_at: float = 0.0
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -200,6 +212,7 @@ class ExitReport:
         known["processes"] = tuple(ProcessExit(**p) for p in known.get("processes", ()))
         known["survivors"] = tuple(Survivor(**p) for p in known.get("survivors", ()))
         known["remote"] = RemoteEnd(**known["remote"]) if known.get("remote") else None
+        known["memory"] = looks_at_memory(known.get("memory", ()))
         for name in ("problems", "notes"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
@@ -211,7 +224,9 @@ class ExitReport:
         given = {**facts, "remote": None, **names, "session": session, "browser": browser}
         report = cls.from_dict(given)
         account = facts.get("account")
-        return report.with_remote(RemoteEnd.from_account(account)) if account else report
+        if not isinstance(account, Mapping) or not account:
+            return report
+        return report.with_remote(RemoteEnd.from_account(account))
 
     def __str__(self) -> str:
         verdict = f"clean, {self.certificate}" if self.clean else "NOT CLEAN"

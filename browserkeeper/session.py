@@ -46,7 +46,6 @@ from .errors import (
     GridError,
     LaunchError,
     LeakError,
-    LeaseTimeout,
     LedgerError,
     SessionClosed,
     SessionTimeout,
@@ -60,6 +59,7 @@ from .process.identity import ProcessFacts, ProcessIdentity
 from .report import ExitReport
 from .sweeper import finish, give_back
 from .tmpdirs import PREFIX, choose_root
+from .traces import SessionSpans
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -99,7 +99,7 @@ class BrowserSession(Generic[D_co]):
         """How the session ended; None until it has."""
         self.deadline_errors: dict[str, Callable[[str, ExitReport | None], SessionTimeout]] = {}
         """What to raise when a deadline passes, by its reason: for those who set one, and can say more
-        about it (Celery's tasks)."""
+        about it (pools, Celery's tasks)."""
         self._owner = os.getpid()
         self._driver: D_co | None = None
         self._guarded: Guarded | None = None
@@ -118,6 +118,7 @@ class BrowserSession(Generic[D_co]):
         self._ledger: Ledger | None = None
         self._notes: tuple[str, ...] = ()
         self._seconds: dict[str, float] = {}
+        self._spans = SessionSpans()
         self._release: weakref.finalize[Any, Any] | None = None
 
     # -- facts
@@ -185,8 +186,12 @@ class BrowserSession(Generic[D_co]):
             if self._state != "new":
                 raise SessionClosed(f"{self!r} was started before; make a new one with browser().")
             self._state, self._starter = "starting", threading.get_ident()
+        self._spans.begin(self.name)
         try:
             return self._start()
+        except BaseException as error:
+            self._spans.failed(error)
+            raise
         finally:
             self._settled.set()
 
@@ -219,6 +224,7 @@ class BrowserSession(Generic[D_co]):
             if self._closing:
                 self._end("closed")
                 raise self._over("during its start")
+            self._spans.started(self.id)
         self._say_started(self._seconds["start"])
         return self.driver
 
@@ -517,10 +523,6 @@ class BrowserSession(Generic[D_co]):
                 "the session was ended.",
                 self.report,
             )
-        if reason == "lease-expired":
-            return LeaseTimeout(
-                f"{head} passed the max_lease of its pool{when} and was ended.", self.report
-            )
         if reason in ("closed", "error"):
             return SessionClosed(f"{head} was closed{when}.", self.report)
         texts = {
@@ -645,6 +647,7 @@ class BrowserSession(Generic[D_co]):
             if self._state == "live":
                 self._state = "closed"
             logger.info("%s", self.report, extra=self.report.log_fields())
+            self._spans.ended(self.report, self._over, seconds["close"])
             return self.report
 
     def _ask_and_end(self, guarded: Guarded, reason: str) -> dict[str, Any] | None:
@@ -741,6 +744,8 @@ class BrowserSession(Generic[D_co]):
     ) -> None:
         if os.getpid() != self._owner:
             return  # a fork that leaves the block: the session is its parent's
+        if error is not None:
+            self._spans.left_by(error)
         timed_out = self.report is not None and self.report.reason == "timeout"
         report = self._end("closed" if error is None else "error")
         self._judge(report, error)
@@ -847,9 +852,8 @@ def _check_log(path: str) -> None:
     """Raises ConfigError where the driver's log cannot be appended to this file in the end."""
     if os.path.lexists(path) and not os.path.isfile(path):
         raise ConfigError(f"log={path!r} is not a regular file.")
-    try:
-        with open(path, "ab"):
-            pass
+    try:  # 0600 from the start: it holds every address, typed text and cookie in detail
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     except OSError as error:
         raise ConfigError(f"log={path!r} cannot be written: {error.strerror}.") from error
 

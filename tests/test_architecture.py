@@ -15,11 +15,12 @@ import browserkeeper
 PACKAGE = Path(browserkeeper.__file__).parent
 FLOORS = [
     {"guard", "errors"},
-    {"process", "report", "grid"},
-    {"config", "leftovers", "ledger", "logs", "tmpdirs"},
-    {"drivers", "sweeper"},
+    {"process", "report", "trust", "grid"},
+    {"config", "leftovers", "ledger", "logs", "tmpdirs", "traces"},
+    {"drivers", "pool_state"},
+    {"sweeper"},
     {"session", "diagnosis", "survey", "adopted", "adopting_guard"},
-    {"pool", "celery_advice", "metrics"},
+    {"pool", "celery_advice", "metrics", "overview"},
     {"watch"},
     {"cli", "celery", "pytest_plugin", "__init__"},
     {"__main__"},
@@ -83,6 +84,7 @@ def modules_after(statement: str) -> set[str]:
 def test_importing_the_package_imports_nothing_heavy() -> None:
     loaded = modules_after("import browserkeeper")
     heavy = {"selenium", "psutil", "tenacity", "click", "rich", "json", "celery", "prometheus_client"}
+    heavy |= {"opentelemetry"}
     assert not heavy & loaded
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 import click
+
+UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -12,3 +15,14 @@ def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -
     if value is not None and not (math.isfinite(value) and value > 0):
         raise click.BadParameter("give a positive, finite number of seconds.", param=parameter)
     return value
+
+
+def duration(_: click.Context, parameter: click.Parameter, value: str) -> float:
+    """A callback for options: seconds of ``90``, ``90s``, ``30m``, ``6h`` or ``1.5d``."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([a-z]*)", value.strip(), re.ASCII)
+    unit = UNITS.get(found[2]) if found else None
+    if found is None or unit is None or not float(found[1]):
+        raise click.BadParameter(
+            f"{value!r} is no length of time; say 90s, 30m, 6h or 2d.", param=parameter
+        )
+    return float(found[1]) * unit

@@ -8,24 +8,15 @@ import click
 
 from ..process.identity import ProcessFacts
 from ..survey import Row, survey
-from ..sweeper import State
 from . import output
-
-STYLES: dict[State, str] = {"orphaned": "red", "unguarded": "yellow", "foreign": "dim"}
-WHAT_TO_DO = {
-    "orphaned": "`browserkeeper sweep --yes` ends what is left of it",
-    "unguarded": "its guard was killed; its owner ends it when it notices",
-    "zombie": "its parent does not reap it; `browserkeeper doctor` looks at PID 1",
-    "bad record": "`browserkeeper sweep --yes` removes it",
-    "foreign record": "not ours, or of another version; look at it, then remove it by hand",
-}
+from .words import STYLES, WHAT_TO_DO, pool_line
 
 
 @click.command()
 @click.option("--tree", is_flag=True, help="Show every process of each session.")
 @output.json_option
 def command(tree: bool, as_json: bool) -> int:
-    """List the live sessions, and what is wrong with any of them.
+    """List the live sessions and pools, and what is wrong with any of them.
 
     Memory is the proportional share (PSS), so that it adds up. States: live; ending (its owner
     is gone, its guard is at work); unguarded (its guard was killed); orphaned (both are gone);
@@ -43,6 +34,8 @@ def command(tree: bool, as_json: bool) -> int:
         output.print_json(found.to_dict())
     else:
         show(found.rows, tree=tree)
+        for pool in found.pools:
+            output.print_line(pool_line(pool))
         for kind, what in found.problems:
             output.print_line(f"{kind}: {what}; {WHAT_TO_DO[kind]}.", "red")
     return int(not found.ok)

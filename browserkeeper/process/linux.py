@@ -7,10 +7,8 @@ import os
 import signal
 from collections.abc import Iterator
 
-from ..guard import children_of, descendants, read_bytes, read_stat
+from ..guard import PAGE_SIZE, TICKS, children_of, descendants, read_bytes, read_stat
 from .identity import ProcessFacts, ProcessIdentity
-
-PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 def facts(pid: int) -> ProcessFacts | None:
@@ -83,6 +81,15 @@ def marker_value(pid: int, name: str) -> str | None:
     return None
 
 
+def users(pid: int) -> set[int]:
+    """Its user ids: real, effective, saved, file system; empty where it is gone.  The owner of
+    ``/proc/PID`` says less: a process can make that root's (prctl(2), PR_SET_DUMPABLE)."""
+    for line in (read_bytes(f"/proc/{pid}/status") or b"").splitlines():
+        if line.startswith(b"Uid:"):
+            return set(map(int, line.split()[1:]))
+    return set()
+
+
 def memory(pid: int) -> int:
     """PSS in bytes: shared pages divided among their users, so that a tree adds up (proc(5))."""
     rollup = read_bytes(f"/proc/{pid}/smaps_rollup") or b""
@@ -96,6 +103,13 @@ def resident(pid: int) -> int:
     """Resident bytes, shared pages included: never less than :func:`memory`, and much cheaper."""
     fields = (read_bytes(f"/proc/{pid}/statm") or b"0 0").split()
     return int(fields[1]) * PAGE_SIZE
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that its threads have run so far, in user and kernel mode (proc(5): utime, stime);
+    0 where it is gone."""
+    fields = (read_bytes(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS if fields else 0.0
 
 
 def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
@@ -168,8 +182,10 @@ __all__ = [
     "memory",
     "now",
     "pids",
+    "processor_time",
     "program",
     "resident",
     "send_signal",
     "tree",
+    "users",
 ]

@@ -91,6 +91,14 @@ def marker_value(pid: int, name: str) -> str | None:
         return None
 
 
+def users(pid: int) -> set[int]:
+    """Its user ids: real, effective, saved; empty where it is gone."""
+    try:
+        return set(psutil.Process(pid).uids())
+    except psutil.Error:
+        return set()
+
+
 def memory(pid: int) -> int:
     """Resident bytes; pages shared within a tree are counted once for each of its processes."""
     try:
@@ -100,6 +108,24 @@ def memory(pid: int) -> int:
 
 
 resident = memory
+
+
+def own_memory(pid: int) -> int:
+    """Resident bytes, on Linux without those of files and of shared memory."""
+    try:
+        found = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
+    return int(found.rss - getattr(found, "shared", 0))
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that its threads have run so far, in user and kernel mode; 0 where it is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
