@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from selenium import webdriver
 
     from .drivers.kept import Keeper
+    from .drivers.resolve import Resolved
 
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
 else:
@@ -290,9 +291,10 @@ class BrowserSession(Generic[D_co]):
         config = self.config
         if config.log:
             _check_log(config.log)
+        found = self._resolve(ledger)
         self.id = new_id()
         tmpdir = os.path.join(choose_root(), PREFIX + self.id)
-        launch = self._prepare(tmpdir, ledger)
+        launch = self._prepare(found, tmpdir, ledger)
         self._notes = (launch.note,) if launch.note else ()
         containment = choose(config.containment)
         session = self._describe(tmpdir, containment, began)
@@ -315,20 +317,27 @@ class BrowserSession(Generic[D_co]):
         )
         return launch, plan, session
 
-    def _prepare(self, tmpdir: str, ledger: Ledger) -> Launch:
-        from .drivers import chromium, firefox, remote
+    def _resolve(self, ledger: Ledger) -> Resolved | None:
+        """None for a Grid, which has browsers and drivers of its own."""
         from .drivers.resolve import resolve
 
         config = self.config
         if config.remote is not None:
-            return remote.prepare(config, self.id, tmpdir)
-        found = resolve(
+            return None
+        return resolve(
             config.name,
             binary=config.binary,
             driver_path=config.driver_path,
             offline=config.offline,
             directory=ledger.directory,
         )
+
+    def _prepare(self, found: Resolved | None, tmpdir: str, ledger: Ledger) -> Launch:
+        from .drivers import chromium, firefox, remote
+
+        config = self.config
+        if found is None:
+            return remote.prepare(config, self.id, tmpdir)
         if config.engine == "firefox":
             return firefox.prepare(config, found, tmpdir, ledger.directory)
         return chromium.prepare(config, found, tmpdir, ledger.directory)
