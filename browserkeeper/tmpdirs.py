@@ -24,7 +24,7 @@ MEMORY_NEEDED = 2**30
 def roots() -> list[str]:
     """Every directory that sessions of this user may have theirs in."""
     named = os.environ.get("BROWSERKEEPER_TMPDIR")
-    return list(dict.fromkeys(filter(None, (named, MEMORY_ROOT, tempfile.gettempdir(), "/tmp"))))
+    return list(dict.fromkeys(filter(None, (named, MEMORY_ROOT, _temporary(), "/tmp"))))
 
 
 def choose_root() -> str:
@@ -34,11 +34,20 @@ def choose_root() -> str:
     """
     if named := os.environ.get("BROWSERKEEPER_TMPDIR"):
         return _usable(os.path.abspath(named))
-    if "TMPDIR" in os.environ and _fits(tempfile.gettempdir()):
-        return tempfile.gettempdir()
+    temporary = _temporary()
+    if "TMPDIR" in os.environ and temporary and _fits(temporary):
+        return temporary
     if sys.platform == "linux" and _free(MEMORY_ROOT) >= MEMORY_NEEDED:
         return MEMORY_ROOT
-    return tempfile.gettempdir() if _fits(tempfile.gettempdir()) else _usable("/tmp")
+    return temporary if temporary and _fits(temporary) else _usable("/tmp")
+
+
+def _temporary() -> str:
+    """The directory for temporary files, "" where none can be written: a container's read-only root."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return ""
 
 
 def _usable(root: str) -> str:
