@@ -18,6 +18,7 @@ from typing import Any
 from browserkeeper import browser
 from fixtures.server import Site
 
+OWNER = (sys.executable, "-m", "tests.container_program")
 HUNK = 16 * 1024**2
 PATIENCE = 60.0
 
@@ -34,7 +35,9 @@ def session(name: str) -> dict[str, Any]:
 
 def killed(name: str) -> dict[str, Any]:
     """An owner that is SIGKILLed while its browser lives."""
-    with subprocess.Popen([sys.executable, "-m", "tests.container_program", f"own:{name}"], stdout=subprocess.PIPE) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.container_program", f"own:{name}"], stdout=subprocess.PIPE
+    ) as owner:
         assert owner.stdout is not None
         assert b"live" in owner.stdout.readline()
         owner.kill()
@@ -43,7 +46,7 @@ def killed(name: str) -> dict[str, Any]:
 
 def exhausted(name: str) -> dict[str, Any]:
     """An owner that takes memory until the kernel ends it."""
-    words = [sys.executable, "-m", "tests.container_program", f"own:{name}", "eat"]
+    words = [*OWNER, f"own:{name}", "eat"]
     done = subprocess.run(words, stdout=subprocess.PIPE, check=False, timeout=PATIENCE)
     assert b"live" in done.stdout
     return {"status": done.returncode}

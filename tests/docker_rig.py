@@ -16,6 +16,7 @@ import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -89,7 +90,7 @@ class Daemon:
             yield
         finally:
             hold.unlink()
-            assert wait_for(lambda: is_up(self.client), PATIENCE)
+            assert wait_for(lambda: is_up(self.directory), PATIENCE)
 
 
 def defaults() -> dict[str, Any]:
@@ -182,7 +183,7 @@ def started(directory: Path, groups: str) -> Iterator[Daemon]:
     shell = ["tini", "-s", "--", "sh", "-c", SUPERVISOR, directory, *words]
     process = subprocess.Popen(list(map(str, shell)), start_new_session=True)
     try:
-        if not wait_for(lambda: (directory / "socket").exists() and can_connect(directory), PATIENCE):
+        if not wait_for(lambda: is_up(directory), PATIENCE):
             tail = (directory / "log").read_text()[-1500:]
             pytest.skip(f"the Docker daemon does not start here: {tail}")
         client = docker.DockerClient(f"unix://{directory}/socket", timeout=60)
@@ -192,24 +193,16 @@ def started(directory: Path, groups: str) -> Iterator[Daemon]:
         clean_up(directory, groups, runtime=not before)
 
 
-def can_connect(directory: Path) -> bool:
-    import docker
-
-    try:
-        with contextlib.closing(docker.DockerClient(f"unix://{directory}/socket", timeout=5)) as client:
-            return is_up(client)
-    except docker.errors.DockerException:
-        return False
-
-
-def is_up(client: Any) -> bool:
-    import docker
-    import requests
-
-    try:
-        return bool(client.ping())
-    except (docker.errors.DockerException, requests.RequestException):
-        return False
+def is_up(directory: Path) -> bool:
+    """Without the SDK, which leaves its socket open where nobody answers."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        try:
+            client.connect(str(directory / "socket"))
+            client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 OK" in client.recv(100)
+        except OSError:
+            return False
 
 
 def end(process: subprocess.Popen[bytes], directory: Path) -> None:

@@ -1,5 +1,5 @@
-"""Sessions in real containers whose PID 1 does not reap, and with our entry point; what is left is counted
-from outside, in the host's /proc."""
+"""Sessions in real containers whose PID 1 does not reap, and with our entry point; what is left is
+counted from outside, in the host's /proc."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 
 from . import oracle
-from .docker_rig import ROOT, Daemon, docker_daemon, inside
+from .docker_rig import Daemon, inside
 from .guards import wait_for
-
-__all__ = ["docker_daemon"]  # a fixture
 
 pytestmark = [pytest.mark.root, pytest.mark.chrome, pytest.mark.firefox]
 
@@ -44,7 +42,7 @@ def outcomes(container: Any, number: int) -> dict[str, dict[str, Any]]:
     def all_said() -> bool:
         nonlocal log
         log = container.logs().decode()
-        return log.count('{"step"') == number
+        return bool(log.count('{"step"') == number)
 
     assert wait_for(all_said, PATIENCE, 0.1), log
     said = [json.loads(line) for line in log.splitlines() if line.startswith('{"step"')]
