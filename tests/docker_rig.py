@@ -32,6 +32,9 @@ from .guards import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "browserkeeper-test:latest"
+CGROUPS = Path("/sys/fs/cgroup")
+SHIM_SOCKETS = Path("/run/containerd/s")
+"""containerd's, wherever its own folders are."""
 PATIENCE = 60.0
 """Seconds for the daemon to be up; it takes one."""
 
@@ -154,9 +157,10 @@ def docker_daemon() -> Iterator[Daemon]:
     if why := why_not():
         pytest.skip(why)
     directory = Path(tempfile.mkdtemp(prefix="tmpdkr"))
-    groups = f"/tmpdkr-{os.getpid()}"
-    with started(directory, groups) as daemon:
+    with started(directory) as daemon:
         import_image(daemon.client)
+        if why := why_no_container(daemon):
+            pytest.skip(why)
         yield daemon
         for container in daemon.client.containers.list(all=True):
             container.remove(force=True, v=True)
@@ -171,16 +175,35 @@ def why_not() -> str:
     return f"no {', '.join(lacking)} (scripts/unpack.sh .tools)" if lacking else ""
 
 
+def why_no_container(daemon: Daemon) -> str:
+    """A daemon may start where runc may not make what a container is made of."""
+    import docker
+
+    try:
+        with daemon.container("true") as container:
+            container.wait()
+    except docker.errors.APIError as error:
+        return f"no container can be started here: {error}"
+    return ""
+
+
 @contextlib.contextmanager
-def started(directory: Path, groups: str) -> Iterator[Daemon]:
-    """Under tini as a subreaper: containerd's shims daemonise, and would come to pytest."""
+def started(directory: Path) -> Iterator[Daemon]:
+    """Under tini as a subreaper: containerd's shims daemonise, and would come to pytest.  When pytest
+    is killed, tini passes SIGTERM on to the whole group."""
     import docker
 
     words = ["dockerd", "-H", f"unix://{directory}/socket", "--data-root", directory / "data"]
     words += ["--exec-root", directory / "e", "--pidfile", directory / "pid", "--group", "root"]
-    words += ["--cgroup-parent", groups, "--bridge=none", "--iptables=false", "--ip6tables=false"]
-    before = os.path.isdir("/run/containerd")
-    shell = ["tini", "-s", "--", "sh", "-c", SUPERVISOR, directory, *words]
+    words += [
+        "--cgroup-parent",
+        f"/{directory.name}",
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+    ]
+    before = set(SHIM_SOCKETS.glob("*"))
+    shell = ["tini", "-s", "-g", "-p", "SIGTERM", "--", "sh", "-c", SUPERVISOR, directory, *words]
     process = subprocess.Popen(list(map(str, shell)), start_new_session=True)
     try:
         if not wait_for(lambda: is_up(directory), PATIENCE):
@@ -190,7 +213,7 @@ def started(directory: Path, groups: str) -> Iterator[Daemon]:
         yield Daemon(directory, client)
     finally:
         end(process, directory)
-        clean_up(directory, groups, runtime=not before)
+        clean_up(directory, set(SHIM_SOCKETS.glob("*")) - before)
 
 
 def is_up(directory: Path) -> bool:
@@ -219,21 +242,28 @@ def end(process: subprocess.Popen[bytes], directory: Path) -> None:
     oracle.end_by_pid(below)
 
 
-def clean_up(directory: Path, groups: str, *, runtime: bool) -> None:
-    """Mounts, folders, cgroups."""
+def clean_up(directory: Path, sockets: set[Path]) -> None:
+    """Mounts, folders, cgroups, and the sockets of shims whose daemon was killed."""
     with open("/proc/self/mounts") as file:
         mounts = [line.split()[1] for line in file if line.split()[1].startswith(str(directory))]
     for mount in reversed(mounts):
         subprocess.run(["umount", "-l", mount], check=False)
     shutil.rmtree(directory)
-    if runtime:
-        shutil.rmtree("/run/containerd", ignore_errors=True)
-    for place in Path("/sys/fs/cgroup").glob(f"**{groups}"):
-        for inner in sorted(place.rglob("*/"), reverse=True):
+    for dead in filter(nobody_listens, sockets):
+        dead.unlink()
+    for place in (CGROUPS / directory.name, *CGROUPS.glob(f"*/{directory.name}")):  # v2's, v1's
+        for inner in (*sorted(place.rglob("*/"), reverse=True), place):
             with contextlib.suppress(OSError):
                 inner.rmdir()
+    for place in (SHIM_SOCKETS, SHIM_SOCKETS.parent):
         with contextlib.suppress(OSError):
-            place.rmdir()
+            place.rmdir()  # another daemon's stay
+
+
+def nobody_listens(path: Path) -> bool:
+    """Another daemon's may have come meanwhile."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) != 0
 
 
 def import_image(client: Any) -> None:
