@@ -192,10 +192,15 @@ def _json_character(character: str) -> str:
 
 
 def write_atomically(path: str, text: str) -> None:
-    """Readers see the old file or the new one; mode 0600.  No fsync: a record dies with the boot."""
+    """Readers see the old file or the new one; mode 0600.  No fsync: a record dies with the boot.
+
+    The draft is always a new file: one that lies there already may be a link to something dear, a
+    pipe that blocks, or a file that somebody else keeps open.
+    """
     draft = f"{path}.{os.getpid()}.tmp"
+    discard(draft)  # of a process with our number that was killed while it wrote
     try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             data = text.encode("ascii", "backslashreplace")
             while data:
@@ -228,62 +233,86 @@ def is_private_directory(path: str) -> bool:
 def remove_tree(top: str) -> tuple[int, int]:
     """Delete a directory of our own; (files, bytes on disk).  Links are removed, never followed.
 
-    Subdirectories are moved up to the top before they are emptied, so that no depth of them is
-    too deep for the stack, for open files or for a path's length.  Raises OSError where something
-    cannot be removed even after ``chmod u+rwx``.
+    All is done through open directories, so that nobody can lead the deletion elsewhere by putting
+    a link where a directory was.  Subdirectories are moved up to the top before they are emptied,
+    so that no depth of them is too deep for the stack, for open files or for a path's length.
+    Raises OSError where something cannot be removed even after ``chmod u+rwx``.
     """
     if os.path.islink(top):
         os.unlink(top)
         return 1, 0
-    files = size = moved = 0
-    queue = [top]
-    while queue:
-        current = queue.pop()
-        for entry in _entries(current):
-            if not entry.is_dir(follow_symlinks=False):
-                size += _unlink(entry)
-                files += 1
-            elif current == top:
-                queue.append(entry.path)
-            else:
-                moved += 1
-                queue.append(_move(entry.path, f"{top}/.{moved}~"))
-        if current != top:
-            os.rmdir(current)
+    root = _open_directory(top)
+    try:
+        if os.fstat(root).st_uid != os.geteuid():
+            raise PermissionError(1, "another user's directory", top)
+        found = _empty(root)
+    finally:
+        os.close(root)
     os.rmdir(top)
+    return found
+
+
+def _empty(root: int) -> tuple[int, int]:
+    unique, moved = os.urandom(4).hex(), 0  # what lies in the way may have been named to lie there
+    queue, files, size = _clear(root)
+    while queue:
+        name = queue.pop()
+        current = _open_directory(name, root)
+        try:
+            below, number, freed = _clear(current)
+            for directory in below:
+                moved += 1
+                queue.append(f".{unique}-{moved}")
+                _move(directory, current, queue[-1], root)
+        finally:
+            os.close(current)
+        os.rmdir(name, dir_fd=root)
+        files, size = files + number, size + freed
     return files, size
 
 
-def _entries(directory: str) -> list[os.DirEntry[str]]:
+def _clear(current: int) -> tuple[list[str], int, int]:
+    """Remove what is no directory: (the directories' names, files, bytes on disk)."""
+    directories = []
+    files = size = 0
+    for entry in list(os.scandir(current)):
+        if entry.is_dir(follow_symlinks=False):
+            directories.append(entry.name)
+        else:
+            size += _unlink(entry, current)
+            files += 1
+    return directories, files, size
+
+
+def _open_directory(name: str, inside: int | None = None) -> int:
+    """A descriptor of a directory that can be read and written from now on; never a link's target."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return list(os.scandir(directory))
+        fd = os.open(name, flags, dir_fd=inside)
     except PermissionError:
-        os.chmod(directory, 0o700)
-        return list(os.scandir(directory))
+        os.chmod(name, 0o700, dir_fd=inside)
+        fd = os.open(name, flags, dir_fd=inside)
+    if os.fstat(fd).st_mode & 0o700 != 0o700:
+        _try(lambda: os.fchmod(fd, 0o700))
+    return fd
 
 
-def _unlink(entry: os.DirEntry[str]) -> int:
+def _unlink(entry: os.DirEntry[str], inside: int) -> int:
     """The bytes it took on disk."""
     try:
         size = entry.stat(follow_symlinks=False).st_blocks * 512
-        try:
-            os.unlink(entry.path)
-        except PermissionError:
-            os.chmod(os.path.dirname(entry.path), 0o700)
-            os.unlink(entry.path)
+        os.unlink(entry.name, dir_fd=inside)
     except FileNotFoundError:
         return 0
     return size
 
 
-def _move(path: str, target: str) -> str:
+def _move(name: str, inside: int, target: str, root: int) -> None:
     try:
-        os.rename(path, target)
+        os.rename(name, target, src_dir_fd=inside, dst_dir_fd=root)
     except PermissionError:
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700)  # its own ``..`` is rewritten
-        os.rename(path, target)
-    return target
+        os.chmod(name, 0o700, dir_fd=inside)  # its own ``..`` is rewritten
+        os.rename(name, target, src_dir_fd=inside, dst_dir_fd=root)
 
 
 def stray_shared_memory(since: float) -> list[str]:
@@ -656,7 +685,7 @@ class Guard:
         Whole lines come in: each is one write below PIPE_BUF, which is atomic (pipe(7)).
         """
         text = os.read(self.options.control_fd, 65536).decode("ascii", "replace")
-        for words in map(str.split, text.splitlines()):
+        for words in filter(None, map(str.split, text.splitlines())):
             if words[0] not in ("deadline", "started"):
                 return words[0]
             seconds = float(words[1])
@@ -852,7 +881,6 @@ class Guard:
         self.phases["files"] = self.age() - began
         report = self.report([])
         report["files"], report["bytes"] = files
-        report["log_tail"] = log_tail.decode("utf-8", "replace")
         if self.options.history:
             line = f'{{"schema":{SCHEMA},"session":{self.document},"exit":{to_json(report)}}}\n'
             try:
@@ -861,6 +889,7 @@ class Guard:
                 self.notes.append(f"no history was written: {error}")
         if self.options.record:
             discard(self.options.record)
+        report["log_tail"] = log_tail.decode("utf-8", "replace")  # never kept: it may hold addresses
         self.tell("ended", report=report)
 
     def _keep_log(self) -> None:

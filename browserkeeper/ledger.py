@@ -1,9 +1,9 @@
 """The state directory: one small file per live session, and a bounded history of ended ones.
 
 ``live/ID.json`` is written by the guard before it starts anything, and replaced by
-``history/ID.json`` after the certificate.  This module finds the directory, reads and judges
-records, and bounds the history.  A record is believed only when this user alone can have
-written it.
+``history/ID.json`` after the certificate; ``pools/`` belongs to pool_state.py.  This module finds
+the directory, reads and judges records, and bounds the history.  A record is believed only when
+this user alone can have written it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from .errors import LedgerError
 from .guard import write_atomically
 from .process.identity import ProcessIdentity
 from .report import SCHEMA, ExitReport
+from .trust import is_ours_alone, stranger_on_the_way
 
 
 class CorruptRecordError(LedgerError):
     """A file of ours alone that holds no record."""
 
 
+PARTS = ("live", "history", "pools")
 HISTORY_LIMIT = 500
 """How many ended sessions are kept; a report is 2-4 KB."""
 
 _ID = re.compile(r"[0-9a-f]{12}")
+_TYPES: dict[str, Any] = {"str": str, "float": (int, float), "float | None": (int, float, type(None))}
+"""What a field of a Session, by its annotation, may be in a file."""
 
 
 def new_id() -> str:
@@ -63,9 +67,14 @@ class Session:
     def from_dict(cls, facts: dict[str, Any]) -> Session:
         names = {field.name for field in dataclasses.fields(cls)}
         known = {name: value for name, value in facts.items() if name in names}
-        known["owner"] = ProcessIdentity(**known["owner"])
+        known["owner"] = identity_from(**known["owner"])
         known["command"] = tuple(known.get("command", ()))
-        return cls(**known)
+        session = cls(**known)
+        for field in dataclasses.fields(cls):  # a file may say anything, and its readers would stumble
+            value = getattr(session, field.name)
+            if not isinstance(value, _TYPES.get(str(field.type), object)):
+                raise TypeError(f"{field.name} is {value!r}")
+        return session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +115,7 @@ class Ledger:
         self.directory = directory
         self.live = directory / "live"
         self.history = directory / "history"
+        self.pools = directory / "pools"
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str] | None = None) -> Ledger:
@@ -181,56 +191,65 @@ class Ledger:
 
 def read_record(path: Path) -> Record:
     """Raises LedgerError where it is corrupt, truncated, of another schema or not ours alone."""
-    facts = _read(path)
+    facts = read_document(path)
     try:
         session = Session.from_dict(facts["session"])
         if session.id != path.stem or not _ID.fullmatch(session.id):
             raise CorruptRecordError(f"{path}: its name does not match its content")
-        guards = tuple(ProcessIdentity(**guard) for guard in facts["guards"])
-        processes = tuple((ProcessIdentity(pid, start), name) for pid, start, name in facts["processes"])
-    except (KeyError, TypeError, ValueError) as error:
+        guards = tuple(identity_from(**guard) for guard in facts["guards"])
+        processes = tuple((identity_from(pid, start), name) for pid, start, name in facts["processes"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRecordError(f"{path}: not a record of a session ({error!r})") from error
     return Record(path, session, guards, processes)
 
 
 def read_ended(path: Path) -> Ended:
     """Raises LedgerError like :func:`read_record`."""
-    facts = _read(path)
+    facts = read_document(path)
     try:
         session = Session.from_dict(facts["session"])
         report = ExitReport.from_guard(facts["exit"], session=session.id, browser=session.browser)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LedgerError(f"{path}: not the report of a session ({error!r})") from error
     return Ended(session, report)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Opened without following links and judged by the open file, so that nobody can swap it."""
+def identity_from(pid: Any, start: Any) -> ProcessIdentity:
+    """Raises TypeError; 0 and negative numbers are whole groups of processes to kill(2)."""
+    if not isinstance(pid, int) or pid <= 0 or not isinstance(start, (int, float)):
+        raise TypeError(f"no process: {pid!r}, {start!r}")
+    return ProcessIdentity(pid, start)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Opened without following links and judged by the open file, so that nobody can swap it.
+
+    Raises LedgerError, and FileNotFoundError.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
-    with os.fdopen(fd, "rb") as file:
+    try:
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode) or not _only_ours(facts):
+        if not stat.S_ISREG(facts.st_mode) or not is_ours_alone(facts):
             raise LedgerError(
-                f"{path}: another user could have written it (owner {facts.st_uid}, "
-                f"mode {stat.S_IMODE(facts.st_mode):o}); it is not believed"
+                f"{path}: no plain file, or another user could have written it (owner {facts.st_uid}, "
+                f"mode {facts.st_mode:o}); it is not believed"
             )
-        raw = file.read(4_000_000)
+        with open(fd, "rb", closefd=False) as file:
+            raw = file.read(4_000_000)
+    finally:
+        os.close(fd)
     try:
         document = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptRecordError(f"{path}: corrupt or truncated ({error})") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise LedgerError(f"{path}: not of schema {SCHEMA}; written by another browserkeeper?")
     return document
-
-
-def _only_ours(facts: os.stat_result) -> bool:
-    return facts.st_uid == os.geteuid() and not facts.st_mode & 0o022
 
 
 def _oldest_first(directory: Path) -> list[Path]:
@@ -265,11 +284,16 @@ def _fallback_directory() -> Path:
 def _private_directory(path: Path) -> Path:
     """Make what is missing, 0700; judge what is there, and never change its mode."""
     remedy = "Set BROWSERKEEPER_STATE_DIR to a directory that only this user can write."
+    if stranger := stranger_on_the_way(path.parent):
+        raise LedgerError(
+            f"State directory {path}: {stranger} belongs to somebody else, who could put another "
+            f"directory in its place. {remedy}"
+        )
     try:
-        for part in (path, path / "live", path / "history"):
+        for part in (path, *(path / name for name in PARTS)):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
             facts = part.lstat()
-            if not stat.S_ISDIR(facts.st_mode) or not _only_ours(facts):
+            if not stat.S_ISDIR(facts.st_mode) or not is_ours_alone(facts):
                 raise LedgerError(
                     f"State directory {part} is a link, belongs to somebody else, or can be written "
                     f"by others. {remedy}"

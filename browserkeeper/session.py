@@ -44,7 +44,6 @@ from .errors import (
     ForkedSessionError,
     LaunchError,
     LeakError,
-    LeaseTimeout,
     LedgerError,
     SessionClosed,
     SessionTimeout,
@@ -103,7 +102,7 @@ class BrowserSession(Generic[D_co]):
         """How the session ended; None until it has."""
         self.deadline_errors: dict[str, Callable[[str, ExitReport | None], SessionTimeout]] = {}
         """What to raise when a deadline passes, by its reason: for those who set one, and can say more
-        about it (Celery's tasks)."""
+        about it (pools, Celery's tasks)."""
         self._owner = os.getpid()
         self._driver: D_co | None = None
         self._guarded: Guarded | None = None
@@ -520,10 +519,6 @@ class BrowserSession(Generic[D_co]):
                 "the session was ended.",
                 self.report,
             )
-        if reason == "lease-expired":
-            return LeaseTimeout(
-                f"{head} passed the max_lease of its pool{when} and was ended.", self.report
-            )
         if reason in ("closed", "error"):
             return SessionClosed(f"{head} was closed{when}.", self.report)
         texts = {
@@ -852,9 +847,8 @@ def _check_log(path: str) -> None:
     """Raises ConfigError where the driver's log cannot be appended to this file in the end."""
     if os.path.lexists(path) and not os.path.isfile(path):
         raise ConfigError(f"log={path!r} is not a regular file.")
-    try:
-        with open(path, "ab"):
-            pass
+    try:  # 0600 from the start: it holds every address, typed text and cookie in detail
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     except OSError as error:
         raise ConfigError(f"log={path!r} cannot be written: {error.strerror}.") from error
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from .ledger import BadRecord, Ledger, Record
+from .pool_state import PoolState, published
 from .process.identity import ProcessFacts
-from .sweeper import State, platform_of, remnants_of, state_of
+from .sweeper import State, owner_state, platform_of, remnants_of, state_of
 
 ZOMBIE_PATIENCE = 0.3
 """Seconds that a zombie may last: its parent, and the guard, need a moment to reap it."""
@@ -66,10 +67,11 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """All sessions of this host, the records that cannot be believed, and what is wrong with them
-    as (kind, what)."""
+    """All sessions of this host, the pools of living processes, the records that cannot be believed,
+    and what is wrong with them as (kind, what)."""
 
     rows: tuple[Row, ...]
+    pools: tuple[PoolState, ...]
     bad: tuple[BadRecord, ...]
     problems: tuple[tuple[str, str], ...]
 
@@ -82,6 +84,7 @@ class Survey:
         return {
             "ok": self.ok,
             "sessions": [row.to_dict() for row in self.rows],
+            "pools": [pool.to_dict() for pool in self.pools],
             "bad_records": [
                 {"path": str(record.path), "why": record.why, "foreign": not record.corrupt}
                 for record in self.bad
@@ -91,10 +94,16 @@ class Survey:
 
 def survey() -> Survey:
     """Raises LedgerError where the state directory cannot be used."""
-    found = list(Ledger.open().records())
+    ledger = Ledger.open()
+    found = list(ledger.records())
     rows = settle([row for record in found if isinstance(record, Record) and (row := look(record))])
     bad = [record for record in found if isinstance(record, BadRecord)]
-    return Survey(tuple(rows), tuple(bad), tuple(troubles(rows, bad)))
+    pools = [
+        pool
+        for pool in published(ledger)
+        if isinstance(pool, PoolState) and owner_state(pool.host, pool.owner) == "alive"
+    ]
+    return Survey(tuple(rows), tuple(pools), tuple(bad), tuple(troubles(rows, bad)))
 
 
 def look(record: Record) -> Row | None:

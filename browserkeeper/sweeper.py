@@ -18,8 +18,10 @@ from typing import Literal, get_args
 
 from .guard import is_private_directory, remove_tree, stray_shared_memory
 from .ledger import BadRecord, Ledger, Record, Session
+from .pool_state import drafts as pool_drafts
+from .pool_state import path_of, published, withdraw
 from .process import Platform, system
-from .process.containment import writable_cgroup
+from .process.containment import leaf_name, writable_cgroup
 from .process.identity import ProcessFacts, ProcessIdentity
 from .process.remnants import DOCUMENT, MARKER, Remnants
 from .report import ExitReport, ProcessExit, Survivor
@@ -76,17 +78,24 @@ def state_of(record: Record) -> State:
     boot (a container that shares the state directory), where its pids mean something else; nobody
     here can judge it.
     """
-    machine, boot, namespace = f"{record.session.host}//".split("/")[:3]
+    owner = owner_state(record.session.host, record.session.owner)
+    if owner == "foreign":
+        return "foreign"
+    if not _same_boot(record):
+        return "orphaned"
+    guard = any(is_alive(guard, platform_of(record.session)) for guard in record.guards)
+    if owner == "alive":
+        return "live" if guard else "unguarded"
+    return "ending" if guard else "orphaned"
+
+
+def owner_state(host: str, owner: ProcessIdentity) -> Literal["alive", "dead", "foreign"]:
+    """Of a process that was written down on ``host`` (``system.host_id()``)."""
+    machine, boot, namespace = f"{host}//".split("/")[:3]
     our_machine, our_boot, our_namespace = system.host_id().split("/")[:3]
     if machine != our_machine or (boot == our_boot and namespace != our_namespace):
         return "foreign"
-    if boot != our_boot:
-        return "orphaned"
-    owner = is_alive(record.session.owner)
-    guard = any(is_alive(guard, platform_of(record.session)) for guard in record.guards)
-    if owner:
-        return "live" if guard else "unguarded"
-    return "ending" if guard else "orphaned"
+    return "alive" if boot == our_boot and is_alive(owner) else "dead"
 
 
 def sweep(
@@ -114,6 +123,7 @@ class Sweeper:
                 yield self._bad_record(record)
             elif finding := self._session(record):
                 yield finding
+        yield from self._pools()
         yield from self._drafts()
         yield from self._marked_processes()
         yield from self._directories()
@@ -157,8 +167,20 @@ class Sweeper:
         bad.path.unlink(missing_ok=True)
         return dataclasses.replace(finding, removed=True)
 
+    def _pools(self) -> Iterator[Finding]:
+        """What pools put up that had no time to take it down."""
+        for pool in published(self.ledger):
+            if isinstance(pool, BadRecord):
+                yield self._bad_record(pool)
+            elif owner_state(pool.host, pool.owner) == "dead":
+                if not self.dry_run:
+                    withdraw(self.ledger, pool)
+                what = f"state of a pool of {pool.owner_name} (pid {pool.owner.pid}, dead)"
+                files = (str(path_of(self.ledger, pool)),)
+                yield Finding("record", pool.name, what, (), files, not self.dry_run)
+
     def _drafts(self) -> Iterator[Finding]:
-        for draft in self.ledger.drafts():
+        for draft in [*self.ledger.drafts(), *pool_drafts(self.ledger)]:
             if _age(draft) > max(DRAFT_AGE, self.older_than):
                 if not self.dry_run:
                     draft.unlink(missing_ok=True)
@@ -173,7 +195,9 @@ class Sweeper:
         guards: set[str] = set()
         for process in system.everyone():
             session = system.marker_value(process.pid, MARKER)
-            if session and session not in self.claimed and not process.is_zombie:
+            if not session or session in self.claimed or process.is_zombie:
+                continue
+            if system.users(process.pid) <= {os.geteuid()}:  # root sees everybody's, and they are theirs
                 orphans.setdefault(session, []).append(process)
                 if system.marker_value(process.pid, DOCUMENT) is not None:
                     guards.add(session)
@@ -289,7 +313,9 @@ def remnants_of(record: Record) -> Remnants:
     recorded = [identity for identity, _ in record.processes]
     session = record.session
     platform = platform_of(session)
-    return Remnants(session.id, recorded, session.cgroup, platform, record.guards)
+    # All that is in it will be killed, so it must be a guard's work, whatever the record claims.
+    cgroup = session.cgroup if os.path.basename(session.cgroup) == leaf_name(session.id) else ""
+    return Remnants(session.id, recorded, cgroup, platform, record.guards)
 
 
 def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:

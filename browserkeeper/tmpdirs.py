@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 from .errors import ConfigError
+from .trust import stranger_on_the_way
 
 PREFIX = "bk-"
 PATH_LIMIT = 62
@@ -24,7 +25,8 @@ MEMORY_NEEDED = 2**30
 def roots() -> list[str]:
     """Every directory that sessions of this user may have theirs in."""
     named = os.environ.get("BROWSERKEEPER_TMPDIR")
-    return list(dict.fromkeys(filter(None, (named, MEMORY_ROOT, _temporary(), "/tmp"))))
+    places = dict.fromkeys(filter(None, (named, MEMORY_ROOT, _temporary(), "/tmp")))
+    return [place for place in places if not stranger_on_the_way(place)]
 
 
 def choose_root() -> str:
@@ -34,12 +36,14 @@ def choose_root() -> str:
     """
     if named := os.environ.get("BROWSERKEEPER_TMPDIR"):
         return _usable(os.path.abspath(named))
-    temporary = _temporary()
-    if "TMPDIR" in os.environ and temporary and _fits(temporary):
-        return temporary
+    usual = _temporary()
+    # Root after su(1) has its user's TMPDIR.
+    suits = usual != "" and _fits(usual) and not stranger_on_the_way(usual)
+    if "TMPDIR" in os.environ and suits:
+        return usual
     if sys.platform == "linux" and _free(MEMORY_ROOT) >= MEMORY_NEEDED:
         return MEMORY_ROOT
-    return temporary if temporary and _fits(temporary) else _usable("/tmp")
+    return usual if suits else _usable("/tmp")
 
 
 def _temporary() -> str:
@@ -54,6 +58,11 @@ def _usable(root: str) -> str:
     if not os.path.isdir(root) or not os.access(root, os.W_OK | os.X_OK):
         raise ConfigError(
             f"{root} is no directory that this user can write; set BROWSERKEEPER_TMPDIR to one."
+        )
+    if stranger := stranger_on_the_way(root):
+        raise ConfigError(
+            f"{root}: {stranger} belongs to somebody else, who could put another directory in the "
+            "place of a session's; set BROWSERKEEPER_TMPDIR to a directory of this user's or root's."
         )
     if not _fits(root):
         raise ConfigError(

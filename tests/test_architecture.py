@@ -15,9 +15,10 @@ import browserkeeper
 PACKAGE = Path(browserkeeper.__file__).parent
 FLOORS = [
     {"guard", "errors"},
-    {"process", "report"},
+    {"process", "report", "trust"},
     {"config", "ledger", "logs", "tmpdirs"},
-    {"drivers", "sweeper"},
+    {"drivers", "pool_state"},
+    {"sweeper"},
     {"session", "diagnosis", "survey"},
     {"pool", "celery_advice", "metrics"},
     {"watch"},

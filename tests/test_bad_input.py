@@ -152,11 +152,11 @@ def test_a_version_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("behaviour", "match"),
     [
         ("exit", "ended before it opened its port"),
-        ("mute", "opened no port within 6 s"),
-        ("silent-session", "did not answer within start_timeout=6 s"),
+        ("mute", "opened no port within 4 s"),
+        ("silent-session", "did not answer within start_timeout=4 s"),
         ("http-rubbish", "did not start"),
         ("http-500", "did not start"),
-        ("spawns-child", "did not answer within start_timeout=6 s"),
+        ("spawns-child", "did not answer within start_timeout=4 s"),
     ],
 )
 @pytest.mark.chrome
@@ -166,7 +166,7 @@ def test_a_driver_that_misbehaves(
     monkeypatch.setenv("FAKE_DRIVER", behaviour)
     monkeypatch.setenv("FAKE_DRIVER_PIDS", str(pids_of))
     began = time.monotonic()
-    session = browser(driver_path=FAKE_DRIVER, binary=_fitting_browser(monkeypatch), start_timeout=6)
+    session = browser(driver_path=FAKE_DRIVER, binary=_fitting_browser(monkeypatch), start_timeout=4)
     with pytest.raises(LaunchError, match=match) as caught:
         session.start()
     assert time.monotonic() - began < 30
@@ -272,15 +272,15 @@ def test_a_full_disk(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         if full == "state":
             monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", str(disk))
-            for part in ("live", "history"):
+            for part in ("live", "history", "pools"):
                 (disk / part).mkdir(mode=0o700)
         else:
             monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(disk))
         _fill(disk)
         kind = LedgerError if full == "state" else LaunchError
         with pytest.raises(kind):
-            browser(start_timeout=15, attempts=1).start()
-        assert {p.name for p in disk.iterdir()} <= {"filler", "live", "history"}
+            browser(start_timeout=6, attempts=1).start()
+        assert {p.name for p in disk.iterdir()} <= {"filler", "live", "history", "pools"}
         assert not list(disk.glob("live/*"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)

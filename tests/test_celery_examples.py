@@ -49,3 +49,4 @@ def test_supervisor() -> None:
     output = run("supervisor")
     assert "supervisord has started another one" in output
     assert "which does the next task: The Leaky Shelf" in output
+    assert "a watch runs beside it" in output

@@ -190,7 +190,7 @@ def test_colours_on_a_terminal_only(state_dir: Path) -> None:
 
 def test_ps_of_nothing() -> None:
     assert cli("ps").stdout == "No live sessions.\n"
-    assert cli_json("ps") == {"schema": 1, "ok": True, "sessions": [], "bad_records": []}
+    assert cli_json("ps") == {"schema": 1, "ok": True, "sessions": [], "pools": [], "bad_records": []}
 
 
 def test_ps_shows_a_run_and_its_tree(started: list[subprocess.Popen[str]], pids_of: PidFile) -> None:
@@ -765,9 +765,10 @@ def test_control_c_ends_a_run(terminal: Terminal) -> None:
 
 @pytest.mark.leaves_zombies(4, "jobs of the shell that it leaves behind")
 def test_control_c_reaches_the_whole_pipeline(terminal: Terminal) -> None:
-    """``sh`` waits for its child, so that both must hear it."""
+    """``sh`` waits for its child, so that both must hear it.  Between two children dash forgets a ^C."""
     terminal.type("echo rea''dy | $BK sh -c 'cat; sleep 600; true'; echo status=$?\n")
     assert terminal.shows("ready")
+    assert wait_for(lambda: "sleep" in [seen.name for seen in oracle.below(terminal.shell.pid)], 5)
     terminal.type("\x03")
     assert terminal.shows("status=130")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-N = 14
+N = 8
 
 
 @pytest.mark.chrome

@@ -3,9 +3,13 @@ watch, is asked each query."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -19,7 +23,7 @@ import pytest
 
 from browserkeeper.ledger import Ledger
 
-from .guards import wait_for
+from .guards import soon, start, wait_for
 from .test_cli import ROOT
 from .test_metrics import end, session_of
 from .test_watch import Watching
@@ -29,7 +33,7 @@ ALERTS = (GRAFANA / "alerts.yml").read_text()
 RULES = re.findall(r"^        expr: (.+) (<|>) ([\d.]+)$", ALERTS, re.MULTILINE)
 """(the quantity, how it is compared, with what) of each alert."""
 CONFIG = """
-global: {{ scrape_interval: 300ms, scrape_timeout: 300ms }}
+global: {{ scrape_interval: 300ms, scrape_timeout: 300ms, evaluation_interval: 300ms }}
 rule_files: ["{rules}"]
 scrape_configs:
   - job_name: browserkeeper
@@ -59,7 +63,9 @@ def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
         time.sleep(0.5)  # the first look is the base line
         end(Ledger.open(state_dir), session_of(), seconds={"start": 0.6, "killing": 0.05, "files": 0.01})
         config = tmp_path / "prometheus.yml"
-        config.write_text(CONFIG.format(rules=GRAFANA / "alerts.yml", target=target))
+        rules = tmp_path / "alerts.yml"
+        rules.write_text(re.sub(r"for: \d+m", "for: 1s", ALERTS))  # patience is promtool's to test
+        config.write_text(CONFIG.format(rules=rules, target=target))
         words = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
         place = free_address()
         words += [f"--web.listen-address={place}", "--log.level=error"]
@@ -96,7 +102,14 @@ def ask(address: str, query: str) -> list[Any]:
     return found
 
 
-def test_every_query_finds_something(prometheus: str) -> None:
+def firing(address: str) -> set[str]:
+    """The alerts that Prometheus would send to somebody now."""
+    with urllib.request.urlopen(f"{address}/api/v1/alerts", timeout=10) as answer:
+        alerts = json.load(answer)["data"]["alerts"]
+    return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+
+def test_every_query_finds_something(prometheus: str, state_dir: Path) -> None:
     queries = panel_queries()
     assert len(queries) > 15
     assert [query for query in queries if not ask(prometheus, query)] == []
@@ -104,9 +117,56 @@ def test_every_query_finds_something(prometheus: str) -> None:
     assert [rule for rule, _, _ in RULES if not ask(prometheus, rule)] == []
     assert [rule for rule in RULES if ask(prometheus, " ".join(rule))] == [], "all is well here"
     assert ask(prometheus, "browserkeeper_no_such_metric") == [], "the control"
+    assert firing(prometheus) == set(), "the control of what follows"
+    with overdue_session(Ledger.open(state_dir)):
+        assert wait_for(lambda: "BrowserkeeperOverdue" in firing(prometheus), 60)
+
+
+@contextlib.contextmanager
+def overdue_session(ledger: Ledger) -> Iterator[None]:
+    """Its guards are stopped, so that nobody keeps its deadline."""
+    session = dataclasses.replace(session_of(), deadline=time.time() + 1)
+    files = {"record": ledger.record_path(session.id), "history": ledger.history_path(session.id)}
+    running = start(
+        ("/bin/sleep", "600"),
+        session=session.id,
+        document=session.to_json(),
+        timeout=600,
+        **{name: str(path) for name, path in files.items()},
+    )
+    spawned = running.wait_for("spawned", deadline=soon())
+    assert spawned
+    guards = (running.pid, spawned["guard"])  # the standby first: it would wake the other
+    for pid in guards:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in guards:
+            os.kill(pid, signal.SIGCONT)
+        assert running.end("closed", soon())
 
 
 def test_promtool_accepts_the_rules() -> None:
     done = subprocess.run(["promtool", "check", "rules", GRAFANA / "alerts.yml"], capture_output=True)
     assert done.returncode == 0, done.stderr
     assert f"SUCCESS: {len(RULES)} rules found".encode() in done.stdout
+
+
+def test_each_alert_fires_where_it_has_to_and_nowhere_else(tmp_path: Path) -> None:
+    """By the cases of alerts.test.yml.  The control has rules that never fire: each case notices."""
+    names = re.findall(r"- alert: (\w+)", ALERTS)
+    done = promtool_test(GRAFANA)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("alerts.yml", "alerts.test.yml"):
+        shutil.copy(GRAFANA / name, tmp_path)
+    never = re.sub(r"^(        expr: .+ )[<>] [\d.]+$", r"\1== 1e99", ALERTS, flags=re.MULTILINE)
+    (tmp_path / "alerts.yml").write_text(never)
+    control = promtool_test(tmp_path)
+    failed = re.findall(r"alertname: ?(\w+)", control.stdout + control.stderr)
+    assert set(failed) == set(names)
+
+
+def promtool_test(directory: Path) -> subprocess.CompletedProcess[str]:
+    command = ["promtool", "test", "rules", "alerts.test.yml"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True)

@@ -271,6 +271,15 @@ def test_keeps_the_deadline_that_its_owner_moves() -> None:
     running.end("closed", soon())
 
 
+def test_an_empty_line_from_its_owner_says_nothing() -> None:
+    running = start(SLEEP)
+    running._say("\n \ndeadline 0.1 late")
+    ended = running.wait_for("ended", deadline=soon())
+    assert ended is not None
+    assert ended["report"]["reason"] == "late"
+    running.end("closed", soon())
+
+
 def test_asks_before_it_kills_where_there_is_grace(tmp_path: Path) -> None:
     said = tmp_path / "said"
     script = f"trap 'echo bye > {said}; exit 0' TERM; while :; do sleep 0.05; done"

@@ -24,6 +24,8 @@ from browserkeeper import (
     browser,
     session_of,
 )
+from browserkeeper.drivers.contexts import Contexts
+from browserkeeper.pool.browser import PooledBrowser
 from fixtures.server import Site
 
 from . import oracle
@@ -66,6 +68,22 @@ def test_leases_are_fresh_and_at_once(name: str, site: Site) -> None:
         assert pool.stats()["browsers_lost"] == 0
     assert all(report.clean for report in pool.close())
     assert not pool.sessions()
+
+
+@pytest.mark.parametrize("step", ["_targets", "renew"])
+def test_a_launch_that_fails_late_leaves_no_socket(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Contexts) -> None:
+        raise OSError("cut off")
+
+    def sockets() -> int:
+        return sum(file.is_socket() for file in Path("/proc/self/fd").iterdir())
+
+    pool = BrowserPool("chrome", max_size=1)
+    monkeypatch.setattr(Contexts, step, fail)
+    before = sockets()
+    with pytest.raises(OSError, match="cut off"):
+        PooledBrowser(pool.config).launch()
+    assert sockets() == before
 
 
 def test_a_browser_is_used_again_up_to_its_last_lease(site: Site) -> None:

@@ -20,7 +20,7 @@ from ..errors import BrowserkeeperError
 from . import output
 
 SUMMARIES = {
-    "ps": "List the live sessions, and what is wrong with any of them.",
+    "ps": "List the live sessions and pools, and what is wrong with any of them.",
     "sweep": "Find, and with --yes remove, what dead owners left.",
     "history": "List the sessions that have ended, newest first, or show one of them whole.",
     "doctor": "Check this machine for all that sessions need, with a remedy for each finding.",

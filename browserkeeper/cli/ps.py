@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from ..pool_state import PoolState
 from ..process.identity import ProcessFacts
 from ..survey import Row, survey
 from ..sweeper import State
@@ -25,7 +26,7 @@ WHAT_TO_DO = {
 @click.option("--tree", is_flag=True, help="Show every process of each session.")
 @output.json_option
 def command(tree: bool, as_json: bool) -> int:
-    """List the live sessions, and what is wrong with any of them.
+    """List the live sessions and pools, and what is wrong with any of them.
 
     Memory is the proportional share (PSS), so that it adds up. States: live; ending (its owner
     is gone, its guard is at work); unguarded (its guard was killed); orphaned (both are gone);
@@ -43,6 +44,8 @@ def command(tree: bool, as_json: bool) -> int:
         output.print_json(found.to_dict())
     else:
         show(found.rows, tree=tree)
+        for pool in found.pools:
+            output.print_line(pool_line(pool))
         for kind, what in found.problems:
             output.print_line(f"{kind}: {what}; {WHAT_TO_DO[kind]}.", "red")
     return int(not found.ok)
@@ -57,6 +60,18 @@ def show(rows: Sequence[Row], *, tree: bool) -> None:
     output.print_table([*columns, "deadline"], [cells(row) for row in rows], styles)
     for row in rows if tree else ():
         output.print_tree(tree_of(row))
+
+
+def pool_line(pool: PoolState) -> str:
+    def number(stat: str) -> int:
+        return int(pool.stats.get(stat, 0))
+
+    states = ("available", "leased", "starting", "renewing")
+    counts = ", ".join(f"{number(f'pool_{state}')} {state}" for state in states)
+    return (
+        f"Pool of {pool.owner_name} ({pool.owner.pid}), {pool.browser}: {counts}, "
+        f"of {number('pool_max')}; {number('requests_waiting')} waiting."
+    )
 
 
 def cells(row: Row) -> list[str]:

@@ -171,11 +171,6 @@ class Contexts:
         self._run, self._headless = run, headless
         self._downloads, self._keep = downloads, keep
         self._timeouts = dict(capabilities.get("timeouts", {}))
-        self._channel = Channel(capabilities["webSocketUrl"])
-        targets = self._targets()
-        self._residents = {target["targetId"] for target in targets}
-        self._default = targets[0]["browserContextId"]
-        self._logs = run("getAvailableLogTypes", {})
         self._undo: dict[str, None] = {}
         self._may_have_copied = False
         self._since = 0.0
@@ -184,6 +179,15 @@ class Contexts:
         self.window = ""
         self.beyond = ""
         """What was done that outlasts the context, so that none must follow it in this browser."""
+        self._channel = Channel(capabilities["webSocketUrl"])
+        try:
+            targets = self._targets()
+            self._residents = {target["targetId"] for target in targets}
+            self._default = targets[0]["browserContextId"]
+            self._logs = run("getAvailableLogTypes", {})
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def downloads(self) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import get_args
 
 from prometheus_client import CollectorRegistry
@@ -19,12 +19,16 @@ from prometheus_client.registry import Collector
 from .. import __version__
 from ..errors import BrowserkeeperError
 from ..ledger import Ledger
+from ..pool_state import PoolState
 from ..report import REASONS
 from ..survey import Survey, survey
 from ..sweeper import SWEPT_KINDS, State
 from .tally import RESTART_REASONS, Histogram, Outcome, Tally, label
 
 logger = logging.getLogger("browserkeeper")
+
+POOL_STATES = ("available", "leased", "starting", "renewing")
+"""As ``BrowserPool.stats()`` has them; what is left of ``pool_size`` is closing."""
 
 
 class LedgerCollector(Collector):
@@ -90,8 +94,34 @@ def gauges(found: Survey, browsers: set[str]) -> Iterator[Metric]:
     yield _gauge("browserkeeper_pss_bytes", "Memory of those, shared pages divided.", pss)
     yield _gauge("browserkeeper_zombies", "Zombies among those that last.", zombies)
     yield _gauge("browserkeeper_sessions_overdue", "Sessions past their deadline.", overdue)
+    yield from pool_gauges(found)
     bad = len(found.bad)
     yield _one("browserkeeper_bad_records", "Records that cannot be believed.", {}, bad)
+
+
+def pool_gauges(found: Survey) -> Iterator[Metric]:
+    """All pools of a browser added up: which process has which is nobody's series."""
+    by_browser: dict[str, list[PoolState]] = {}
+    for pool in found.pools:
+        by_browser.setdefault(pool.browser, []).append(pool)
+    browsers = GaugeMetricFamily(
+        "browserkeeper_pool_browsers", "Browsers of pools.", labels=["browser", "state"]
+    )
+    for name, pools in sorted(by_browser.items()):
+        for state in POOL_STATES:
+            browsers.add_metric([name, state], added_up(pools, f"pool_{state}"))
+    yield browsers
+    for metric, text, stat in (
+        ("browserkeeper_pool_browsers_max", "Browsers that pools may have (max_size).", "pool_max"),
+        ("browserkeeper_pool_requests_waiting", "Who waits for a browser.", "requests_waiting"),
+    ):
+        yield _gauge(metric, text, {name: added_up(pools, stat) for name, pools in by_browser.items()})
+    numbers = {name: len(pools) for name, pools in by_browser.items()}
+    yield _gauge("browserkeeper_pools", "Pools that are open.", numbers)
+
+
+def added_up(pools: Iterable[PoolState], stat: str) -> float:
+    return sum(pool.stats.get(stat, 0) for pool in pools)
 
 
 def _gauge(name: str, text: str, values: Mapping[str, float], label: str = "browser") -> Metric:

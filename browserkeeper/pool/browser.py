@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import BrowserkeeperError
+from ..errors import BrowserkeeperError, LeaseTimeout
 from ..process.identity import ProcessIdentity
 from ..report import ExitReport
 from ..session import BrowserSession
@@ -52,6 +52,10 @@ class Browser(Protocol):
     def end(self, reason: str) -> ExitReport: ...
 
 
+def _lease_timeout(text: str, report: ExitReport | None) -> LeaseTimeout:
+    return LeaseTimeout(f"{text} It was the lease's (max_lease).", report)
+
+
 class PooledBrowser:
     """A real one.  Its methods block; each belongs to the browser's attendant, but for ``run``,
     ``driver_for`` and ``failure``, which are its lease's, and those that return at once."""
@@ -61,6 +65,7 @@ class PooledBrowser:
         self._isolation = config.resolved_isolation
         self._contexts: Contexts | None = None
         self.session = BrowserSession[Any](config.browser)
+        self.session.deadline_errors["lease-expired"] = _lease_timeout
 
     @property
     def id(self) -> str:
@@ -89,7 +94,7 @@ class PooledBrowser:
             try:
                 self._open_contexts(driver)
             except BaseException:
-                self.session.end("failed")
+                self.end("failed")
                 raise
 
     def _open_contexts(self, driver: Any) -> None:

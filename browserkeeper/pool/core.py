@@ -16,6 +16,7 @@ from ..errors import BrowserkeeperError, PoolClosed
 from ..process import system
 from ..report import ExitReport
 from .attendant import Attendant
+from .board import Board, Facts
 from .breaker import Breaker
 from .browser import Browser
 from .config import PoolConfig
@@ -52,6 +53,7 @@ class Core:
         self._exit_fds: dict[Member, int] = {}
         self._renew_began: dict[Member, float] = {}
         self._hopes: list[tuple[Callable[[], bool], OneShot]] = []
+        self.board = Board(config.browser.name)
         self.supervisor = Supervisor(self._carry_out, self._next_due)
 
     # -- orders
@@ -65,6 +67,15 @@ class Core:
             for order in orders:
                 self._obey(order, now)
         self._fulfil()
+        if self.roster.closed and self.is_empty():
+            self.board.take_down()
+        else:
+            self.board.refresh(self._facts, now)
+
+    def _facts(self, now: float) -> Facts:
+        members = [member for member in self.roster.members() if member.body is not None]
+        known = {member.body.id: member.state for member in members if member.body.id}
+        return known, self.stats(now)
 
     def _obey(self, order: Order, now: float) -> None:
         if order.verb == "grant":
@@ -186,7 +197,7 @@ class Core:
     # -- time
 
     def _next_due(self, now: float) -> float | None:
-        moments = [self.roster.next_due(now)]
+        moments = [self.roster.next_due(now), self.board.next_due()]
         if self.config.leak_warn is not None:
             moments += [r.granted + self.config.leak_warn for r in self._held() if not r.warned]
         return min((moment for moment in moments if moment is not None), default=None)

@@ -24,7 +24,12 @@ class Containment:
 
     def leaf(self, session: str) -> str:
         """The session's own cgroup, or "" where there is none."""
-        return f"{self.cgroup_parent}/browserkeeper-{session}" if self.cgroup_parent else ""
+        return f"{self.cgroup_parent}/{leaf_name(session)}" if self.cgroup_parent else ""
+
+
+def leaf_name(session: str) -> str:
+    """What a session's own cgroup is called."""
+    return f"browserkeeper-{session}"
 
 
 def choose(asked: Kind = "auto") -> Containment:

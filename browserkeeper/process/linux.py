@@ -83,6 +83,15 @@ def marker_value(pid: int, name: str) -> str | None:
     return None
 
 
+def users(pid: int) -> set[int]:
+    """Its user ids: real, effective, saved, file system; empty where it is gone.  The owner of
+    ``/proc/PID`` says less: a process can make that root's (prctl(2), PR_SET_DUMPABLE)."""
+    for line in (read_bytes(f"/proc/{pid}/status") or b"").splitlines():
+        if line.startswith(b"Uid:"):
+            return set(map(int, line.split()[1:]))
+    return set()
+
+
 def memory(pid: int) -> int:
     """PSS in bytes: shared pages divided among their users, so that a tree adds up (proc(5))."""
     rollup = read_bytes(f"/proc/{pid}/smaps_rollup") or b""
@@ -196,4 +205,5 @@ __all__ = [
     "resident",
     "send_signal",
     "tree",
+    "users",
 ]

@@ -91,6 +91,14 @@ def marker_value(pid: int, name: str) -> str | None:
         return None
 
 
+def users(pid: int) -> set[int]:
+    """Its user ids: real, effective, saved; empty where it is gone."""
+    try:
+        return set(psutil.Process(pid).uids())
+    except psutil.Error:
+        return set()
+
+
 def memory(pid: int) -> int:
     """Resident bytes; pages shared within a tree are counted once for each of its processes."""
     try:

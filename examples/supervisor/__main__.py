@@ -67,6 +67,9 @@ def story(site: Site, directory: Path) -> bool:
     print(
         f"the task that was killed is {result.state}: it comes back when its visibility timeout passes"
     )
+    watch = directory / "watch.log"
+    until(lambda: watch.exists() and "watch-started" in watch.read_text())
+    print("a watch runs beside it")
     return bool(answer == "The Leaky Shelf")
 
 
