@@ -152,8 +152,9 @@ def _pids() -> list[int]:
 # --------------------------------------------------------------------------------- the daemon
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def docker_daemon() -> Iterator[Daemon]:
+    """For a module, not for the whole session: other modules' tests count all that is below pytest."""
     if why := why_not():
         pytest.skip(why)
     directory = Path(tempfile.mkdtemp(prefix="tmpdkr"))
