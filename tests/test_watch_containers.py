@@ -325,8 +325,9 @@ def test_how_long_is_waited(restarts: list[float], now: float, most: int, wait: 
 
 
 def test_children_of_browsers_count_whatever_they_are_called() -> None:
-    rows = [["1", "0", "1", "Ss", "python"], ["2", "1", "3", "Sl", "firefox-esr"]]
-    rows += [["4", "3", "1", "S", "grandchild"], ["3", "2", "5", "Sl", "Web Content"]]
+    """And what hangs below our own entry point does not; numbers may have begun anew."""
+    rows = [["1", "0", "1", "Ss", "bk-guard"], ["9", "1", "3", "Sl", "firefox-esr"]]
+    rows += [["4", "3", "1", "S", "grandchild"], ["3", "9", "5", "Sl", "Web Content"]]
     rows += [["5", "1", "1", "Z", "chromium"], ["6", "1", "1", "S", "sleep"]]
     table = {"Titles": ["PID", "PPID", "NLWP", "STAT", "COMMAND"], "Processes": rows}
     assert docker_api.count(table, 13) == Usage(3, 2)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from ..errors import DockerError
@@ -69,7 +68,7 @@ def why_restart(container: Container, usage: Usage | None, bounds: Bounds) -> Ca
 
 def seconds_to_wait(restarts: Sequence[float], now: float, most: int) -> float:
     """Until the next restart is allowed; ``restarts`` are the times of those before, oldest first."""
-    recent = [then for then in restarts if now - then < HOUR]
+    recent = within_an_hour(restarts, now)
     if len(recent) >= most:
         return recent[-most] + HOUR - now if most else HOUR
     if not recent:
@@ -78,20 +77,17 @@ def seconds_to_wait(restarts: Sequence[float], now: float, most: int) -> float:
     return max(0.0, recent[-1] + pause - now)
 
 
+def within_an_hour(restarts: Sequence[float], now: float) -> list[float]:
+    return [then for then in restarts if now - then < HOUR]
+
+
 class Containers:
     """For the watch: ``look()`` each round."""
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        bounds: Bounds,
-        tally: Tally,
-        connect: Callable[[], AbstractContextManager[Docker]] = docker_api.connect,
-    ):
+    def __init__(self, names: Sequence[str], bounds: Bounds, tally: Tally):
         self.names, self.bounds, self.tally = tuple(dict.fromkeys(names)), bounds, tally
         self.patience = 3 * docker_api.PATIENCE * len(self.names)
         """Seconds that one look may take where every container is restarted."""
-        self._connect = connect
         self._restarts: dict[str, collections.deque[float]] = {
             name: collections.deque(maxlen=max(1, bounds.restarts)) for name in self.names
         }
@@ -100,13 +96,13 @@ class Containers:
     def check(self) -> None:
         """At the start.  Raises ConfigError where the SDK is missing, DockerError where no daemon
         answers."""
-        with self._connect():
+        with docker_api.connect():
             pass
 
     def look(self) -> Iterator[Notice]:
         """A daemon that does not answer ends the round for all containers: each would wait as long."""
         try:
-            with self._connect() as docker:
+            with docker_api.connect() as docker:
                 for name in self.names:
                     yield from self._look_at(docker, name)
             self.tally.docker_up = True
@@ -161,7 +157,8 @@ class Containers:
         """Tried counts as done: a restart that fails must not be tried without end either."""
         now = time.monotonic()
         if wait := seconds_to_wait(self._restarts[name], now, self.bounds.restarts):
-            return self._put_off(name, cause, wait)
+            gave_up = len(within_an_hour(self._restarts[name], now)) >= self.bounds.restarts
+            return self._gave_up(name, cause) if gave_up else _put_off(name, cause, wait)
         self._restarts[name].append(now)
         try:
             docker.restart(container)
@@ -173,17 +170,18 @@ class Containers:
         text = f"Restarted {name}: it {cause.text}. See docker logs {name}."
         return Notice("container-restarted", name, text, magnitude=self._total[name])
 
-    def _put_off(self, name: str, cause: Cause, wait: float) -> Notice:
-        recent = len(self._restarts[name])
-        if wait <= LONGEST_PAUSE and recent < self.bounds.restarts:
-            text = f"{name} {cause.text}, again; it is restarted in {wait:.0f} s."
-            return Notice("container-not-restarted", f"{name}: waits", text)
+    def _gave_up(self, name: str, cause: Cause) -> Notice:
         text = (
             f"{name} {cause.text}, and is not restarted any more: --max-restarts is "
             f"{self.bounds.restarts} an hour."
         )
         remedy = f"Find out why (docker logs {name}); docker restart {name} is up to you."
         return Notice("container-not-restarted", f"{name}: gave up", text, remedy)
+
+
+def _put_off(name: str, cause: Cause, wait: float) -> Notice:
+    text = f"{name} {cause.text}, again; it is restarted in {wait:.0f} s."
+    return Notice("container-not-restarted", f"{name}: waits", text)
 
 
 __all__ = ["Bounds", "Containers"]

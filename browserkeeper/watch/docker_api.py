@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ConfigError, DockerError
-from .zombies import NAMES
+from .zombies import BROWSERS
 
 PATIENCE = 10
 """Seconds for the daemon to answer, and for a container to end by itself when it is restarted."""
@@ -107,11 +107,10 @@ def count(table: dict[str, Any], tasks: int | None) -> Usage:
     titles = [str(title).upper() for title in table["Titles"]]
     pid, parent, threads, state, name = map(titles.index, ("PID", "PPID", "NLWP", "STAT", "COMMAND"))
     rows = [row for row in table["Processes"] or () if not row[state].startswith("Z")]
-    browsers: set[str] = set()
-    for row in sorted(rows, key=lambda row: int(row[pid])):
-        # What hangs below a browser is one too: Firefox's are called "Web Content" and the like.
-        if row[name].startswith(NAMES) or row[parent] in browsers:
-            browsers.add(row[pid])
+    browsers = {row[pid] for row in rows if row[name].startswith(BROWSERS)}
+    # What hangs below a browser is one too: Firefox's are called "Web Content" and the like.
+    while more := {row[pid] for row in rows if row[parent] in browsers} - browsers:
+        browsers |= more
     alive = sum(int(row[threads]) for row in rows)
     return Usage(len(browsers), None if tasks is None else max(0, tasks - alive))
 
@@ -177,3 +176,6 @@ def _innermost(error: BaseException) -> str:
         if cause.lower() in text.lower():
             return cause
     return text
+
+
+__all__ = ["PATIENCE", "Container", "Docker", "RefusedError", "Usage", "connect"]
