@@ -43,6 +43,7 @@ else:
 SCHEMA = 1
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 SAMPLES = (0.25, 1.0, 2.0, 5.0)  # seconds between looks at the tree; the last one repeats
+WEIGHINGS = 120  # looks at memory that a report holds; at that number they are thinned out
 SHARED_MEMORY = "/dev/shm"
 SHARED_MEMORY_PREFIXES = (
     ".org.chromium.",
@@ -77,6 +78,7 @@ class Stat:
 
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 def read_bytes(path: str) -> bytes | None:
@@ -108,6 +110,16 @@ def read_stat(pid: int) -> Stat | None:
     fields = tail.split()
     name = head.partition(b"(")[2].decode("ascii", "replace")
     return Stat(pid, name, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]) / TICKS)
+
+
+def own_memory(pid: int) -> int:
+    """Resident bytes without those of files and of shared memory (proc(5): statm), 0 where it is gone.
+
+    Counters that the kernel keeps anyway.  PSS, which is fairer, walks every page table, and takes a
+    lock for it that a process which hangs in a page fault may hold: a guard must not wait for that.
+    """
+    fields = (read_bytes(f"/proc/{pid}/statm") or b"0 0 0").split()
+    return max(0, int(fields[1]) - int(fields[2])) * PAGE_SIZE
 
 
 def children_of(pid: int) -> list[int]:
@@ -443,6 +455,9 @@ class Guard:
         self.notes: list[str] = []
         self.phases: dict[str, float] = {}
         self.recorded: set[int] = set()
+        self.memory: list[list[float]] = []  # [our age, bytes]
+        self.weighing_pause = 0.0
+        self.next_weighing = 0.0
         self.owner_fd = -1
         self.wakeup_fd = -1
         self.terminal_group = 0
@@ -550,7 +565,7 @@ class Guard:
         write_atomically(
             self.options.record,
             f'{{"schema":{SCHEMA},"session":{self.document},'
-            f'"guards":{guards},"processes":{to_json(members)}}}\n',
+            f'"guards":{guards},"processes":{to_json(members)},"memory":{to_json(self.memory)}}}\n',
         )
         self.recorded = set(self.members)
 
@@ -721,8 +736,28 @@ class Guard:
             self.note(pid)
         for pid in [pid for pid in self.members if pid not in living]:
             self._ended(pid, "gone")  # reaped by its own parent: how it ended is not ours to know
-        if self.options.record and set(self.members) != self.recorded:
+        weighed = self.weigh()
+        if self.options.record and (weighed or set(self.members) != self.recorded):
             _try(self.write_record)
+
+    def weigh(self) -> bool:
+        """Add the tree's memory to what was seen of it before, unless it is too early for that.
+
+        Of each pair of looks the higher one stays when there are too many: peaks are what people
+        look for.
+        """
+        if self.age() < self.next_weighing:
+            return False
+        self.memory.append([self.age(), sum(map(self._memory, self.members))])
+        if len(self.memory) >= WEIGHINGS:
+            pairs = zip(self.memory[::2], self.memory[1::2], strict=True)
+            self.memory = [max(pair, key=lambda look: look[1]) for pair in pairs]
+            self.weighing_pause = self.weighing_pause * 2 or 2 * SAMPLES[-1]
+        self.next_weighing = self.age() + self.weighing_pause
+        return True
+
+    def _memory(self, pid: int) -> int:
+        return own_memory(pid)
 
     def _below(self) -> list[int]:
         return [pid for pid, _ in descendants(self.pid)]
@@ -936,6 +971,7 @@ class Guard:
             "zombies_reaped": self.reaped,
             "files": 0,
             "bytes": 0,
+            "memory": self.memory,
             "seconds": {"lifetime": self.age(), **self.phases},
             "ended_at": time.time(),
             "problems": self.problems,

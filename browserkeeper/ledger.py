@@ -21,7 +21,7 @@ from typing import Any
 from .errors import LedgerError
 from .guard import write_atomically
 from .process.identity import ProcessIdentity
-from .report import SCHEMA, ExitReport
+from .report import SCHEMA, ExitReport, looks_at_memory
 from .trust import is_ours_alone, stranger_on_the_way
 
 
@@ -79,12 +79,14 @@ class Session:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A live session's file: the owner's facts, its guards, and every process seen so far."""
+    """A live session's file: the owner's facts, its guards, the processes that they last saw, and the
+    memory of those over time, as in :attr:`ExitReport.memory`."""
 
     path: Path
     session: Session
     guards: tuple[ProcessIdentity, ...]
     processes: tuple[tuple[ProcessIdentity, str], ...]
+    memory: tuple[tuple[float, int], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,9 +200,10 @@ def read_record(path: Path) -> Record:
             raise CorruptRecordError(f"{path}: its name does not match its content")
         guards = tuple(identity_from(**guard) for guard in facts["guards"])
         processes = tuple((identity_from(pid, start), name) for pid, start, name in facts["processes"])
+        memory = looks_at_memory(facts.get("memory", ()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRecordError(f"{path}: not a record of a session ({error!r})") from error
-    return Record(path, session, guards, processes)
+    return Record(path, session, guards, processes, memory)
 
 
 def read_ended(path: Path) -> Ended:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SCHEMA = 1
@@ -49,6 +49,14 @@ class Survivor:
     wchan: str = ""
 
 
+def looks_at_memory(facts: Iterable[Sequence[float]]) -> tuple[tuple[float, int], ...]:
+    """Of a guard's JSON.  Raises TypeError or ValueError where it is something else."""
+    try:
+        return tuple((float(age), int(size)) for age, size in facts)
+    except OverflowError as error:  # an int of infinity
+        raise ValueError(str(error)) from error
+
+
 @dataclasses.dataclass(frozen=True)
 class ExitReport:
     """What happened at the end of a session.
@@ -62,7 +70,9 @@ class ExitReport:
     has no descendant left, prctl(2)) or ``two-scans`` (two scans of the process table in a row
     found nothing: weaker).  None where there is no proof.
 
-    ``seconds`` holds the length of each phase.
+    ``seconds`` holds the length of each phase.  ``memory``: (seconds since the guard's start, bytes of
+    all processes), as the guard saw it from time to time: resident pages that are no file's and not
+    shared (off Linux: all resident ones), which is less than PSS, but costs nothing.
     """
 
     session: str
@@ -77,6 +87,7 @@ class ExitReport:
     bytes_freed: int = 0
     status: int | None = None
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    memory: tuple[tuple[float, int], ...] = ()
     ended_at: float = 0.0
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -120,6 +131,7 @@ class ExitReport:
         known = {name: value for name, value in facts.items() if name in names}
         known["processes"] = tuple(ProcessExit(**p) for p in known.get("processes", ()))
         known["survivors"] = tuple(Survivor(**p) for p in known.get("survivors", ()))
+        known["memory"] = looks_at_memory(known.get("memory", ()))
         for name in ("problems", "notes"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)

@@ -57,6 +57,7 @@ from .process.identity import ProcessFacts, ProcessIdentity
 from .report import ExitReport
 from .sweeper import finish
 from .tmpdirs import PREFIX, choose_root
+from .traces import SessionSpans
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -121,6 +122,7 @@ class BrowserSession(Generic[D_co]):
         self._ledger: Ledger | None = None
         self._notes: tuple[str, ...] = ()
         self._seconds: dict[str, float] = {}
+        self._spans = SessionSpans()
         self._release: weakref.finalize[Any, Any] | None = None
 
     # -- facts
@@ -188,8 +190,12 @@ class BrowserSession(Generic[D_co]):
             if self._state != "new":
                 raise SessionClosed(f"{self!r} was started before; make a new one with browser().")
             self._state, self._starter = "starting", threading.get_ident()
+        self._spans.begin(self.name)
         try:
             return self._start()
+        except BaseException as error:
+            self._spans.failed(error)
+            raise
         finally:
             self._settled.set()
 
@@ -222,6 +228,7 @@ class BrowserSession(Generic[D_co]):
             if self._closing:
                 self._end("closed")
                 raise self._over("during its start")
+            self._spans.started(self.id)
         self._say_started(self._seconds["start"])
         return self.driver
 
@@ -643,6 +650,7 @@ class BrowserSession(Generic[D_co]):
             if self._state == "live":
                 self._state = "closed"
             logger.info("%s", self.report, extra=self.report.log_fields())
+            self._spans.ended(self.report, self._over, seconds["close"])
             return self.report
 
     def _ask_and_end(self, guarded: Guarded, reason: str) -> dict[str, Any] | None:
@@ -726,6 +734,8 @@ class BrowserSession(Generic[D_co]):
     ) -> None:
         if os.getpid() != self._owner:
             return  # a fork that leaves the block: the session is its parent's
+        if error is not None:
+            self._spans.left_by(error)
         timed_out = self.report is not None and self.report.reason == "timeout"
         report = self._end("closed" if error is None else "error")
         self._judge(report, error)

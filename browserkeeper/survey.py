@@ -96,7 +96,8 @@ def survey() -> Survey:
     """Raises LedgerError where the state directory cannot be used."""
     ledger = Ledger.open()
     found = list(ledger.records())
-    rows = settle([row for record in found if isinstance(record, Record) and (row := look(record))])
+    records = sorted((r for r in found if isinstance(r, Record)), key=lambda r: r.session.created)
+    rows = settle([row for record in records if (row := look(record))])
     bad = [record for record in found if isinstance(record, BadRecord)]
     pools = [
         pool
@@ -170,4 +171,4 @@ def troubles(rows: Iterable[Row], bad: Iterable[BadRecord]) -> Iterable[tuple[st
         yield "bad record" if record.corrupt else "foreign record", record.why
 
 
-__all__ = ["Row", "Survey", "survey"]
+__all__ = ["Row", "Survey", "on_this_host", "survey"]

@@ -344,6 +344,7 @@ def finish(ledger: Ledger, record: Record, reason: str) -> ExitReport:
         files_removed=files,
         bytes_freed=size,
         seconds={"killing": killing, "files": time.monotonic() - began - killing},
+        memory=record.memory,
         ended_at=time.time(),
         problems=tuple(problems),
     )

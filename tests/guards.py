@@ -26,6 +26,8 @@ BOTH = [
 
 PYTHON = (sys.executable, "-I", "-S")
 
+SLEEP_FOREVER = ("/bin/sleep", "600")
+
 
 def program(name: str, *arguments: object) -> tuple[str, ...]:
     """The command line of a program in ``fixtures/programs``."""

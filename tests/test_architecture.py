@@ -16,11 +16,11 @@ PACKAGE = Path(browserkeeper.__file__).parent
 FLOORS = [
     {"guard", "errors"},
     {"process", "report", "trust"},
-    {"config", "ledger", "logs", "tmpdirs"},
+    {"config", "ledger", "logs", "tmpdirs", "traces"},
     {"drivers", "pool_state"},
     {"sweeper"},
     {"session", "diagnosis", "survey"},
-    {"pool", "celery_advice", "metrics"},
+    {"pool", "celery_advice", "metrics", "overview"},
     {"watch"},
     {"cli", "celery", "pytest_plugin", "__init__"},
     {"__main__"},
@@ -83,17 +83,8 @@ def modules_after(statement: str) -> set[str]:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     loaded = modules_after("import browserkeeper")
-    heavy = {
-        "selenium",
-        "psutil",
-        "tenacity",
-        "click",
-        "rich",
-        "json",
-        "celery",
-        "prometheus_client",
-        "docker",
-    }
+    heavy = {"selenium", "psutil", "tenacity", "click", "rich", "json", "celery", "prometheus_client"}
+    heavy |= {"docker", "opentelemetry"}
     assert not heavy & loaded
 
 

@@ -27,7 +27,7 @@ from .guards import program, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 CLI = (sys.executable, "-m", "browserkeeper")
-COMMANDS = ("ps", "sweep", "history", "doctor", "watch", "run")
+COMMANDS = ("ps", "top", "sweep", "history", "report", "doctor", "watch", "run")
 ANCIENT = 1e9
 """Seconds: a sweep in a test must not touch what other sessions of this machine have left."""
 

@@ -87,7 +87,9 @@ def test_nothing_is_left_in_a_container(
         assert kills_for_memory(container) > 0
         # A guard whose browser the OOM killer took first may have been reaped by its owner.
         allowed = [[]] if entry == ENTRY else [["bk-guard"], ["bk-guard"] * 2]
-        assert wait_for(lambda: left(container)[0] == [] and left(container)[1] in allowed), left(container)
+        assert wait_for(lambda: left(container)[0] == [] and left(container)[1] in allowed), left(
+            container
+        )
 
 
 def test_control_plain_selenium_leaves_zombies_in_the_same_container(docker_daemon: Daemon) -> None:

@@ -9,6 +9,7 @@ import click
 
 CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 """Docker's own rule for names; anything else would be a path to its API."""
+UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -26,3 +27,14 @@ def container_names(
         if not CONTAINER.fullmatch(name):
             raise click.BadParameter(f"{name!r} is no name or id of a container.", param=parameter)
     return value
+
+
+def duration(_: click.Context, parameter: click.Parameter, value: str) -> float:
+    """A callback for options: seconds of ``90``, ``90s``, ``30m``, ``6h`` or ``1.5d``."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([a-z]*)", value.strip(), re.ASCII)
+    unit = UNITS.get(found[2]) if found else None
+    if found is None or unit is None or not float(found[1]):
+        raise click.BadParameter(
+            f"{value!r} is no length of time; say 90s, 30m, 6h or 2d.", param=parameter
+        )
+    return float(found[1]) * unit

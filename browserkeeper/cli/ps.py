@@ -6,20 +6,10 @@ from collections.abc import Sequence
 
 import click
 
-from ..pool_state import PoolState
 from ..process.identity import ProcessFacts
 from ..survey import Row, survey
-from ..sweeper import State
 from . import output
-
-STYLES: dict[State, str] = {"orphaned": "red", "unguarded": "yellow", "foreign": "dim"}
-WHAT_TO_DO = {
-    "orphaned": "`browserkeeper sweep --yes` ends what is left of it",
-    "unguarded": "its guard was killed; its owner ends it when it notices",
-    "zombie": "its parent does not reap it; `browserkeeper doctor` looks at PID 1",
-    "bad record": "`browserkeeper sweep --yes` removes it",
-    "foreign record": "not ours, or of another version; look at it, then remove it by hand",
-}
+from .words import STYLES, WHAT_TO_DO, pool_line
 
 
 @click.command()
@@ -60,18 +50,6 @@ def show(rows: Sequence[Row], *, tree: bool) -> None:
     output.print_table([*columns, "deadline"], [cells(row) for row in rows], styles)
     for row in rows if tree else ():
         output.print_tree(tree_of(row))
-
-
-def pool_line(pool: PoolState) -> str:
-    def number(stat: str) -> int:
-        return int(pool.stats.get(stat, 0))
-
-    states = ("available", "leased", "starting", "renewing")
-    counts = ", ".join(f"{number(f'pool_{state}')} {state}" for state in states)
-    return (
-        f"Pool of {pool.owner_name} ({pool.owner.pid}), {pool.browser}: {counts}, "
-        f"of {number('pool_max')}; {number('requests_waiting')} waiting."
-    )
 
 
 def cells(row: Row) -> list[str]:

@@ -7,10 +7,8 @@ import os
 import signal
 from collections.abc import Iterator
 
-from ..guard import children_of, descendants, read_bytes, read_stat
+from ..guard import PAGE_SIZE, TICKS, children_of, descendants, read_bytes, read_stat
 from .identity import ProcessFacts, ProcessIdentity
-
-PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 def facts(pid: int) -> ProcessFacts | None:
@@ -130,6 +128,13 @@ def _open_files(pid: int) -> set[str]:
     return found
 
 
+def processor_time(pid: int) -> float:
+    """Seconds that its threads have run so far, in user and kernel mode (proc(5): utime, stime);
+    0 where it is gone."""
+    fields = (read_bytes(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS if fields else 0.0
+
+
 def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
     """Signal exactly this process, or nobody; False where it is gone.
 
@@ -201,6 +206,7 @@ __all__ = [
     "memory",
     "now",
     "pids",
+    "processor_time",
     "program",
     "resident",
     "send_signal",

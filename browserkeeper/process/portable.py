@@ -122,6 +122,24 @@ def listening_port(pid: int) -> int:
     return next((s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN), 0)
 
 
+def own_memory(pid: int) -> int:
+    """Resident bytes, on Linux without those of files and of shared memory."""
+    try:
+        found = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
+    return int(found.rss - getattr(found, "shared", 0))
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that its threads have run so far, in user and kernel mode; 0 where it is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
 def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
     """Signal exactly this process, or nobody; psutil compares start times just before."""
     try:

@@ -40,6 +40,9 @@ class PortableGuard(Guard):
         start = found.identity.start
         return Stat(pid, found.name, found.state, found.parent, self.session, start)
 
+    def _memory(self, pid: int) -> int:
+        return portable.own_memory(pid)
+
     def tear_down(self) -> None:
         """Until two scans in a row find nothing; like its model, it does not give up."""
         if self.reason == "timeout" and self.options.grace:

@@ -1,0 +1,184 @@
+"""``browserkeeper report``: the last hours, for a terminal or as a page."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from ..errors import ConfigError
+from ..overview.model import Overview, Percentiles, Span, overview
+from . import output
+from .parameters import duration
+
+SHOWN = 5
+"""Of the longest sessions, and of those that are not clean."""
+STDOUT = "-"
+DAY = 86400
+
+
+@click.command()
+@click.option(
+    "--since",
+    default="6h",
+    show_default=True,
+    callback=duration,
+    metavar="DURATION",
+    help="How far back: seconds, or 30m, 6h, 2d.",
+)
+@click.option("--html", "page", metavar="FILE", help='Write one self-contained page; "-" for stdout.')
+@output.json_option
+def command(since: float, page: str | None, as_json: bool) -> int:
+    """Show the last hours: sessions, how each ended, memory; as a page with --html.
+
+    Of this host and this state directory; the history reaches back 500 sessions. Times are this
+    machine's. The page needs no network and no script; it holds no command lines and no addresses.
+
+    Exit status: 0; 2 where FILE cannot be written.
+
+    \b
+    Example:
+      browserkeeper report --since 24h --html sessions.html
+    """
+    if page == STDOUT and as_json:
+        raise ConfigError("--json and --html - both want standard output; give a FILE.")
+    if page is not None and page != STDOUT:
+        check(page)
+    found = overview(since)
+    if page is not None:
+        from ..overview.page import render
+
+        write(page, render(found), quiet=as_json)
+    if as_json:
+        output.print_json(found.to_dict())
+    elif page is None:
+        show(found)
+    return 0
+
+
+# -- the page
+
+
+def check(page: str) -> None:
+    """Raises ConfigError before anything is looked at."""
+    path = Path(page)
+    if not page:
+        raise ConfigError("--html is empty; name a file, or say - for standard output.")
+    if path.is_dir():
+        raise ConfigError(f"--html {page!r} is a directory; name a file.")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"--html {page!r} is not a regular file; for standard output say --html -.")
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(
+            f"--html {page!r}: there is no directory {path.resolve().parent}; make it first."
+        )
+
+
+def write(page: str, text: str, *, quiet: bool) -> None:
+    """Readers see the old file or the new one.  Raises ConfigError where it cannot be written."""
+    data = text.encode("utf-8", "replace")
+    if page == STDOUT:
+        sys.stdout.buffer.write(data)
+        return
+    target = Path(page).resolve()  # a link stays one
+    draft = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+    try:
+        with open(draft, "xb") as file:
+            file.write(data)
+        os.replace(draft, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise ConfigError(f"--html {page!r} cannot be written: {error.strerror}.") from error
+    if not quiet:
+        output.print_line(f"{page}: {len(data) / 1e3:,.0f} kB")
+
+
+# -- the terminal
+
+
+def show(found: Overview) -> None:
+    span = f"{_clock(found.since)} to {_clock(found.until)}"
+    alive, unclean = len(found.live), len(found.unclean)
+    counts = f"{output.count(len(found.spans), 'session')}, {alive} alive, {unclean} not clean"
+    output.print_line(f"{span}: {counts}", "bold")
+    if found.cut:
+        output.print_line(
+            "The history keeps 500 sessions: earlier ones of this time are gone.", "yellow"
+        )
+    if found.unreadable:
+        records = output.count(found.unreadable, "record")
+        output.print_line(f"{records} cannot be believed; see `browserkeeper ps`.", "red")
+    if not found.spans:
+        return
+    show_outcomes(found)
+    show_seconds(found)
+    peak = max((size for _, size in found.memory()), default=None)
+    memory = "" if peak is None else f"; own memory, all sessions, at most: {output.megabytes(peak)}"
+    output.print_line("")
+    output.print_line(f"freed on disk: {output.megabytes(found.bytes_freed)}{memory}")
+    show_sessions("longest", found.longest[:SHOWN], found.until)
+    show_sessions("not clean", found.unclean[:SHOWN], found.until)
+    if unclean > SHOWN:
+        output.print_line(f"… and {unclean - SHOWN} more, see --json.")
+
+
+def show_outcomes(found: Overview) -> None:
+    rows, styles = [], []
+    for reason, spans in found.outcomes:
+        bad = sum(span.clean is False for span in spans)
+        longest = max(span.lasted(found.until) for span in spans)
+        rows.append([reason, str(len(spans)), str(bad), output.duration(longest)])
+        styles.append("red" if bad else "")
+    if rows:
+        output.print_line("")
+        output.print_table(["ended by", "sessions", "not clean", "longest"], rows, styles)
+
+
+def show_seconds(found: Overview) -> None:
+    phases = {"start": found.start, "teardown": found.teardown}
+    rows = [percentile_cells(name, values) for name, values in phases.items() if values]
+    if rows:
+        output.print_line("")
+        output.print_table(["seconds", "sessions", "p50", "p90", "p99", "max"], rows)
+
+
+def percentile_cells(name: str, found: Percentiles) -> list[str]:
+    values = (found.p50, found.p90, found.p99, found.longest)
+    return [name, str(found.number), *(f"{value:.3f}" for value in values)]
+
+
+def show_sessions(title: str, spans: tuple[Span, ...], now: float) -> None:
+    """What is left is told where anything is."""
+    if not spans:
+        return
+    columns = [title, "began", "browser", "owner", "ended by", "lasted", "procs", "memory"]
+    rows = [session_cells(span, now) for span in spans]
+    styles = ["red" if span.clean is False else "" for span in spans]
+    output.print_line("")
+    output.print_table(columns, rows, styles)
+    for span in spans:
+        for left in (*span.survivors, *span.problems):
+            output.print_line(f"{span.id}: {left}", "red")
+
+
+def session_cells(span: Span, now: float) -> list[str]:
+    return [
+        span.id,
+        _clock(span.began, "%H:%M:%S" if now - span.began < DAY else "%m-%d %H:%M"),
+        span.browser,
+        f"{span.owner} ({span.owner_pid})",
+        span.label,
+        output.duration(span.lasted(now)),
+        str(len(span.processes)),
+        "-" if span.peak is None else output.megabytes(span.peak),
+    ]
+
+
+def _clock(when: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    moment = datetime.datetime.fromtimestamp(when, datetime.timezone.utc).astimezone()
+    return moment.strftime(form)
