@@ -6,6 +6,7 @@ means; that is the only place where the platform decides.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import os
@@ -58,13 +59,19 @@ class Check:
 
 def diagnose() -> Iterator[Check]:
     """Every check for this platform.  Takes about a second, starts a few short-lived processes."""
-    yield from browsers()
+    try:
+        yield from browsers()
+    except OSError as error:  # no temporary directory: a container's read-only root
+        yield _unchecked("browsers", error)
     for check in (*CHECKS, *(LINUX_CHECKS if sys.platform == "linux" else ())):
         try:
             yield check()
         except (OSError, ValueError) as error:
-            name = check.__name__.replace("_", " ")
-            yield Check(name, "warn", f"could not be checked: {error}", "Look into that error first.")
+            yield _unchecked(check.__name__.replace("_", " "), error)
+
+
+def _unchecked(name: str, error: Exception) -> Check:
+    return Check(name, "warn", f"could not be checked: {error}", "Look into that error first.")
 
 
 # ----------------------------------------------------------------------- browsers and drivers
@@ -72,8 +79,9 @@ def diagnose() -> Iterator[Check]:
 
 def browsers() -> Iterator[Check]:
     """Each family; a missing one is a failure only where none is there."""
-    with tempfile.TemporaryDirectory() as spare:
-        found = [browser(name, _state_directory() or Path(spare)) for name in FAMILIES]
+    with contextlib.ExitStack() as stack:
+        directory = _state_directory() or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        found = [browser(name, directory) for name in FAMILIES]
     none_fits = not any(check.status == "ok" for check in found)
     for check in found:
         yield dataclasses.replace(check, status="fail") if none_fits else check

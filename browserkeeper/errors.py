@@ -18,6 +18,7 @@ __all__ = [
     "CommandTimeout",
     "ConfigError",
     "ContainmentError",
+    "DockerError",
     "ForkedSessionError",
     "GridError",
     "LaunchError",
@@ -62,6 +63,10 @@ class ProfileError(ConfigError):
 
 class ContainmentError(BrowserkeeperError, OSError):
     """The containment that was asked for by name cannot be had on this machine."""
+
+
+class DockerError(BrowserkeeperError, ConnectionError):
+    """The Docker daemon does not answer, or what answers is none."""
 
 
 class LedgerError(BrowserkeeperError, OSError):

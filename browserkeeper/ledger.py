@@ -135,8 +135,7 @@ class Ledger:
         try:
             return cls(_private_directory(_platform_directory()))
         except LedgerError:
-            fallback = Path(tempfile.gettempdir(), f"browserkeeper-{os.getuid()}")
-            return cls(_private_directory(fallback))
+            return cls(_private_directory(_fallback_directory()))
 
     def record_path(self, session: str) -> Path:
         return self.live / f"{session}.json"
@@ -275,6 +274,17 @@ def _platform_directory() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_state_dir("browserkeeper", appauthor=False))
+
+
+def _fallback_directory() -> Path:
+    try:
+        return Path(tempfile.gettempdir(), f"browserkeeper-{os.getuid()}")
+    except FileNotFoundError as error:
+        raise LedgerError(
+            "There is no temporary directory that can be written, and no other place for the state "
+            "directory. Set BROWSERKEEPER_STATE_DIR; in a container with a read-only root, say "
+            "docker run --tmpfs /tmp."
+        ) from error
 
 
 def _private_directory(path: Path) -> Path:

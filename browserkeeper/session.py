@@ -364,8 +364,9 @@ class BrowserSession(Generic[D_co]):
         pattern = re.compile(launch.port_pattern)
         pause = 0.002
         while True:
-            if match := pattern.search(_read(guarded.plan.log)):
-                return int(match.group(1))
+            match = pattern.search(_read(guarded.plan.log))
+            if match and (port := int(match.group(1)) or _unsaid_port(guarded)):
+                return port
             until = min(deadline, time.monotonic() + pause)
             if guarded.wait_for("failed", "ending", "ended", deadline=until):
                 raise LaunchError("The driver ended before it opened its port.")
@@ -855,6 +856,16 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except FileNotFoundError:
         return b""
+
+
+def _unsaid_port(guarded: Guarded) -> int:
+    """ChromeDriver says 0 where it gets 127.0.0.1 but not ::1, as in most containers (measured
+    with 156): what it listens on is asked of the system.  0 where that is not known yet."""
+    spawned = guarded.event("spawned")
+    if spawned is None:
+        return 0
+    family = [spawned["pid"], *(process.pid for process in system.tree(spawned["pid"]))]
+    return next(filter(None, map(system.listening_port, family)), 0)
 
 
 def _check_log(path: str) -> None:

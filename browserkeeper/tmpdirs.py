@@ -25,7 +25,7 @@ MEMORY_NEEDED = 2**30
 def roots() -> list[str]:
     """Every directory that sessions of this user may have theirs in."""
     named = os.environ.get("BROWSERKEEPER_TMPDIR")
-    places = dict.fromkeys(filter(None, (named, MEMORY_ROOT, tempfile.gettempdir(), "/tmp")))
+    places = dict.fromkeys(filter(None, (named, MEMORY_ROOT, _temporary(), "/tmp")))
     return [place for place in places if not stranger_on_the_way(place)]
 
 
@@ -36,13 +36,22 @@ def choose_root() -> str:
     """
     if named := os.environ.get("BROWSERKEEPER_TMPDIR"):
         return _usable(os.path.abspath(named))
-    usual = tempfile.gettempdir()
-    suits = _fits(usual) and not stranger_on_the_way(usual)  # root after su(1) has its user's TMPDIR
+    usual = _temporary()
+    # Root after su(1) has its user's TMPDIR.
+    suits = usual != "" and _fits(usual) and not stranger_on_the_way(usual)
     if "TMPDIR" in os.environ and suits:
         return usual
     if sys.platform == "linux" and _free(MEMORY_ROOT) >= MEMORY_NEEDED:
         return MEMORY_ROOT
     return usual if suits else _usable("/tmp")
+
+
+def _temporary() -> str:
+    """The directory for temporary files, "" where none can be written: a container's read-only root."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return ""
 
 
 def _usable(root: str) -> str:

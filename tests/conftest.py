@@ -21,7 +21,10 @@ from fixtures.server import Site
 
 from . import oracle
 
-pytest_plugins = "pytester"  # for the runs inside of test_pytest_plugin*.py
+pytest_plugins = (
+    "pytester",  # for the runs inside of test_pytest_plugin*.py
+    "tests.docker_rig",
+)
 PROGRAMS = Path(__file__).resolve().parent.parent / "fixtures" / "programs"
 UNPACKED = Path(__file__).resolve().parent.parent / ".tools" / "usr"
 """Where scripts/unpack.sh puts the daemons of Debian's packages that nobody wants installed."""

@@ -53,12 +53,12 @@ def start(command: tuple[str, ...], containment: str = "subreaper", **more: obje
     return Guarded(plan_for(command, containment, **more))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> bool:
+def wait_for(condition: Callable[[], object], seconds: float = 10, pause: float = 0.005) -> bool:
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
             return False
-        time.sleep(0.005)
+        time.sleep(pause)
     return True
 
 

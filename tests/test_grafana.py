@@ -22,10 +22,12 @@ from typing import Any
 import pytest
 
 from browserkeeper.ledger import Ledger
+from browserkeeper.pool_state import publish
 
 from .guards import soon, start, wait_for
 from .test_cli import ROOT
 from .test_metrics import end, session_of
+from .test_pool_state import a_state
 from .test_watch import Watching
 
 GRAFANA = ROOT / "examples" / "grafana"
@@ -61,6 +63,7 @@ def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
     try:
         target = watch.says("watch-listening")["browserkeeper.address"]
         time.sleep(0.5)  # the first look is the base line
+        publish(Ledger.open(state_dir), a_state(stats={"pool_max": 4, "requests_waiting": 0}))
         end(Ledger.open(state_dir), session_of(), seconds={"start": 0.6, "killing": 0.05, "files": 0.01})
         config = tmp_path / "prometheus.yml"
         rules = tmp_path / "alerts.yml"

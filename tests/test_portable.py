@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import time
 
 import pytest
 
 from browserkeeper import BrowserDied, SessionTimeout, browser
+from browserkeeper.process import Platform, linux, portable
 from fixtures.server import Site
 
 from . import oracle
@@ -103,3 +106,19 @@ def test_control_what_hides_from_all_three_witnesses_survives(pids_of: PidFile) 
     survived = [s for s in started if oracle.is_same(s)]
     oracle.end_by_pid(started)
     assert survived
+
+
+@pytest.mark.parametrize("platform", [linux, portable], ids=["linux", "portable"])
+def test_what_a_process_listens_on_is_seen(platform: Platform) -> None:
+    with socket.socket() as listener, socket.socket() as other:
+        listener.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[listener.fileno(), other.fileno()])
+        try:
+            assert platform.listening_port(child.pid) == 0, "bound is not listening"
+            listener.listen()
+            assert platform.listening_port(child.pid) == listener.getsockname()[1]
+        finally:
+            child.kill()
+            child.wait()
+        assert platform.listening_port(child.pid) == 0

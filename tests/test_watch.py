@@ -228,8 +228,8 @@ def test_a_stopped_guard_and_the_deadline_that_it_misses(
     monkeypatch.setattr(sessions, "GRACE", 0.2)
     front = subprocess.Popen([*CLI, "run", "--timeout", "1.5", "--", "sleep", "60"], cwd=ROOT, text=True)
     started.append(front)
-    assert wait_for(lambda: list(Ledger.open().records()))
-    (record,) = [found for found in Ledger.open().records() if isinstance(found, Record)]
+    assert wait_for(lambda: [len(found.guards) for found in records()] == [2])
+    (record,) = records()
     watch = Watch(QUICK, Tally())
     assert kinds(watch.round()) == set()
     for guard in record.guards:
@@ -242,6 +242,10 @@ def test_a_stopped_guard_and_the_deadline_that_it_misses(
         os.kill(guard.pid, signal.SIGCONT)
     assert front.wait(10) == 124
     assert wait_for(lambda: kinds(watch.round()) == set())
+
+
+def records() -> list[Record]:
+    return [found for found in Ledger.open().records() if isinstance(found, Record)]
 
 
 def kinds(found: list[Notice]) -> set[str]:

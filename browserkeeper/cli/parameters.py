@@ -7,6 +7,8 @@ import re
 
 import click
 
+CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+"""Docker's own rule for names; anything else would be a path to its API."""
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -14,6 +16,16 @@ def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -
     """A callback for options: None where the option was not given and has no default."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise click.BadParameter("give a positive, finite number of seconds.", param=parameter)
+    return value
+
+
+def container_names(
+    _: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """A callback for options that name containers."""
+    for name in value:
+        if not CONTAINER.fullmatch(name):
+            raise click.BadParameter(f"{name!r} is no name or id of a container.", param=parameter)
     return value
 
 

@@ -14,10 +14,11 @@ from .. import logs
 from ..ledger import Ledger
 from ..metrics.server import Server
 from ..metrics.tally import Tally
+from ..watch.containers import Bounds, Containers
 from ..watch.notices import Notice
 from ..watch.rounds import Watch
 from . import output
-from .parameters import seconds
+from .parameters import container_names, seconds
 
 logger = logging.getLogger("browserkeeper")
 
@@ -35,15 +36,54 @@ NOTICED = 1
     help="Between two rounds.",
 )
 @click.option("--listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there.")
+@click.option(
+    "--docker",
+    "containers",
+    multiple=True,
+    metavar="CONTAINER",
+    callback=container_names,
+    help="Restart this container when it stops, is unhealthy or passes a bound. Can be repeated.",
+)
+@click.option(
+    "--max-processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Processes of browsers that a container may have; default {Bounds.processes}.",
+)
+@click.option(
+    "--max-zombies",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Zombies that a container may have; default {Bounds.zombies}.",
+)
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help=f"Of each container, within an hour; default {Bounds.restarts}. 0: only say it.",
+)
 @click.option("--once", is_flag=True, help="One round, then exit.")
 @output.json_option
-def command(interval: float, listen: str | None, once: bool, as_json: bool) -> int:
+def command(
+    interval: float,
+    listen: str | None,
+    containers: tuple[str, ...],
+    max_processes: int | None,
+    max_zombies: int | None,
+    max_restarts: int | None,
+    once: bool,
+    as_json: bool,
+) -> int:
     """Sweep what dead owners left, from time to time, and say what else is wrong.
 
     Noticed, but not touched: sessions past their deadline, guards that were killed or stopped,
     zombies with the parent that does not reap them, and a machine that runs out of processes,
     memory or space. Each is said once, on standard error, and again when it is over. Runs until
     SIGTERM or SIGINT; whatever goes wrong in one round, the next one comes.
+
+    Containers named with --docker are watched through the Docker API (DOCKER_HOST; pip install
+    'browserkeeper[docker]'), and restarted where they need it, with growing pauses. No other
+    container is touched.
 
     With --json (or BROWSERKEEPER_LOG=json) each line is a JSON object; with --once and --json one
     document goes to standard output.
@@ -54,10 +94,16 @@ def command(interval: float, listen: str | None, once: bool, as_json: bool) -> i
     \b
     Example:
       browserkeeper watch --interval 30 --listen 127.0.0.1:9187
+      browserkeeper watch --docker worker-1 --docker worker-2 --max-processes 200
     """
     logs.configure("json" if as_json else None)
     Ledger.open()  # where this fails at the start it is the settings' fault, and nothing will mend
-    watch = Watch(interval, Tally())
+    tally = Tally()
+    bounds = bounds_of(containers, max_processes, max_zombies, max_restarts)
+    watched = Containers(containers, bounds, tally) if containers else None
+    if watched:
+        watched.check()  # as with the ledger
+    watch = Watch(interval, tally, watched)
     if once:
         return report(watch.round(), as_json=as_json)
     with ended_by_signals(watch), listening(listen, watch):
@@ -65,6 +111,18 @@ def command(interval: float, listen: str | None, once: bool, as_json: bool) -> i
         watch.run()
         logger.info("told to end", extra={"event.action": "watch-ended"})
     return 0
+
+
+def bounds_of(
+    containers: tuple[str, ...], processes: int | None, zombies: int | None, restarts: int | None
+) -> Bounds:
+    given = {"processes": processes, "zombies": zombies, "restarts": restarts}
+    stated = {name: value for name, value in given.items() if value is not None}
+    if stated and not containers:
+        raise click.UsageError(
+            f"--max-{next(iter(stated))} is about containers: name one with --docker."
+        )
+    return Bounds(**stated)
 
 
 def report(found: list[Notice], *, as_json: bool) -> int:

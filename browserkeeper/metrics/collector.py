@@ -23,7 +23,7 @@ from ..pool_state import PoolState
 from ..report import REASONS
 from ..survey import Survey, survey
 from ..sweeper import SWEPT_KINDS, State
-from .tally import Histogram, Outcome, Tally, label
+from .tally import RESTART_REASONS, Histogram, Outcome, Tally, label
 
 logger = logging.getLogger("browserkeeper")
 
@@ -51,6 +51,8 @@ class LedgerCollector(Collector):
                 yield from gauges(found, self.tally.browsers)
             yield from counters(self.tally)
             yield from histograms(self.tally)
+            if self.tally.containers:
+                yield from containers(self.tally)
 
     def _look(self) -> Survey | None:
         try:
@@ -122,10 +124,10 @@ def added_up(pools: Iterable[PoolState], stat: str) -> float:
     return sum(pool.stats.get(stat, 0) for pool in pools)
 
 
-def _gauge(name: str, text: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=["browser"])
-    for browser, value in values.items():
-        family.add_metric([browser], value)
+def _gauge(name: str, text: str, values: Mapping[str, float], label: str = "browser") -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
     return family
 
 
@@ -175,6 +177,25 @@ def _outcomes(tally: Tally) -> Metric:
     for outcome in sorted(foreseen | tally.outcomes.keys()):
         family.add_metric(list(outcome), tally.outcomes[outcome])
     return family
+
+
+def containers(tally: Tally) -> Iterator[Metric]:
+    """Of those that were named to the watch, at its last look."""
+    yield _one("browserkeeper_docker_up", "Does the Docker daemon answer?", {}, tally.docker_up)
+    seen = sorted(tally.containers.items())
+    for what, text, values in (
+        ("running", "Does it run?", {name: found.running for name, found in seen}),
+        ("processes", "Browsers' and drivers'.", {name: found.processes for name, found in seen}),
+        ("zombies", "Of whatever kind.", {name: found.zombies for name, found in seen}),
+    ):
+        known = {name: value for name, value in values.items() if value is not None}
+        yield _gauge(f"browserkeeper_container_{what}", text, known, "container")
+    family = CounterMetricFamily(
+        "browserkeeper_container_restarts", "By the watch.", labels=["container", "reason"]
+    )
+    for (name, _), reason in itertools.product(seen, RESTART_REASONS):
+        family.add_metric([name, reason], tally.restarts[name, reason])
+    yield family
 
 
 def histograms(tally: Tally) -> Iterator[Metric]:

@@ -27,6 +27,8 @@ START_BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 TEARDOWN_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds; 0.03 to 0.1 was measured, 10 is where survivors are reported."""
 UNKNOWN, OTHER = "unknown", "other"
+RESTART_REASONS = ("stopped", "unhealthy", "processes", "zombies")
+"""Why the watch restarts a container."""
 RUN = "run"
 """In place of the browser's name for `browserkeeper run`, whose commands could be any number."""
 
@@ -37,6 +39,14 @@ class Outcome(NamedTuple):
     browser: str
     reason: str
     clean: str
+
+
+class Container(NamedTuple):
+    """A watched container at the last look; None: not known, or it does not run."""
+
+    running: bool
+    processes: int | None = None
+    zombies: int | None = None
 
 
 @dataclasses.dataclass
@@ -78,6 +88,10 @@ class Tally:
         self.rounds = self.failures = 0
         self.last_round = 0.0
         """Epoch seconds of the watch's last round; 0 before the first."""
+        self.containers: dict[str, Container] = {}
+        self.restarts: collections.Counter[tuple[str, str]] = collections.Counter()
+        """By container and reason."""
+        self.docker_up = False
         self._live: dict[str, str] = {}
         self._ended: set[str] | None = None
 
@@ -138,6 +152,14 @@ class Tally:
             for finding in findings:
                 self.swept[finding.kind] += finding.removed and finding.kind != "session"
 
+    def see_container(self, name: str, seen: Container) -> None:
+        with self.lock:
+            self.containers[name] = seen
+
+    def count_restart(self, name: str, reason: str) -> None:
+        with self.lock:
+            self.restarts[name, reason] += 1
+
     def count_round(self, *, failed: bool) -> None:
         with self.lock:
             self.rounds += 1
@@ -157,4 +179,4 @@ def _read(ledger: Ledger, id: str) -> Ended | None:
         return None  # pruned since it was listed, or not to be believed
 
 
-__all__ = ["Tally"]
+__all__ = ["Container", "Tally"]

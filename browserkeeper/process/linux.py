@@ -105,6 +105,29 @@ def resident(pid: int) -> int:
     return int(fields[1]) * PAGE_SIZE
 
 
+def listening_port(pid: int) -> int:
+    """The first TCP port of an IPv4 address that a process listens on; 0 for none.
+
+    Sockets are known by their inodes, and 0A is LISTEN (proc(5), /proc/net/tcp).
+    """
+    held = _open_files(pid)
+    for line in (read_bytes(f"/proc/{pid}/net/tcp") or b"").decode().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in held:
+            return int(fields[1].rpartition(":")[2], 16)
+    return 0
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    except OSError:
+        pass  # it has exited, or closed one meanwhile; what was found before counts
+    return found
+
+
 def processor_time(pid: int) -> float:
     """Seconds that its threads have run so far, in user and kernel mode (proc(5): utime, stime);
     0 where it is gone."""
@@ -178,6 +201,7 @@ __all__ = [
     "exit_fd",
     "facts",
     "host_id",
+    "listening_port",
     "marker_value",
     "memory",
     "now",

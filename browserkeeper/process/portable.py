@@ -110,6 +110,18 @@ def memory(pid: int) -> int:
 resident = memory
 
 
+def listening_port(pid: int) -> int:
+    """The first TCP port of an IPv4 address that a process listens on; 0 for none."""
+    try:
+        process = psutil.Process(pid)
+        # psutil 6 renamed it.
+        connections = getattr(process, "net_connections", None) or process.connections
+        sockets = connections("tcp4")
+    except (psutil.Error, OSError):
+        return 0
+    return next((s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN), 0)
+
+
 def own_memory(pid: int) -> int:
     """Resident bytes, on Linux without those of files and of shared memory."""
     try:

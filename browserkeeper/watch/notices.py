@@ -17,9 +17,17 @@ Kind = Literal[
     "processes-low",
     "memory-low",
     "space-low",
+    "container-restarted",
+    "container-not-restarted",
+    "container-left",
+    "container-missing",
+    "container-uncounted",
+    "docker-unreachable",
     "look-failed",
     "over",
 ]
+DONE = ("swept", "container-restarted")
+"""What was done, and is never over."""
 PATIENCE = 3
 """Rounds that a finding must be absent to be over: what comes and goes is said once."""
 
@@ -89,7 +97,7 @@ class Memory:
         return [
             Notice("over", notice.subject, f"No longer so: {notice.message}", session=notice.session)
             for notice in ended
-            if notice.kind != "swept"
+            if notice.kind not in DONE
         ]
 
 

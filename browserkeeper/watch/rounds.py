@@ -14,6 +14,7 @@ from ..metrics.tally import Tally
 from ..survey import survey
 from ..sweeper import Finding, Sweeper
 from . import host, sessions, zombies
+from .containers import Containers
 from .notices import Memory, Notice
 
 logger = logging.getLogger("browserkeeper")
@@ -27,8 +28,9 @@ Look = Callable[[], Iterable[Notice]]
 class Watch:
     """``run()`` goes on until ``stop`` is set, from a signal handler, say."""
 
-    def __init__(self, interval: float, tally: Tally):
+    def __init__(self, interval: float, tally: Tally, containers: Containers | None = None):
         self.interval, self.tally = interval, tally
+        self.patience = HEALTH_PATIENCE
         self.stop = threading.Event()
         self.looks: dict[str, Look] = {
             "the sweep": self._sweep,
@@ -36,6 +38,9 @@ class Watch:
             "the look at the machine": host.look,
             "the count for the metrics": self._count,
         }
+        if containers:
+            self.looks["the look at containers"] = containers.look
+            self.patience += containers.patience
         self._memory = Memory()
         self._born = time.time()
 
@@ -69,7 +74,7 @@ class Watch:
     def why_unhealthy(self) -> str:
         """A round that does not end: the file system hangs, say."""
         idle = time.time() - max(self.tally.last_round, self._born)
-        allowed = 2 * self.interval + HEALTH_PATIENCE
+        allowed = 2 * self.interval + self.patience
         return f"the last round ended {idle:.0f} s ago" if idle > allowed else ""
 
     def why_not_ready(self) -> str:

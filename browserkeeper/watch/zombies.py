@@ -15,7 +15,8 @@ from ..process.identity import ProcessFacts
 from ..survey import ZOMBIE_PATIENCE, Row
 from .notices import Notice
 
-NAMES = ("bk-guard", "chrom", "headless_shell", "geckodriver", "firefox", "msedge", "crashhelper")
+BROWSERS = ("chrom", "headless_shell", "geckodriver", "firefox", "msedge", "crashhelper")
+NAMES = ("bk-guard", *BROWSERS)
 """How the names begin (15 bytes of them, proc(5))."""
 
 
