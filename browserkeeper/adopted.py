@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from .errors import ConfigError, ForkedSessionError, LaunchError, LeakError, LedgerError, SessionTimeout
+from .grid.address import VARIABLE as GRID
 from .guard import is_private_directory
 from .ledger import Ledger, Record, Session, new_id, read_ended, read_record
 from .process import system
@@ -111,7 +112,7 @@ class AdoptedSession(Generic[D]):
         return GuardPlan(
             session=self.id,
             command=(*(f"{root.pid}:{root.start!r}" for root in self._roots), *self._directories),
-            env=dict(os.environ),
+            env={name: value for name, value in os.environ.items() if name != GRID},
             containment=CONTAINMENT,
             document=session.to_json(),
             record=str(self._ledger.record_path(self.id)),

@@ -51,6 +51,7 @@ from .errors import (
     SessionTimeout,
     VersionMismatch,
 )
+from .grid.address import VARIABLE as GRID
 from .ledger import Ledger, Record, Session, new_id, read_ended, read_record
 from .process import system
 from .process.containment import Containment, Kind, choose
@@ -837,7 +838,8 @@ def _nothing_started(session: BrowserSession[Any], reason: str) -> ExitReport:
 def environment(
     theirs: Mapping[str, str | None], launch: Mapping[str, str], tmpdir: str
 ) -> dict[str, str]:
-    """Ours and the user's: a value of None unsets.
+    """Ours and the user's: a value of None unsets.  A Grid's password, which may be in ours, is no
+    browser's nor driver's business.
 
     The XDG directories lie in TMPDIR, since browsers leave crash reports and caches in them
     (``~/.config/chromium/Crash Reports``, ``~/.config/mozilla``, ``~/.cache/mozilla``: measured).
@@ -847,7 +849,7 @@ def environment(
         "XDG_CACHE_HOME": os.path.join(tmpdir, "cache"),
         "XDG_DATA_HOME": os.path.join(tmpdir, "data"),
     }
-    merged: dict[str, str | None] = {**os.environ, **private, **launch, **theirs}
+    merged: dict[str, str | None] = {**os.environ, GRID: None, **private, **launch, **theirs}
     return {name: str(value) for name, value in merged.items() if value is not None}
 
 

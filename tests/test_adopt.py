@@ -185,3 +185,31 @@ def test_run_contains_it_with_no_change_to_the_code(how: str, name: str) -> None
     started.kill()
     started.communicate()
     assert not oracle.wait_until_gone(os.getpid(), known, SOON)
+
+
+SUITE = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from foreign_owner import selenium
+
+def test_theirs():
+    selenium("chrome")
+    print("live", file=sys.__stdout__, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(2, "browserkeeper run itself, and its guard, were killed")
+def test_run_contains_a_whole_pytest(tmp_path: Path) -> None:
+    known = {s.pid for s in oracle.below(os.getpid())}
+    (tmp_path / "test_theirs.py").write_text(SUITE.format(folder=str(Path(OWNER).parent)))
+    run = (sys.executable, "-m", "browserkeeper", "run", "--")
+    words = [*run, sys.executable, "-m", "pytest", "-sq", "-p", "no:cacheprovider", "test_theirs.py"]
+    started = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert started.stdout
+    assert any("live" in line for line in started.stdout)
+    assert len(oracle.alive(oracle.strangers(os.getpid(), known))) > 4
+    started.kill()
+    started.communicate()
+    assert not oracle.wait_until_gone(os.getpid(), known, SOON)

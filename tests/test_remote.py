@@ -279,11 +279,13 @@ def test_a_grid_that_hangs_and_one_that_dies() -> None:
 
 
 @pytest.mark.chrome
-def test_credentials_are_nowhere(state_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_credentials_are_nowhere(
+    state_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = "s3cr3t/wort"
     with running_grid(slots=1, password=secret) as grid:
-        url = grid.url.replace("//", "//me:s3cr3t%2Fwort@")
-        session = browser(remote=url, log=str(state_dir / "log"), **asked("chrome"))
+        monkeypatch.setenv("BROWSERKEEPER_REMOTE", grid.url.replace("//", "//me:s3cr3t%2Fwort@"))
+        session = browser(remote=grid.url, log=str(state_dir / "log"), **asked("chrome"))
         with session as driver:
             _ = driver.title
             seen = [
