@@ -19,7 +19,8 @@ mkdir -p "$directory/debs"
 cd "$directory/debs"
 for package in $packages; do
     # One by one, so that a package this release lacks does not keep the others away.
-    if apt-get download -qq "$package"; then dpkg -x "$package"_*.deb ..
+    # As our own user: root's sandbox user cannot write here, and apt would warn of it.
+    if apt-get download -qq -o "APT::Sandbox::User=$(id -un)" "$package"; then dpkg -x "$package"_*.deb ..
     else echo "browserkeeper: $package cannot be had here; its tests will say so" >&2
     fi
 done
