@@ -173,6 +173,25 @@ def test_sessions_sorted_as_the_keys_say_until_q(
     assert screen.restored
 
 
+def test_trees_as_the_key_says(
+    terminal: Callable[..., Terminal], started: Started, pids_of: PidFile
+) -> None:
+    start_run(started, pids_of, 3, *program("tree", pids_of, 2, 1))
+    tree = r"^\S+  [0-9a-f]{12}  live .*\n  (\d+) \S+ S .*MB\n    (\d+) .*\n    (\d+) "
+    screen = terminal()
+    screen.shows("^session +browser")
+    assert not re.search(tree, screen.text, re.MULTILINE)
+    screen.press(b"t")
+    assert {int(pid) for pid in screen.shows(tree).groups()} == set(pids_of.read())
+    screen.resize(80, 8)
+    screen.shows("^[123] more lines? than this terminal has room for$")
+    screen.press(b"t")
+    screen.shows("^session +browser")
+    screen.press(b"q")
+    assert screen.status() == 0
+    terminal("--tree").shows(tree)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_and_give_the_terminal_back(
     terminal: Callable[..., Terminal], number: signal.Signals
@@ -250,6 +269,9 @@ def test_without_a_terminal_there_is_one_frame(started: Started, pids_of: PidFil
     lines = cli("top", "--once").stdout.splitlines()
     assert re.match(r"browserkeeper \S+ 1 session, 3 processes, ", lines[0])
     assert lines[2].startswith("SESSION ")
+    assert "guarded by" not in str(lines)
+    trees = cli("top", "--once", "--tree").stdout
+    assert all(re.search(rf"^ +{pid} ", trees, re.MULTILINE) for pid in pids_of.read())
     (session,) = cli_json("top")["sessions"]
     assert session["state"] == "live"
     assert 0 <= session["processor"] < 4

@@ -109,14 +109,15 @@ def print_tree(root: Node) -> None:
     if is_fancy():
         _rich_tree(root)
         return
-    for level, node in _levels(root, 0):
+    for level, node in levels(root):
         print("  " * level + printable(node.text))
 
 
-def _levels(node: Node, level: int) -> Iterator[tuple[int, Node]]:
+def levels(node: Node, level: int = 0) -> Iterator[tuple[int, Node]]:
+    """Each node with its depth, from the top down."""
     yield level, node
     for child in node.children:
-        yield from _levels(child, level + 1)
+        yield from levels(child, level + 1)
 
 
 def _rich_tree(root: Node) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from ..process.identity import ProcessFacts
 from ..survey import Row, survey
 from . import output
-from .words import STYLES, WHAT_TO_DO, pool_line
+from .words import STYLES, WHAT_TO_DO, pool_line, tree_of
 
 
 @click.command()
@@ -66,27 +65,3 @@ def cells(row: Row) -> list[str]:
         session.containment,
         output.duration(row.deadline_left),
     ]
-
-
-def tree_of(row: Row) -> output.Node:
-    """Roots are those whose parents are none of the session's: the guard's children, or orphans."""
-    below: dict[int, list[ProcessFacts]] = {}
-    pids = {process.pid for process in row.processes}
-    for process in row.processes:
-        below.setdefault(process.parent if process.parent in pids else 0, []).append(process)
-
-    def node(process: ProcessFacts) -> output.Node:
-        children = tuple(map(node, below.get(process.pid, ())))
-        style = "red" if process.pid in row.zombies else ""
-        return output.Node(line(row, process), style, children)
-
-    session = row.record.session
-    guards = " and ".join(str(guard.pid) for guard in row.record.guards)
-    head = f"{session.browser} session {session.id}: {row.state}, guarded by {guards}"
-    return output.Node(head, STYLES.get(row.state, "bold"), tuple(map(node, below.get(0, ()))))
-
-
-def line(row: Row, process: ProcessFacts) -> str:
-    mark = " ZOMBIE" if process.pid in row.zombies else ""
-    size = output.megabytes(row.memory[process.pid])
-    return f"{process.pid} {process.name} {process.state} {size}{mark}"

@@ -19,11 +19,12 @@ from ..survey import Row, Survey, survey
 from ..sweeper import platform_of
 from . import output
 from .parameters import seconds
-from .words import STYLES, WHAT_TO_DO, pool_line
+from .words import STYLES, WHAT_TO_DO, pool_line, tree_of
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.table import Table
+    from rich.text import Text
 
 Sort = Literal["memory", "cpu", "age"]
 SORTS: dict[Sort, Callable[[Reading], float]] = {
@@ -93,9 +94,12 @@ class Meter:
     show_default=True,
     help="The highest first; the keys m, c and a do the same.",
 )
+@click.option(
+    "--tree", is_flag=True, help="Show every process of each session; the key t does the same."
+)
 @click.option("--once", is_flag=True, help="One frame, then exit.")
 @output.json_option
-def command(interval: float, sort: str, once: bool, as_json: bool) -> int:
+def command(interval: float, sort: str, tree: bool, once: bool, as_json: bool) -> int:
     """Watch the live sessions and pools: memory, processor, ages, zombies.
 
     Memory is the proportional share (PSS). CPU is in per cent of one processor, of all processes of
@@ -112,9 +116,9 @@ def command(interval: float, sort: str, once: bool, as_json: bool) -> int:
     meter.read(survey())
     if once or as_json or not can_be_live():
         time.sleep(WARM_UP)
-        print_once(survey(), meter, by, as_json=as_json)
+        print_once(survey(), meter, by, tree=tree, as_json=as_json)
         return 0
-    Live(interval, by, meter).run()
+    Live(interval, by, meter, tree=tree).run()
     return 0
 
 
@@ -129,7 +133,7 @@ def arranged(readings: Iterable[Reading], sort: Sort) -> list[Reading]:
 # ------------------------------------------------------------------------------------- one frame
 
 
-def print_once(found: Survey, meter: Meter, sort: Sort, *, as_json: bool) -> None:
+def print_once(found: Survey, meter: Meter, sort: Sort, *, tree: bool, as_json: bool) -> None:
     readings = arranged(meter.read(found), sort)
     if as_json:
         sessions = [{**r.row.to_dict(), "processor": r.processor, "pooled": r.pooled} for r in readings]
@@ -141,6 +145,8 @@ def print_once(found: Survey, meter: Meter, sort: Sort, *, as_json: bool) -> Non
         styles = [STYLES.get(reading.row.state, "") for reading in readings]
         table = [cells(reading) for reading in readings]
         output.print_table(list(table[0]), [list(row.values()) for row in table], styles)
+    for reading in readings if tree else ():
+        output.print_tree(tree_of(reading.row))
     for pool in found.pools:
         output.print_line(pool_line(pool))
     for kind, what in found.problems:
@@ -185,8 +191,8 @@ def cells(reading: Reading) -> dict[str, str]:
 class Live:
     """Frames until it is told to end; the terminal is then as it was."""
 
-    def __init__(self, interval: float, sort: Sort, meter: Meter):
-        self.interval, self.sort, self.meter = interval, sort, meter
+    def __init__(self, interval: float, sort: Sort, meter: Meter, *, tree: bool):
+        self.interval, self.sort, self.meter, self.tree = interval, sort, meter, tree
         self.over = self.suspended = False
         self._keyboard = [sys.stdin.fileno()] if sys.stdin.isatty() else []
         self._readings: list[Reading] | None = None
@@ -238,10 +244,11 @@ class Live:
         for number in words.lower():
             key = bytes([number])
             self.over |= key == b"q"
+            self.tree ^= key == b"t"
             self.sort = KEYS.get(key, self.sort)
 
     def frame(self, console: Console) -> Group:
-        """As many sessions as there is room for, what is wrong, and the pools."""
+        """As many sessions, or lines of their trees, as there is room for; what is wrong; the pools."""
         from rich.console import Group
         from rich.text import Text
 
@@ -252,18 +259,19 @@ class Live:
             head, empty = "browserkeeper", "Looking …"
         notes = self._notes[: max(1, height // 4)]
         room = max(1, height - FRAME_LINES - len(notes))
-        hidden = len(readings) - room
+        trees = trees_of(readings) if self.tree else []
+        hidden = len(trees or readings) - room
         lines = [Text(head, style="bold"), Text(empty or self._hidden(hidden), style="dim")]
         lines += [Text(output.printable(note), style=style) for note, style in notes]
-        for line in lines:
+        keys = Text(f"q quit · t trees · sort by m memory, c cpu, a age (now: {self.sort})", style="dim")
+        for line in (*lines, *trees, keys):
             line.truncate(width, overflow="ellipsis")
-        keys = Text(f"q quit · sort by m memory, c cpu, a age (now: {self.sort})", style="dim")
-        keys.truncate(width, overflow="ellipsis")
-        body = [table_of(readings[:room], width)] if readings else []
-        return Group(*lines, *body, keys)
+        table = [table_of(readings[:room], width)] if readings and not trees else []
+        return Group(*lines, *table, *trees[:room], keys)
 
     def _hidden(self, number: int) -> str:
-        return f"{number} more sessions than this terminal has room for" if number > 0 else ""
+        what = "lines" if self.tree else "sessions"
+        return f"{number} more {what} than this terminal has room for" if number > 0 else ""
 
 
 def _read(fd: int) -> bytes:
@@ -291,6 +299,23 @@ def table_of(readings: Sequence[Reading], width: int) -> Table:
         style = "red" if reading.row.zombies else STYLES.get(reading.row.state, "")
         table.add_row(*(Text(output.printable(row[name])) for name in columns), style=style)
     return table
+
+
+def trees_of(readings: Sequence[Reading]) -> list[Text]:
+    """Each session's line, and a line for each of its processes below that."""
+    from rich.text import Text
+
+    lines = []
+    for reading in readings:
+        facts = cells(reading)
+        names = ("browser", "session", "state", "pool", "memory", "cpu", "age")
+        head = "  ".join(facts[name] for name in names if facts[name])
+        root = dataclasses.replace(tree_of(reading.row), text=head)
+        lines += [
+            Text("  " * level + output.printable(node.text), style=node.style)
+            for level, node in output.levels(root)
+        ]
+    return lines
 
 
 def fitting(rows: Sequence[dict[str, str]], width: int) -> list[str]:

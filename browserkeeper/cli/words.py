@@ -1,9 +1,12 @@
-"""What the commands that show sessions have to say of states and of pools."""
+"""What the commands that show sessions have to say of states, of pools, and of a session's processes."""
 
 from __future__ import annotations
 
 from ..pool_state import PoolState
+from ..process.identity import ProcessFacts
+from ..survey import Row
 from ..sweeper import State
+from . import output
 
 STYLES: dict[State, str] = {"orphaned": "red", "unguarded": "yellow", "foreign": "dim"}
 WHAT_TO_DO = {
@@ -25,3 +28,27 @@ def pool_line(pool: PoolState) -> str:
         f"Pool of {pool.owner_name} ({pool.owner.pid}), {pool.browser}: {counts}, "
         f"of {number('pool_max')}; {number('requests_waiting')} waiting."
     )
+
+
+def tree_of(row: Row) -> output.Node:
+    """Roots are those whose parents are none of the session's: the guard's children, or orphans."""
+    below: dict[int, list[ProcessFacts]] = {}
+    pids = {process.pid for process in row.processes}
+    for process in row.processes:
+        below.setdefault(process.parent if process.parent in pids else 0, []).append(process)
+
+    def node(process: ProcessFacts) -> output.Node:
+        children = tuple(map(node, below.get(process.pid, ())))
+        style = "red" if process.pid in row.zombies else ""
+        return output.Node(line(row, process), style, children)
+
+    session = row.record.session
+    guards = " and ".join(str(guard.pid) for guard in row.record.guards)
+    head = f"{session.browser} session {session.id}: {row.state}, guarded by {guards}"
+    return output.Node(head, STYLES.get(row.state, "bold"), tuple(map(node, below.get(0, ()))))
+
+
+def line(row: Row, process: ProcessFacts) -> str:
+    mark = " ZOMBIE" if process.pid in row.zombies else ""
+    size = output.megabytes(row.memory[process.pid])
+    return f"{process.pid} {process.name} {process.state} {size}{mark}"
