@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-N = 8
+N = 6
 
 
 @pytest.mark.chrome

@@ -69,13 +69,16 @@ def test_control_without_a_guard_they_survive(name: str, pids_of: PidFile) -> No
     child = subprocess.Popen(program(name, pids_of))
     started = pids_once_there(pids_of, MISBEHAVING[name])
     child.terminate()
-    time.sleep(0.2)
-    left = oracle.alive(oracle.below(os.getpid()))
-    alive_or_zombie = [s for s in oracle.below(os.getpid()) if s.pid != child.pid] or left
+    wait_for(lambda: not oracle.alive([s for s in below() if s.pid == child.pid]), 0.5)  # or ignores it
+    found = wait_for(lambda: oracle.alive(below()) or [s for s in below() if s.pid != child.pid], 5)
     oracle.end_by_pid(started)
     child.kill()
     child.wait()
-    assert alive_or_zombie
+    assert found
+
+
+def below() -> list[oracle.Seen]:
+    return oracle.below(os.getpid())
 
 
 @pytest.mark.parametrize("containment", CONTAINMENTS)

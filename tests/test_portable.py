@@ -38,7 +38,7 @@ def test_session(name: str, site: Site) -> None:
 @ORPHANS
 @pytest.mark.chrome
 def test_timeout(site: Site) -> None:
-    session = browser(containment="portable", timeout=8)
+    session = browser(containment="portable", timeout=5)
     with pytest.raises(SessionTimeout), session as driver:
         driver.get(site.url_for("never"))
     assert session.report
