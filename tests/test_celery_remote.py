@@ -64,8 +64,9 @@ def orphan(worker: Worker, site: Site) -> str:
 
 def test_ps_lists_the_sessions_of_all_workers(worker: Worker, site: Site) -> None:
     result = begin(worker, "chrome", "idle", site)
+    # On a busy machine Chromium takes a while to reap its own children, and ps says so.
+    assert wait_for(lambda: celery(worker, "ps").returncode == 0, PATIENCE)
     done = celery(worker, "ps")
-    assert done.returncode == 0, done.stderr
     assert re.search(
         r"^\S+  [0-9a-f]{12}  chrome  live  owner \d+ .* processes  \d+ MB$", done.stdout, re.MULTILINE
     )

@@ -108,6 +108,8 @@ def ps_lines(answer: dict[str, Any]) -> Iterator[str]:
             f"  {session['age']:.0f} s  {len(session['processes'])} processes"
             f"  {session['memory'] / 1e6:.0f} MB"
         )
+        for pid in session.get("zombies", ()):
+            yield f"zombie: pid {pid} of session {session['id']}"
     for record in answer.get("bad_records", ()):
         yield f"bad record {record['path']}: {record['why']}"
     if not answer.get("sessions") and "error" not in answer:
