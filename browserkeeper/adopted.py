@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -21,16 +20,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
-from .errors import ConfigError, ForkedSessionError, LaunchError, LeakError, LedgerError, SessionTimeout
+from .errors import ConfigError, ForkedSessionError, LaunchError, LeakError, SessionTimeout
 from .grid.address import VARIABLE as GRID
 from .guard import is_private_directory
-from .ledger import Ledger, Record, Session, new_id, read_ended, read_record
-from .process import system
+from .ledger import Ledger, Record, Session, new_id
+from .process import identity_of, own_name, system
 from .process.containment import Containment
 from .process.guarded import Guarded, GuardPlan
 from .process.identity import ProcessFacts, ProcessIdentity
 from .report import ExitReport
-from .sweeper import finish
+from .sweeper import account_of_end
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -94,14 +93,13 @@ class AdoptedSession(Generic[D]):
         return [process for process in found.values() if not process.is_zombie]
 
     def _describe(self) -> Session:
-        owner = system.facts(os.getpid())
         now = time.time()
         return Session(
             id=self.id,
             kind="session",
             browser=self.name,
-            owner=owner.identity if owner else ProcessIdentity(os.getpid(), 0.0),
-            owner_name=os.path.basename(sys.argv[0] or "python") or "python",
+            owner=identity_of(os.getpid()),
+            owner_name=own_name(),
             host=system.host_id(),
             containment=CONTAINMENT.kind,
             created=now,
@@ -153,7 +151,7 @@ class AdoptedSession(Generic[D]):
                 return self.report
             began = time.monotonic()
             facts = self._guarded.end(reason, began + 2 * self._close_timeout)
-            report = self._account(facts)
+            report = account_of_end(facts, self._ledger, self._record)
             self._reap()
             seconds = {**report.seconds, "close": time.monotonic() - began}
             self.report = dataclasses.replace(report, seconds=seconds)
@@ -162,16 +160,6 @@ class AdoptedSession(Generic[D]):
                 cast(Any, self.driver).command_executor.close()
             logger.info("%s", self.report, extra=self.report.log_fields())
             return self.report
-
-    def _account(self, facts: dict[str, Any] | None) -> ExitReport:
-        """The guard's report; else what it wrote down; else our own, where it was killed."""
-        if facts is not None:
-            return ExitReport.from_guard(facts, session=self.id, browser=self.name)
-        with contextlib.suppress(LedgerError, OSError):
-            return read_ended(self._ledger.history_path(self.id)).report
-        with contextlib.suppress(LedgerError, OSError):
-            return finish(self._ledger, read_record(self._record.path), "guard-died")
-        return finish(self._ledger, self._record, "guard-died")
 
     def _reap(self) -> None:
         """The driver is our own child, so its zombie is ours; ``service.stop()`` may have had it."""

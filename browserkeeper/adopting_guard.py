@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .guard import Failure, Guard, Options, Stat, guard_session, remove_tree
 from .leftovers import profiles_of
-from .process import system
+from .process import is_alive, system
 from .process.identity import ProcessIdentity
 from .process.remnants import Remnants
 
@@ -43,7 +43,7 @@ class AdoptingGuard(Guard):
             raise Failure("adopt", ProcessLookupError(3, "the driver is gone"))
 
     def _below(self) -> list[int]:
-        known = [identity for identity in self.remnants.seen if _is_alive(identity)]
+        known = [identity for identity in self.remnants.seen if is_alive(identity)]
         found = {identity.pid: None for identity in known}
         for identity in known:
             found.update({process.pid: None for process in system.tree(identity.pid)})
@@ -65,7 +65,7 @@ class AdoptingGuard(Guard):
 
     def _what_happened(self, ready: set[int]) -> str | None:
         """One of the two gone is the session's end: neither is of any use without the other."""
-        ended = not all(map(_is_alive, self.roots))
+        ended = not all(map(is_alive, self.roots))
         return super()._what_happened(ready) or ("exited" if ended else None)
 
     def tear_down(self) -> None:
@@ -93,11 +93,6 @@ class AdoptingGuard(Guard):
             else:
                 files, size = files + more[0], size + more[1]
         return files, size
-
-
-def _is_alive(identity: ProcessIdentity) -> bool:
-    found = system.facts(identity.pid)
-    return found is not None and identity.is_same_as(found.identity) and not found.is_zombie
 
 
 def main() -> None:

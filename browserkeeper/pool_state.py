@@ -18,6 +18,9 @@ from .ledger import BadRecord, CorruptRecordError, Ledger, identity_from, read_d
 from .process.identity import ProcessIdentity
 from .report import SCHEMA
 
+STATES = ("available", "leased", "starting", "renewing")
+"""Of its browsers, ``pool_STATE`` in ``BrowserPool.stats()``; the rest of ``pool_size`` is closing."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PoolState:
@@ -93,4 +96,4 @@ def _read(path: Path) -> PoolState:
         raise CorruptRecordError(f"{path}: not the state of a pool ({error!r})") from error
 
 
-__all__ = ["PoolState", "drafts", "path_of", "publish", "published", "withdraw"]
+__all__ = ["STATES", "PoolState", "drafts", "path_of", "publish", "published", "withdraw"]

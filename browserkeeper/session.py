@@ -15,7 +15,6 @@ import inspect
 import logging
 import os
 import re
-import sys
 import threading
 import time
 import warnings
@@ -52,13 +51,13 @@ from .errors import (
     VersionMismatch,
 )
 from .grid.address import VARIABLE as GRID
-from .ledger import Ledger, Record, Session, new_id, read_ended, read_record
-from .process import system
+from .ledger import Ledger, Record, Session, new_id
+from .process import identity_of, own_name, system
 from .process.containment import Containment, Kind, choose
 from .process.guarded import Guarded, GuardPlan
 from .process.identity import ProcessFacts, ProcessIdentity
 from .report import ExitReport
-from .sweeper import finish, give_back
+from .sweeper import account_of_end, give_back
 from .tmpdirs import PREFIX, choose_root
 from .traces import SessionSpans
 
@@ -283,7 +282,7 @@ class BrowserSession(Generic[D_co]):
 
     def _watch_over(self, guarded: Guarded, record: Record) -> None:
         """What has to be in place before anything else can go wrong."""
-        self._record = dataclasses.replace(record, guards=(_identity(guarded.pid),))
+        self._record = dataclasses.replace(record, guards=(identity_of(guarded.pid),))
         self._release = weakref.finalize(self, _let_go, guarded, self._owner, repr(self))
         if self._closing:
             raise self._called_off()
@@ -349,8 +348,8 @@ class BrowserSession(Generic[D_co]):
             id=self.id,
             kind="session",
             browser=self.name,
-            owner=_identity(os.getpid()),
-            owner_name=os.path.basename(sys.argv[0] or "python") or "python",
+            owner=identity_of(os.getpid()),
+            owner_name=own_name(),
             host=system.host_id(),
             containment=containment.kind,
             created=started,
@@ -386,7 +385,7 @@ class BrowserSession(Generic[D_co]):
         spawned = guarded.wait_for("spawned", deadline=deadline)
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
-        self._lead, self._driver_process = spawned["guard"], _identity(spawned["pid"])
+        self._lead, self._driver_process = spawned["guard"], identity_of(spawned["pid"])
         service = kept.KeptService(self, launch.command[0], port, guarded.process)
         left = max(0.1, deadline - time.monotonic())
         driver = kept.connect(self.name, self, service, options, left, self.config.remote)
@@ -701,7 +700,7 @@ class BrowserSession(Generic[D_co]):
         """The guard's report; else what it wrote down; else our own, where it was killed."""
         assert self._record is not None
         assert self._ledger is not None
-        report = self._account_from_here(facts, self._ledger, self._record)
+        report = account_of_end(facts, self._ledger, self._record, self.config.remote)
         if self.config.remote is None or report.was_asked:
             return report
         # The relay was killed before it could ask, and the guard knows no Grid.
@@ -709,17 +708,6 @@ class BrowserSession(Generic[D_co]):
         with contextlib.suppress(OSError):
             self._ledger.retire(self._record, report)
         return report
-
-    def _account_from_here(
-        self, facts: Mapping[str, Any] | None, ledger: Ledger, record: Record
-    ) -> ExitReport:
-        if facts is not None:
-            return ExitReport.from_guard(facts, session=self.id, browser=self.name)
-        with contextlib.suppress(LedgerError, OSError):
-            return read_ended(ledger.history_path(self.id)).report
-        with contextlib.suppress(LedgerError, OSError):
-            return finish(ledger, read_record(record.path), "guard-died", self.config.remote)
-        return finish(ledger, record, "guard-died", self.config.remote)
 
     def _disconnect(self) -> None:
         """Close what the driver object holds open in our own process: sockets and a thread."""
@@ -824,11 +812,6 @@ def _launch_failures() -> tuple[type[Exception], ...]:
 
     wrong_options = (AttributeError, KeyError, TypeError, ValueError)
     return (WebDriverException, HTTPError, http.client.HTTPException, OSError, *wrong_options)
-
-
-def _identity(pid: int) -> ProcessIdentity:
-    found = system.facts(pid)
-    return found.identity if found else ProcessIdentity(pid, 0.0)
 
 
 def _nothing_started(session: BrowserSession[Any], reason: str) -> ExitReport:

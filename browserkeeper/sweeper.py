@@ -13,19 +13,19 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from .errors import ConfigError
+from .errors import ConfigError, LedgerError
 from .grid.address import Address
 from .grid.hub import Hub
 from .guard import is_private_directory, read_account, remove_tree, stray_shared_memory
-from .ledger import BadRecord, Ledger, Record, Session
+from .ledger import BadRecord, Ledger, Record, Session, read_ended, read_record
 from .leftovers import profiles_of
 from .pool_state import drafts as pool_drafts
 from .pool_state import path_of, published, withdraw
-from .process import Platform, system
+from .process import Platform, is_alive, system
 from .process.containment import leaf_name, writable_cgroup
 from .process.identity import ProcessFacts, ProcessIdentity
 from .process.remnants import DOCUMENT, MARKER, Remnants
@@ -68,12 +68,6 @@ def platform_of(session: Session) -> Platform:
     from .process import portable  # imports psutil: 35 ms that other sessions need not pay
 
     return portable
-
-
-def is_alive(identity: ProcessIdentity, platform: Platform = system) -> bool:
-    """A process of this pid and start time exists and is not a zombie."""
-    found = platform.facts(identity.pid)
-    return found is not None and identity.is_same_as(found.identity) and not found.is_zombie
 
 
 def state_of(record: Record) -> State:
@@ -371,6 +365,20 @@ def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = N
         except OSError as error:
             return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))
     return report
+
+
+def account_of_end(
+    facts: Mapping[str, Any] | None, ledger: Ledger, record: Record, grid: Address | None = None
+) -> ExitReport:
+    """For the owner: the guard's report; else what it wrote down; else our own, where it was killed."""
+    session = record.session
+    if facts is not None:
+        return ExitReport.from_guard(facts, session=session.id, browser=session.browser)
+    with contextlib.suppress(LedgerError, OSError):
+        return read_ended(ledger.history_path(session.id)).report
+    with contextlib.suppress(LedgerError, OSError):
+        return finish(ledger, read_record(record.path), "guard-died", grid)
+    return finish(ledger, record, "guard-died", grid)
 
 
 def _profiles_of(record: Record) -> set[Path]:

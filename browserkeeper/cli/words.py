@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..pool_state import PoolState
+from ..pool_state import STATES, PoolState
 from ..process.identity import ProcessFacts
 from ..survey import Row
 from ..sweeper import State
@@ -22,8 +22,7 @@ def pool_line(pool: PoolState) -> str:
     def number(stat: str) -> int:
         return int(pool.stats.get(stat, 0))
 
-    states = ("available", "leased", "starting", "renewing")
-    counts = ", ".join(f"{number(f'pool_{state}')} {state}" for state in states)
+    counts = ", ".join(f"{number(f'pool_{state}')} {state}" for state in STATES)
     return (
         f"Pool of {pool.owner_name} ({pool.owner.pid}), {pool.browser}: {counts}, "
         f"of {number('pool_max')}; {number('requests_waiting')} waiting."

@@ -19,16 +19,13 @@ from prometheus_client.registry import Collector
 from .. import __version__
 from ..errors import BrowserkeeperError
 from ..ledger import Ledger
-from ..pool_state import PoolState
+from ..pool_state import STATES, PoolState
 from ..report import REASONS
 from ..survey import Survey, survey
 from ..sweeper import SWEPT_KINDS, State
 from .tally import RESTART_REASONS, Histogram, Outcome, Tally, label
 
 logger = logging.getLogger("browserkeeper")
-
-POOL_STATES = ("available", "leased", "starting", "renewing")
-"""As ``BrowserPool.stats()`` has them; what is left of ``pool_size`` is closing."""
 
 
 class LedgerCollector(Collector):
@@ -108,7 +105,7 @@ def pool_gauges(found: Survey) -> Iterator[Metric]:
         "browserkeeper_pool_browsers", "Browsers of pools.", labels=["browser", "state"]
     )
     for name, pools in sorted(by_browser.items()):
-        for state in POOL_STATES:
+        for state in STATES:
             browsers.add_metric([name, state], added_up(pools, f"pool_{state}"))
     yield browsers
     for metric, text, stat in (

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 
 from ..errors import LedgerError
 from ..ledger import Ledger
 from ..pool_state import PoolState, publish, withdraw
-from ..process import system
+from ..process import identity_of, own_name, system
 
 logger = logging.getLogger("browserkeeper")
 
@@ -72,13 +71,11 @@ class Board:
             logger.warning("pool: `browserkeeper ps` and /metrics will not see it: %s", error)
 
     def _state(self, facts: Facts) -> PoolState:
-        own = system.facts(os.getpid())
-        assert own is not None
         return PoolState(
             number=self._number,
             browser=self._browser,
-            owner=own.identity,
-            owner_name=os.path.basename(sys.argv[0] or "python") or "python",
+            owner=identity_of(os.getpid()),
+            owner_name=own_name(),
             host=system.host_id(),
             written=time.time(),
             sessions=facts[0],

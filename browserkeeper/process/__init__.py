@@ -6,6 +6,7 @@ file each, with the same functions; everybody else says ``from browserkeeper.pro
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -43,4 +44,21 @@ class Platform(Protocol):
     def now(self) -> float: ...
 
 
-__all__ = ["Platform", "system"]
+def identity_of(pid: int) -> ProcessIdentity:
+    """Of a process that may be gone by now: then it is nobody's, since none starts at 0."""
+    found = system.facts(pid)
+    return found.identity if found else ProcessIdentity(pid, 0.0)
+
+
+def is_alive(identity: ProcessIdentity, platform: Platform = system) -> bool:
+    """A process of this pid and start time exists and is not a zombie."""
+    found = platform.facts(identity.pid)
+    return found is not None and identity.is_same_as(found.identity) and not found.is_zombie
+
+
+def own_name() -> str:
+    """What people know this program by."""
+    return os.path.basename(sys.argv[0] or "python") or "python"
+
+
+__all__ = ["Platform", "identity_of", "is_alive", "own_name", "system"]

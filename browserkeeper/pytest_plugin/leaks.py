@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..guard import remove_tree
 from ..leftovers import profiles_of
-from ..process import system
+from ..process import is_alive, system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..process.remnants import DOCUMENT
 from .records import MARK
@@ -254,11 +254,11 @@ class _Family:
     def is_gone(self) -> bool:
         self._grow()
         guard = {self.leak.guard} if self.leak.guard else set()
-        return not any(_is_alive(identity) for identity in self._members | guard)
+        return not any(is_alive(identity) for identity in self._members | guard)
 
     def _grow(self) -> None:
         for identity in list(self._members):
-            if _is_alive(identity):
+            if is_alive(identity):
                 self._members |= {process.identity for process in system.tree(identity.pid)}
         self._profiles |= {path for m in self._members for path in profiles_of(m.pid)}
 
@@ -281,8 +281,3 @@ class _Family:
         for path in self._profiles:
             with contextlib.suppress(OSError):
                 remove_tree(str(path))
-
-
-def _is_alive(identity: ProcessIdentity) -> bool:
-    found = system.facts(identity.pid)
-    return found is not None and identity.is_same_as(found.identity) and not found.is_zombie
