@@ -28,10 +28,10 @@ check: $(VENV)/.ready ## types and style only
 	@$(BIN)/mypy
 
 faults: setup ## N=200 random faults against real browsers (SEED=… repeats a draw)
-	@$(BIN)/python -m tests.faults --n $(N) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.system.faults --n $(N) $(if $(SEED),--seed $(SEED))
 
 soak: setup ## N=200 tasks through one pool, faults among them (SEED=… repeats a draw)
-	@$(BIN)/python -m tests.soak --n $(N) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.pool.soak --n $(N) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## the figures, side by side in one run, into benchmarks/RESULTS.md
 	@$(BIN)/python -m pip install -q --group bench

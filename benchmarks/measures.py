@@ -13,7 +13,7 @@ from pathlib import Path
 
 from browserkeeper import browser
 from browserkeeper.process.containment import choose
-from browserkeeper.process.guarded import Guarded, GuardPlan
+from browserkeeper.process.guard_process import Guarded, GuardPlan
 
 from . import plain
 

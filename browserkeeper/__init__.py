@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .adopted import AdoptedSession, adopt
+    from .cleanup.sweeper import Finding, sweep
     from .errors import (
         BrowserDied,
         BrowserkeeperError,
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from .pool import BrowserPool, Lease, LeaseInfo, Outcome, lease_of
     from .report import ExitReport, ProcessExit, RemoteEnd, Survivor
     from .session import BrowserSession, browser, session_of
-    from .sweeper import Finding, sweep
+    from .session.adopted import AdoptedSession, adopt
 
 _HOMES = {
-    ".adopted": ("AdoptedSession", "adopt"),
+    ".session.adopted": ("AdoptedSession", "adopt"),
     ".session": ("BrowserSession", "browser", "session_of"),
-    ".sweeper": ("Finding", "sweep"),
+    ".cleanup.sweeper": ("Finding", "sweep"),
     ".report": ("ExitReport", "ProcessExit", "RemoteEnd", "Survivor"),
     ".errors": (
         "BrowserDied",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from browserkeeper.drivers.resolve import resolve
 from browserkeeper.errors import BrowserkeeperError
-from browserkeeper.ledger import Ledger
+from browserkeeper.state.ledger import Ledger
 
 
 def main() -> int:

@@ -18,12 +18,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fixtures.server import Site
-
-from . import oracle
+from tests.support import witness
 
 pytest_plugins = (
     "pytester",  # for the runs inside of test_pytest_plugin*.py
-    "tests.docker_rig",
+    "tests.support.docker_rig",
 )
 PROGRAMS = Path(__file__).resolve().parent.parent / "fixtures" / "programs"
 UNPACKED = Path(__file__).resolve().parent.parent / ".tools" / "usr"
@@ -32,7 +31,7 @@ CI = os.environ.get("CI", "").lower() == "true"
 SETTLE = 5.0
 """Seconds that the last test's processes may take to be gone."""
 
-oracle.become_init()
+witness.become_init()
 os.environ["BROWSERKEEPER_OFFLINE"] = "1"
 for folder in (Path.home() / ".cargo" / "bin", UNPACKED / "bin", UNPACKED / "sbin"):
     os.environ["PATH"] += f"{os.pathsep}{folder}"
@@ -78,17 +77,17 @@ def nothing_left(request: pytest.FixtureRequest, state_dir: Path) -> Iterator[No
     ``@pytest.mark.leaves_zombies(n, reason)`` for the deaths after which PID 1, here pytest,
     has to reap; never for processes that live.
     """
-    known = {s.pid for s in oracle.below(os.getpid())}
-    files, groups = oracle.files(), oracle.cgroups()
+    known = {s.pid for s in witness.below(os.getpid())}
+    files, groups = witness.files(), witness.cgroups()
     yield
-    left = oracle.wait_until_gone(os.getpid(), known, SETTLE)
-    zombies = oracle.zombies(oracle.strangers(os.getpid(), known))
-    oracle.clean_up(known)
+    left = witness.wait_until_gone(os.getpid(), known, SETTLE)
+    zombies = witness.zombies(witness.strangers(os.getpid(), known))
+    witness.clean_up(known)
     allowed = request.node.get_closest_marker("leaves_zombies")
     assert not left, f"still alive: {left}"
     assert len(zombies) <= (allowed.args[0] if allowed else 0), f"zombies: {zombies}"
-    assert not oracle.files() - files
-    assert not oracle.cgroups() - groups
+    assert not witness.files() - files
+    assert not witness.cgroups() - groups
     assert not list(state_dir.glob("live/*"))
 
 

@@ -19,7 +19,7 @@ What is right and wrong in an app's settings is in ``browserkeeper/celery_advice
 doctor asks that too.
 """
 
-from ..celery_advice import check, recommended_settings
+from ..status.celery_advice import check, recommended_settings
 from .decorator import with_browser
 from .errors import TaskTimeout, TooManyDeliveries
 from .hooks import install

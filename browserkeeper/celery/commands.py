@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .panel import PATIENCE
+from .remote_control import PATIENCE
 from .sweeping import COMMAND_PS, COMMAND_SWEEP
 
 Answers = dict[str, dict[str, Any]]

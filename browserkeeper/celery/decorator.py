@@ -11,9 +11,9 @@ from celery import current_task
 
 from ..errors import ConfigError
 from . import deliveries
-from .holding import Hold, run_holding
 from .settings import Wish, settings_of
 from .task import BrowserTask
+from .task_browser import Hold, run_holding
 
 T = TypeVar("T")
 

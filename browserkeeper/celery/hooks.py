@@ -59,9 +59,9 @@ def connect() -> None:
 def _on_worker(sender: Any = None, **_: Any) -> None:
     """A worker is being made in this process; its modules are loaded anyway, so ours may be too."""
     limits.remember_worker(sender)
-    from . import panel
+    from . import remote_control
 
-    panel.register()
+    remote_control.register()
 
 
 __all__ = ["connect", "install"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 
-from .holding import running
+from .task_browser import running
 
 
 class TaskFilter(logging.Filter):

@@ -9,8 +9,8 @@ from celery import Task
 
 from ..errors import SessionClosed
 from . import deliveries, hooks
-from .holding import Hold, run_holding, running
 from .settings import Wish, settings_of
+from .task_browser import Hold, run_holding, running
 
 if TYPE_CHECKING:
     from selenium import webdriver

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from ..diagnosis import Check, diagnose
+from ..status.doctor import Check, diagnose
 from . import output
 
 STYLES = {"ok": "", "warn": "yellow", "fail": "red"}
@@ -41,7 +41,7 @@ def command(app: str | None, as_json: bool) -> int:
 
 def advise(name: str) -> list[Check]:
     """Raises ConfigError where there is no such app."""
-    from ..celery_advice import check, load_app
+    from ..status.celery_advice import check, load_app
 
     sys.path.insert(0, os.getcwd())  # as `celery -A` does; a console script has its own directory there
     return check(load_app(name))

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from ..errors import LedgerError
-from ..ledger import HISTORY_LIMIT, Ended, Ledger, read_ended
 from ..report import ProcessExit
+from ..state.ledger import HISTORY_LIMIT, Ended, Ledger, read_ended
 from . import output
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from ..survey import Row, survey
+from ..status.snapshot import Row, survey
 from . import output
 from .words import STYLES, WHAT_TO_DO, pool_line, tree_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError
-from ..overview.model import Overview, Percentiles, Span, overview
+from ..status.timeline import Overview, Percentiles, Span, overview
 from . import output
 from .parameters import duration
 
@@ -50,7 +50,7 @@ def command(since: float, page: str | None, as_json: bool) -> int:
         check(page)
     found = overview(since)
     if page is not None:
-        from ..overview.page import render
+        from ..status.timeline_page import render
 
         write(page, render(found), quiet=as_json)
     if as_json:

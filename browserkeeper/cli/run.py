@@ -15,14 +15,14 @@ from typing import NoReturn
 
 import click
 
-from ..guard import CANNOT_RUN, NOT_FOUND
-from ..ledger import Ledger, Session, new_id
+from ..guard.guard import CANNOT_RUN, NOT_FOUND
 from ..process import system
 from ..process.containment import Containment, choose
-from ..process.guarded import GuardPlan, foreground_command
+from ..process.guard_process import GuardPlan, foreground_command
 from ..process.identity import ProcessIdentity
 from ..report import SCHEMA
-from ..tmpdirs import PREFIX, choose_root
+from ..state.ledger import Ledger, Session, new_id
+from ..state.tmpdirs import PREFIX, choose_root
 from . import output
 from .parameters import seconds
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..sweeper import Finding, sweep
+from ..cleanup.sweeper import Finding, sweep
 from . import output
 
 FOUND, NOT_REMOVED = 1, 3

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
+from ..cleanup.sweeper import platform_of
 from ..process.identity import ProcessIdentity
-from ..survey import Row, Survey, survey
-from ..sweeper import platform_of
+from ..status.snapshot import Row, Survey, survey
 from . import output
 from .parameters import seconds
 from .words import STYLES, WHAT_TO_DO, pool_line, tree_of

@@ -10,10 +10,10 @@ from types import FrameType
 
 import click
 
-from .. import logs
-from ..ledger import Ledger
-from ..metrics.server import Server
-from ..metrics.tally import Tally
+from ..state.ledger import Ledger
+from ..telemetry import logs
+from ..telemetry.server import Server
+from ..telemetry.tally import Tally
 from ..watch.containers import Bounds, Containers
 from ..watch.notices import Notice
 from ..watch.rounds import Watch

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..pool_state import STATES, PoolState
+from ..cleanup.sweeper import State
 from ..process.identity import ProcessFacts
-from ..survey import Row
-from ..sweeper import State
+from ..state.pool_state import STATES, PoolState
+from ..status.snapshot import Row
 from . import output
 
 STYLES: dict[State, str] = {"orphaned": "red", "unguarded": "yellow", "foreign": "dim"}

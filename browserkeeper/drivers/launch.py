@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..process.identity import ProcessFacts
-from .seen import SeenBrowser, find_local
+from .browser_handle import SeenBrowser, find_local
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ import threading
 from pathlib import Path
 
 from ..errors import ResolveError
-from ..guard import write_atomically
+from ..guard.guard import write_atomically
 from ..process.containment import choose
-from ..process.guarded import output_of
+from ..process.guard_process import output_of
 
 TIMEOUT = 20.0
 """Seconds for ``--version``; a cold Chromium on a busy machine takes two."""

@@ -12,10 +12,10 @@ from typing import Any
 
 from ..config import SessionConfig
 from ..grid.hub import MARKER
-from ..process.guarded import interpreter
+from ..process.guard_process import interpreter
 from . import chromium, firefox
+from .browser_handle import RemoteBrowser
 from .launch import Launch
-from .seen import RemoteBrowser
 
 _BOOT = "import sys;sys.path.append(sys.argv.pop(1));from browserkeeper.grid.relay import main;main()"
 _HOME = str(Path(__file__).resolve().parent.parent.parent)

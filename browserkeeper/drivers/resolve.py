@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..errors import ResolveError, VersionMismatch
 from ..process.containment import choose
-from ..process.guarded import output_of
+from ..process.guard_process import output_of
 from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
 from .probe import Program, VersionCache, probe
 

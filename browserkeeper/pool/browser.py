@@ -16,7 +16,7 @@ from .config import PoolConfig
 if TYPE_CHECKING:
     from ..config import SessionConfig
     from ..drivers.contexts import Contexts
-    from ..drivers.kept import Keeper
+    from ..drivers.managed import Keeper
 
 PING_TIMEOUT = 10.0
 """Seconds after which a browser that does not answer is ended; it answers in milliseconds, but on

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ..config import SessionConfig, check_choice, check_count, check_seconds
 from ..errors import ConfigError
 from ..process.limits import cores, memory_left
-from .roster import Limits
+from .scheduler import Limits
 
 Isolation = Literal["auto", "context", "fresh", "none"]
 ISOLATIONS = ("auto", "context", "fresh", "none")

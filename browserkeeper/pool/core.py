@@ -15,15 +15,15 @@ from typing import TypeVar
 from ..errors import BrowserkeeperError, PoolClosed
 from ..process import system
 from ..report import ExitReport
-from .attendant import Attendant
-from .board import Board, Facts
 from .breaker import Breaker
 from .browser import Browser
 from .config import PoolConfig
+from .latch import OneShot
 from .lease import LeaseInfo, Request
-from .oneshot import OneShot
-from .roster import Member, Order, Roster
+from .published_state import Board, Facts
+from .scheduler import Member, Order, Roster
 from .supervisor import Supervisor
+from .worker import Attendant
 
 T = TypeVar("T")
 

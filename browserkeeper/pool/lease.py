@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout
 from ..session import BrowserSession
 from .browser import Browser
-from .oneshot import OneShot
-from .roster import Member
+from .latch import OneShot
+from .scheduler import Member
 
 if TYPE_CHECKING:
     from selenium import webdriver

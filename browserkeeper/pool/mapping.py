@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import PoolClosed
+from .latch import OneShot
 from .lease import Lease
-from .oneshot import OneShot
 
 if TYPE_CHECKING:
     from .pool import BrowserPool

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from selenium import webdriver
     from typing_extensions import Self, Unpack
 
-    from ..session import ChromeName
+    from ..session.session import ChromeName
 
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
 else:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .oneshot import OneShot
+from .latch import OneShot
 
 logger = logging.getLogger("browserkeeper")
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import sys
 
-from ..guard import Guard, Options, Stat, guard_session
+from ..guard.guard import Guard, Options, Stat, guard_session
 from . import portable
 from .identity import ProcessIdentity
-from .remnants import Remnants
+from .leftover_processes import Remnants
 
 
 class PortableGuard(Guard):

@@ -159,7 +159,7 @@ class _Capture:
 
 
 def _set_timeout(driver: Any, seconds: float) -> None:
-    from ..drivers.kept import set_command_timeout
+    from ..drivers.managed import set_command_timeout
 
     set_command_timeout(driver, seconds)
 

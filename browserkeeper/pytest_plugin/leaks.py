@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
-from ..guard import remove_tree
-from ..leftovers import profiles_of
+from ..cleanup.temporary_profiles import profiles_of
+from ..guard.guard import remove_tree
 from ..process import is_alive, system
 from ..process.identity import ProcessFacts, ProcessIdentity
-from ..process.remnants import DOCUMENT
+from ..process.leftover_processes import DOCUMENT
 from .records import MARK
 
 BROWSERS = frozenset(

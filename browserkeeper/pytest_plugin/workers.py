@@ -50,7 +50,7 @@ class Workers:
 def sessions_of_dead(pid: int) -> list[str]:
     """How the sessions ended that a process had when it died."""
     from ..errors import LedgerError
-    from ..ledger import Ledger, Record
+    from ..state.ledger import Ledger, Record
 
     try:
         ledger = Ledger.open()

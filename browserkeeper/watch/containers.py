@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from ..errors import DockerError
-from ..metrics.tally import Container as Seen
-from ..metrics.tally import Tally
-from ..survey import ZOMBIE_PATIENCE
+from ..status.snapshot import ZOMBIE_PATIENCE
+from ..telemetry.tally import Container as Seen
+from ..telemetry.tally import Tally
 from . import docker_api
 from .docker_api import Container, Docker, RefusedError, Usage
 from .notices import Notice

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from ..diagnosis import PROCESSES_NEEDED, user_processes_left
 from ..errors import BrowserkeeperError
-from ..ledger import Ledger
 from ..process.limits import cgroup_left, memory_left, tasks_left
-from ..tmpdirs import MEMORY_ROOT, choose_root
+from ..state.ledger import Ledger
+from ..state.tmpdirs import MEMORY_ROOT, choose_root
+from ..status.doctor import PROCESSES_NEEDED, user_processes_left
 from .notices import Notice
 
 MEMORY_LOW = 256 * 1024**2

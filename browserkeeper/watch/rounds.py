@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from ..cleanup.sweeper import Finding, Sweeper
 from ..errors import BrowserkeeperError
-from ..ledger import Ledger
-from ..metrics.tally import Tally
-from ..survey import survey
-from ..sweeper import Finding, Sweeper
+from ..state.ledger import Ledger
+from ..status.snapshot import survey
+from ..telemetry.tally import Tally
 from . import host, sessions, zombies
 from .containers import Containers
 from .notices import Memory, Notice

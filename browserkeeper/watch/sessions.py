@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..cleanup.sweeper import platform_of
 from ..process.identity import ProcessIdentity
-from ..survey import Row
-from ..sweeper import platform_of
+from ..status.snapshot import Row
 from .notices import Notice
 
 GRACE = 10.0

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from ..process import system
 from ..process.identity import ProcessFacts
-from ..survey import ZOMBIE_PATIENCE, Row
+from ..status.snapshot import ZOMBIE_PATIENCE, Row
 from .notices import Notice
 
 BROWSERS = ("chrom", "headless_shell", "geckodriver", "firefox", "msedge", "crashhelper")

@@ -10,7 +10,13 @@ from typing import Any
 
 from celery import Celery
 
-from browserkeeper.celery import BrowserTask, install, recommended_settings, with_browser, with_retry
+from browserkeeper.celery import (
+    BrowserTask,
+    install,
+    recommended_settings,
+    with_browser,
+    with_retry,
+)
 
 REDIS = os.environ.get("EXAMPLE_REDIS", "redis://localhost:6379/0")
 

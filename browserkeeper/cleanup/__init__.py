@@ -1,0 +1,1 @@
+"""What dead owners left: the evidence, the verdict, the removal."""

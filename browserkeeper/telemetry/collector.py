@@ -1,0 +1,211 @@
+"""The tally, and what lives now, as Prometheus's metric families.
+
+Base units, ``_total``, and no label whose values grow without bound: no pid, no session id, no
+address, nothing that a page or a command line could choose.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from .._version import __version__
+from ..cleanup.sweeper import SWEPT_KINDS, State
+from ..errors import BrowserkeeperError
+from ..report import REASONS
+from ..state.ledger import Ledger
+from ..state.pool_state import STATES, PoolState
+from ..status.snapshot import Survey, survey
+from .tally import RESTART_REASONS, Histogram, Outcome, Tally, label
+
+logger = logging.getLogger("browserkeeper")
+
+
+class LedgerCollector(Collector):
+    """For a registry: ``CollectorRegistry().register(LedgerCollector())``.
+
+    Each scrape looks at the ledger and at the processes behind it, so its cost is that of
+    ``browserkeeper ps``.
+    """
+
+    def __init__(self, tally: Tally | None = None):
+        self.tally = tally or Tally()
+
+    def collect(self) -> Iterator[Metric]:
+        yield _one("browserkeeper_build_info", "Always 1.", {"version": __version__}, 1)
+        with self.tally.lock:
+            found = self._look()
+            up = float(found is not None)
+            yield _one("browserkeeper_ledger_up", "Can the state directory be read?", {}, up)
+            if found is not None:
+                yield from gauges(found, self.tally.browsers)
+            yield from counters(self.tally)
+            yield from histograms(self.tally)
+            if self.tally.containers:
+                yield from containers(self.tally)
+
+    def _look(self) -> Survey | None:
+        try:
+            self.tally.look(Ledger.open())
+            return survey()
+        except (BrowserkeeperError, OSError) as error:
+            logger.warning("metrics: the ledger cannot be read: %s", error)
+            return None
+
+
+def registry(tally: Tally) -> CollectorRegistry:
+    """One of its own, so that nothing else that a program registered is exported with it."""
+    made = CollectorRegistry()
+    made.register(LedgerCollector(tally))
+    return made
+
+
+# ------------------------------------------------------------------------------------- what is now
+
+
+def gauges(found: Survey, browsers: set[str]) -> Iterator[Metric]:
+    sessions = dict.fromkeys(((b, state) for b in sorted(browsers) for state in get_args(State)), 0)
+    processes = dict.fromkeys(sorted(browsers), 0)
+    pss, zombies, overdue = processes.copy(), processes.copy(), processes.copy()
+    for row in found.rows:
+        name = label(row.record.session)
+        sessions[name, row.state] = sessions.get((name, row.state), 0) + 1
+        processes[name] = processes.get(name, 0) + len(row.processes)
+        pss[name] = pss.get(name, 0) + sum(row.memory.values())
+        zombies[name] = zombies.get(name, 0) + len(row.zombies)
+        overdue[name] = overdue.get(name, 0) + ((row.deadline_left or 0) < 0)
+    family = GaugeMetricFamily(
+        "browserkeeper_sessions", "Sessions in the ledger.", labels=["browser", "state"]
+    )
+    for (name, state), number in sessions.items():
+        family.add_metric([name, state], number)
+    yield family
+    yield _gauge("browserkeeper_processes", "Processes of sessions, guards not counted.", processes)
+    yield _gauge("browserkeeper_pss_bytes", "Memory of those, shared pages divided.", pss)
+    yield _gauge("browserkeeper_zombies", "Zombies among those that last.", zombies)
+    yield _gauge("browserkeeper_sessions_overdue", "Sessions past their deadline.", overdue)
+    yield from pool_gauges(found)
+    bad = len(found.bad)
+    yield _one("browserkeeper_bad_records", "Records that cannot be believed.", {}, bad)
+
+
+def pool_gauges(found: Survey) -> Iterator[Metric]:
+    """All pools of a browser added up: which process has which is nobody's series."""
+    by_browser: dict[str, list[PoolState]] = {}
+    for pool in found.pools:
+        by_browser.setdefault(pool.browser, []).append(pool)
+    browsers = GaugeMetricFamily(
+        "browserkeeper_pool_browsers", "Browsers of pools.", labels=["browser", "state"]
+    )
+    for name, pools in sorted(by_browser.items()):
+        for state in STATES:
+            browsers.add_metric([name, state], added_up(pools, f"pool_{state}"))
+    yield browsers
+    for metric, text, stat in (
+        ("browserkeeper_pool_browsers_max", "Browsers that pools may have (max_size).", "pool_max"),
+        ("browserkeeper_pool_requests_waiting", "Who waits for a browser.", "requests_waiting"),
+    ):
+        yield _gauge(metric, text, {name: added_up(pools, stat) for name, pools in by_browser.items()})
+    numbers = {name: len(pools) for name, pools in by_browser.items()}
+    yield _gauge("browserkeeper_pools", "Pools that are open.", numbers)
+
+
+def added_up(pools: Iterable[PoolState], stat: str) -> float:
+    return sum(pool.stats.get(stat, 0) for pool in pools)
+
+
+def _gauge(name: str, text: str, values: Mapping[str, float], label: str = "browser") -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _one(name: str, text: str, labels: Mapping[str, str], value: float) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
+
+
+# -------------------------------------------------------------------------------- what has happened
+
+
+def counters(tally: Tally) -> Iterator[Metric]:
+    """Every series that can be foreseen is there with 0: a counter's first step is seen only so."""
+    for name, text, counted in (
+        ("browserkeeper_sessions_started", "Sessions begun, failed launches included.", tally.started),
+        ("browserkeeper_freed_bytes", "Files removed at the ends of sessions.", tally.bytes_freed),
+    ):
+        family = CounterMetricFamily(name, text, labels=["browser"])
+        for browser in sorted(tally.browsers):
+            family.add_metric([browser], counted[browser])
+        yield family
+    yield _outcomes(tally)
+    swept = CounterMetricFamily("browserkeeper_swept", "What dead owners left.", labels=["kind"])
+    for kind in SWEPT_KINDS:
+        swept.add_metric([kind], tally.swept[kind])
+    yield swept
+    yield CounterMetricFamily("browserkeeper_watch_rounds", "Rounds of the watch.", tally.rounds)
+    yield CounterMetricFamily(
+        "browserkeeper_watch_failures", "Rounds in which a look failed.", tally.failures
+    )
+    yield _one(
+        "browserkeeper_watch_last_round_timestamp_seconds", "When it ended.", {}, tally.last_round
+    )
+
+
+def _outcomes(tally: Tally) -> Metric:
+    family = CounterMetricFamily(
+        "browserkeeper_sessions_ended",
+        "Sessions ended, by reason; clean: proved that nothing is left.",
+        labels=Outcome._fields,
+    )
+    foreseen = {
+        Outcome(browser, reason, clean)
+        for browser, reason, clean in itertools.product(tally.browsers, REASONS, ("true", "false"))
+    }
+    for outcome in sorted(foreseen | tally.outcomes.keys()):
+        family.add_metric(list(outcome), tally.outcomes[outcome])
+    return family
+
+
+def containers(tally: Tally) -> Iterator[Metric]:
+    """Of those that were named to the watch, at its last look."""
+    yield _one("browserkeeper_docker_up", "Does the Docker daemon answer?", {}, tally.docker_up)
+    seen = sorted(tally.containers.items())
+    for what, text, values in (
+        ("running", "Does it run?", {name: found.running for name, found in seen}),
+        ("processes", "Browsers' and drivers'.", {name: found.processes for name, found in seen}),
+        ("zombies", "Of whatever kind.", {name: found.zombies for name, found in seen}),
+    ):
+        known = {name: value for name, value in values.items() if value is not None}
+        yield _gauge(f"browserkeeper_container_{what}", text, known, "container")
+    family = CounterMetricFamily(
+        "browserkeeper_container_restarts", "By the watch.", labels=["container", "reason"]
+    )
+    for (name, _), reason in itertools.product(seen, RESTART_REASONS):
+        family.add_metric([name, reason], tally.restarts[name, reason])
+    yield family
+
+
+def histograms(tally: Tally) -> Iterator[Metric]:
+    yield _histogram("browserkeeper_start_seconds", "From start() to the browser.", tally.starts)
+    text = "Killing, reaping and removing files."
+    yield _histogram("browserkeeper_teardown_seconds", text, tally.teardowns)
+
+
+def _histogram(name: str, text: str, found: Mapping[str, Histogram]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=["browser"])
+    for browser, histogram in sorted(found.items()):
+        family.add_metric([browser], histogram.cumulative(), histogram.total)
+    return family
+
+
+__all__ = ["LedgerCollector", "registry"]

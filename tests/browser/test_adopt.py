@@ -1,0 +1,215 @@
+"""Drivers that other code made: Selenium's own, and what is made of them where it is installed.
+
+The control is the same driver, not adopted, whose owner is killed: it stays.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+
+from browserkeeper import ConfigError, SessionTimeout, adopt, browser, sweep
+from browserkeeper.state.ledger import Ledger
+from tests.browser import foreign_owner
+from tests.grid.mock_hub import MockHub
+from tests.support import witness
+from tests.support.guards import BOTH, wait_for
+
+SOON = 15.0
+"""Seconds, generously."""
+ORPHANS = pytest.mark.leaves_zombies(40, "nobody but PID 1 is there for the orphans of a killed driver")
+
+OWNER = str(Path(__file__).with_name("foreign_owner.py"))
+
+
+def owner(how: str, name: str, mode: str, *before: str) -> subprocess.Popen[str]:
+    words = [*before, sys.executable, OWNER, how, name, mode]
+    started = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert started.stdout
+    assert "live" in started.stdout.readline()
+    return started
+
+
+OTHERS = [
+    pytest.param("selenium", "chrome", marks=pytest.mark.chrome),
+    pytest.param("selenium", "firefox", marks=pytest.mark.firefox),
+    pytest.param("undetected", "chrome", marks=pytest.mark.chrome),
+    pytest.param("seleniumbase", "chrome", marks=pytest.mark.chrome),
+]
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place of its own for profiles: chromedriver leaves an empty directory in it when it is killed,
+    which nothing ties to that driver."""
+    place = Path(tempfile.mkdtemp(prefix="tmpadopt"))
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield place
+    left = [path for path in place.rglob("*") if not path.is_dir()]
+    shutil.rmtree(place)
+    assert not left
+
+
+@pytest.fixture(autouse=True)
+def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    how = getattr(request.node, "callspec", None) and request.node.callspec.params.get("how")
+    module = {"undetected": "undetected_chromedriver", "seleniumbase": "seleniumbase"}.get(str(how))
+    if module and importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed here; docs/remote.md says how it was tried")
+    if how == "undetected":
+        copy = tmp_path / "chromedriver"
+        shutil.copy(os.path.realpath(shutil.which("chromedriver") or ""), copy)
+        monkeypatch.setenv("UC_DRIVER", str(copy))
+
+
+@ORPHANS
+@pytest.mark.parametrize("name", BOTH)
+def test_its_end_is_verified(name: str) -> None:
+    driver = foreign_owner.selenium(name)
+    before = witness.below(driver.service.process.pid)
+    with adopt(driver) as session:
+        driver.get("data:text/html,<title>hello</title>")
+        assert driver.title == "hello"
+        assert len(session.processes()) >= len(before) / 2
+    report = session.report
+    assert report
+    assert (report.reason, report.containment, report.certificate) == ("closed", "adopted", "two-scans")
+    assert report.clean
+    assert not [process for process in before if witness.is_same(process)]
+    driver.quit()
+    assert session.close() is report
+
+
+@ORPHANS
+@pytest.mark.parametrize(("how", "name"), OTHERS)
+def test_its_owners_death_ends_it(how: str, name: str) -> None:
+    known = {s.pid for s in witness.below(os.getpid())}
+    started = owner(how, name, "adopt")
+    started.kill()
+    started.communicate()
+    assert not witness.wait_until_gone(os.getpid(), known, SOON)
+
+
+@ORPHANS
+@pytest.mark.chrome
+def test_control_not_adopted_it_stays(temporary: Path) -> None:
+    known = {s.pid for s in witness.below(os.getpid())}
+    started = owner("selenium", "chrome", "leave")
+    started.kill()
+    started.communicate()
+    time.sleep(2)
+    assert len(witness.alive(witness.strangers(os.getpid(), known))) > 3
+    assert [path for path in temporary.rglob("*") if path.is_file()], "and its profile"
+    witness.clean_up(known)
+    shutil.rmtree(temporary)
+    temporary.mkdir()
+
+
+@ORPHANS
+@pytest.mark.chrome
+def test_a_timeout() -> None:
+    with (
+        pytest.raises(SessionTimeout, match="timeout of 2 s"),
+        adopt(foreign_owner.selenium("chrome"), timeout=2) as it,
+    ):
+        assert wait_for(lambda: not it.processes(), SOON)
+    assert it.report
+    assert (it.report.reason, it.report.clean) == ("timeout", True)
+
+
+@ORPHANS
+@pytest.mark.chrome
+def test_a_killed_guard_is_stood_in_for() -> None:
+    session = adopt(foreign_owner.selenium("chrome"))
+    (record,) = Ledger.open().records()
+    os.kill(record.guards[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
+    report = session.close()
+    assert (report.reason, report.clean) == ("guard-died", True)
+
+
+@ORPHANS
+@pytest.mark.chrome
+def test_owner_and_guard_killed_a_sweep_ends_it() -> None:
+    started = owner("selenium", "chrome", "adopt")
+    (record,) = Ledger.open().records()
+    guard = record.guards[0].pid  # type: ignore[union-attr]
+    for pid in (guard, started.pid):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (guard, started.pid):
+        os.kill(pid, signal.SIGKILL)
+    started.communicate()
+    assert wait_for(lambda: not witness.alive([s for s in [witness.look(guard)] if s]), SOON)
+    assert [found.removed for found in sweep(dry_run=False) if found.kind == "session"] == [True]
+
+
+@ORPHANS
+@pytest.mark.chrome
+def test_what_cannot_be_adopted(temporary: Path) -> None:
+    with pytest.raises(ConfigError, match="no driver process"):
+        adopt(object())  # type: ignore[type-var]
+    with MockHub() as hub, pytest.raises(ConfigError, match="Grid"):
+        adopt(webdriver.Remote(hub.url, options=webdriver.ChromeOptions()))
+    with browser() as driver, pytest.raises(ConfigError, match="own"):
+        adopt(driver)
+    other = foreign_owner.selenium("chrome")
+    with adopt(other), pytest.raises(ConfigError, match="adopted before"):
+        adopt(other)
+    other = foreign_owner.selenium("chrome")
+    other.quit()
+    with pytest.raises(ConfigError, match="gone"):
+        adopt(other)
+    shutil.rmtree(temporary)  # even a plain quit() leaves Chromium's socket
+    temporary.mkdir()
+
+
+@pytest.mark.parametrize(("how", "name"), OTHERS)
+@pytest.mark.leaves_zombies(2, "browserkeeper run itself, and its guard, were killed")
+def test_run_contains_it_with_no_change_to_the_code(how: str, name: str) -> None:
+    """The script has no word of browserkeeper in it, and the process in front is SIGKILLed."""
+    known = {s.pid for s in witness.below(os.getpid())}
+    run = (sys.executable, "-m", "browserkeeper", "run", "--")
+    started = owner(how, name, "leave", *run)
+    assert len(witness.alive(witness.strangers(os.getpid(), known))) > 4
+    started.kill()
+    started.communicate()
+    assert not witness.wait_until_gone(os.getpid(), known, SOON)
+
+
+SUITE = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from foreign_owner import selenium
+
+def test_theirs():
+    selenium("chrome")
+    print("live", file=sys.__stdout__, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(2, "browserkeeper run itself, and its guard, were killed")
+def test_run_contains_a_whole_pytest(tmp_path: Path) -> None:
+    known = {s.pid for s in witness.below(os.getpid())}
+    (tmp_path / "test_theirs.py").write_text(SUITE.format(folder=str(Path(OWNER).parent)))
+    run = (sys.executable, "-m", "browserkeeper", "run", "--")
+    words = [*run, sys.executable, "-m", "pytest", "-sq", "-p", "no:cacheprovider", "test_theirs.py"]
+    started = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert started.stdout
+    assert any("live" in line for line in started.stdout)
+    assert len(witness.alive(witness.strangers(os.getpid(), known))) > 4
+    started.kill()
+    started.communicate()
+    assert not witness.wait_until_gone(os.getpid(), known, SOON)

@@ -1,0 +1,359 @@
+"""The exporter: what it counts, what it keeps to itself, and what it says when asked over HTTP."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from browserkeeper import ConfigError, browser
+from browserkeeper.cleanup.sweeper import Finding
+from browserkeeper.process import system
+from browserkeeper.process.identity import ProcessIdentity
+from browserkeeper.report import ExitReport
+from browserkeeper.state.ledger import HISTORY_LIMIT, Ledger, Record, Session, new_id
+from browserkeeper.telemetry.collector import registry
+from browserkeeper.telemetry.server import Server, split_address
+from browserkeeper.telemetry.tally import Outcome, Tally
+from fixtures.server import Site
+from tests.cli.test_cli import cli
+from tests.support import witness
+
+DOCUMENTED = (Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md").read_text()
+SECRET = "only-the-page-knows"
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def ledger(state_dir: Path) -> Ledger:
+    return Ledger.open(state_dir)
+
+
+def session_of(name: str = "chromium", kind: str = "session") -> Session:
+    me = system.facts(os.getpid())
+    assert me is not None
+    return Session(new_id(), kind, name, me.identity, "test", system.host_id(), "subreaper", time.time())
+
+
+def end(ledger: Ledger, session: Session, reason: str = "closed", **more: object) -> None:
+    """Put it into the history, as a guard does."""
+    report = ExitReport(session.id, session.browser, reason, "subreaper", "ECHILD")
+    report = dataclasses.replace(report, ended_at=time.time(), **more)  # type: ignore[arg-type]
+    ledger.retire(Record(ledger.record_path(session.id), session, (), ()), report)
+
+
+def live(ledger: Ledger, session: Session) -> None:
+    """Put it among the live ones, guarded by nobody."""
+    text = session.to_json()
+    path = ledger.record_path(session.id)
+    path.write_text(f'{{"schema": 1, "session": {text}, "guards": [], "processes": []}}')
+    path.chmod(0o600)
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def scrape(tally: Tally) -> Samples:
+    return samples(generate_latest(registry(tally)).decode())
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found[f"browserkeeper_{name}", frozenset(labels.items())]
+
+
+# --------------------------------------------------------------------------------- what is counted
+
+
+def test_what_had_ended_before_is_not_counted(ledger: Ledger) -> None:
+    end(ledger, session_of())
+    tally = Tally()
+    tally.look(ledger)
+    assert tally.started.total() == tally.outcomes.total() == 0
+    end(ledger, session_of())
+    tally.look(ledger)
+    tally.look(ledger)
+    assert tally.started == {"chromium": 1}
+    assert tally.outcomes == {Outcome("chromium", "closed", "true"): 1}
+
+
+def test_counters_survive_the_pruning_of_the_history(ledger: Ledger) -> None:
+    tally = Tally()
+    tally.look(ledger)
+    for number in range(HISTORY_LIMIT + 100):
+        end(ledger, session_of(), bytes_freed=10)
+        if number % 200 == 0:
+            ledger.prune()
+            tally.look(ledger)
+    ledger.prune()
+    tally.look(ledger)
+    assert len(ledger.ended_ids()) == HISTORY_LIMIT
+    assert tally.outcomes.total() == tally.started.total() == HISTORY_LIMIT + 100
+    assert tally.bytes_freed["chromium"] == 10 * (HISTORY_LIMIT + 100)
+
+
+def test_a_session_is_started_once_and_ends_once(ledger: Ledger) -> None:
+    tally = Tally()
+    tally.look(ledger)
+    session = session_of("firefox")
+    live(ledger, session)
+    tally.look(ledger)
+    tally.look(ledger)
+    assert (tally.started.total(), tally.outcomes.total()) == (1, 0)
+    end(ledger, session, "owner-died")
+    tally.look(ledger)
+    assert (tally.started.total(), tally.outcomes.total()) == (1, 1)
+
+
+def test_one_that_lived_at_the_first_look_is_only_seen_to_end(ledger: Ledger) -> None:
+    session = session_of()
+    live(ledger, session)
+    tally = Tally()
+    tally.look(ledger)
+    end(ledger, session)
+    tally.look(ledger)
+    assert (tally.started.total(), tally.outcomes.total()) == (0, 1)
+
+
+def test_one_that_leaves_no_history_ends_for_an_unknown_reason(ledger: Ledger) -> None:
+    tally = Tally()
+    tally.look(ledger)
+    session = session_of()
+    live(ledger, session)
+    tally.look(ledger)
+    ledger.record_path(session.id).unlink()
+    tally.look(ledger)
+    assert tally.outcomes == {Outcome("chromium", "unknown", "unknown"): 1}
+
+
+def test_names_that_users_choose_are_no_labels(ledger: Ledger) -> None:
+    tally = Tally()
+    tally.look(ledger)
+    end(ledger, session_of("python3.11", "run"), "lunch")
+    tally.look(ledger)
+    assert tally.outcomes == {Outcome("run", "other", "true"): 1}
+
+
+def test_seconds_go_into_buckets(ledger: Ledger) -> None:
+    tally = Tally()
+    tally.look(ledger)
+    for start in (0.5, 0.6, 1000.0):
+        end(ledger, session_of(), seconds={"start": start, "killing": 0.03, "files": 0.03})
+    end(ledger, session_of(), "failed")
+    found = scrape(tally)
+    assert value(found, "start_seconds_bucket", browser="chromium", le="0.5") == 1
+    assert value(found, "start_seconds_bucket", browser="chromium", le="1.0") == 2
+    assert value(found, "start_seconds_bucket", browser="chromium", le="60.0") == 2
+    assert value(found, "start_seconds_bucket", browser="chromium", le="+Inf") == 3
+    assert value(found, "start_seconds_count", browser="chromium") == 3
+    assert value(found, "start_seconds_sum", browser="chromium") == pytest.approx(1001.1)
+    assert value(found, "teardown_seconds_bucket", browser="chromium", le="0.05") == 0
+    assert value(found, "teardown_seconds_bucket", browser="chromium", le="0.1") == 3
+
+
+def test_what_is_swept_is_counted_once(ledger: Ledger) -> None:
+    tally = Tally()
+    tally.look(ledger)
+    session = session_of()
+    end(ledger, session, "swept")
+    found = [
+        Finding("session", session.id, "", removed=True),
+        Finding("directory", "", "", removed=True),
+    ]
+    tally.count_swept([*found, Finding("cgroup", "", "", removed=False)])
+    scraped = scrape(tally)
+    numbers = {
+        kind: value(scraped, "swept_total", kind=kind) for kind in ("session", "directory", "cgroup")
+    }
+    assert numbers == {"session": 1, "directory": 1, "cgroup": 0}
+
+
+# -------------------------------------------------------------------------------- what comes out
+
+
+def test_every_family_is_documented_and_keeps_the_conventions(ledger: Ledger) -> None:
+    tally = Tally()
+    tally.look(ledger)
+    end(ledger, session_of(), seconds={"start": 1.0, "killing": 0.1})
+    text = generate_latest(registry(tally)).decode()
+    families = list(text_string_to_metric_families(text))
+    assert len(families) > 15
+    for family in families:
+        assert family.documentation.endswith((".", "?")), family.name
+        for sample in family.samples:
+            assert (family.type == "counter") == sample.name.endswith("_total"), sample
+            assert set(sample.labels) <= {"browser", "state", "reason", "clean", "kind", "le", "version"}
+            assert f"`{re.sub('_(bucket|sum|count)$', '', sample.name)}`" in DOCUMENTED
+
+
+def test_a_series_is_there_with_0_before_its_first_step(ledger: Ledger) -> None:
+    end(ledger, session_of())
+    tally = Tally()
+    tally.look(ledger)
+    found = scrape(tally)
+    for clean in ("true", "false"):
+        labels = {"browser": "chromium", "reason": "hung", "clean": clean}
+        assert value(found, "sessions_ended_total", **labels) == 0
+    assert value(found, "sessions", browser="chromium", state="orphaned") == 0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+def test_promtool_has_nothing_to_say(ledger: Ledger) -> None:
+    tally = Tally()
+    tally.look(ledger)
+    end(ledger, session_of(), seconds={"start": 1.0, "killing": 0.1})
+    text = generate_latest(registry(tally))
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_an_unreadable_ledger_leaves_the_counters(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tally = Tally()
+    tally.look(ledger)
+    end(ledger, session_of())
+    assert value(scrape(tally), "ledger_up") == 1
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", str(tmp_path / "file"))
+    found = scrape(tally)
+    assert value(found, "ledger_up") == 0
+    assert value(found, "sessions_started_total", browser="chromium") == 1
+
+
+@pytest.mark.chrome
+def test_a_real_session_in_numbers(site: Site) -> None:
+    tally = Tally()
+    scrape(tally)
+    session = browser("chromium", timeout=600)
+    with session as driver:
+        driver.get(f"{site.url}?{SECRET}")
+        text = generate_latest(registry(tally)).decode()
+        members = [s for s in witness.below(os.getpid()) if s.name != "bk-guard"]
+        pss = witness.pss(members)
+    found = samples(text)
+    assert value(found, "sessions", browser="chromium", state="live") == 1
+    assert value(found, "processes", browser="chromium") == pytest.approx(len(members), abs=1)
+    assert value(found, "pss_bytes", browser="chromium") == pytest.approx(pss, rel=0.3)
+    assert value(found, "sessions_started_total", browser="chromium") == 1
+    for word in (SECRET, session.id, site.url, "http://"):
+        assert word not in text
+    assert str(session.pid) not in {label for _, labels in found for _, label in labels}
+    found = scrape(tally)
+    assert value(found, "sessions", browser="chromium", state="live") == 0
+    assert value(found, "processes", browser="chromium") == 0
+    outcome = {"browser": "chromium", "reason": "closed", "clean": "true"}
+    assert value(found, "sessions_ended_total", **outcome) == 1
+    assert value(found, "start_seconds_count", browser="chromium") == 1
+    assert value(found, "teardown_seconds_count", browser="chromium") == 1
+    assert session.report is not None
+    assert value(found, "freed_bytes_total", browser="chromium") == session.report.bytes_freed > 0
+
+
+def test_a_run_in_numbers() -> None:
+    tally = Tally()
+    scrape(tally)
+    assert cli("run", "--", "false").returncode == 1
+    outcome = {"browser": "run", "reason": "exited", "clean": "true"}
+    assert value(scrape(tally), "sessions_ended_total", **outcome) == 1
+
+
+def test_a_record_of_the_dead_is_orphaned_and_overdue(ledger: Ledger) -> None:
+    nobody = ProcessIdentity(2**22 - 1, 1.0)
+    session = dataclasses.replace(session_of(), owner=nobody, deadline=time.time() - 5)
+    live(ledger, session)
+    found = scrape(Tally())
+    ledger.record_path(session.id).unlink()
+    assert value(found, "sessions", browser="chromium", state="orphaned") == 1
+    assert value(found, "sessions_overdue", browser="chromium") == 1
+
+
+# ------------------------------------------------------------------------------------- over HTTP
+
+
+@pytest.fixture
+def problems() -> dict[str, str]:
+    return {"healthy": "", "ready": ""}
+
+
+@pytest.fixture
+def server(problems: dict[str, str]) -> Iterator[Server]:
+    probes = (lambda: problems["healthy"], lambda: problems["ready"])
+    running = Server("127.0.0.1:0", Tally(), *probes)
+    yield running
+    running.close()
+
+
+def get(server: Server, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{server.address}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_metrics_are_served(server: Server) -> None:
+    status, text = get(server, "/metrics")
+    assert status == 200
+    assert value(samples(text), "ledger_up") == 1
+
+
+def test_probes_say_what_is_wrong(server: Server, problems: dict[str, str]) -> None:
+    assert get(server, "/healthz") == get(server, "/readyz") == (200, "ok\n")
+    problems["ready"] = "not yet"
+    assert get(server, "/healthz") == (200, "ok\n")
+    assert get(server, "/readyz") == (503, "not yet\n")
+    problems["healthy"] = "stuck"
+    assert get(server, "/healthz") == (503, "stuck\n")
+
+
+def test_nothing_else_is_there(server: Server) -> None:
+    assert get(server, "/")[0] == get(server, "/metrics/../etc/passwd")[0] == 404
+
+
+def test_an_address_that_is_taken_is_refused_with_a_remedy(server: Server) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be listened on: .* Choose another"):
+        Server(server.address, Tally(), str, str)
+
+
+@pytest.mark.parametrize(
+    "text", ["9187", ":9187", "host:", "host:port", "host:70000", "::1:9187", "h:²"]
+)
+def test_nonsensical_addresses_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        split_address(text)
+
+
+def test_addresses() -> None:
+    assert split_address("0.0.0.0:9187") == ("0.0.0.0", 9187)
+    assert split_address("[::1]:0") == ("::1", 0)
+
+
+def test_without_prometheus_client_the_remedy_is_said() -> None:
+    script = (
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "from browserkeeper.metrics.server import Server\n"
+        "from browserkeeper.metrics.tally import Tally\n"
+        "Server('127.0.0.1:0', Tally(), str, str)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "ConfigError: Metrics need prometheus_client" in done.stderr
+    assert "pip install 'browserkeeper[metrics]'" in done.stderr

@@ -1,0 +1,502 @@
+"""``browserkeeper watch``: what it ends, what it only says, and that nothing ends it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browserkeeper import browser
+from browserkeeper.cleanup.sweeper import Finding, Sweeper
+from browserkeeper.cli.watch import report
+from browserkeeper.process import limits
+from browserkeeper.state.ledger import Ledger, Record
+from browserkeeper.telemetry.tally import Tally
+from browserkeeper.watch import host, sessions
+from browserkeeper.watch.notices import PATIENCE, Memory, Notice
+from browserkeeper.watch.rounds import HEALTH_PATIENCE, Watch
+from fixtures.server import Site
+from tests.cli.test_cli import (
+    CLI,
+    ROOT,
+    cli,
+    cli_json,
+    inside,
+    make_record,
+    start_run,
+    started,
+)
+from tests.conftest import PidFile
+from tests.support import witness
+from tests.support.guards import BOTH, program, wait_for
+from tests.system import faults
+
+__all__ = ["started"]  # a fixture
+
+DOCUMENTED = (ROOT / "docs" / "operations.md").read_text()
+QUICK = 0.2
+
+
+class Watching:
+    """A watch under way, and the lines that it has said."""
+
+    def __init__(self, log: Path, *arguments: object):
+        self.log = log
+        words = [*CLI, "watch", "--interval", QUICK, "--json", *arguments]
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(list(map(str, words)), cwd=ROOT, stderr=file)
+
+    def lines(self, action: str = "") -> list[dict[str, Any]]:
+        said = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [facts for facts in said if not action or facts.get("event.action") == action]
+
+    def says(self, action: str, seconds: float = 20) -> dict[str, Any]:
+        assert wait_for(lambda: self.lines(action), seconds), self.lines()
+        return self.lines(action)[0]
+
+    def close(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(10)
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Callable[..., Watching]]:
+    mine: list[Watching] = []
+
+    def start(*arguments: object) -> Watching:
+        mine.append(Watching(tmp_path / f"watch{len(mine)}.log", *arguments))
+        mine[-1].says("watch-started")
+        return mine[-1]
+
+    yield start
+    for watch in mine:
+        watch.close()
+
+
+def notices(kind: str) -> list[dict[str, Any]]:
+    """Of one round.  The machine that the test runs on may have other findings of its own."""
+    done = cli("watch", "--once", "--json")
+    document = json.loads(done.stdout)
+    assert document["schema"] == 1
+    assert done.returncode == (0 if document["ok"] else 1)
+    return [notice for notice in document["notices"] if notice["kind"] == kind]
+
+
+# ----------------------------------------------------------------------------- what the dead left
+
+
+def kill_with_its_guards(name: str, site: Site, state: Path) -> tuple[list[int], Path]:
+    """An owner that is browsing, SIGKILLed together with both guards; who was hit, and the record."""
+    words = [sys.executable, "-m", "tests.system.fault_owner", name, site.url, "60"]
+    owner = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    for line in owner.stdout:
+        if json.loads(line)["event"] == "live":
+            break
+    ours = os.getpid()
+    record = next(
+        found.path
+        for found in Ledger.open(state).records()
+        if isinstance(found, Record) and found.session.owner.pid == owner.pid != ours
+    )
+    fault = faults.Fault(name, "owner and both guards", signal.SIGKILL, 0)
+    hit = faults.find(fault, owner.pid)
+    for pid in hit:
+        os.kill(pid, signal.SIGKILL)
+    owner.stdout.close()
+    owner.wait()
+    return hit, record
+
+
+@pytest.mark.chrome
+@pytest.mark.firefox
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.leaves_zombies(40, "owner and both guards are dead: PID 1, here pytest, has to reap")
+def test_what_an_owner_leaves_that_died_with_its_guards_is_swept(
+    name: str, site: Site, state_dir: Path, watching: Callable[..., Watching]
+) -> None:
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        with browser("chromium") as driver:
+            watch = watching()
+            hit, record = kill_with_its_guards(name, site, state_dir)
+            assert len(hit) == 3
+            swept = watch.says("watch-swept")
+            assert swept["browserkeeper.session.id"] == record.stem
+            assert wait_for(lambda: not record.exists())
+            ended = cli_json("history", "--session", record.stem)
+            assert ended["report"]["reason"] == "swept"
+            assert ended["report"]["clean"]
+            assert not os.path.lexists(ended["session"]["tmpdir"])
+            driver.get(site.url)  # what has an owner is not touched
+            assert bystander.poll() is None
+        assert watch.close() == 0
+        assert [facts["browserkeeper.session.id"] for facts in watch.lines("watch-swept")] == [
+            record.stem
+        ]
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(40, "as above")
+def test_control_without_a_watch_it_stays(site: Site, state_dir: Path) -> None:
+    _, record = kill_with_its_guards("chrome", site, state_dir)
+    time.sleep(3)
+    tmpdir = json.loads(record.read_text())["session"]["tmpdir"]
+    assert os.path.isdir(tmpdir)
+    assert record.exists()
+    assert [f["session"] for f in cli_json("sweep", "--yes")["findings"]] == [record.stem]
+
+
+def test_what_is_not_ours_is_said_and_left(state_dir: Path) -> None:
+    record = make_record(state_dir, '{"schema": 99}')
+    (notice,) = notices("not-swept")
+    assert "left alone" in notice["message"]
+    assert record.exists()
+    record.unlink()
+
+
+# ---------------------------------------------------------------------------------------- zombies
+
+
+def test_zombies_are_said_with_their_parent_and_once(
+    started: list[subprocess.Popen[str]], pids_of: PidFile, watching: Callable[..., Watching]
+) -> None:
+    running = start_run(started, pids_of, 3, *program("zombie_maker", pids_of, 2))
+    watch = watching("--listen", "127.0.0.1:0")
+    facts = watch.says("watch-zombies")
+    parent = running.members[0].pid
+    assert "2 zombies" in facts["message"]
+    assert f"(pid {parent}) does not reap them" in facts["message"]
+    assert "Restart" in facts["browserkeeper.remedy"]
+    rounds = rounds_of(watch)
+    assert wait_for(lambda: rounds_of(watch) >= rounds + 4)
+    assert len(watch.lines("watch-zombies")) == 1
+    running.front.terminate()
+    assert "No longer so: 2 zombies" in watch.says("watch-over")["message"]
+
+
+def rounds_of(watch: Watching) -> float:
+    text = get(watch, "/metrics")[1]
+    name = "browserkeeper_watch_rounds_total "
+    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(name))
+
+
+def test_a_browser_that_nobody_reaped_is_said_without_a_session(tmp_path: Path) -> None:
+    """Plain Selenium's; and a zombie that is none of ours is not."""
+    shutil.copy("/bin/true", tmp_path / "chromium")
+    ours, theirs = subprocess.Popen([tmp_path / "chromium"]), subprocess.Popen(["true"])
+    for process in (ours, theirs):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    (notice,) = [found for found in notices("zombies") if f"(pid {os.getpid()})" in found["message"]]
+    assert f"1 zombie (chromium; pid {ours.pid})" in notice["message"]
+    ours.wait()
+    theirs.wait()
+    assert f"pid {ours.pid}" not in str(notices("zombies"))
+
+
+# --------------------------------------------------------------------------------------- sessions
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(40, "guards are killed: PID 1, here pytest, has to reap")
+def test_a_session_whose_guards_were_killed_is_its_owners() -> None:
+    session = browser("chromium")
+    session.start()
+    (record,) = [found for found in Ledger.open().records() if isinstance(found, Record)]
+    for guard in record.guards:
+        os.kill(guard.pid, signal.SIGKILL)
+    assert wait_for(lambda: notices("unguarded"))
+    (notice,) = notices("unguarded")
+    assert notice["session"] == session.id
+    assert f"(pid {os.getpid()}) lives" in notice["message"]
+    assert record.path.exists()
+    session.close()
+    assert notices("unguarded") == []
+
+
+def test_a_stopped_guard_and_the_deadline_that_it_misses(
+    started: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "GRACE", 0.2)
+    front = subprocess.Popen([*CLI, "run", "--timeout", "1.5", "--", "sleep", "60"], cwd=ROOT, text=True)
+    started.append(front)
+    assert wait_for(lambda: [len(found.guards) for found in records()] == [2])
+    (record,) = records()
+    watch = Watch(QUICK, Tally())
+    assert kinds(watch.round()) == set()
+    for guard in record.guards:
+        os.kill(guard.pid, signal.SIGSTOP)
+    assert wait_for(lambda: kinds(watch.round()) == {"guard-stopped", "overdue"})
+    overdue = next(notice for notice in watch.round() if notice.kind == "overdue")
+    assert overdue.session == record.session.id
+    assert overdue.remedy == f"Wake it: kill -CONT {' '.join(str(g.pid) for g in record.guards)}."
+    for guard in record.guards:
+        os.kill(guard.pid, signal.SIGCONT)
+    assert front.wait(10) == 124
+    assert wait_for(lambda: kinds(watch.round()) == set())
+
+
+def records() -> list[Record]:
+    return [found for found in Ledger.open().records() if isinstance(found, Record)]
+
+
+def kinds(found: list[Notice]) -> set[str]:
+    """Without what the machine that the test runs on is short of."""
+    return {notice.kind for notice in found if not notice.kind.endswith("-low")}
+
+
+# ------------------------------------------------------------------------------------ the machine
+
+
+def test_a_cgroup_that_allows_few_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pids.max").write_text("100\n")
+    (tmp_path / "pids.current").write_text("60\n")
+    monkeypatch.setattr(limits, "cgroup_directories", lambda _: [tmp_path])
+    (notice,) = host.processes()
+    assert notice.kind == "processes-low"
+    assert "Only 40 more processes" in notice.message
+    assert "--pids-limit" in notice.remedy
+    (tmp_path / "pids.max").write_text("max\n")
+    assert list(host.processes()) == []
+
+
+def test_a_cgroup_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    (tmp_path / "memory.current").write_text("900000000\n")
+    monkeypatch.setattr(limits, "cgroup_directories", lambda _: [tmp_path])
+    (notice,) = host.memory()
+    assert "Only 100 MB" in notice.message
+    (tmp_path / "memory.current").write_text("100000000\n")
+    assert list(host.memory()) == []
+
+
+def test_the_kernels_own_limit_is_read() -> None:
+    left = limits.tasks_left()
+    assert left is not None
+    assert 0 < left < int(Path("/proc/sys/kernel/pid_max").read_text())
+
+
+SMALL = """
+mount -t tmpfs -o size=1m tmpfs "$1" && shift || exit 90
+mkdir -m 0700 "$BROWSERKEEPER_TMPDIR"
+[ "$1" = full ] && head -c 1000000 /dev/zero > "$BROWSERKEEPER_TMPDIR/file"
+shift; exec "$@"
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare(1)")
+@pytest.mark.parametrize("state", ["full", "empty"])
+def test_a_small_file_system_is_said_when_it_is_full(state: str, state_dir: Path) -> None:
+    """A real tmpfs, in a mount namespace of its own; the empty one is the control.  It lies in
+    the state directory, whose name is short enough for a session's TMPDIR."""
+    where = state_dir / "t"
+    where.mkdir()
+    env = {**os.environ, "BROWSERKEEPER_TMPDIR": str(where / "s")}
+    words = ["unshare", "--mount", "sh", "-c", SMALL, "sh", str(where), state, *CLI, "watch", "--once"]
+    done = subprocess.run([*words, "--json"], cwd=ROOT, env=env, capture_output=True, text=True)
+    if done.returncode == 90:
+        pytest.skip("no tmpfs can be mounted here")
+    found = [n for n in json.loads(done.stdout)["notices"] if n["subject"].startswith(str(where))]
+    assert [notice["kind"] for notice in found] == (["space-low"] if state == "full" else [])
+    assert all("is full: 0 MB of 1 MB are free" in notice["message"] for notice in found)
+
+
+# ---------------------------------------------------------------------------------- said once
+
+
+def notice(kind: Any = "unguarded", subject: str = "a", magnitude: int = 0) -> Notice:
+    return Notice(kind, subject, f"{kind} {subject}", magnitude=magnitude)
+
+
+def test_a_finding_is_said_once_until_it_is_over() -> None:
+    memory = Memory()
+    said = [[n.kind for n in memory.news(found)] for found in [[notice()]] * 3 + [[]] * (PATIENCE + 1)]
+    assert said == [["unguarded"], [], [], *([[]] * (PATIENCE - 1)), ["over"], []]
+    assert [n.kind for n in memory.news([notice()])] == ["unguarded"]
+
+
+def test_one_that_comes_and_goes_is_said_once() -> None:
+    memory = Memory()
+    said = [memory.news(found) for found in [[notice()], []] * 5]
+    assert sum(map(len, said)) == 1
+
+
+def test_one_that_grows_is_said_again() -> None:
+    memory = Memory()
+    said = [memory.news([notice("zombies", magnitude=size)]) for size in (1, 2, 2, 1, 2, 3)]
+    assert [len(found) for found in said] == [1, 1, 0, 0, 0, 1]
+
+
+def test_what_was_done_is_never_over() -> None:
+    memory = Memory()
+    assert len(memory.news([notice("swept")])) == 1
+    assert not any(memory.news([]) for _ in range(PATIENCE + 1))
+
+
+# ------------------------------------------------------------------------------ it survives
+
+
+def test_a_look_that_fails_ends_neither_the_round_nor_the_watch(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch = Watch(QUICK, Tally())
+    looked = []
+
+    def broken() -> Iterator[Notice]:
+        yield notice()
+        raise RuntimeError("no such luck")
+
+    def last() -> Iterator[Notice]:
+        looked.append(1)
+        yield from ()
+
+    watch.looks = {"a broken look": broken, "the last look": last}
+    with caplog.at_level(logging.INFO, "browserkeeper"):
+        for _ in range(3):
+            found = watch.round()
+    assert [n.kind for n in found] == ["unguarded", "look-failed"]
+    assert "a broken look failed: RuntimeError: no such luck" in found[1].message
+    assert len(looked) == 3
+    assert (watch.tally.rounds, watch.tally.failures) == (3, 3)
+    assert len(caplog.records) == 2
+    assert caplog.records[1].exc_info is not None
+
+
+def test_what_a_sweep_did_before_it_failed_is_said(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Sweeper) -> Iterator[Finding]:
+        raise PermissionError("no such luck")
+
+    monkeypatch.setattr(Sweeper, "_leaves", fail)
+    record = make_record(state_dir, "rubbish")
+    found = Watch(QUICK, Tally()).round()
+    assert [n.kind for n in found if n.kind in ("swept", "look-failed")] == ["swept", "look-failed"]
+    assert not record.exists()
+
+
+def test_a_state_directory_that_cannot_be_used_meanwhile(
+    state_dir: Path, watching: Callable[..., Watching]
+) -> None:
+    watch = watching("--listen", "127.0.0.1:0")
+    assert wait_for(lambda: get(watch, "/readyz")[0] == 200)
+    state_dir.chmod(0o777)
+    failed = watch.says("watch-look-failed")
+    assert failed["error.type"] == "browserkeeper.errors.LedgerError"
+    assert wait_for(lambda: get(watch, "/readyz")[0] == 503)
+    assert get(watch, "/healthz")[0] == 200
+    state_dir.chmod(stat.S_IRWXU)
+    watch.says("watch-over")
+    assert wait_for(lambda: get(watch, "/readyz")[0] == 200)
+    subjects = [facts["browserkeeper.subject"] for facts in watch.lines("watch-look-failed")]
+    assert len(subjects) == len(set(subjects))
+    assert watch.close() == 0
+
+
+def test_a_round_that_hangs_is_unhealthy() -> None:
+    watch = Watch(10, Tally())
+    assert watch.why_unhealthy() == ""
+    assert watch.why_not_ready() == "the first round has not ended yet"
+    watch.round()
+    assert watch.why_not_ready() == ""
+    watch.tally.last_round -= 2 * 10 + HEALTH_PATIENCE + 1
+    watch._born -= 2 * 10 + HEALTH_PATIENCE + 1
+    assert "ended 81 s ago" in watch.why_unhealthy()
+
+
+# --------------------------------------------------------------------------------- the command
+
+
+def get(watch: Watching, path: str) -> tuple[int, str]:
+    address = watch.says("watch-listening")["browserkeeper.address"]
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_told_and_at_once(number: signal.Signals, tmp_path: Path) -> None:
+    watch = Watching(tmp_path / "log", "--interval", 600)
+    try:
+        watch.says("watch-started")
+        began = time.monotonic()
+        watch.process.send_signal(number)
+        assert watch.process.wait(10) == 0
+        assert time.monotonic() - began < 5
+    finally:
+        watch.close()
+    assert watch.lines()[-1]["event.action"] == "watch-ended"
+
+
+def test_its_lines_have_documented_fields_only(
+    state_dir: Path, watching: Callable[..., Watching]
+) -> None:
+    record = make_record(state_dir, '{"schema": 99}')
+    watch = watching("--listen", "127.0.0.1:0")
+    watch.says("watch-not-swept")
+    record.unlink()
+    watch.says("watch-over")
+    for facts in watch.lines():
+        assert [name for name in facts if f"`{name}`" not in DOCUMENTED] == []
+        assert f"`{facts['event.action']}`" in DOCUMENTED
+
+
+def test_once_says_by_its_status_whether_somebody_has_to_see_to_something(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert report([], as_json=True) == report([notice("swept")], as_json=True) == 0
+    assert report([notice("swept"), notice("overdue")], as_json=False) == 1
+    assert '"ok": true' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_nonsensical_interval_is_refused(seconds: str) -> None:
+    done = inside("watch", "--once", "--interval", seconds)
+    assert done.exit_code == 2
+    assert "--interval" in done.output
+
+
+def test_a_nonsensical_address_is_refused() -> None:
+    done = subprocess.run(
+        [*CLI, "watch", "--listen", "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2
+    assert "'nowhere' is no HOST:PORT" in done.stderr
+
+
+def test_a_nonsensical_format_is_refused() -> None:
+    env = {**os.environ, "BROWSERKEEPER_LOG": "xml"}
+    words = [*CLI, "watch", "--once"]
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "say json or text" in done.stderr
+
+
+def test_an_idle_watch_costs_little(watching: Callable[..., Watching]) -> None:
+    """Memory of the service, without sessions to look at: 23 MB was measured."""
+    watch = watching()
+    time.sleep(1)
+    seen = witness.look(watch.process.pid)
+    assert seen is not None
+    assert 0 < witness.pss([seen]) < 60e6

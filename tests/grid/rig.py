@@ -1,0 +1,208 @@
+"""A real Selenium Grid for the tests of remote sessions, and a look at its slots that shares no code
+with what is tested.  ``scripts/grid.sh`` fetches it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+
+from tests.conftest import UNPACKED
+from tests.support import witness
+from tests.support.guards import wait_for
+
+JARS = UNPACKED.parent / "grid" / "lib"
+PATIENCE = 60.0
+"""Seconds for a Grid to be ready; it takes 2, and more on a machine that is busy."""
+SESSION_TIMEOUT = 12
+"""Seconds after which the Grid itself frees the slot of a session that sends no command: what a
+control waits for, and far more than any test of ours may take."""
+
+TOML = """
+[server]
+host = "127.0.0.1"
+port = {port}
+[node]
+detect-drivers = false
+selenium-manager = false
+max-sessions = {slots}
+override-max-sessions = true
+session-timeout = {timeout}
+{drivers}
+[sessionqueue]
+session-request-timeout = 120
+session-retry-interval = 50
+"""
+DRIVER = """
+[[node.driver-configuration]]
+display-name = "{name}"
+max-sessions = {slots}
+webdriver-executable = "{path}"
+stereotype = '{{"browserName": "{name}"}}'
+"""
+
+
+INIT = """
+import ctypes, os, subprocess, sys
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
+grid = subprocess.Popen(sys.argv[1:])
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
+"""
+"""What a container would have as PID 1: the Grid's orphans come to it, and it reaps them."""
+
+
+def missing() -> str:
+    """Why no Grid can be had here, "" where one can."""
+    if shutil.which("java") is None:
+        return "no java for Selenium Grid"
+    return "" if JARS.is_dir() else "no Selenium Grid; run scripts/grid.sh .tools/grid"
+
+
+@dataclasses.dataclass
+class Grid:
+    """``url`` is where it listens; ``slots`` is how many sessions it has room for."""
+
+    port: int
+    slots: int
+    directory: Path
+    process: subprocess.Popen[bytes]
+    password: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str) -> Any:
+        pair = base64.b64encode(f"me:{self.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {pair}"} if self.password else {}
+        request = urllib.request.Request(self.url + path, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)["value"]
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return bool(self.get("/status")["ready"])
+        return False
+
+    def sessions(self) -> set[str]:
+        """Ids of the sessions in its slots."""
+        slots = [slot for node in self.get("/status")["nodes"] for slot in node["slots"]]
+        return {slot["session"]["sessionId"] for slot in slots if slot["session"]}
+
+    def give_back(self, session: str) -> None:
+        """After a control."""
+        request = urllib.request.Request(f"{self.url}/session/{session}", method="DELETE")
+        urllib.request.urlopen(request, timeout=PATIENCE).close()
+
+    def queued(self) -> int:
+        return len(self.get("/se/grid/newsessionqueue/queue"))
+
+    def is_free(self) -> bool:
+        return not self.sessions() and not self.queued()
+
+    @property
+    def server(self) -> int:
+        """The Java process below its init."""
+        return next(seen.pid for seen in witness.below(self.process.pid) if seen.name == "java")
+
+    def stop(self) -> None:
+        """It, its drivers and their browsers: by the pids that hang below its init."""
+        until = time.monotonic() + PATIENCE
+        while self.process.poll() is None and time.monotonic() < until:
+            witness.end_by_pid(witness.below(self.process.pid))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.05)
+
+
+def start_grid(slots: int, password: str) -> Grid:
+    directory = Path(tempfile.mkdtemp(prefix="tmpgrid"))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    paths = {"chrome": shutil.which("chromedriver"), "firefox": shutil.which("geckodriver")}
+    drivers = [DRIVER.format(name=n, path=p, slots=slots) for n, p in paths.items() if p]
+    toml = TOML.format(port=port, slots=slots, timeout=SESSION_TIMEOUT, drivers="".join(drivers))
+    (directory / "grid.toml").write_text(toml)
+    places = {
+        "TMPDIR": str(directory),
+        "HOME": str(directory),
+        "SE_OFFLINE": "true",
+        "SE_AVOID_STATS": "true",
+    }
+    with (directory / "grid.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-I", "-S", "-c", INIT),
+                *("java", "-Xmx256m", "-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={directory}"),
+                *("-cp", f"{JARS}/*", "org.openqa.selenium.grid.Bootstrap", "standalone"),
+                *("--config", str(directory / "grid.toml")),
+                *(("--username", "me", "--password", password) if password else ()),
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **places},
+        )
+    return Grid(port, slots, directory, process, password)
+
+
+@contextlib.contextmanager
+def running_grid(slots: int = 2, password: str = "") -> Iterator[Grid]:
+    if why := missing():
+        pytest.skip(why)
+    grid = start_grid(slots, password)
+    try:
+        assert wait_for(grid.is_ready, PATIENCE), (grid.directory / "grid.log").read_text()[-2000:]
+        yield grid
+    finally:
+        grid.stop()
+        shutil.rmtree(grid.directory, ignore_errors=True)
+
+
+BINARIES = {
+    "chrome": shutil.which("chromium") or shutil.which("google-chrome") or "",
+    "firefox": shutil.which("firefox") or shutil.which("firefox-esr") or "",
+}
+ARGUMENTS = {"chrome": ("--no-sandbox",), "firefox": ()}
+"""The Grid of the tests runs as root."""
+
+
+def asked(name: str) -> dict[str, Any]:
+    """The arguments of ``browser()`` for a browser of this Grid."""
+    return {"name": name, "binary": BINARIES[name], "arguments": ARGUMENTS[name]}
+
+
+def plain_options(name: str) -> Any:
+    """The same for Selenium's own ``webdriver.Remote``, the control."""
+    options: Any = webdriver.ChromeOptions() if name == "chrome" else webdriver.FirefoxOptions()
+    options.binary_location = BINARIES[name]
+    for argument in (*ARGUMENTS[name], "--headless=new" if name == "chrome" else "-headless"):
+        options.add_argument(argument)
+    return options
+
+
+def stays_taken(grid: Grid, session: str, seconds: float) -> bool:
+    """Is the slot still the session's when so many seconds have gone?"""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if session not in grid.sessions():
+            return False
+        time.sleep(0.2)
+    return True

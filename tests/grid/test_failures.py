@@ -1,0 +1,236 @@
+"""What a Grid can do wrong, by a mock hub: a typed error, in bounded time, and no slot lost silently."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+
+from browserkeeper import (
+    BrowserDied,
+    BrowserPool,
+    CommandTimeout,
+    ConfigError,
+    GridError,
+    LeakError,
+    SessionClosed,
+    browser,
+)
+from browserkeeper.celery import install
+from browserkeeper.celery.settings import settings_of
+from browserkeeper.grid.address import Address
+from tests.grid.mock_hub import (
+    BROKEN,
+    RUBBISH,
+    SESSION,
+    TRUNCATED,
+    Answerer,
+    MockHub,
+    after,
+    answer,
+    error,
+    hang_up,
+    silence,
+)
+from tests.grid.mock_hub import _Handler as Handler
+from tests.support.inner_pytest import Inner, inner
+
+__all__ = ["inner"]
+BOUND = 12.0
+"""Seconds: start 2, close 2, and generously more; a deadline against hanging, not a measurement."""
+
+
+@pytest.fixture
+def hub() -> Iterator[MockHub]:
+    with MockHub() as running:
+        yield running
+
+
+def asked(hub: MockHub, **more: float) -> dict[str, object]:
+    times = {"start_timeout": 2, "close_timeout": 2, "command_timeout": 2, "attempts": 1}
+    return {"remote": hub.url, **times, **more}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "match"),
+    [
+        (RUBBISH, "no WebDriver"),
+        (TRUNCATED, "did not start"),
+        (BROKEN, "on fire"),
+        (silence, "did not answer within start_timeout"),
+        (hang_up, "cannot be reached"),
+        (answer(401, ""), "credentials"),
+        (answer(200, '{"value": null}'), "did not start"),
+        (answer(200, '["value"]'), "no WebDriver"),
+        (error(500, "session not created", "no such version"), "no such version"),
+    ],
+)
+def test_a_start_that_goes_wrong(hub: MockHub, behaviour: Answerer, match: str) -> None:
+    hub.behaviour["new"] = behaviour
+    began = time.monotonic()
+    with pytest.raises(GridError, match=match) as caught:
+        browser(**asked(hub)).start()  # type: ignore[call-overload]
+    assert time.monotonic() - began < BOUND
+    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+    report = caught.value.report
+    assert report
+    assert report.verified is None
+    assert report.certificate, "of our own part here there is proof"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [
+        (RUBBISH, BrowserDied),
+        (hang_up, BrowserDied),
+        (silence, CommandTimeout),
+        (error(404, "invalid session id", "no such session"), BrowserDied),
+    ],
+)
+def test_a_command_that_goes_wrong(hub: MockHub, behaviour: Answerer, kind: type[Exception]) -> None:
+    session = browser(**asked(hub))  # type: ignore[call-overload]
+    began = time.monotonic()
+    with pytest.raises(kind), session as driver:
+        hub.behaviour["command"] = behaviour
+        _ = driver.title
+    assert time.monotonic() - began < BOUND
+    assert session.report.clean
+    assert hub.asked("DELETE", f"/session/{SESSION}")
+    assert not hub.running
+
+
+@pytest.mark.parametrize("behaviour", [RUBBISH, BROKEN, silence, hang_up])
+def test_an_end_that_goes_wrong_is_not_called_clean(hub: MockHub, behaviour: Answerer) -> None:
+    session = browser(**asked(hub))  # type: ignore[call-overload]
+    began = time.monotonic()
+    session.start()
+    hub.behaviour["delete"] = behaviour
+    with pytest.raises(LeakError, match="did not say that session c0ffee is gone"):
+        session.close()
+    assert time.monotonic() - began < BOUND
+    assert session.report.remote.gone is False, "the status still lists it"
+    assert session.report.certificate == "ECHILD"
+
+
+def test_a_hub_that_comes_back_is_asked_again(hub: MockHub) -> None:
+    """The first DELETE meets a proxy in front of a hub that restarts."""
+    times = []
+
+    def restarting(handler: Handler) -> None:
+        times.append(time.monotonic())
+        (BROKEN if len(times) < 3 else Handler.good_delete)(handler)
+
+    hub.behaviour["delete"] = restarting
+    with browser(**asked(hub)):  # type: ignore[call-overload]
+        pass
+    assert len(times) == 3
+    assert not hub.running
+
+
+def test_a_hub_without_a_status_is_believed_on_its_word(hub: MockHub) -> None:
+    """A plain driver, or a vendor's cloud."""
+    hub.behaviour["status"] = error(404, "unknown command", "what?")
+    session = browser(**asked(hub))  # type: ignore[call-overload]
+    with session:
+        pass
+    assert session.report.clean
+    assert (session.report.remote.gone, session.report.remote.slot_free) == (True, None)
+
+
+def test_a_start_that_is_called_off_gives_back_what_comes(hub: MockHub) -> None:
+    """The session comes to be after the owner has lost its patience: the relay hears its id."""
+    hub.behaviour["new"] = after(1.0, Handler.good_new)
+    session = browser(**asked(hub, close_timeout=6))  # type: ignore[call-overload]
+    threading.Timer(0.5, session.close).start()
+    with pytest.raises(SessionClosed):
+        session.start()
+    assert hub.asked("DELETE", f"/session/{SESSION}")
+    assert not hub.running
+
+
+def test_nobody_is_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with pytest.raises(GridError, match=f"127.0.0.1:{port} cannot be reached: Connection refused"):
+        browser(remote=f"http://127.0.0.1:{port}", attempts=1).start()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("grid:4444", "ftp://grid", "http://", "http://grid:99999", "http://grid:x", ""),
+        *("http://me:geheim@", "http://gr id", "http://grid/?a=b", 4444, b"http://grid"),
+    ],
+)
+def test_no_urls(url: object) -> None:
+    with pytest.raises(ConfigError, match="remote=") as caught:
+        browser(remote=url)  # type: ignore[call-overload]
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"profile": "/tmp/p"}, {"driver_path": "/x"}, {"download_dir": "/tmp"}, {"env": {"A": "b"}}],
+)
+def test_what_means_this_machine_is_refused(arguments: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="cannot be used with remote="):
+        browser(remote="http://grid", **arguments)  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="headless-shell"):
+        browser("chromium-headless-shell", remote="http://grid")
+
+
+def test_addresses() -> None:
+    address = Address.parse("https://me:p%40ss@grid.example/wd/hub/")
+    assert (str(address), address.password) == ("https://grid.example:443/wd/hub", "p@ss")
+    assert "p@ss" not in repr(address)
+    assert "p%40ss" not in repr(browser(remote="http://me:p%40ss@grid").config)
+    assert str(Address.parse("http://[::1]:4444")) == "http://[::1]:4444"
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--keeper-remote", "grid:4444"), "*--keeper-remote: remote=: no scheme*"),
+        (
+            ("--keeper-remote", "http://127.0.0.1:1"),
+            "*:1 cannot be reached: Connection refused*",
+        ),
+        (("--keeper-remote", "http://x", "--keeper-isolation", "context"), "*browsers of this machine*"),
+    ],
+)
+def test_a_wrong_remote_option_is_a_usage_error(
+    inner: Inner, words: tuple[str, ...], match: str
+) -> None:
+    inner.suite("def test_it(): pass")
+    done = inner.run(*words)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines([match])
+    assert "Traceback" not in done.stderr.str()
+
+
+def test_celerys_tasks_may_be_on_a_grid() -> None:
+    app = Celery("tasks", set_as_current=False)
+    install(app, remote="http://me:geheim@grid:4444")
+    wish = settings_of(app).wish
+    assert wish.arguments["remote"]
+    assert "geheim" not in repr(settings_of(app))
+    with pytest.raises(ConfigError, match="remote="):
+        install(Celery("others", set_as_current=False), remote="grid:4444")
+
+
+def test_a_pool_has_no_contexts_on_a_grid() -> None:
+    with pytest.raises(ConfigError, match="Grid"):
+        BrowserPool(remote="http://grid", isolation="context")
+    assert BrowserPool(remote="http://grid").config.resolved_isolation == "fresh"
+
+
+def test_credentials_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSERKEEPER_REMOTE", "http://me:geheim@grid:4444")
+    assert Address.parse("http://grid:4444").completed().password == "geheim"
+    assert Address.parse("http://other:4444").completed().password == ""
+    assert Address.parse("http://you:x@grid:4444").completed().password == "x"

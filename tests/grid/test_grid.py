@@ -1,0 +1,352 @@
+"""Sessions on a real Selenium Grid: whatever kills the owner, its slot is free, and soon.
+
+The witness is the Grid's own status, read without a line of browserkeeper (grid_rig); the controls
+are Selenium's own ``webdriver.Remote``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+
+from browserkeeper import (
+    BrowserDied,
+    BrowserPool,
+    BrowserSession,
+    GridError,
+    SessionTimeout,
+    browser,
+    sweep,
+)
+from fixtures.server import Site
+from tests.grid.rig import BINARIES, Grid, asked, plain_options, running_grid, stays_taken
+from tests.support import witness
+from tests.support.guards import BOTH, wait_for
+from tests.support.inner_pytest import Inner, inner
+
+__all__ = ["inner"]
+SOON = 8.0
+"""Seconds for a slot to be free, with a page load in flight: 0.3 to 1.2 measured (docs/remote.md).
+Less than the Grid's own session timeout."""
+ROOT = str(Path(__file__).resolve().parent.parent.parent)
+
+OWNER = """
+import sys, time
+sys.path.insert(0, {root!r})
+from tests.grid_rig import asked, plain_options
+url, name, how, page = sys.argv[1:]
+if how == "plain":
+    from selenium import webdriver
+    driver = webdriver.Remote(url, options=plain_options(name))
+    print("live", flush=True)
+else:
+    from browserkeeper import browser
+    session = browser(remote=url, **asked(name))
+    print("starting", flush=True)
+    driver = session.start()
+    print("live", session.guard_pid, flush=True)
+if page:
+    driver.get(page)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def grid() -> Iterator[Grid]:
+    with running_grid() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def slots_are_free(grid: Grid) -> Iterator[None]:
+    """Before and after each test; one that fails must not take the next one's slots."""
+    assert wait_for(grid.is_free, 60)
+    yield
+    assert wait_for(grid.is_free, SOON), f"left on the Grid: {grid.sessions()}, {grid.queued()} queued"
+
+
+def start_owner(grid: Grid, name: str, how: str = "kept", page: str = "") -> subprocess.Popen[str]:
+    script = OWNER.format(root=ROOT)
+    words = [sys.executable, "-c", script, grid.url, name, how, page]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+def read_until(owner: subprocess.Popen[str], word: str) -> list[str]:
+    assert owner.stdout
+    for line in owner.stdout:
+        if line.startswith(word):
+            return line.split()
+    raise AssertionError(f"the owner never said {word!r}")
+
+
+def kill(owner: subprocess.Popen[str]) -> None:
+    owner.kill()
+    owner.communicate()
+
+
+# ------------------------------------------------------------------------------- the ordinary life
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_session_on_a_grid(name: str, grid: Grid, site: Site) -> None:
+    session = browser(remote=grid.url, **asked(name))
+    with session as driver:
+        driver.get(site.url)
+        assert driver.title
+        assert isinstance(driver, webdriver.Firefox if name == "firefox" else webdriver.Chrome)
+        assert grid.sessions() == {driver.session_id}
+        assert session.pid is None, "the Grid's pids mean nothing here"
+        number = driver.session_id
+    report = session.report
+    assert report
+    assert report.remote
+    assert (report.reason, report.clean, report.verified) == ("closed", True, None)
+    assert (report.remote.session, report.remote.gone, report.remote.slot_free) == (number, True, True)
+    assert report.remote.grid == grid.url
+
+
+@pytest.mark.chrome
+def test_files_are_uploaded_to_the_grid(grid: Grid, site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "upload.txt"
+    file.write_text("hello")
+    with browser(remote=grid.url, **asked("chrome")) as driver:
+        driver.get("data:text/html,<input type=file id=f>")
+        driver.find_element("id", "f").send_keys(str(file))
+        there = driver.execute_script("return document.getElementById('f').files[0].name")
+        assert there == "upload.txt"
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_timeout_ends_a_page_load(name: str, grid: Grid, site: Site) -> None:
+    session = browser(remote=grid.url, timeout=5, **asked(name))
+    began = time.monotonic()
+    with pytest.raises(SessionTimeout, match="timeout of 5 s"), session as driver:
+        driver.get(site.url_for("never"))
+    assert time.monotonic() - began < 5 + SOON
+    assert session.report
+    assert session.report.remote
+    assert (session.report.reason, session.report.remote.gone) == ("timeout", True)
+
+
+# ---------------------------------------------------------------------------------- its owner dies
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.leaves_zombies(1, "the guard, whose owner was killed, has nobody but PID 1")
+def test_the_owners_death_frees_the_slot(name: str, grid: Grid, site: Site) -> None:
+    """In the middle of a page load, behind which a DELETE alone would wait."""
+    owner = start_owner(grid, name, page=site.url_for("never"))
+    read_until(owner, "live")
+    time.sleep(0.5)
+    kill(owner)
+    assert wait_for(grid.is_free, SOON)
+
+
+@pytest.mark.chrome
+def test_control_a_plain_remote_holds_its_slot(grid: Grid) -> None:
+    owner = start_owner(grid, "chrome", "plain")
+    read_until(owner, "live")
+    (session,) = grid.sessions()
+    kill(owner)
+    assert stays_taken(grid, session, SOON)
+    grid.give_back(session)  # its own session timeout takes until half a minute later
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 0.6])
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(1, "the guard, whose owner was killed, has nobody but PID 1")
+def test_an_owner_killed_during_the_start_loses_no_slot(seconds: float, grid: Grid) -> None:
+    owner = start_owner(grid, "chrome")
+    read_until(owner, "starting")
+    time.sleep(seconds)
+    kill(owner)
+    time.sleep(2)
+    assert wait_for(grid.is_free, SOON)
+
+
+@pytest.mark.parametrize("victim", ["lead", "standby", "both"])
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(3, "guards that were killed with their owner have nobody but PID 1")
+def test_owner_and_guards_killed_at_once(victim: str, grid: Grid) -> None:
+    """The kernel tells the relay that its guard is dead, and the slot is freed all the same."""
+    owner = start_owner(grid, "chrome")
+    standby = int(read_until(owner, "live")[1])
+    lead = next(s.pid for s in witness.below(standby) if s.parent == standby)
+    pids = {"lead": [lead], "standby": [standby], "both": [standby, lead]}[victim]
+    for pid in (owner.pid, *pids):
+        os.kill(pid, signal.SIGKILL)
+    owner.communicate()
+    assert wait_for(grid.is_free, SOON)
+    assert wait_for(lambda: not witness.alive([s for s in [witness.look(lead)] if s]), SOON)
+    sweep(dry_run=False)
+
+
+def relay_of(session: BrowserSession[webdriver.Remote]) -> int:
+    """The one process below the guards, found by the witness."""
+    assert session.guard_pid
+    return witness.below(session.guard_pid)[-1].pid
+
+
+@pytest.mark.chrome
+def test_the_owner_gives_back_what_its_relay_cannot(grid: Grid) -> None:
+    session = browser(remote=grid.url, **asked("chrome"))
+    with pytest.raises(BrowserDied), session as driver:
+        os.kill(relay_of(session), signal.SIGKILL)
+        _ = driver.title
+    assert session.report
+    assert session.report.remote
+    assert (session.report.remote.gone, session.report.clean) == (True, True)
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(3, "everything of the session was killed but the Grid's part")
+def test_a_sweep_gives_back_what_nobody_lives_to(grid: Grid) -> None:
+    owner = start_owner(grid, "chrome")
+    standby = int(read_until(owner, "live")[1])
+    tree = [standby, *(s.pid for s in witness.below(standby))]
+    for pid in (owner.pid, tree[-1], *tree[:-1]):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (owner.pid, tree[-1], *tree[:-1]):
+        os.kill(pid, signal.SIGKILL)
+    owner.communicate()
+    assert wait_for(lambda: not witness.alive([s for s in map(witness.look, tree) if s]), SOON)
+    assert grid.sessions(), "the control: nobody is left who could free the slot"
+    found = sweep(dry_run=False)
+    assert [f.removed for f in found if f.kind == "session"] == [True], found
+    assert not grid.sessions()
+    report = found[0].report
+    assert report
+    assert report.remote
+    assert report.remote.gone
+
+
+# ------------------------------------------------------------------------------------- a full Grid
+
+
+@pytest.mark.chrome
+def test_a_full_grid_is_said_to_be_full(grid: Grid) -> None:
+    others = [webdriver.Remote(grid.url, options=plain_options("chrome")) for _ in range(grid.slots)]
+    session = browser(remote=grid.url, start_timeout=4, attempts=1, **asked("chrome"))
+    try:
+        with pytest.raises(GridError, match="no free slot") as caught:
+            session.start()
+        assert not grid.queued(), "its request is out of the queue"
+    finally:
+        for other in others:
+            other.quit()
+    report = caught.value.report
+    assert report
+    assert report.remote
+    assert (report.remote.queued, report.remote.gone) == (True, True)
+
+
+# --------------------------------------------------------------------------- a Grid that goes wrong
+
+
+@pytest.mark.chrome
+def test_a_grid_that_hangs_and_one_that_dies() -> None:
+    """Both cost bounded time, raise typed errors, and leave nothing here; a Grid of its own, since it
+    is broken."""
+    with running_grid() as grid:
+        session = browser(remote=grid.url, timeout=5, close_timeout=3, **asked("chrome"))
+        with pytest.raises(SessionTimeout) as hung, session as driver:
+            os.kill(grid.server, signal.SIGSTOP)
+            _ = driver.title
+        os.kill(grid.server, signal.SIGCONT)
+        assert hung.value.report
+        assert hung.value.report.remote
+        assert not hung.value.report.clean, "nobody can know what a Grid that hangs has kept"
+        assert "session timeout" in str(hung.value.report.problems)
+
+        session = browser(remote=grid.url, close_timeout=3, **asked("chrome"))
+        with pytest.raises(BrowserDied), session as driver:
+            grid.stop()
+            _ = driver.title
+        with pytest.raises(GridError, match="cannot be reached"):
+            browser(remote=grid.url, start_timeout=5, close_timeout=3, **asked("chrome")).start()
+
+
+# ------------------------------------------------------------------------------------- credentials
+
+
+@pytest.mark.chrome
+def test_credentials_are_nowhere(
+    state_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "s3cr3t/wort"
+    with running_grid(slots=1, password=secret) as grid:
+        monkeypatch.setenv("BROWSERKEEPER_REMOTE", grid.url.replace("//", "//me:s3cr3t%2Fwort@"))
+        session = browser(remote=grid.url, log=str(state_dir / "log"), **asked("chrome"))
+        with session as driver:
+            _ = driver.title
+            seen = [
+                Path(f"/proc/{pid}/{what}").read_bytes()
+                for pid in oracle_below_guard(session)
+                for what in ("cmdline", "environ")
+            ]
+            records = [path.read_bytes() for path in Path(session.tmpdir).iterdir() if path.is_file()]
+        records += [path.read_bytes() for path in state_dir.rglob("*") if path.is_file()]
+        assert session.report
+        texts = [repr(session), str(session.report), session.report.to_json(), repr(session.config)]
+        with pytest.raises(GridError, match="credentials") as caught:
+            browser(remote=grid.url.replace("//", "//me:wr0ng@"), **asked("chrome")).start()
+        texts += [str(caught.value), caplog.text]
+        everything = b"\n".join([*seen, *records, *(text.encode() for text in texts)])
+        assert b"s3cr3t" not in everything
+        assert b"wr0ng" not in everything
+        assert b"bWU6" not in everything, "base64 of `me:`"
+        assert session.report.clean
+
+
+def oracle_below_guard(session: BrowserSession[webdriver.Remote]) -> list[int]:
+    assert session.guard_pid
+    return [session.guard_pid, *(s.pid for s in witness.below(session.guard_pid))]
+
+
+# ----------------------------------------------------------------------------------- other doors
+
+
+@pytest.mark.chrome
+def test_a_pool_on_a_grid(grid: Grid, site: Site) -> None:
+    """Each lease has a session of its own, and the pool's end leaves none."""
+    seen = set()
+    with BrowserPool(remote=grid.url, max_size=1, **asked("chrome")) as pool:
+        for _ in range(2):
+            with pool.lease(60) as lease:
+                lease.driver.get(site.url)
+                seen.add(lease.driver.session_id)
+    assert len(seen) == 2
+    assert grid.is_free()
+
+
+@pytest.mark.chrome
+def test_the_pytest_option(inner: Inner, grid: Grid, site: Site) -> None:
+    inner.write(
+        conftest=f"""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def keeper_browser_args(keeper_browser_args):
+            where = {{"binary": {BINARIES["chrome"]!r}, "arguments": ["--no-sandbox"]}}
+            return {{**keeper_browser_args, **where}}
+        """
+    )
+    inner.suite(
+        f"""
+        def test_it(keeper_driver):
+            keeper_driver.get({site.url!r})
+            assert keeper_driver.keeper.config.remote
+        """
+    )
+    done = inner.run("--keeper-remote", grid.url)
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines([f"browserkeeper: chrome,*on {grid.url}"])
+    assert grid.is_free()

@@ -1,0 +1,754 @@
+"""Two leases of one pool share nothing, though on Chromium they share the process.
+
+A trace is something that one lease can leave, with a look for it.  Every look is shown to see its
+trace: with ``isolation="none"``, where it does pass to the next lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import (
+    NoAlertPresentException,
+    UnexpectedAlertPresentException,
+    WebDriverException,
+)
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.mouse_button import MouseButton
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import alert_is_present
+from selenium.webdriver.support.ui import WebDriverWait
+
+from browserkeeper import BrowserPool, Lease, LeaseEnded
+from fixtures.server import Site
+from tests.support.guards import BOTH, wait_for
+
+Do = Callable[[Any, Site], object]
+"""Gets a lease's driver; leaves a trace, or returns what a look for it sees."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    leave: Do
+    look: Do
+
+
+# ------------------------------------------------------------------ how to leave and look
+
+
+def wait(driver: webdriver.Remote, condition: Callable[[Any], object]) -> None:
+    WebDriverWait(driver, 10, poll_frequency=0.01).until(condition)
+
+
+def titled(driver: webdriver.Remote, url: str, title: str) -> None:
+    """Go to a page that says by its title that its script is done."""
+    driver.get(url)
+    wait(driver, lambda driver: driver.title == title)
+
+
+def home(source: str) -> Do:
+    """Go home and run a script there; its result."""
+
+    def run(driver: webdriver.Remote, site: Site) -> object:
+        driver.get(site.url)
+        return driver.execute_script(source)
+
+    return run
+
+
+def here(source: str) -> Do:
+    return lambda driver, site: driver.execute_script(source)
+
+
+def cdp(command: str, **params: Any) -> Do:
+    return lambda driver, site: driver.execute_cdp_cmd(command, params)
+
+
+def received_cookies(driver: webdriver.Remote, site: Site) -> str:
+    driver.get(site.url_for("cookies"))
+    return driver.find_element(By.ID, "received").text
+
+
+def names(cookies: list[dict[str, Any]]) -> list[str]:
+    return sorted(cookie["name"] for cookie in cookies)
+
+
+def add_a_cookie(driver: webdriver.Remote, site: Site) -> None:
+    driver.get(site.url)
+    driver.add_cookie({"name": "added", "value": "yes"})
+
+
+def listed_cookies(driver: webdriver.Remote, site: Site) -> object:
+    driver.get(site.url)
+    return names(driver.get_cookies()), driver.get_cookie("added")
+
+
+def count_a_visit(driver: webdriver.Remote, site: Site) -> Any:
+    titled(driver, site.url_for("storage"), "stored")
+    return driver.execute_script("return JSON.parse(document.getElementById('state').textContent)")
+
+
+def visits(kind: str) -> Trace:
+    return Trace(count_a_visit, lambda driver, site: count_a_visit(driver, site)[kind])
+
+
+def ask_for_the_cacheable(driver: webdriver.Remote, site: Site) -> int:
+    """How many requests came to the server."""
+    driver.get(site.url)
+    before = site.requests.count("GET /cached")
+    driver.execute_async_script(
+        "const done = arguments[0]; fetch('/cached').then(answer => answer.text()).then(done)"
+    )
+    return site.requests.count("GET /cached") - before
+
+
+def hire_a_worker(driver: webdriver.Remote, site: Site) -> None:
+    titled(driver, site.url_for("worker"), "at work")
+
+
+def workers(driver: webdriver.Remote, site: Site) -> object:
+    driver.get(site.url)
+    return driver.execute_async_script(
+        "const done = arguments[0];"
+        "Promise.all([navigator.serviceWorker.getRegistrations(), fetch('/from-worker')])"
+        ".then(([registrations, answer]) => done([registrations.length, answer.status]))"
+    )
+
+
+def say_a_name(driver: webdriver.Remote, site: Site) -> None:
+    driver.get(site.url_for("private").replace("//", "//ada:secret@"))
+
+
+def ask_to_come_in(driver: webdriver.Remote, site: Site) -> bool:
+    """Is the door open?  Firefox asks for a name in a dialog, soon after the page has come."""
+    with contextlib.suppress(UnexpectedAlertPresentException):
+        driver.get(site.url_for("private"))
+        if driver.name == "firefox":
+            wait(driver, lambda driver: driver.title == "Private")
+        return driver.title == "Private"
+    return False
+
+
+def go_about(driver: webdriver.Remote, site: Site) -> None:
+    driver.get(site.url_for("about"))
+    driver.get(site.url_for("special"))
+
+
+def touch_an_unsaved_page(driver: webdriver.Remote, site: Site) -> None:
+    """Not twice over: ChromeDriver may stumble at the question that such a page asks when it is left."""
+    if driver.current_url != site.url_for("beforeunload"):
+        driver.get(site.url_for("beforeunload"))
+    driver.find_element(By.ID, "touch").click()
+
+
+def enter_a_frame(driver: webdriver.Remote, site: Site) -> None:
+    driver.get(site.url_for("framed"))
+    driver.switch_to.frame("inner")
+
+
+def open_windows(driver: webdriver.Remote, site: Site) -> None:
+    driver.switch_to.new_window("tab")
+    driver.switch_to.new_window("window")
+    driver.execute_script("window.open(arguments[0])", site.url_for("about"))
+
+
+def open_an_alert(driver: webdriver.Remote, site: Site) -> None:
+    driver.get(site.url_for("alert"))
+    wait(driver, alert_is_present())
+
+
+def leave_an_alert(driver: webdriver.Remote, site: Site) -> None:
+    """Not while the page loads: on a busy machine ChromeDriver then may wait for the load for ever."""
+    driver.get(site.url)
+    driver.execute_script("setTimeout(() => alert('The shelf is leaking.'), 0)")
+    wait(driver, alert_is_present())
+
+
+def accept_an_alert(driver: webdriver.Remote, site: Site) -> str | None:
+    try:
+        alert = driver.switch_to.alert
+    except NoAlertPresentException:
+        return None
+    text = alert.text
+    alert.accept()
+    return text
+
+
+def set_timeouts(driver: webdriver.Remote, site: Site) -> None:
+    driver.implicitly_wait(0.5)
+    driver.set_page_load_timeout(44)
+    driver.set_script_timeout(11)
+
+
+def timeouts(driver: webdriver.Remote, site: Site) -> object:
+    return driver.timeouts.implicit_wait, driver.timeouts.page_load, driver.timeouts.script
+
+
+def a_field(driver: webdriver.Remote, site: Site) -> Any:
+    """An empty field that has the focus."""
+    driver.get(site.url)
+    driver.execute_script("document.body.innerHTML = '<input id=field>'")
+    field = driver.find_element(By.ID, "field")
+    field.click()
+    return field
+
+
+def actions(driver: webdriver.Remote) -> ActionChains:
+    """Without Selenium's quarter of a second for each move of the mouse."""
+    return ActionChains(driver, duration=0)
+
+
+def with_control(driver: webdriver.Remote, keys: str) -> None:
+    actions(driver).key_down(Keys.CONTROL).send_keys(keys).key_up(Keys.CONTROL).perform()
+
+
+def select(text: str) -> Do:
+    def run(driver: webdriver.Remote, site: Site) -> None:
+        a_field(driver, site).send_keys(text)
+        with_control(driver, "a")
+
+    return run
+
+
+def copy(driver: webdriver.Remote, site: Site) -> None:
+    select("copied")(driver, site)
+    with_control(driver, "c")
+
+
+def paste(driver: webdriver.Remote, site: Site) -> object:
+    field = a_field(driver, site)
+    with_control(driver, "v")
+    return field.get_property("value")
+
+
+def paste_the_selected(driver: webdriver.Remote, site: Site) -> object:
+    """With the middle button.  A blank is no text: it may be a trace of the pool's, but of nobody
+    who had a lease."""
+    field = a_field(driver, site)
+    mouse = ActionBuilder(driver, duration=0)
+    pointer: Any = mouse.pointer_action
+    pointer.move_to(field).pointer_down(MouseButton.MIDDLE).pointer_up(MouseButton.MIDDLE)
+    mouse.perform()
+    return str(field.get_property("value")).strip()
+
+
+def hold_shift(driver: webdriver.Remote, site: Site) -> None:
+    actions(driver).key_down(Keys.SHIFT).perform()
+
+
+def type_a_letter(driver: webdriver.Remote, site: Site) -> object:
+    field = a_field(driver, site)
+    actions(driver).send_keys("a").perform()
+    return field.get_property("value")
+
+
+def hold_the_mouse(driver: webdriver.Remote, site: Site) -> None:
+    driver.get(site.url)
+    actions(driver).move_by_offset(20, 20).click_and_hold().perform()
+
+
+def move_the_mouse(driver: webdriver.Remote, site: Site) -> object:
+    """Where it then is, and which buttons are down."""
+    driver.get(site.url)
+    driver.execute_script("onmousemove = e => { window.seen = [e.clientX, e.clientY, e.buttons] }")
+    actions(driver).move_by_offset(3, 3).perform()
+    return driver.execute_script("return window.seen")
+
+
+TRACES = {
+    "cookies in requests": Trace(received_cookies, received_cookies),
+    "cookies in commands": Trace(add_a_cookie, listed_cookies),
+    "localStorage": visits("local"),
+    "sessionStorage": visits("session"),
+    "IndexedDB": visits("indexeddb"),
+    "CacheStorage": visits("cache"),
+    "HTTP cache": Trace(ask_for_the_cacheable, ask_for_the_cacheable),
+    "service worker": Trace(hire_a_worker, workers),
+    "HTTP authentication": Trace(say_a_name, ask_to_come_in),
+    "window's name": Trace(home("name = 'left'"), home("return name")),
+    "history": Trace(go_about, here("return history.length")),
+    "unsaved page": Trace(touch_an_unsaved_page, lambda driver, site: driver.current_url),
+    "timeouts": Trace(set_timeouts, timeouts),
+    "window size": Trace(
+        lambda driver, site: driver.set_window_size(510, 410),
+        lambda driver, site: driver.get_window_size(),
+    ),
+    "clipboard": Trace(copy, paste),
+    "key held down": Trace(hold_shift, type_a_letter),
+    "mouse button held down": Trace(hold_the_mouse, move_the_mouse),
+    "windows": Trace(open_windows, lambda driver, site: len(driver.window_handles)),
+    "frame": Trace(enter_a_frame, here("return window.parent === window")),
+    "alert": Trace(leave_an_alert, accept_an_alert),
+}
+"""The last one, an alert, is in the way of all others."""
+
+
+def allow_the_camera(driver: webdriver.Chrome, site: Site) -> None:
+    driver.get(site.url)
+    driver.set_permissions("camera", "granted")
+
+
+def permissions(driver: webdriver.Remote, site: Site) -> Any:
+    titled(driver, site.url_for("permissions"), "asked")
+    return driver.execute_script("return JSON.parse(document.getElementById('state').textContent)")
+
+
+def go_offline(driver: webdriver.Chrome, site: Site) -> None:
+    driver.set_network_conditions(offline=True, latency=0, throughput=0)
+
+
+def network_conditions(driver: webdriver.Chrome, site: Site) -> object:
+    conditions = None
+    with contextlib.suppress(WebDriverException):  # "must be set before it can be retrieved"
+        conditions = driver.execute("getNetworkConditions")["value"]
+    return conditions, driver.execute_script("return navigator.onLine")
+
+
+def logged(kind: str, words: str) -> Do:
+    """How many lines of a log have these words; they are gone from it then."""
+    return lambda driver, site: sum(words in line["message"] for line in driver.get_log(kind))
+
+
+def set_a_cookie_by_cdp(driver: webdriver.Chrome, site: Site) -> None:
+    cookie = {"name": "stored", "value": "yes", "url": site.url}
+    driver.execute_cdp_cmd("Storage.setCookies", {"cookies": [cookie]})
+
+
+def cookies_by_cdp(driver: webdriver.Chrome, site: Site) -> object:
+    driver.get(site.url)
+    stored = driver.execute_cdp_cmd("Storage.getCookies", {})["cookies"]
+    return names(stored), names(driver.get_cookies())
+
+
+METRICS = {"width": 310, "height": 210, "deviceScaleFactor": 2, "mobile": False}
+CHROMIUM_TRACES = {
+    "permission by WebDriver": Trace(allow_the_camera, permissions),
+    "permission by CDP": Trace(
+        cdp("Browser.grantPermissions", permissions=["notifications"]), permissions
+    ),
+    "cookies by CDP": Trace(set_a_cookie_by_cdp, cookies_by_cdp),
+    "device metrics": Trace(
+        cdp("Emulation.setDeviceMetricsOverride", **METRICS),
+        here("return [innerWidth, devicePixelRatio]"),
+    ),
+    "time zone": Trace(
+        cdp("Emulation.setTimezoneOverride", timezoneId="Asia/Tokyo"),
+        here("return Intl.DateTimeFormat().resolvedOptions().timeZone"),
+    ),
+    "user agent": Trace(
+        cdp("Emulation.setUserAgentOverride", userAgent="Keeper/1"), home("return navigator.userAgent")
+    ),
+    "zoom": Trace(
+        cdp("Emulation.setPageScaleFactor", pageScaleFactor=2), here("return visualViewport.scale")
+    ),
+    "script for new pages": Trace(
+        cdp("Page.addScriptToEvaluateOnNewDocument", source="window.planted = true"),
+        home("return window.planted"),
+    ),
+    "network conditions": Trace(go_offline, network_conditions),
+    "console": Trace(home("console.error('for all to read')"), logged("browser", "for all to read")),
+    "driver's log": Trace(here("return 'between us'"), logged("driver", "between us")),
+    "selected text": Trace(select("selected"), paste_the_selected),
+}
+
+
+def tidy(driver: Any) -> None:
+    """Without isolation: what would be in the way of the next trace."""
+    ActionBuilder(driver).clear_actions()
+    for handle in driver.window_handles[1:]:
+        driver.switch_to.window(handle)
+        driver.close()
+    driver.switch_to.window(driver.window_handles[0])
+    if isinstance(driver, webdriver.Chrome):
+        driver.delete_network_conditions()
+
+
+# ------------------------------------------------------------------ pools of the whole module
+
+
+@contextlib.contextmanager
+def lasting(name: str, **arguments: Any) -> Iterator[BrowserPool[webdriver.Remote]]:
+    """A pool of one browser that was there before the test, and outlives it."""
+    directory = f"/tmp/bkstate-{name}-{len(arguments)}-{os.getpid()}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BROWSERKEEPER_STATE_DIR", directory)
+        pool = BrowserPool(name, max_size=1, min_idle=1, max_uses=None, **arguments).open()
+        pool.wait()
+    with pool:
+        yield pool
+    shutil.rmtree(directory)
+
+
+def wordy() -> webdriver.ChromeOptions:
+    options = webdriver.ChromeOptions()
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "driver": "ALL"})
+    return options
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[BrowserPool[webdriver.Remote]]:
+    with lasting("chrome", options=wordy()) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def leaky_chrome() -> Iterator[BrowserPool[webdriver.Remote]]:
+    with lasting("chrome", options=wordy(), isolation="none") as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def leaky_firefox() -> Iterator[BrowserPool[webdriver.Remote]]:
+    with lasting("firefox", isolation="none") as pool:
+        yield pool
+
+
+# ------------------------------------------------------------------ nothing is left, and it would show
+
+
+@pytest.mark.chrome
+@pytest.mark.parametrize("name", [*CHROMIUM_TRACES, *TRACES])
+def test_chromes_next_lease_finds_nothing(
+    chrome: BrowserPool[webdriver.Remote], site: Site, name: str
+) -> None:
+    trace = {**CHROMIUM_TRACES, **TRACES}[name]
+    with chrome.lease() as first:
+        clean = trace.look(first.driver, site)
+        trace.leave(first.driver, site)
+        assert trace.look(first.driver, site) != clean
+        trace.leave(first.driver, site)  # a look may have taken it away
+    with chrome.lease() as second:
+        assert second.browser_id == first.browser_id
+        assert trace.look(second.driver, site) == clean
+
+
+def passes(pool: BrowserPool[webdriver.Remote], site: Site, trace: Trace) -> bool:
+    """Does it reach the next lease of the same browser?"""
+    with pool.lease() as first:
+        clean = trace.look(first.driver, site)
+        trace.leave(first.driver, site)
+    with pool.lease() as second:
+        assert second.browser_id == first.browser_id
+        found = trace.look(second.driver, site)
+        tidy(second.driver)
+    return found != clean
+
+
+@pytest.mark.chrome
+@pytest.mark.parametrize("name", [*CHROMIUM_TRACES, *TRACES])
+def test_control_in_chrome_without_isolation_it_passes(
+    leaky_chrome: BrowserPool[webdriver.Remote], site: Site, name: str
+) -> None:
+    assert passes(leaky_chrome, site, {**CHROMIUM_TRACES, **TRACES}[name])
+
+
+@pytest.mark.firefox
+def test_firefoxs_next_lease_finds_nothing(site: Site) -> None:
+    """All at once: each lease costs a start."""
+    with BrowserPool("firefox", max_size=2, min_idle=2) as pool:
+        with pool.lease() as first:
+            clean = {name: trace.look(first.driver, site) for name, trace in TRACES.items()}
+            for trace in TRACES.values():
+                trace.leave(first.driver, site)
+        with pool.lease() as second:
+            found = {name: trace.look(second.driver, site) for name, trace in TRACES.items()}
+        assert second.browser_id != first.browser_id
+        assert found == clean
+
+
+@pytest.mark.firefox
+@pytest.mark.parametrize("name", TRACES)
+def test_control_in_firefox_without_isolation_it_passes(
+    leaky_firefox: BrowserPool[webdriver.Remote], site: Site, name: str
+) -> None:
+    assert passes(leaky_firefox, site, TRACES[name])
+
+
+# ------------------------------------------------------------------ commands act on their own context
+
+
+@pytest.mark.chrome
+def test_cookie_commands_are_the_leases_own(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+    with chrome.driver() as driver:
+        add_a_cookie(driver, site)
+        assert driver.execute_script("return document.cookie") == "added=yes"
+    with chrome.driver() as driver:
+        driver.get(site.url)
+        driver.execute_script("document.cookie = 'own=1'; document.cookie = 'more=2'")
+        assert names(driver.get_cookies()) == ["more", "own"]
+        assert driver.get_cookie("added") is None
+        driver.delete_cookie("own")
+        assert driver.execute_script("return document.cookie") == "more=2"
+        driver.add_cookie({"name": "added", "value": "again"})
+        driver.delete_all_cookies()
+        assert driver.execute_script("return document.cookie") == ""
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_two_leases_at_once_share_nothing(name: str, site: Site) -> None:
+    with (
+        BrowserPool(name, max_size=2, min_idle=2, launch_concurrency=2) as pool,
+        pool.driver() as one,
+        pool.driver() as other,
+    ):
+        for driver, number in ((one, "1"), (other, "2")):
+            driver.get(site.url)
+            driver.add_cookie({"name": f"of{number}", "value": number})
+            driver.execute_script(f"localStorage.setItem('of{number}', '')")
+        for driver, number in ((one, "1"), (other, "2")):
+            assert names(driver.get_cookies()) == [f"of{number}"]
+            assert driver.execute_script("return Object.keys(localStorage)") == [f"of{number}"]
+        assert one.get_cookie("of2") is None
+        one.delete_cookie("of2")
+        one.delete_all_cookies()
+        assert other.execute_script("return document.cookie") == "of2=2"
+        assert not set(one.window_handles) & set(other.window_handles)
+
+
+def by_script(driver: webdriver.Remote) -> None:
+    driver.execute_script("window.open('about:blank')")
+
+
+WAYS_TO_OPEN: dict[str, Callable[[webdriver.Remote], object]] = {
+    "tab": lambda driver: driver.switch_to.new_window("tab"),
+    "window": lambda driver: driver.switch_to.new_window("window"),
+    "by script": by_script,
+}
+
+
+@pytest.mark.chrome
+@pytest.mark.parametrize("way", WAYS_TO_OPEN)
+def test_a_new_window_belongs_to_the_lease(
+    chrome: BrowserPool[webdriver.Remote], site: Site, way: str
+) -> None:
+    with chrome.driver() as driver:
+        (first,) = driver.window_handles
+        assert driver.current_window_handle == first
+        add_a_cookie(driver, site)
+        driver.execute_script("localStorage.setItem('kept', 'yes')")
+        WAYS_TO_OPEN[way](driver)
+        (new,) = set(driver.window_handles) - {first}
+        driver.switch_to.window(new)
+        driver.get(site.url)
+        assert driver.get_cookie("added")
+        assert driver.execute_script("return localStorage.getItem('kept')") == "yes"
+        driver.delete_all_cookies()
+        driver.close()
+        assert driver.window_handles == [first]
+        driver.switch_to.window(first)
+        assert driver.get_cookies() == []
+    with chrome.driver() as driver:
+        assert not {first, new} & set(driver.window_handles)
+        for handle in (first, new):
+            with pytest.raises(WebDriverException, match="no such window"):
+                driver.switch_to.window(handle)
+
+
+@pytest.mark.chrome
+def test_a_permission_is_the_leases_own(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+    with chrome.driver() as driver:
+        assert permissions(driver, site)["geolocation"] == "prompt"
+        driver.set_permissions("geolocation", "granted")  # type: ignore[attr-defined]
+        assert permissions(driver, site)["geolocation"] == "granted"
+    with chrome.driver() as driver:
+        assert permissions(driver, site)["geolocation"] == "prompt"
+        cdp("Browser.grantPermissions", permissions=["geolocation"], origin=site.url)(driver, site)
+        assert permissions(driver, site)["geolocation"] == "granted"
+    with chrome.driver() as driver:
+        assert permissions(driver, site)["geolocation"] == "prompt"
+
+
+@pytest.mark.chrome
+def test_what_a_page_copied_by_itself_is_gone(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+    """Once it is allowed, no command of the lease looks like copying."""
+    with chrome.lease() as first:
+        first.driver.get(site.url)
+        first.driver.set_permissions("clipboard-read", "granted")  # type: ignore[attr-defined]
+        titled(first.driver, site.url_for("copying"), "copied")
+    with chrome.lease() as second:
+        assert second.browser_id == first.browser_id
+        assert paste(second.driver, site) == ""
+
+
+@pytest.mark.chrome
+def test_alerts_are_seleniums_as_ever(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+    """A BiDi session would dismiss them before anybody could look."""
+    with chrome.driver() as driver:
+        open_an_alert(driver, site)
+        assert accept_an_alert(driver, site) == "The shelf is leaking."
+        open_an_alert(driver, site)
+        with pytest.raises(UnexpectedAlertPresentException, match="leaking"):
+            _ = driver.title
+        assert driver.title == "Alert dismissed"
+        touch_an_unsaved_page(driver, site)
+        driver.get(site.url)
+        assert driver.current_url == site.url
+
+
+# ------------------------------------------------------------------ after bad ends
+
+
+@pytest.mark.chrome
+def test_a_crashed_tab_is_forgotten(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+    with chrome.lease() as first, pytest.raises(WebDriverException, match="crashed"):
+        first.driver.get("chrome://crash")
+    with chrome.lease() as second:
+        second.driver.get(site.url)
+        assert second.driver.title
+        assert second.browser_id == first.browser_id
+
+
+@pytest.mark.chrome
+def test_a_lease_that_closed_all_its_windows(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+    with chrome.lease() as first:
+        first.driver.switch_to.new_window("tab")
+        for handle in first.driver.window_handles:
+            first.driver.switch_to.window(handle)
+            first.driver.close()
+        assert first.driver.window_handles == []
+    with chrome.lease() as second:
+        second.driver.get(site.url)
+        assert len(second.driver.window_handles) == 1
+        assert second.browser_id == first.browser_id
+
+
+def download(lease: Lease[webdriver.Remote], site: Site) -> Path:
+    """The directory, when the file is there."""
+    directory = lease.download_dir
+    assert directory is not None
+    lease.driver.get(site.url)
+    lease.driver.execute_script("location = '/download'")  # Firefox holds a click up for 5 s
+    file = directory / "leaky-shelf.csv"
+    assert wait_for(lambda: file.exists() and file.stat().st_size == 1024), list(directory.iterdir())
+    assert [path.name for path in directory.iterdir()] == [file.name]
+    return directory
+
+
+def test_downloads_go_with_the_lease(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+    places = []
+    for _ in range(2):
+        with chrome.lease() as lease:
+            places.append(download(lease, site))
+            assert not any(place.exists() for place in places[:-1])
+    assert places[0] != places[1]
+
+
+# ------------------------------------------------------------------ drivers that outlive their lease
+
+
+STALE: dict[str, Do] = {
+    "title": lambda driver, site: driver.title,
+    "get": lambda driver, site: driver.get("about:blank"),
+    "script": lambda driver, site: driver.execute_script("document.title = 'touched'"),
+    "cookies": lambda driver, site: driver.delete_all_cookies(),
+    "handles": lambda driver, site: driver.window_handles,
+    "close": lambda driver, site: driver.close(),
+    "new window": lambda driver, site: driver.switch_to.new_window("tab"),
+    "permissions": lambda driver, site: driver.set_permissions("geolocation", "granted"),
+    "CDP": lambda driver, site: driver.execute_cdp_cmd("Browser.resetPermissions", {}),
+    "BiDi": lambda driver, site: driver.script,
+    "BiDi contexts": lambda driver, site: driver.browser,
+    "DevTools": lambda driver, site: driver.start_devtools(),
+}
+
+
+def state(driver: webdriver.Remote) -> object:
+    return driver.title, driver.window_handles, names(driver.get_cookies())
+
+
+@pytest.mark.chrome
+def test_a_stale_driver_is_refused_and_touches_nothing(
+    chrome: BrowserPool[webdriver.Remote], site: Site
+) -> None:
+    with chrome.lease() as first:
+        stale = first.driver
+        stale.get(site.url)
+        element = stale.find_element(By.TAG_NAME, "h1")
+    with chrome.lease() as second:
+        assert second.browser_id == first.browser_id
+        second.driver.get(site.url_for("cookies"))
+        seen = state(second.driver)
+        uses: dict[str, Do] = {**STALE, "element": lambda driver, site: element.click()}
+        for name, use in uses.items():
+            print(name)  # the last one is the culprit
+            with pytest.raises(LeaseEnded, match="is over"):
+                use(stale, site)
+        stale.quit()
+        first.release()
+        assert first.driver is stale
+        assert state(second.driver) == seen
+        with pytest.raises(WebDriverException, match="no such element"):
+            second.driver.execute_script("return arguments[0].textContent", element)
+
+
+@pytest.mark.firefox
+def test_after_a_lease_of_firefox_its_driver_and_downloads(site: Site) -> None:
+    with BrowserPool("firefox", max_size=1, min_idle=0) as pool:
+        with pool.lease() as lease:
+            stale = lease.driver
+            place = download(lease, site)
+        for name in ("title", "handles"):
+            with pytest.raises(LeaseEnded, match="is over"):
+                STALE[name](stale, site)
+        assert wait_for(lambda: not place.exists())
+
+
+# ------------------------------------------------------------------ another browser
+
+
+def hear_the_console(driver: webdriver.Remote, site: Site) -> None:
+    driver.script.add_console_message_handler(print)
+
+
+def hear_requests(driver: webdriver.Remote, site: Site) -> None:
+    driver.network.add_request_handler("before_request", print)  # type: ignore[no-untyped-call]
+
+
+def name_a_context(driver: Any, site: Site) -> None:
+    with pytest.raises(WebDriverException):
+        driver.execute_cdp_cmd("Storage.getCookies", {"browserContextId": "0" * 32})
+
+
+BEYOND = {
+    "BiDi: script": hear_the_console,
+    "BiDi: network": hear_requests,
+    "CDP: Browser": cdp("Browser.getVersion"),
+    "CDP: Target": cdp("Target.getTargets"),
+    "CDP: a screen more": cdp("Emulation.addScreen", left=800, top=0, width=800, height=600),
+    "CDP: memory": cdp("Memory.setPressureNotificationsSuppressed", suppressed=True),
+    "CDP: another context": name_a_context,
+}
+"""What reaches further than the lease's context, or might."""
+
+
+@pytest.mark.chrome
+def test_what_reaches_beyond_its_context_ends_the_browser(site: Site) -> None:
+    with BrowserPool("chrome", max_size=1, min_idle=1) as pool:
+        for name, use in BEYOND.items():
+            with pool.lease() as lease:
+                assert lease.uses == 1, name
+                use(lease.driver, site)
+        with pool.lease() as lease:
+            assert lease.uses == 1
+            lease.driver.get(site.url)
+        assert pool.stats()["retired_beyond"] == len(BEYOND)
+
+
+@pytest.mark.chrome
+def test_a_fresh_browser_for_each_lease(site: Site) -> None:
+    with BrowserPool("chrome", max_size=1, min_idle=1, isolation="fresh") as pool:
+        with pool.lease() as first:
+            add_a_cookie(first.driver, site)
+        with pool.lease() as second:
+            assert listed_cookies(second.driver, site) == ([], None)
+    assert second.browser_id != first.browser_id

@@ -1,0 +1,390 @@
+"""The pool on real browsers: what dies, hangs, ages or is never given back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from browserkeeper import (
+    BrowserDied,
+    BrowserPool,
+    LaunchError,
+    LeaseTimeout,
+    PoolUnavailable,
+    ResolveError,
+    browser,
+    session_of,
+)
+from browserkeeper.drivers.contexts import Contexts
+from browserkeeper.pool.browser import PooledBrowser
+from fixtures.server import Site
+from tests.pool.test_threads import in_thread
+from tests.support import witness
+from tests.support.fake_browser import until
+from tests.support.guards import BOTH
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+pytestmark = pytest.mark.chrome
+
+
+def identity_of(pool: BrowserPool[Any]) -> str:
+    with pool.lease() as lease:
+        return lease.browser_id
+
+
+def idle_browser(pool: BrowserPool[Any]) -> int:
+    """The pid of the one browser that is idle now."""
+    assert until(lambda: pool.stats()["pool_available"] == 1)
+    assert pool._core is not None
+    (member,) = pool._core.roster.members("idle")
+    pid: int = member.body.identity.pid
+    return pid
+
+
+# ------------------------------------------------------------------ a browser after the other
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_leases_are_fresh_and_at_once(name: str, site: Site) -> None:
+    with BrowserPool(name, max_size=2, min_idle=1) as pool:
+        for _ in range(3):
+            pool.wait()
+            with pool.lease() as lease:
+                lease.driver.get(site.url_for("cookies"))
+                assert "visits" not in lease.driver.find_element("id", "received").text
+                assert session_of(lease.driver) is lease.session
+                assert len(lease.driver.window_handles) == 1
+        assert pool.stats()["browsers_lost"] == 0
+    assert all(report.clean for report in pool.close())
+    assert not pool.sessions()
+
+
+@pytest.mark.parametrize("step", ["_targets", "renew"])
+def test_a_launch_that_fails_late_leaves_no_socket(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Contexts) -> None:
+        raise OSError("cut off")
+
+    def sockets() -> int:
+        return sum(file.is_socket() for file in Path("/proc/self/fd").iterdir())
+
+    pool = BrowserPool("chrome", max_size=1)
+    monkeypatch.setattr(Contexts, step, fail)
+    before = sockets()
+    with pytest.raises(OSError, match="cut off"):
+        PooledBrowser(pool.config).launch()
+    assert sockets() == before
+
+
+def test_a_browser_is_used_again_up_to_its_last_lease(site: Site) -> None:
+    with BrowserPool("chrome", max_size=1, max_uses=3) as pool:
+        seen = [identity_of(pool) for _ in range(5)]
+        assert len(set(seen[:3])) == 1
+        assert seen[3] != seen[2]
+        assert pool.stats()["retired_max_uses"] == 1
+
+
+def test_one_that_eats_memory_is_replaced_when_it_comes_back() -> None:
+    with BrowserPool("chrome", max_size=1, max_memory=10 * 2**20) as pool:
+        first = identity_of(pool)
+        assert until(lambda: pool.stats().get("retired_max_memory"), 30)
+        assert identity_of(pool) != first
+
+
+def test_recycling_makes_before_it_breaks() -> None:
+    with BrowserPool("chrome", max_size=1) as pool:
+        pool.wait()
+        first = idle_browser(pool)
+        pool.recycle()
+        assert witness.look(first), "it serves until its replacement is there"
+        assert until(lambda: pool.stats().get("retired_recycled"), 30)
+        assert until(lambda: not witness.look(first))
+        assert until(lambda: pool.stats()["pool_available"] == 1)
+
+
+# ------------------------------------------------------------------ death and hanging
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_one_that_died_or_hangs_is_never_handed_out(number: signal.Signals, site: Site) -> None:
+    with BrowserPool("chrome", max_size=1) as pool:
+        pid = idle_browser(pool)
+        os.kill(pid, number)
+        assert until(lambda: (seen := witness.look(pid)) is None or seen.state in "ZXT")
+        with pool.lease() as lease:
+            assert lease.session.pid != pid
+            lease.driver.get(site.url)
+        assert until(lambda: not witness.look(pid))
+
+
+def test_the_death_of_an_idle_one_is_noticed_without_a_look() -> None:
+    with BrowserPool("chrome", max_size=1) as pool:
+        pid = idle_browser(pool)
+        os.kill(pid, signal.SIGKILL)
+        assert until(lambda: pool.stats()["browsers_lost"] == 1)
+        assert idle_browser(pool) != pid
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("when", ["between commands", "in mid-command"])
+def test_the_lease_of_a_browser_that_dies_gets_a_typed_error(name: str, when: str, site: Site) -> None:
+    with BrowserPool(name, max_size=1, min_idle=0) as pool:
+        with pool.lease() as lease:
+            driver, pid = lease.driver, lease.session.pid
+            driver.get(site.url)
+            assert pid is not None
+            if when == "in mid-command":
+                site_journal = len(site.requests)
+                killer = threading.Thread(target=kill_when_asked, args=(site, site_journal, pid))
+                killer.start()
+            else:
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises(BrowserDied) as caught:
+                driver.get(site.url_for("never", when=when))
+                driver.get(site.url)
+            assert caught.value.report is not None
+            assert caught.value.report.clean
+        with pool.lease() as lease:
+            lease.driver.get(site.url)
+
+
+def kill_when_asked(site: Site, after: int, pid: int) -> None:
+    assert until(lambda: any("/never" in line for line in site.requests[after:]), 30)
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_driver_that_is_killed_is_a_browser_lost(site: Site) -> None:
+    with BrowserPool("chrome", max_size=1) as pool:
+        pid = idle_browser(pool)
+        seen = witness.look(pid)
+        assert seen is not None
+        driver = witness.look(seen.parent)
+        assert driver is not None
+        os.kill(seen.parent, signal.SIGKILL)
+        assert until(lambda: not witness.is_same(driver))
+        with pool.lease() as lease:
+            assert lease.session.pid != pid
+
+
+def test_a_crashed_tab_costs_nobody_else(site: Site) -> None:
+    with BrowserPool("chrome", max_size=1) as pool:
+        with pool.lease() as lease, pytest.raises(Exception, match="crash"):
+            lease.driver.get("chrome://crash")
+        with pool.lease() as lease:
+            lease.driver.get(site.url)
+            assert lease.driver.title
+
+
+# ------------------------------------------------------------------ leases that do not end
+
+
+def test_the_deadline_of_a_lease_cuts_off_what_is_in_flight(site: Site) -> None:
+    with BrowserPool("chrome", max_size=1, max_lease=2, min_idle=0) as pool:
+        with pytest.raises(LeaseTimeout, match="max_lease") as caught, pool.lease() as lease:
+            pid = lease.session.pid
+            lease.driver.get(site.url_for("never", case="deadline"))
+        assert caught.value.report is not None
+        assert caught.value.report.reason == "lease-expired"
+        assert caught.value.report.clean
+        assert isinstance(caught.value, TimeoutError)
+        assert pid is not None
+        assert not witness.look(pid)
+        with pool.lease() as lease:
+            lease.driver.get(site.url)
+
+
+def test_the_deadline_is_kept_while_the_user_does_nothing() -> None:
+    with BrowserPool("chrome", max_size=1, max_lease=1, min_idle=0) as pool:
+        lease = pool.lease()
+        assert until(lambda: pool.stats()["browsers_lost"] == 1, 30)
+        with pytest.raises(LeaseTimeout):
+            lease.driver.get("about:blank")
+        with pytest.raises(LeaseTimeout):
+            lease.release()
+        with pool.lease():
+            pass
+
+
+@pytest.mark.leaves_zombies(2, "each browser's standby guard goes to PID 1 when its owner is killed")
+def test_the_deadline_is_kept_while_the_owner_is_stopped(site: Site) -> None:
+    """The guard keeps it, so it needs nothing of the owner."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER.format(more="max_lease=3"), site.url],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    os.kill(owner.pid, signal.SIGSTOP)
+    try:
+        assert until(lambda: (seen := witness.look(pid)) is None or seen.state == "Z", 30)
+    finally:
+        os.kill(owner.pid, signal.SIGCONT)
+        owner.kill()
+        owner.communicate()
+
+
+OWNER = """
+import sys, time
+from browserkeeper import BrowserPool
+pool = BrowserPool("chrome", max_size=2, min_idle=2, {more}).open()
+pool.wait()
+lease = pool.lease()
+lease.driver.get(sys.argv[1])
+print(lease.session.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.leaves_zombies(2, "each browser's standby guard goes to PID 1 when its owner is killed")
+def test_nothing_outlives_an_owner_that_is_killed(site: Site) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER.format(more=""), site.url],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    owner.stdout.readline()
+    browsers = witness.below(owner.pid)
+    assert len(browsers) > 10
+    owner.kill()
+    owner.communicate()
+    assert until(lambda: not any(map(witness.is_same, browsers)), 20)
+
+
+# ------------------------------------------------------------------ closing
+
+
+def test_closing_in_mid_launch_leaves_nothing() -> None:
+    for delay in (0.0, 0.05, 0.2, 0.5):
+        pool = BrowserPool("chrome", max_size=2, min_idle=2, launch_concurrency=2).open()
+        time.sleep(delay)  # the moment is the point: anywhere in a launch
+        pool.close()
+
+
+def test_closing_cuts_off_a_lease_in_another_thread(site: Site) -> None:
+    pool = BrowserPool("chrome", max_size=1).open()
+    started = len(site.requests)
+
+    def visit() -> None:
+        with pool.lease() as lease:
+            lease.driver.get(site.url_for("never", case="close"))
+
+    thread, result = in_thread(visit)
+    assert until(lambda: any("case=close" in line for line in site.requests[started:]), 30)
+    reports = pool.close()
+    thread.join(30)
+    assert isinstance(result[0], Exception)
+    assert len(reports) == 1
+    assert reports[0].clean
+
+
+def test_a_pool_that_nobody_closes_ends_with_its_process(site: Site) -> None:
+    script = "from browserkeeper import BrowserPool as P; p = P('chrome', max_size=1).open(); p.wait()"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# ------------------------------------------------------------------ launches that fail
+
+
+def test_waiters_learn_that_there_is_no_such_browser() -> None:
+    with BrowserPool("chrome", binary="/no/such/chrome", max_size=1) as pool:
+        with pytest.raises(PoolUnavailable, match="/no/such/chrome") as caught:
+            pool.lease(timeout=60)
+        assert isinstance(caught.value.cause, ResolveError)
+
+
+def test_waiters_learn_why_a_browser_does_not_start(tmp_path: Path) -> None:
+    broken = tmp_path / "chrome"
+    broken.write_text('#!/bin/sh\necho Chromium 156.0.8078.79\n[ "$1" = --version ] || exit 1\n')
+    broken.chmod(0o755)
+    with BrowserPool("chrome", binary=str(broken), max_size=1, start_timeout=3) as pool:
+        with pytest.raises(PoolUnavailable, match="failures in a row") as caught:
+            pool.lease(timeout=120)
+        assert isinstance(caught.value.cause, LaunchError)
+        assert pool.stats()["leaks"] == 0
+
+
+# ------------------------------------------------------------------ map, on browsers
+
+
+def test_map_over_pages_with_a_bad_one_and_a_dead_browser(site: Site) -> None:
+    killed: list[int] = []
+
+    def visit(driver: Any, url: str) -> str:
+        if "about" in url and not killed:
+            pid = session_of(driver).pid
+            assert pid is not None
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+        driver.get(url)
+        if "no-such-page" in url:
+            raise LookupError(driver.title)
+        return str(driver.title)
+
+    urls = [
+        site.url,
+        site.url_for("about"),
+        site.url_for("no-such-page"),
+        *[site.url_for("special")] * 6,
+    ]
+    with BrowserPool("chrome", max_size=2) as pool:
+        outcomes = list(pool.map(visit, urls, retries=1))
+    assert sorted(outcome.item for outcome in outcomes) == sorted(urls)
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    assert [type(outcome.error) for outcome in failed] == [LookupError]
+    (about,) = [outcome for outcome in outcomes if "about" in outcome.item]
+    assert about.attempts == 2
+
+
+# ------------------------------------------------------------------ what the session gives for it
+
+
+@pytest.mark.leaves_zombies(20, "what leaves its parent under the portable guard goes to PID 1")
+@pytest.mark.parametrize("containment", ["subreaper", "portable"])
+def test_a_sessions_deadline_can_be_set_moved_and_taken_back(containment: Any) -> None:
+    session = browser("chrome", containment=containment)
+    with session as driver:
+        session.set_deadline(0.5, "hung")
+        session.set_deadline(None)
+        driver.get("about:blank")
+        time.sleep(1)  # the deadline that was taken back would have passed
+        assert driver.title == ""
+        session.set_deadline(0.1, "hung")
+        assert until(lambda: isinstance(session.failure(), BrowserDied))
+    assert session.report is not None
+    assert session.report.reason == "hung"
+
+
+def test_a_second_driver_object_is_on_the_same_session(site: Site) -> None:
+    class Keeper:
+        names: ClassVar[list[str]] = []
+
+        def run_command(self, name: str, params: Any, command: Callable[[], Any]) -> Any:
+            self.names.append(name)
+            return command()
+
+        def quit_driver(self) -> None:
+            self.names.append("quit")
+
+    session = browser("chrome")
+    with session as driver:
+        other = session.driver_for(Keeper())
+        other.get(site.url)
+        assert other.title == driver.title
+        assert other.session_id == driver.session_id
+        other.quit()
+        assert Keeper.names == ["get", "getTitle", "quit"]
+        assert driver.title

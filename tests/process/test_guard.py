@@ -1,0 +1,528 @@
+"""The guard on tiny programs that misbehave as processes; no browser anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from browserkeeper.guard import guard as guard_module
+from browserkeeper.process.containment import choose, writable_cgroup
+from browserkeeper.process.guard_process import output_of
+from browserkeeper.report import ExitReport
+from tests.conftest import PidFile
+from tests.support import witness
+from tests.support.guards import (
+    NO_PIDFD,
+    crippled_guard,
+    pids_once_there,
+    plan_for,
+    program,
+    soon,
+    start,
+    start_owner,
+    staying,
+    wait_for,
+)
+
+SLEEP = ("/bin/sleep", "600")
+MISBEHAVING = {
+    "daemonise": 1,
+    "ignore_term": 1,
+    "clear_environment": 1,
+    "stop_itself": 2,
+    "zombie_maker": 1,
+}
+"""Program: how many pids it writes before it is under way."""
+
+CONTAINMENTS = [
+    "subreaper",
+    pytest.param(
+        "cgroup", marks=pytest.mark.skipif(not writable_cgroup()[0], reason=writable_cgroup()[1])
+    ),
+]
+
+
+@pytest.mark.parametrize("containment", CONTAINMENTS)
+@pytest.mark.parametrize("name", MISBEHAVING)
+def test_ends_what_misbehaves(name: str, containment: str, pids_of: PidFile) -> None:
+    running = start(staying(program(name, pids_of)), containment)
+    started = pids_once_there(pids_of, MISBEHAVING[name])
+    report = running.end("closed", soon())
+    assert report is not None
+    assert report["certificate"] == "ECHILD"
+    assert report["containment"] == containment
+    assert not [s for s in started if witness.is_same(s)]
+
+
+@pytest.mark.leaves_zombies(9, "cleaning up after the control")
+@pytest.mark.parametrize("name", MISBEHAVING)
+def test_control_without_a_guard_they_survive(name: str, pids_of: PidFile) -> None:
+    """The same programs, ended the way people do it, leave something: the detector works."""
+    child = subprocess.Popen(program(name, pids_of))
+    started = pids_once_there(pids_of, MISBEHAVING[name])
+    child.terminate()
+    wait_for(lambda: not witness.alive([s for s in below() if s.pid == child.pid]), 0.5)  # or ignores it
+    found = wait_for(lambda: witness.alive(below()) or [s for s in below() if s.pid != child.pid], 5)
+    witness.end_by_pid(started)
+    child.kill()
+    child.wait()
+    assert found
+
+
+def below() -> list[witness.Seen]:
+    return witness.below(os.getpid())
+
+
+@pytest.mark.parametrize("containment", CONTAINMENTS)
+def test_ends_a_fork_bomb(containment: str, pids_of: PidFile) -> None:
+    running = start(program("fork_while_killed", pids_of, 150), containment)
+    assert wait_for(lambda: len(pids_of.read()) >= 100)
+    report = running.end("closed", soon(20))
+    assert report is not None
+    assert report["certificate"] == "ECHILD"
+
+
+def test_sees_a_whole_tree_and_how_each_ended(pids_of: PidFile) -> None:
+    running = start(program("tree", pids_of, 2, 3))
+    started = pids_once_there(pids_of, 14)
+    report = running.end("closed", soon())
+    assert report is not None
+    outcomes = {p["pid"]: p["outcome"] for p in report["processes"]}
+    assert {outcomes[s.pid] for s in started} == {"killed"}
+    assert {p["name"] for p in report["processes"]} & {s.name for s in started}
+
+
+def test_names_the_escapee_it_adopted(pids_of: PidFile) -> None:
+    running = start(staying(program("daemonise", pids_of)))
+    (daemon,) = pids_once_there(pids_of, 1)
+    assert wait_for(lambda: (seen := witness.look(daemon.pid)) and seen.parent != 1)
+    report = running.end("closed", soon())
+    assert report is not None
+    assert [p["pid"] for p in report["processes"] if p["adopted"]] == [daemon.pid]
+
+
+def test_reaps_zombies_during_the_session(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    script = f"for i in 1 2 3 4 5; do (setsid sleep 0.05 &) ; done; touch {started}; sleep 600"
+    running = start(("/bin/sh", "-c", script))
+    assert wait_for(started.exists)
+    assert wait_for(lambda: len(witness.below(running.pid)) <= 3, 5)
+    assert not witness.zombies(witness.below(running.pid))
+    report = running.end("closed", soon())
+    assert report is not None
+    assert report["zombies_reaped"] >= 5
+
+
+def test_reports_an_exit_by_itself() -> None:
+    running = start(("/bin/sh", "-c", "exit 7"))
+    ended = running.wait_for("ended", deadline=soon())
+    assert ended is not None
+    assert ended["report"]["reason"] == "exited"
+    assert ended["report"]["status"] == 7
+    running.end("closed", soon())
+
+
+# ------------------------------------------------------------------ the owner's death
+
+
+@pytest.mark.leaves_zombies(1, "the guard's own: its owner was killed, and pytest is PID 1")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_owner_killed(number: signal.Signals, pids_of: PidFile) -> None:
+    owner = start_owner(staying(program("daemonise", pids_of)))
+    (daemon,) = pids_once_there(pids_of, 1)
+    owner.send_signal(number)
+    owner.communicate()
+    assert wait_for(lambda: not witness.is_same(daemon), 5)
+
+
+@pytest.mark.leaves_zombies(2, "the guard's own and the owner's fork")
+def test_owner_killed_while_a_fork_of_it_holds_the_pipe(pids_of: PidFile) -> None:
+    owner = start_owner(staying(program("daemonise", pids_of)), fork=True)
+    (daemon,) = pids_once_there(pids_of, 1)
+    _kill_owner(owner)
+    gone = wait_for(lambda: not witness.is_same(daemon), 5)
+    witness.end_by_pid(witness.below(os.getpid()))
+    assert gone
+
+
+@pytest.mark.leaves_zombies(9, "cleaning up after the control")
+def test_control_pipe_alone_leaks_when_a_fork_holds_it(tmp_path: Path, pids_of: PidFile) -> None:
+    directory = crippled_guard(tmp_path / "crippled", *NO_PIDFD)
+    owner = start_owner(staying(program("daemonise", pids_of)), directory=directory, fork=True)
+    (daemon,) = pids_once_there(pids_of, 1)
+    _kill_owner(owner)
+    gone = wait_for(lambda: not witness.is_same(daemon), 1.5)
+    witness.end_by_pid(witness.below(os.getpid()))
+    assert not gone
+
+
+def _kill_owner(owner: subprocess.Popen[str]) -> None:
+    """Without waiting for its output to end: the fork holds that open as well."""
+    owner.kill()
+    owner.wait()
+    assert owner.stdout is not None
+    owner.stdout.close()
+
+
+@pytest.mark.leaves_zombies(1, "the standby of an owner that is dead belongs to PID 1")
+def test_owner_exits_by_os_exit(pids_of: PidFile) -> None:
+    """A clean-up handler never runs there; the guard does."""
+    owner = start_owner(staying(program("daemonise", pids_of)))
+    (daemon,) = pids_once_there(pids_of, 1)
+    owner.kill()
+    owner.communicate()
+    assert wait_for(lambda: not witness.is_same(daemon), 5)
+
+
+# ------------------------------------------------------------------ the guard's own death
+
+
+@pytest.mark.parametrize("victim", ["lead", "standby"])
+@pytest.mark.leaves_zombies(1, "a lead whose standby was killed belongs to PID 1")
+def test_one_guard_killed_the_other_finishes(victim: str, pids_of: PidFile) -> None:
+    running = start(staying(program("daemonise", pids_of)))
+    (daemon,) = pids_once_there(pids_of, 1)
+    spawned = running.wait_for("spawned", deadline=soon())
+    assert spawned is not None
+    os.kill(spawned["guard"] if victim == "lead" else running.pid, signal.SIGKILL)
+    ended = running.wait_for("ended", deadline=soon())
+    assert ended is not None
+    assert ended["report"]["reason"] == "guard-died"
+    assert ended["report"]["certificate"] == "ECHILD"
+    assert not witness.is_same(daemon)
+    running.end("closed", soon())
+
+
+@pytest.mark.leaves_zombies(9, "nobody is left to reap")
+def test_control_both_guards_killed_a_daemon_survives(pids_of: PidFile) -> None:
+    """Beyond the pair there is only the second line: this is the gap that it has to close."""
+    running = start(staying(program("daemonise", pids_of)))
+    (daemon,) = pids_once_there(pids_of, 1)
+    spawned = running.wait_for("spawned", deadline=soon())
+    assert spawned is not None
+    os.kill(running.pid, signal.SIGSTOP)  # so that it cannot finish for the lead
+    os.kill(spawned["guard"], signal.SIGKILL)
+    os.kill(running.pid, signal.SIGKILL)
+    survived = not wait_for(lambda: not witness.is_same(daemon), 1)
+    witness.end_by_pid([daemon])
+    assert running.end("closed", soon(5)) is None
+    assert survived
+
+
+@pytest.mark.parametrize("victim", ["lead", "standby"])
+def test_a_stopped_guard_is_woken(victim: str) -> None:
+    running = start(SLEEP)
+    spawned = running.wait_for("spawned", deadline=soon())
+    assert spawned is not None
+    os.kill(spawned["guard"] if victim == "lead" else running.pid, signal.SIGSTOP)
+    time.sleep(0.1)
+    report = running.end("closed", soon())
+    assert report is not None
+    assert report["certificate"] == "ECHILD"
+
+
+def test_term_to_the_guard_tears_down(pids_of: PidFile) -> None:
+    running = start(staying(program("daemonise", pids_of)))
+    pids_once_there(pids_of, 1)
+    os.kill(running.pid, signal.SIGTERM)
+    ended = running.wait_for("ended", deadline=soon())
+    assert ended is not None
+    assert ended["report"]["reason"] == "terminated"
+    running.end("closed", soon())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_is_deaf_to_the_terminal(number: signal.Signals) -> None:
+    running = start(SLEEP)
+    spawned = running.wait_for("spawned", deadline=soon())
+    assert spawned is not None
+    for pid in (running.pid, spawned["guard"]):
+        os.kill(pid, number)
+    assert running.wait_for("ending", deadline=soon(0.3)) is None
+    running.end("closed", soon())
+
+
+# ------------------------------------------------------------------ deadlines
+
+
+def test_keeps_the_deadline_itself() -> None:
+    running = start(SLEEP, timeout=0.3)
+    ended = running.wait_for("ended", deadline=soon())
+    assert ended is not None
+    assert ended["report"]["reason"] == "timeout"
+    running.end("closed", soon())
+
+
+def test_keeps_the_deadline_that_its_owner_moves() -> None:
+    running = start(SLEEP)
+    running.set_deadline(0.3, "late")
+    running.set_deadline(0, "")
+    assert running.wait_for("ending", deadline=soon(1)) is None
+    running.set_deadline(0.1, "late")
+    ended = running.wait_for("ended", deadline=soon())
+    assert ended is not None
+    assert ended["report"]["reason"] == "late"
+    assert not ended["report"]["problems"]
+    running.end("closed", soon())
+
+
+def test_an_empty_line_from_its_owner_says_nothing() -> None:
+    running = start(SLEEP)
+    running._say("\n \ndeadline 0.1 late")
+    ended = running.wait_for("ended", deadline=soon())
+    assert ended is not None
+    assert ended["report"]["reason"] == "late"
+    running.end("closed", soon())
+
+
+def test_asks_before_it_kills_where_there_is_grace(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    script = f"trap 'echo bye > {said}; exit 0' TERM; while :; do sleep 0.05; done"
+    running = start(("/bin/sh", "-c", script), timeout=0.5, grace=5)
+    ended = running.wait_for("ended", deadline=soon())
+    assert ended is not None
+    assert said.read_text() == "bye\n"
+    running.end("closed", soon())
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not os.path.isdir("/sys/fs/cgroup/freezer"), reason="no cgroup v1 freezer")
+def test_reports_what_sigkill_cannot_end_and_goes_on_trying() -> None:
+    """A process in a frozen v1 cgroup does not die of SIGKILL until it is thawed."""
+    running = start(SLEEP, kill_deadline=0.5)
+    spawned = running.wait_for("spawned", deadline=soon())
+    assert spawned is not None
+    ice = Path("/sys/fs/cgroup/freezer", f"guard-test-{os.getpid()}")
+    ice.mkdir()
+    try:
+        (ice / "cgroup.procs").write_text(str(spawned["pid"]))
+        (ice / "freezer.state").write_text("FROZEN")
+        report = running.end("closed", soon())
+        assert report is not None
+        assert report["certificate"] is None
+        assert [s["pid"] for s in report["survivors"]] == [spawned["pid"]]
+        (ice / "freezer.state").write_text("THAWED")
+        ended = running.wait_for("ended", deadline=soon())
+        assert ended is not None
+        assert ended["report"]["certificate"] == "ECHILD"
+    finally:
+        (ice / "freezer.state").write_text("THAWED")
+        running.end("closed", soon())
+        assert wait_for(lambda: not (ice / "cgroup.procs").read_text())
+        ice.rmdir()
+
+
+# ------------------------------------------------------------------ files and records
+
+
+def test_makes_its_tmpdir_private_and_removes_it_whole(tmp_path: Path) -> None:
+    directory, outside = tmp_path / "session", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("keep me")
+    script = f"""
+        mkdir -p $TMPDIR/a/b $TMPDIR/closed; echo data > $TMPDIR/a/b/file
+        ln -s {outside} $TMPDIR/link; echo x > $TMPDIR/closed/x; chmod 000 $TMPDIR/closed
+        mkfifo $TMPDIR/fifo; sleep 600"""
+    running = start(("/bin/sh", "-c", script), tmpdir=str(directory))
+    assert wait_for((directory / "fifo").exists)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    report = running.end("closed", soon())
+    assert report is not None
+    assert report["problems"] == []
+    assert report["files"] >= 4
+    assert report["bytes"] > 0
+    assert not directory.exists()
+    assert (outside / "precious").read_text() == "keep me"
+
+
+def test_removes_what_is_too_deep_for_a_path(tmp_path: Path) -> None:
+    directory = tmp_path / "session"
+    script = (
+        "cd $TMPDIR; for i in $(seq 1500); do mkdir dddd && cd dddd; done; touch end; touch $TMPDIR/done"
+    )
+    running = start(("/bin/sh", "-c", f"{script}; sleep 600"), tmpdir=str(directory))
+    assert wait_for((directory / "done").exists, 30)
+    report = running.end("closed", soon(30))
+    assert report is not None
+    assert report["problems"] == []
+    assert not directory.exists()
+
+
+def test_a_tmpdir_that_was_replaced_by_a_link_is_not_followed(tmp_path: Path) -> None:
+    directory, precious = tmp_path / "session", tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("keep me")
+    script = f"rmdir $TMPDIR && ln -s {precious} $TMPDIR; sleep 600"
+    running = start(("/bin/sh", "-c", script), tmpdir=str(directory))
+    assert wait_for(directory.is_symlink)
+    running.end("closed", soon())
+    assert not directory.is_symlink()
+    assert (precious / "file").read_text() == "keep me"
+
+
+def test_an_owner_that_blocks_every_signal(pids_of: PidFile) -> None:
+    """Threads of servers do; a guard that inherits it would hear of nothing."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        running = start(("/bin/sh", "-c", "exit 3"))
+        ended = running.wait_for("ended", deadline=soon(3))
+        running.end("closed", soon())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert ended is not None
+    assert ended["report"]["status"] == 3
+
+
+@pytest.mark.leaves_zombies(1, "the standby of an owner that is dead belongs to PID 1")
+def test_a_lead_that_breaks_is_finished_by_its_standby(tmp_path: Path, pids_of: PidFile) -> None:
+    """A bug of ours must not become a leak: here the teardown raises, in the lead only."""
+    broken = (
+        "    def tear_down(self) -> None:\n",
+        "    def tear_down(self) -> None:\n        1 / bool(not self.standby)\n",
+    )
+    directory = crippled_guard(tmp_path / "broken", broken)
+    owner = start_owner(staying(program("daemonise", pids_of)), directory=directory)
+    (daemon,) = pids_once_there(pids_of, 1)
+    _kill_owner(owner)
+    assert wait_for(lambda: not witness.is_same(daemon), 5)
+
+
+def test_writes_the_record_first_and_replaces_it_by_the_history(tmp_path: Path) -> None:
+    record, history = tmp_path / "r.json", tmp_path / "h.json"
+    running = start(SLEEP, record=str(record), history=str(history), document='{"some":"facts"}')
+    spawned = running.wait_for("spawned", deadline=soon())
+    assert spawned is not None
+    written = json.loads(record.read_text())
+    assert written["session"] == {"some": "facts"}
+    assert {g["pid"] for g in written["guards"]} == {running.pid, spawned["guard"]}
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    running.end("closed", soon())
+    assert not record.exists()
+    assert json.loads(history.read_text())["exit"]["reason"] == "closed"
+
+
+def test_the_document_is_not_passed_on(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    running = start(("/bin/sh", "-c", f"env > {seen}; sleep 600"), document='"secret"')
+    assert wait_for(lambda: seen.exists() and "BROWSERKEEPER_SESSION" in seen.read_text())
+    assert "BROWSERKEEPER_DOCUMENT" not in seen.read_text()
+    running.end("closed", soon())
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"command": ("/no/such/program",)}, "exec"),
+        ({"record": "/no/such/directory/record"}, "record"),
+        ({"tmpdir": "/no/such/directory/tmp"}, "tmpdir"),
+        ({"log": "/no/such/directory/log"}, "log"),
+    ],
+)
+def test_says_where_a_start_failed_and_leaves_nothing(change: dict[str, object], where: str) -> None:
+    command = change.pop("command", SLEEP)
+    running = start(command, **change)  # type: ignore[arg-type]
+    failed = running.wait_for("failed", deadline=soon())
+    assert failed is not None
+    assert failed["where"] == where
+    assert failed["errno"] == 2
+    assert running.wait_for("ended", deadline=soon())
+    running.end("closed", soon())
+
+
+def test_does_not_take_over_a_tmpdir_that_exists(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep")
+    running = start(SLEEP, tmpdir=str(tmp_path))
+    failed = running.wait_for("failed", deadline=soon())
+    assert failed is not None
+    assert failed["where"] == "tmpdir"
+    running.end("closed", soon())
+    assert (tmp_path / "mine").read_text() == "keep"
+
+
+def test_removes_the_shared_memory_that_nobody_holds(tmp_path: Path) -> None:
+    """What a browser was killed before it could unlink; what another still holds is left."""
+    stray = Path(f"/dev/shm/.org.chromium.Chromium.stray{os.getpid()}")
+    held = Path(f"/dev/shm/.org.chromium.Chromium.held{os.getpid()}")
+    running = start(SLEEP)
+    assert running.wait_for("spawned", deadline=soon())
+    stray.write_text("x")
+    with held.open("w") as file:
+        file.write("x")
+        running.end("closed", soon())
+        assert not stray.exists()
+        assert held.exists()
+    held.unlink()
+
+
+def test_output_of_a_helper_that_hangs_and_daemonises(pids_of: PidFile) -> None:
+    with pytest.raises(TimeoutError, match="did not answer within 1 s"):
+        output_of(
+            staying(program("daemonise", pids_of)), timeout=1, containment=choose(), env=os.environ
+        )
+
+
+def test_output_of_a_helper() -> None:
+    status, text = output_of(
+        ("/bin/sh", "-c", "echo out; echo err >&2; exit 3"),
+        timeout=10,
+        containment=choose("subreaper"),
+        env=os.environ,
+    )
+    assert (status, text) == (3, "out\nerr\n")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        0,
+        -1.5,
+        1e-9,
+        "plain",
+        'quo"te\\',
+        "tab\tnl\n\x00",
+        "é 漢 😀 \udc80",
+        [1, [2]],
+        {"a": {"b": []}},
+    ],
+)
+def test_its_json_is_json(value: object) -> None:
+    read = json.loads(guard_module.to_json(value))
+    assert read == value or read == pytest.approx(value, abs=1e-6)
+
+
+def test_the_report_reads_its_account() -> None:
+    running = start(SLEEP)
+    facts = running.end("closed", soon())
+    assert facts is not None
+    report = ExitReport.from_guard(facts, session="x", browser="none")
+    assert report.clean
+
+
+def test_an_interrupted_constructor_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KeyboardInterrupt between the fork and the end of the constructor."""
+    real = subprocess.Popen
+
+    def interrupted(*args: object, **kwargs: object) -> object:
+        real(*args, **kwargs).returncode = 0  # type: ignore[call-overload]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(SLEEP)
+    monkeypatch.undo()
+    assert not witness.wait_until_gone(os.getpid(), set(), 5)
+    witness.reap_orphans(set())
+
+
+def test_plan_leaves_out_what_is_empty() -> None:
+    options = plan_for(SLEEP).options()
+    assert options == ["--kill-deadline", "10"]

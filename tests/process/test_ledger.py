@@ -1,0 +1,398 @@
+"""The ledger and the sweep: records believed or not, remnants found and ended, nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from browserkeeper import LedgerError, sweep
+from browserkeeper.cleanup.sweeper import is_held, state_of
+from browserkeeper.process import system
+from browserkeeper.process.identity import ProcessIdentity
+from browserkeeper.state.ledger import (
+    HISTORY_LIMIT,
+    BadRecord,
+    Ledger,
+    Record,
+    Session,
+    new_id,
+)
+from tests.conftest import PidFile
+from tests.support import witness
+from tests.support.guards import pids_once_there, program, soon, start, staying, wait_for
+
+DEAD = ProcessIdentity(2**22 - 3, 1.0)
+MODE = 0o600
+
+
+@pytest.fixture
+def ledger(state_dir: Path) -> Ledger:
+    return Ledger.open()
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The only place where session directories are looked for, so that no other's are swept."""
+    directory = Path(tempfile.mkdtemp(prefix="tmp-sweep-"))
+    monkeypatch.setattr("browserkeeper.cleanup.sweeper.roots", lambda: [str(directory)])
+    yield directory
+    directory.rmdir()
+
+
+def session(identifier: str = "", **changes: object) -> Session:
+    facts: dict[str, object] = {
+        "id": identifier or new_id(),
+        "kind": "session",
+        "browser": "chrome",
+        "owner": DEAD,
+        "owner_name": "test",
+        "host": system.host_id(),
+        "containment": "subreaper",
+        "created": time.time(),
+    }
+    return Session(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+def write(
+    ledger: Ledger,
+    of: Session,
+    processes: list[witness.Seen] | None = None,
+    guard: ProcessIdentity = DEAD,
+) -> Path:
+    ticks = os.sysconf("SC_CLK_TCK")
+    path = ledger.record_path(of.id)
+    document = {
+        "schema": 1,
+        "session": json.loads(of.to_json()),
+        "guards": [{"pid": guard.pid, "start": guard.start}],
+        "processes": [[s.pid, s.start / ticks, s.name] for s in processes or []],
+    }
+    path.write_text(json.dumps(document))
+    path.chmod(MODE)
+    return path
+
+
+def forget(ledger: Ledger) -> None:
+    for path in ledger.live.iterdir():
+        path.unlink()
+
+
+# ------------------------------------------------------------------ the directory
+
+
+def test_is_made_private(tmp_path: Path) -> None:
+    directory = Ledger.open(tmp_path / "state").directory
+    for part in (directory, directory / "live", directory / "history"):
+        assert part.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("part", ["", "live"])
+def test_one_that_others_can_write_is_refused_and_not_changed(tmp_path: Path, part: str) -> None:
+    """/tmp, say: to make that private would break the machine for everybody else."""
+    directory = tmp_path / "state" / part
+    directory.mkdir(parents=True)
+    directory.chmod(0o1777)
+    with pytest.raises(LedgerError, match="can be written by others"):
+        Ledger.open(tmp_path / "state")
+    assert directory.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(LedgerError, match="belongs to somebody else"):
+        Ledger.open(tmp_path / "link")
+
+
+@pytest.mark.root
+def test_another_users_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "state"
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
+    with pytest.raises(LedgerError, match="belongs to somebody else"):
+        Ledger.open(directory)
+
+
+def test_falls_back_where_there_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("BROWSERKEEPER_STATE_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/no/such")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert Ledger.open().directory == tmp_path / f"browserkeeper-{os.getuid()}"
+
+
+# ------------------------------------------------------------------ records
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "corrupt or truncated"),
+        ("{", "corrupt or truncated"),
+        ("\x00\xff", "corrupt or truncated"),
+        ('{"schema": 1}', "not a record"),
+        ('{"schema": 1, "session": {"owner": 3}, "guards": [], "processes": []}', "not a record"),
+    ],
+)
+def test_rubbish_is_a_bad_record_and_swept(ledger: Ledger, text: str, why: str) -> None:
+    path = ledger.record_path(new_id())
+    path.write_text(text, encoding="latin-1")
+    path.chmod(MODE)
+    (bad,) = ledger.records()
+    assert isinstance(bad, BadRecord)
+    assert why in bad.why
+    (dry,) = sweep()
+    assert not dry.removed
+    assert path.exists()
+    (done,) = sweep(dry_run=False)
+    assert done.removed
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ["[]", '{"schema": 99}'])
+def test_a_newer_versions_record_is_left_alone(ledger: Ledger, text: str) -> None:
+    path = ledger.record_path(new_id())
+    path.write_text(text)
+    path.chmod(MODE)
+    (finding,) = sweep(dry_run=False)
+    assert "not of schema" in finding.what
+    assert finding.problem == "left alone"
+    assert path.exists()
+    forget(ledger)
+
+
+def test_a_record_others_could_have_written_is_not_believed(ledger: Ledger, pids_of: PidFile) -> None:
+    """It names a living process of ours; to believe it would be to kill on a stranger's word."""
+    victim = subprocess.Popen(["sleep", "600"])
+    seen = witness.look(victim.pid)
+    assert seen
+    path = write(ledger, session(), [seen])
+    path.chmod(0o666)
+    (finding,) = sweep(dry_run=False)
+    assert "another user could have written it" in finding.what
+    assert finding.problem == "left alone"
+    assert path.exists()
+    assert victim.poll() is None
+    victim.kill()
+    victim.wait()
+    forget(ledger)
+
+
+def test_a_link_in_the_ledger_is_not_followed(ledger: Ledger, tmp_path: Path) -> None:
+    real = write(ledger, session())
+    moved = real.rename(tmp_path / "real.json")
+    ledger.record_path(new_id()).symlink_to(moved)
+    (finding,) = sweep(dry_run=False)
+    assert finding.problem == "left alone"
+    assert moved.exists()
+    forget(ledger)
+
+
+def test_a_fifo_in_the_ledger_does_not_block(ledger: Ledger) -> None:
+    os.mkfifo(ledger.record_path(new_id()), MODE)
+    (bad,) = ledger.records()
+    assert isinstance(bad, BadRecord)
+    forget(ledger)
+
+
+def test_a_record_under_another_name_is_refused(ledger: Ledger) -> None:
+    write(ledger, session()).rename(ledger.record_path(new_id()))
+    (bad,) = ledger.records()
+    assert isinstance(bad, BadRecord)
+    assert "does not match" in bad.why
+    forget(ledger)
+
+
+def test_history_is_bounded(ledger: Ledger) -> None:
+    for number in range(HISTORY_LIMIT + 7):
+        path = ledger.history_path(f"{number:012x}")
+        path.write_text("{}")
+        os.utime(path, (number, number))
+    ledger.prune()
+    names = sorted(path.stem for path in ledger.history.iterdir())
+    assert len(names) == HISTORY_LIMIT
+    assert names[0] == f"{7:012x}"
+
+
+# ------------------------------------------------------------------ states and sweeping
+
+
+def _only(ledger: Ledger) -> Record:
+    (record,) = ledger.records()
+    assert isinstance(record, Record)
+    return record
+
+
+def test_states(ledger: Ledger) -> None:
+    me = system.facts(os.getpid())
+    assert me
+    cases = {
+        "live": (session(owner=me.identity), me.identity),
+        "unguarded": (session(owner=me.identity), DEAD),
+        "ending": (session(), me.identity),
+        "orphaned": (session(), DEAD),
+        "foreign": (session(host=system.host_id().rpartition("/")[0] + "/pid:[1]"), DEAD),
+        "foreign ": (session(host="another-machine/" + system.host_id().partition("/")[2]), DEAD),
+    }
+    for expected, (of, guard) in cases.items():
+        write(ledger, of, guard=guard)
+        assert state_of(_only(ledger)) == expected.strip()
+        forget(ledger)
+
+
+def test_only_orphans_are_swept(ledger: Ledger) -> None:
+    me = system.facts(os.getpid())
+    assert me
+    write(ledger, session(owner=me.identity), guard=me.identity)
+    write(ledger, session(host=system.host_id().rpartition("/")[0] + "/pid:[1]"))
+    assert sweep(dry_run=False) == []
+    assert len(list(ledger.records())) == 2
+    forget(ledger)
+
+
+def test_a_pid_that_was_recycled_is_left_alone(ledger: Ledger) -> None:
+    """The record names the pid of a living process, but another start time."""
+    bystander = subprocess.Popen(["sleep", "600"])
+    seen = witness.look(bystander.pid)
+    assert seen
+    stale = witness.Seen(seen.pid, seen.parent, seen.state, seen.name, seen.start - 500)
+    write(ledger, session(), [stale])
+    (finding,) = sweep(dry_run=False)
+    assert finding.removed
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_a_record_of_another_boot_costs_no_process_its_life(ledger: Ledger) -> None:
+    bystander = subprocess.Popen(["sleep", "600"])
+    seen = witness.look(bystander.pid)
+    assert seen
+    machine = system.host_id().split("/")[0]
+    write(ledger, session(host=f"{machine}/another-boot/pid:[1]"), [seen])
+    (finding,) = sweep(dry_run=False)
+    assert finding.removed
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_a_directory_that_is_not_a_sessions_is_left_alone(ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("keep me")
+    write(ledger, session(tmpdir=str(tmp_path)))
+    (finding,) = sweep(dry_run=False)
+    assert "does not look like" in finding.problem
+    assert (tmp_path / "precious").exists()
+
+
+@pytest.mark.leaves_zombies(9, "both guards were killed; nobody is left to reap")
+def test_what_a_killed_pair_left_is_swept(ledger: Ledger, root: Path, pids_of: PidFile) -> None:
+    """Owner dead, both guards dead: by the record, by the marker, by descent; then the files."""
+    me = session(tmpdir=f"{root}/bk-{new_id()}")
+    me = Session(**{**me.__dict__, "id": me.tmpdir[-12:]})
+    running = start(
+        staying(program("daemonise", pids_of)),
+        session=me.id,
+        tmpdir=me.tmpdir,
+        record=str(ledger.record_path(me.id)),
+        document=me.to_json(),
+    )
+    (daemon,) = pids_once_there(pids_of, 1)
+    assert wait_for(lambda: _only(ledger).processes)
+    spawned = running.wait_for("spawned", deadline=soon())
+    assert spawned is not None
+    os.kill(running.pid, signal.SIGSTOP)
+    os.kill(spawned["guard"], signal.SIGKILL)
+    os.kill(running.pid, signal.SIGKILL)
+    running.process.wait()
+    running.close()
+    assert wait_for(lambda: state_of(_only(ledger)) == "orphaned")
+    assert witness.is_same(daemon)
+    (dry,) = sweep()
+    assert daemon.pid in {p.pid for p in dry.processes}
+    assert witness.is_same(daemon)
+    assert sweep(older_than=3600) == []
+    (finding,) = sweep(dry_run=False)
+    assert finding.removed
+    assert finding.report
+    assert finding.report.clean
+    assert not witness.is_same(daemon)
+    assert not os.path.exists(me.tmpdir)
+    assert [ended.report.reason for ended in ledger.ended()] == ["swept"]
+    assert sweep() == []
+
+
+@pytest.mark.leaves_zombies(2, "swept processes are pytest's to reap")
+def test_marked_processes_without_a_record_are_swept(ledger: Ledger) -> None:
+    """Somebody deleted the state directory."""
+    identifier = new_id()
+    orphan = subprocess.Popen(["sleep", "600"], env={**os.environ, "BROWSERKEEPER_SESSION": identifier})
+    assert wait_for(lambda: [f.session for f in sweep() if f.kind == "processes"] == [identifier])
+    (finding,) = sweep(dry_run=False)
+    assert finding.removed
+    assert orphan.wait(10) == -signal.SIGKILL
+
+
+def test_a_live_guards_session_without_a_record_is_left_alone(ledger: Ledger, pids_of: PidFile) -> None:
+    """Another state directory's session: its guard lives, so it is nobody's orphan."""
+    running = start(staying(program("daemonise", pids_of)))
+    pids_once_there(pids_of, 1)
+    assert sweep(dry_run=False) == []
+    report = running.end("closed", soon())
+    assert report
+    assert report["reason"] == "closed"
+
+
+def test_a_forgotten_directory_is_swept_when_it_is_old(ledger: Ledger, root: Path) -> None:
+    directory = root / f"bk-{new_id()}"
+    directory.mkdir(mode=0o700)
+    (directory / "profile").write_text("x")
+    assert sweep(dry_run=False) == [], "it may be of a session that is just starting"
+    old = time.time() - 120
+    os.utime(directory, (old, old))
+    assert [f.kind for f in sweep()] == ["directory"]
+    (finding,) = sweep(dry_run=False)
+    assert finding.removed
+    assert not directory.exists()
+
+
+def test_a_directory_that_a_guard_holds_is_left_alone(ledger: Ledger, root: Path) -> None:
+    """Another container's: its record and its processes cannot be seen from here, its lock can."""
+    directory = root / f"bk-{new_id()}"
+    running = start(("/bin/sleep", "600"), tmpdir=str(directory))
+    assert running.wait_for("spawned", deadline=soon())
+    old = time.time() - 120
+    os.utime(directory, (old, old))
+    assert is_held(directory)
+    assert sweep(dry_run=False) == []
+    running.end("closed", soon())
+    assert not directory.exists()
+
+
+def test_half_written_records_are_swept_when_they_are_old(ledger: Ledger) -> None:
+    draft = ledger.live / "abc.json.123.tmp"
+    draft.write_text("{")
+    assert sweep(dry_run=False) == []
+    old = time.time() - 120
+    os.utime(draft, (old, old))
+    assert sweep(dry_run=False)[0].removed
+    assert not draft.exists()
+
+
+def test_signals_only_who_is_meant() -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    found = system.facts(child.pid)
+    assert found
+    wrong = ProcessIdentity(child.pid, found.identity.start + 10)
+    assert not system.send_signal(wrong, signal.SIGKILL)
+    assert child.poll() is None
+    assert system.send_signal(found.identity, signal.SIGKILL)
+    child.wait()
+    assert not system.send_signal(found.identity, signal.SIGKILL)

@@ -1,0 +1,132 @@
+"""The portable containment, asked for on Linux: the same ladder on psutil, and what it lacks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from browserkeeper import BrowserDied, SessionTimeout, browser
+from browserkeeper.process import Platform, linux, portable
+from fixtures.server import Site
+from tests.conftest import PidFile
+from tests.support import witness
+from tests.support.guards import (
+    BOTH,
+    pids_once_there,
+    program,
+    soon,
+    start,
+    start_owner,
+    staying,
+    wait_for,
+)
+
+ORPHANS = pytest.mark.leaves_zombies(40, "no subreaper: orphans are PID 1's to reap, as the docs say")
+
+
+@ORPHANS
+@pytest.mark.parametrize("name", BOTH)
+def test_session(name: str, site: Site) -> None:
+    session = browser(name, containment="portable")
+    with session as driver:
+        driver.get(site.url)
+        assert session.containment == "portable"
+        pids = {p.pid for p in session.processes()}
+    assert session.report
+    assert (session.report.certificate, session.report.containment) == ("two-scans", "portable")
+    assert session.report.clean
+    assert pids <= {p.pid for p in session.report.processes}
+
+
+@ORPHANS
+@pytest.mark.chrome
+def test_timeout(site: Site) -> None:
+    session = browser(containment="portable", timeout=5)
+    with pytest.raises(SessionTimeout), session as driver:
+        driver.get(site.url_for("never"))
+    assert session.report
+    assert session.report.clean
+
+
+@ORPHANS
+@pytest.mark.chrome
+def test_stopped_browser(site: Site) -> None:
+    session = browser(containment="portable")
+    with session as driver:
+        driver.get(site.url)
+        assert session.pid
+        os.kill(session.pid, signal.SIGSTOP)
+    assert session.report
+    assert session.report.clean
+
+
+@ORPHANS
+@pytest.mark.chrome
+def test_killed_guard(site: Site) -> None:
+    session = browser(containment="portable")
+    with pytest.raises(BrowserDied, match="its guard was killed"), session as driver:
+        driver.get(site.url)
+        time.sleep(0.5)  # the guard looks at its tree after 0.25 s
+        assert session.guard_pid
+        os.kill(session.guard_pid, signal.SIGKILL)
+        driver.get(site.url)
+        assert session.pid
+        os.kill(session.pid, signal.SIGKILL)
+        driver.get(site.url)
+    assert session.report
+    assert session.report.clean
+
+
+@ORPHANS
+@pytest.mark.parametrize("name", ["daemonise", "ignore_term", "stop_itself"])
+def test_ends_what_misbehaves(name: str, pids_of: PidFile) -> None:
+    running = start(staying(program(name, pids_of)), "portable")
+    started = pids_once_there(pids_of, 1)
+    time.sleep(0.5)
+    report = running.end("closed", soon())
+    assert report is not None
+    assert report["certificate"] == "two-scans"
+    assert not [s for s in started if witness.is_same(s)]
+
+
+@ORPHANS
+def test_owner_killed(pids_of: PidFile) -> None:
+    owner = start_owner(staying(program("daemonise", pids_of)), containment="portable")
+    (daemon,) = pids_once_there(pids_of, 1)
+    owner.kill()
+    owner.communicate()
+    assert wait_for(lambda: not witness.is_same(daemon), 10)
+
+
+@ORPHANS
+def test_control_what_hides_from_all_three_witnesses_survives(pids_of: PidFile) -> None:
+    """A daemon with an empty environment, gone from the tree before the first look: only a
+    subreaper or a cgroup ends it, which is why the report calls this containment weaker."""
+    running = start(staying(program("clear_environment", pids_of)), "portable")
+    started = pids_once_there(pids_of, 1)
+    report = running.end("closed", soon())
+    assert report is not None
+    survived = [s for s in started if witness.is_same(s)]
+    witness.end_by_pid(started)
+    assert survived
+
+
+@pytest.mark.parametrize("platform", [linux, portable], ids=["linux", "portable"])
+def test_what_a_process_listens_on_is_seen(platform: Platform) -> None:
+    with socket.socket() as listener, socket.socket() as other:
+        listener.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[listener.fileno(), other.fileno()])
+        try:
+            assert platform.listening_port(child.pid) == 0, "bound is not listening"
+            listener.listen()
+            assert platform.listening_port(child.pid) == listener.getsockname()[1]
+        finally:
+            child.kill()
+            child.wait()
+        assert platform.listening_port(child.pid) == 0

@@ -1,0 +1,446 @@
+"""Attacks by another local user on what lies in the file system and in the process table.
+
+Each is carried out for real, by uid 65534 against root.  What such a user reaches over ports is
+in test_reach.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from browserkeeper import ConfigError, LedgerError, sweep
+from browserkeeper.cleanup.sweeper import session_directories
+from browserkeeper.guard import guard as guard_module
+from browserkeeper.guard.guard import remove_tree, write_atomically
+from browserkeeper.process import system
+from browserkeeper.process.containment import writable_cgroup
+from browserkeeper.state.ledger import BadRecord, Ledger, new_id
+from browserkeeper.state.tmpdirs import choose_root
+from tests.process.test_ledger import session, write
+from tests.support import witness
+from tests.support.other_user import NOBODY, shell_as_stranger, skip_without_namespaces
+
+pytestmark = pytest.mark.root
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def square() -> Iterator[Path]:
+    """A directory that everybody can write, sticky like /tmp."""
+    directory = Path(tempfile.mkdtemp(prefix="tmp-square-"))
+    directory.chmod(0o1777)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    directory = tmp_path / "precious"
+    directory.mkdir(mode=0o700)
+    (directory / "file").write_text("dear")
+    return directory
+
+
+@pytest.fixture
+def ledger(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    monkeypatch.setattr("browserkeeper.cleanup.sweeper.roots", list)  # nobody else's are swept
+    return Ledger.open()
+
+
+def is_dear(directory: Path) -> bool:
+    return [path.name for path in directory.iterdir()] == ["file"]
+
+
+# ------------------------------------------------------------ directories that a stranger prepared
+
+
+def strangers_directory(square: Path) -> Path:
+    shell_as_stranger('mkdir -m 0777 "$1/theirs"', square)
+    return square / "theirs"
+
+
+def strangers_link(square: Path) -> Path:
+    (square / "ours").mkdir(mode=0o700)
+    shell_as_stranger('ln -s ours "$1/theirs"', square)
+    return square / "theirs"
+
+
+def our_link_to_theirs(square: Path) -> Path:
+    strangers_directory(square).rename(square / "away")
+    (square / "ours").symlink_to("away")
+    return square / "ours"
+
+
+PREPARED = pytest.mark.parametrize("prepare", [strangers_directory, strangers_link, our_link_to_theirs])
+
+
+@PREPARED
+@pytest.mark.parametrize("below", ["", "a/b"])
+def test_a_state_directory_on_a_strangers_ground_is_refused(
+    square: Path, prepare: Callable[[Path], Path], below: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns it can exchange what we make in it, whatever mode that has; Firefox's wrapper is run
+    from there."""
+    theirs = prepare(square)
+    monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", str(theirs / below))
+    with pytest.raises(LedgerError, match=r"belongs to somebody else.* Set BROWSERKEEPER_STATE_DIR"):
+        Ledger.open()
+    assert list(theirs.iterdir()) == []
+
+
+def test_a_loop_of_links_is_refused(square: Path) -> None:
+    (square / "loop").symlink_to("loop")
+    with pytest.raises(LedgerError, match="Set BROWSERKEEPER_STATE_DIR"):
+        Ledger.open(square / "loop" / "state")
+
+
+def test_the_fallback_that_a_stranger_made_before_is_refused(
+    square: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BROWSERKEEPER_STATE_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/no/such")
+    monkeypatch.setattr("tempfile.tempdir", str(square))
+    shell_as_stranger('mkdir -m 0777 "$1/browserkeeper-0"', square)
+    with pytest.raises(LedgerError, match=r"browserkeeper-0 .*Set BROWSERKEEPER_STATE_DIR"):
+        Ledger.open()
+
+
+@pytest.mark.parametrize("part", ["live", "history"])
+def test_a_link_inside_the_state_directory_is_refused(tmp_path: Path, part: str, precious: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / part).symlink_to(precious)
+    with pytest.raises(LedgerError, match="is a link"):
+        Ledger.open(tmp_path / "state")
+
+
+@PREPARED
+def test_a_tmpdir_on_a_strangers_ground_is_refused(
+    square: Path, prepare: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = prepare(square)
+    monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(theirs))
+    with pytest.raises(ConfigError, match=r"belongs to somebody else.* set BROWSERKEEPER_TMPDIR"):
+        choose_root()
+    monkeypatch.delenv("BROWSERKEEPER_TMPDIR")
+    monkeypatch.setenv("TMPDIR", str(theirs))  # su(1) keeps it: passed over, not refused
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert choose_root() in ("/dev/shm", "/tmp")
+
+
+def test_nothing_is_swept_on_a_strangers_ground(square: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They could rename any private directory of ours that lies there to a session's name."""
+    theirs = strangers_directory(square)
+    (theirs / "private").mkdir(mode=0o700)
+    name = f"bk-{new_id()}"
+    shell_as_stranger('mv "$1/private" "$1/$2"', theirs, name)
+    monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(theirs))
+    assert theirs / name not in session_directories()
+    os.chown(theirs, 0, 0)  # the control: the same directory on our own ground
+    assert theirs / name in session_directories()
+
+
+# ------------------------------------------------------------------------- drafts that lie there
+
+
+def plant_link(draft: Path, dear: Path) -> None:
+    draft.symlink_to(dear)
+
+
+def plant_hardlink(draft: Path, dear: Path) -> None:
+    draft.hardlink_to(dear)
+
+
+def plant_pipe(draft: Path, dear: Path) -> None:
+    os.mkfifo(draft, 0o666)
+
+
+@pytest.mark.parametrize("plant", [plant_link, plant_hardlink, plant_pipe])
+def test_a_planted_draft_is_not_written_into(
+    tmp_path: Path, precious: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    path = tmp_path / "record.json"
+    plant(Path(f"{path}.{os.getpid()}.tmp"), precious / "file")
+    write_atomically(str(path), "{}")
+    assert (path.read_text(), path.stat().st_mode & 0o777, path.stat().st_nlink) == ("{}", 0o600, 1)
+    assert not path.is_symlink()
+    assert (precious / "file").read_text() == "dear"
+
+
+# --------------------------------------------------- a directory exchanged while it is removed
+
+
+def open_square(square: Path) -> Path:
+    """Without the sticky bit, so that anybody can rename what is in it: an emptyDir of Kubernetes."""
+    square.chmod(0o777)
+    directory = square / f"bk-{new_id()}"
+    (directory / "profile").mkdir(parents=True, mode=0o700)
+    directory.chmod(0o700)
+    (directory / "profile" / "cookies").write_text("x")
+    return directory
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_a_tmpdir_exchanged_for_a_link_after_the_check(
+    square: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protected: bool
+) -> None:
+    """The stranger is as lucky as can be: the exchange comes right after the check.  The control
+    follows links, and loses what is dear."""
+    directory = open_square(square)
+    victim = square / "victim"
+    victim.mkdir(mode=0o700)
+    (victim / "file").write_text("dear")
+
+    def islink(path: str) -> bool:
+        shell_as_stranger('mv "$1" "$1.away"; ln -s victim "$1"', path)
+        return False
+
+    monkeypatch.setattr("os.path.islink", islink)
+    if not protected:
+        monkeypatch.setattr("os.O_NOFOLLOW", 0)
+    with pytest.raises(NotADirectoryError):  # the control gets to its last step: rmdir of the link
+        remove_tree(str(directory))
+    assert is_dear(victim) == protected
+
+
+def test_a_tmpdir_exchanged_for_a_strangers_directory(
+    square: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = open_square(square)
+
+    def islink(path: str) -> bool:
+        shell_as_stranger('mv "$1" "$1.away"; mkdir "$1"; echo dear >"$1/file"', path)
+        return False
+
+    monkeypatch.setattr("os.path.islink", islink)
+    with pytest.raises(PermissionError, match="another user's directory"):
+        remove_tree(str(directory))
+    assert is_dear(directory)
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_a_directory_inside_exchanged_for_a_link(
+    square: Path, precious: Path, monkeypatch: pytest.MonkeyPatch, protected: bool
+) -> None:
+    """What a survivor of the session could do, as our own user."""
+    directory = open_square(square)
+    really = guard_module._open_directory
+
+    def exchanging(name: str, inside: int | None = None) -> int:
+        if name == "profile":
+            (directory / name).rename(directory / "away")
+            (directory / name).symlink_to(precious)
+        return really(name, inside)
+
+    monkeypatch.setattr(guard_module, "_open_directory", exchanging)
+    if not protected:
+        monkeypatch.setattr("os.O_NOFOLLOW", 0)
+    with pytest.raises(NotADirectoryError):
+        remove_tree(str(directory))
+    assert is_dear(precious) == protected
+
+
+def test_names_in_the_way_do_not_stop_a_removal(tmp_path: Path) -> None:
+    """A page's downloads can be called anything, and directories can lack all permissions."""
+    top = tmp_path / "top"
+    for name in (".1~", ".1-1", "a/b/c", "é\n/x"):
+        (top / name / "inner").mkdir(parents=True)
+        (top / name / "file").write_text("x")
+    (top / "a").chmod(0)
+    assert remove_tree(str(top))[0] == 4
+    assert not top.exists()
+
+
+def test_a_removal_that_fails_keeps_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch tries again at each round."""
+    (tmp_path / "top" / "inner").mkdir(parents=True)
+    (tmp_path / "top" / "inner" / "immutable").write_text("x")
+    before = witness.own("fd")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.unlink", refuse)
+    with pytest.raises(PermissionError):
+        remove_tree(str(tmp_path / "top"))
+    monkeypatch.undo()
+    assert witness.own("fd") == before
+
+
+# ------------------------------------------------------------------------------- planted records
+
+
+def test_a_strangers_record_kills_nobody(ledger: Ledger) -> None:
+    """It could only be put there by a mistake of root's (cp -p, a restored backup)."""
+    victim = subprocess.Popen(["sleep", "600"])
+    seen = witness.look(victim.pid)
+    assert seen
+    path = write(ledger, session(), [seen])
+    os.chown(path, NOBODY, NOBODY)
+    (finding,) = sweep(dry_run=False)
+    assert "another user could have written it" in finding.what
+    assert finding.problem == "left alone"
+    assert victim.poll() is None
+    victim.kill()
+    victim.wait()
+    path.unlink()
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir(mode=0o700)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+
+
+@pytest.mark.parametrize("make", [a_directory, a_socket, a_pipe])
+def test_what_is_no_file_is_left_alone(ledger: Ledger, make: Callable[[Path], None]) -> None:
+    path = ledger.record_path(new_id())
+    make(path)
+    (finding,) = sweep(dry_run=False)
+    assert finding.problem == "left alone"
+    path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("size", [100_000, 6_000_000])
+def test_a_huge_or_deep_file_is_rubbish(ledger: Ledger, size: int) -> None:
+    path = ledger.record_path(new_id())
+    path.write_text("[" * size)
+    path.chmod(0o600)
+    (bad,) = ledger.records()
+    assert isinstance(bad, BadRecord)
+    assert bad.corrupt
+    assert sweep(dry_run=False)[0].removed
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("guards", [{"pid": -1, "start": 1.0}]),
+        ("guards", [3]),
+        ("processes", [[0, 1.0, "all of our group"]]),
+        ("processes", [["1", 1.0, "init"]]),
+        ("owner", {"pid": 1, "start": "now"}),
+        ("host", 5),
+        ("tmpdir", ["/"]),
+        ("created", None),
+        ("deadline", "soon"),
+    ],
+)
+def test_a_record_of_nonsense_is_rubbish(ledger: Ledger, part: str, value: object) -> None:
+    path = write(ledger, session())
+    document = json.loads(path.read_text())
+    (document if part in document else document["session"])[part] = value
+    path.write_text(json.dumps(document))
+    (bad,) = ledger.records()
+    assert isinstance(bad, BadRecord)
+    assert bad.corrupt
+    assert sweep(dry_run=False)[0].removed
+
+
+@pytest.mark.parametrize("tmpdir", ["/", "/home", "/home/../etc", "{square}/bk-{id}"])
+def test_a_record_removes_no_directory_but_a_sessions(
+    ledger: Ledger, square: Path, precious: Path, tmpdir: str
+) -> None:
+    """The last one is a link of the right name to what is dear."""
+    of = session()
+    named = tmpdir.format(square=square, id=of.id)
+    if named.endswith(of.id):
+        Path(named).symlink_to(precious)
+    write(ledger, session(of.id, tmpdir=named))
+    (finding,) = sweep(dry_run=False)
+    assert "does not look like a session's directory" in finding.problem
+    assert is_dear(precious)
+    assert Path("/etc/passwd").exists()
+
+
+@pytest.mark.leaves_zombies(1, "the control's is pytest's to reap")
+@pytest.mark.parametrize("protected", [True, False])
+def test_a_record_kills_no_cgroup_but_a_sessions(ledger: Ledger, protected: bool) -> None:
+    if not writable_cgroup()[0]:
+        pytest.skip("no writable cgroup v2 with cgroup.kill")
+    of = session()
+    name = "tmp-bystanders" if protected else f"browserkeeper-{of.id}"
+    with witness.leaf(name) as leaf:
+        assert leaf
+        bystander = subprocess.Popen(["sleep", "600"])
+        (leaf / "cgroup.procs").write_text(str(bystander.pid))
+        write(ledger, session(of.id, cgroup=str(leaf)))
+        (finding,) = sweep(dry_run=False)
+        assert finding.removed
+        assert (bystander.poll() is None) == protected
+        bystander.kill()
+        bystander.wait()
+
+
+# ------------------------------------------------------------------------------------- processes
+
+
+def test_another_users_marked_processes_are_theirs(ledger: Ledger) -> None:
+    """Root sees everybody's.  The control is
+    ``test_ledger.test_marked_processes_without_a_record_are_swept``."""
+    env = {"BROWSERKEEPER_SESSION": new_id()}
+    theirs = subprocess.Popen(["/bin/sleep", "600"], env=env, user=NOBODY, group=NOBODY, extra_groups=[])
+    assert system.users(theirs.pid) == {NOBODY}
+    assert sweep(dry_run=False) == []
+    assert theirs.poll() is None
+    theirs.kill()
+    theirs.wait()
+
+
+RECYCLED = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+from browserkeeper import sweep, sweeper
+from browserkeeper.ledger import Ledger
+from browserkeeper.process import system
+from tests.test_ledger import session, write
+from tests import oracle
+
+sweeper.roots = list
+ledger = Ledger.open()
+first = subprocess.Popen(["sleep", "600"])
+dead = witness.look(first.pid)
+first.kill()
+first.wait()
+time.sleep(0.05)  # start times are told apart in hundredths of a second
+Path("/proc/sys/kernel/ns_last_pid").write_text(str(first.pid - 1))
+second = subprocess.Popen(["sleep", "600"])
+now = witness.look(second.pid)
+print(json.dumps([dead.pid == now.pid, dead.start != now.start]))
+for seen in (dead, now):
+    write(ledger, session(), [seen])
+    (finding,) = sweep(dry_run=False)
+    print(json.dumps([finding.removed, second.poll()]))
+second.kill()
+"""
+
+
+def test_a_number_that_the_kernel_handed_out_again() -> None:
+    """The first process of a pid is recorded, the second one lives: the record of the first does
+    nothing to it, its own (the control) ends it."""
+    skip_without_namespaces()
+    inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    done = subprocess.run(
+        [*inside, sys.executable, "-c", RECYCLED], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines == [[True, True], [True, None], [True, -9]]

@@ -1,0 +1,288 @@
+"""The pytest plugin together with others, each the real one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from fixtures.server import Site
+from tests.support import witness
+from tests.support.inner_pytest import Inner, inner, names
+
+__all__ = ["inner"]
+
+chrome = pytest.mark.chrome
+
+
+@chrome
+def test_xdist_workers_share_nothing(inner: Inner, site: Site) -> None:
+    inner.visit(site).write(
+        test_a="""
+        import os, pytest
+        from browserkeeper import session_of
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(driver, number, record_property, worker_id):
+            driver.get(os.environ["SITE"])
+            assert driver.get_cookies() == []
+            driver.add_cookie({"name": "left", "value": "over"})
+            print(f"\\nworker {worker_id} browser {session_of(driver).pid}")
+            assert number != 3
+        """
+    )
+    done = inner.run("-n2", "--keeper-isolation=context", "-rP", plugins=("xdist",))
+    done.assert_outcomes(passed=3, failed=1)
+    lines = {line for line in done.stdout.str().splitlines() if line.startswith("worker gw")}
+    assert len(lines) == 2
+    assert "screenshot.png" in names(inner.folder("test_it-3"))
+    done.stdout.fnmatch_lines(["*= browserkeeper =*", "*test_it[[]3[]]", "*screenshot.png*"])
+
+
+@chrome
+@pytest.mark.leaves_zombies(40, "what a SIGKILLed worker had started is PID 1's to reap")
+def test_a_killed_worker_leaves_nothing_and_its_browsers_fate_is_told(inner: Inner, site: Site) -> None:
+    inner.visit(site).suite(
+        """
+def test_killed(driver):
+    driver.get(SITE)
+    plain()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_other(driver):
+    driver.get(SITE)
+"""
+    )
+    known = {process.pid for process in witness.below(os.getpid())}
+    done = inner.run("-n1", plugins=("xdist",))
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(
+        [
+            "worker 'gw0' crashed while running *test_killed*",
+            "Its browser: chrome session *: owner-died, clean, ECHILD*",
+            "Left running, ended now: chromium of chromedriver *",
+        ]
+    )
+    assert witness.wait_until_gone(os.getpid(), known, 2) == []
+    assert "COMMAND" in (inner.folder("test_killed") / "driver.log").read_text()
+
+
+@chrome
+@pytest.mark.leaves_zombies(2, "the run inside ends by os._exit; its guard's zombie is PID 1's")
+def test_timeout_by_thread_leaves_nothing(inner: Inner, site: Site) -> None:
+    inner.visit(site).write(
+        test_a="""
+        import os
+
+        def test_hangs(driver):
+            driver.get(os.environ["SITE"] + "never")
+        """
+    )
+    known = {process.pid for process in witness.below(os.getpid())}
+    done = inner.run("--timeout=2", "--timeout-method=thread", plugins=("timeout",))
+    done.stdout.fnmatch_lines(["*+ Timeout +*"])
+    assert done.ret == 1
+    assert witness.wait_until_gone(os.getpid(), known, 1) == []
+
+
+@chrome
+def test_timeout_by_signal_is_captured(inner: Inner, site: Site) -> None:
+    """The browser is stuck in the command that was cut off, so that nothing can be asked of it."""
+    inner.visit(site).write(
+        conftest="""
+        from browserkeeper.pytest_plugin import capture
+        capture.SHORT_PATIENCE = 1.0
+        """,
+        test_a="""
+        import os
+
+        def test_hangs(driver):
+            driver.get(os.environ["SITE"] + "never")
+        """,
+    )
+    done = inner.run("--timeout=2", "--timeout-method=signal", plugins=("timeout",))
+    done.assert_outcomes(failed=1)
+    assert names(inner.folder("hangs")) >= {"capture.txt", "driver.log", "processes.txt"}
+
+
+@chrome
+def test_rerunfailures(inner: Inner, site: Site) -> None:
+    inner.visit(site).write(
+        test_a="""
+        import os
+        SITE, TRIED = os.environ["SITE"], []
+
+        def test_flaky(driver):
+            driver.get(SITE)
+            assert driver.get_cookies() == []
+            driver.add_cookie({"name": "left", "value": "over"})
+            TRIED.append(1)
+            assert len(TRIED) == 2
+
+        def test_hopeless(driver):
+            assert 0
+        """
+    )
+    done = inner.run("--reruns=1", "--keeper-isolation=context", plugins=("rerunfailures",))
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(["*2 rerun*"])
+    assert len([path for path in inner.folders if "test_flaky" in path.name]) == 1
+    hopeless = [path.name for path in inner.folders if "test_hopeless" in path.name]
+    assert len(hopeless) == 2
+    assert hopeless[1] == f"{hopeless[0]}-retry1"
+
+
+@chrome
+def test_randomly(inner: Inner, site: Site) -> None:
+    inner.visit(site).write(
+        test_a="""
+        import os, pytest
+        from browserkeeper import session_of
+        SEEN = set()
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(driver, number):
+            driver.get(os.environ["SITE"])
+            SEEN.add(session_of(driver).pid)
+            assert len(SEEN) == 1
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_pool(keeper_pool, number):
+            with keeper_pool.lease() as lease:
+                assert lease.uses <= 3
+        """
+    )
+    done = inner.run("--keeper-isolation=context", plugins=("randomly",))
+    done.assert_outcomes(passed=6)
+    done.stdout.fnmatch_lines(["Using --randomly-seed=*"])
+
+
+@chrome
+def test_html(inner: Inner, site: Site) -> None:
+    inner.visit(site).write(
+        test_a="""
+        import os
+
+        def test_fails(driver):
+            driver.get(os.environ["SITE"] + "about")
+            assert 0
+        """
+    )
+    words = ("--html=report.html", "--self-contained-html")
+    inner.run(*words, plugins=("html",)).assert_outcomes(failed=1)
+    text = (inner.path / "report.html").read_text()
+    assert "data:image/png;base64," in text
+    assert f"{site.url}about" in text
+    assert "page.html" in text
+
+
+DJANGO = {
+    "settings": """
+        SECRET_KEY = "x"
+        INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]
+        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3",
+                                 "TEST": {"NAME": "test.sqlite3"}}}
+        ROOT_URLCONF = "urls"
+        ALLOWED_HOSTS = ["*"]
+        USE_TZ = True
+        STATIC_URL = "static/"
+        DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+    """,
+    "urls": """
+        from django.contrib.auth.models import User
+        from django.http import HttpResponse
+        from django.urls import path
+        POLL = "<script>setInterval(() => fetch('/count'), 5)</script>"
+        def count(request):
+            return HttpResponse(f"<title>{User.objects.count()}</title>{POLL}")
+        urlpatterns = [path("count", count)]
+    """,
+    "conftest": """
+        import pytest
+        from django.test import TransactionTestCase
+        OPEN, FLUSHED = [], []
+
+        @pytest.fixture(autouse=True, scope="session")
+        def watch_the_flush():
+            flush = TransactionTestCase._fixture_teardown
+            def watched(self):
+                FLUSHED.append([session.report is not None for session in OPEN])
+                flush(self)
+            TransactionTestCase._fixture_teardown = watched
+            yield
+            assert FLUSHED == [[True], [True, True]]
+    """,
+    "test_a": """
+        import pytest
+        from browserkeeper import session_of
+        from conftest import OPEN
+
+        def visit(driver, live_server):
+            from django.contrib.auth.models import User
+            OPEN.append(session_of(driver))
+            User.objects.create(username="one")
+            driver.get(live_server.url + "/count")
+            assert driver.title == "1"
+
+        def test_driver_first(driver, live_server):
+            visit(driver, live_server)
+
+        def test_driver_last(live_server, driver):
+            visit(driver, live_server)
+    """,
+}
+
+
+@chrome
+def test_django_flushes_its_database_when_the_browser_is_gone(inner: Inner) -> None:
+    inner.ini(DJANGO_SETTINGS_MODULE="settings", pythonpath=".").write(**DJANGO)
+    done = inner.run("-Wdefault", plugins=("django",))
+    done.assert_outcomes(passed=2)
+
+
+# ------------------------------------------------------------------------ the name of a fixture
+
+
+@chrome
+def test_pytest_selenium_keeps_its_driver(inner: Inner) -> None:
+    inner.write(
+        test_a="""
+        def test_ours(keeper_driver): keeper_driver.get("data:,x")
+        def test_theirs(driver): pass
+        """
+    )
+    done = inner.run("-Wdefault", plugins=("selenium", "base-url", "variables", "html"))
+    done.assert_outcomes(passed=1, errors=1)
+    done.stdout.fnmatch_lines(["browserkeeper: the fixture `driver` is left to pytest-selenium*"])
+    done.stdout.fnmatch_lines(["*--driver must be specified*"])
+
+
+def test_seleniumbase_keeps_its_driver(inner: Inner) -> None:
+    """A stand-in of its name: the real one pins its neighbours' versions (see docs/pytest.md)."""
+    inner.write(
+        test_a="def test_a(driver): pass",
+        **{
+            f"seleniumbase/{name}": ""
+            for name in ("__init__", "plugins/__init__", "plugins/pytest_plugin")
+        },
+    )
+    done = inner.ini(pythonpath=".").run("-p", "seleniumbase.plugins.pytest_plugin")
+    done.stdout.fnmatch_lines(["browserkeeper: the fixture `driver` is left to SeleniumBase*"])
+    done.stdout.fnmatch_lines(["*fixture 'driver' not found*"])
+
+
+def test_any_other_plugin_keeps_its_driver(inner: Inner) -> None:
+    inner.write(
+        their_plugin="""
+        import pytest
+        @pytest.fixture
+        def driver(): return "theirs"
+        """,
+        test_a="def test_a(driver): assert driver == 'theirs'",
+    )
+    done = inner.ini(pythonpath=".").run("-p", "their_plugin")
+    done.assert_outcomes(passed=1)
+    done.stdout.fnmatch_lines(
+        ["browserkeeper: the fixture `driver` is left to the plugin their_plugin*"]
+    )
+    assert os.environ.get("BROWSERKEEPER_PYTEST") is None

@@ -1,0 +1,120 @@
+"""What the guard's tests share: plans for tiny programs, and guards with a part taken out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from browserkeeper.process.containment import choose
+from browserkeeper.process.guard_process import GUARD_DIRECTORY, Guarded, GuardPlan
+from browserkeeper.state.ledger import new_id
+from tests.conftest import PROGRAMS, PidFile
+from tests.support import witness
+
+BOTH = [
+    pytest.param("chrome", marks=pytest.mark.chrome),
+    pytest.param("firefox", marks=pytest.mark.firefox),
+]
+"""The browsers, for ``parametrize``."""
+
+PYTHON = (sys.executable, "-I", "-S")
+
+SLEEP_FOREVER = ("/bin/sleep", "600")
+
+
+def program(name: str, *arguments: object) -> tuple[str, ...]:
+    """The command line of a program in ``fixtures/programs``."""
+    return (*PYTHON, str(PROGRAMS / f"{name}.py"), *map(str, arguments))
+
+
+def staying(command: tuple[str, ...]) -> tuple[str, ...]:
+    """Run it, then stay: a guard whose command ends is done."""
+    return ("/bin/sh", "-c", '"$@"; exec sleep 600', "sh", *command)
+
+
+def plan_for(command: tuple[str, ...], containment: str = "subreaper", **more: object) -> GuardPlan:
+    return GuardPlan(
+        session=str(more.pop("session", new_id())),
+        command=command,
+        env=dict(os.environ),
+        containment=choose(containment),  # type: ignore[arg-type]
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def start(command: tuple[str, ...], containment: str = "subreaper", **more: object) -> Guarded:
+    return Guarded(plan_for(command, containment, **more))
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10, pause: float = 0.005) -> bool:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(pause)
+    return True
+
+
+def pids_once_there(file: PidFile, number: int) -> list[witness.Seen]:
+    """The processes a program said it started, as they are while they live."""
+    assert wait_for(lambda: len(file.read()) >= number), f"only {file.read()} of {number}"
+    return [seen for pid in file.read() if (seen := witness.look(pid))]
+
+
+def soon(seconds: float = 15) -> float:
+    return time.monotonic() + seconds
+
+
+def crippled_guard(directory: Path, *changes: tuple[str, str]) -> str:
+    """A copy of guard.py with lines replaced, for negative controls; the directory to run it from."""
+    text = Path(GUARD_DIRECTORY, "guard.py").read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, f"the control no longer fits the guard: {old!r}"
+        text = text.replace(old, new)
+    directory.mkdir(exist_ok=True)
+    (directory / "guard.py").write_text(text)
+    return str(directory)
+
+
+NO_PIDFD = (
+    ("            self.owner_fd = os.pidfd_open(self.options.owner)\n", "            pass\n"),
+    ("        if self.owner_fd >= 0:\n            return _readable(self.owner_fd)\n", ""),
+    ("        return bool(self.options.owner) and not self.standby", "        return False"),
+    (" and os.getppid() != self.options.owner\n", "\n"),
+)
+"""A guard that knows its owner by the pipe alone."""
+
+OWNER = """
+import sys, time, os
+sys.path.insert(0, {root!r})
+from tests.guards import start, wait_for
+from browserkeeper.process import guarded
+guarded.GUARD_DIRECTORY = {directory!r}
+running = start({command!r}, {containment!r})
+print(running.pid, flush=True)
+if {fork!r} and os.fork() == 0:
+    time.sleep(60)  # holds the pipe to the guard open
+    os._exit(0)
+time.sleep(600)
+"""
+
+
+def start_owner(
+    command: tuple[str, ...],
+    *,
+    containment: str = "subreaper",
+    directory: str = GUARD_DIRECTORY,
+    fork: bool = False,
+) -> subprocess.Popen[str]:
+    """A process that owns a guarded command, to be killed."""
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    script = OWNER.format(
+        root=root, directory=directory, command=command, containment=containment, fork=fork
+    )
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

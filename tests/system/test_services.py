@@ -1,0 +1,151 @@
+"""The unit in ``examples/systemd``, under a real systemd that is PID 1 of a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.stopping import cgroup2, enter, members, systemd
+from browserkeeper.state.ledger import new_id
+from tests.browser.test_plain_user import home, python_for_nobody
+from tests.cli.test_cli import ROOT
+from tests.support.guards import wait_for
+from tests.support.other_user import NOBODY, skip_without_namespaces
+
+UNIT = ROOT / "examples" / "systemd" / "browserkeeper-watch.service"
+PROGRAM = "/opt/app/venv/bin/browserkeeper"
+__all__ = ["home"]  # a fixture
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_unit_is_sound(tmp_path: Path) -> None:
+    """The control has a word that systemd does not know."""
+    for more, status in (("", 0), ("ProtectSistem=yes", 1)):
+        unit = tmp_path / UNIT.name
+        text = UNIT.read_text().replace(PROGRAM, sys.executable).replace("User=worker", "User=root")
+        unit.write_text(text.replace("[Service]", f"[Service]\n{more}"))
+        command = ["systemd-analyze", "verify", "--recursive-errors=no", str(unit)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert bool(done.returncode or "Unknown key" in done.stderr) == bool(status), done.stderr
+
+
+@pytest.fixture
+def units() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="tmp-units-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        for target in ("sysinit.target", "shutdown.target"):
+            (directory / target).write_text("[Unit]\nDefaultDependencies=no\n")
+        yield directory
+
+
+@pytest.fixture
+def leader(units: Path) -> Iterator[int]:
+    if not Path("/lib/systemd/systemd").exists():
+        pytest.skip("needs systemd")
+    if not os.access(cgroup2_or_nothing(), os.W_OK):
+        pytest.skip("needs a writable cgroup v2")
+    skip_without_namespaces()
+    with systemd(units) as running:
+        yield running
+
+
+def cgroup2_or_nothing() -> str:
+    try:
+        return str(cgroup2())
+    except StopIteration:
+        return ""
+
+
+@pytest.fixture
+def old_directory() -> Iterator[Path]:
+    """A TMPDIR that some session of nobody's left in /tmp, older than a session that just starts."""
+    directory = Path("/tmp", f"bk-{new_id()}")
+    leave(directory)
+    yield directory
+    if directory.exists():
+        directory.rmdir()
+
+
+def leave(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    os.chown(directory, NOBODY, NOBODY)
+    old = time.time() - 120
+    os.utime(directory, (old, old))
+
+
+def a_marked_process_is_swept(leader: int) -> bool:
+    """Start one as nobody inside of the namespace, and wait for its end."""
+    words = ["env", f"BROWSERKEEPER_SESSION={new_id()}", "setpriv", f"--reuid={NOBODY}"]
+    words += [f"--regid={NOBODY}", "--clear-groups", "sleep", "600"]
+    enter(leader, "sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words)
+    assert wait_for(lambda: "sleep" in members(leader).values())
+    return wait_for(lambda: "sleep" not in members(leader).values(), 30)
+
+
+def test_the_watch_sweeps_as_a_hardened_service(
+    leader: int, units: Path, home: Path, old_directory: Path
+) -> None:
+    """Processes without a record, and a directory.  The control: a private /tmp hides the directory."""
+    python, env = python_for_nobody(home)
+    env = {**env, "BROWSERKEEPER_STATE_DIR": str(home / "state")}
+    words = f"ExecStart={python} -m browserkeeper watch --interval 1 "
+    text = UNIT.read_text().replace(f"ExecStart={PROGRAM} watch ", words)
+    text = text.replace("127.0.0.1:9187", "127.0.0.1:0").replace("User=worker", f"User={NOBODY}")
+    for name, value in env.items():
+        text = text.replace("[Service]", f"[Service]\nEnvironment={name}={value}")
+    restart(leader, units, text)
+    assert a_marked_process_is_swept(leader)
+    assert wait_for(lambda: not old_directory.exists(), 30)
+    leave(old_directory)
+    seen = " ".join([*env["PYTHONPATH"].split(":"), str(home)])  # wherever in /tmp the tests run
+    restart(leader, units, text.replace("PrivateTmp=no", f"PrivateTmp=yes\nBindPaths={seen}"))
+    assert a_marked_process_is_swept(leader)
+    assert a_marked_process_is_swept(leader), "so a whole round lies between the two"
+    assert old_directory.exists()
+    enter(leader, "systemctl", "stop", UNIT.name)
+    assert wait_for(lambda: not list(Path("/tmp").glob(f"systemd-private-*{UNIT.name}*"))), "its /tmp"
+
+
+RUN = """
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+User={user}
+ExecStart={python} -m browserkeeper run -- true
+{more}
+"""
+
+
+@pytest.mark.parametrize(("more", "containment"), [("", "subreaper"), ("Delegate=yes", "cgroup")])
+def test_delegation_gives_a_plain_user_a_cgroup(
+    leader: int, units: Path, home: Path, more: str, containment: str
+) -> None:
+    python, env = python_for_nobody(home)
+    env = {**env, "BROWSERKEEPER_STATE_DIR": str(home / "state")}
+    more += "".join(f"\nEnvironment={name}={value}" for name, value in env.items())
+    (units / "run.service").write_text(RUN.format(user=NOBODY, python=python, more=more))
+    done = enter(leader, "systemctl", "start", "run.service")
+    assert done.returncode == 0, done.stderr
+    (ended,) = (home / "state" / "history").iterdir()
+    report = json.loads(ended.read_text())["exit"]
+    assert (report["containment"], report["certificate"]) == (containment, "ECHILD")
+
+
+def restart(leader: int, units: Path, text: str) -> None:
+    (units / UNIT.name).write_text(text)
+    enter(leader, "systemctl", "daemon-reload")
+    done = enter(leader, "systemctl", "restart", UNIT.name)
+    assert done.returncode == 0, done.stderr
