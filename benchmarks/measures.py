@@ -13,7 +13,7 @@ from pathlib import Path
 
 from browserkeeper import browser
 from browserkeeper.process.containment import choose
-from browserkeeper.process.guard_process import Guarded, GuardPlan
+from browserkeeper.process.guard_process import GuardPlan, GuardProcess
 
 from . import plain
 
@@ -155,7 +155,7 @@ def guard_start(rounds: int) -> dict[str, list[float]]:
     def guarded() -> float:
         plan = GuardPlan("0" * 12, ("/bin/sleep", "60"), dict(os.environ), choose())
         began = time.perf_counter()
-        running = Guarded(plan)
+        running = GuardProcess(plan)
         assert running.wait_for("spawned", deadline=time.monotonic() + 30)
         seconds = time.perf_counter() - began
         running.end("closed", time.monotonic() + 30)
@@ -175,7 +175,7 @@ def guard_start(rounds: int) -> dict[str, list[float]]:
 def guard_memory() -> tuple[float, float]:
     """PSS of both guards, in MB: as they start, and after a minute's worth of looks."""
     plan = GuardPlan("0" * 12, ("/bin/sleep", "60"), dict(os.environ), choose())
-    running = Guarded(plan)
+    running = GuardProcess(plan)
     spawned = running.wait_for("spawned", deadline=time.monotonic() + 30)
     assert spawned is not None
     pids = (running.pid, spawned["guard"])

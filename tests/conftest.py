@@ -81,7 +81,7 @@ def nothing_left(request: pytest.FixtureRequest, state_dir: Path) -> Iterator[No
     files, groups = witness.files(), witness.cgroups()
     yield
     left = witness.wait_until_gone(os.getpid(), known, SETTLE)
-    zombies = witness.zombies(witness.strangers(os.getpid(), known))
+    zombies = witness.zombies(witness.new_below(os.getpid(), known))
     witness.clean_up(known)
     allowed = request.node.get_closest_marker("leaves_zombies")
     assert not left, f"still alive: {left}"

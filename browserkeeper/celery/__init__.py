@@ -10,7 +10,7 @@
     settings.py     what install() and app.conf say, checked
     hooks.py        install(), and what Celery tells us
     sweeping.py     Beat's entry: sweep every worker's host
-    panel.py        the worker's answers to ps and sweep
+    remote_control.py        the worker's answers to ps and sweep
     commands.py     celery -A app browserkeeper ps|sweep
     logs.py         task id, session id and host on each line
     errors.py       errors that only tasks meet

@@ -11,9 +11,9 @@ from celery import current_task
 
 from ..errors import ConfigError
 from . import deliveries
-from .settings import Wish, settings_of
+from .settings import BrowserSpec, settings_of
 from .task import BrowserTask
-from .task_browser import Hold, run_holding
+from .task_browser import TaskBrowser, run_holding
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def with_browser(
     Without arguments it is the browser that ``install()`` named, from its pool where there is one.
     Raises ConfigError for arguments that make no sense, and for functions without ``driver``.
     """
-    own = Wish(name or "chrome", browser_arguments) if name or browser_arguments else None
+    own = BrowserSpec(name or "chrome", browser_arguments) if name or browser_arguments else None
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
         _check(function)
@@ -75,15 +75,15 @@ def _check(function: Any) -> None:
         )
 
 
-def _hold(own: Wish | None) -> Hold:
+def _hold(own: BrowserSpec | None) -> TaskBrowser:
     """For the task that runs here, or for nobody's, where the function is simply called."""
     task = current_task._get_current_object() if current_task else None  # noqa: SLF001 # the proxy's own way
     if task is None:
-        return Hold(own or Wish())
+        return TaskBrowser(own or BrowserSpec())
     request = task.request
     if not isinstance(task, BrowserTask):  # whose own call has counted it
         deliveries.check(task, request)
-    return Hold(own or settings_of(task.app).wish, task, request)
+    return TaskBrowser(own or settings_of(task.app).wish, task, request)
 
 
 __all__ = ["with_browser"]

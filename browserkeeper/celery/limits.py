@@ -26,7 +26,7 @@ from .errors import TaskTimeout
 SECOND_LINE = 5.0
 """Seconds after the hard limit; billiard needs 0.1 from its SIGTERM to its SIGKILL."""
 
-Keeper = Literal["prefork", "gevent", "nobody"]
+CommandHandler = Literal["prefork", "gevent", "nobody"]
 _WORKERS: list[weakref.ref[Any]] = []
 
 
@@ -36,7 +36,7 @@ class Limits:
 
     soft: float | None = None
     hard: float | None = None
-    keeper: Keeper = "nobody"
+    keeper: CommandHandler = "nobody"
 
     def for_guard(self) -> tuple[float, str] | None:
         """(seconds, the limit's name) of the one that the guard is to keep."""
@@ -89,7 +89,7 @@ def limits_of(task: Any, request: Any) -> Limits:
     )
 
 
-def keeper() -> Keeper:
+def keeper() -> CommandHandler:
     """By the process that we are in, since a task does not know its pool."""
     if in_pool_process():
         return "prefork"

@@ -17,7 +17,7 @@ from celery import signals
 from ..errors import BrowserkeeperError
 from ..pool import BrowserPool
 from .limits import in_pool_process, is_green, this_worker
-from .settings import Wish
+from .settings import BrowserSpec
 
 logger = logging.getLogger("browserkeeper")
 
@@ -30,10 +30,10 @@ class Pools:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: list[tuple[Wish, BrowserPool[Any]]] = []
+        self._open: list[tuple[BrowserSpec, BrowserPool[Any]]] = []
         os.register_at_fork(after_in_child=self._forget)
 
-    def pool_for(self, wish: Wish) -> BrowserPool[Any]:
+    def pool_for(self, wish: BrowserSpec) -> BrowserPool[Any]:
         """The open pool of a wish that has one.  Raises ConfigError."""
         with self._lock:
             for known, pool in self._open:
@@ -60,7 +60,7 @@ class Pools:
         self._open = []
 
 
-def make(wish: Wish) -> BrowserPool[Any]:
+def make(wish: BrowserSpec) -> BrowserPool[Any]:
     """Not open yet.  Where one task runs at a time, two browsers are enough, whatever the machine."""
     assert wish.pool is not None
     given = {**wish.arguments, **wish.pool}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..cleanup.sweeper import Finding, sweep
 from ..errors import BrowserkeeperError
-from ..status.snapshot import survey
+from ..status.snapshot import snapshot
 from .sweeping import COMMAND_PS, COMMAND_SWEEP
 
 logger = logging.getLogger("browserkeeper")
@@ -22,7 +22,7 @@ Celery's own inspect waits for 1.  A sweep that takes longer goes on, and is in 
 
 
 def register() -> None:
-    """In Celery's panel, which is one for the process; the second call does nothing new."""
+    """In Celery's remote_control, which is one for the process; the second call does nothing new."""
     from celery.worker.control import control_command, inspect_command
 
     inspect_command(name=COMMAND_PS, default_timeout=PATIENCE)(ps)
@@ -32,7 +32,7 @@ def register() -> None:
 def ps(state: Any, **_: Any) -> dict[str, Any]:
     """List the browser sessions of the worker's host."""
     try:
-        return survey().to_dict()
+        return snapshot().to_dict()
     except BrowserkeeperError as error:
         return {"error": str(error)}
 

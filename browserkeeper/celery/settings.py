@@ -22,7 +22,7 @@ PREFIX = "browserkeeper_"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Wish:
+class BrowserSpec:
     """A browser as a task wants it: arguments for ``browser()``, and for ``BrowserPool`` where it
     comes from one.  Equal only to itself, so that it can name its pool."""
 
@@ -46,7 +46,7 @@ class Wish:
 class Settings:
     """``max_redeliveries``: None means no bound; ``sweep_every`` is in seconds, None means never."""
 
-    wish: Wish = dataclasses.field(default_factory=Wish)
+    wish: BrowserSpec = dataclasses.field(default_factory=BrowserSpec)
     max_redeliveries: int | None = MAX_REDELIVERIES
     sweep_every: float | None = None
 
@@ -72,7 +72,7 @@ def build(app: Any, given: Mapping[str, Any]) -> Settings:
     chosen = {key: app.conf[PREFIX + key] for key in KEYS if PREFIX + key in app.conf}
     chosen.update(given)
     name, arguments = chosen.pop("browser", "chrome"), chosen.pop("arguments", {})
-    wish = Wish(name, arguments, chosen.pop("pool", None))
+    wish = BrowserSpec(name, arguments, chosen.pop("pool", None))
     settings = _SETTINGS[app] = Settings(wish, **chosen)
     app.conf[PREFIX + "max_redeliveries"] = settings.max_redeliveries  # where the doctor looks
     return settings
@@ -100,7 +100,7 @@ def _check_mapping(name: str, value: object) -> None:
         raise ConfigError(f"{name}={value!r}: give a dict with string keys.")
 
 
-def _check_pool(wish: Wish) -> None:
+def _check_pool(wish: BrowserSpec) -> None:
     """As ``BrowserPool`` will see it in the worker; nothing is started."""
     from ..pool import BrowserPool
 
@@ -112,4 +112,4 @@ def _check_pool(wish: Wish) -> None:
     BrowserPool(wish.name, **{**wish.arguments, **wish.pool})
 
 
-__all__ = ["KEYS", "MAX_REDELIVERIES", "Settings", "Wish", "build", "settings_of"]
+__all__ = ["KEYS", "MAX_REDELIVERIES", "BrowserSpec", "Settings", "build", "settings_of"]

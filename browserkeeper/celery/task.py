@@ -9,8 +9,8 @@ from celery import Task
 
 from ..errors import SessionClosed
 from . import deliveries, hooks
-from .settings import Wish, settings_of
-from .task_browser import Hold, run_holding, running
+from .settings import BrowserSpec, settings_of
+from .task_browser import TaskBrowser, run_holding, running
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -29,7 +29,7 @@ class BrowserTask(Task):  # type: ignore[misc] # celery has no types
     abstract = True
     browser: str | None = None
     browser_arguments: Mapping[str, Any] | None = None
-    _wish: Wish | None = None
+    _wish: BrowserSpec | None = None
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
@@ -65,12 +65,12 @@ class BrowserTask(Task):  # type: ignore[misc] # celery has no types
         if request is not None and not (request.called_directly or request._protected):  # noqa: SLF001
             request._protected = 1  # noqa: SLF001
             deliveries.check(self, request)
-            return run_holding(Hold(self.wish, self, request), lambda: self.run(*args, **kwargs))
+            return run_holding(TaskBrowser(self.wish, self, request), lambda: self.run(*args, **kwargs))
         call = super().__call__
-        return run_holding(Hold(self.wish, self), lambda: call(*args, **kwargs))
+        return run_holding(TaskBrowser(self.wish, self), lambda: call(*args, **kwargs))
 
     @property
-    def wish(self) -> Wish:
+    def wish(self) -> BrowserSpec:
         """The browser that this task wants.  Raises ConfigError."""
         if self.browser is None and self.browser_arguments is None:
             return settings_of(self.app).wish
@@ -78,7 +78,7 @@ class BrowserTask(Task):  # type: ignore[misc] # celery has no types
             installed = settings_of(self.app).wish
             name = self.browser or installed.name
             given = installed.arguments if name == installed.name else {}
-            self._wish = Wish(name, {**given, **(self.browser_arguments or {})})
+            self._wish = BrowserSpec(name, {**given, **(self.browser_arguments or {})})
         return self._wish
 
 

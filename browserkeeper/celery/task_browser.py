@@ -16,7 +16,7 @@ from ..pool import BrowserPool, Lease
 from ..session import BrowserSession, browser
 from .limits import Deadline, deadline_for, limits_of
 from .pools import POOLS
-from .settings import Wish
+from .settings import BrowserSpec
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Source(Protocol):
 class Fresh:
     """A session of the task's own."""
 
-    def __init__(self, wish: Wish, deadline: Deadline | None):
+    def __init__(self, wish: BrowserSpec, deadline: Deadline | None):
         arguments = dict(wish.arguments)
         own = arguments.get("timeout")
         first = deadline is not None and (own is None or deadline.left < own)
@@ -93,10 +93,10 @@ class Leased:
             self._lease.release()
 
 
-class Hold:
+class TaskBrowser:
     """A running task's claim to a browser: there is none until ``driver`` is asked for."""
 
-    def __init__(self, wish: Wish, task: Any = None, request: Any = None):
+    def __init__(self, wish: BrowserSpec, task: Any = None, request: Any = None):
         self.wish, self.task, self.request = wish, task, request
         self._deadline = deadline_for(limits_of(task, request))
         self._source: Source | None = None
@@ -150,18 +150,18 @@ class Hold:
                 self._source = None
 
 
-_RUNNING: contextvars.ContextVar[tuple[Hold, ...]] = contextvars.ContextVar(
+_RUNNING: contextvars.ContextVar[tuple[TaskBrowser, ...]] = contextvars.ContextVar(
     "browserkeeper-celery", default=()
 )
 """The holds of this thread or greenlet, innermost last: a task may call another one directly."""
 
 
-def running() -> Iterator[Hold]:
+def running() -> Iterator[TaskBrowser]:
     """Innermost first."""
     return reversed(_RUNNING.get())
 
 
-def run_holding(hold: Hold, body: Callable[[], T]) -> T:
+def run_holding(hold: TaskBrowser, body: Callable[[], T]) -> T:
     """What ``body`` returns or raises, after the browser has ended.
 
     A soft limit may strike between any two lines.  One that comes after ``body`` has returned is
@@ -183,4 +183,4 @@ def run_holding(hold: Hold, body: Callable[[], T]) -> T:
     return returned[0]
 
 
-__all__ = ["Hold", "run_holding", "running"]
+__all__ = ["TaskBrowser", "run_holding", "running"]

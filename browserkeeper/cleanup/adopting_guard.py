@@ -16,7 +16,7 @@ from pathlib import Path
 from ..guard.guard import Failure, Guard, Options, Stat, guard_session, remove_tree
 from ..process import is_alive, system
 from ..process.identity import ProcessIdentity
-from ..process.leftover_processes import Remnants
+from ..process.leftover_processes import LeftoverProcesses
 from .temporary_profiles import profiles_of
 
 
@@ -31,7 +31,7 @@ class AdoptingGuard(Guard):
         self.profiles = {Path(word) for word in options.command if word.startswith("/")}
         pairs = (word.split(":") for word in options.command if not word.startswith("/"))
         self.roots = [ProcessIdentity(int(pid), float(start)) for pid, start in pairs]
-        self.remnants = Remnants(session, self.roots)
+        self.leftovers = LeftoverProcesses(session, self.roots)
 
     def _become_subreaper(self) -> None:
         """What others started would not come to us."""
@@ -43,7 +43,7 @@ class AdoptingGuard(Guard):
             raise Failure("adopt", ProcessLookupError(3, "the driver is gone"))
 
     def _below(self) -> list[int]:
-        known = [identity for identity in self.remnants.seen if is_alive(identity)]
+        known = [identity for identity in self.leftovers.seen if is_alive(identity)]
         found = {identity.pid: None for identity in known}
         for identity in known:
             found.update({process.pid: None for process in system.tree(identity.pid)})
@@ -53,8 +53,8 @@ class AdoptingGuard(Guard):
         found = system.facts(pid)
         if found is None or (pid != self.pid and found.is_zombie):
             return None
-        if pid != self.pid and found.identity not in self.remnants.seen:
-            self.remnants.seen[found.identity] = found
+        if pid != self.pid and found.identity not in self.leftovers.seen:
+            self.leftovers.seen[found.identity] = found
             self.profiles.update(profiles_of(pid))
         return Stat(pid, found.name, found.state, found.parent, found.session, found.identity.start)
 
@@ -75,7 +75,7 @@ class AdoptingGuard(Guard):
         self.tearing_down = True
         for member in self.members.values():
             member.killed = True
-        while left := self.remnants.end(self.options.kill_deadline, self.sample):
+        while left := self.leftovers.end(self.options.kill_deadline, self.sample):
             survivors = [{"pid": p.pid, "name": p.name, "state": p.state, "wchan": ""} for p in left]
             self.tell("stuck", report=self.report(survivors))
         for pid in list(self.members):

@@ -22,14 +22,14 @@ from ..grid.address import Address
 from ..grid.hub import Hub
 from ..guard.guard import (
     is_private_directory,
-    read_account,
+    read_status_file,
     remove_tree,
     stray_shared_memory,
 )
 from ..process import Platform, is_alive, system
 from ..process.containment import leaf_name, writable_cgroup
 from ..process.identity import ProcessFacts, ProcessIdentity
-from ..process.leftover_processes import DOCUMENT, MARKER, Remnants
+from ..process.leftover_processes import DOCUMENT, MARKER, LeftoverProcesses
 from ..report import ExitReport, ProcessExit, RemoteEnd, Survivor
 from ..state.ledger import BadRecord, Ledger, Record, Session, read_ended, read_record
 from ..state.pool_state import drafts as pool_drafts
@@ -38,7 +38,7 @@ from ..state.tmpdirs import PREFIX, roots
 from .temporary_profiles import profiles_of
 
 KILL_DEADLINE = 10.0
-"""Seconds for one session's remnants to go."""
+"""Seconds for one session's leftovers to go."""
 DRAFT_AGE = 60.0
 """Seconds after which a half-written record's writer is taken for dead."""
 
@@ -150,7 +150,7 @@ class Sweeper:
         files = tuple(path for path in (session.tmpdir, str(record.path)) if os.path.lexists(path))
         if self.dry_run:
             self.claimed.add(session.id)
-            found = tuple(remnants_of(record).find()) if _same_boot(record) else ()
+            found = tuple(leftover_processes_of(record).find()) if _same_boot(record) else ()
             return Finding("session", session.id, what, found, files)
         report = finish(self.ledger, record, "swept")
         return Finding(
@@ -217,7 +217,7 @@ class Sweeper:
         if self.dry_run:
             self.claimed.add(session)
             return finding
-        left = Remnants(session, [p.identity for p in processes]).end(KILL_DEADLINE)
+        left = LeftoverProcesses(session, [p.identity for p in processes]).end(KILL_DEADLINE)
         problem = f"{len(left)} survive" if left else ""
         return dataclasses.replace(finding, removed=not left, problem=problem)
 
@@ -312,14 +312,14 @@ def _same_boot(record: Record) -> bool:
     return record.session.host == system.host_id()
 
 
-def remnants_of(record: Record) -> Remnants:
+def leftover_processes_of(record: Record) -> LeftoverProcesses:
     """Where to look for what is left of a session: only on the host that it was recorded on."""
     recorded = [identity for identity, _ in record.processes]
     session = record.session
     platform = platform_of(session)
     # All that is in it will be killed, so it must be a guard's work, whatever the record claims.
     cgroup = session.cgroup if os.path.basename(session.cgroup) == leaf_name(session.id) else ""
-    return Remnants(session.id, recorded, cgroup, platform, record.guards)
+    return LeftoverProcesses(session.id, recorded, cgroup, platform, record.guards)
 
 
 def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = None) -> ExitReport:
@@ -335,9 +335,9 @@ def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = N
     processes: list[ProcessExit] = []
     survivors: list[ProcessFacts] = []
     if _same_boot(record):
-        remnants = remnants_of(record)
-        survivors = remnants.end(KILL_DEADLINE)
-        processes = [_exit_of(p) for p in remnants.seen.values() if p is not None]
+        leftovers = leftover_processes_of(record)
+        survivors = leftovers.end(KILL_DEADLINE)
+        processes = [_exit_of(p) for p in leftovers.seen.values() if p is not None]
     killing = time.monotonic() - began
     session = record.session
     files, size, problems = _remove_files(session) if not survivors else (0, 0, ["files are kept"])
@@ -418,7 +418,7 @@ def _grid_of(session: Session) -> Address | None:
 
 def _account_of(session: Session) -> dict[str, str]:
     if session.grid and is_private_directory(session.tmpdir):
-        return read_account(os.path.join(session.tmpdir, "grid"))
+        return read_status_file(os.path.join(session.tmpdir, "grid"))
     return {}
 
 

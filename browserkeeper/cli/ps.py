@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from ..status.snapshot import Row, survey
+from ..status.snapshot import Row, snapshot
 from . import output
 from .words import STYLES, WHAT_TO_DO, pool_line, tree_of
 
@@ -28,7 +28,7 @@ def command(tree: bool, as_json: bool) -> int:
     Example:
       browserkeeper ps --tree
     """
-    found = survey()
+    found = snapshot()
     if as_json:
         output.print_json(found.to_dict())
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError
-from ..status.timeline import Overview, Percentiles, Span, overview
+from ..status.timeline import Percentiles, Span, Timeline, timeline
 from . import output
 from .parameters import duration
 
@@ -48,7 +48,7 @@ def command(since: float, page: str | None, as_json: bool) -> int:
         raise ConfigError("--json and --html - both want standard output; give a FILE.")
     if page is not None and page != STDOUT:
         check(page)
-    found = overview(since)
+    found = timeline(since)
     if page is not None:
         from ..status.timeline_page import render
 
@@ -101,7 +101,7 @@ def write(page: str, text: str, *, quiet: bool) -> None:
 # -- the terminal
 
 
-def show(found: Overview) -> None:
+def show(found: Timeline) -> None:
     span = f"{_clock(found.since)} to {_clock(found.until)}"
     alive, unclean = len(found.live), len(found.unclean)
     counts = f"{output.count(len(found.spans), 'session')}, {alive} alive, {unclean} not clean"
@@ -127,7 +127,7 @@ def show(found: Overview) -> None:
         output.print_line(f"… and {unclean - SHOWN} more, see --json.")
 
 
-def show_outcomes(found: Overview) -> None:
+def show_outcomes(found: Timeline) -> None:
     rows, styles = [], []
     for reason, spans in found.outcomes:
         bad = sum(span.clean is False for span in spans)
@@ -139,7 +139,7 @@ def show_outcomes(found: Overview) -> None:
         output.print_table(["ended by", "sessions", "not clean", "longest"], rows, styles)
 
 
-def show_seconds(found: Overview) -> None:
+def show_seconds(found: Timeline) -> None:
     phases = {"start": found.start, "teardown": found.teardown}
     rows = [percentile_cells(name, values) for name, values in phases.items() if values]
     if rows:

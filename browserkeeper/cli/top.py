@@ -16,7 +16,7 @@ import click
 
 from ..cleanup.sweeper import platform_of
 from ..process.identity import ProcessIdentity
-from ..status.snapshot import Row, Survey, survey
+from ..status.snapshot import Row, Snapshot, snapshot
 from . import output
 from .parameters import seconds
 from .words import STYLES, WHAT_TO_DO, pool_line, tree_of
@@ -62,7 +62,7 @@ class Meter:
         self._when = time.monotonic()
         self._before: dict[ProcessIdentity, float] = {}
 
-    def read(self, found: Survey) -> list[Reading]:
+    def read(self, found: Snapshot) -> list[Reading]:
         """A process that was not there at the last look has run all of its time since then."""
         now, spent, readings = time.monotonic(), dict[ProcessIdentity, float](), []
         pooled = {id: doing for pool in found.pools for id, doing in pool.sessions.items()}
@@ -113,10 +113,10 @@ def command(interval: float, sort: str, tree: bool, once: bool, as_json: bool) -
       browserkeeper top --sort cpu --interval 5
     """
     meter, by = Meter(), cast(Sort, sort)
-    meter.read(survey())
+    meter.read(snapshot())
     if once or as_json or not can_be_live():
         time.sleep(WARM_UP)
-        print_once(survey(), meter, by, tree=tree, as_json=as_json)
+        print_once(snapshot(), meter, by, tree=tree, as_json=as_json)
         return 0
     Live(interval, by, meter, tree=tree).run()
     return 0
@@ -133,7 +133,7 @@ def arranged(readings: Iterable[Reading], sort: Sort) -> list[Reading]:
 # ------------------------------------------------------------------------------------- one frame
 
 
-def print_once(found: Survey, meter: Meter, sort: Sort, *, tree: bool, as_json: bool) -> None:
+def print_once(found: Snapshot, meter: Meter, sort: Sort, *, tree: bool, as_json: bool) -> None:
     readings = arranged(meter.read(found), sort)
     if as_json:
         sessions = [{**r.row.to_dict(), "processor": r.processor, "pooled": r.pooled} for r in readings]
@@ -222,7 +222,7 @@ class Live:
             draw(self.frame)
 
     def _look(self) -> None:
-        found = survey()
+        found = snapshot()
         self._readings = self.meter.read(found)
         self._notes = [(f"{kind}: {what}; {WHAT_TO_DO[kind]}.", "red") for kind, what in found.problems]
         self._notes += [(pool_line(pool), "") for pool in found.pools]

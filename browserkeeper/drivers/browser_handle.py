@@ -24,7 +24,7 @@ _LOST_SESSION = re.compile(
 )
 
 
-class SeenBrowser(Protocol):
+class BrowserHandle(Protocol):
     """A session's browser, once it is there."""
 
     @property
@@ -38,7 +38,7 @@ class SeenBrowser(Protocol):
         """Does a look from outside, without a word to it, find it well?"""
 
 
-class LocalBrowser:
+class LocalBrowserHandle:
     """One whose process is below our guard; None where it could not be told which that is."""
 
     def __init__(self, identity: ProcessIdentity | None):
@@ -61,7 +61,7 @@ class LocalBrowser:
         return is_running(self.identity)
 
 
-class RemoteBrowser:
+class RemoteBrowserHandle:
     """One that is on a Grid: the pid in its capabilities means nothing here."""
 
     identity = None
@@ -74,13 +74,13 @@ class RemoteBrowser:
         return True
 
 
-def find_local(capabilities: Mapping[str, Any], tree: Sequence[ProcessFacts]) -> LocalBrowser:
+def find_local(capabilities: Mapping[str, Any], tree: Sequence[ProcessFacts]) -> LocalBrowserHandle:
     """The driver says which process it started; where it does not, its first child is it."""
     pid = capabilities.get("goog:processID") or capabilities.get("moz:processID")
     named = (p for p in tree if p.pid == pid)
     first = (p for p in tree[1:] if p.parent == tree[0].pid)
     found = next(named, None) or next(first, None)
-    return LocalBrowser(found.identity if found else None)
+    return LocalBrowserHandle(found.identity if found else None)
 
 
 def is_running(identity: ProcessIdentity | None) -> bool:

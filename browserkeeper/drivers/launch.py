@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..process.identity import ProcessFacts
-from .browser_handle import SeenBrowser, find_local
+from .browser_handle import BrowserHandle, find_local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,4 +30,4 @@ class Launch:
     note: str
     farewell: float = 0
     account: str = ""
-    see: Callable[[Mapping[str, Any], Sequence[ProcessFacts]], SeenBrowser] = find_local
+    see: Callable[[Mapping[str, Any], Sequence[ProcessFacts]], BrowserHandle] = find_local

@@ -31,18 +31,18 @@ BIDI_PATIENCE = 2.0
 """Seconds for the thread of a BiDi connection to see that it was cut; it takes milliseconds."""
 
 
-class Keeper(Protocol):
+class CommandHandler(Protocol):
     """What a kept driver asks of its session."""
 
     def run_command(self, name: str, params: dict[str, Any], command: Callable[[], Any]) -> Any: ...
     def quit_driver(self) -> None: ...
 
 
-class KeptService:
+class ManagedService:
     """``driver.service``, for those who look at it.  The process is the guard: below it in the
     process tree is all that belongs to the session."""
 
-    def __init__(self, keeper: Keeper, path: str, port: int, process: subprocess.Popen[bytes]):
+    def __init__(self, keeper: CommandHandler, path: str, port: int, process: subprocess.Popen[bytes]):
         self._keeper = keeper
         self.path, self.port, self.process = path, port, process
 
@@ -61,16 +61,16 @@ class KeptService:
         return self.process.poll() is None
 
 
-class _Kept(LocalWebDriver):
-    service: Any  # a KeptService, where Selenium's classes declare a Service
+class _Managed(LocalWebDriver):
+    service: Any  # a ManagedService, where Selenium's classes declare a Service
 
     def __init__(
         self,
-        keeper: Keeper,
-        service: KeptService,
+        keeper: CommandHandler,
+        service: ManagedService,
         executor: RemoteConnection,
         options: Any,
-        twin: _Kept | None = None,
+        twin: _Managed | None = None,
     ):
         self.keeper, self.service, self.options, self._twin = keeper, service, options, twin
         # Past the constructors of Chrome and Firefox, which would start a driver of their own.
@@ -116,19 +116,19 @@ class _Kept(LocalWebDriver):
         self.keeper.quit_driver()
 
 
-class Chrome(_Kept, webdriver.Chrome):
+class Chrome(_Managed, webdriver.Chrome):
     """A kept ``webdriver.Chrome``."""
 
 
-class Edge(_Kept, webdriver.Edge):
+class Edge(_Managed, webdriver.Edge):
     """A kept ``webdriver.Edge``."""
 
 
-class Firefox(_Kept, webdriver.Firefox):
+class Firefox(_Managed, webdriver.Firefox):
     """A kept ``webdriver.Firefox``."""
 
 
-class _Elsewhere:
+class _RemoteManaged:
     """On a Grid: files are sent to it and fetched from it, as ``webdriver.Remote`` does."""
 
     def __init__(self, *given: Any):
@@ -140,15 +140,15 @@ class _Elsewhere:
     delete_downloadable_files = webdriver.Remote.delete_downloadable_files
 
 
-class RemoteChrome(_Elsewhere, Chrome):
+class RemoteChrome(_RemoteManaged, Chrome):
     """A kept ``webdriver.Chrome`` whose browser is on a Grid."""
 
 
-class RemoteEdge(_Elsewhere, Edge):
+class RemoteEdge(_RemoteManaged, Edge):
     """A kept ``webdriver.Edge`` whose browser is on a Grid."""
 
 
-class RemoteFirefox(_Elsewhere, Firefox):
+class RemoteFirefox(_RemoteManaged, Firefox):
     """A kept ``webdriver.Firefox`` whose browser is on a Grid."""
 
 
@@ -167,8 +167,8 @@ def client_config(url: str, timeout: float, grid: Address | None = None) -> Clie
 
 def connect(
     name: str,
-    keeper: Keeper,
-    service: KeptService,
+    keeper: CommandHandler,
+    service: ManagedService,
     options: Any,
     timeout: float,
     grid: Address | None = None,
@@ -179,7 +179,7 @@ def connect(
     ``ignore_proxy``: the driver is on the loopback, whatever ``http_proxy`` says.
     """
     config = client_config(service.service_url, timeout, grid)
-    kind: type[_Kept]
+    kind: type[_Managed]
     if name == "firefox":
         executor = FirefoxRemoteConnection(service.service_url, ignore_proxy=True, client_config=config)
         kind = RemoteFirefox if grid else Firefox
@@ -195,10 +195,10 @@ def connect(
     return kind(keeper, service, chromium, options)
 
 
-def another(driver: Any, keeper: Keeper) -> Any:
+def another(driver: Any, keeper: CommandHandler) -> Any:
     """A second driver object on the same session, its commands through ``keeper``; nothing is
     sent.  What a user sets on one (file detector, pinned scripts) the other does not have."""
-    service = KeptService(keeper, driver.service.path, driver.service.port, driver.service.process)
+    service = ManagedService(keeper, driver.service.path, driver.service.port, driver.service.process)
     return type(driver)(keeper, service, driver.command_executor, driver.options, driver)
 
 

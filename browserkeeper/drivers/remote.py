@@ -14,7 +14,7 @@ from ..config import SessionConfig
 from ..grid.hub import MARKER
 from ..process.guard_process import interpreter
 from . import chromium, firefox
-from .browser_handle import RemoteBrowser
+from .browser_handle import RemoteBrowserHandle
 from .launch import Launch
 
 _BOOT = "import sys;sys.path.append(sys.argv.pop(1));from browserkeeper.grid.relay import main;main()"
@@ -44,7 +44,7 @@ def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
         note="",
         farewell=config.close_timeout,
         account=account,
-        see=lambda capabilities, tree: RemoteBrowser(),
+        see=lambda capabilities, tree: RemoteBrowserHandle(),
     )
 
 

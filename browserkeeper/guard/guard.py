@@ -225,7 +225,7 @@ def write_atomically(path: str, text: str) -> None:
         raise
 
 
-def read_account(path: str) -> dict[str, str]:
+def read_status_file(path: str) -> dict[str, str]:
     """A file of lines ``name text``: what a command says of an end that only it can see."""
     lines = (read_bytes(path) or b"").decode("utf-8", "replace").splitlines()
     return {name: text for name, _, text in (line.partition(" ") for line in lines)}
@@ -489,7 +489,7 @@ class Guard:
         self._become_subreaper()
         self._watch_owner()
 
-    def take_the_lead(self, standby: int) -> None:
+    def become_primary(self, standby: int) -> None:
         """Be the other half of the pair: a fork keeps neither the subreaper nor the wake-up pipe.
 
         Asks for SIGTERM at the standby's death; its ``getppid()`` tells the two apart.
@@ -933,7 +933,7 @@ class Guard:
         """Only now, with the certificate in hand: the files, the record, the report."""
         began = self.age()
         log_tail = (read_bytes(self.options.log) or b"")[-LOG_TAIL:] if self.options.log else b""
-        account = read_account(self.options.account) if self.options.account else None
+        account = read_status_file(self.options.account) if self.options.account else None
         if self.options.keep_log:
             self._keep_log()
         files = self._remove_files()
@@ -1106,14 +1106,14 @@ def guard_as_a_pair(guard: Guard) -> int:
         guard.give_up(Failure("fork", error))
         return guard.finish()
     if lead == 0:
-        lead_and_exit(guard, standby)
-    return stand_by(guard, lead)
+        run_primary(guard, standby)
+    return run_standby(guard, lead)
 
 
-def lead_and_exit(guard: Guard, standby: int) -> NoReturn:
+def run_primary(guard: Guard, standby: int) -> NoReturn:
     """A lead that breaks dies by a signal, so that its standby knows that it has to finish."""
     try:
-        guard.take_the_lead(standby)
+        guard.become_primary(standby)
         status = guard_session(guard)
         if not guard.standby_is_dead():
             _try(lambda: os.kill(standby, signal.SIGCONT))  # it may be stopped
@@ -1122,7 +1122,7 @@ def lead_and_exit(guard: Guard, standby: int) -> NoReturn:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stand_by(guard: Guard, lead: int) -> int:
+def run_standby(guard: Guard, lead: int) -> int:
     """Wait for the lead, pass signals on, wake it when it is stopped, finish for it if killed."""
     poller = select.poll()
     poller.register(guard.wakeup_fd, select.POLLIN)

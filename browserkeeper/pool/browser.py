@@ -16,7 +16,7 @@ from .config import PoolConfig
 if TYPE_CHECKING:
     from ..config import SessionConfig
     from ..drivers.contexts import Contexts
-    from ..drivers.managed import Keeper
+    from ..drivers.managed import CommandHandler
 
 PING_TIMEOUT = 10.0
 """Seconds after which a browser that does not answer is ended; it answers in milliseconds, but on
@@ -46,7 +46,7 @@ class Browser(Protocol):
     def ping(self) -> str: ...
     def looks_alive(self) -> bool: ...
     def set_deadline(self, seconds: float | None, reason: str) -> None: ...
-    def driver_for(self, keeper: Keeper) -> Any: ...
+    def driver_for(self, keeper: CommandHandler) -> Any: ...
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any: ...
     def failure(self) -> BrowserkeeperError | None: ...
     def end(self, reason: str) -> ExitReport: ...
@@ -57,7 +57,7 @@ def _lease_timeout(text: str, report: ExitReport | None) -> LeaseTimeout:
 
 
 class PooledBrowser:
-    """A real one.  Its methods block; each belongs to the browser's attendant, but for ``run``,
+    """A real one.  Its methods block; each belongs to the browser's worker, but for ``run``,
     ``driver_for`` and ``failure``, which are its lease's, and those that return at once."""
 
     def __init__(self, config: PoolConfig):
@@ -159,7 +159,7 @@ class PooledBrowser:
     def set_deadline(self, seconds: float | None, reason: str) -> None:
         self.session.set_deadline(seconds, reason)
 
-    def driver_for(self, keeper: Keeper) -> Any:
+    def driver_for(self, keeper: CommandHandler) -> Any:
         return self.session.driver_for(keeper)
 
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:

@@ -1,6 +1,6 @@
 """What is behind a pool's handle: it joins the parts, and waits for nothing.
 
-The roster decides, in the supervisor's thread; attendants act, each in its own; requests carry
+The scheduler decides, in the supervisor's thread; attendants act, each in its own; requests carry
 the answers to users' threads.
 """
 
@@ -18,12 +18,12 @@ from ..report import ExitReport
 from .breaker import Breaker
 from .browser import Browser
 from .config import PoolConfig
-from .latch import OneShot
+from .latch import Latch
 from .lease import LeaseInfo, Request
-from .published_state import Board, Facts
-from .scheduler import Member, Order, Roster
+from .published_state import Facts, StatePublisher
+from .scheduler import Member, Order, Scheduler
 from .supervisor import Supervisor
-from .worker import Attendant
+from .worker import BrowserWorker
 
 T = TypeVar("T")
 
@@ -48,32 +48,32 @@ class Core:
         self.owner = os.getpid()
         self.reports: list[ExitReport] = []
         self.seconds = {"usage": 0.0, "requests_wait": 0.0, "browsers": 0.0, "renewals": 0.0}
-        self.roster = Roster(config.limits, Breaker())
-        self._attendants: dict[Member, Attendant] = {}
+        self.scheduler = Scheduler(config.limits, Breaker())
+        self._attendants: dict[Member, BrowserWorker] = {}
         self._exit_fds: dict[Member, int] = {}
         self._renew_began: dict[Member, float] = {}
-        self._hopes: list[tuple[Callable[[], bool], OneShot]] = []
-        self.board = Board(config.browser.name)
+        self._hopes: list[tuple[Callable[[], bool], Latch]] = []
+        self.board = StatePublisher(config.browser.name)
         self.supervisor = Supervisor(self._carry_out, self._next_due)
 
     # -- orders
 
     def _carry_out(self, now: float) -> None:
         self._take_back(now)
-        self.roster.settle(now)
+        self.scheduler.settle(now)
         self._warn_of_leaks(now)
         self._look_after_unwatched(now)
-        while orders := self.roster.take_orders():
+        while orders := self.scheduler.take_orders():
             for order in orders:
                 self._obey(order, now)
         self._fulfil()
-        if self.roster.closed and self.is_empty():
+        if self.scheduler.closed and self.is_empty():
             self.board.take_down()
         else:
             self.board.refresh(self._facts, now)
 
     def _facts(self, now: float) -> Facts:
-        members = [member for member in self.roster.members() if member.body is not None]
+        members = [member for member in self.scheduler.members() if member.body is not None]
         known = {member.body.id: member.state for member in members if member.body.id}
         return known, self.stats(now)
 
@@ -97,7 +97,7 @@ class Core:
         browser: Browser = member.body
         if not browser.looks_alive():
             logger.warning("pool: browser %s is dead or stopped; the next one goes out", browser.id)
-            self.roster.unfit(member, now)
+            self.scheduler.unfit(member, now)
             return
         if self.config.max_lease is not None:
             browser.set_deadline(self.config.max_lease, "lease-expired")
@@ -106,7 +106,7 @@ class Core:
 
     def _launch(self, member: Member) -> None:
         member.body = self.make_browser(self.config)
-        self._attendants[member] = Attendant(member.body, MemberNews(self, member), member.number)
+        self._attendants[member] = BrowserWorker(member.body, MemberNews(self, member), member.number)
 
     def _renew(self, member: Member) -> None:
         self._renew_began[member] = time.monotonic()
@@ -133,7 +133,7 @@ class Core:
         if fd >= 0:
             self._exit_fds[member] = fd
             self.supervisor.watch(fd, lambda now: self.on_exit(member, now))
-        self.roster.launched(member, now)
+        self.scheduler.launched(member, now)
 
     def on_launch_failed(self, member: Member, error: BrowserkeeperError, now: float) -> None:
         if not member.retiring:
@@ -141,18 +141,18 @@ class Core:
         self._attendants.pop(member)
         if (report := getattr(error, "report", None)) is not None:
             self._keep(report)
-        self.roster.launch_failed(member, error, now)
+        self.scheduler.launch_failed(member, error, now)
 
     def on_ready(self, member: Member, retiring: str, renewed: bool, now: float) -> None:
         if renewed:
             self.seconds["renewals"] += now - self._renew_began.pop(member, now)
-        self.roster.answered(member, retiring, now)
+        self.scheduler.answered(member, retiring, now)
 
     def on_unfit(self, member: Member, reason: str, now: float) -> None:
         if reason == "lost":
-            self.roster.lost(member, reason, now)
+            self.scheduler.lost(member, reason, now)
         else:
-            self.roster.retire(member, reason, now)
+            self.scheduler.retire(member, reason, now)
 
     def on_exit(self, member: Member, now: float) -> None:
         """Its browser's process has exited, by whatever cause."""
@@ -163,7 +163,7 @@ class Core:
         self._attendants.pop(member, None)
         self._renew_began.pop(member, None)
         self._keep(report)
-        self.roster.gone(member, now)
+        self.scheduler.gone(member, now)
 
     def _take_back(self, now: float) -> None:
         """The browsers of leases that are over, given back or dropped, and the tickets of those
@@ -175,35 +175,35 @@ class Core:
             if verdict is not None:
                 assert request.member is not None
                 self.seconds["usage"] += now - request.granted
-                self.roster.returned(request.member, verdict, now)
-        for request in self.roster.queue():
+                self.scheduler.returned(request.member, verdict, now)
+        for request in self.scheduler.queue():
             if request.gate() is None:
-                self.roster.withdrew(request, now)
+                self.scheduler.withdrew(request, now)
 
     def on_withdrawn(self, request: Request, now: float) -> None:
         """Its thread has gone, whether it was answered at the last moment or not."""
         if request.member is not None and request.member.ticket is request:
             if self.config.max_lease is not None:
                 request.member.body.set_deadline(None, "lease-expired")
-            self.roster.declined(request.member, now)
+            self.scheduler.declined(request.member, now)
         else:
-            self.roster.withdrew(request, now)
+            self.scheduler.withdrew(request, now)
 
     def _keep(self, report: ExitReport) -> None:
         self.reports = [*self.reports, report][-REPORTS_KEPT:]
         if not report.clean:
-            self.roster.counts["leaks"] += 1
+            self.scheduler.counts["leaks"] += 1
 
     # -- time
 
     def _next_due(self, now: float) -> float | None:
-        moments = [self.roster.next_due(now), self.board.next_due()]
+        moments = [self.scheduler.next_due(now), self.board.next_due()]
         if self.config.leak_warn is not None:
             moments += [r.granted + self.config.leak_warn for r in self._held() if not r.warned]
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _held(self) -> list[Request]:
-        return [member.ticket for member in self.roster.members("leased") if member.ticket.granted]
+        return [member.ticket for member in self.scheduler.members("leased") if member.ticket.granted]
 
     def _warn_of_leaks(self, now: float) -> None:
         for request in self._held() if self.config.leak_warn is not None else ():
@@ -218,14 +218,14 @@ class Core:
 
     def _look_after_unwatched(self, now: float) -> None:
         """Where there are no pidfds."""
-        for member in self.roster.members("idle", "leased"):
+        for member in self.scheduler.members("idle", "leased"):
             if member not in self._exit_fds and not member.body.looks_alive():
                 self._lost(member, now)
 
     def _lost(self, member: Member, now: float) -> None:
         if member.state != "closing":
             logger.warning("pool: browser %s has ended while it was %s", member.body.id, member.state)
-        self.roster.lost(member, "lost", now)
+        self.scheduler.lost(member, "lost", now)
 
     # -- for other threads
 
@@ -234,7 +234,7 @@ class Core:
         False at the deadline, and when the pool has stopped."""
         if condition():
             return True
-        hope = (condition, OneShot())
+        hope = (condition, Latch())
         self.supervisor.post(lambda now: self._hopes.append(hope))
         hope[1].wait(deadline - time.monotonic())
         return condition()
@@ -247,10 +247,10 @@ class Core:
                 fulfilled.set()
 
     def is_empty(self) -> bool:
-        return not self.roster.members()
+        return not self.scheduler.members()
 
     def ask(self, question: Callable[[float], T]) -> T:
-        """An answer from the supervisor's thread, where the roster holds still."""
+        """An answer from the supervisor's thread, where the scheduler holds still."""
         answer: list[T] = []
 
         def reply(now: float) -> None:
@@ -265,29 +265,29 @@ class Core:
         return self.ask(lambda now: [r.info(now, self.config.max_lease) for r in self._held()])
 
     def stats(self, now: float) -> dict[str, float]:
-        roster = self.roster
+        scheduler = self.scheduler
         return {
             "pool_min": self.config.min_idle,
             "pool_max": self.config.max_size,
-            "pool_size": len(roster.members()),
-            "pool_available": roster.available,
-            "pool_leased": len(roster.members("leased")),
-            "pool_starting": len(roster.members("starting")),
-            "pool_renewing": len(roster.members("refreshing", "checking")),
-            "requests_waiting": roster.waiting,
-            **{name: roster.counts[name] for name in COUNTED},
-            **{name: n for name, n in roster.counts.items() if name.startswith("retired_")},
+            "pool_size": len(scheduler.members()),
+            "pool_available": scheduler.available,
+            "pool_leased": len(scheduler.members("leased")),
+            "pool_starting": len(scheduler.members("starting")),
+            "pool_renewing": len(scheduler.members("refreshing", "checking")),
+            "requests_waiting": scheduler.waiting,
+            **{name: scheduler.counts[name] for name in COUNTED},
+            **{name: n for name, n in scheduler.counts.items() if name.startswith("retired_")},
             **{f"{name}_seconds": value for name, value in self.seconds.items()},
         }
 
     def abandon(self) -> None:
         """The handle is gone: end everything, without waiting."""
-        if os.getpid() == self.owner and not self.roster.closed:
-            self.supervisor.post(self.roster.close)
+        if os.getpid() == self.owner and not self.scheduler.closed:
+            self.supervisor.post(self.scheduler.close)
 
 
 class MemberNews:
-    """What one attendant says goes to the supervisor."""
+    """What one worker says goes to the supervisor."""
 
     def __init__(self, core: Core, member: Member):
         self._core, self._member = core, member

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 
-class OneShot:
+class Latch:
     """An event that is set once, and whose ``set()`` can never block.
 
     ``threading.Event``, ``Condition`` and ``queue.Queue`` take their lock in Python code: a signal

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout
 from ..session import BrowserSession
 from .browser import Browser
-from .latch import OneShot
+from .latch import Latch
 from .scheduler import Member
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Request:
         """A weak reference: when the gate is garbage, nobody waits or works any more."""
         self.error: BrowserkeeperError | None = None
         self.warned = False
-        self._answered = OneShot()
+        self._answered = Latch()
 
     def grant(self, member: Member, now: float) -> None:
         self.granted, self.granted_epoch, self.member = now, time.time(), member

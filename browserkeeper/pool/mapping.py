@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import PoolClosed
-from .latch import OneShot
+from .latch import Latch
 from .lease import Lease
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class _Worker(threading.Thread):
         try:
             while (item := run.next_item()) is not None:
                 self.is_busy = True
-                taken = OneShot()
+                taken = Latch()
                 run.results.put((self._work(item[0]), taken))
                 self.is_busy = False
                 taken.wait()  # whoever does not take results gets no more work done
@@ -114,9 +114,9 @@ class _Run(Generic[T, R]):
 
     def __init__(self, pool: BrowserPool[Any], work: Work[T, R]):
         self.pool, self.work = pool, work
-        self.stopped = OneShot()
+        self.stopped = Latch()
         self.error: BaseException | None = None
-        self.results: queue.SimpleQueue[tuple[Outcome[T, R], OneShot] | None] = queue.SimpleQueue()
+        self.results: queue.SimpleQueue[tuple[Outcome[T, R], Latch] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
 
     def next_item(self) -> tuple[T] | None:

@@ -153,7 +153,7 @@ class BrowserPool(Generic[D_co]):
             raise PoolClosed("This pool was closed; make a new one.")
         if self._core is None:
             core = self._core = Core(self.config, self._make_browser)
-            core.supervisor.post(core.roster.settle)
+            core.supervisor.post(core.scheduler.settle)
             self._finalizer = weakref.finalize(self, Core.abandon, core)
         return self
 
@@ -164,18 +164,18 @@ class BrowserPool(Generic[D_co]):
         impossible to start.
         """
         core = self._live()
-        roster = core.roster
+        scheduler = core.scheduler
         limit = self.config.checkout_timeout if timeout is None else timeout
 
         def settled() -> bool:
-            return roster.available >= core.config.min_idle or roster.breaker.is_open
+            return scheduler.available >= core.config.min_idle or scheduler.breaker.is_open
 
         if not core.wait_until(settled, time.monotonic() + limit):
             raise PoolTimeout(
                 f"{self!r} has not {core.config.min_idle} browsers ready after {limit:g} s."
             )
-        if roster.breaker.is_open:
-            cause = roster.breaker.error
+        if scheduler.breaker.is_open:
+            cause = scheduler.breaker.error
             raise PoolUnavailable(f"No browser can be started. The last launch: {cause}", cause)
 
     def drain(self, timeout: float | None = None) -> list[LeaseInfo]:
@@ -187,7 +187,7 @@ class BrowserPool(Generic[D_co]):
         core = self._live()
         if timeout is not None:
             check_seconds("timeout", timeout)
-        core.ask(core.roster.drain)
+        core.ask(core.scheduler.drain)
         deadline = time.monotonic() + (timeout if timeout is not None else threading.TIMEOUT_MAX)
         if core.wait_until(core.is_empty, deadline):
             return []
@@ -204,8 +204,8 @@ class BrowserPool(Generic[D_co]):
         if core is None:
             return ()
         self._refuse_fork(core)
-        if not core.roster.closed:
-            core.supervisor.post(core.roster.close)
+        if not core.scheduler.closed:
+            core.supervisor.post(core.scheduler.close)
         limit = 2 * self.config.browser.close_timeout + ANSWER_PATIENCE
         emptied = core.wait_until(core.is_empty, time.monotonic() + limit)
         core.supervisor.stop()
@@ -214,7 +214,7 @@ class BrowserPool(Generic[D_co]):
         bad = [report for report in core.reports if not report.clean]
         if bad or not emptied:
             raise LeakError(
-                f"{len(bad)} browsers left something, {len(core.roster.members())} did not end "
+                f"{len(bad)} browsers left something, {len(core.scheduler.members())} did not end "
                 f"within {limit:g} s.\n" + "\n".join(map(str, bad)),
                 bad[0] if bad else None,
             )
@@ -254,7 +254,7 @@ class BrowserPool(Generic[D_co]):
         gate = Gate(request)
         dropped = weakref.finalize(gate, _take_back, core, request)
         try:
-            core.supervisor.post(lambda now: core.roster.asked(request, now))
+            core.supervisor.post(lambda now: core.scheduler.asked(request, now))
             member = request.wait(limit)
         except BaseException:  # a refusal; or Ctrl-C, a time limit
             dropped.detach()
@@ -308,7 +308,7 @@ class BrowserPool(Generic[D_co]):
     def recycle(self) -> None:
         """Replace every browser: idle ones as their replacements come, those in use afterwards."""
         core = self._live()
-        core.ask(core.roster.recycle)
+        core.ask(core.scheduler.recycle)
 
     def resize(self, max_size: int, min_idle: int | None = None) -> None:
         """Other limits from now on.  Browsers in use above them are closed when they come back."""
@@ -316,7 +316,7 @@ class BrowserPool(Generic[D_co]):
         least = min(core.config.min_idle, max_size) if min_idle is None else min_idle
         changed = dataclasses.replace(core.config, max_size=max_size, min_idle=least)
         self.config = core.config = changed
-        core.ask(lambda now: core.roster.resize(changed.limits, now))
+        core.ask(lambda now: core.scheduler.resize(changed.limits, now))
 
     def stats(self) -> Mapping[str, float]:
         """Counters and gauges, named as psycopg_pool names its own; times in seconds.
@@ -338,22 +338,21 @@ class BrowserPool(Generic[D_co]):
 
     def sessions(self) -> list[BrowserSession[D_co]]:
         """The sessions of all browsers that it has now, leased or not; none when it is not open."""
-        members = self._core.roster.members() if self._core is not None else []
+        members = self._core.scheduler.members() if self._core is not None else []
         return [member.body.session for member in members if member.body is not None]
 
     def __repr__(self) -> str:
         core = self._core
         head = f"<BrowserPool {self.config.browser.name}"
-        if core is None or core.roster.closed:
+        if core is None or core.scheduler.closed:
             return f"{head} {'closed' if core is not None or self._closed else 'not open'}>"
-        roster = core.roster
-        counts = {state: len(roster.members(state)) for state in ("leased", "idle", "starting")}
-        other = len(roster.members()) - sum(counts.values())
+        scheduler = core.scheduler
+        counts = {state: len(scheduler.members(state)) for state in ("leased", "idle", "starting")}
+        other = len(scheduler.members()) - sum(counts.values())
         facts = [f"{number} {state}" for state, number in counts.items()] + [f"{other} in between"]
-        draining = ", draining" if roster.draining else ""
-        return (
-            f"{head} {', '.join(facts)}, of {core.config.max_size}; {roster.waiting} waiting{draining}>"
-        )
+        draining = ", draining" if scheduler.draining else ""
+        waiting = f"{scheduler.waiting} waiting{draining}"
+        return f"{head} {', '.join(facts)}, of {core.config.max_size}; {waiting}>"
 
     # -- inside
 
@@ -373,8 +372,8 @@ class BrowserPool(Generic[D_co]):
 
     def _why_nothing(self, core: Core, limit: float) -> str:
         lines = [f"No browser came free within {limit:g} s: {self!r}."]
-        if core.roster.breaker.error:
-            lines.append(f"The last launch failed: {core.roster.breaker.error}")
+        if core.scheduler.breaker.error:
+            lines.append(f"The last launch failed: {core.scheduler.breaker.error}")
         held = sorted(core.leases(), key=lambda info: -info.seconds)[:3]
         lines += [f"  held: {info}" for info in held]
         return "\n".join([*lines, "Give leases back sooner, raise max_size, or wait longer."])
@@ -382,7 +381,7 @@ class BrowserPool(Generic[D_co]):
 
 def _take_back(core: Core, request: Request) -> None:
     """The gate is garbage: nobody can give this browser back any more."""
-    if os.getpid() != core.owner or core.roster.closed:
+    if os.getpid() != core.owner or core.scheduler.closed:
         return
     core.supervisor.wake()
     warnings.warn(

@@ -24,7 +24,7 @@ Facts = tuple[Mapping[str, str], Mapping[str, float]]
 _numbers = itertools.count(1)
 
 
-class Board:
+class StatePublisher:
     """One pool's.  In the supervisor's thread only.  A pool without it works as well, so what
     fails is said once."""
 

@@ -1,6 +1,6 @@
 """Who is in the pool, who waits for it, and what has to be done next: decisions, no deeds.
 
-A :class:`Roster` belongs to one thread (the pool's supervisor), starts nothing, waits for nothing
+A :class:`Scheduler` belongs to one thread (the pool's supervisor), starts nothing, waits for nothing
 and reads no clock.  It is told what happened and hands out :class:`Order` objects; whoever carries
 those out tells it how that went.  So its whole behaviour can be tested without a browser.
 """
@@ -34,7 +34,7 @@ SOFT = ("max_lifetime", "max_memory", "recycled")
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What the roster keeps; seconds.  See ``PoolConfig`` for what each means to a user."""
+    """What the scheduler keeps; seconds.  See ``PoolConfig`` for what each means to a user."""
 
     max_size: int
     min_idle: int
@@ -59,7 +59,7 @@ class Member:
     retiring: str = ""
     """Why it gets no further lease, "" while it may."""
     body: Any = None
-    """What the pool hangs on to it; the roster does not look inside."""
+    """What the pool hangs on to it; the scheduler does not look inside."""
     ticket: Any = None
     """Who has it."""
 
@@ -74,7 +74,7 @@ class Order:
     error: BrowserkeeperError | None = None
 
 
-class Roster:
+class Scheduler:
     """The books of one pool.  ``now`` is always the caller's monotonic clock, in seconds."""
 
     def __init__(self, limits: Limits, breaker: Breaker, rng: Callable[[], float] = random.random):

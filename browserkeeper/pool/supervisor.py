@@ -1,4 +1,4 @@
-"""The pool's own thread: it alone touches the roster, and it never waits for a browser."""
+"""The pool's own thread: it alone touches the scheduler, and it never waits for a browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .latch import OneShot
+from .latch import Latch
 
 logger = logging.getLogger("browserkeeper")
 
@@ -51,7 +51,7 @@ class Supervisor:
 
     def ask(self, act: Act, timeout: float) -> bool:
         """Have it done and wait for that; False where it took longer than ``timeout`` seconds."""
-        done = OneShot()
+        done = Latch()
 
         def run(now: float) -> None:
             try:

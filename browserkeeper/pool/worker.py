@@ -17,7 +17,7 @@ logger = logging.getLogger("browserkeeper")
 
 
 class News(Protocol):
-    """What an attendant tells the pool, from its own thread."""
+    """What an worker tells the pool, from its own thread."""
 
     def launched(self, seconds: float) -> None: ...
     def launch_failed(self, error: BrowserkeeperError) -> None: ...
@@ -26,7 +26,7 @@ class News(Protocol):
     def gone(self, report: ExitReport) -> None: ...
 
 
-class Attendant:
+class BrowserWorker:
     """Does one thing after another; none takes longer than the guard allows the browser."""
 
     def __init__(self, browser: Browser, news: News, number: int):

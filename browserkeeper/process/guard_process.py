@@ -111,7 +111,7 @@ def foreground_command(plan: GuardPlan, *, front: bool) -> list[str]:
     return [*guard_command(plan), *options, "--", *plan.command]
 
 
-class Guarded:
+class GuardProcess:
     """A command under a guard of its own.  Safe to use from several threads."""
 
     _status = _control = -1
@@ -300,7 +300,7 @@ def output_of(
     with tempfile.NamedTemporaryFile() as log:
         session = f"helper-{os.urandom(4).hex()}"
         plan = GuardPlan(session, command, env, containment, log=log.name, timeout=timeout)
-        guarded = Guarded(plan)
+        guarded = GuardProcess(plan)
         try:
             ended = guarded.wait_for("ended", deadline=time.monotonic() + timeout + 15)
         finally:

@@ -26,7 +26,7 @@ DOCUMENT = "BROWSERKEEPER_DOCUMENT"
 FREEZING_ROUNDS = 50
 
 
-class Remnants:
+class LeftoverProcesses:
     """What may be left of one session.
 
     ``recorded`` are identities that were seen below its guard; ``cgroup`` is its leaf, if any;

@@ -13,7 +13,7 @@ import sys
 from ..guard.guard import Guard, Options, Stat, guard_session
 from . import portable
 from .identity import ProcessIdentity
-from .leftover_processes import Remnants
+from .leftover_processes import LeftoverProcesses
 
 
 class PortableGuard(Guard):
@@ -24,7 +24,7 @@ class PortableGuard(Guard):
     def __init__(self, options: Options, session: str):
         super().__init__(options)
         self.containment = "portable"
-        self.remnants = Remnants(session, (), platform=portable)
+        self.leftovers = LeftoverProcesses(session, (), platform=portable)
 
     def _become_subreaper(self) -> None:
         """There is none to become."""
@@ -36,7 +36,7 @@ class PortableGuard(Guard):
         found = portable.facts(pid)
         if found is None:
             return None
-        self.remnants.seen.setdefault(ProcessIdentity(pid, found.identity.start))
+        self.leftovers.seen.setdefault(ProcessIdentity(pid, found.identity.start))
         start = found.identity.start
         return Stat(pid, found.name, found.state, found.parent, self.session, start)
 
@@ -52,7 +52,7 @@ class PortableGuard(Guard):
         began = self.age()
         self.sample()
         self.tearing_down = True
-        while left := self.remnants.end(self.options.kill_deadline, self._collect):
+        while left := self.leftovers.end(self.options.kill_deadline, self._collect):
             survivors = [{"pid": p.pid, "name": p.name, "state": p.state, "wchan": ""} for p in left]
             self.tell("stuck", report=self.report(survivors))
         self._collect()
@@ -62,7 +62,7 @@ class PortableGuard(Guard):
         self.phases["killing"] = self.age() - began
 
     def _collect(self) -> None:
-        for process in self.remnants.find():
+        for process in self.leftovers.find():
             if not process.is_zombie and (member := self.note(process.pid)):
                 member.killed = True
         self.reap()

@@ -31,7 +31,7 @@ CONSOLE_PREFERENCE = "devtools.console.stdout.content"
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class BrowserSpec:
     """A browser as the fixtures and markers describe it: arguments for ``browser()``."""
 
     name: str
@@ -45,7 +45,7 @@ class Wish:
         return self.name, repr(sorted(plain.items())), options and repr(options.to_capabilities())
 
 
-def wish(name: Any, arguments: Any, options: Any, settings: Settings, **more: Any) -> Wish:
+def wish(name: Any, arguments: Any, options: Any, settings: Settings, **more: Any) -> BrowserSpec:
     """Put together what the fixtures returned; fails the test in one line where that is nonsense."""
     if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
         _refuse(f"the fixture keeper_browser_args must return a dict, not {arguments!r}.")
@@ -58,7 +58,7 @@ def wish(name: Any, arguments: Any, options: Any, settings: Settings, **more: An
             f"It has: {', '.join(sorted(browser_arguments()))}."
         )
     given = {**arguments, **({"options": options} if options is not None else {}), **more}
-    made = Wish(name, given)
+    made = BrowserSpec(name, given)
     with one_line_errors("keeper_browser_args or keeper_options: "):
         browser(name, **given)  # only checks
         return with_console(made) if settings.capture != "never" else made
@@ -79,25 +79,25 @@ def one_line_errors(prefix: str = "") -> Iterator[None]:
         _refuse(f"{type(error).__name__}: {error}")
 
 
-def with_console(made: Wish) -> Wish:
+def with_console(made: BrowserSpec) -> BrowserSpec:
     """The same, with a browser that remembers what pages say to its console."""
     config = browser(made.name, **made.arguments).config
     if config.engine == "firefox":
         preferences = {CONSOLE_PREFERENCE: True, **config.preferences}
-        return Wish(made.name, {**made.arguments, "preferences": preferences})
+        return BrowserSpec(made.name, {**made.arguments, "preferences": preferences})
     from ..drivers.chromium import user_options
 
     options = user_options(config)
     capability = f"{'ms' if made.name == 'edge' else 'goog'}:loggingPrefs"
     theirs = options.to_capabilities().get(capability) or {}
     options.set_capability(capability, {"browser": "ALL", **theirs})
-    return Wish(made.name, {**made.arguments, "options": options})
+    return BrowserSpec(made.name, {**made.arguments, "options": options})
 
 
 # ------------------------------------------------------------------------------- a new browser
 
 
-def open_fresh(record: TestRecord, made: Wish) -> Opened:
+def open_fresh(record: TestRecord, made: BrowserSpec) -> Opened:
     """A browser of its own for a test, running.  Whoever calls this calls :func:`end` too."""
     given = dict(made.arguments)
     log = Opened(len(record.opened) + 1, None, browser()).file(DRIVER_LOG)
@@ -118,7 +118,7 @@ def _log_path(record: TestRecord, name: str) -> str:
 
 
 @contextlib.contextmanager
-def fresh(record: TestRecord, made: Wish) -> Iterator[Opened]:
+def fresh(record: TestRecord, made: BrowserSpec) -> Iterator[Opened]:
     opened = open_fresh(record, made)
     try:
         yield opened
@@ -198,7 +198,7 @@ class WarmBrowsers:
     def __init__(self) -> None:
         self._pools: dict[str, tuple[tuple[Any, ...], BrowserPool[Any]]] = {}
 
-    def pool_for(self, made: Wish, settings: Settings) -> BrowserPool[Any]:
+    def pool_for(self, made: BrowserSpec, settings: Settings) -> BrowserPool[Any]:
         """A pool of one.  A wish for another kind of browser replaces it."""
         present = self._pools.get(made.name)
         if present is not None and present[0] == made.fingerprint:
@@ -230,7 +230,7 @@ class WatchedPool(BrowserPool[Any]):
         return lease
 
 
-def open_pool(made: Wish, settings: Settings, **sizes: Any) -> WatchedPool:
+def open_pool(made: BrowserSpec, settings: Settings, **sizes: Any) -> WatchedPool:
     """A pool's time limit is by lease; its own limits on age and use stay as they are."""
     given = dict(made.arguments)
     limit = given.pop("timeout", None) or settings.timeout

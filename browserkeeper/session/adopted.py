@@ -26,7 +26,7 @@ from ..grid.address import VARIABLE as GRID
 from ..guard.guard import is_private_directory
 from ..process import identity_of, own_name, system
 from ..process.containment import Containment
-from ..process.guard_process import Guarded, GuardPlan
+from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
 from ..state.ledger import Ledger, Record, Session, new_id
@@ -68,7 +68,7 @@ class AdoptedSession(Generic[D]):
         self._ledger = Ledger.open()
         self._ledger.prune()
         session = self._describe()
-        self._guarded = Guarded(self._plan(session))
+        self._guarded = GuardProcess(self._plan(session))
         guard = system.facts(self._guarded.pid)
         guards = (guard.identity,) if guard else ()
         known = tuple((root, "") for root in roots)
@@ -138,7 +138,7 @@ class AdoptedSession(Generic[D]):
         if os.getpid() != self._owner:
             raise ForkedSessionError(f"Process {self._owner} has adopted this driver; it ends it.")
         report = self._end("closed")
-        self._judge(report, None)
+        self._raise_if_leaked(report, None)
         return report
 
     def quit(self) -> None:
@@ -172,7 +172,7 @@ class AdoptedSession(Generic[D]):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(root.pid, os.WNOHANG)
 
-    def _judge(self, report: ExitReport, in_flight: BaseException | None) -> None:
+    def _raise_if_leaked(self, report: ExitReport, in_flight: BaseException | None) -> None:
         if report.clean or self._on_leak == "ignore":
             return
         text = f"Something of the adopted session is left.\n{report}"
@@ -194,7 +194,7 @@ class AdoptedSession(Generic[D]):
         if os.getpid() != self._owner:
             return
         report = self._end("closed" if error is None else "error")
-        self._judge(report, error)
+        self._raise_if_leaked(report, error)
         if error is None and report.reason == "timeout":
             raise SessionTimeout(
                 f"The adopted {self.name} passed its timeout of {self._timeout:g} s and was ended.",
@@ -269,7 +269,7 @@ def _directories_of(driver: Any) -> Iterator[str]:
             yield path
 
 
-def _let_go(guarded: Guarded, owner: int) -> None:
+def _let_go(guarded: GuardProcess, owner: int) -> None:
     """The object was dropped, or the interpreter is ending."""
     if os.getpid() == owner and guarded.is_alive():
         guarded.end("abandoned", time.monotonic() + CLOSE_TIMEOUT)

@@ -34,7 +34,7 @@ from ..config import (
     OnLeak,
     SessionConfig,
 )
-from ..drivers.browser_handle import LocalBrowser, SeenBrowser, is_running
+from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle, is_running
 from ..drivers.launch import Launch
 from ..errors import (
     BrowserDied,
@@ -54,7 +54,7 @@ from ..errors import (
 from ..grid.address import VARIABLE as GRID
 from ..process import identity_of, own_name, system
 from ..process.containment import Containment, Kind, choose
-from ..process.guard_process import Guarded, GuardPlan
+from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
 from ..state.ledger import Ledger, Record, Session, new_id
@@ -64,7 +64,7 @@ from .spans import SessionSpans
 if TYPE_CHECKING:
     from selenium import webdriver
 
-    from ..drivers.managed import Keeper
+    from ..drivers.managed import CommandHandler
     from ..drivers.resolve import Resolved
 
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
@@ -103,9 +103,9 @@ class BrowserSession(Generic[D_co]):
         about it (pools, Celery's tasks)."""
         self._owner = os.getpid()
         self._driver: D_co | None = None
-        self._guarded: Guarded | None = None
+        self._guarded: GuardProcess | None = None
         self._record: Record | None = None
-        self._browser: SeenBrowser = LocalBrowser(None)
+        self._browser: BrowserHandle = LocalBrowserHandle(None)
         self._state: Literal["new", "starting", "live", "closed"] = "new"
         self._end_lock = threading.RLock()
         self._pending = 0
@@ -261,7 +261,7 @@ class BrowserSession(Generic[D_co]):
         launch, plan, session = self._plan(ledger, began)
         self._record = Record(ledger.record_path(session.id), session, (), ())
         try:
-            guarded = self._guarded = Guarded(plan)
+            guarded = self._guarded = GuardProcess(plan)
         except OSError as error:
             raise LaunchError(f"The guard cannot be started: {error}.") from error
         try:
@@ -271,7 +271,7 @@ class BrowserSession(Generic[D_co]):
             self._connect(guarded, launch, options, port, deadline)
         except BaseException as error:
             news = guarded.event("failed") or guarded.event("ending")
-            self._judge(self._end("failed"), error)
+            self._raise_if_leaked(self._end("failed"), error)
             ended = guarded.event("ended")
             tail = ended["report"]["log_tail"].strip() if ended else ""
             if isinstance(error, _launch_failures()):
@@ -280,7 +280,7 @@ class BrowserSession(Generic[D_co]):
                 raise self._launch_error(error, tail, news, deadline) from error.__cause__
             raise
 
-    def _watch_over(self, guarded: Guarded, record: Record) -> None:
+    def _watch_over(self, guarded: GuardProcess, record: Record) -> None:
         """What has to be in place before anything else can go wrong."""
         self._record = dataclasses.replace(record, guards=(identity_of(guarded.pid),))
         self._release = weakref.finalize(self, _let_go, guarded, self._owner, repr(self))
@@ -359,7 +359,7 @@ class BrowserSession(Generic[D_co]):
             grid=str(self.config.remote or ""),
         )
 
-    def _wait_for_port(self, guarded: Guarded, launch: Launch, deadline: float) -> int:
+    def _wait_for_port(self, guarded: GuardProcess, launch: Launch, deadline: float) -> int:
         """The driver prints the port it got; no free port is guessed, so none can be taken."""
         pattern = re.compile(launch.port_pattern)
         pause = 0.002
@@ -377,7 +377,7 @@ class BrowserSession(Generic[D_co]):
             pause = min(pause * 1.2, PORT_PAUSE)
 
     def _connect(
-        self, guarded: Guarded, launch: Launch, options: Any, port: int, deadline: float
+        self, guarded: GuardProcess, launch: Launch, options: Any, port: int, deadline: float
     ) -> None:
         from ..drivers import managed
 
@@ -386,7 +386,7 @@ class BrowserSession(Generic[D_co]):
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
         self._lead, self._driver_process = spawned["guard"], identity_of(spawned["pid"])
-        service = managed.KeptService(self, launch.command[0], port, guarded.process)
+        service = managed.ManagedService(self, launch.command[0], port, guarded.process)
         left = max(0.1, deadline - time.monotonic())
         driver = managed.connect(self.name, self, service, options, left, self.config.remote)
         managed.set_command_timeout(driver, self.config.command_timeout)
@@ -507,10 +507,10 @@ class BrowserSession(Generic[D_co]):
             reason = "browser-died"
         else:
             reason = "connection-lost"
-        self._judge(self._end(reason), error)
+        self._raise_if_leaked(self._end(reason), error)
         return self._over(f"during {name!r}", error)
 
-    def _wait_for_news(self, guarded: Guarded) -> bool:
+    def _wait_for_news(self, guarded: GuardProcess) -> bool:
         """The connection broke, so the guard is about to say why, or the browser is about to go."""
         guarded.wait_for("ending", "ended", deadline=time.monotonic() + NEWS_PATIENCE)
         return self._browser_is_lost("")
@@ -565,7 +565,7 @@ class BrowserSession(Generic[D_co]):
         if self._state == "starting":
             self._call_off()
         report = self._end("closed")
-        self._judge(report, None)
+        self._raise_if_leaked(report, None)
         return report
 
     def end(self, reason: str) -> ExitReport:
@@ -609,7 +609,7 @@ class BrowserSession(Generic[D_co]):
             self._end(ending["reason"])
         return self._over() if self.report is not None else None
 
-    def driver_for(self, keeper: Keeper) -> D_co:
+    def driver_for(self, keeper: CommandHandler) -> D_co:
         """Another driver object on this session, whose commands pass through ``keeper``."""
         from ..drivers import managed
 
@@ -660,7 +660,7 @@ class BrowserSession(Generic[D_co]):
             self._spans.ended(self.report, self._over, seconds["close"])
             return self.report
 
-    def _ask_and_end(self, guarded: Guarded, reason: str) -> dict[str, Any] | None:
+    def _ask_and_end(self, guarded: GuardProcess, reason: str) -> dict[str, Any] | None:
         """The guard's account.  It is told to end even when the asking is interrupted."""
         deadline = time.monotonic() + self.config.close_timeout
         try:
@@ -719,7 +719,7 @@ class BrowserSession(Generic[D_co]):
         with contextlib.suppress(Exception):
             cast(Any, driver.command_executor).close()
 
-    def _judge(self, report: ExitReport, in_flight: BaseException | None) -> None:
+    def _raise_if_leaked(self, report: ExitReport, in_flight: BaseException | None) -> None:
         """A leak is raised, unless another exception is on its way, which it must not hide."""
         if report.clean or self.config.on_leak == "ignore":
             return
@@ -747,7 +747,7 @@ class BrowserSession(Generic[D_co]):
             self._spans.left_by(error)
         timed_out = self.report is not None and self.report.reason == "timeout"
         report = self._end("closed" if error is None else "error")
-        self._judge(report, error)
+        self._raise_if_leaked(report, error)
         if error is None and report.reason == "timeout" and not timed_out:
             raise self._over("when its block ended")
 
@@ -792,7 +792,7 @@ def _with_driver(config: SessionConfig, function: Callable[..., T]) -> Callable[
 # ------------------------------------------------------------------------------------ helpers
 
 
-def _let_go(guarded: Guarded, owner: int, name: str) -> None:
+def _let_go(guarded: GuardProcess, owner: int, name: str) -> None:
     """The session object was dropped, or the interpreter is ending: the guard must know.
 
     Holds no reference to the session.  In a fork it does nothing: the session is the parent's.
@@ -843,7 +843,7 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def _unsaid_port(guarded: Guarded) -> int:
+def _unsaid_port(guarded: GuardProcess) -> int:
     """ChromeDriver says 0 where it gets 127.0.0.1 but not ::1, as in most containers (measured
     with 156): what it listens on is asked of the system.  0 where that is not known yet."""
     spawned = guarded.event("spawned")

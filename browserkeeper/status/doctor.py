@@ -26,7 +26,7 @@ from ..drivers.resolve import resolve
 from ..errors import BrowserkeeperError, ConfigError, ResolveError
 from ..process import system
 from ..process.containment import choose, writable_cgroup
-from ..process.guard_process import Guarded, GuardPlan, interpreter
+from ..process.guard_process import GuardPlan, GuardProcess, interpreter
 from ..process.identity import ProcessIdentity
 from ..process.limits import cgroup_left, memory_left
 from ..state.ledger import Ledger
@@ -329,7 +329,7 @@ def sandbox() -> Check:
 def guard() -> Check:
     """A real one: subreaper, spawn, certificate."""
     plan = GuardPlan(f"helper-{os.urandom(4).hex()}", ("true",), os.environ, choose("subreaper"))
-    guarded = Guarded(plan)
+    guarded = GuardProcess(plan)
     try:
         event = guarded.wait_for("ended", deadline=time.monotonic() + 10)
     finally:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from ..cleanup.sweeper import State, owner_state, platform_of, remnants_of, state_of
+from ..cleanup.sweeper import State, leftover_processes_of, owner_state, platform_of, state_of
 from ..process.identity import ProcessFacts
 from ..state.ledger import BadRecord, Ledger, Record
 from ..state.pool_state import PoolState, published
@@ -66,7 +66,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Survey:
+class Snapshot:
     """All sessions of this host, the pools of living processes, the records that cannot be believed,
     and what is wrong with them as (kind, what)."""
 
@@ -92,7 +92,7 @@ class Survey:
         }
 
 
-def survey() -> Survey:
+def snapshot() -> Snapshot:
     """Raises LedgerError where the state directory cannot be used."""
     ledger = Ledger.open()
     found = list(ledger.records())
@@ -104,7 +104,7 @@ def survey() -> Survey:
         for pool in published(ledger)
         if isinstance(pool, PoolState) and owner_state(pool.host, pool.owner) == "alive"
     ]
-    return Survey(tuple(rows), tuple(pools), tuple(bad), tuple(troubles(rows, bad)))
+    return Snapshot(tuple(rows), tuple(pools), tuple(bad), tuple(troubles(rows, bad)))
 
 
 def look(record: Record) -> Row | None:
@@ -131,7 +131,7 @@ def members(record: Record, state: State) -> tuple[ProcessFacts, ...]:
         return ()
     # `run`'s front process bears the marker too, but it is the owner.
     owner = record.session.owner
-    found = remnants_of(record).find()
+    found = leftover_processes_of(record).find()
     return tuple(process for process in found if not owner.is_same_as(process.identity))
 
 
@@ -174,4 +174,4 @@ def troubles(rows: Iterable[Row], bad: Iterable[BadRecord]) -> Iterable[tuple[st
         yield "bad record" if record.corrupt else "foreign record", record.why
 
 
-__all__ = ["Row", "Survey", "on_this_host", "survey"]
+__all__ = ["Row", "Snapshot", "on_this_host", "snapshot"]

@@ -18,7 +18,7 @@ from typing import Any
 from ..cleanup.sweeper import platform_of
 from ..report import ExitReport
 from ..state.ledger import HISTORY_LIMIT, Ended, Ledger
-from .snapshot import Row, on_this_host, survey
+from .snapshot import Row, on_this_host, snapshot
 
 LIVES = "lives"
 FAR_FUTURE = 1e11
@@ -106,7 +106,7 @@ class Percentiles:
 
 
 @dataclasses.dataclass(frozen=True)
-class Overview:
+class Timeline:
     """All sessions that lived at some time between ``since`` and ``until``, newest first.
 
     ``cut``: the history no longer reaches back to ``since``.  ``unreadable`` records cannot be
@@ -205,19 +205,19 @@ def levels(changes: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
 # ------------------------------------------------------------------------------ from the ledger
 
 
-def overview(seconds: float) -> Overview:
+def timeline(seconds: float) -> Timeline:
     """Of the last so many seconds, on this host.  Raises LedgerError where the state directory
     cannot be used."""
     ledger = Ledger.open()
-    found = survey()
+    found = snapshot()
     # Live ones first: who leaves in between is in the history by then.
     ended = list(ledger.ended())
-    return overview_of(found.rows, ended, len(found.bad), now=time.time(), seconds=seconds)
+    return timeline_of(found.rows, ended, len(found.bad), now=time.time(), seconds=seconds)
 
 
-def overview_of(
+def timeline_of(
     rows: Sequence[Row], ended: Sequence[Ended], unreadable: int, *, now: float, seconds: float
-) -> Overview:
+) -> Timeline:
     since = now - seconds
     over = []
     for one in ended:
@@ -230,7 +230,7 @@ def overview_of(
     oldest = min((span.ended or 0.0 for span in over), default=0.0)
     inside = [span for span in live + over if span.ended is None or span.ended >= since]
     spans = sorted(inside, key=lambda span: (-span.began, span.id))
-    return Overview(since, now, tuple(spans), len(ended) >= HISTORY_LIMIT and oldest > since, unreadable)
+    return Timeline(since, now, tuple(spans), len(ended) >= HISTORY_LIMIT and oldest > since, unreadable)
 
 
 def span_of_ended(one: Ended) -> Span:
@@ -304,4 +304,4 @@ def span_of_row(row: Row, now: float) -> Span:
     )
 
 
-__all__ = ["Life", "Overview", "Percentiles", "Span", "overview", "overview_of"]
+__all__ = ["Life", "Percentiles", "Span", "Timeline", "timeline", "timeline_of"]

@@ -1,4 +1,4 @@
-"""An overview as one HTML page: no script, nothing from anywhere else, readable from file://.
+"""An timeline as one HTML page: no script, nothing from anywhere else, readable from file://.
 
 Names of processes, owners and reasons are other people's words: every text passes ``escape``, and
 the policy in the page's head allows one style sheet, by its hash, and nothing else at all.  Command
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .._version import __version__
-from .timeline import LIVES, Life, Overview, Percentiles, Span
+from .timeline import LIVES, Life, Percentiles, Span, Timeline
 
 STYLE = Path(__file__).with_name("timeline.css")
 PROCESS_ROWS = 7000
@@ -52,12 +52,12 @@ TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 2
 Zone = datetime.tzinfo | None
 
 
-def render(overview: Overview, zone: Zone = None) -> str:
+def render(timeline: Timeline, zone: Zone = None) -> str:
     """The page.  ``zone``: of the times in it; None is this machine's."""
     style = STYLE.read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    window = Window(overview, zone)
+    window = Window(timeline, zone)
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -65,11 +65,11 @@ def render(overview: Overview, zone: Zone = None) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="referrer" content="no-referrer">',
             f"<title>Browser sessions, {window.heading}</title><style>{style}</style></head><body>",
-            *_head(overview, window),
-            *_tiles(overview),
-            *_summary(overview, window),
-            *_sessions(overview, window),
-            _foot(overview, window),
+            *_head(timeline, window),
+            *_tiles(timeline),
+            *_summary(timeline, window),
+            *_sessions(timeline, window),
+            _foot(timeline, window),
             "</body></html>\n",
         ]
     )
@@ -84,11 +84,11 @@ def escape(text: object) -> str:
 class Window:
     """The time that is drawn: from the first session's beginning, at the earliest ``since``."""
 
-    def __init__(self, overview: Overview, zone: Zone):
+    def __init__(self, timeline: Timeline, zone: Zone):
         self.zone = zone
-        begins = min((span.began for span in overview.spans), default=overview.since)
-        self.until = overview.until
-        self.since = min(max(overview.since, begins), self.until - 1)
+        begins = min((span.began for span in timeline.spans), default=timeline.since)
+        self.until = timeline.until
+        self.since = min(max(timeline.since, begins), self.until - 1)
 
     def at(self, when: float) -> datetime.datetime:
         moment = datetime.datetime.fromtimestamp(when, datetime.timezone.utc)
@@ -171,28 +171,28 @@ def number(count: int, noun: str) -> str:
 # ------------------------------------------------------------------------------------ the summary
 
 
-def _head(overview: Overview, window: Window) -> Iterator[str]:
+def _head(timeline: Timeline, window: Window) -> Iterator[str]:
     yield f"<header><h1>Browser sessions</h1><p>{escape(window.heading)}</p>"
-    if overview.cut:
+    if timeline.cut:
         yield '<p class="warn">The history keeps 500 sessions: earlier ones of this time are gone.</p>'
-    if overview.unreadable:
-        text = number(overview.unreadable, "record")
+    if timeline.unreadable:
+        text = number(timeline.unreadable, "record")
         yield f'<p class="warn">{text} cannot be believed; see `browserkeeper ps`.</p>'
     yield "</header>"
 
 
-def _tiles(overview: Overview) -> Iterator[str]:
-    unclean = len(overview.unclean)
-    peak = max((size for _, size in overview.memory()), default=None)
+def _tiles(timeline: Timeline) -> Iterator[str]:
+    unclean = len(timeline.unclean)
+    peak = max((size for _, size in timeline.memory()), default=None)
     yield '<div class="tiles">'
-    yield _tile(f"{len(overview.spans):,}", f"sessions, {len(overview.live)} of them alive")
+    yield _tile(f"{len(timeline.spans):,}", f"sessions, {len(timeline.live)} of them alive")
     text = '<b class="warn">' if unclean else "<b>"
     what = "left something behind" if unclean else "left anything behind"
     yield f'<div class="tile">{text}{unclean or "none"}</b><span>{what}</span></div>'
-    yield _tile(*_percentiles(overview.start, "start, median"))
-    yield _tile(*_percentiles(overview.teardown, "teardown, median"))
+    yield _tile(*_percentiles(timeline.start, "start, median"))
+    yield _tile(*_percentiles(timeline.teardown, "teardown, median"))
     yield _tile("–" if peak is None else megabytes(peak), "own memory at its highest, all sessions")
-    yield _tile(megabytes(overview.bytes_freed), "freed on disk")
+    yield _tile(megabytes(timeline.bytes_freed), "freed on disk")
     yield "</div>"
 
 
@@ -206,31 +206,31 @@ def _percentiles(found: Percentiles | None, what: str) -> tuple[str, str]:
     return seconds(found.p50), f"{what}; p90 {seconds(found.p90)}, at most {seconds(found.longest)}"
 
 
-def _summary(overview: Overview, window: Window) -> Iterator[str]:
+def _summary(timeline: Timeline, window: Window) -> Iterator[str]:
     yield '<div class="two"><section><h2>How they ended</h2>'
-    yield from _outcomes(overview)
+    yield from _outcomes(timeline)
     yield "</section><section><h2>Over time</h2>"
-    sizes = overview.memory()
+    sizes = timeline.memory()
     peak = max((size for _, size in sizes), default=0)
     yield chart("Own memory of all sessions", f"at most {megabytes(peak)}", sizes, window)
-    alive = overview.alive()
+    alive = timeline.alive()
     most = max((level for _, level in alive), default=0)
     yield chart("Sessions alive", f"at most {most}", alive, window)
     yield axis(window) + "</section></div>"
 
 
-def _outcomes(overview: Overview) -> Iterator[str]:
-    if not overview.outcomes:
+def _outcomes(timeline: Timeline) -> Iterator[str]:
+    if not timeline.outcomes:
         yield '<p class="dim">No session ended in this time.</p>'
         return
     yield '<table class="outcomes"><thead><tr><th>reason<th><th class="n">sessions'
     yield '<th class="n">not clean<th class="n">longest</tr></thead><tbody>'
-    most = max(len(spans) for _, spans in overview.outcomes)
-    for reason, spans in overview.outcomes:
+    most = max(len(spans) for _, spans in timeline.outcomes)
+    for reason, spans in timeline.outcomes:
         looks = [look for span in spans if (look := look_of(span)) != "ordinary"]
         look = looks[0] if looks else "ordinary"
         unclean = sum(span.clean is False for span in spans)
-        longest = max(span.lasted(overview.until) for span in spans)
+        longest = max(span.lasted(timeline.until) for span in spans)
         bad = f'<b class="warn">{unclean}</b>' if unclean else "0"
         yield f"<tr><td>{chip(reason, look)}<td>{track(bar(0, len(spans) / most), look)}"
         yield f'<td class="n">{len(spans)}<td class="n">{bad}<td class="n">{seconds(longest)}</tr>'
@@ -289,9 +289,9 @@ def axis(window: Window) -> str:
 # ---------------------------------------------------------------------------------------- sessions
 
 
-def _sessions(overview: Overview, window: Window) -> Iterator[str]:
+def _sessions(timeline: Timeline, window: Window) -> Iterator[str]:
     yield '<section class="sessions"><h2>Sessions, newest first</h2>'
-    if not overview.spans:
+    if not timeline.spans:
         yield '<p class="dim">There was no session in this time.</p></section>'
         return
     yield "<fieldset><legend>Show</legend>"
@@ -304,8 +304,8 @@ def _sessions(overview: Overview, window: Window) -> Iterator[str]:
         checked = " checked" if name == "all" else ""
         yield f'<label><input type="radio" name="show" id="{name}"{checked}>{text}</label>'
     yield f'</fieldset><div class="axisrow">{axis(window)}</div>'
-    limit = max(4, PROCESS_ROWS // len(overview.spans))
-    for span in overview.spans:
+    limit = max(4, PROCESS_ROWS // len(timeline.spans))
+    for span in timeline.spans:
         yield session(span, window, limit)
     yield "</section>"
 
@@ -414,8 +414,8 @@ def signal_name(found: int | None) -> str:
         return f"signal {found}"
 
 
-def _foot(overview: Overview, window: Window) -> str:
-    when = window.clock(overview.until, "%Y-%m-%d %H:%M:%S %Z")
+def _foot(timeline: Timeline, window: Window) -> str:
+    when = window.clock(timeline.until, "%Y-%m-%d %H:%M:%S %Z")
     return (
         f"<footer>browserkeeper {escape(__version__)}, {when}. "
         "Adopted: it had left its parent, and would have escaped a walk of children. Memory: "

@@ -22,7 +22,7 @@ from ..errors import BrowserkeeperError
 from ..report import REASONS
 from ..state.ledger import Ledger
 from ..state.pool_state import STATES, PoolState
-from ..status.snapshot import Survey, survey
+from ..status.snapshot import Snapshot, snapshot
 from .tally import RESTART_REASONS, Histogram, Outcome, Tally, label
 
 logger = logging.getLogger("browserkeeper")
@@ -51,10 +51,10 @@ class LedgerCollector(Collector):
             if self.tally.containers:
                 yield from containers(self.tally)
 
-    def _look(self) -> Survey | None:
+    def _look(self) -> Snapshot | None:
         try:
             self.tally.look(Ledger.open())
-            return survey()
+            return snapshot()
         except (BrowserkeeperError, OSError) as error:
             logger.warning("metrics: the ledger cannot be read: %s", error)
             return None
@@ -70,7 +70,7 @@ def registry(tally: Tally) -> CollectorRegistry:
 # ------------------------------------------------------------------------------------- what is now
 
 
-def gauges(found: Survey, browsers: set[str]) -> Iterator[Metric]:
+def gauges(found: Snapshot, browsers: set[str]) -> Iterator[Metric]:
     sessions = dict.fromkeys(((b, state) for b in sorted(browsers) for state in get_args(State)), 0)
     processes = dict.fromkeys(sorted(browsers), 0)
     pss, zombies, overdue = processes.copy(), processes.copy(), processes.copy()
@@ -96,7 +96,7 @@ def gauges(found: Survey, browsers: set[str]) -> Iterator[Metric]:
     yield _one("browserkeeper_bad_records", "Records that cannot be believed.", {}, bad)
 
 
-def pool_gauges(found: Survey) -> Iterator[Metric]:
+def pool_gauges(found: Snapshot) -> Iterator[Metric]:
     """All pools of a browser added up: which process has which is nobody's series."""
     by_browser: dict[str, list[PoolState]] = {}
     for pool in found.pools:

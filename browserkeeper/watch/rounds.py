@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ..cleanup.sweeper import Finding, Sweeper
 from ..errors import BrowserkeeperError
 from ..state.ledger import Ledger
-from ..status.snapshot import survey
+from ..status.snapshot import snapshot
 from ..telemetry.tally import Tally
 from . import host, sessions, zombies
 from .containers import Containers
@@ -101,7 +101,7 @@ def _safely(name: str, look: Look) -> list[Notice]:
 
 
 def _look_at_sessions() -> Iterator[Notice]:
-    rows = survey().rows
+    rows = snapshot().rows
     yield from sessions.look_at(rows)
     yield from zombies.look_at(rows)
 

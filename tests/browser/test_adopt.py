@@ -110,7 +110,7 @@ def test_control_not_adopted_it_stays(temporary: Path) -> None:
     started.kill()
     started.communicate()
     time.sleep(2)
-    assert len(witness.alive(witness.strangers(os.getpid(), known))) > 3
+    assert len(witness.alive(witness.new_below(os.getpid(), known))) > 3
     assert [path for path in temporary.rglob("*") if path.is_file()], "and its profile"
     witness.clean_up(known)
     shutil.rmtree(temporary)
@@ -181,7 +181,7 @@ def test_run_contains_it_with_no_change_to_the_code(how: str, name: str) -> None
     known = {s.pid for s in witness.below(os.getpid())}
     run = (sys.executable, "-m", "browserkeeper", "run", "--")
     started = owner(how, name, "leave", *run)
-    assert len(witness.alive(witness.strangers(os.getpid(), known))) > 4
+    assert len(witness.alive(witness.new_below(os.getpid(), known))) > 4
     started.kill()
     started.communicate()
     assert not witness.wait_until_gone(os.getpid(), known, SOON)
@@ -209,7 +209,7 @@ def test_run_contains_a_whole_pytest(tmp_path: Path) -> None:
     started = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert started.stdout
     assert any("live" in line for line in started.stdout)
-    assert len(witness.alive(witness.strangers(os.getpid(), known))) > 4
+    assert len(witness.alive(witness.new_below(os.getpid(), known))) > 4
     started.kill()
     started.communicate()
     assert not witness.wait_until_gone(os.getpid(), known, SOON)

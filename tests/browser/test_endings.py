@@ -386,7 +386,7 @@ def test_owner_ends_otherwise(death: str, site: Site) -> None:
 
 @pytest.mark.chrome
 def test_control_plain_selenium_leaves_all_of_it(site: Site) -> None:
-    """The same death without us: the oracle sees the leak, so its silence above means something."""
+    """The same death without us: the witness sees the leak, so its silence above means something."""
     script = f"""
 import os, shutil
 from selenium import webdriver

@@ -288,14 +288,14 @@ def test_default_arguments_can_be_switched_off(site: Site) -> None:
 @pytest.mark.firefox
 def test_firefox_options_preferences_and_window(site: Site) -> None:
     options = webdriver.FirefoxOptions()
-    options.set_preference("general.useragent.override", "Keeper/1")
+    options.set_preference("general.useragent.override", "CommandHandler/1")
     before = options.to_capabilities()
     session = browser(
         "firefox", options=options, preferences={"intl.accept_languages": "de"}, window_size=(800, 600)
     )
     with session as driver:
         driver.get(site.url)
-        assert driver.execute_script("return navigator.userAgent") == "Keeper/1"
+        assert driver.execute_script("return navigator.userAgent") == "CommandHandler/1"
         assert driver.execute_script("return navigator.language") == "de"
         assert driver.get_window_size()["width"] == 800
     assert options.to_capabilities() == before

@@ -142,7 +142,7 @@ class Worker:
         """Its result.  Raises what the task raised."""
         return self.send(task, *args, **options).get()
 
-    def strangers(self) -> list[witness.Seen]:
+    def new_below(self) -> list[witness.Seen]:
         """All that came of its tasks: everything new, but for the worker's own processes, and a Redis
         that was started again."""
         new = [s for s in witness.below(os.getpid()) if s.pid not in self.known]
@@ -151,7 +151,7 @@ class Worker:
     def left_after(self, seconds: float) -> list[witness.Seen]:
         """What is still there after so long, zombies and all; returns as soon as nothing is."""
         until = time.monotonic() + seconds
-        while (left := self.strangers()) and time.monotonic() < until:
+        while (left := self.new_below()) and time.monotonic() < until:
             time.sleep(0.01)
         return left
 

@@ -41,25 +41,25 @@ def test_main_process_killed(redis: Redis, pool: str) -> None:
         if pool != "solo":  # where one task runs at a time
             worker.send("plain.hang", sites[0].url_for("never"))
             sites[0].wait_for("/never", PATIENCE)
-            plain = worker.strangers()
+            plain = worker.new_below()
             begin(worker, "chrome", "idle", sites[1])
             begin(worker, "chrome", "launch", sites[2])
             begin(worker, "firefox", "idle", sites[3])
         begin(worker, "firefox" if pool == "solo" else "chrome", "command", sites[4])
-        assert len(worker.strangers()) > len(plain) + 5
+        assert len(worker.new_below()) > len(plain) + 5
         worker.signal(signal.SIGKILL)
         assert wait_for(lambda: not ours(worker, plain), SOON), ours(worker, plain)
         assert not worker.records()
         assert pool == "solo" or len([p for p in plain if witness.is_same(p)]) > 3
         for process in plain:
             witness.end_by_pid([process])
-        assert wait_for(lambda: not witness.alive(worker.strangers()), PATIENCE)
+        assert wait_for(lambda: not witness.alive(worker.new_below()), PATIENCE)
 
 
 def ours(worker: Worker, plain: list[witness.Seen]) -> list[witness.Seen]:
     """Alive, and not of plain Selenium's tree (whose browser goes on starting processes)."""
     roots = {process.pid for process in plain}
-    found = witness.alive(worker.strangers())
+    found = witness.alive(worker.new_below())
     while more := {p.pid for p in found if p.parent in roots} - roots:
         roots |= more
     return [process for process in found if process.pid not in roots]
@@ -102,7 +102,7 @@ def test_a_supervisor_stops_the_whole_group(redis: Redis) -> None:
         time.sleep(0.3)
         os.killpg(worker.process.pid, signal.SIGKILL)
         worker.wait_ended()
-        assert wait_for(lambda: not witness.alive(worker.strangers()), SOON)
+        assert wait_for(lambda: not witness.alive(worker.new_below()), SOON)
         assert not worker.records()
 
 
@@ -117,7 +117,7 @@ def test_a_child_that_is_killed_leaves_nothing(redis: Redis) -> None:
         result = worker.send("chrome.pids")
         assert wait_for(lambda: result.state == "PROGRESS", PATIENCE)
         os.kill(result.result["child"], signal.SIGKILL)
-        assert wait_for(lambda: not witness.alive(worker.strangers()), SOON)
+        assert wait_for(lambda: not witness.alive(worker.new_below()), SOON)
         with pytest.raises(WorkerLostError):
             result.get()
         assert not worker.records()
@@ -161,11 +161,11 @@ def owners(worker: Worker) -> set[int]:
 def test_a_child_that_is_killed_takes_its_pool_with_it(redis: Redis, site: Site) -> None:
     """Every child has a pool of its own; none is made before a task asks for it."""
     with running_worker(redis, "prefork", install={"pool": {}}) as worker:
-        assert worker.strangers() == []
+        assert worker.new_below() == []
         child = worker.run("installed.title", site.url)["pid"]
         assert browsers(worker)
         os.kill(child, signal.SIGKILL)
-        assert wait_for(lambda: not witness.alive(worker.strangers()), SOON)
+        assert wait_for(lambda: not witness.alive(worker.new_below()), SOON)
         assert worker.run("installed.title", site.url)["pid"] != child
 
 
@@ -211,5 +211,5 @@ def test_a_task_that_kills_its_worker_does_so_a_few_times_only(redis: Redis) -> 
         with pytest.raises(TooManyDeliveries, match="came back 2 times"):
             result.get()
         assert worker.lines().count("WorkerLostError") + worker.lines().count("signal 9") >= 2
-        assert not witness.alive(worker.strangers())
+        assert not witness.alive(worker.new_below())
         assert not worker.records()

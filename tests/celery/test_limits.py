@@ -90,7 +90,7 @@ def hangs_at_its_start(worker: Worker, browser: str) -> None:
 def commands(worker: Worker) -> list[str]:
     """What hangs at its start, by its environment; not what only says its version."""
     found = []
-    for process in worker.strangers():
+    for process in worker.new_below():
         with contextlib.suppress(OSError):
             command = Path(f"/proc/{process.pid}/cmdline").read_text()
             if "fake_browser" in command and "--version" not in command:
@@ -247,7 +247,7 @@ def test_warm_browsers_until_a_warm_shutdown(worker: Worker, site: Site) -> None
 
 def browsers(worker: Worker) -> set[int]:
     """The drivers' pids stand for them; a pool's go on living between tasks."""
-    return {s.pid for s in worker.strangers() if s.name == "chromedriver" and s.state != "Z"}
+    return {s.pid for s in worker.new_below() if s.name == "chromedriver" and s.state != "Z"}
 
 
 def browsers_are_warm_and_without_a_memory(worker: Worker, site: Site) -> None:
@@ -272,7 +272,7 @@ def a_browsers_death_is_one_tasks_error(worker: Worker, site: Site) -> None:
     with Site() as other:
         result = worker.send("installed.hang", other.url_for("never"))
         other.wait_for("/never", PATIENCE)
-        witness.end_by_pid([s for s in worker.strangers() if s.name == "chromedriver"])
+        witness.end_by_pid([s for s in worker.new_below() if s.name == "chromedriver"])
         with pytest.raises(BrowserDied):
             result.get()
     assert worker.run("installed.title", site.url)["title"] == "The Leaky Shelf"

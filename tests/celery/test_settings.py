@@ -47,8 +47,8 @@ from browserkeeper.celery import (
 from browserkeeper.celery.limits import SECOND_LINE, Limits, deadline_for
 from browserkeeper.celery.logs import SuffixFilter
 from browserkeeper.celery.retry import helps
-from browserkeeper.celery.settings import MAX_REDELIVERIES, Wish, settings_of
-from browserkeeper.celery.task_browser import Hold, run_holding
+from browserkeeper.celery.settings import MAX_REDELIVERIES, BrowserSpec, settings_of
+from browserkeeper.celery.task_browser import TaskBrowser, run_holding
 from browserkeeper.status.celery_advice import TEARDOWN_BUDGET
 from browserkeeper.status.doctor import Check
 from fixtures.server import Site
@@ -246,7 +246,7 @@ def test_which_limit_the_guard_keeps(limits: Limits, kept: tuple[float, str] | N
 
 
 def test_no_browser_is_started_when_the_time_is_over() -> None:
-    hold = Hold(Wish())
+    hold = TaskBrowser(BrowserSpec())
     hold._deadline = dataclasses.replace(deadline_for(Limits(1)), at=time.monotonic())  # type: ignore[type-var]
     with pytest.raises(TaskTimeout, match=r"No browser was started.* soft_time_limit of 1 s"):
         _ = hold.driver
@@ -287,8 +287,8 @@ class FakeSource:
         self.ended += 1
 
 
-def hold_of(source: FakeSource) -> Hold:
-    hold = Hold(Wish())
+def hold_of(source: FakeSource) -> TaskBrowser:
+    hold = TaskBrowser(BrowserSpec())
     hold._new_source = lambda: source  # type: ignore[method-assign]
     return hold
 
@@ -345,7 +345,7 @@ def test_a_soft_limit_at_any_moment_loses_neither_browser_nor_result() -> None:
         hold = hold_of(source := FakeSource(slow=0.001))
         finished: list[int] = []
 
-        def body(hold: Hold = hold, finished: list[int] = finished) -> str:
+        def body(hold: TaskBrowser = hold, finished: list[int] = finished) -> str:
             driver = str(hold.driver)
             time.sleep(0.001)
             finished.append(1)
@@ -500,7 +500,7 @@ def test_lines_have_their_task_and_others_are_left_as_they_are() -> None:
         return record
 
     assert line().getMessage() == "ended well\n  more"
-    hold = Hold(Wish(), request=types.SimpleNamespace(id="t1", called_directly=True))
+    hold = TaskBrowser(BrowserSpec(), request=types.SimpleNamespace(id="t1", called_directly=True))
     record = run_holding(hold, line)
     assert record.getMessage() == f"ended well [task=t1 session=- host={os.uname().nodename}]\n  more"
 

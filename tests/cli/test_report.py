@@ -28,8 +28,8 @@ from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import ExitReport, ProcessExit, Survivor
 from browserkeeper.state.ledger import BadRecord, Ended, Ledger, Record, Session
 from browserkeeper.status import timeline_page as page_module
-from browserkeeper.status.snapshot import survey
-from browserkeeper.status.timeline import Overview, Percentiles, Span, overview, overview_of
+from browserkeeper.status.snapshot import snapshot
+from browserkeeper.status.timeline import Percentiles, Span, Timeline, timeline, timeline_of
 from browserkeeper.status.timeline_page import render
 from tests.cli.test_cli import ROOT, cli, cli_json, dead_record, inside, make_record, shell
 from tests.conftest import PROGRAMS
@@ -63,8 +63,8 @@ def ended(
     return Ended(facts, report)
 
 
-def picture(*found: Ended, seconds: float = 3600, unreadable: int = 0) -> Overview:
-    return overview_of((), found, unreadable, now=NOW, seconds=seconds)
+def picture(*found: Ended, seconds: float = 3600, unreadable: int = 0) -> Timeline:
+    return timeline_of((), found, unreadable, now=NOW, seconds=seconds)
 
 
 # ------------------------------------------------------------------------------------------ facts
@@ -140,23 +140,23 @@ def test_a_session_that_was_swept_has_no_lifetime() -> None:
 
 def test_what_lives_is_there_with_its_memory(state_dir: Path) -> None:
     running = start(SLEEP_FOREVER, session="a" * 12, **in_ledger(state_dir, "a" * 12))
-    assert wait_for(lambda: [p.name for row in survey().rows for p in row.processes] == ["sleep"])
-    (span,) = overview(60).spans
+    assert wait_for(lambda: [p.name for row in snapshot().rows for p in row.processes] == ["sleep"])
+    (span,) = timeline(60).spans
     assert (span.state, span.label, span.ended, span.clean) == ("live", "live", None, None)
     (life,) = span.processes
     assert (life.name, life.outcome) == ("sleep", "lives")
-    assert 0 <= overview(60).until - life.began < 60
-    assert wait_for(lambda: overview(60).spans[0].peak)
-    assert "only what is alive" in render(overview(60))
+    assert 0 <= timeline(60).until - life.began < 60
+    assert wait_for(lambda: timeline(60).spans[0].peak)
+    assert "only what is alive" in render(timeline(60))
     running.end("closed", soon())
-    (span,) = overview(60).spans
+    (span,) = timeline(60).spans
     assert (span.state, span.reason, span.clean) == ("ended", "closed", True)
 
 
 def in_ledger(state_dir: Path, session: str) -> dict[str, str]:
     ledger = Ledger.open(state_dir)
     facts = dataclasses.replace(ended(session={}).session, id=session, host=host(), created=NOW)
-    facts = dataclasses.replace(facts, owner=me(), created=overview(60).until)
+    facts = dataclasses.replace(facts, owner=me(), created=timeline(60).until)
     return {
         "document": facts.to_json(),
         "record": str(ledger.record_path(session)),
@@ -327,7 +327,7 @@ def test_what_survived_or_was_adopted_is_among_those_shown() -> None:
 
 @pytest.mark.parametrize("seconds", [1, 59, 3600, 86_400, 40 * 86_400])
 def test_the_axis_has_a_few_round_moments(seconds: float) -> None:
-    window = page_module.Window(Overview(NOW - seconds, NOW, (a_span(NOW - 90 * 86_400),)), UTC)
+    window = page_module.Window(Timeline(NOW - seconds, NOW, (a_span(NOW - 90 * 86_400),)), UTC)
     ticks = window.ticks()
     assert 1 <= len(ticks) <= 7
     assert all(window.since <= tick <= window.until for tick in ticks)

@@ -24,7 +24,7 @@ from browserkeeper.cli import top
 from browserkeeper.process import system
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.pool_state import PoolState, publish, withdraw
-from browserkeeper.status.snapshot import Survey
+from browserkeeper.status.snapshot import Snapshot
 from tests.cli.test_cli import CLI, ROOT, cli, cli_json, inside, start_run, started
 from tests.conftest import PidFile
 from tests.support import witness
@@ -307,7 +307,7 @@ def test_bad_input_is_a_usage_error(arguments: tuple[str, ...]) -> None:
 
 def test_a_process_that_is_new_has_run_since_the_last_look() -> None:
     meter = top.Meter()
-    assert meter.read(Survey((), (), (), ())) == []
+    assert meter.read(Snapshot((), (), (), ())) == []
 
 
 def test_columns_that_do_not_fit_go_one_by_one() -> None:

@@ -41,7 +41,7 @@ ROOT = str(Path(__file__).resolve().parent.parent.parent)
 OWNER = """
 import sys, time
 sys.path.insert(0, {root!r})
-from tests.grid_rig import asked, plain_options
+from tests.grid.rig import asked, plain_options
 url, name, how, page = sys.argv[1:]
 if how == "plain":
     from selenium import webdriver
@@ -289,7 +289,7 @@ def test_credentials_are_nowhere(
             _ = driver.title
             seen = [
                 Path(f"/proc/{pid}/{what}").read_bytes()
-                for pid in oracle_below_guard(session)
+                for pid in witness_below_guard(session)
                 for what in ("cmdline", "environ")
             ]
             records = [path.read_bytes() for path in Path(session.tmpdir).iterdir() if path.is_file()]
@@ -306,7 +306,7 @@ def test_credentials_are_nowhere(
         assert session.report.clean
 
 
-def oracle_below_guard(session: BrowserSession[webdriver.Remote]) -> list[int]:
+def witness_below_guard(session: BrowserSession[webdriver.Remote]) -> list[int]:
     assert session.guard_pid
     return [session.guard_pid, *(s.pid for s in witness.below(session.guard_pid))]
 

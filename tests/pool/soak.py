@@ -4,7 +4,7 @@
         [--share 0.16]
 
 Tasks go through ``pool.map``, a quarter of them through ``pool.lease`` in threads of their own.
-After each batch all is given back, and the oracle takes a sample; between two batches something
+After each batch all is given back, and the witness takes a sample; between two batches something
 may befall the idle browsers.  At the end: every task was answered exactly once and as it should
 be, every lease was fresh, the pool came back to its size each time, nothing grew, nothing is left.
 The seed repeats the draw, not the machine's timing.
@@ -268,7 +268,7 @@ class Sampler:
             self.peak = max(self.peak, len(drivers))
 
     def living(self) -> list[witness.Seen]:
-        return witness.alive(witness.strangers(os.getpid(), self.known))
+        return witness.alive(witness.new_below(os.getpid(), self.known))
 
     def browsers(self) -> list[witness.Seen]:
         """The main processes that can answer: children of a driver, not stopped."""
@@ -278,7 +278,7 @@ class Sampler:
 
     def sample(self) -> Sample:
         gc.collect()
-        below = witness.strangers(os.getpid(), self.known)
+        below = witness.new_below(os.getpid(), self.known)
         me = witness.look(os.getpid())
         assert me is not None
         files, size = witness.contents(self.place)
@@ -452,7 +452,7 @@ class Before:
     def what_is_left(self) -> Iterator[str]:
         known = self.sampler.known
         yield from (f"still alive: {s}" for s in witness.wait_until_gone(os.getpid(), known, SETTLE))
-        yield from (f"zombie: {s}" for s in witness.zombies(witness.strangers(os.getpid(), known)))
+        yield from (f"zombie: {s}" for s in witness.zombies(witness.new_below(os.getpid(), known)))
         live = self.records / "live"
         files = {*self.sampler.place.iterdir(), *(live.iterdir() if live.exists() else ())}
         names = {*map(str, files), *witness.files() - self.files, *witness.cgroups() - self.cgroups}

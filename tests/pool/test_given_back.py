@@ -12,7 +12,7 @@ def granted(pool: FakePool) -> tuple[Core, Request, Gate]:
     core, request = pool._core, Request()
     assert core is not None
     gate = Gate(request)
-    core.supervisor.post(lambda now: core.roster.asked(request, now))
+    core.supervisor.post(lambda now: core.scheduler.asked(request, now))
     assert request.wait(10) is not None
     return core, request, gate
 

@@ -346,7 +346,8 @@ CHROMIUM_TRACES = {
         here("return Intl.DateTimeFormat().resolvedOptions().timeZone"),
     ),
     "user agent": Trace(
-        cdp("Emulation.setUserAgentOverride", userAgent="Keeper/1"), home("return navigator.userAgent")
+        cdp("Emulation.setUserAgentOverride", userAgent="Keeper/1"),
+        home("return navigator.userAgent"),
     ),
     "zoom": Trace(
         cdp("Emulation.setPageScaleFactor", pageScaleFactor=2), here("return visualViewport.scale")

@@ -46,7 +46,7 @@ def idle_browser(pool: BrowserPool[Any]) -> int:
     """The pid of the one browser that is idle now."""
     assert until(lambda: pool.stats()["pool_available"] == 1)
     assert pool._core is not None
-    (member,) = pool._core.roster.members("idle")
+    (member,) = pool._core.scheduler.members("idle")
     pid: int = member.body.identity.pid
     return pid
 
@@ -369,7 +369,7 @@ def test_a_sessions_deadline_can_be_set_moved_and_taken_back(containment: Any) -
 
 
 def test_a_second_driver_object_is_on_the_same_session(site: Site) -> None:
-    class Keeper:
+    class CommandHandler:
         names: ClassVar[list[str]] = []
 
         def run_command(self, name: str, params: Any, command: Callable[[], Any]) -> Any:
@@ -381,10 +381,10 @@ def test_a_second_driver_object_is_on_the_same_session(site: Site) -> None:
 
     session = browser("chrome")
     with session as driver:
-        other = session.driver_for(Keeper())
+        other = session.driver_for(CommandHandler())
         other.get(site.url)
         assert other.title == driver.title
         assert other.session_id == driver.session_id
         other.quit()
-        assert Keeper.names == ["get", "getTitle", "quit"]
+        assert CommandHandler.names == ["get", "getTitle", "quit"]
         assert driver.title

@@ -22,7 +22,7 @@ from browserkeeper.cli import group
 from browserkeeper.process import system
 from browserkeeper.state.ledger import BadRecord, Ledger
 from browserkeeper.state.pool_state import PoolState, path_of, publish, published
-from browserkeeper.status.snapshot import survey
+from browserkeeper.status.snapshot import snapshot
 from browserkeeper.telemetry.collector import registry
 from browserkeeper.telemetry.tally import Tally
 from tests.support.fake_browser import FakePool, until
@@ -55,9 +55,9 @@ def test_what_others_see_of_a_pool(ledger: Ledger) -> None:
         with pool.lease():
             waiting = threading.Thread(target=lambda: pool.lease().release())
             waiting.start()
-            assert until(lambda: [p.stats["pool_leased"] for p in survey().pools] == [1])
+            assert until(lambda: [p.stats["pool_leased"] for p in snapshot().pools] == [1])
             assert until(lambda: shown(ledger)["requests_waiting"] == 1)
-            (found,) = survey().pools
+            (found,) = snapshot().pools
             assert found.sessions == {pool.browsers[0].id: "leased"}
             assert found.owner.pid == os.getpid()
             text = generate_latest(registry(Tally())).decode()
@@ -70,7 +70,7 @@ def test_what_others_see_of_a_pool(ledger: Ledger) -> None:
         assert until(lambda: shown(ledger)["pool_available"])
         assert shown(ledger)["requests_num"] == 2
     assert not list(ledger.pools.iterdir()), "it is taken down with the pool"
-    assert not survey().pools
+    assert not snapshot().pools
 
 
 def test_a_busy_pool_does_not_write_all_the_time(ledger: Ledger) -> None:
@@ -92,7 +92,7 @@ def test_two_pools_of_a_process(ledger: Ledger) -> None:
     with FakePool() as first, FakePool() as second:
         first.wait()
         second.wait()
-        assert until(lambda: len(survey().pools) == 2)
+        assert until(lambda: len(snapshot().pools) == 2)
 
 
 def test_a_pool_that_is_dropped_takes_it_down(ledger: Ledger) -> None:
@@ -107,7 +107,7 @@ def test_a_pool_that_is_dropped_takes_it_down(ledger: Ledger) -> None:
 
 OWNER = """
 import signal
-from tests.fake_browser import FakePool
+from tests.support.fake_browser import FakePool
 pool = FakePool().open()
 pool.wait()
 print("open", flush=True)
@@ -119,11 +119,11 @@ def test_what_a_killed_owner_left_is_not_believed_and_swept(ledger: Ledger) -> N
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"open\n"
-        assert until(lambda: survey().pools)
+        assert until(lambda: snapshot().pools)
         owner.send_signal(signal.SIGKILL)
         owner.wait()
     (file,) = ledger.pools.iterdir()
-    assert not survey().pools
+    assert not snapshot().pools
     (finding,) = sweep()
     assert (finding.kind, finding.files, finding.removed) == ("record", (str(file),), False)
     assert f"pid {owner.pid}, dead" in finding.what
@@ -138,7 +138,9 @@ def test_a_living_pools_is_never_swept(ledger: Ledger) -> None:
     publish(ledger, a_state(number=2, host="other/boot/namespace"))
     assert sweep(dry_run=False) == []
     assert len(list(ledger.pools.iterdir())) == 2
-    assert [pool.number for pool in survey().pools] == [1], "the other machine's is for that to tell of"
+    assert [pool.number for pool in snapshot().pools] == [1], (
+        "the other machine's is for that to tell of"
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_nonsense_is_told_and_swept(ledger: Ledger, spoil: object) -> None:
     (bad,) = published(ledger)
     assert isinstance(bad, BadRecord)
     assert bad.corrupt
-    assert not survey().pools
+    assert not snapshot().pools
     (finding,) = sweep(dry_run=False)
     assert finding.removed
     assert not path.exists()

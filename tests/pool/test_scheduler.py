@@ -24,7 +24,7 @@ from browserkeeper.pool.scheduler import (
     SURGE,
     Limits,
     Member,
-    Roster,
+    Scheduler,
 )
 
 LIMITS = Limits(
@@ -38,15 +38,17 @@ LIMITS = Limits(
 )
 
 
-def roster_of(**changes: Any) -> Roster:
-    return Roster(dataclasses.replace(LIMITS, **changes), Breaker(lambda failures: 1.0), rng=lambda: 0.0)
+def scheduler_of(**changes: Any) -> Scheduler:
+    return Scheduler(
+        dataclasses.replace(LIMITS, **changes), Breaker(lambda failures: 1.0), rng=lambda: 0.0
+    )
 
 
 class World:
     """Carries the orders out when it is told to, and notices when one makes no sense."""
 
-    def __init__(self, roster: Roster):
-        self.roster = roster
+    def __init__(self, scheduler: Scheduler):
+        self.scheduler = scheduler
         self.now = 0.0
         self.to_launch: list[Member] = []
         self.to_answer: list[Member] = []
@@ -59,7 +61,7 @@ class World:
         self.grants: list[int] = []
 
     def carry_out(self) -> None:
-        for order in self.roster.take_orders():
+        for order in self.scheduler.take_orders():
             member = order.member
             if order.verb == "refuse":
                 assert order.ticket not in self.answers
@@ -83,9 +85,9 @@ class World:
         assert member not in self.dead, "a dead browser was handed out"
         assert member not in self.to_answer, "handed out before it was ready"
         assert self.now - member.heard <= PING_AFTER, "handed out without a word from it"
-        most = self.roster.limits.max_uses
+        most = self.scheduler.limits.max_uses
         assert most is None or member.uses <= most
-        assert self.in_use() < self.roster.limits.max_size
+        assert self.in_use() < self.scheduler.limits.max_size
         self.answers[ticket] = member
         self.held[ticket] = member
         self.grants.append(ticket)
@@ -93,36 +95,36 @@ class World:
     def ask(self) -> int:
         ticket = len(self.asked)
         self.asked.append(ticket)
-        self.roster.asked(ticket, self.now)
+        self.scheduler.asked(ticket, self.now)
         self.carry_out()
         return ticket
 
     def give_back(self, ticket: int, bad: str = "") -> None:
-        self.roster.returned(self.held.pop(ticket), bad, self.now)
+        self.scheduler.returned(self.held.pop(ticket), bad, self.now)
         self.carry_out()
 
     def work_off(self) -> None:
         """Everything that is under way succeeds, until there is nothing to do any more."""
         for _ in range(200):
             if not (self.to_launch or self.to_answer or self.to_close):
-                if self.roster.breaker.until <= self.now:
+                if self.scheduler.breaker.until <= self.now:
                     return
-                self.now = self.roster.breaker.until
+                self.now = self.scheduler.breaker.until
             for member in self.take("to_close"):
-                self.roster.gone(member, self.now)
+                self.scheduler.gone(member, self.now)
             for member in self.take("to_launch"):
-                self.roster.launched(member, self.now)
+                self.scheduler.launched(member, self.now)
             for member in self.take("to_answer"):
-                self.roster.answered(member, "", self.now)
-            self.roster.settle(self.now)
+                self.scheduler.answered(member, "", self.now)
+            self.scheduler.settle(self.now)
             self.carry_out()
         raise AssertionError("it never comes to rest")
 
     def wanted(self) -> int:
-        if self.roster.closed or self.roster.draining:
+        if self.scheduler.closed or self.scheduler.draining:
             return 0
-        room = self.roster.limits.max_size - self.in_use()
-        return min(self.roster.limits.min_idle, max(0, room))
+        room = self.scheduler.limits.max_size - self.in_use()
+        return min(self.scheduler.limits.min_idle, max(0, room))
 
     def in_use(self) -> int:
         return sum(member not in self.dead for member in self.held.values())
@@ -147,7 +149,7 @@ class Accounting(RuleBasedStateMachine):
     def begin(
         self, max_size: int, min_idle: int, max_uses: int | None, concurrency: int, max_waiting: int
     ) -> None:
-        roster = roster_of(
+        scheduler = scheduler_of(
             max_size=max_size,
             min_idle=min(min_idle, max_size),
             max_uses=max_uses,
@@ -156,10 +158,10 @@ class Accounting(RuleBasedStateMachine):
             max_lifetime=60.0,
             idle_timeout=20.0,
         )
-        self.world = World(roster)
-        self.roster = roster
+        self.world = World(scheduler)
+        self.scheduler = scheduler
         self.shrunk = False
-        roster.settle(0.0)
+        scheduler.settle(0.0)
         self.world.carry_out()
 
     @rule()
@@ -171,7 +173,7 @@ class Accounting(RuleBasedStateMachine):
     def withdraw(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(self.waiting()))
         self.world.answers[ticket] = "withdrew"
-        self.roster.withdrew(ticket, self.world.now)
+        self.scheduler.withdrew(ticket, self.world.now)
         self.world.carry_out()
 
     @rule(data=st.data(), bad=st.sampled_from(["", "", "requested: captcha", "interrupted"]))
@@ -184,20 +186,20 @@ class Accounting(RuleBasedStateMachine):
     def decline(self, data: st.DataObject) -> None:
         member = self.world.held.pop(data.draw(st.sampled_from(sorted(self.world.held))))
         if member.state == "leased":
-            self.roster.declined(member, self.world.now)
+            self.scheduler.declined(member, self.world.now)
             self.world.carry_out()
 
     @rule(data=st.data(), retiring=st.sampled_from(["", "", "max_memory"]))
     @precondition(lambda self: self.world.to_answer)
     def answer(self, data: st.DataObject, retiring: str) -> None:
         member = self.pick(data, self.world.to_answer)
-        self.roster.answered(member, retiring, self.world.now)
+        self.scheduler.answered(member, retiring, self.world.now)
         self.world.carry_out()
 
     @rule(data=st.data())
     @precondition(lambda self: self.world.to_launch)
     def launch(self, data: st.DataObject) -> None:
-        self.roster.launched(self.pick(data, self.world.to_launch), self.world.now)
+        self.scheduler.launched(self.pick(data, self.world.to_launch), self.world.now)
         self.world.carry_out()
 
     @rule(data=st.data(), hopeless=st.booleans())
@@ -205,40 +207,40 @@ class Accounting(RuleBasedStateMachine):
     def fail(self, data: st.DataObject, hopeless: bool) -> None:
         member = self.pick(data, self.world.to_launch)
         error = ResolveError("no browser") if hopeless else LaunchError("did not start")
-        self.roster.launch_failed(member, error, self.world.now)
+        self.scheduler.launch_failed(member, error, self.world.now)
         self.world.carry_out()
 
     @rule(data=st.data())
     @precondition(lambda self: self.world.to_close)
     def finish(self, data: st.DataObject) -> None:
-        self.roster.gone(self.pick(data, self.world.to_close), self.world.now)
+        self.scheduler.gone(self.pick(data, self.world.to_close), self.world.now)
         self.world.carry_out()
 
     @rule(data=st.data())
-    @precondition(lambda self: self.roster.members("idle", "leased", "refreshing", "checking"))
+    @precondition(lambda self: self.scheduler.members("idle", "leased", "refreshing", "checking"))
     def die(self, data: st.DataObject) -> None:
-        living = self.roster.members("idle", "leased", "refreshing", "checking")
+        living = self.scheduler.members("idle", "leased", "refreshing", "checking")
         member = data.draw(st.sampled_from(living))
         self.world.dead.add(member)
-        self.roster.lost(member, "lost", self.world.now)
+        self.scheduler.lost(member, "lost", self.world.now)
         self.world.carry_out()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 25.0, 70.0]))
     def wait(self, seconds: float) -> None:
         self.world.now += seconds
-        self.roster.settle(self.world.now)
+        self.scheduler.settle(self.world.now)
         self.world.carry_out()
 
     @rule()
     def recycle(self) -> None:
-        self.roster.recycle(self.world.now)
+        self.scheduler.recycle(self.world.now)
         self.world.carry_out()
 
     @rule(size=st.integers(1, 5), min_idle=st.integers(0, 5))
     def resize(self, size: int, min_idle: int) -> None:
-        changed = dataclasses.replace(self.roster.limits, max_size=size, min_idle=min(size, min_idle))
-        self.shrunk = self.shrunk or size < self.roster.limits.max_size
-        self.roster.resize(changed, self.world.now)
+        changed = dataclasses.replace(self.scheduler.limits, max_size=size, min_idle=min(size, min_idle))
+        self.shrunk = self.shrunk or size < self.scheduler.limits.max_size
+        self.scheduler.resize(changed, self.world.now)
         self.world.carry_out()
 
     @rule()
@@ -255,29 +257,29 @@ class Accounting(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_forgotten(self) -> None:
-        assert len(self.waiting()) == self.roster.waiting
+        assert len(self.waiting()) == self.scheduler.waiting
 
     @invariant()
     def every_member_is_somewhere(self) -> None:
-        world, roster = self.world, self.roster
-        assert set(roster.members("starting")) == set(world.to_launch)
-        assert set(roster.members("closing")) == set(world.to_close)
-        assert set(roster.members("refreshing", "checking")) <= set(world.to_answer)
-        assert set(roster.members("leased")) <= set(world.held.values())
-        assert roster.available == len(roster.members("idle"))
+        world, scheduler = self.world, self.scheduler
+        assert set(scheduler.members("starting")) == set(world.to_launch)
+        assert set(scheduler.members("closing")) == set(world.to_close)
+        assert set(scheduler.members("refreshing", "checking")) <= set(world.to_answer)
+        assert set(scheduler.members("leased")) <= set(world.held.values())
+        assert scheduler.available == len(scheduler.members("idle"))
 
     @invariant()
     def there_are_not_too_many(self) -> None:
         if not self.shrunk:
-            assert len(self.roster.members()) <= self.roster.limits.max_size + SURGE
-        assert len(self.world.to_launch) <= self.roster.limits.launch_concurrency
+            assert len(self.scheduler.members()) <= self.scheduler.limits.max_size + SURGE
+        assert len(self.world.to_launch) <= self.scheduler.limits.launch_concurrency
 
     @invariant()
     def none_waits_while_one_is_ready(self) -> None:
-        roster = self.roster
-        at_work = len(roster.members("leased", "checking"))
-        if roster.available and at_work < roster.limits.max_size:
-            assert roster.waiting <= len(roster.members("checking"))
+        scheduler = self.scheduler
+        at_work = len(scheduler.members("leased", "checking"))
+        if scheduler.available and at_work < scheduler.limits.max_size:
+            assert scheduler.waiting <= len(scheduler.members("checking"))
 
     @invariant()
     def first_come_first_served(self) -> None:
@@ -296,11 +298,11 @@ class Accounting(RuleBasedStateMachine):
         for ticket in list(world.held):
             world.give_back(ticket)
         world.work_off()
-        assert self.roster.available >= self.roster.limits.min_idle
-        self.roster.close(world.now)
+        assert self.scheduler.available >= self.scheduler.limits.min_idle
+        self.scheduler.close(world.now)
         world.carry_out()
         world.work_off()
-        assert not self.roster.members()
+        assert not self.scheduler.members()
 
 
 TestAccounting = Accounting.TestCase
@@ -319,20 +321,20 @@ TestAccounting.settings = settings(
 
 @pytest.fixture
 def world() -> World:
-    world = World(roster_of())
-    world.roster.settle(0.0)
+    world = World(scheduler_of())
+    world.scheduler.settle(0.0)
     world.carry_out()
     world.work_off()
     return world
 
 
 def test_standbys_are_made_before_anybody_asks(world: World) -> None:
-    assert world.roster.available == 1
+    assert world.scheduler.available == 1
 
 
 def test_the_last_that_came_back_goes_out_first() -> None:
-    world = World(roster_of(max_size=3, min_idle=3))
-    world.roster.settle(0.0)
+    world = World(scheduler_of(max_size=3, min_idle=3))
+    world.scheduler.settle(0.0)
     world.carry_out()
     world.work_off()
     first, second = world.ask(), world.ask()
@@ -345,36 +347,36 @@ def test_the_last_that_came_back_goes_out_first() -> None:
 
 
 def test_spare_browsers_age_out_down_to_min_idle() -> None:
-    world = World(roster_of(min_idle=0, idle_timeout=20.0))
+    world = World(scheduler_of(min_idle=0, idle_timeout=20.0))
     tickets = [world.ask(), world.ask()]
     world.work_off()
     for ticket in tickets:
         world.give_back(ticket)
     world.work_off()
-    assert world.roster.available == 2
+    assert world.scheduler.available == 2
     world.now += 21
-    world.roster.settle(world.now)
+    world.scheduler.settle(world.now)
     world.carry_out()
-    assert world.roster.available == 0
-    assert world.roster.counts["retired_idle_timeout"] == 2
+    assert world.scheduler.available == 0
+    assert world.scheduler.counts["retired_idle_timeout"] == 2
 
 
 def test_an_aged_one_serves_until_its_replacement_is_there(world: World) -> None:
-    (old,) = world.roster.members("idle")
-    world.roster.recycle(world.now)
+    (old,) = world.scheduler.members("idle")
+    world.scheduler.recycle(world.now)
     world.carry_out()
     assert old.state == "idle"
     assert len(world.to_launch) == 1
     world.work_off()
     assert old in world.closed
-    assert world.roster.available == 1
+    assert world.scheduler.available == 1
 
 
 def test_one_in_use_is_never_retired_under_its_user(world: World) -> None:
     ticket = world.ask()
     member = world.held[ticket]
     world.now += 1e7
-    world.roster.recycle(world.now)
+    world.scheduler.recycle(world.now)
     world.carry_out()
     assert member.state == "leased"
     world.work_off()
@@ -383,8 +385,8 @@ def test_one_in_use_is_never_retired_under_its_user(world: World) -> None:
 
 
 def test_a_replacement_is_on_its_way_during_the_last_use() -> None:
-    world = World(roster_of(max_size=1, max_uses=2))
-    world.roster.settle(0.0)
+    world = World(scheduler_of(max_size=1, max_uses=2))
+    world.scheduler.settle(0.0)
     world.carry_out()
     world.work_off()
     world.give_back(world.ask())
@@ -395,8 +397,8 @@ def test_a_replacement_is_on_its_way_during_the_last_use() -> None:
 
 
 def test_fresh_processes_are_no_reason_to_exceed_max_size() -> None:
-    world = World(roster_of(max_size=1, max_uses=1))
-    world.roster.settle(0.0)
+    world = World(scheduler_of(max_size=1, max_uses=1))
+    world.scheduler.settle(0.0)
     world.carry_out()
     world.work_off()
     world.ask()
@@ -407,16 +409,16 @@ def test_one_that_was_not_heard_of_is_asked_before_it_is_handed_out(world: World
     world.now += PING_AFTER + 1
     ticket = world.ask()
     assert ticket not in world.held
-    assert len(world.roster.members("checking")) == 1
+    assert len(world.scheduler.members("checking")) == 1
     world.work_off()
     assert ticket in world.held
 
 
 def test_idle_ones_are_asked_from_time_to_time(world: World) -> None:
     world.now += PING_EVERY
-    assert world.roster.next_due(0.0) is not None
-    world.roster.settle(world.now)
-    assert len(world.roster.members("checking")) == 1
+    assert world.scheduler.next_due(0.0) is not None
+    world.scheduler.settle(world.now)
+    assert len(world.scheduler.members("checking")) == 1
 
 
 def test_one_that_turns_out_unfit_leaves_its_ticket_the_first_in_line(world: World) -> None:
@@ -424,7 +426,7 @@ def test_one_that_turns_out_unfit_leaves_its_ticket_the_first_in_line(world: Wor
     second = world.ask()
     member = world.held.pop(first)
     del world.answers[first]
-    world.roster.unfit(member, world.now)
+    world.scheduler.unfit(member, world.now)
     world.carry_out()
     world.work_off()
     assert world.grants[-1] == first or world.grants == [first, first, second]
@@ -432,15 +434,15 @@ def test_one_that_turns_out_unfit_leaves_its_ticket_the_first_in_line(world: Wor
 
 
 def test_waiters_learn_the_cause_when_browsers_cannot_be_started() -> None:
-    world = World(roster_of(min_idle=0))
+    world = World(scheduler_of(min_idle=0))
     ticket = world.ask()
     for attempt in range(OPENS_AFTER):
         assert ticket not in world.answers, f"given up after {attempt}"
         world.now += 1
-        world.roster.settle(world.now)
+        world.scheduler.settle(world.now)
         world.carry_out()
         for member in world.take("to_launch"):
-            world.roster.launch_failed(member, LaunchError(f"no {attempt}"), world.now)
+            world.scheduler.launch_failed(member, LaunchError(f"no {attempt}"), world.now)
         world.carry_out()
     error = world.answers[ticket]
     assert isinstance(error, PoolUnavailable)
@@ -450,45 +452,45 @@ def test_waiters_learn_the_cause_when_browsers_cannot_be_started() -> None:
 
 
 def test_a_launch_that_no_retry_can_mend_is_told_at_once() -> None:
-    world = World(roster_of(min_idle=0))
+    world = World(scheduler_of(min_idle=0))
     ticket = world.ask()
-    world.roster.launch_failed(world.take("to_launch")[0], ResolveError("no chrome"), world.now)
+    world.scheduler.launch_failed(world.take("to_launch")[0], ResolveError("no chrome"), world.now)
     world.carry_out()
     assert isinstance(world.answers[ticket], PoolUnavailable)
     assert isinstance(world.answers[ticket].cause, ResolveError)
 
 
 def test_while_launches_fail_one_at_a_time_is_tried_after_a_pause() -> None:
-    world = World(roster_of(max_size=4, min_idle=4, launch_concurrency=3))
-    world.roster.settle(0.0)
+    world = World(scheduler_of(max_size=4, min_idle=4, launch_concurrency=3))
+    world.scheduler.settle(0.0)
     world.carry_out()
     assert len(world.to_launch) == 3
     for member in world.take("to_launch"):
-        world.roster.launch_failed(member, LaunchError("no"), world.now)
+        world.scheduler.launch_failed(member, LaunchError("no"), world.now)
     world.carry_out()
     assert not world.to_launch
     world.now += 1
-    world.roster.settle(world.now)
+    world.scheduler.settle(world.now)
     world.carry_out()
     assert len(world.to_launch) == 1
 
 
 def test_too_many_are_turned_away() -> None:
-    world = World(roster_of(min_idle=0, max_waiting=1))
+    world = World(scheduler_of(min_idle=0, max_waiting=1))
     world.ask()
     assert isinstance(world.answers[world.ask()], TooManyWaiting)
 
 
 def test_draining_lets_leases_end_and_gives_no_more(world: World) -> None:
     ticket = world.ask()
-    world.roster.drain(world.now)
+    world.scheduler.drain(world.now)
     world.carry_out()
     assert isinstance(world.answers[world.ask()], PoolClosed)
     world.work_off()
-    assert world.roster.members() == [world.held[ticket]]
+    assert world.scheduler.members() == [world.held[ticket]]
     world.give_back(ticket)
     world.work_off()
-    assert not world.roster.members()
+    assert not world.scheduler.members()
 
 
 @pytest.mark.parametrize("failures", [1, 2, 5, 50])

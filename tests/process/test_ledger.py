@@ -1,4 +1,4 @@
-"""The ledger and the sweep: records believed or not, remnants found and ended, nothing else."""
+"""The ledger and the sweep: records believed or not, leftovers found and ended, nothing else."""
 
 from __future__ import annotations
 

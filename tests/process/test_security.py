@@ -64,29 +64,31 @@ def is_dear(directory: Path) -> bool:
 # ------------------------------------------------------------ directories that a stranger prepared
 
 
-def strangers_directory(square: Path) -> Path:
+def other_users_directory(square: Path) -> Path:
     shell_as_stranger('mkdir -m 0777 "$1/theirs"', square)
     return square / "theirs"
 
 
-def strangers_link(square: Path) -> Path:
+def other_users_link(square: Path) -> Path:
     (square / "ours").mkdir(mode=0o700)
     shell_as_stranger('ln -s ours "$1/theirs"', square)
     return square / "theirs"
 
 
 def our_link_to_theirs(square: Path) -> Path:
-    strangers_directory(square).rename(square / "away")
+    other_users_directory(square).rename(square / "away")
     (square / "ours").symlink_to("away")
     return square / "ours"
 
 
-PREPARED = pytest.mark.parametrize("prepare", [strangers_directory, strangers_link, our_link_to_theirs])
+PREPARED = pytest.mark.parametrize(
+    "prepare", [other_users_directory, other_users_link, our_link_to_theirs]
+)
 
 
 @PREPARED
 @pytest.mark.parametrize("below", ["", "a/b"])
-def test_a_state_directory_on_a_strangers_ground_is_refused(
+def test_a_state_directory_on_another_users_ground_is_refused(
     square: Path, prepare: Callable[[Path], Path], below: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who owns it can exchange what we make in it, whatever mode that has; Firefox's wrapper is run
@@ -124,7 +126,7 @@ def test_a_link_inside_the_state_directory_is_refused(tmp_path: Path, part: str,
 
 
 @PREPARED
-def test_a_tmpdir_on_a_strangers_ground_is_refused(
+def test_a_tmpdir_on_another_users_ground_is_refused(
     square: Path, prepare: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = prepare(square)
@@ -137,9 +139,9 @@ def test_a_tmpdir_on_a_strangers_ground_is_refused(
     assert choose_root() in ("/dev/shm", "/tmp")
 
 
-def test_nothing_is_swept_on_a_strangers_ground(square: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_swept_on_another_users_ground(square: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They could rename any private directory of ours that lies there to a session's name."""
-    theirs = strangers_directory(square)
+    theirs = other_users_directory(square)
     (theirs / "private").mkdir(mode=0o700)
     name = f"bk-{new_id()}"
     shell_as_stranger('mv "$1/private" "$1/$2"', theirs, name)
@@ -212,7 +214,7 @@ def test_a_tmpdir_exchanged_for_a_link_after_the_check(
     assert is_dear(victim) == protected
 
 
-def test_a_tmpdir_exchanged_for_a_strangers_directory(
+def test_a_tmpdir_exchanged_for_a_other_users_directory(
     square: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = open_square(square)
@@ -281,7 +283,7 @@ def test_a_removal_that_fails_keeps_nothing_open(
 # ------------------------------------------------------------------------------- planted records
 
 
-def test_a_strangers_record_kills_nobody(ledger: Ledger) -> None:
+def test_another_users_record_kills_nobody(ledger: Ledger) -> None:
     """It could only be put there by a mistake of root's (cp -p, a restored backup)."""
     victim = subprocess.Popen(["sleep", "600"])
     seen = witness.look(victim.pid)
@@ -411,8 +413,8 @@ from pathlib import Path
 from browserkeeper import sweep, sweeper
 from browserkeeper.ledger import Ledger
 from browserkeeper.process import system
-from tests.test_ledger import session, write
-from tests import oracle
+from tests.process.test_ledger import session, write
+from tests.support import witness
 
 sweeper.roots = list
 ledger = Ledger.open()

@@ -86,6 +86,6 @@ def test_control_without_a_look_the_leak_is_left(inner: Inner, site: Site) -> No
     inner.visit(site).suite(ORPHANED)
     known = {process.pid for process in witness.below(os.getpid())}
     inner.run("--keeper-leaks=off").assert_outcomes(passed=1)
-    left = witness.alive(witness.strangers(os.getpid(), known))
+    left = witness.alive(witness.new_below(os.getpid(), known))
     witness.clean_up(known)
     assert "chromium" in {process.name for process in left}

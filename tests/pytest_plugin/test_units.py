@@ -270,7 +270,7 @@ def test_those_before_live():
         ["*test_allowed left running (allowed: issue 7; ended at the end of the run):"]
     )
     done.stdout.fnmatch_lines(["*test_two left running (ended):", "  geckodriver *", "  geckodriver *"])
-    left = witness.alive(witness.strangers(os.getpid(), known))
+    left = witness.alive(witness.new_below(os.getpid(), known))
     assert [p.name for p in left] == ["geckodriver"], "the other run's is none of ours"
     witness.clean_up(known)
 
@@ -281,7 +281,7 @@ def test_leaks_can_be_warnings_or_nothing(inner: Inner) -> None:
     inner.run("--keeper-leaks=warn", "-Wdefault").assert_outcomes(passed=2, warnings=1)
     inner.run("--keeper-leaks=warn").assert_outcomes(passed=2, errors=1)
     inner.run("--keeper-leaks=off").assert_outcomes(passed=2)
-    left = witness.alive(witness.strangers(os.getpid(), known))
+    left = witness.alive(witness.new_below(os.getpid(), known))
     assert [p.name for p in left] == ["geckodriver"], "the control's leak is left"
     witness.clean_up(known)
 

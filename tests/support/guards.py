@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from browserkeeper.process.containment import choose
-from browserkeeper.process.guard_process import GUARD_DIRECTORY, Guarded, GuardPlan
+from browserkeeper.process.guard_process import GUARD_DIRECTORY, GuardPlan, GuardProcess
 from browserkeeper.state.ledger import new_id
 from tests.conftest import PROGRAMS, PidFile
 from tests.support import witness
@@ -48,8 +49,8 @@ def plan_for(command: tuple[str, ...], containment: str = "subreaper", **more: o
     )
 
 
-def start(command: tuple[str, ...], containment: str = "subreaper", **more: object) -> Guarded:
-    return Guarded(plan_for(command, containment, **more))
+def start(command: tuple[str, ...], containment: str = "subreaper", **more: object) -> GuardProcess:
+    return GuardProcess(plan_for(command, containment, **more))
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10, pause: float = 0.005) -> bool:
@@ -72,13 +73,15 @@ def soon(seconds: float = 15) -> float:
 
 
 def crippled_guard(directory: Path, *changes: tuple[str, str]) -> str:
-    """A copy of guard.py with lines replaced, for negative controls; the directory to run it from."""
-    text = Path(GUARD_DIRECTORY, "guard.py").read_text()
+    """A copy of the guard package with lines replaced, for negative controls; the directory to run it from."""
+    copy = directory / "guard"
+    shutil.copytree(Path(GUARD_DIRECTORY, "guard"), copy, ignore=shutil.ignore_patterns("__pycache__"))
     for old, new in changes:
+        holders = [path for path in copy.glob("*.py") if old in path.read_text()]
+        assert len(holders) == 1, f"the control no longer fits the guard: {old!r}"
+        text = holders[0].read_text()
         assert text.count(old) == 1, f"the control no longer fits the guard: {old!r}"
-        text = text.replace(old, new)
-    directory.mkdir(exist_ok=True)
-    (directory / "guard.py").write_text(text)
+        holders[0].write_text(text.replace(old, new))
     return str(directory)
 
 
@@ -93,9 +96,9 @@ NO_PIDFD = (
 OWNER = """
 import sys, time, os
 sys.path.insert(0, {root!r})
-from tests.guards import start, wait_for
-from browserkeeper.process import guarded
-guarded.GUARD_DIRECTORY = {directory!r}
+from tests.support.guards import start, wait_for
+from browserkeeper.process import guard_process
+guard_process.GUARD_DIRECTORY = {directory!r}
 running = start({command!r}, {containment!r})
 print(running.pid, flush=True)
 if {fork!r} and os.fork() == 0:

@@ -125,7 +125,7 @@ def cgroups() -> set[str]:
     return found
 
 
-def strangers(root: int, known: set[int]) -> list[Seen]:
+def new_below(root: int, known: set[int]) -> list[Seen]:
     """What is below ``root`` now, without the known processes and what hangs below those."""
     familiar = set(known) - {root}
     found = []
@@ -138,10 +138,10 @@ def strangers(root: int, known: set[int]) -> list[Seen]:
 
 
 def wait_until_gone(root: int, known: set[int], seconds: float) -> list[Seen]:
-    """Wait for all strangers below ``root`` to exit; what is alive at the deadline."""
+    """Wait for all new processes below ``root`` to exit; what is alive at the deadline."""
     until = time.monotonic() + seconds
     while True:
-        left = alive(strangers(root, known))
+        left = alive(new_below(root, known))
         if not left or time.monotonic() > until:
             return left
         time.sleep(0.01)
@@ -169,7 +169,7 @@ def end_by_pid(processes: list[Seen]) -> None:
 def clean_up(known: set[int], seconds: float = 10) -> None:
     """After a control: end and reap every stranger below us, by pid, until there is none."""
     until = time.monotonic() + seconds
-    while (left := strangers(os.getpid(), known)) and time.monotonic() < until:
+    while (left := new_below(os.getpid(), known)) and time.monotonic() < until:
         end_by_pid(left)
         reap_orphans(known)
         time.sleep(0.01)

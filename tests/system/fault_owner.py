@@ -34,7 +34,7 @@ def main() -> None:
         say("error", type="raw", text=traceback.format_exc()[-1500:])
     report = session.report
     say("over", clean=report.clean if report else None, report=str(report))
-    time.sleep(0.6)  # the oracle looks for zombies while the owner lives
+    time.sleep(0.6)  # the witness looks for zombies while the owner lives
 
 
 main()

@@ -3,7 +3,7 @@
     python -m tests.system.faults --n 200 [--seed S] [--browsers chrome,firefox]
 
 Each trial starts an owner in a process of its own (in a cgroup leaf where one can be made),
-sends one fault, and asks the oracle what is left.  The seed is printed; it repeats the choice of
+sends one fault, and asks the witness what is left.  The seed is printed; it repeats the choice of
 faults and moments, not the machine's timing.
 """
 

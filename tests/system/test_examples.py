@@ -52,7 +52,7 @@ def check_that_nothing_comes_of_it(place: Path) -> Iterator[None]:
     known = {process.pid for process in witness.below(os.getpid())}
     demos = set(Path("/tmp").glob("bkdemo-*"))
     yield
-    assert witness.strangers(os.getpid(), known) == []
+    assert witness.new_below(os.getpid(), known) == []
     assert list(place.iterdir()) == []
     assert set(Path("/tmp").glob("bkdemo-*")) == demos
 

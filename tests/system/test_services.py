@@ -122,7 +122,7 @@ RUN = """
 [Unit]
 DefaultDependencies=no
 [Service]
-Type=oneshot
+Type=latch
 User={user}
 ExecStart={python} -m browserkeeper run -- true
 {more}

@@ -248,7 +248,7 @@ def test_control_a_buffered_handler_is_stuck_in_such_a_fork() -> None:
 
 WRITER = """
 import logging, sys
-from browserkeeper import logs
+from browserkeeper.telemetry import logs
 if sys.argv[2] == "unbounded":
     logs.LineHandler._limit = lambda self: None
 logs.configure("json", fd=1)
