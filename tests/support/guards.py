@@ -73,7 +73,7 @@ def soon(seconds: float = 15) -> float:
 
 
 def crippled_guard(directory: Path, *changes: tuple[str, str]) -> str:
-    """A copy of the guard package with lines replaced, for negative controls; the directory to run it from."""
+    """A copy of the guard package with lines replaced, for negative controls; returns its directory."""
     copy = directory / "guard"
     shutil.copytree(Path(GUARD_DIRECTORY, "guard"), copy, ignore=shutil.ignore_patterns("__pycache__"))
     for old, new in changes:
