@@ -24,7 +24,8 @@ from browserkeeper.state.ledger import Ledger
 from tests.browser import foreign_owner
 from tests.grid.mock_hub import MockHub
 from tests.support import witness
-from tests.support.guards import BOTH, wait_for
+from tests.support.guards import BOTH
+from tests.support.waiting import wait_until
 
 SOON = 15.0
 """Seconds, generously."""
@@ -124,7 +125,7 @@ def test_a_timeout() -> None:
         pytest.raises(SessionTimeout, match="timeout of 2 s"),
         adopt(foreign_owner.selenium("chrome"), timeout=2) as it,
     ):
-        assert wait_for(lambda: not it.processes(), SOON)
+        assert wait_until(lambda: not it.processes())
     assert it.report
     assert (it.report.reason, it.report.clean) == ("timeout", True)
 
@@ -150,7 +151,7 @@ def test_owner_and_guard_killed_a_sweep_ends_it() -> None:
     for pid in (guard, started.pid):
         os.kill(pid, signal.SIGKILL)
     started.communicate()
-    assert wait_for(lambda: not witness.alive([s for s in [witness.look(guard)] if s]), SOON)
+    assert wait_until(lambda: not witness.alive([s for s in [witness.look(guard)] if s]))
     assert [found.removed for found in sweep(dry_run=False) if found.kind == "session"] == [True]
 
 

@@ -30,7 +30,8 @@ from browserkeeper import (
 from browserkeeper.process.containment import writable_cgroup
 from fixtures.server import Site
 from tests.support import witness
-from tests.support.guards import BOTH, wait_for
+from tests.support.guards import BOTH
+from tests.support.waiting import wait_until
 
 GENEROUS = 15.0
 """Seconds; a deadline against hanging, not a measurement."""
@@ -72,7 +73,7 @@ def test_timeout_while_the_block_does_something_else(site: Site) -> None:
     session = browser(timeout=4)
     with pytest.raises(SessionTimeout, match="when its block ended"), session as driver:
         driver.get(site.url)
-        wait_for(lambda: not session.processes(), GENEROUS)
+        wait_until(lambda: not session.processes(), GENEROUS)
 
 
 @pytest.mark.chrome
@@ -227,7 +228,7 @@ def test_an_open_alert_does_not_hold_it(name: str, site: Site) -> None:
     with session as driver:
         driver.get(site.url)
         driver.execute_script("setTimeout(() => alert('hello'), 0)")
-        assert wait_for(lambda: _alert_is_open(driver))
+        assert wait_until(lambda: _alert_is_open(driver))
     assert session.report
     assert session.report.clean
 
@@ -257,7 +258,7 @@ def test_a_page_that_takes_memory(site: Site) -> None:
     with session as driver:
         before = session.memory()
         driver.get(site.url_for("memory?mb=150"))
-        assert wait_for(lambda: session.memory() > before + 100e6)
+        assert wait_until(lambda: session.memory() > before + 100e6)
     assert session.report
     assert session.report.clean
 
@@ -300,7 +301,7 @@ def test_both_guards_killed_the_browser_goes_by_itself(name: str, site: Site) ->
     session.start().get(site.url)
     _kill_pair(session)
     tree = [s for s in witness.below(os.getpid()) if s.pid in {p.pid for p in session.processes()}]
-    assert wait_for(lambda: not any(map(witness.is_same, tree)), 5)
+    assert wait_until(lambda: not any(map(witness.is_same, tree)))
     assert session.close().clean
 
 
@@ -312,7 +313,7 @@ def test_control_without_the_pipe_the_browser_stays(site: Site) -> None:
     browser_process = witness.look(session.pid or 0)
     assert browser_process
     _kill_pair(session)
-    stays = not wait_for(lambda: not witness.is_same(browser_process), 2)
+    stays = not wait_until(lambda: not witness.is_same(browser_process), 2)
     assert session.close().clean  # the second line takes it
     assert stays
 

@@ -22,7 +22,7 @@ from celery.states import PROPAGATE_STATES, READY_STATES
 from browserkeeper.state.tmpdirs import choose_root
 from tests.conftest import PROGRAMS
 from tests.support import witness
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 40.0
@@ -47,7 +47,7 @@ class Redis:
         # What it was told survives a restart: a broker that comes back has its queues.
         command += ["--dir", str(self.directory), "--save", "", "--appendonly", "yes"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=self.directory)
-        assert wait_for(self.answers, PATIENCE), "redis-server does not answer"
+        assert wait_until(self.answers), "redis-server does not answer"
 
     def answers(self) -> bool:
         import redis
@@ -109,7 +109,7 @@ class Sent:
         return self.meta()["result"]
 
     def final_state(self) -> str:
-        assert wait_for(lambda: self.state in READY_STATES, PATIENCE), f"{self.id} is {self.state}"
+        assert wait_until(lambda: self.state in READY_STATES), f"{self.id} is {self.state}"
         return self.state
 
     def get(self) -> Any:
@@ -162,7 +162,7 @@ class Worker:
         return self.log.read_text(errors="replace")
 
     def wait_ready(self) -> None:
-        assert wait_for(lambda: "ready." in self.lines() or not self.is_alive(), PATIENCE), self.lines()
+        assert wait_until(lambda: "ready." in self.lines() or not self.is_alive()), self.lines()
         assert self.is_alive(), self.lines()
 
     def is_alive(self) -> bool:

@@ -19,7 +19,7 @@ from fixtures.server import Site
 from tests.celery.rig import PATIENCE, SOON, Redis, Worker, running_redis, running_worker
 from tests.celery.test_limits import POOLS, begin, browsers, nothing_is_left
 from tests.support import witness
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +48,12 @@ def test_main_process_killed(redis: Redis, pool: str) -> None:
         begin(worker, "firefox" if pool == "solo" else "chrome", "command", sites[4])
         assert len(worker.new_below()) > len(plain) + 5
         worker.signal(signal.SIGKILL)
-        assert wait_for(lambda: not ours(worker, plain), SOON), ours(worker, plain)
+        assert wait_until(lambda: not ours(worker, plain)), ours(worker, plain)
         assert not worker.records()
         assert pool == "solo" or len([p for p in plain if witness.is_same(p)]) > 3
         for process in plain:
             witness.end_by_pid([process])
-        assert wait_for(lambda: not witness.alive(worker.new_below()), PATIENCE)
+        assert wait_until(lambda: not witness.alive(worker.new_below()))
 
 
 def ours(worker: Worker, plain: list[witness.Seen]) -> list[witness.Seen]:
@@ -102,7 +102,7 @@ def test_a_supervisor_stops_the_whole_group(redis: Redis) -> None:
         time.sleep(0.3)
         os.killpg(worker.process.pid, signal.SIGKILL)
         worker.wait_ended()
-        assert wait_for(lambda: not witness.alive(worker.new_below()), SOON)
+        assert wait_until(lambda: not witness.alive(worker.new_below()))
         assert not worker.records()
 
 
@@ -115,9 +115,9 @@ def test_a_child_that_is_killed_leaves_nothing(redis: Redis) -> None:
     """By SIGKILL, which is what the kernel sends when memory is short."""
     with running_worker(redis, "prefork") as worker:
         result = worker.send("chrome.pids")
-        assert wait_for(lambda: result.state == "PROGRESS", PATIENCE)
+        assert wait_until(lambda: result.state == "PROGRESS")
         os.kill(result.result["child"], signal.SIGKILL)
-        assert wait_for(lambda: not witness.alive(worker.new_below()), SOON)
+        assert wait_until(lambda: not witness.alive(worker.new_below()))
         with pytest.raises(WorkerLostError):
             result.get()
         assert not worker.records()
@@ -135,7 +135,7 @@ def test_replaced_children_leave_nothing(redis: Redis) -> None:
     ):
         children = [worker.run("installed.title", site.url)["pid"] for _ in range(3)]
         assert len(set(children)) == 3
-        assert wait_for(lambda: owners(worker).isdisjoint(children[:2]), PATIENCE)
+        assert wait_until(lambda: owners(worker).isdisjoint(children[:2]))
         worker.signal(signal.SIGTERM)
         worker.wait_ended()
         nothing_is_left(worker, SOON)
@@ -165,7 +165,7 @@ def test_a_child_that_is_killed_takes_its_pool_with_it(redis: Redis, site: Site)
         child = worker.run("installed.title", site.url)["pid"]
         assert browsers(worker)
         os.kill(child, signal.SIGKILL)
-        assert wait_for(lambda: not witness.alive(worker.new_below()), SOON)
+        assert wait_until(lambda: not witness.alive(worker.new_below()))
         assert worker.run("installed.title", site.url)["pid"] != child
 
 

@@ -30,7 +30,7 @@ from tests.celery.rig import (
     running_worker,
 )
 from tests.support import witness
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 POOLS = ("prefork", "threads", "solo", "gevent")
 CONCURRENCY = 9
@@ -84,7 +84,7 @@ def send(
 
 def hangs_at_its_start(worker: Worker, browser: str) -> None:
     mark = VERSIONS[browser].split()[0]
-    assert wait_for(lambda: any(mark in c for c in commands(worker)), PATIENCE), worker.lines()
+    assert wait_until(lambda: any(mark in c for c in commands(worker))), worker.lines()
 
 
 def commands(worker: Worker) -> list[str]:
@@ -125,7 +125,7 @@ def test_the_state_is_what_the_task_said(worker: Worker, site: Site) -> None:
     results = {name: worker.send(name, site.url) for name in (*names, "decorated.retry")}
     ignored = worker.send("chrome.ignore", site.url)
     states = {name: result.final_state() for name, result in results.items()}
-    assert wait_for(lambda: f"[{ignored.id}] received" in worker.lines(), PATIENCE)
+    assert wait_until(lambda: f"[{ignored.id}] received" in worker.lines())
     nothing_is_left(worker, PATIENCE)
     failed = {name for name, state in states.items() if state == "FAILURE"}
     assert failed == {"chrome.fail", "chrome.reject"}
@@ -220,7 +220,7 @@ def test_revoked_and_terminated(worker: Worker, phase: str) -> None:
         result = begin(worker, "chrome", phase, site)
         worker.client.control.revoke(result.id, terminate=True)
         assert worker.left_after(PATIENCE) == []
-    assert wait_for(lambda: result.state == "REVOKED", PATIENCE)
+    assert wait_until(lambda: result.state == "REVOKED")
     nothing_is_left(worker)
 
 

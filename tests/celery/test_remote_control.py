@@ -16,7 +16,7 @@ from fixtures.server import Site
 from tests.celery.rig import PATIENCE, ROOT, Redis, Worker, running_redis, running_worker
 from tests.celery.test_limits import begin, nothing_is_left
 from tests.support import witness
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 CELERY = (sys.executable, "-m", "celery", "-A", "tests.celery.celery_app", "browserkeeper")
 pytestmark = pytest.mark.chrome
@@ -64,7 +64,7 @@ def orphan(worker: Worker, site: Site) -> str:
 def test_ps_lists_the_sessions_of_all_workers(worker: Worker, site: Site) -> None:
     result = begin(worker, "chrome", "idle", site)
     # On a busy machine Chromium takes a while to reap its own children, and ps says so.
-    assert wait_for(lambda: celery(worker, "ps").returncode == 0, PATIENCE)
+    assert wait_until(lambda: celery(worker, "ps").returncode == 0)
     done = celery(worker, "ps")
     assert re.search(
         r"^\S+  [0-9a-f]{12}  chrome  live  owner \d+ .* processes  \d+ MB$", done.stdout, re.MULTILINE
@@ -96,8 +96,8 @@ def test_where_no_worker_runs_nobody_answers(redis: Redis, worker: Worker) -> No
 def test_beat_has_every_host_swept(worker: Worker) -> None:
     with Site() as site:
         session = orphan(worker, site)
-    assert wait_for(lambda: not worker.records(), PATIENCE), worker.lines()
-    assert wait_for(lambda: f"swept: session {session}" in worker.lines(), PATIENCE)
+    assert wait_until(lambda: not worker.records()), worker.lines()
+    assert wait_until(lambda: f"swept: session {session}" in worker.lines())
 
 
 def test_lines_name_task_session_and_host(worker: Worker, site: Site) -> None:

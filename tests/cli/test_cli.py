@@ -22,7 +22,8 @@ from click.testing import CliRunner, Result
 from browserkeeper.cli import SUMMARIES, group
 from tests.conftest import PidFile
 from tests.support import witness
-from tests.support.guards import program, wait_for
+from tests.support.guards import program
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLI = (sys.executable, "-m", "browserkeeper")
@@ -79,12 +80,12 @@ def start_run(
     pipe = subprocess.PIPE
     front = subprocess.Popen(words, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
     started.append(front)
-    assert wait_for(lambda: len(pids.read()) >= number)
+    assert wait_until(lambda: len(pids.read()) >= number)
     return Running(front, [seen for pid in pids.read() if (seen := witness.look(pid))])
 
 
 def all_gone(members: list[witness.Seen], seconds: float = 5) -> bool:
-    return wait_for(lambda: not any(map(witness.is_same, members)), seconds)
+    return wait_until(lambda: not any(map(witness.is_same, members)), seconds)
 
 
 # ------------------------------------------------------------------------------------- the group
@@ -570,7 +571,7 @@ def test_control_without_run_the_daemon_survives(pids_of: PidFile) -> None:
     assert seen is not None
     assert witness.is_same(seen)
     witness.end_by_pid([seen])
-    wait_for(lambda: not witness.is_same(seen))
+    wait_until(lambda: not witness.is_same(seen))
     witness.reap_orphans(set())
 
 
@@ -581,7 +582,7 @@ def test_run_killed_leaves_nothing(started: list[subprocess.Popen[str]], pids_of
     running.front.kill()
     assert running.front.wait(5) == -signal.SIGKILL
     assert all_gone(running.members)
-    assert wait_for(lambda: cli_json("history")["ended"])
+    assert wait_until(lambda: cli_json("history")["ended"])
     (ended,) = cli_json("history")["ended"]
     # The dying close their pipes a moment before they are dead; on a busy machine that is all
     # the guard sees.
@@ -727,7 +728,7 @@ class Terminal:
 
     def shows(self, text: str, seconds: float = 5) -> bool:
         """Does it come?  What was typed is echoed, so ask for something else."""
-        return wait_for(lambda: text in self._read(), seconds)
+        return wait_until(lambda: text in self._read(), seconds)
 
     def _read(self) -> str:
         try:
@@ -767,7 +768,7 @@ def test_control_c_reaches_the_whole_pipeline(terminal: Terminal) -> None:
     """``sh`` waits for its child, so that both must hear it.  Between two children dash forgets a ^C."""
     terminal.type("echo rea''dy | $BK sh -c 'cat; sleep 600; true'; echo status=$?\n")
     assert terminal.shows("ready")
-    assert wait_for(lambda: "sleep" in [seen.name for seen in witness.below(terminal.shell.pid)], 5)
+    assert wait_until(lambda: "sleep" in [seen.name for seen in witness.below(terminal.shell.pid)])
     terminal.type("\x03")
     assert terminal.shows("status=130")
 

@@ -33,7 +33,8 @@ from browserkeeper.status.timeline import Percentiles, Span, Timeline, timeline,
 from browserkeeper.status.timeline_page import render
 from tests.cli.test_cli import ROOT, cli, cli_json, dead_record, inside, make_record, shell
 from tests.conftest import PROGRAMS
-from tests.support.guards import SLEEP_FOREVER, crippled_guard, soon, start, wait_for
+from tests.support.guards import SLEEP_FOREVER, crippled_guard, start
+from tests.support.waiting import deadline_in, wait_until
 
 NOW = 1_800_000_000.0
 UTC = datetime.timezone.utc
@@ -140,15 +141,15 @@ def test_a_session_that_was_swept_has_no_lifetime() -> None:
 
 def test_what_lives_is_there_with_its_memory(state_dir: Path) -> None:
     running = start(SLEEP_FOREVER, session="a" * 12, **in_ledger(state_dir, "a" * 12))
-    assert wait_for(lambda: [p.name for row in snapshot().rows for p in row.processes] == ["sleep"])
+    assert wait_until(lambda: [p.name for row in snapshot().rows for p in row.processes] == ["sleep"])
     (span,) = timeline(60).spans
     assert (span.state, span.label, span.ended, span.clean) == ("live", "live", None, None)
     (life,) = span.processes
     assert (life.name, life.outcome) == ("sleep", "lives")
     assert 0 <= timeline(60).until - life.began < 60
-    assert wait_for(lambda: timeline(60).spans[0].peak)
+    assert wait_until(lambda: timeline(60).spans[0].peak)
     assert "only what is alive" in render(timeline(60))
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
     (span,) = timeline(60).spans
     assert (span.state, span.reason, span.clean) == ("ended", "closed", True)
 
@@ -218,8 +219,8 @@ def test_a_guard_looks_at_memory_and_keeps_a_bounded_number_of_looks(
     monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", crippled_guard(tmp_path / "guard", *quick))
     running = start(SLEEP_FOREVER, session="b" * 12, **in_ledger(state_dir, "b" * 12))
 
-    assert wait_for(lambda: any(age > 0.5 for age, _ in looks_in_record(state_dir)))
-    report = running.end("closed", soon())
+    assert wait_until(lambda: any(age > 0.5 for age, _ in looks_in_record(state_dir)))
+    report = running.end("closed", deadline_in())
     assert report is not None
     found = ExitReport.from_guard(report, session="b" * 12, browser="sleep").memory
     assert 4 <= len(found) < 8
@@ -234,8 +235,8 @@ def looks_in_record(state_dir: Path) -> tuple[tuple[float, int], ...]:
 
 def test_a_portable_guard_looks_too(state_dir: Path) -> None:
     running = start(SLEEP_FOREVER, "portable", session="c" * 12, **in_ledger(state_dir, "c" * 12))
-    assert wait_for(lambda: looks_in_record(state_dir))
-    report = running.end("closed", soon())
+    assert wait_until(lambda: looks_in_record(state_dir))
+    report = running.end("closed", deadline_in())
     assert report is not None
     assert report["memory"][0][1] > 0
 
@@ -430,7 +431,7 @@ def real_page(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     session = browser("chromium")
     with session:
         session.set_deadline(1.3, "<i>late</i>")
-        assert wait_for(session.failure)
+        assert wait_until(session.failure)
     assert session.report is not None
     target = tmp_path / "page.html"
     assert inside("report", "--html", target).exit_code == 0

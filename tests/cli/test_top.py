@@ -28,7 +28,8 @@ from browserkeeper.status.snapshot import Snapshot
 from tests.cli.test_cli import CLI, ROOT, cli, cli_json, inside, start_run, started
 from tests.conftest import PidFile
 from tests.support import witness
-from tests.support.guards import SLEEP_FOREVER, program, wait_for
+from tests.support.guards import SLEEP_FOREVER, program
+from tests.support.waiting import wait_until
 
 __all__ = ["started"]  # a fixture
 
@@ -91,7 +92,7 @@ class Terminal:
             self.read()
             return condition()
 
-        return wait_for(look, 15)
+        return wait_until(look, 15)
 
     def press(self, keys: bytes) -> None:
         os.write(self.controller, keys)
@@ -133,7 +134,7 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
 
 
 def wait_until_listed(name: str) -> None:
-    assert wait_for(lambda: f"  {name}  " in cli("ps").stdout)
+    assert wait_until(lambda: f"  {name}  " in cli("ps").stdout)
 
 
 def order(screen: Terminal) -> list[str]:

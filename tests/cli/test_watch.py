@@ -41,7 +41,8 @@ from tests.cli.test_cli import (
 )
 from tests.conftest import PidFile
 from tests.support import witness
-from tests.support.guards import BOTH, program, wait_for
+from tests.support.guards import BOTH, program
+from tests.support.waiting import wait_until
 from tests.system import faults
 
 __all__ = ["started"]  # a fixture
@@ -64,7 +65,7 @@ class Watching:
         return [facts for facts in said if not action or facts.get("event.action") == action]
 
     def says(self, action: str, seconds: float = 20) -> dict[str, Any]:
-        assert wait_for(lambda: self.lines(action), seconds), self.lines()
+        assert wait_until(lambda: self.lines(action), seconds), self.lines()
         return self.lines(action)[0]
 
     def close(self) -> int:
@@ -137,7 +138,7 @@ def test_what_an_owner_leaves_that_died_with_its_guards_is_swept(
             assert len(hit) == 3
             swept = watch.says("watch-swept")
             assert swept["browserkeeper.session.id"] == record.stem
-            assert wait_for(lambda: not record.exists())
+            assert wait_until(lambda: not record.exists())
             ended = cli_json("history", "--session", record.stem)
             assert ended["report"]["reason"] == "swept"
             assert ended["report"]["clean"]
@@ -186,7 +187,7 @@ def test_zombies_are_said_with_their_parent_and_once(
     assert f"(pid {parent}) does not reap them" in facts["message"]
     assert "Restart" in facts["browserkeeper.remedy"]
     rounds = rounds_of(watch)
-    assert wait_for(lambda: rounds_of(watch) >= rounds + 4)
+    assert wait_until(lambda: rounds_of(watch) >= rounds + 4)
     assert len(watch.lines("watch-zombies")) == 1
     running.front.terminate()
     assert "No longer so: 2 zombies" in watch.says("watch-over")["message"]
@@ -222,7 +223,7 @@ def test_a_session_whose_guards_were_killed_is_its_owners() -> None:
     (record,) = [found for found in Ledger.open().records() if isinstance(found, Record)]
     for guard in record.guards:
         os.kill(guard.pid, signal.SIGKILL)
-    assert wait_for(lambda: notices("unguarded"))
+    assert wait_until(lambda: notices("unguarded"))
     (notice,) = notices("unguarded")
     assert notice["session"] == session.id
     assert f"(pid {os.getpid()}) lives" in notice["message"]
@@ -237,20 +238,20 @@ def test_a_stopped_guard_and_the_deadline_that_it_misses(
     monkeypatch.setattr(sessions, "GRACE", 0.2)
     front = subprocess.Popen([*CLI, "run", "--timeout", "1.5", "--", "sleep", "60"], cwd=ROOT, text=True)
     started.append(front)
-    assert wait_for(lambda: [len(found.guards) for found in records()] == [2])
+    assert wait_until(lambda: [len(found.guards) for found in records()] == [2])
     (record,) = records()
     watch = Watch(QUICK, Tally())
     assert kinds(watch.round()) == set()
     for guard in record.guards:
         os.kill(guard.pid, signal.SIGSTOP)
-    assert wait_for(lambda: kinds(watch.round()) == {"guard-stopped", "overdue"})
+    assert wait_until(lambda: kinds(watch.round()) == {"guard-stopped", "overdue"})
     overdue = next(notice for notice in watch.round() if notice.kind == "overdue")
     assert overdue.session == record.session.id
     assert overdue.remedy == f"Wake it: kill -CONT {' '.join(str(g.pid) for g in record.guards)}."
     for guard in record.guards:
         os.kill(guard.pid, signal.SIGCONT)
     assert front.wait(10) == 124
-    assert wait_for(lambda: kinds(watch.round()) == set())
+    assert wait_until(lambda: kinds(watch.round()) == set())
 
 
 def records() -> list[Record]:
@@ -397,15 +398,15 @@ def test_a_state_directory_that_cannot_be_used_meanwhile(
     state_dir: Path, watching: Callable[..., Watching]
 ) -> None:
     watch = watching("--listen", "127.0.0.1:0")
-    assert wait_for(lambda: get(watch, "/readyz")[0] == 200)
+    assert wait_until(lambda: get(watch, "/readyz")[0] == 200)
     state_dir.chmod(0o777)
     failed = watch.says("watch-look-failed")
     assert failed["error.type"] == "browserkeeper.errors.LedgerError"
-    assert wait_for(lambda: get(watch, "/readyz")[0] == 503)
+    assert wait_until(lambda: get(watch, "/readyz")[0] == 503)
     assert get(watch, "/healthz")[0] == 200
     state_dir.chmod(stat.S_IRWXU)
     watch.says("watch-over")
-    assert wait_for(lambda: get(watch, "/readyz")[0] == 200)
+    assert wait_until(lambda: get(watch, "/readyz")[0] == 200)
     subjects = [facts["browserkeeper.subject"] for facts in watch.lines("watch-look-failed")]
     assert len(subjects) == len(set(subjects))
     assert watch.close() == 0

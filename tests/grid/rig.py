@@ -24,7 +24,7 @@ from selenium import webdriver
 
 from tests.conftest import UNPACKED
 from tests.support import witness
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 JARS = UNPACKED.parent / "grid" / "lib"
 PATIENCE = 60.0
@@ -169,7 +169,7 @@ def running_grid(slots: int = 2, password: str = "") -> Iterator[Grid]:
         pytest.skip(why)
     grid = start_grid(slots, password)
     try:
-        assert wait_for(grid.is_ready, PATIENCE), (grid.directory / "grid.log").read_text()[-2000:]
+        assert wait_until(grid.is_ready), (grid.directory / "grid.log").read_text()[-2000:]
         yield grid
     finally:
         grid.stop()

@@ -29,8 +29,9 @@ from browserkeeper import (
 from fixtures.server import Site
 from tests.grid.rig import BINARIES, Grid, asked, plain_options, running_grid, stays_taken
 from tests.support import witness
-from tests.support.guards import BOTH, wait_for
+from tests.support.guards import BOTH
 from tests.support.inner_pytest import Inner, inner
+from tests.support.waiting import wait_until
 
 __all__ = ["inner"]
 SOON = 8.0
@@ -68,9 +69,9 @@ def grid() -> Iterator[Grid]:
 @pytest.fixture(autouse=True)
 def slots_are_free(grid: Grid) -> Iterator[None]:
     """Before and after each test; one that fails must not take the next one's slots."""
-    assert wait_for(grid.is_free, 60)
+    assert wait_until(grid.is_free)
     yield
-    assert wait_for(grid.is_free, SOON), f"left on the Grid: {grid.sessions()}, {grid.queued()} queued"
+    assert wait_until(grid.is_free), f"left on the Grid: {grid.sessions()}, {grid.queued()} queued"
 
 
 def start_owner(grid: Grid, name: str, how: str = "kept", page: str = "") -> subprocess.Popen[str]:
@@ -147,7 +148,7 @@ def test_the_owners_death_frees_the_slot(name: str, grid: Grid, site: Site) -> N
     read_until(owner, "live")
     time.sleep(0.5)
     kill(owner)
-    assert wait_for(grid.is_free, SOON)
+    assert wait_until(grid.is_free)
 
 
 @pytest.mark.chrome
@@ -169,7 +170,7 @@ def test_an_owner_killed_during_the_start_loses_no_slot(seconds: float, grid: Gr
     time.sleep(seconds)
     kill(owner)
     time.sleep(2)
-    assert wait_for(grid.is_free, SOON)
+    assert wait_until(grid.is_free)
 
 
 @pytest.mark.parametrize("victim", ["lead", "standby", "both"])
@@ -184,8 +185,8 @@ def test_owner_and_guards_killed_at_once(victim: str, grid: Grid) -> None:
     for pid in (owner.pid, *pids):
         os.kill(pid, signal.SIGKILL)
     owner.communicate()
-    assert wait_for(grid.is_free, SOON)
-    assert wait_for(lambda: not witness.alive([s for s in [witness.look(lead)] if s]), SOON)
+    assert wait_until(grid.is_free)
+    assert wait_until(lambda: not witness.alive([s for s in [witness.look(lead)] if s]))
     sweep(dry_run=False)
 
 
@@ -217,7 +218,7 @@ def test_a_sweep_gives_back_what_nobody_lives_to(grid: Grid) -> None:
     for pid in (owner.pid, tree[-1], *tree[:-1]):
         os.kill(pid, signal.SIGKILL)
     owner.communicate()
-    assert wait_for(lambda: not witness.alive([s for s in map(witness.look, tree) if s]), SOON)
+    assert wait_until(lambda: not witness.alive([s for s in map(witness.look, tree) if s]))
     assert grid.sessions(), "the control: nobody is left who could free the slot"
     found = sweep(dry_run=False)
     assert [f.removed for f in found if f.kind == "session"] == [True], found

@@ -39,7 +39,7 @@ from browserkeeper import BrowserPool, LeakError
 from browserkeeper.config import SessionConfig
 from tests.support import witness
 from tests.support.faults import DROP, FAULTS, traces
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RETRIES = 2
@@ -383,7 +383,7 @@ class Soak:
         else:
             victim = self._rng.choice(self.sampler.browsers())
             os.kill(victim.pid, signal.SIGKILL if event.startswith("kill") else signal.SIGSTOP)
-            assert wait_for(lambda: has_succumbed(victim))
+            assert wait_until(lambda: has_succumbed(victim))
         print(f"     - {event}", flush=True)
 
     def _progress(self, total: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from browserkeeper.pool.core import Core
 from browserkeeper.pool.lease import Gate, Request
-from tests.support.fake_browser import FakePool, until
+from tests.support.fake_browser import FakePool
+from tests.support.waiting import wait_until
 
 
 def granted(pool: FakePool) -> tuple[Core, Request, Gate]:
@@ -40,5 +41,5 @@ def test_it_is_closed_once_where_it_has_died_meanwhile() -> None:
             core.on_withdrawn(request, now)
 
         core.ask(die_and_withdraw)
-        assert until(lambda: len(pool.browsers) == 2)
+        assert wait_until(lambda: len(pool.browsers) == 2)
         assert pool.stats()["retired_lost"] == 1

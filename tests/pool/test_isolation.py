@@ -31,7 +31,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from browserkeeper import BrowserPool, Lease, LeaseEnded
 from fixtures.server import Site
-from tests.support.guards import BOTH, wait_for
+from tests.support.guards import BOTH
+from tests.support.waiting import wait_until
 
 Do = Callable[[Any, Site], object]
 """Gets a lease's driver; leaves a trace, or returns what a look for it sees."""
@@ -630,7 +631,7 @@ def download(lease: Lease[webdriver.Remote], site: Site) -> Path:
     lease.driver.get(site.url)
     lease.driver.execute_script("location = '/download'")  # Firefox holds a click up for 5 s
     file = directory / "leaky-shelf.csv"
-    assert wait_for(lambda: file.exists() and file.stat().st_size == 1024), list(directory.iterdir())
+    assert wait_until(lambda: file.exists() and file.stat().st_size == 1024), list(directory.iterdir())
     assert [path.name for path in directory.iterdir()] == [file.name]
     return directory
 
@@ -701,7 +702,7 @@ def test_after_a_lease_of_firefox_its_driver_and_downloads(site: Site) -> None:
         for name in ("title", "handles"):
             with pytest.raises(LeaseEnded, match="is over"):
                 STALE[name](stale, site)
-        assert wait_for(lambda: not place.exists())
+        assert wait_until(lambda: not place.exists())
 
 
 # ------------------------------------------------------------------ another browser

@@ -29,8 +29,8 @@ from browserkeeper.pool.browser import PooledBrowser
 from fixtures.server import Site
 from tests.pool.test_threads import in_thread
 from tests.support import witness
-from tests.support.fake_browser import until
 from tests.support.guards import BOTH
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -44,7 +44,7 @@ def identity_of(pool: BrowserPool[Any]) -> str:
 
 def idle_browser(pool: BrowserPool[Any]) -> int:
     """The pid of the one browser that is idle now."""
-    assert until(lambda: pool.stats()["pool_available"] == 1)
+    assert wait_until(lambda: pool.stats()["pool_available"] == 1)
     assert pool._core is not None
     (member,) = pool._core.scheduler.members("idle")
     pid: int = member.body.identity.pid
@@ -96,7 +96,7 @@ def test_a_browser_is_used_again_up_to_its_last_lease(site: Site) -> None:
 def test_one_that_eats_memory_is_replaced_when_it_comes_back() -> None:
     with BrowserPool("chrome", max_size=1, max_memory=10 * 2**20) as pool:
         first = identity_of(pool)
-        assert until(lambda: pool.stats().get("retired_max_memory"), 30)
+        assert wait_until(lambda: pool.stats().get("retired_max_memory"))
         assert identity_of(pool) != first
 
 
@@ -106,9 +106,9 @@ def test_recycling_makes_before_it_breaks() -> None:
         first = idle_browser(pool)
         pool.recycle()
         assert witness.look(first), "it serves until its replacement is there"
-        assert until(lambda: pool.stats().get("retired_recycled"), 30)
-        assert until(lambda: not witness.look(first))
-        assert until(lambda: pool.stats()["pool_available"] == 1)
+        assert wait_until(lambda: pool.stats().get("retired_recycled"))
+        assert wait_until(lambda: not witness.look(first))
+        assert wait_until(lambda: pool.stats()["pool_available"] == 1)
 
 
 # ------------------------------------------------------------------ death and hanging
@@ -119,18 +119,18 @@ def test_one_that_died_or_hangs_is_never_handed_out(number: signal.Signals, site
     with BrowserPool("chrome", max_size=1) as pool:
         pid = idle_browser(pool)
         os.kill(pid, number)
-        assert until(lambda: (seen := witness.look(pid)) is None or seen.state in "ZXT")
+        assert wait_until(lambda: (seen := witness.look(pid)) is None or seen.state in "ZXT")
         with pool.lease() as lease:
             assert lease.session.pid != pid
             lease.driver.get(site.url)
-        assert until(lambda: not witness.look(pid))
+        assert wait_until(lambda: not witness.look(pid))
 
 
 def test_the_death_of_an_idle_one_is_noticed_without_a_look() -> None:
     with BrowserPool("chrome", max_size=1) as pool:
         pid = idle_browser(pool)
         os.kill(pid, signal.SIGKILL)
-        assert until(lambda: pool.stats()["browsers_lost"] == 1)
+        assert wait_until(lambda: pool.stats()["browsers_lost"] == 1)
         assert idle_browser(pool) != pid
 
 
@@ -158,7 +158,7 @@ def test_the_lease_of_a_browser_that_dies_gets_a_typed_error(name: str, when: st
 
 
 def kill_when_asked(site: Site, after: int, pid: int) -> None:
-    assert until(lambda: any("/never" in line for line in site.requests[after:]), 30)
+    assert wait_until(lambda: any("/never" in line for line in site.requests[after:]))
     os.kill(pid, signal.SIGKILL)
 
 
@@ -170,7 +170,7 @@ def test_a_driver_that_is_killed_is_a_browser_lost(site: Site) -> None:
         driver = witness.look(seen.parent)
         assert driver is not None
         os.kill(seen.parent, signal.SIGKILL)
-        assert until(lambda: not witness.is_same(driver))
+        assert wait_until(lambda: not witness.is_same(driver))
         with pool.lease() as lease:
             assert lease.session.pid != pid
 
@@ -205,7 +205,7 @@ def test_the_deadline_of_a_lease_cuts_off_what_is_in_flight(site: Site) -> None:
 def test_the_deadline_is_kept_while_the_user_does_nothing() -> None:
     with BrowserPool("chrome", max_size=1, max_lease=1, min_idle=0) as pool:
         lease = pool.lease()
-        assert until(lambda: pool.stats()["browsers_lost"] == 1, 30)
+        assert wait_until(lambda: pool.stats()["browsers_lost"] == 1)
         with pytest.raises(LeaseTimeout):
             lease.driver.get("about:blank")
         with pytest.raises(LeaseTimeout):
@@ -227,7 +227,7 @@ def test_the_deadline_is_kept_while_the_owner_is_stopped(site: Site) -> None:
     pid = int(owner.stdout.readline())
     os.kill(owner.pid, signal.SIGSTOP)
     try:
-        assert until(lambda: (seen := witness.look(pid)) is None or seen.state == "Z", 30)
+        assert wait_until(lambda: (seen := witness.look(pid)) is None or seen.state == "Z")
     finally:
         os.kill(owner.pid, signal.SIGCONT)
         owner.kill()
@@ -260,7 +260,7 @@ def test_nothing_outlives_an_owner_that_is_killed(site: Site) -> None:
     assert len(browsers) > 10
     owner.kill()
     owner.communicate()
-    assert until(lambda: not any(map(witness.is_same, browsers)), 20)
+    assert wait_until(lambda: not any(map(witness.is_same, browsers)))
 
 
 # ------------------------------------------------------------------ closing
@@ -282,7 +282,7 @@ def test_closing_cuts_off_a_lease_in_another_thread(site: Site) -> None:
             lease.driver.get(site.url_for("never", case="close"))
 
     thread, result = in_thread(visit)
-    assert until(lambda: any("case=close" in line for line in site.requests[started:]), 30)
+    assert wait_until(lambda: any("case=close" in line for line in site.requests[started:]))
     reports = pool.close()
     thread.join(30)
     assert isinstance(result[0], Exception)
@@ -363,7 +363,7 @@ def test_a_sessions_deadline_can_be_set_moved_and_taken_back(containment: Any) -
         time.sleep(1)  # the deadline that was taken back would have passed
         assert driver.title == ""
         session.set_deadline(0.1, "hung")
-        assert until(lambda: isinstance(session.failure(), BrowserDied))
+        assert wait_until(lambda: isinstance(session.failure(), BrowserDied))
     assert session.report is not None
     assert session.report.reason == "hung"
 

@@ -25,7 +25,8 @@ from browserkeeper.state.pool_state import PoolState, path_of, publish, publishe
 from browserkeeper.status.snapshot import snapshot
 from browserkeeper.telemetry.collector import registry
 from browserkeeper.telemetry.tally import Tally
-from tests.support.fake_browser import FakePool, until
+from tests.support.fake_browser import FakePool
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ def test_what_others_see_of_a_pool(ledger: Ledger) -> None:
         with pool.lease():
             waiting = threading.Thread(target=lambda: pool.lease().release())
             waiting.start()
-            assert until(lambda: [p.stats["pool_leased"] for p in snapshot().pools] == [1])
-            assert until(lambda: shown(ledger)["requests_waiting"] == 1)
+            assert wait_until(lambda: [p.stats["pool_leased"] for p in snapshot().pools] == [1])
+            assert wait_until(lambda: shown(ledger)["requests_waiting"] == 1)
             (found,) = snapshot().pools
             assert found.sessions == {pool.browsers[0].id: "leased"}
             assert found.owner.pid == os.getpid()
@@ -67,7 +68,7 @@ def test_what_others_see_of_a_pool(ledger: Ledger) -> None:
             printed = CliRunner().invoke(group, ["ps"]).output
             assert "0 available, 1 leased, 0 starting, 0 renewing, of 1; 1 waiting." in printed
         waiting.join()
-        assert until(lambda: shown(ledger)["pool_available"])
+        assert wait_until(lambda: shown(ledger)["pool_available"])
         assert shown(ledger)["requests_num"] == 2
     assert not list(ledger.pools.iterdir()), "it is taken down with the pool"
     assert not snapshot().pools
@@ -83,7 +84,7 @@ def test_a_busy_pool_does_not_write_all_the_time(ledger: Ledger) -> None:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 versions.add(next(ledger.pools.glob("*.json")).stat().st_mtime_ns)
         assert len(versions) <= 2 + time.monotonic() - began
-        assert until(lambda: shown(ledger)["requests_num"] == 300), (
+        assert wait_until(lambda: shown(ledger)["requests_num"] == 300), (
             "the last state is shown all the same"
         )
 
@@ -92,16 +93,16 @@ def test_two_pools_of_a_process(ledger: Ledger) -> None:
     with FakePool() as first, FakePool() as second:
         first.wait()
         second.wait()
-        assert until(lambda: len(snapshot().pools) == 2)
+        assert wait_until(lambda: len(snapshot().pools) == 2)
 
 
 def test_a_pool_that_is_dropped_takes_it_down(ledger: Ledger) -> None:
     pool = FakePool().open()
-    assert until(lambda: list(ledger.pools.glob("*.json")))
+    assert wait_until(lambda: list(ledger.pools.glob("*.json")))
     core = pool._core
     assert core is not None
     core.abandon()
-    assert until(lambda: not list(ledger.pools.iterdir()))
+    assert wait_until(lambda: not list(ledger.pools.iterdir()))
     pool.close()
 
 
@@ -119,7 +120,7 @@ def test_what_a_killed_owner_left_is_not_believed_and_swept(ledger: Ledger) -> N
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"open\n"
-        assert until(lambda: snapshot().pools)
+        assert wait_until(lambda: snapshot().pools)
         owner.send_signal(signal.SIGKILL)
         owner.wait()
     (file,) = ledger.pools.iterdir()
@@ -186,5 +187,5 @@ def test_a_pool_works_where_it_cannot_be_told(ledger: Ledger, caplog: pytest.Log
         for _ in range(3):
             with pool.lease():
                 pass
-        assert until(lambda: "will not see it" in caplog.text)
+        assert wait_until(lambda: "will not see it" in caplog.text)
     assert caplog.text.count("will not see it") == 1

@@ -27,7 +27,8 @@ from browserkeeper import (
     lease_of,
 )
 from browserkeeper.pool.breaker import OPENS_AFTER
-from tests.support.fake_browser import FakeBrowser, FakePool, until
+from tests.support.fake_browser import FakeBrowser, FakePool
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_driver_is_of_no_use_after_its_lease(pool: FakePool) -> None:
 def test_a_user_can_have_a_browser_replaced(pool: FakePool) -> None:
     with pool.lease() as lease:
         lease.retire("captcha")
-    assert until(lambda: pool.stats().get("retired_requested"))
+    assert wait_until(lambda: pool.stats().get("retired_requested"))
     with pool.lease() as other:
         assert other.browser_id != lease.browser_id
 
@@ -116,7 +117,7 @@ def test_a_command_in_flight_at_the_end_costs_the_browser(pool: FakePool) -> Non
     lease.release()
     stop.set()
     thread.join()
-    assert until(lambda: pool.stats().get("retired_interrupted"))
+    assert wait_until(lambda: pool.stats().get("retired_interrupted"))
 
 
 def test_one_that_is_dropped_is_taken_back_and_named(pool: FakePool) -> None:
@@ -124,7 +125,7 @@ def test_one_that_is_dropped_is_taken_back_and_named(pool: FakePool) -> None:
         pool.lease()
         gc.collect()
     assert "test_one_that_is_dropped" in str(caught[0].message)
-    assert until(lambda: pool.stats().get("retired_abandoned"))
+    assert wait_until(lambda: pool.stats().get("retired_abandoned"))
     with pool.lease(timeout=10):
         pass
 
@@ -155,7 +156,7 @@ def test_who_holds_what(pool: FakePool) -> None:
 
 def test_one_that_is_held_for_long_is_logged_with_its_taker(caplog: pytest.LogCaptureFixture) -> None:
     with FakePool(leak_warn=0.05) as pool, pool.lease():
-        assert until(lambda: "has been out" in caplog.text)
+        assert wait_until(lambda: "has been out" in caplog.text)
         assert "test_one_that_is_held_for_long" in caplog.text
         pool.stats()
     assert caplog.text.count("has been out") == 1
@@ -166,7 +167,7 @@ def test_the_deadline_is_given_to_the_guard_and_taken_back() -> None:
         with pool.lease():
             assert pool.browsers[0].deadline == 50
             assert 0 < (pool.leases()[0].deadline or 0) <= 50
-        assert until(lambda: pool.browsers[0].deadline is None)
+        assert wait_until(lambda: pool.browsers[0].deadline is None)
 
 
 # ------------------------------------------------------------------ waiting
@@ -184,7 +185,7 @@ def test_waiters_are_served_in_the_order_in_which_they_came() -> None:
         threads = []
         for number in range(5):
             threads.append(in_thread(lambda number=number: take(number))[0])  # type: ignore[misc]
-            assert until(lambda number=number: pool.stats()["requests_waiting"] == number + 1)  # type: ignore[misc]
+            assert wait_until(lambda number=number: pool.stats()["requests_waiting"] == number + 1)  # type: ignore[misc]
         held.release()
         for thread in threads:
             thread.join()
@@ -257,7 +258,7 @@ def test_an_interrupted_call_loses_no_browser() -> None:
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             gc.collect()
-            assert until(lambda: pool.stats()["pool_leased"] == 0), pool.leases()
+            assert wait_until(lambda: pool.stats()["pool_leased"] == 0), pool.leases()
             with pool.lease(timeout=10), pool.lease(timeout=10):
                 pass
     except InterruptionError:
@@ -298,7 +299,7 @@ def test_the_pool_recovers_when_browsers_start_again(monkeypatch: pytest.MonkeyP
         with pytest.raises(PoolUnavailable):
             pool.lease()
         fails[0] = False
-        assert until(lambda: pool.stats()["pool_available"])
+        assert wait_until(lambda: pool.stats()["pool_available"])
         with pool.lease():
             pass
 
@@ -343,7 +344,7 @@ def test_no_thread_and_no_browser_outlives_the_pool() -> None:
     with FakePool(max_size=3, min_idle=3) as pool:
         pool.wait()
         assert len(the_pools_threads()) == 4
-    assert until(lambda: not the_pools_threads())
+    assert wait_until(lambda: not the_pools_threads())
     assert all(not browser.alive for browser in pool.browsers)
     assert len(pool.close()) == 3
 
@@ -352,7 +353,7 @@ def test_closing_cuts_off_who_waits_and_who_holds() -> None:
     pool = FakePool(max_size=1).open()
     lease = pool.lease()
     thread, result = in_thread(pool.lease)
-    assert until(lambda: pool.stats()["requests_waiting"])
+    assert wait_until(lambda: pool.stats()["requests_waiting"])
     pool.close()
     thread.join()
     assert isinstance(result[0], PoolClosed)
@@ -366,7 +367,7 @@ def test_closing_cuts_off_who_waits_and_who_holds() -> None:
 
 def test_closing_calls_off_what_is_being_launched() -> None:
     pool = FakePool({"launch": lambda browser: browser.called_off.wait(30)}, min_idle=1).open()
-    assert until(lambda: pool.browsers)
+    assert wait_until(lambda: pool.browsers)
     pool.close()
     assert pool.browsers[0].called_off.is_set()
 
@@ -376,7 +377,7 @@ def test_draining_waits_for_leases() -> None:
         pool.wait()
         lease = pool.lease()
         thread, result = in_thread(lambda: pool.drain(timeout=30))
-        assert until(lambda: "draining" in repr(pool))
+        assert wait_until(lambda: "draining" in repr(pool))
         with pytest.raises(PoolClosed, match="drained"):
             pool.lease()
         assert lease.driver.execute(lambda: 1) == 1
@@ -413,7 +414,7 @@ def test_a_pool_that_is_dropped_ends_its_browsers() -> None:
     browsers = pool.browsers
     del pool
     gc.collect()
-    assert until(lambda: not browsers[0].alive)
+    assert wait_until(lambda: not browsers[0].alive)
 
 
 def test_it_has_to_be_open() -> None:
@@ -451,7 +452,7 @@ def test_recycling_replaces_every_browser(pool: FakePool) -> None:
     pool.wait()
     before = {browser.id for browser in pool.browsers}
     pool.recycle()
-    assert until(lambda: pool.stats().get("retired_recycled"))
+    assert wait_until(lambda: pool.stats().get("retired_recycled"))
     with pool.lease() as lease:
         assert lease.browser_id not in before
 
@@ -465,16 +466,16 @@ def test_an_idle_one_that_has_grown_is_replaced(monkeypatch: pytest.MonkeyPatch)
         return "max_memory" if browser is pinged[0] else ""
 
     with FakePool({"ping": ping}, max_size=1) as pool:
-        assert until(lambda: pool.stats().get("retired_max_memory"))
+        assert wait_until(lambda: pool.stats().get("retired_max_memory"))
         with pool.lease() as lease:
             assert lease.browser_id != pool.browsers[0].id
 
 
 def test_resizing_takes_effect(pool: FakePool) -> None:
     pool.resize(4, min_idle=4)
-    assert until(lambda: pool.stats()["pool_available"] == 4)
+    assert wait_until(lambda: pool.stats()["pool_available"] == 4)
     pool.resize(1)
-    assert until(lambda: pool.stats()["pool_size"] == 1)
+    assert wait_until(lambda: pool.stats()["pool_size"] == 1)
     assert pool.stats()["pool_max"] == 1
     with pytest.raises(ConfigError, match="max_size=0"):
         pool.resize(0)
@@ -494,7 +495,7 @@ def test_the_statistics_add_up(pool: FakePool) -> None:
     for _ in range(3):
         with pool.lease():
             time.sleep(0.01)
-    assert until(lambda: pool.stats()["pool_leased"] == 0)
+    assert wait_until(lambda: pool.stats()["pool_leased"] == 0)
     stats = pool.stats()
     assert stats["requests_num"] == 3
     assert stats["usage_seconds"] >= 0.03
@@ -607,7 +608,7 @@ def test_map_that_is_dropped_ends_what_runs(pool: FakePool) -> None:
         if item:
             started.set()
             browser = driver.keeper.browser
-            assert until(lambda: not browser.alive)
+            assert wait_until(lambda: not browser.alive)
             raise ConnectionError("cut off")
         return item
 
@@ -632,7 +633,7 @@ def test_map_can_be_dropped_while_its_iterable_blocks(pool: FakePool) -> None:
     outcomes.close()  # type: ignore[attr-defined]
     assert not hold.is_set()
     hold.set()
-    assert until(lambda: not [t for t in the_pools_threads() if "map" in t])
+    assert wait_until(lambda: not [t for t in the_pools_threads() if "map" in t])
 
 
 def test_map_raises_the_iterables_own_error_after_what_came_before(pool: FakePool) -> None:

@@ -24,12 +24,11 @@ from tests.support.guards import (
     pids_once_there,
     plan_for,
     program,
-    soon,
     start,
     start_owner,
     staying,
-    wait_for,
 )
+from tests.support.waiting import deadline_in, wait_until
 
 SLEEP = ("/bin/sleep", "600")
 MISBEHAVING = {
@@ -54,7 +53,7 @@ CONTAINMENTS = [
 def test_ends_what_misbehaves(name: str, containment: str, pids_of: PidFile) -> None:
     running = start(staying(program(name, pids_of)), containment)
     started = pids_once_there(pids_of, MISBEHAVING[name])
-    report = running.end("closed", soon())
+    report = running.end("closed", deadline_in())
     assert report is not None
     assert report["certificate"] == "ECHILD"
     assert report["containment"] == containment
@@ -68,8 +67,10 @@ def test_control_without_a_guard_they_survive(name: str, pids_of: PidFile) -> No
     child = subprocess.Popen(program(name, pids_of))
     started = pids_once_there(pids_of, MISBEHAVING[name])
     child.terminate()
-    wait_for(lambda: not witness.alive([s for s in below() if s.pid == child.pid]), 0.5)  # or ignores it
-    found = wait_for(lambda: witness.alive(below()) or [s for s in below() if s.pid != child.pid], 5)
+    wait_until(
+        lambda: not witness.alive([s for s in below() if s.pid == child.pid]), 0.5
+    )  # or ignores it
+    found = wait_until(lambda: witness.alive(below()) or [s for s in below() if s.pid != child.pid], 5)
     witness.end_by_pid(started)
     child.kill()
     child.wait()
@@ -83,8 +84,8 @@ def below() -> list[witness.Seen]:
 @pytest.mark.parametrize("containment", CONTAINMENTS)
 def test_ends_a_fork_bomb(containment: str, pids_of: PidFile) -> None:
     running = start(program("fork_while_killed", pids_of, 150), containment)
-    assert wait_for(lambda: len(pids_of.read()) >= 100)
-    report = running.end("closed", soon(20))
+    assert wait_until(lambda: len(pids_of.read()) >= 100)
+    report = running.end("closed", deadline_in())
     assert report is not None
     assert report["certificate"] == "ECHILD"
 
@@ -92,7 +93,7 @@ def test_ends_a_fork_bomb(containment: str, pids_of: PidFile) -> None:
 def test_sees_a_whole_tree_and_how_each_ended(pids_of: PidFile) -> None:
     running = start(program("tree", pids_of, 2, 3))
     started = pids_once_there(pids_of, 14)
-    report = running.end("closed", soon())
+    report = running.end("closed", deadline_in())
     assert report is not None
     outcomes = {p["pid"]: p["outcome"] for p in report["processes"]}
     assert {outcomes[s.pid] for s in started} == {"killed"}
@@ -102,8 +103,8 @@ def test_sees_a_whole_tree_and_how_each_ended(pids_of: PidFile) -> None:
 def test_names_the_escapee_it_adopted(pids_of: PidFile) -> None:
     running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
-    assert wait_for(lambda: (seen := witness.look(daemon.pid)) and seen.parent != 1)
-    report = running.end("closed", soon())
+    assert wait_until(lambda: (seen := witness.look(daemon.pid)) and seen.parent != 1)
+    report = running.end("closed", deadline_in())
     assert report is not None
     assert [p["pid"] for p in report["processes"] if p["adopted"]] == [daemon.pid]
 
@@ -112,21 +113,21 @@ def test_reaps_zombies_during_the_session(tmp_path: Path) -> None:
     started = tmp_path / "started"
     script = f"for i in 1 2 3 4 5; do (setsid sleep 0.05 &) ; done; touch {started}; sleep 600"
     running = start(("/bin/sh", "-c", script))
-    assert wait_for(started.exists)
-    assert wait_for(lambda: len(witness.below(running.pid)) <= 3, 5)
+    assert wait_until(started.exists)
+    assert wait_until(lambda: len(witness.below(running.pid)) <= 3)
     assert not witness.zombies(witness.below(running.pid))
-    report = running.end("closed", soon())
+    report = running.end("closed", deadline_in())
     assert report is not None
     assert report["zombies_reaped"] >= 5
 
 
 def test_reports_an_exit_by_itself() -> None:
     running = start(("/bin/sh", "-c", "exit 7"))
-    ended = running.wait_for("ended", deadline=soon())
+    ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "exited"
     assert ended["report"]["status"] == 7
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
 
 
 # ------------------------------------------------------------------ the owner's death
@@ -139,7 +140,7 @@ def test_owner_killed(number: signal.Signals, pids_of: PidFile) -> None:
     (daemon,) = pids_once_there(pids_of, 1)
     owner.send_signal(number)
     owner.communicate()
-    assert wait_for(lambda: not witness.is_same(daemon), 5)
+    assert wait_until(lambda: not witness.is_same(daemon))
 
 
 @pytest.mark.leaves_zombies(2, "the guard's own and the owner's fork")
@@ -147,7 +148,7 @@ def test_owner_killed_while_a_fork_of_it_holds_the_pipe(pids_of: PidFile) -> Non
     owner = start_owner(staying(program("daemonise", pids_of)), fork=True)
     (daemon,) = pids_once_there(pids_of, 1)
     _kill_owner(owner)
-    gone = wait_for(lambda: not witness.is_same(daemon), 5)
+    gone = wait_until(lambda: not witness.is_same(daemon), 5)
     witness.end_by_pid(witness.below(os.getpid()))
     assert gone
 
@@ -158,7 +159,7 @@ def test_control_pipe_alone_leaks_when_a_fork_holds_it(tmp_path: Path, pids_of: 
     owner = start_owner(staying(program("daemonise", pids_of)), directory=directory, fork=True)
     (daemon,) = pids_once_there(pids_of, 1)
     _kill_owner(owner)
-    gone = wait_for(lambda: not witness.is_same(daemon), 1.5)
+    gone = wait_until(lambda: not witness.is_same(daemon), 1.5)
     witness.end_by_pid(witness.below(os.getpid()))
     assert not gone
 
@@ -178,7 +179,7 @@ def test_owner_exits_by_os_exit(pids_of: PidFile) -> None:
     (daemon,) = pids_once_there(pids_of, 1)
     owner.kill()
     owner.communicate()
-    assert wait_for(lambda: not witness.is_same(daemon), 5)
+    assert wait_until(lambda: not witness.is_same(daemon))
 
 
 # ------------------------------------------------------------------ the guard's own death
@@ -189,15 +190,15 @@ def test_owner_exits_by_os_exit(pids_of: PidFile) -> None:
 def test_one_guard_killed_the_other_finishes(victim: str, pids_of: PidFile) -> None:
     running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
-    spawned = running.wait_for("spawned", deadline=soon())
+    spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     os.kill(spawned["guard"] if victim == "lead" else running.pid, signal.SIGKILL)
-    ended = running.wait_for("ended", deadline=soon())
+    ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "guard-died"
     assert ended["report"]["certificate"] == "ECHILD"
     assert not witness.is_same(daemon)
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
 
 
 @pytest.mark.leaves_zombies(9, "nobody is left to reap")
@@ -205,25 +206,25 @@ def test_control_both_guards_killed_a_daemon_survives(pids_of: PidFile) -> None:
     """Beyond the pair there is only the second line: this is the gap that it has to close."""
     running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
-    spawned = running.wait_for("spawned", deadline=soon())
+    spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     os.kill(running.pid, signal.SIGSTOP)  # so that it cannot finish for the lead
     os.kill(spawned["guard"], signal.SIGKILL)
     os.kill(running.pid, signal.SIGKILL)
-    survived = not wait_for(lambda: not witness.is_same(daemon), 1)
+    survived = not wait_until(lambda: not witness.is_same(daemon), 1)
     witness.end_by_pid([daemon])
-    assert running.end("closed", soon(5)) is None
+    assert running.end("closed", deadline_in(5)) is None
     assert survived
 
 
 @pytest.mark.parametrize("victim", ["lead", "standby"])
 def test_a_stopped_guard_is_woken(victim: str) -> None:
     running = start(SLEEP)
-    spawned = running.wait_for("spawned", deadline=soon())
+    spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     os.kill(spawned["guard"] if victim == "lead" else running.pid, signal.SIGSTOP)
     time.sleep(0.1)
-    report = running.end("closed", soon())
+    report = running.end("closed", deadline_in())
     assert report is not None
     assert report["certificate"] == "ECHILD"
 
@@ -232,21 +233,21 @@ def test_term_to_the_guard_tears_down(pids_of: PidFile) -> None:
     running = start(staying(program("daemonise", pids_of)))
     pids_once_there(pids_of, 1)
     os.kill(running.pid, signal.SIGTERM)
-    ended = running.wait_for("ended", deadline=soon())
+    ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "terminated"
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_is_deaf_to_the_terminal(number: signal.Signals) -> None:
     running = start(SLEEP)
-    spawned = running.wait_for("spawned", deadline=soon())
+    spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     for pid in (running.pid, spawned["guard"]):
         os.kill(pid, number)
-    assert running.wait_for("ending", deadline=soon(0.3)) is None
-    running.end("closed", soon())
+    assert running.wait_for("ending", deadline=deadline_in(0.3)) is None
+    running.end("closed", deadline_in())
 
 
 # ------------------------------------------------------------------ deadlines
@@ -254,42 +255,42 @@ def test_is_deaf_to_the_terminal(number: signal.Signals) -> None:
 
 def test_keeps_the_deadline_itself() -> None:
     running = start(SLEEP, timeout=0.3)
-    ended = running.wait_for("ended", deadline=soon())
+    ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "timeout"
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
 
 
 def test_keeps_the_deadline_that_its_owner_moves() -> None:
     running = start(SLEEP)
     running.set_deadline(0.3, "late")
     running.set_deadline(0, "")
-    assert running.wait_for("ending", deadline=soon(1)) is None
+    assert running.wait_for("ending", deadline=deadline_in(1)) is None
     running.set_deadline(0.1, "late")
-    ended = running.wait_for("ended", deadline=soon())
+    ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "late"
     assert not ended["report"]["problems"]
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
 
 
 def test_an_empty_line_from_its_owner_says_nothing() -> None:
     running = start(SLEEP)
     running._say("\n \ndeadline 0.1 late")
-    ended = running.wait_for("ended", deadline=soon())
+    ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "late"
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
 
 
 def test_asks_before_it_kills_where_there_is_grace(tmp_path: Path) -> None:
     said = tmp_path / "said"
     script = f"trap 'echo bye > {said}; exit 0' TERM; while :; do sleep 0.05; done"
     running = start(("/bin/sh", "-c", script), timeout=0.5, grace=5)
-    ended = running.wait_for("ended", deadline=soon())
+    ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert said.read_text() == "bye\n"
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
 
 
 @pytest.mark.root
@@ -297,25 +298,25 @@ def test_asks_before_it_kills_where_there_is_grace(tmp_path: Path) -> None:
 def test_reports_what_sigkill_cannot_end_and_goes_on_trying() -> None:
     """A process in a frozen v1 cgroup does not die of SIGKILL until it is thawed."""
     running = start(SLEEP, kill_deadline=0.5)
-    spawned = running.wait_for("spawned", deadline=soon())
+    spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     ice = Path("/sys/fs/cgroup/freezer", f"guard-test-{os.getpid()}")
     ice.mkdir()
     try:
         (ice / "cgroup.procs").write_text(str(spawned["pid"]))
         (ice / "freezer.state").write_text("FROZEN")
-        report = running.end("closed", soon())
+        report = running.end("closed", deadline_in())
         assert report is not None
         assert report["certificate"] is None
         assert [s["pid"] for s in report["survivors"]] == [spawned["pid"]]
         (ice / "freezer.state").write_text("THAWED")
-        ended = running.wait_for("ended", deadline=soon())
+        ended = running.wait_for("ended", deadline=deadline_in())
         assert ended is not None
         assert ended["report"]["certificate"] == "ECHILD"
     finally:
         (ice / "freezer.state").write_text("THAWED")
-        running.end("closed", soon())
-        assert wait_for(lambda: not (ice / "cgroup.procs").read_text())
+        running.end("closed", deadline_in())
+        assert wait_until(lambda: not (ice / "cgroup.procs").read_text())
         ice.rmdir()
 
 
@@ -331,9 +332,9 @@ def test_makes_its_tmpdir_private_and_removes_it_whole(tmp_path: Path) -> None:
         ln -s {outside} $TMPDIR/link; echo x > $TMPDIR/closed/x; chmod 000 $TMPDIR/closed
         mkfifo $TMPDIR/fifo; sleep 600"""
     running = start(("/bin/sh", "-c", script), tmpdir=str(directory))
-    assert wait_for((directory / "fifo").exists)
+    assert wait_until((directory / "fifo").exists)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    report = running.end("closed", soon())
+    report = running.end("closed", deadline_in())
     assert report is not None
     assert report["problems"] == []
     assert report["files"] >= 4
@@ -348,8 +349,8 @@ def test_removes_what_is_too_deep_for_a_path(tmp_path: Path) -> None:
         "cd $TMPDIR; for i in $(seq 1500); do mkdir dddd && cd dddd; done; touch end; touch $TMPDIR/done"
     )
     running = start(("/bin/sh", "-c", f"{script}; sleep 600"), tmpdir=str(directory))
-    assert wait_for((directory / "done").exists, 30)
-    report = running.end("closed", soon(30))
+    assert wait_until((directory / "done").exists)
+    report = running.end("closed", deadline_in())
     assert report is not None
     assert report["problems"] == []
     assert not directory.exists()
@@ -361,8 +362,8 @@ def test_a_tmpdir_that_was_replaced_by_a_link_is_not_followed(tmp_path: Path) ->
     (precious / "file").write_text("keep me")
     script = f"rmdir $TMPDIR && ln -s {precious} $TMPDIR; sleep 600"
     running = start(("/bin/sh", "-c", script), tmpdir=str(directory))
-    assert wait_for(directory.is_symlink)
-    running.end("closed", soon())
+    assert wait_until(directory.is_symlink)
+    running.end("closed", deadline_in())
     assert not directory.is_symlink()
     assert (precious / "file").read_text() == "keep me"
 
@@ -372,8 +373,8 @@ def test_an_owner_that_blocks_every_signal(pids_of: PidFile) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         running = start(("/bin/sh", "-c", "exit 3"))
-        ended = running.wait_for("ended", deadline=soon(3))
-        running.end("closed", soon())
+        ended = running.wait_for("ended", deadline=deadline_in(3))
+        running.end("closed", deadline_in())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert ended is not None
@@ -391,19 +392,19 @@ def test_a_lead_that_breaks_is_finished_by_its_standby(tmp_path: Path, pids_of: 
     owner = start_owner(staying(program("daemonise", pids_of)), directory=directory)
     (daemon,) = pids_once_there(pids_of, 1)
     _kill_owner(owner)
-    assert wait_for(lambda: not witness.is_same(daemon), 5)
+    assert wait_until(lambda: not witness.is_same(daemon))
 
 
 def test_writes_the_record_first_and_replaces_it_by_the_history(tmp_path: Path) -> None:
     record, history = tmp_path / "r.json", tmp_path / "h.json"
     running = start(SLEEP, record=str(record), history=str(history), document='{"some":"facts"}')
-    spawned = running.wait_for("spawned", deadline=soon())
+    spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     written = json.loads(record.read_text())
     assert written["session"] == {"some": "facts"}
     assert {g["pid"] for g in written["guards"]} == {running.pid, spawned["guard"]}
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
     assert not record.exists()
     assert json.loads(history.read_text())["exit"]["reason"] == "closed"
 
@@ -411,9 +412,9 @@ def test_writes_the_record_first_and_replaces_it_by_the_history(tmp_path: Path) 
 def test_the_document_is_not_passed_on(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     running = start(("/bin/sh", "-c", f"env > {seen}; sleep 600"), document='"secret"')
-    assert wait_for(lambda: seen.exists() and "BROWSERKEEPER_SESSION" in seen.read_text())
+    assert wait_until(lambda: seen.exists() and "BROWSERKEEPER_SESSION" in seen.read_text())
     assert "BROWSERKEEPER_DOCUMENT" not in seen.read_text()
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
 
 
 @pytest.mark.parametrize(
@@ -428,21 +429,21 @@ def test_the_document_is_not_passed_on(tmp_path: Path) -> None:
 def test_says_where_a_start_failed_and_leaves_nothing(change: dict[str, object], where: str) -> None:
     command = change.pop("command", SLEEP)
     running = start(command, **change)  # type: ignore[arg-type]
-    failed = running.wait_for("failed", deadline=soon())
+    failed = running.wait_for("failed", deadline=deadline_in())
     assert failed is not None
     assert failed["where"] == where
     assert failed["errno"] == 2
-    assert running.wait_for("ended", deadline=soon())
-    running.end("closed", soon())
+    assert running.wait_for("ended", deadline=deadline_in())
+    running.end("closed", deadline_in())
 
 
 def test_does_not_take_over_a_tmpdir_that_exists(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
     running = start(SLEEP, tmpdir=str(tmp_path))
-    failed = running.wait_for("failed", deadline=soon())
+    failed = running.wait_for("failed", deadline=deadline_in())
     assert failed is not None
     assert failed["where"] == "tmpdir"
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
     assert (tmp_path / "mine").read_text() == "keep"
 
 
@@ -451,11 +452,11 @@ def test_removes_the_shared_memory_that_nobody_holds(tmp_path: Path) -> None:
     stray = Path(f"/dev/shm/.org.chromium.Chromium.stray{os.getpid()}")
     held = Path(f"/dev/shm/.org.chromium.Chromium.held{os.getpid()}")
     running = start(SLEEP)
-    assert running.wait_for("spawned", deadline=soon())
+    assert running.wait_for("spawned", deadline=deadline_in())
     stray.write_text("x")
     with held.open("w") as file:
         file.write("x")
-        running.end("closed", soon())
+        running.end("closed", deadline_in())
         assert not stray.exists()
         assert held.exists()
     held.unlink()
@@ -501,7 +502,7 @@ def test_its_json_is_json(value: object) -> None:
 
 def test_the_report_reads_its_account() -> None:
     running = start(SLEEP)
-    facts = running.end("closed", soon())
+    facts = running.end("closed", deadline_in())
     assert facts is not None
     report = ExitReport.from_guard(facts, session="x", browser="none")
     assert report.clean

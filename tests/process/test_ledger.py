@@ -27,7 +27,8 @@ from browserkeeper.state.ledger import (
 )
 from tests.conftest import PidFile
 from tests.support import witness
-from tests.support.guards import pids_once_there, program, soon, start, staying, wait_for
+from tests.support.guards import pids_once_there, program, start, staying
+from tests.support.waiting import deadline_in, wait_until
 
 DEAD = ProcessIdentity(2**22 - 3, 1.0)
 MODE = 0o600
@@ -305,15 +306,15 @@ def test_what_a_killed_pair_left_is_swept(ledger: Ledger, root: Path, pids_of: P
         document=me.to_json(),
     )
     (daemon,) = pids_once_there(pids_of, 1)
-    assert wait_for(lambda: _only(ledger).processes)
-    spawned = running.wait_for("spawned", deadline=soon())
+    assert wait_until(lambda: _only(ledger).processes)
+    spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     os.kill(running.pid, signal.SIGSTOP)
     os.kill(spawned["guard"], signal.SIGKILL)
     os.kill(running.pid, signal.SIGKILL)
     running.process.wait()
     running.close()
-    assert wait_for(lambda: state_of(_only(ledger)) == "orphaned")
+    assert wait_until(lambda: state_of(_only(ledger)) == "orphaned")
     assert witness.is_same(daemon)
     (dry,) = sweep()
     assert daemon.pid in {p.pid for p in dry.processes}
@@ -334,7 +335,7 @@ def test_marked_processes_without_a_record_are_swept(ledger: Ledger) -> None:
     """Somebody deleted the state directory."""
     identifier = new_id()
     orphan = subprocess.Popen(["sleep", "600"], env={**os.environ, "BROWSERKEEPER_SESSION": identifier})
-    assert wait_for(lambda: [f.session for f in sweep() if f.kind == "processes"] == [identifier])
+    assert wait_until(lambda: [f.session for f in sweep() if f.kind == "processes"] == [identifier])
     (finding,) = sweep(dry_run=False)
     assert finding.removed
     assert orphan.wait(10) == -signal.SIGKILL
@@ -345,7 +346,7 @@ def test_a_live_guards_session_without_a_record_is_left_alone(ledger: Ledger, pi
     running = start(staying(program("daemonise", pids_of)))
     pids_once_there(pids_of, 1)
     assert sweep(dry_run=False) == []
-    report = running.end("closed", soon())
+    report = running.end("closed", deadline_in())
     assert report
     assert report["reason"] == "closed"
 
@@ -367,12 +368,12 @@ def test_a_directory_that_a_guard_holds_is_left_alone(ledger: Ledger, root: Path
     """Another container's: its record and its processes cannot be seen from here, its lock can."""
     directory = root / f"bk-{new_id()}"
     running = start(("/bin/sleep", "600"), tmpdir=str(directory))
-    assert running.wait_for("spawned", deadline=soon())
+    assert running.wait_for("spawned", deadline=deadline_in())
     old = time.time() - 120
     os.utime(directory, (old, old))
     assert is_held(directory)
     assert sweep(dry_run=False) == []
-    running.end("closed", soon())
+    running.end("closed", deadline_in())
     assert not directory.exists()
 
 

@@ -15,16 +15,8 @@ from browserkeeper.process import Platform, linux, portable
 from fixtures.server import Site
 from tests.conftest import PidFile
 from tests.support import witness
-from tests.support.guards import (
-    BOTH,
-    pids_once_there,
-    program,
-    soon,
-    start,
-    start_owner,
-    staying,
-    wait_for,
-)
+from tests.support.guards import BOTH, pids_once_there, program, start, start_owner, staying
+from tests.support.waiting import deadline_in, wait_until
 
 ORPHANS = pytest.mark.leaves_zombies(40, "no subreaper: orphans are PID 1's to reap, as the docs say")
 
@@ -88,7 +80,7 @@ def test_ends_what_misbehaves(name: str, pids_of: PidFile) -> None:
     running = start(staying(program(name, pids_of)), "portable")
     started = pids_once_there(pids_of, 1)
     time.sleep(0.5)
-    report = running.end("closed", soon())
+    report = running.end("closed", deadline_in())
     assert report is not None
     assert report["certificate"] == "two-scans"
     assert not [s for s in started if witness.is_same(s)]
@@ -100,7 +92,7 @@ def test_owner_killed(pids_of: PidFile) -> None:
     (daemon,) = pids_once_there(pids_of, 1)
     owner.kill()
     owner.communicate()
-    assert wait_for(lambda: not witness.is_same(daemon), 10)
+    assert wait_until(lambda: not witness.is_same(daemon))
 
 
 @ORPHANS
@@ -109,7 +101,7 @@ def test_control_what_hides_from_all_three_witnesses_survives(pids_of: PidFile) 
     subreaper or a cgroup ends it, which is why the report calls this containment weaker."""
     running = start(staying(program("clear_environment", pids_of)), "portable")
     started = pids_once_there(pids_of, 1)
-    report = running.end("closed", soon())
+    report = running.end("closed", deadline_in())
     assert report is not None
     survived = [s for s in started if witness.is_same(s)]
     witness.end_by_pid(started)

@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 
 from tests.support import witness
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGE = "browserkeeper-test:latest"
@@ -89,11 +89,11 @@ class Daemon:
         hold.touch()
         try:
             os.kill(pid, signal.SIGKILL)
-            assert wait_for(lambda: witness.look(pid) is None)
+            assert wait_until(lambda: witness.look(pid) is None)
             yield
         finally:
             hold.unlink()
-            assert wait_for(lambda: is_up(self.directory), PATIENCE)
+            assert wait_until(lambda: is_up(self.directory))
 
 
 def defaults() -> dict[str, Any]:
@@ -207,7 +207,7 @@ def started(directory: Path) -> Iterator[Daemon]:
     shell = ["tini", "-s", "-g", "-p", "SIGTERM", "--", "sh", "-c", SUPERVISOR, directory, *words]
     process = subprocess.Popen(list(map(str, shell)), start_new_session=True)
     try:
-        if not wait_for(lambda: is_up(directory), PATIENCE):
+        if not wait_until(lambda: is_up(directory), PATIENCE):
             tail = (directory / "log").read_text()[-1500:]
             pytest.skip(f"the Docker daemon does not start here: {tail}")
         client = docker.DockerClient(f"unix://{directory}/socket", timeout=60)

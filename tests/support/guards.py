@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from browserkeeper.process.guard_process import GUARD_DIRECTORY, GuardPlan, Guar
 from browserkeeper.state.ledger import new_id
 from tests.conftest import PROGRAMS, PidFile
 from tests.support import witness
+from tests.support.waiting import wait_until
 
 BOTH = [
     pytest.param("chrome", marks=pytest.mark.chrome),
@@ -53,23 +52,10 @@ def start(command: tuple[str, ...], containment: str = "subreaper", **more: obje
     return GuardProcess(plan_for(command, containment, **more))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10, pause: float = 0.005) -> bool:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(pause)
-    return True
-
-
 def pids_once_there(file: PidFile, number: int) -> list[witness.Seen]:
     """The processes a program said it started, as they are while they live."""
-    assert wait_for(lambda: len(file.read()) >= number), f"only {file.read()} of {number}"
+    assert wait_until(lambda: len(file.read()) >= number), f"only {file.read()} of {number}"
     return [seen for pid in file.read() if (seen := witness.look(pid))]
-
-
-def soon(seconds: float = 15) -> float:
-    return time.monotonic() + seconds
 
 
 def crippled_guard(directory: Path, *changes: tuple[str, str]) -> str:
@@ -96,7 +82,8 @@ NO_PIDFD = (
 OWNER = """
 import sys, time, os
 sys.path.insert(0, {root!r})
-from tests.support.guards import start, wait_for
+from tests.support.guards import start
+from tests.support.waiting import wait_until
 from browserkeeper.process import guard_process
 guard_process.GUARD_DIRECTORY = {directory!r}
 running = start({command!r}, {containment!r})

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import witness
 from tests.support.docker_rig import Daemon, inside
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.chrome, pytest.mark.firefox]
 
@@ -44,7 +44,7 @@ def outcomes(container: Any, number: int) -> dict[str, dict[str, Any]]:
         log = container.logs().decode()
         return bool(log.count('{"step"') == number)
 
-    assert wait_for(all_said, PATIENCE, 0.1), log
+    assert wait_until(all_said, PATIENCE, 0.1), log
     said = [json.loads(line) for line in log.splitlines() if line.startswith('{"step"')]
     assert [facts["error"] for facts in said if "error" in facts] == []
     return {facts["step"]: facts for facts in said}
@@ -87,7 +87,7 @@ def test_nothing_is_left_in_a_container(
         assert kills_for_memory(container) > 0
         # A guard whose browser the OOM killer took first may have been reaped by its owner.
         allowed = [[]] if entry == ENTRY else [["bk-guard"], ["bk-guard"] * 2]
-        assert wait_for(lambda: left(container)[0] == [] and left(container)[1] in allowed), left(
+        assert wait_until(lambda: left(container)[0] == [] and left(container)[1] in allowed), left(
             container
         )
 

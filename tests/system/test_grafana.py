@@ -27,7 +27,8 @@ from tests.cli.test_cli import ROOT
 from tests.cli.test_metrics import end, session_of
 from tests.cli.test_watch import Watching
 from tests.pool.test_pool_state import a_state
-from tests.support.guards import soon, start, wait_for
+from tests.support.guards import start
+from tests.support.waiting import deadline_in, wait_until
 
 GRAFANA = ROOT / "examples" / "grafana"
 ALERTS = (GRAFANA / "alerts.yml").read_text()
@@ -73,7 +74,7 @@ def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
         words += [f"--web.listen-address={place}", "--log.level=error"]
         server = subprocess.Popen(["prometheus", *words])
         address = f"http://{place}"
-        assert wait_for(lambda: has_scraped(address), 30)
+        assert wait_until(lambda: has_scraped(address))
         time.sleep(1.5)  # a rate needs two scrapes
         yield address
     finally:
@@ -121,7 +122,7 @@ def test_every_query_finds_something(prometheus: str, state_dir: Path) -> None:
     assert ask(prometheus, "browserkeeper_no_such_metric") == [], "the control"
     assert firing(prometheus) == set(), "the control of what follows"
     with overdue_session(Ledger.open(state_dir)):
-        assert wait_for(lambda: "BrowserkeeperOverdue" in firing(prometheus), 60)
+        assert wait_until(lambda: "BrowserkeeperOverdue" in firing(prometheus))
 
 
 @contextlib.contextmanager
@@ -136,7 +137,7 @@ def overdue_session(ledger: Ledger) -> Iterator[None]:
         timeout=600,
         **{name: str(path) for name, path in files.items()},
     )
-    spawned = running.wait_for("spawned", deadline=soon())
+    spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned
     guards = (running.pid, spawned["guard"])  # the standby first: it would wake the other
     for pid in guards:
@@ -146,7 +147,7 @@ def overdue_session(ledger: Ledger) -> Iterator[None]:
     finally:
         for pid in guards:
             os.kill(pid, signal.SIGCONT)
-        assert running.end("closed", soon())
+        assert running.end("closed", deadline_in())
 
 
 def test_promtool_accepts_the_rules() -> None:

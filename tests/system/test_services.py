@@ -18,8 +18,8 @@ from benchmarks.stopping import cgroup2, enter, members, systemd
 from browserkeeper.state.ledger import new_id
 from tests.browser.test_plain_user import home, python_for_nobody
 from tests.cli.test_cli import ROOT
-from tests.support.guards import wait_for
 from tests.support.other_user import NOBODY, skip_without_namespaces
+from tests.support.waiting import wait_until
 
 UNIT = ROOT / "examples" / "systemd" / "browserkeeper-watch.service"
 PROGRAM = "/opt/app/venv/bin/browserkeeper"
@@ -90,8 +90,8 @@ def a_marked_process_is_swept(leader: int) -> bool:
     words = ["env", f"BROWSERKEEPER_SESSION={new_id()}", "setpriv", f"--reuid={NOBODY}"]
     words += [f"--regid={NOBODY}", "--clear-groups", "sleep", "600"]
     enter(leader, "sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words)
-    assert wait_for(lambda: "sleep" in members(leader).values())
-    return wait_for(lambda: "sleep" not in members(leader).values(), 30)
+    assert wait_until(lambda: "sleep" in members(leader).values())
+    return wait_until(lambda: "sleep" not in members(leader).values(), 30)
 
 
 def test_the_watch_sweeps_as_a_hardened_service(
@@ -107,7 +107,7 @@ def test_the_watch_sweeps_as_a_hardened_service(
         text = text.replace("[Service]", f"[Service]\nEnvironment={name}={value}")
     restart(leader, units, text)
     assert a_marked_process_is_swept(leader)
-    assert wait_for(lambda: not old_directory.exists(), 30)
+    assert wait_until(lambda: not old_directory.exists())
     leave(old_directory)
     seen = " ".join([*env["PYTHONPATH"].split(":"), str(home)])  # wherever in /tmp the tests run
     restart(leader, units, text.replace("PrivateTmp=no", f"PrivateTmp=yes\nBindPaths={seen}"))
@@ -115,7 +115,7 @@ def test_the_watch_sweeps_as_a_hardened_service(
     assert a_marked_process_is_swept(leader), "so a whole round lies between the two"
     assert old_directory.exists()
     enter(leader, "systemctl", "stop", UNIT.name)
-    assert wait_for(lambda: not list(Path("/tmp").glob(f"systemd-private-*{UNIT.name}*"))), "its /tmp"
+    assert wait_until(lambda: not list(Path("/tmp").glob(f"systemd-private-*{UNIT.name}*"))), "its /tmp"
 
 
 RUN = """

@@ -31,7 +31,7 @@ from browserkeeper.watch.notices import Notice
 from tests.cli.test_cli import CLI, ROOT, inside
 from tests.cli.test_watch import DOCUMENTED, Watching, get, watching
 from tests.support.docker_rig import Daemon
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 __all__ = ["watching"]  # a fixture
 
@@ -107,7 +107,7 @@ def test_each_reason_restarts_what_was_named_and_nothing_else(
                 str(line["browserkeeper.subject"]) for line in watch.lines("watch-container-restarted")
             }
 
-        assert wait_for(lambda: restarted() == set(RESTART_REASONS), 60), watch.lines()
+        assert wait_until(lambda: restarted() == set(RESTART_REASONS)), watch.lines()
         after = {name: started_at(container) for name, container in there.items()}
         assert {name for name in there if before[name] != after[name]} == set(RESTART_REASONS)
         assert there["not-stopped"].status == "exited"
@@ -124,7 +124,7 @@ def test_each_reason_restarts_what_was_named_and_nothing_else(
             'browserkeeper_container_running{container="stopped"} 1.0',
             "browserkeeper_docker_up 1.0",
         }
-        assert wait_for(lambda: wanted <= set(metrics(watch)), 20), metrics(watch)
+        assert wait_until(lambda: wanted <= set(metrics(watch))), metrics(watch)
         names = {line.split("{")[0].split()[0] for line in metrics(watch)}
         assert [n for n in names if "container" in n and f"`{n}`" not in DOCUMENTED] == []
         assert watch.close() == 0
@@ -146,7 +146,7 @@ def test_pauses_grow_and_restarts_are_bounded(
             said.extend(found.subject for found in watched.look())
             return "crasher: gave up" in said
 
-        assert wait_for(gave_up, 60)
+        assert wait_until(gave_up)
         assert said.count("crasher") == FEW.restarts
         assert said.index("crasher: waits") > said.index("crasher")
         assert tally.restarts["crasher", "stopped"] == FEW.restarts
@@ -190,7 +190,7 @@ def test_dockers_own_restarts_are_not_joined(docker_host: Daemon) -> None:
             return bool(container.status == "restarting")
 
         # Docker's pauses between two attempts double, from 0.1 s on.
-        assert wait_for(is_between, 30)
+        assert wait_until(is_between)
         found = [notice for notice in look("looping") if notice.kind != "container-left"]
         assert found == []
 
@@ -211,7 +211,7 @@ def test_a_daemon_that_dies_is_said_and_found_again(
         # Its containers died with it, or were ended when it came back.
         restarted = watch.says("watch-container-restarted", 60)
         assert restarted["browserkeeper.subject"] == "worker"
-        assert wait_for(
+        assert wait_until(
             lambda: "docker" in {f["browserkeeper.subject"] for f in watch.lines("watch-over")}
         )
         assert started_at(there["worker"]) != before

@@ -17,7 +17,7 @@ import pytest
 from browserkeeper import ConfigError
 from browserkeeper.telemetry.logs import VARIABLE, LineHandler, configure
 from fixtures.server import Site
-from tests.support.guards import wait_for
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTED = (ROOT / "docs" / "operations.md").read_text()
@@ -285,7 +285,7 @@ def through_a_pipe(bound: str) -> list[bytes]:
     read, write = os.pipe()
     writers = log_together(write, bound)
     os.close(write)
-    assert wait_for(lambda: all(map(waits_to_write, writers)), 30)
+    assert wait_until(lambda: all(map(waits_to_write, writers)))
     with os.fdopen(read, "rb") as file:
         lines = file.read().splitlines()
     assert [writer.wait(30) for writer in writers] == [0] * 4
