@@ -1,48 +1,47 @@
-"""What the dead left behind: found by the ledger and by the marker, ended, and reported.
+"""``sweep()``: one pass over the machine for what sessions with a dead owner left behind.
 
-A session belongs to the dead when its owner and its guard are both gone.  While one of them
-lives it is theirs to end, with one exception: a guard that was stopped is woken.
+A session is swept only where its owner and both of its guards are dead.  While one of them
+lives, the session is theirs to end; a sweep only continues (SIGCONT) a stopped guard whose owner is
+dead.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import os
-import re
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from ..errors import ConfigError, LedgerError
-from ..grid.address import Address
-from ..grid.hub import Hub
-from ..guard.guard import (
-    is_private_directory,
-    read_status_file,
-    remove_tree,
-    stray_shared_memory,
-)
-from ..process import Platform, is_alive, system
-from ..process.containment import leaf_name, writable_cgroup
-from ..process.identity import ProcessFacts, ProcessIdentity
+from ..guard.guard import remove_tree
+from ..process import system
+from ..process.containment import writable_cgroup
+from ..process.identity import ProcessFacts
 from ..process.leftover_processes import DOCUMENT, MARKER, LeftoverProcesses
-from ..report import ExitReport, ProcessExit, RemoteEnd, Survivor
-from ..state.ledger import BadRecord, Ledger, Record, Session, read_ended, read_record
+from ..report import ExitReport
+from ..state.ledger import BadRecord, Ledger, Record
 from ..state.pool_state import drafts as pool_drafts
 from ..state.pool_state import path_of, published, withdraw
-from ..state.tmpdirs import PREFIX, roots
-from .temporary_profiles import profiles_of
+from ..state.tmpdirs import PREFIX
+from .evidence import (
+    age_of,
+    has_marked_process,
+    is_empty_cgroup,
+    is_held,
+    is_of_this_boot,
+    leftover_processes_of,
+    owner_state,
+    session_directories,
+    state_of,
+)
+from .removal import KILL_DEADLINE, end_dead_session
 
-KILL_DEADLINE = 10.0
-"""Seconds for one session's leftovers to go."""
-DRAFT_AGE = 60.0
-"""Seconds after which a half-written record's writer is taken for dead."""
+SETTLING_TIME = 60.0
+"""Seconds for which a file that no record claims is left alone: its session may be just starting,
+or its writer may be about to complete it."""
 
-State = Literal["live", "unguarded", "orphaned", "ending", "foreign"]
 Kind = Literal["session", "processes", "directory", "cgroup", "record"]
 SWEPT_KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -52,8 +51,9 @@ class Finding:
     """Something that a dead owner left, and what was done about it.
 
     ``kind``: ``session`` (a record, with its processes and files), ``processes`` (marked, but
-    without a record), ``directory``, ``cgroup`` (an empty leaf), ``record`` (not to be believed).
-    ``removed`` is False in a dry run, and where ``problem`` says why.
+    without a record), ``directory``, ``cgroup`` (an empty leaf), ``record`` (a file in the state
+    directory that is no valid record).  ``removed`` is False in a dry run, and where ``problem`` says
+    why.
     """
 
     kind: Kind
@@ -66,46 +66,10 @@ class Finding:
     report: ExitReport | None = None
 
 
-def platform_of(session: Session) -> Platform:
-    """The clock that the session's start times were read from."""
-    if session.containment != "portable":
-        return system
-    from ..process import portable  # imports psutil: 35 ms that other sessions need not pay
-
-    return portable
-
-
-def state_of(record: Record) -> State:
-    """Who, if anybody, looks after this session.
-
-    ``foreign``: written on another machine (a home on NFS) or in another pid namespace of this
-    boot (a container that shares the state directory), where its pids mean something else; nobody
-    here can judge it.
-    """
-    owner = owner_state(record.session.host, record.session.owner)
-    if owner == "foreign":
-        return "foreign"
-    if not _same_boot(record):
-        return "orphaned"
-    guard = any(is_alive(guard, platform_of(record.session)) for guard in record.guards)
-    if owner == "alive":
-        return "live" if guard else "unguarded"
-    return "ending" if guard else "orphaned"
-
-
-def owner_state(host: str, owner: ProcessIdentity) -> Literal["alive", "dead", "foreign"]:
-    """Of a process that was written down on ``host`` (``system.host_id()``)."""
-    machine, boot, namespace = f"{host}//".split("/")[:3]
-    our_machine, our_boot, our_namespace = system.host_id().split("/")[:3]
-    if machine != our_machine or (boot == our_boot and namespace != our_namespace):
-        return "foreign"
-    return "alive" if boot == our_boot and is_alive(owner) else "dead"
-
-
 def sweep(
     *, dry_run: bool = True, older_than: float = 0.0, ledger: Ledger | None = None
 ) -> list[Finding]:
-    """Find, and unless ``dry_run`` end, what dead owners left.
+    """Find what dead owners left and, unless ``dry_run``, end and remove it.
 
     ``older_than``: only sessions and files of at least this age, in seconds.  Raises LedgerError
     where the state directory cannot be used.
@@ -115,7 +79,11 @@ def sweep(
 
 
 class Sweeper:
-    """One pass.  The order matters: records first, since they claim processes and directories."""
+    """One pass.
+
+    Records come first: a session that is left alone claims its processes and directories, which
+    the later steps then skip.
+    """
 
     def __init__(self, ledger: Ledger, *, dry_run: bool, older_than: float):
         self.ledger, self.dry_run, self.older_than = ledger, dry_run, older_than
@@ -131,14 +99,14 @@ class Sweeper:
         yield from self._drafts()
         yield from self._marked_processes()
         yield from self._directories()
-        yield from self._leaves()
+        yield from self._cgroups()
 
-    # -- records
+    # -- what records name
 
     def _session(self, record: Record) -> Finding | None:
         session = record.session
         state = state_of(record)
-        if not record.path.exists():  # it ended while we looked
+        if not record.path.exists():  # it ended meanwhile
             return None
         if state == "ending" and not self.dry_run:
             for guard in record.guards:
@@ -150,9 +118,9 @@ class Sweeper:
         files = tuple(path for path in (session.tmpdir, str(record.path)) if os.path.lexists(path))
         if self.dry_run:
             self.claimed.add(session.id)
-            found = tuple(leftover_processes_of(record).find()) if _same_boot(record) else ()
+            found = tuple(leftover_processes_of(record).find()) if is_of_this_boot(record) else ()
             return Finding("session", session.id, what, found, files)
-        report = finish(self.ledger, record, "swept")
+        report = end_dead_session(self.ledger, record, "swept")
         return Finding(
             "session",
             session.id,
@@ -164,7 +132,8 @@ class Sweeper:
         )
 
     def _bad_record(self, bad: BadRecord) -> Finding:
-        """What is not plainly rubbish of ours is only reported: it may be bait, or a newer version's."""
+        """Remove a corrupt file.  Other files that are not valid records are only reported: they may
+        be another user's, who wants us to act on them, or a newer version's."""
         finding = Finding("record", bad.path.stem, bad.why, files=(str(bad.path),))
         if self.dry_run or not bad.corrupt:
             return dataclasses.replace(finding, problem="" if bad.corrupt else "left alone")
@@ -172,7 +141,7 @@ class Sweeper:
         return dataclasses.replace(finding, removed=True)
 
     def _pools(self) -> Iterator[Finding]:
-        """What pools put up that had no time to take it down."""
+        """The published states of pools whose owner is dead."""
         for pool in published(self.ledger):
             if isinstance(pool, BadRecord):
                 yield self._bad_record(pool)
@@ -185,7 +154,7 @@ class Sweeper:
 
     def _drafts(self) -> Iterator[Finding]:
         for draft in [*self.ledger.drafts(), *pool_drafts(self.ledger)]:
-            if _age(draft) > max(DRAFT_AGE, self.older_than):
+            if age_of(draft) > max(SETTLING_TIME, self.older_than):
                 if not self.dry_run:
                     draft.unlink(missing_ok=True)
                 files = (str(draft),)
@@ -194,22 +163,22 @@ class Sweeper:
     # -- what no record names
 
     def _marked_processes(self) -> Iterator[Finding]:
-        """Processes with our marker whose session has no record: the ledger was deleted, say."""
+        """Processes with our marker whose session has no record (the state directory was deleted,
+        say) and no guard."""
         orphans: dict[str, list[ProcessFacts]] = {}
-        guards: set[str] = set()
+        guarded: set[str] = set()
         for process in system.everyone():
             session = system.marker_value(process.pid, MARKER)
             if not session or session in self.claimed or process.is_zombie:
                 continue
-            if system.users(process.pid) <= {os.geteuid()}:  # root sees everybody's, and they are theirs
+            if system.users(process.pid) <= {os.geteuid()}:  # root can read every user's processes
                 orphans.setdefault(session, []).append(process)
-                if system.marker_value(process.pid, DOCUMENT) is not None:
-                    guards.add(session)
+                if system.marker_value(process.pid, DOCUMENT) is not None:  # only guards have it
+                    guarded.add(session)
         for session, processes in orphans.items():
             old_enough = system.now() - min(p.identity.start for p in processes) >= self.older_than
-            if session in guards or not old_enough:
-                continue  # its guard lives, and will end it with its owner
-            yield self._end_marked(session, processes)
+            if old_enough and session not in guarded:
+                yield self._end_marked(session, processes)
 
     def _end_marked(self, session: str, processes: list[ProcessFacts]) -> Finding:
         what = f"{len(processes)} processes without a record"
@@ -222,32 +191,32 @@ class Sweeper:
         return dataclasses.replace(finding, removed=not left, problem=problem)
 
     def _directories(self) -> Iterator[Finding]:
-        """Session directories that no record and no process claims."""
+        """Session directories that no record, no guard and no process claims."""
         claimed = self._claimed_now()
         for path in session_directories():
             session = path.name.removeprefix(PREFIX)
-            # A minute: another state directory's session may be just starting.
-            if session in claimed or _age(path) < max(self.older_than, DRAFT_AGE):
+            # Another state directory's session may be just starting.
+            if session in claimed or age_of(path) < max(self.older_than, SETTLING_TIME):
                 continue
-            if is_held(path) or _is_in_use(session):
+            if is_held(path) or has_marked_process(session):
                 continue
             finding = Finding("directory", session, "no session", files=(str(path),))
             yield finding if self.dry_run else _removed(finding, path)
 
-    def _leaves(self) -> Iterator[Finding]:
-        """Empty cgroups of no session; one that is in use cannot be removed by rmdir(2)."""
+    def _cgroups(self) -> Iterator[Finding]:
+        """Empty cgroups of no session; rmdir(2) refuses to remove one that is in use."""
         parent, _ = writable_cgroup()
         for path in Path(parent).glob("browserkeeper-*") if parent else ():
             session = path.name.removeprefix("browserkeeper-")
-            if session in self._claimed_now() or _age(path) < max(self.older_than, DRAFT_AGE):
+            if session in self._claimed_now() or age_of(path) < max(self.older_than, SETTLING_TIME):
                 continue
-            if not _is_empty(path):
+            if not is_empty_cgroup(path):
                 continue
             finding = Finding("cgroup", session, "no session", files=(str(path),))
             yield finding if self.dry_run else _removed(finding, path)
 
     def _claimed_now(self) -> set[str]:
-        """Sessions may have been started since the pass began."""
+        """The claimed sessions and those that were started since the pass began."""
         records = (r for r in self.ledger.records() if isinstance(r, Record))
         return self.claimed | {record.session.id for record in records}
 
@@ -258,191 +227,3 @@ def _removed(finding: Finding, path: Path) -> Finding:
     except OSError as error:
         return dataclasses.replace(finding, problem=str(error))
     return dataclasses.replace(finding, removed=True)
-
-
-def _is_in_use(session: str) -> bool:
-    marker = f"{MARKER}={session}"
-    return any(system.bears_marker(process.pid, marker) for process in system.everyone())
-
-
-def session_directories() -> Iterator[Path]:
-    """Directories of the name, owner and mode that a guard gives to a session's TMPDIR."""
-    for root in roots():
-        try:
-            names = os.listdir(root)
-        except OSError:
-            continue
-        for name in names:
-            path = Path(root, name)
-            if re.fullmatch(PREFIX + "[0-9a-f]{12}", name) and is_private_directory(str(path)):
-                yield path
-
-
-def _age(path: Path) -> float:
-    """Seconds since it was changed; 0 for what is gone meanwhile."""
-    try:
-        return time.time() - path.lstat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _is_empty(leaf: Path) -> bool:
-    try:
-        return "populated 0" in (leaf / "cgroup.events").read_text()
-    except OSError:
-        return False
-
-
-def is_held(directory: Path) -> bool:
-    """Does a guard hold its lock?  Seen across pid namespaces: containers may share ``/dev/shm``."""
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
-def _same_boot(record: Record) -> bool:
-    return record.session.host == system.host_id()
-
-
-def leftover_processes_of(record: Record) -> LeftoverProcesses:
-    """Where to look for what is left of a session: only on the host that it was recorded on."""
-    recorded = [identity for identity, _ in record.processes]
-    session = record.session
-    platform = platform_of(session)
-    # All that is in it will be killed, so it must be a guard's work, whatever the record claims.
-    cgroup = session.cgroup if os.path.basename(session.cgroup) == leaf_name(session.id) else ""
-    return LeftoverProcesses(session.id, recorded, cgroup, platform, record.guards)
-
-
-def finish(ledger: Ledger, record: Record, reason: str, grid: Address | None = None) -> ExitReport:
-    """Do what the session's guard would have done: end its processes, then remove its files; and
-    what its relay would have, for one on a Grid.
-
-    Used by the owner whose guard was killed, who knows the Grid's credentials, and by a sweep, which
-    has them from ``BROWSERKEEPER_REMOTE`` or not at all.  The certificate is the weaker one.
-    """
-    began = time.monotonic()
-    account = _account_of(record.session)
-    profiles = _profiles_of(record)
-    processes: list[ProcessExit] = []
-    survivors: list[ProcessFacts] = []
-    if _same_boot(record):
-        leftovers = leftover_processes_of(record)
-        survivors = leftovers.end(KILL_DEADLINE)
-        processes = [_exit_of(p) for p in leftovers.seen.values() if p is not None]
-    killing = time.monotonic() - began
-    session = record.session
-    files, size, problems = _remove_files(session) if not survivors else (0, 0, ["files are kept"])
-    for profile in profiles if not survivors else ():
-        with contextlib.suppress(OSError):
-            more = remove_tree(str(profile))
-            files, size = files + more[0], size + more[1]
-    report = ExitReport(
-        session.id,
-        session.browser,
-        reason,
-        session.containment,
-        None if survivors else "two-scans",
-        tuple(processes),
-        tuple(Survivor(p.pid, p.name, p.state) for p in survivors),
-        files_removed=files,
-        bytes_freed=size,
-        seconds={"killing": killing, "files": time.monotonic() - began - killing},
-        memory=record.memory,
-        ended_at=time.time(),
-        problems=tuple(problems),
-    )
-    if record.session.grid:
-        report = report.with_remote(RemoteEnd.from_account({"grid": record.session.grid, **account}))
-        address = grid or _grid_of(record.session)
-        report = give_back(report, record.session, address, KILL_DEADLINE) if address else report
-    if not survivors:
-        try:
-            ledger.retire(record, report)
-        except OSError as error:
-            return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))
-    return report
-
-
-def account_of_end(
-    facts: Mapping[str, Any] | None, ledger: Ledger, record: Record, grid: Address | None = None
-) -> ExitReport:
-    """For the owner: the guard's report; else what it wrote down; else our own, where it was killed."""
-    session = record.session
-    if facts is not None:
-        return ExitReport.from_guard(facts, session=session.id, browser=session.browser)
-    with contextlib.suppress(LedgerError, OSError):
-        return read_ended(ledger.history_path(session.id)).report
-    with contextlib.suppress(LedgerError, OSError):
-        return finish(ledger, read_record(record.path), "guard-died", grid)
-    return finish(ledger, record, "guard-died", grid)
-
-
-def _profiles_of(record: Record) -> set[Path]:
-    """Of a browser that other code started: it has no TMPDIR of its own session."""
-    if record.session.containment != "adopted" or not _same_boot(record):
-        return set()
-    known = [identity for identity, _ in record.processes if is_alive(identity)]
-    return {path for identity in known for path in profiles_of(identity.pid)}
-
-
-def give_back(report: ExitReport, session: Session, grid: Address, patience: float) -> ExitReport:
-    """What the relay of a session on a Grid would have done, had it not been killed: by the session's
-    id there, or by our mark where the id did not get here.  ``patience`` is in seconds."""
-    known = report.remote or RemoteEnd(session.grid)
-    if known.gone:
-        return report
-    hub, deadline = Hub(grid), time.monotonic() + patience
-    if known.session:
-        said = hub.give_back(known.session, deadline)
-    else:
-        said = hub.give_back_unknown(session.id, deadline)
-    return report.with_remote(dataclasses.replace(known, **dataclasses.asdict(said)))
-
-
-def _grid_of(session: Session) -> Address | None:
-    """None for rubbish."""
-    try:
-        return Address.parse(session.grid).completed()
-    except ConfigError:
-        return None
-
-
-def _account_of(session: Session) -> dict[str, str]:
-    if session.grid and is_private_directory(session.tmpdir):
-        return read_status_file(os.path.join(session.tmpdir, "grid"))
-    return {}
-
-
-def _exit_of(process: ProcessFacts) -> ProcessExit:
-    identity = process.identity
-    return ProcessExit(identity.pid, identity.start, process.name, "killed")
-
-
-def _remove_files(session: Session) -> tuple[int, int, list[str]]:
-    """Only a directory that looks like a guard's work is removed, whatever the record claims."""
-    files = size = 0
-    problems = []
-    path = Path(session.tmpdir) if session.tmpdir else None
-    if path and path.name == PREFIX + session.id and is_private_directory(str(path)):
-        try:
-            files, size = remove_tree(str(path))
-        except OSError as error:
-            problems.append(f"TMPDIR not removed: {error}")
-    elif path and os.path.lexists(path):
-        problems.append(f"{path} does not look like a session's directory; left alone")
-    for stray in stray_shared_memory(session.created):
-        try:
-            os.unlink(stray)
-            files += 1
-        except OSError as error:
-            problems.append(f"{stray}: {error.strerror}")
-    return files, size, problems

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from ..cleanup.sweeper import platform_of
+from ..cleanup.evidence import platform_of
 from ..process.identity import ProcessIdentity
 from ..status.snapshot import Row, Snapshot, snapshot
 from . import output

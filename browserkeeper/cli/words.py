@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..cleanup.sweeper import State
+from ..cleanup.evidence import State
 from ..process.identity import ProcessFacts
 from ..state.pool_state import STATES, PoolState
 from ..status.snapshot import Row

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from ..cleanup.sweeper import account_of_end
+from ..cleanup.removal import account_of_end
 from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from ..errors import ConfigError, ForkedSessionError, LaunchError, LeakError, SessionTimeout
 from ..grid.address import VARIABLE as GRID

@@ -2,7 +2,7 @@
 
 The owner's half of the story.  The other half is in ``guard.py``, which outlives the owner; all
 that is said here about an ending is what the guard has certified, or, where the guard itself was
-killed, what ``sweeper.finish`` found.
+killed, what ``removal.end_dead_session`` found.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from ..cleanup.sweeper import account_of_end, give_back
+from ..cleanup.removal import account_of_end, give_back
 from ..config import (
     ATTEMPTS,
     CLOSE_TIMEOUT,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from ..cleanup.sweeper import State, leftover_processes_of, owner_state, platform_of, state_of
+from ..cleanup.evidence import State, leftover_processes_of, owner_state, platform_of, state_of
 from ..process.identity import ProcessFacts
 from ..state.ledger import BadRecord, Ledger, Record
 from ..state.pool_state import PoolState, published

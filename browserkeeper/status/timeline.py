@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..cleanup.sweeper import platform_of
+from ..cleanup.evidence import platform_of
 from ..report import ExitReport
 from ..state.ledger import HISTORY_LIMIT, Ended, Ledger
 from .snapshot import Row, on_this_host, snapshot

@@ -17,7 +17,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from .._version import __version__
-from ..cleanup.sweeper import SWEPT_KINDS, State
+from ..cleanup.evidence import State
+from ..cleanup.sweeper import SWEPT_KINDS
 from ..errors import BrowserkeeperError
 from ..report import REASONS
 from ..state.ledger import Ledger

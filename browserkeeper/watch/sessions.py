@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..cleanup.sweeper import platform_of
+from ..cleanup.evidence import platform_of
 from ..process.identity import ProcessIdentity
 from ..status.snapshot import Row
 from .notices import Notice

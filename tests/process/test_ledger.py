@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from browserkeeper import LedgerError, sweep
-from browserkeeper.cleanup.sweeper import is_held, state_of
+from browserkeeper.cleanup.evidence import is_held, state_of
 from browserkeeper.process import system
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.state.ledger import (
@@ -43,7 +43,7 @@ def ledger(state_dir: Path) -> Ledger:
 def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The only place where session directories are looked for, so that no other's are swept."""
     directory = Path(tempfile.mkdtemp(prefix="tmp-sweep-"))
-    monkeypatch.setattr("browserkeeper.cleanup.sweeper.roots", lambda: [str(directory)])
+    monkeypatch.setattr("browserkeeper.cleanup.evidence.roots", lambda: [str(directory)])
     yield directory
     directory.rmdir()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from browserkeeper import ConfigError, LedgerError, sweep
-from browserkeeper.cleanup.sweeper import session_directories
+from browserkeeper.cleanup.evidence import session_directories
 from browserkeeper.guard import guard as guard_module
 from browserkeeper.guard.guard import remove_tree, write_atomically
 from browserkeeper.process import system
@@ -53,7 +53,7 @@ def precious(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    monkeypatch.setattr("browserkeeper.cleanup.sweeper.roots", list)  # nobody else's are swept
+    monkeypatch.setattr("browserkeeper.cleanup.evidence.roots", list)  # nobody else's are swept
     return Ledger.open()
 
 
@@ -410,13 +410,14 @@ def test_another_users_marked_processes_are_theirs(ledger: Ledger) -> None:
 RECYCLED = """
 import json, os, subprocess, sys, time
 from pathlib import Path
-from browserkeeper import sweep, sweeper
-from browserkeeper.ledger import Ledger
+from browserkeeper import sweep
+from browserkeeper.cleanup import evidence
+from browserkeeper.state.ledger import Ledger
 from browserkeeper.process import system
 from tests.process.test_ledger import session, write
 from tests.support import witness
 
-sweeper.roots = list
+evidence.roots = list
 ledger = Ledger.open()
 first = subprocess.Popen(["sleep", "600"])
 dead = witness.look(first.pid)
