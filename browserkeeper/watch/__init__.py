@@ -9,6 +9,6 @@ what else somebody has to see to.
     containers.py  the named containers: which is restarted, which is left alone, and when
     docker_api.py  the Docker daemon, through its SDK (needs ``browserkeeper[docker]``)
 
-It acts through ``cleanup/sweeper.py``, which touches nothing that has an owner or a guard, and on containers
+It acts by ``cleanup.sweeper``, which touches nothing that has an owner or a guard, and on containers
 that were named to it.
 """
