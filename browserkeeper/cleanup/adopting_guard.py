@@ -13,7 +13,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..guard.guard import Failure, Guard, Options, Stat, guard_session, remove_tree
+from ..guard.files import remove_tree
+from ..guard.guard import Failure, Guard, Options, guard_session
+from ..guard.procfs import Stat
 from ..process import is_alive, system
 from ..process.identity import ProcessIdentity
 from ..process.leftover_processes import LeftoverProcesses

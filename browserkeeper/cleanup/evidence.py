@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from ..guard.guard import is_private_directory
+from ..guard.files import is_private_directory
 from ..process import Platform, is_alive, system
 from ..process.containment import leaf_name
 from ..process.identity import ProcessIdentity

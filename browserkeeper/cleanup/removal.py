@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import ConfigError, LedgerError
 from ..grid.address import Address
 from ..grid.hub import Hub
-from ..guard.guard import is_private_directory, read_status_file, remove_tree, stray_shared_memory
+from ..guard.files import is_private_directory, read_status_file, remove_tree, stray_shared_memory
 from ..process import is_alive
 from ..process.identity import ProcessFacts
 from ..report import ExitReport, ProcessExit, RemoteEnd, Survivor

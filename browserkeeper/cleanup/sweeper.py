@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..guard.guard import remove_tree
+from ..guard.files import remove_tree
 from ..process import system
 from ..process.containment import writable_cgroup
 from ..process.identity import ProcessFacts

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from ..errors import ResolveError
-from ..guard.guard import write_atomically
+from ..guard.files import write_atomically
 from ..process.containment import choose
 from ..process.guard_process import output_of
 

@@ -1,12 +1,14 @@
 """The guard: the one program that starts a driver and proves that nothing of it is left.
 
-Run by path, alone in its process, never imported for its side effects::
+Imported and run by ``python -I -S -c``, alone in its process::
 
-    python -I -S -c 'import guard; guard.main()' [options] -- chromedriver --port=0
+    python -I -S -c 'import sys; sys.path.append(...); from guard.guard import main; main()' \
+        [options] -- chromedriver --port=0
+
+Imported, not run as a script: so its bytecode is cached, which halves its start.
 
 It stands on the ground floor: the standard library's C modules only (``json``, ``socket``
-and ``signal`` would double its start), nothing of this package.  ``process/linux.py``
-borrows the ``/proc`` readers below, so that there is one of each.
+and ``signal`` would double its start), nothing of the package's other layers.
 
 The story is in :func:`main`: arm, prepare, spawn, watch, tear down, retire.  The kernel
 rules it stands on:
@@ -31,10 +33,20 @@ import select
 import sys
 import time
 
+from .files import (
+    discard,
+    is_private_directory,
+    read_status_file,
+    remove_tree,
+    stray_shared_memory,
+    write_atomically,
+)
+from .procfs import Stat, descendants, own_memory, read_bytes, read_stat, signal_descendant
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Any, NoReturn
 else:
     # The C half of ``signal``: the Python half builds enums, and costs 10 ms of a 20 ms start.
@@ -44,13 +56,6 @@ SCHEMA = 1
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 SAMPLES = (0.25, 1.0, 2.0, 5.0)  # seconds between looks at the tree; the last one repeats
 WEIGHINGS = 120  # looks at memory that a report holds; at that number they are thinned out
-SHARED_MEMORY = "/dev/shm"
-SHARED_MEMORY_PREFIXES = (
-    ".org.chromium.",
-    ".com.google.Chrome.",
-    ".com.microsoft.Edge.",
-    "org.mozilla.",
-)
 TIMED_OUT, CANNOT_RUN, NOT_FOUND = 124, 126, 127  # exit statuses of timeout(1) and the shell
 PAST_LIMIT = 300  # ended processes that a report names; a pipe takes 64 KiB at once
 LOG_TAIL = 2000  # bytes of the command's log that the report quotes
@@ -64,123 +69,7 @@ FORWARDED = (
 )
 
 
-# ---------------------------------------------------------------------------- /proc, read once
-
-
-class Stat:
-    """What ``/proc/PID/stat`` says of a process (proc(5)); ``start`` is in seconds since boot."""
-
-    __slots__ = ("name", "parent", "pid", "session", "start", "state")
-
-    def __init__(self, pid: int, name: str, state: str, parent: int, session: int, start: float):
-        self.pid, self.name, self.state = pid, name, state
-        self.parent, self.session, self.start = parent, session, start
-
-
-TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-PAGE_SIZE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-
-
-def read_bytes(path: str) -> bytes | None:
-    """The whole of a small file, or None where it is gone or not ours to read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts)
-    except OSError:  # ESRCH: the process went while we read
-        return None
-    finally:
-        os.close(fd)
-
-
-def read_stat(pid: int) -> Stat | None:
-    """The process's facts, or None where it does not exist.
-
-    The name may hold spaces and brackets, so the fields start after the last ``)``.
-    """
-    raw = read_bytes(f"/proc/{pid}/stat")
-    if not raw:
-        return None
-    head, _, tail = raw.rpartition(b")")
-    fields = tail.split()
-    name = head.partition(b"(")[2].decode("ascii", "replace")
-    return Stat(pid, name, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]) / TICKS)
-
-
-def own_memory(pid: int) -> int:
-    """Resident bytes without those of files and of shared memory (proc(5): statm), 0 where it is gone.
-
-    Counters that the kernel keeps anyway.  PSS, which is fairer, walks every page table, and takes a
-    lock for it that a process which hangs in a page fault may hold: a guard must not wait for that.
-    """
-    fields = (read_bytes(f"/proc/{pid}/statm") or b"0 0 0").split()
-    return max(0, int(fields[1]) - int(fields[2])) * PAGE_SIZE
-
-
-def children_of(pid: int) -> list[int]:
-    """The direct children of a process: ``/proc/PID/task/*/children`` (CONFIG_PROC_CHILDREN)."""
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return []
-    found: list[int] = []
-    for thread in threads:
-        found += map(int, (read_bytes(f"/proc/{pid}/task/{thread}/children") or b"").split())
-    return found
-
-
-def children_by_scan() -> dict[int, list[int]]:
-    """Every process's children by one pass over ``/proc``, for kernels without the above."""
-    families: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (stat := read_stat(int(entry))):
-            families.setdefault(stat.parent, []).append(stat.pid)
-    return families
-
-
-def descendants(root: int) -> Iterator[tuple[int, int]]:
-    """(pid, parent pid) of everything below a process, parents first.  O(the tree)."""
-    direct = os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    families = {} if direct else children_by_scan()
-    queue = [root]
-    while queue:
-        parent = queue.pop(0)
-        for pid in children_of(parent) if direct else families.get(parent, ()):
-            yield pid, parent
-            queue.append(pid)
-
-
-def signal_deeper(pid: int, parent: int, number: int) -> bool:
-    """Signal a descendant that is not our own child; False where it cannot be named safely.
-
-    The pidfd is taken first and the parent is read after it: had the number been recycled in
-    between, the parent would be another, or the pidfd would name a process that is dead.
-    """
-    try:
-        fd = os.pidfd_open(pid)
-    except (
-        OSError,
-        AttributeError,
-    ):  # gone; or a kernel or a build before 5.3: it is adopted as its parents die, then killed
-        return False
-    try:
-        stat = read_stat(pid)
-        if stat is None or stat.parent not in (parent, os.getpid()):
-            return False
-        signal.pidfd_send_signal(fd, number)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-
-
-# ------------------------------------------------------------------------------ small files
+# ------------------------------------------------------------------------------- JSON
 
 
 def to_json(value: Any) -> str:
@@ -201,179 +90,6 @@ def _json_character(character: str) -> str:
         return character
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
-
-
-def write_atomically(path: str, text: str) -> None:
-    """Readers see the old file or the new one; mode 0600.  No fsync: a record dies with the boot.
-
-    The draft is always a new file: one that lies there already may be a link to something dear, a
-    pipe that blocks, or a file that somebody else keeps open.
-    """
-    draft = f"{path}.{os.getpid()}.tmp"
-    discard(draft)  # of a process with our number that was killed while it wrote
-    try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            data = text.encode("ascii", "backslashreplace")
-            while data:
-                data = data[os.write(fd, data) :]
-        finally:
-            os.close(fd)
-        os.rename(draft, path)
-    except OSError:
-        discard(draft)
-        raise
-
-
-def read_status_file(path: str) -> dict[str, str]:
-    """A file of lines ``name text``: what a command says of an end that only it can see."""
-    lines = (read_bytes(path) or b"").decode("utf-8", "replace").splitlines()
-    return {name: text for name, _, text in (line.partition(" ") for line in lines)}
-
-
-def discard(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
-
-
-def is_private_directory(path: str) -> bool:
-    """A directory, no link, of this user's alone: what a guard makes for a session."""
-    try:
-        facts = os.lstat(path)
-    except OSError:
-        return False
-    is_directory = facts.st_mode & 0o170000 == 0o040000
-    return is_directory and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
-
-
-def remove_tree(top: str) -> tuple[int, int]:
-    """Delete a directory of our own; (files, bytes on disk).  Links are removed, never followed.
-
-    All is done through open directories, so that nobody can lead the deletion elsewhere by putting
-    a link where a directory was.  Subdirectories are moved up to the top before they are emptied,
-    so that no depth of them is too deep for the stack, for open files or for a path's length.
-    Raises OSError where something cannot be removed even after ``chmod u+rwx``.
-    """
-    if os.path.islink(top):
-        os.unlink(top)
-        return 1, 0
-    root = _open_directory(top)
-    try:
-        if os.fstat(root).st_uid != os.geteuid():
-            raise PermissionError(1, "another user's directory", top)
-        found = _empty(root)
-    finally:
-        os.close(root)
-    os.rmdir(top)
-    return found
-
-
-def _empty(root: int) -> tuple[int, int]:
-    unique, moved = os.urandom(4).hex(), 0  # what lies in the way may have been named to lie there
-    queue, files, size = _clear(root)
-    while queue:
-        name = queue.pop()
-        current = _open_directory(name, root)
-        try:
-            below, number, freed = _clear(current)
-            for directory in below:
-                moved += 1
-                queue.append(f".{unique}-{moved}")
-                _move(directory, current, queue[-1], root)
-        finally:
-            os.close(current)
-        os.rmdir(name, dir_fd=root)
-        files, size = files + number, size + freed
-    return files, size
-
-
-def _clear(current: int) -> tuple[list[str], int, int]:
-    """Remove what is no directory: (the directories' names, files, bytes on disk)."""
-    directories = []
-    files = size = 0
-    for entry in list(os.scandir(current)):
-        if entry.is_dir(follow_symlinks=False):
-            directories.append(entry.name)
-        else:
-            size += _unlink(entry, current)
-            files += 1
-    return directories, files, size
-
-
-def _open_directory(name: str, inside: int | None = None) -> int:
-    """A descriptor of a directory that can be read and written from now on; never a link's target."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(name, flags, dir_fd=inside)
-    except PermissionError:
-        os.chmod(name, 0o700, dir_fd=inside)
-        fd = os.open(name, flags, dir_fd=inside)
-    if os.fstat(fd).st_mode & 0o700 != 0o700:
-        _try(lambda: os.fchmod(fd, 0o700))
-    return fd
-
-
-def _unlink(entry: os.DirEntry[str], inside: int) -> int:
-    """The bytes it took on disk."""
-    try:
-        size = entry.stat(follow_symlinks=False).st_blocks * 512
-        os.unlink(entry.name, dir_fd=inside)
-    except FileNotFoundError:
-        return 0
-    return size
-
-
-def _move(name: str, inside: int, target: str, root: int) -> None:
-    try:
-        os.rename(name, target, src_dir_fd=inside, dst_dir_fd=root)
-    except PermissionError:
-        os.chmod(name, 0o700, dir_fd=inside)  # its own ``..`` is rewritten
-        os.rename(name, target, src_dir_fd=inside, dst_dir_fd=root)
-
-
-def stray_shared_memory(since: float) -> list[str]:
-    """A browser's files in ``/dev/shm`` that it was killed before it could unlink.
-
-    Browsers unlink such a file microseconds after they make it.  What is left counts as ours to
-    remove only when it is this user's, was made since ``since`` (epoch seconds), and no living
-    process has it open or mapped, so that nobody can miss it.
-    """
-    found = {}
-    try:
-        entries = list(os.scandir(SHARED_MEMORY))
-    except OSError:
-        return []
-    for entry in entries:
-        if not entry.name.startswith(SHARED_MEMORY_PREFIXES):
-            continue
-        try:
-            facts = entry.stat(follow_symlinks=False)
-        except OSError:
-            continue
-        if facts.st_uid == os.geteuid() and facts.st_mtime >= since - 1:
-            found[(facts.st_dev, facts.st_ino)] = entry.path
-    held = _held_open(found) if found else set()
-    return [path for key, path in found.items() if key not in held]
-
-
-def _held_open(files: dict[tuple[int, int], str]) -> set[tuple[int, int]]:
-    held: set[tuple[int, int]] = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        maps = read_bytes(f"/proc/{pid}/maps") or b""
-        held |= {key for key, path in files.items() if path.encode() in maps}
-        try:
-            handles = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        for handle in handles:
-            try:
-                facts = os.stat(f"/proc/{pid}/fd/{handle}")
-            except OSError:
-                continue
-            held |= {(facts.st_dev, facts.st_ino)} & files.keys()
-    return held
 
 
 # ---------------------------------------------------------------------------- the guard itself
@@ -898,7 +614,7 @@ class Guard:
             member = self.members.get(pid) or self.note(pid)
             if parent == self.pid:
                 _try(lambda pid=pid: os.kill(pid, number))  # type: ignore[misc] # EPERM: it is sudo's
-            elif not signal_deeper(pid, parent, number):
+            elif not signal_descendant(pid, parent, number):
                 continue
             hit.add(pid)
             if member is not None and number == signal.SIGKILL:

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 
-from ..guard.guard import PAGE_SIZE, TICKS, children_of, descendants, read_bytes, read_stat
+from ..guard.procfs import PAGE_SIZE, TICKS, children_of, descendants, read_bytes, read_stat
 from .identity import ProcessFacts, ProcessIdentity
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from ..guard.guard import Guard, Options, Stat, guard_session
+from ..guard.guard import Guard, Options, guard_session
+from ..guard.procfs import Stat
 from . import portable
 from .identity import ProcessIdentity
 from .leftover_processes import LeftoverProcesses

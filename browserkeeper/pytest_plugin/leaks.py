@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
 from ..cleanup.temporary_profiles import profiles_of
-from ..guard.guard import remove_tree
+from ..guard.files import remove_tree
 from ..process import is_alive, system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..process.leftover_processes import DOCUMENT

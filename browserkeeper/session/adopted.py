@@ -23,7 +23,7 @@ from ..cleanup.removal import account_of_end
 from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from ..errors import ConfigError, ForkedSessionError, LaunchError, LeakError, SessionTimeout
 from ..grid.address import VARIABLE as GRID
-from ..guard.guard import is_private_directory
+from ..guard.files import is_private_directory
 from ..process import identity_of, own_name, system
 from ..process.containment import Containment
 from ..process.guard_process import GuardPlan, GuardProcess

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LedgerError
-from ..guard.guard import write_atomically
+from ..guard.files import write_atomically
 from ..process.identity import ProcessIdentity
 from ..report import SCHEMA, ExitReport, looks_at_memory
 from .permissions import is_ours_alone, stranger_on_the_way

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LedgerError
-from ..guard.guard import write_atomically
+from ..guard.files import write_atomically
 from ..process.identity import ProcessIdentity
 from ..report import SCHEMA
 from .ledger import BadRecord, CorruptRecordError, Ledger, identity_from, read_document

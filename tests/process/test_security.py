@@ -20,8 +20,8 @@ import pytest
 
 from browserkeeper import ConfigError, LedgerError, sweep
 from browserkeeper.cleanup.evidence import session_directories
-from browserkeeper.guard import guard as guard_module
-from browserkeeper.guard.guard import remove_tree, write_atomically
+from browserkeeper.guard import files as guard_files
+from browserkeeper.guard.files import remove_tree, write_atomically
 from browserkeeper.process import system
 from browserkeeper.process.containment import writable_cgroup
 from browserkeeper.state.ledger import BadRecord, Ledger, new_id
@@ -235,7 +235,7 @@ def test_a_directory_inside_exchanged_for_a_link(
 ) -> None:
     """What a survivor of the session could do, as our own user."""
     directory = open_square(square)
-    really = guard_module._open_directory
+    really = guard_files._open_directory
 
     def exchanging(name: str, inside: int | None = None) -> int:
         if name == "profile":
@@ -243,7 +243,7 @@ def test_a_directory_inside_exchanged_for_a_link(
             (directory / name).symlink_to(precious)
         return really(name, inside)
 
-    monkeypatch.setattr(guard_module, "_open_directory", exchanging)
+    monkeypatch.setattr(guard_files, "_open_directory", exchanging)
     if not protected:
         monkeypatch.setattr("os.O_NOFOLLOW", 0)
     with pytest.raises(NotADirectoryError):
