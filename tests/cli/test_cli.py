@@ -14,74 +14,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from browserkeeper.cli import SUMMARIES, group
+from browserkeeper.cli import SUMMARIES
 from tests.conftest import PidFile
 from tests.support import witness
+from tests.support.cli import CLI, ROOT, cli, cli_json, invoke, run_shell, start_run
 from tests.support.guards import program
-from tests.support.waiting import wait_until
+from tests.support.ledger import dead_record, write_record
+from tests.support.waiting import SECONDS, wait_until
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-CLI = (sys.executable, "-m", "browserkeeper")
 COMMANDS = ("ps", "top", "sweep", "history", "report", "doctor", "watch", "run")
 ANCIENT = 1e9
 """Seconds: a sweep in a test must not touch what other sessions of this machine have left."""
-
-
-def cli(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    words = (*CLI, *map(str, arguments))
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30, **options)
-
-
-def cli_json(*arguments: object, status: int = 0) -> dict[str, Any]:
-    done = cli(*arguments, "--json")
-    assert done.returncode == status, done.stdout + done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    assert document["schema"] == 1
-    return document
-
-
-def inside(*arguments: object) -> Result:
-    """The same in this process, for what ends before anything is started: it saves 0.2 s each."""
-    return CliRunner().invoke(group, [str(word) for word in arguments], prog_name="browserkeeper")
-
-
-def shell(script: str, *options: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    """``browserkeeper run OPTIONS -- sh -c SCRIPT``."""
-    return cli("run", *options, "--", "sh", "-c", script, **more)
-
-
-@dataclasses.dataclass
-class Running:
-    """A ``browserkeeper run`` under way; ``members`` are the processes its program told of."""
-
-    front: subprocess.Popen[str]
-    members: list[witness.Seen]
-
-
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """What a test starts and its failure must not leave: ended by the pids it was given."""
-    mine: list[subprocess.Popen[str]] = []
-    yield mine
-    for process in mine:
-        process.terminate()  # killed, it would leave its guard's zombie to pytest
-        process.communicate(timeout=10)
-
-
-def start_run(
-    started: list[subprocess.Popen[str]], pids: PidFile, number: int, *command: str
-) -> Running:
-    words = (*CLI, "run", "--", *command)
-    pipe = subprocess.PIPE
-    front = subprocess.Popen(words, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
-    started.append(front)
-    assert wait_until(lambda: len(pids.read()) >= number)
-    return Running(front, [seen for pid in pids.read() if (seen := witness.look(pid))])
 
 
 def all_gone(members: list[witness.Seen], seconds: float = 5) -> bool:
@@ -105,7 +51,7 @@ def test_help_lists_every_command() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_help_has_an_example_and_the_groups_summary(name: str) -> None:
-    text = inside(name, "--help").output
+    text = invoke(name, "--help").output
     assert "Exit status:" in text
     assert f"Example:\n    browserkeeper {name}" in text
     words = " ".join(text.split())
@@ -131,7 +77,7 @@ def test_the_group_alone_imports_no_command() -> None:
 
 
 def test_an_unknown_command_gets_the_nearest_one() -> None:
-    done = inside("swep")
+    done = invoke("swep")
     assert done.exit_code == 2
     assert "No such command 'swep'. Did you mean 'sweep'?" in done.output
 
@@ -179,7 +125,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> str:
 
 
 def test_colours_on_a_terminal_only(state_dir: Path) -> None:
-    assert shell("exit 3").returncode == 3
+    assert run_shell("exit 3").returncode == 3
     assert "\x1b[" in on_a_terminal("history")
     assert "\x1b[" not in on_a_terminal("history", NO_COLOR="1")
     assert "\x1b[" not in cli("history").stdout
@@ -223,9 +169,9 @@ def test_ps_marks_zombies(started: list[subprocess.Popen[str]], pids_of: PidFile
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema": 99}', '{"schema": 1, "session": {}}'])
 def test_ps_lists_records_that_cannot_be_believed(state_dir: Path, content: str) -> None:
-    record = make_record(state_dir, content)
+    record = write_record(state_dir, content)
     newer = "99" in content
-    assert ("foreign record: " if newer else "bad record: ") in inside("ps").output
+    assert ("foreign record: " if newer else "bad record: ") in invoke("ps").output
     document = cli_json("ps", status=1)
     assert document["ok"] is False
     (bad,) = document["bad_records"]
@@ -235,17 +181,8 @@ def test_ps_lists_records_that_cannot_be_believed(state_dir: Path, content: str)
     record.unlink()
 
 
-def make_record(state_dir: Path, content: str, session: str = "0123456789ab") -> Path:
-    directory = state_dir / "live"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    record = directory / f"{session}.json"
-    record.write_text(content)
-    record.chmod(0o600)
-    return record
-
-
 def test_what_a_record_says_cannot_steer_the_terminal(state_dir: Path) -> None:
-    record = make_record(state_dir, "{", "\x1b[31mred")
+    record = write_record(state_dir, "{", "\x1b[31mred")
     assert "\x1b" not in cli("ps").stdout
     record.unlink()
 
@@ -291,33 +228,11 @@ def orphaned(state_dir: Path, tmp_path: Path) -> Iterator[Orphaned]:
     tmpdir = tmp_path / f"bk-{session}"
     tmpdir.mkdir(mode=0o700)
     (tmpdir / "profile").write_bytes(b"x" * 100_000)
-    record = make_record(state_dir, json.dumps(dead_record(session, tmpdir)), session)
+    record = write_record(state_dir, json.dumps(dead_record(session, tmpdir)), session)
     yield Orphaned(session, process, tmpdir, record)
     process.kill()
     process.wait()
     record.unlink(missing_ok=True)
-
-
-def dead_record(session: str, tmpdir: Path) -> dict[str, Any]:
-    machine = Path("/etc/machine-id").read_text().strip() if os.path.exists("/etc/machine-id") else ""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    nobody = {"pid": 2**22 - 1, "start": 1.0}
-    return {
-        "schema": 1,
-        "session": {
-            "id": session,
-            "kind": "session",
-            "browser": "chrome",
-            "owner": nobody,
-            "owner_name": "gone.py",
-            "host": f"{machine}/{boot}/{os.readlink('/proc/self/ns/pid')}",
-            "containment": "subreaper",
-            "created": time.time() - 7200,
-            "tmpdir": str(tmpdir),
-        },
-        "guards": [nobody],
-        "processes": [],
-    }
 
 
 def test_ps_marks_an_orphaned_session(orphaned: Orphaned) -> None:
@@ -374,7 +289,7 @@ def test_sweep_leaves_what_is_too_young(orphaned: Orphaned) -> None:
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
 def test_sweep_refuses_a_nonsensical_age(seconds: str) -> None:
-    done = inside("sweep", "--older-than", seconds)
+    done = invoke("sweep", "--older-than", seconds)
     assert done.exit_code == 2
     assert "--older-than" in done.output
 
@@ -384,8 +299,8 @@ def test_sweep_refuses_a_nonsensical_age(seconds: str) -> None:
 
 def test_history_lists_and_shows() -> None:
     assert cli("history").stdout == "No session has ended yet.\n"
-    assert shell("exit 7").returncode == 7
-    assert shell("true").returncode == 0
+    assert run_shell("exit 7").returncode == 7
+    assert run_shell("true").returncode == 0
     newest, oldest = cli_json("history")["ended"]
     assert oldest["report"]["status"] == 7
     assert newest["report"]["status"] == 0
@@ -405,7 +320,7 @@ def test_history_lists_and_shows() -> None:
 
 @pytest.mark.parametrize("session", ["ffffffffffff", "../live/x", ""])
 def test_history_of_an_unknown_session(session: str) -> None:
-    done = inside("history", "--session", session)
+    done = invoke("history", "--session", session)
     assert done.exit_code == 2
     assert "`browserkeeper history` lists them" in done.output
 
@@ -503,11 +418,11 @@ def test_doctor_reads_the_limits_of_either_cgroup_version(
     [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 137), ("kill -TERM $$", 143)],
 )
 def test_run_keeps_the_exit_status(script: str, status: int) -> None:
-    assert shell(script).returncode == status
+    assert run_shell(script).returncode == status
 
 
 def test_run_passes_the_streams_through() -> None:
-    done = shell("cat; echo err >&2", input="from stdin\n")
+    done = run_shell("cat; echo err >&2", input="from stdin\n")
     assert (done.stdout, done.stderr) == ("from stdin\n", "err\n")
 
 
@@ -530,17 +445,23 @@ def test_run_passes_signals_on(
 ) -> None:
     script = f"trap 'exit 9' {int(number)}; echo ready; while :; do sleep 0.05; done"
     words = (*CLI, "run", "--", "sh", "-c", script)
-    front = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    # pytest may run with this signal ignored (nohup, a shell's background job); sh can trap no signal
+    # that it finds ignored at its start.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        front = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(number, before)
     started.append(front)
     assert front.stdout is not None
     assert front.stdout.readline() == "ready\n"
     front.send_signal(number)
-    assert front.wait(10) == 9
+    assert front.wait(SECONDS) == 9
 
 
 def test_run_ends_at_its_timeout() -> None:
     began = time.monotonic()
-    assert shell("sleep 60", "--timeout", 0.3).returncode == 124
+    assert run_shell("sleep 60", "--timeout", 0.3).returncode == 124
     assert time.monotonic() - began < 5
     (ended,) = cli_json("history")["ended"]
     assert ended["report"]["reason"] == "timeout"
@@ -549,10 +470,10 @@ def test_run_ends_at_its_timeout() -> None:
 
 def test_run_gives_the_grace_that_was_asked_for() -> None:
     script = "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
-    done = shell(script, "--timeout", 1)
+    done = run_shell(script, "--timeout", 1)
     assert (done.returncode, done.stdout) == (124, "ready\nasked\n")
     began = time.monotonic()
-    assert shell("trap '' TERM; sleep 60", "--timeout", 0.3, "--grace", 0.3).returncode == 124
+    assert run_shell("trap '' TERM; sleep 60", "--timeout", 0.3, "--grace", 0.3).returncode == 124
     assert time.monotonic() - began < 5
 
 
@@ -591,23 +512,23 @@ def test_run_killed_leaves_nothing(started: list[subprocess.Popen[str]], pids_of
 
 
 def test_run_gives_a_tmpdir_of_its_own_and_takes_it_back(tmp_path: Path) -> None:
-    done = shell("echo $TMPDIR; touch $TMPDIR/file; stat -c %a $TMPDIR")
+    done = run_shell("echo $TMPDIR; touch $TMPDIR/file; stat -c %a $TMPDIR")
     path, mode = done.stdout.split()
     assert os.path.basename(path).startswith("bk-")
     assert mode == "700"
     assert not os.path.exists(path)
     env = {**os.environ, "TMPDIR": str(tmp_path)}
-    assert shell("echo $TMPDIR", "--keep-tmpdir", env=env).stdout == f"{tmp_path}\n"
+    assert run_shell("echo $TMPDIR", "--keep-tmpdir", env=env).stdout == f"{tmp_path}\n"
     assert tmp_path.exists()
 
 
 def test_run_without_a_ledger(state_dir: Path) -> None:
-    assert shell("exit 4", "--no-ledger").returncode == 4
+    assert run_shell("exit 4", "--no-ledger").returncode == 4
     assert not list(state_dir.rglob("*.json"))
 
 
 def test_run_tells_where_its_report_will_be() -> None:
-    done = shell("echo out; echo err >&2", "--json")
+    done = run_shell("echo out; echo err >&2", "--json")
     place, err = done.stderr.splitlines()
     assert (done.stdout, err) == ("out\n", "err")
     told = json.loads(place)
@@ -617,16 +538,16 @@ def test_run_tells_where_its_report_will_be() -> None:
 
 @pytest.mark.parametrize("name", ["no-such-command", "./no/such/command", ""])
 def test_run_of_a_command_that_is_not_there(name: str) -> None:
-    done = inside("run", "--", name)
+    done = invoke("run", "--", name)
     assert done.exit_code == 127
     assert done.output == f"browserkeeper run: {name}: not found\n"
-    assert '"NotFound"' in inside("run", "--json", "--", name).output
+    assert '"NotFound"' in invoke("run", "--json", "--", name).output
 
 
 def test_run_of_a_command_that_cannot_be_run(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("text")
     for path in (tmp_path / "text", tmp_path):
-        done = inside("run", path)
+        done = invoke("run", path)
         assert done.exit_code == 126
         assert done.output == f"browserkeeper run: {path}: cannot be executed\n"
 
@@ -634,13 +555,13 @@ def test_run_of_a_command_that_cannot_be_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_run_refuses_a_nonsensical_timeout(seconds: str) -> None:
     for option in ("--timeout", "--grace"):
-        done = inside("run", option, seconds, "--", "true")
+        done = invoke("run", option, seconds, "--", "true")
         assert done.exit_code == 2
         assert option in done.output
 
 
 def test_run_without_a_command() -> None:
-    done = inside("run", "--")
+    done = invoke("run", "--")
     assert done.exit_code == 2
     assert "CMD" in done.output
 

@@ -9,8 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,18 +18,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from browserkeeper import ConfigError, browser
 from browserkeeper.cleanup.sweeper import Finding
-from browserkeeper.process import system
 from browserkeeper.process.identity import ProcessIdentity
-from browserkeeper.report import ExitReport
-from browserkeeper.state.ledger import HISTORY_LIMIT, Ledger, Record, Session, new_id
+from browserkeeper.state.ledger import HISTORY_LIMIT, Ledger
 from browserkeeper.telemetry.collector import registry
 from browserkeeper.telemetry.server import Server, split_address
 from browserkeeper.telemetry.tally import Outcome, Tally
 from fixtures.server import Site
-from tests.cli.test_cli import cli
 from tests.support import witness
+from tests.support.cli import DOCUMENTED, cli
+from tests.support.ledger import add_ended, add_live, new_session
+from tests.support.watching import get
 
-DOCUMENTED = (Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md").read_text()
 SECRET = "only-the-page-knows"
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -40,27 +37,6 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 @pytest.fixture
 def ledger(state_dir: Path) -> Ledger:
     return Ledger.open(state_dir)
-
-
-def session_of(name: str = "chromium", kind: str = "session") -> Session:
-    me = system.facts(os.getpid())
-    assert me is not None
-    return Session(new_id(), kind, name, me.identity, "test", system.host_id(), "subreaper", time.time())
-
-
-def end(ledger: Ledger, session: Session, reason: str = "closed", **more: object) -> None:
-    """Put it into the history, as a guard does."""
-    report = ExitReport(session.id, session.browser, reason, "subreaper", "ECHILD")
-    report = dataclasses.replace(report, ended_at=time.time(), **more)  # type: ignore[arg-type]
-    ledger.retire(Record(ledger.record_path(session.id), session, (), ()), report)
-
-
-def live(ledger: Ledger, session: Session) -> None:
-    """Put it among the live ones, guarded by nobody."""
-    text = session.to_json()
-    path = ledger.record_path(session.id)
-    path.write_text(f'{{"schema": 1, "session": {text}, "guards": [], "processes": []}}')
-    path.chmod(0o600)
 
 
 def samples(text: str) -> Samples:
@@ -83,11 +59,11 @@ def value(found: Samples, name: str, **labels: str) -> float:
 
 
 def test_what_had_ended_before_is_not_counted(ledger: Ledger) -> None:
-    end(ledger, session_of())
+    add_ended(ledger, new_session())
     tally = Tally()
     tally.look(ledger)
     assert tally.started.total() == tally.outcomes.total() == 0
-    end(ledger, session_of())
+    add_ended(ledger, new_session())
     tally.look(ledger)
     tally.look(ledger)
     assert tally.started == {"chromium": 1}
@@ -98,7 +74,7 @@ def test_counters_survive_the_pruning_of_the_history(ledger: Ledger) -> None:
     tally = Tally()
     tally.look(ledger)
     for number in range(HISTORY_LIMIT + 100):
-        end(ledger, session_of(), bytes_freed=10)
+        add_ended(ledger, new_session(), bytes_freed=10)
         if number % 200 == 0:
             ledger.prune()
             tally.look(ledger)
@@ -112,22 +88,22 @@ def test_counters_survive_the_pruning_of_the_history(ledger: Ledger) -> None:
 def test_a_session_is_started_once_and_ends_once(ledger: Ledger) -> None:
     tally = Tally()
     tally.look(ledger)
-    session = session_of("firefox")
-    live(ledger, session)
+    session = new_session("firefox")
+    add_live(ledger, session)
     tally.look(ledger)
     tally.look(ledger)
     assert (tally.started.total(), tally.outcomes.total()) == (1, 0)
-    end(ledger, session, "owner-died")
+    add_ended(ledger, session, "owner-died")
     tally.look(ledger)
     assert (tally.started.total(), tally.outcomes.total()) == (1, 1)
 
 
 def test_one_that_lived_at_the_first_look_is_only_seen_to_end(ledger: Ledger) -> None:
-    session = session_of()
-    live(ledger, session)
+    session = new_session()
+    add_live(ledger, session)
     tally = Tally()
     tally.look(ledger)
-    end(ledger, session)
+    add_ended(ledger, session)
     tally.look(ledger)
     assert (tally.started.total(), tally.outcomes.total()) == (0, 1)
 
@@ -135,8 +111,8 @@ def test_one_that_lived_at_the_first_look_is_only_seen_to_end(ledger: Ledger) ->
 def test_one_that_leaves_no_history_ends_for_an_unknown_reason(ledger: Ledger) -> None:
     tally = Tally()
     tally.look(ledger)
-    session = session_of()
-    live(ledger, session)
+    session = new_session()
+    add_live(ledger, session)
     tally.look(ledger)
     ledger.record_path(session.id).unlink()
     tally.look(ledger)
@@ -146,7 +122,7 @@ def test_one_that_leaves_no_history_ends_for_an_unknown_reason(ledger: Ledger) -
 def test_names_that_users_choose_are_no_labels(ledger: Ledger) -> None:
     tally = Tally()
     tally.look(ledger)
-    end(ledger, session_of("python3.11", "run"), "lunch")
+    add_ended(ledger, new_session("python3.11", "run"), "lunch")
     tally.look(ledger)
     assert tally.outcomes == {Outcome("run", "other", "true"): 1}
 
@@ -155,8 +131,8 @@ def test_seconds_go_into_buckets(ledger: Ledger) -> None:
     tally = Tally()
     tally.look(ledger)
     for start in (0.5, 0.6, 1000.0):
-        end(ledger, session_of(), seconds={"start": start, "killing": 0.03, "files": 0.03})
-    end(ledger, session_of(), "failed")
+        add_ended(ledger, new_session(), seconds={"start": start, "killing": 0.03, "files": 0.03})
+    add_ended(ledger, new_session(), "failed")
     found = scrape(tally)
     assert value(found, "start_seconds_bucket", browser="chromium", le="0.5") == 1
     assert value(found, "start_seconds_bucket", browser="chromium", le="1.0") == 2
@@ -171,8 +147,8 @@ def test_seconds_go_into_buckets(ledger: Ledger) -> None:
 def test_what_is_swept_is_counted_once(ledger: Ledger) -> None:
     tally = Tally()
     tally.look(ledger)
-    session = session_of()
-    end(ledger, session, "swept")
+    session = new_session()
+    add_ended(ledger, session, "swept")
     found = [
         Finding("session", session.id, "", removed=True),
         Finding("directory", "", "", removed=True),
@@ -191,7 +167,7 @@ def test_what_is_swept_is_counted_once(ledger: Ledger) -> None:
 def test_every_family_is_documented_and_keeps_the_conventions(ledger: Ledger) -> None:
     tally = Tally()
     tally.look(ledger)
-    end(ledger, session_of(), seconds={"start": 1.0, "killing": 0.1})
+    add_ended(ledger, new_session(), seconds={"start": 1.0, "killing": 0.1})
     text = generate_latest(registry(tally)).decode()
     families = list(text_string_to_metric_families(text))
     assert len(families) > 15
@@ -204,7 +180,7 @@ def test_every_family_is_documented_and_keeps_the_conventions(ledger: Ledger) ->
 
 
 def test_a_series_is_there_with_0_before_its_first_step(ledger: Ledger) -> None:
-    end(ledger, session_of())
+    add_ended(ledger, new_session())
     tally = Tally()
     tally.look(ledger)
     found = scrape(tally)
@@ -218,7 +194,7 @@ def test_a_series_is_there_with_0_before_its_first_step(ledger: Ledger) -> None:
 def test_promtool_has_nothing_to_say(ledger: Ledger) -> None:
     tally = Tally()
     tally.look(ledger)
-    end(ledger, session_of(), seconds={"start": 1.0, "killing": 0.1})
+    add_ended(ledger, new_session(), seconds={"start": 1.0, "killing": 0.1})
     text = generate_latest(registry(tally))
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -229,7 +205,7 @@ def test_an_unreadable_ledger_leaves_the_counters(
 ) -> None:
     tally = Tally()
     tally.look(ledger)
-    end(ledger, session_of())
+    add_ended(ledger, new_session())
     assert value(scrape(tally), "ledger_up") == 1
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", str(tmp_path / "file"))
@@ -277,8 +253,8 @@ def test_a_run_in_numbers() -> None:
 
 def test_a_record_of_the_dead_is_orphaned_and_overdue(ledger: Ledger) -> None:
     nobody = ProcessIdentity(2**22 - 1, 1.0)
-    session = dataclasses.replace(session_of(), owner=nobody, deadline=time.time() - 5)
-    live(ledger, session)
+    session = dataclasses.replace(new_session(), owner=nobody, deadline=time.time() - 5)
+    add_live(ledger, session)
     found = scrape(Tally())
     ledger.record_path(session.id).unlink()
     assert value(found, "sessions", browser="chromium", state="orphaned") == 1
@@ -301,32 +277,27 @@ def server(problems: dict[str, str]) -> Iterator[Server]:
     running.close()
 
 
-def get(server: Server, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://{server.address}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+def fetch(server: Server, path: str) -> tuple[int, str]:
+    return get(f"http://{server.address}{path}")
 
 
 def test_metrics_are_served(server: Server) -> None:
-    status, text = get(server, "/metrics")
+    status, text = fetch(server, "/metrics")
     assert status == 200
     assert value(samples(text), "ledger_up") == 1
 
 
 def test_probes_say_what_is_wrong(server: Server, problems: dict[str, str]) -> None:
-    assert get(server, "/healthz") == get(server, "/readyz") == (200, "ok\n")
+    assert fetch(server, "/healthz") == fetch(server, "/readyz") == (200, "ok\n")
     problems["ready"] = "not yet"
-    assert get(server, "/healthz") == (200, "ok\n")
-    assert get(server, "/readyz") == (503, "not yet\n")
+    assert fetch(server, "/healthz") == (200, "ok\n")
+    assert fetch(server, "/readyz") == (503, "not yet\n")
     problems["healthy"] = "stuck"
-    assert get(server, "/healthz") == (503, "stuck\n")
+    assert fetch(server, "/healthz") == (503, "stuck\n")
 
 
 def test_nothing_else_is_there(server: Server) -> None:
-    assert get(server, "/")[0] == get(server, "/metrics/../etc/passwd")[0] == 404
+    assert fetch(server, "/")[0] == fetch(server, "/metrics/../etc/passwd")[0] == 404
 
 
 def test_an_address_that_is_taken_is_refused_with_a_remedy(server: Server) -> None:
@@ -350,8 +321,8 @@ def test_addresses() -> None:
 def test_without_prometheus_client_the_remedy_is_said() -> None:
     script = (
         "import sys; sys.modules['prometheus_client'] = None\n"
-        "from browserkeeper.metrics.server import Server\n"
-        "from browserkeeper.metrics.tally import Tally\n"
+        "from browserkeeper.telemetry.server import Server\n"
+        "from browserkeeper.telemetry.tally import Tally\n"
         "Server('127.0.0.1:0', Tally(), str, str)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -31,9 +31,10 @@ from browserkeeper.status import timeline_page as page_module
 from browserkeeper.status.snapshot import snapshot
 from browserkeeper.status.timeline import Percentiles, Span, Timeline, timeline, timeline_of
 from browserkeeper.status.timeline_page import render
-from tests.cli.test_cli import ROOT, cli, cli_json, dead_record, inside, make_record, shell
 from tests.conftest import PROGRAMS
+from tests.support.cli import ROOT, cli, cli_json, invoke, run_shell
 from tests.support.guards import SLEEP_FOREVER, crippled_guard, start
+from tests.support.ledger import dead_record, write_record
 from tests.support.waiting import deadline_in, wait_until
 
 NOW = 1_800_000_000.0
@@ -199,7 +200,7 @@ def test_a_history_that_makes_no_sense_is_counted(change: dict[str, Any]) -> Non
 @pytest.mark.parametrize("memory", [[[1, float("inf")]], [["x", 1]], [[1]], 7])
 def test_memory_that_makes_no_sense_is_a_corrupt_record(state_dir: Path, memory: Any) -> None:
     facts = dead_record("a" * 12, state_dir)
-    make_record(state_dir, json.dumps({**facts, "memory": memory}), "a" * 12)
+    write_record(state_dir, json.dumps({**facts, "memory": memory}), "a" * 12)
     (record,) = Ledger.open(state_dir).records()
     assert isinstance(record, BadRecord)
     assert record.corrupt
@@ -348,8 +349,8 @@ def test_a_page_of_nothing() -> None:
 
 
 def test_the_terminal_shows_the_same(state_dir: Path) -> None:
-    assert shell("exit 3").returncode == 3
-    assert shell("sleep 9", "--timeout", "0.2").returncode == 124
+    assert run_shell("exit 3").returncode == 3
+    assert run_shell("sleep 9", "--timeout", "0.2").returncode == 124
     text = cli("report", "--since", "10m").stdout
     assert ": 2 sessions, 0 alive, 0 not clean\n" in text
     assert re.search(r"^exited +1 +0 ", text, re.MULTILINE)
@@ -376,7 +377,7 @@ def test_the_page_is_written_whole(state_dir: Path, tmp_path: Path) -> None:
     target, link = tmp_path / "page.html", tmp_path / "link.html"
     link.symlink_to(target)
     target.write_text("old")
-    done = inside("report", "--html", link)
+    done = invoke("report", "--html", link)
     assert done.exit_code == 0
     assert re.fullmatch(rf"{link}: \d+ kB\n", done.output)
     assert link.is_symlink()
@@ -409,7 +410,7 @@ def umask() -> int:
     ],
 )
 def test_bad_input_is_a_usage_error_with_its_remedy(arguments: tuple[str, ...], says: str) -> None:
-    done = inside("report", *arguments)
+    done = invoke("report", *arguments)
     assert done.exit_code == 2
     assert says in " ".join(done.output.split())
 
@@ -434,7 +435,7 @@ def real_page(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert wait_until(session.failure)
     assert session.report is not None
     target = tmp_path / "page.html"
-    assert inside("report", "--html", target).exit_code == 0
+    assert invoke("report", "--html", target).exit_code == 0
     return target.as_uri()
 
 

@@ -25,13 +25,11 @@ from browserkeeper.process import system
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.pool_state import PoolState, publish, withdraw
 from browserkeeper.status.snapshot import Snapshot
-from tests.cli.test_cli import CLI, ROOT, cli, cli_json, inside, start_run, started
 from tests.conftest import PidFile
 from tests.support import witness
+from tests.support.cli import CLI, ROOT, cli, cli_json, invoke, start_run
 from tests.support.guards import SLEEP_FOREVER, program
 from tests.support.waiting import wait_until
-
-__all__ = ["started"]  # a fixture
 
 ENTERED, LEFT, CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 BUSY = (sys.executable, "-I", "-S", "-c", "while True: pass")
@@ -301,7 +299,7 @@ def test_what_a_pool_does_with_its_browsers(
 
 @pytest.mark.parametrize("arguments", [("--interval", "0"), ("--interval", "nan"), ("--sort", "size")])
 def test_bad_input_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    done = inside("top", *arguments)
+    done = invoke("top", *arguments)
     assert done.exit_code == 2
     assert arguments[0] in done.output
 

@@ -11,8 +11,6 @@ import stat
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,63 +27,16 @@ from browserkeeper.watch import host, sessions
 from browserkeeper.watch.notices import PATIENCE, Memory, Notice
 from browserkeeper.watch.rounds import HEALTH_PATIENCE, Watch
 from fixtures.server import Site
-from tests.cli.test_cli import (
-    CLI,
-    ROOT,
-    cli,
-    cli_json,
-    inside,
-    make_record,
-    start_run,
-    started,
-)
 from tests.conftest import PidFile
 from tests.support import witness
+from tests.support.cli import CLI, DOCUMENTED, ROOT, cli, cli_json, invoke, start_run
 from tests.support.guards import BOTH, program
+from tests.support.ledger import write_record
 from tests.support.waiting import wait_until
+from tests.support.watching import INTERVAL, Watching, watching
 from tests.system import faults
 
-__all__ = ["started"]  # a fixture
-
-DOCUMENTED = (ROOT / "docs" / "operations.md").read_text()
-QUICK = 0.2
-
-
-class Watching:
-    """A watch under way, and the lines that it has said."""
-
-    def __init__(self, log: Path, *arguments: object):
-        self.log = log
-        words = [*CLI, "watch", "--interval", QUICK, "--json", *arguments]
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(list(map(str, words)), cwd=ROOT, stderr=file)
-
-    def lines(self, action: str = "") -> list[dict[str, Any]]:
-        said = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [facts for facts in said if not action or facts.get("event.action") == action]
-
-    def says(self, action: str, seconds: float = 20) -> dict[str, Any]:
-        assert wait_until(lambda: self.lines(action), seconds), self.lines()
-        return self.lines(action)[0]
-
-    def close(self) -> int:
-        if self.process.poll() is None:
-            self.process.terminate()
-        return self.process.wait(10)
-
-
-@pytest.fixture
-def watching(tmp_path: Path) -> Iterator[Callable[..., Watching]]:
-    mine: list[Watching] = []
-
-    def start(*arguments: object) -> Watching:
-        mine.append(Watching(tmp_path / f"watch{len(mine)}.log", *arguments))
-        mine[-1].says("watch-started")
-        return mine[-1]
-
-    yield start
-    for watch in mine:
-        watch.close()
+__all__ = ["watching"]  # a fixture
 
 
 def notices(kind: str) -> list[dict[str, Any]]:
@@ -136,7 +87,7 @@ def test_what_an_owner_leaves_that_died_with_its_guards_is_swept(
             watch = watching()
             hit, record = kill_with_its_guards(name, site, state_dir)
             assert len(hit) == 3
-            swept = watch.says("watch-swept")
+            swept = watch.wait_for("watch-swept")
             assert swept["browserkeeper.session.id"] == record.stem
             assert wait_until(lambda: not record.exists())
             ended = cli_json("history", "--session", record.stem)
@@ -166,7 +117,7 @@ def test_control_without_a_watch_it_stays(site: Site, state_dir: Path) -> None:
 
 
 def test_what_is_not_ours_is_said_and_left(state_dir: Path) -> None:
-    record = make_record(state_dir, '{"schema": 99}')
+    record = write_record(state_dir, '{"schema": 99}')
     (notice,) = notices("not-swept")
     assert "left alone" in notice["message"]
     assert record.exists()
@@ -181,7 +132,7 @@ def test_zombies_are_said_with_their_parent_and_once(
 ) -> None:
     running = start_run(started, pids_of, 3, *program("zombie_maker", pids_of, 2))
     watch = watching("--listen", "127.0.0.1:0")
-    facts = watch.says("watch-zombies")
+    facts = watch.wait_for("watch-zombies")
     parent = running.members[0].pid
     assert "2 zombies" in facts["message"]
     assert f"(pid {parent}) does not reap them" in facts["message"]
@@ -190,11 +141,11 @@ def test_zombies_are_said_with_their_parent_and_once(
     assert wait_until(lambda: rounds_of(watch) >= rounds + 4)
     assert len(watch.lines("watch-zombies")) == 1
     running.front.terminate()
-    assert "No longer so: 2 zombies" in watch.says("watch-over")["message"]
+    assert "No longer so: 2 zombies" in watch.wait_for("watch-over")["message"]
 
 
 def rounds_of(watch: Watching) -> float:
-    text = get(watch, "/metrics")[1]
+    text = watch.get("/metrics")[1]
     name = "browserkeeper_watch_rounds_total "
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(name))
 
@@ -240,7 +191,7 @@ def test_a_stopped_guard_and_the_deadline_that_it_misses(
     started.append(front)
     assert wait_until(lambda: [len(found.guards) for found in records()] == [2])
     (record,) = records()
-    watch = Watch(QUICK, Tally())
+    watch = Watch(INTERVAL, Tally())
     assert kinds(watch.round()) == set()
     for guard in record.guards:
         os.kill(guard.pid, signal.SIGSTOP)
@@ -358,7 +309,7 @@ def test_what_was_done_is_never_over() -> None:
 def test_a_look_that_fails_ends_neither_the_round_nor_the_watch(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    watch = Watch(QUICK, Tally())
+    watch = Watch(INTERVAL, Tally())
     looked = []
 
     def broken() -> Iterator[Notice]:
@@ -388,8 +339,8 @@ def test_what_a_sweep_did_before_it_failed_is_said(
         raise PermissionError("no such luck")
 
     monkeypatch.setattr(Sweeper, "_leaves", fail)
-    record = make_record(state_dir, "rubbish")
-    found = Watch(QUICK, Tally()).round()
+    record = write_record(state_dir, "rubbish")
+    found = Watch(INTERVAL, Tally()).round()
     assert [n.kind for n in found if n.kind in ("swept", "look-failed")] == ["swept", "look-failed"]
     assert not record.exists()
 
@@ -398,15 +349,15 @@ def test_a_state_directory_that_cannot_be_used_meanwhile(
     state_dir: Path, watching: Callable[..., Watching]
 ) -> None:
     watch = watching("--listen", "127.0.0.1:0")
-    assert wait_until(lambda: get(watch, "/readyz")[0] == 200)
+    assert wait_until(lambda: watch.get("/readyz")[0] == 200)
     state_dir.chmod(0o777)
-    failed = watch.says("watch-look-failed")
+    failed = watch.wait_for("watch-look-failed")
     assert failed["error.type"] == "browserkeeper.errors.LedgerError"
-    assert wait_until(lambda: get(watch, "/readyz")[0] == 503)
-    assert get(watch, "/healthz")[0] == 200
+    assert wait_until(lambda: watch.get("/readyz")[0] == 503)
+    assert watch.get("/healthz")[0] == 200
     state_dir.chmod(stat.S_IRWXU)
-    watch.says("watch-over")
-    assert wait_until(lambda: get(watch, "/readyz")[0] == 200)
+    watch.wait_for("watch-over")
+    assert wait_until(lambda: watch.get("/readyz")[0] == 200)
     subjects = [facts["browserkeeper.subject"] for facts in watch.lines("watch-look-failed")]
     assert len(subjects) == len(set(subjects))
     assert watch.close() == 0
@@ -426,21 +377,11 @@ def test_a_round_that_hangs_is_unhealthy() -> None:
 # --------------------------------------------------------------------------------- the command
 
 
-def get(watch: Watching, path: str) -> tuple[int, str]:
-    address = watch.says("watch-listening")["browserkeeper.address"]
-    try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_when_told_and_at_once(number: signal.Signals, tmp_path: Path) -> None:
     watch = Watching(tmp_path / "log", "--interval", 600)
     try:
-        watch.says("watch-started")
+        watch.wait_for("watch-started")
         began = time.monotonic()
         watch.process.send_signal(number)
         assert watch.process.wait(10) == 0
@@ -453,11 +394,11 @@ def test_it_ends_when_told_and_at_once(number: signal.Signals, tmp_path: Path) -
 def test_its_lines_have_documented_fields_only(
     state_dir: Path, watching: Callable[..., Watching]
 ) -> None:
-    record = make_record(state_dir, '{"schema": 99}')
+    record = write_record(state_dir, '{"schema": 99}')
     watch = watching("--listen", "127.0.0.1:0")
-    watch.says("watch-not-swept")
+    watch.wait_for("watch-not-swept")
     record.unlink()
-    watch.says("watch-over")
+    watch.wait_for("watch-over")
     for facts in watch.lines():
         assert [name for name in facts if f"`{name}`" not in DOCUMENTED] == []
         assert f"`{facts['event.action']}`" in DOCUMENTED
@@ -473,7 +414,7 @@ def test_once_says_by_its_status_whether_somebody_has_to_see_to_something(
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_a_nonsensical_interval_is_refused(seconds: str) -> None:
-    done = inside("watch", "--once", "--interval", seconds)
+    done = invoke("watch", "--once", "--interval", seconds)
     assert done.exit_code == 2
     assert "--interval" in done.output
 

@@ -23,12 +23,12 @@ import pytest
 
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.pool_state import publish
-from tests.cli.test_cli import ROOT
-from tests.cli.test_metrics import end, session_of
-from tests.cli.test_watch import Watching
 from tests.pool.test_pool_state import a_state
+from tests.support.cli import ROOT
 from tests.support.guards import start
+from tests.support.ledger import add_ended, new_session
 from tests.support.waiting import deadline_in, wait_until
+from tests.support.watching import Watching
 
 GRAFANA = ROOT / "examples" / "grafana"
 ALERTS = (GRAFANA / "alerts.yml").read_text()
@@ -61,10 +61,12 @@ def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
     watch = Watching(tmp_path / "watch.log", "--listen", "127.0.0.1:0")
     server = None
     try:
-        target = watch.says("watch-listening")["browserkeeper.address"]
+        target = watch.wait_for("watch-listening")["browserkeeper.address"]
         time.sleep(0.5)  # the first look is the base line
         publish(Ledger.open(state_dir), a_state(stats={"pool_max": 4, "requests_waiting": 0}))
-        end(Ledger.open(state_dir), session_of(), seconds={"start": 0.6, "killing": 0.05, "files": 0.01})
+        add_ended(
+            Ledger.open(state_dir), new_session(), seconds={"start": 0.6, "killing": 0.05, "files": 0.01}
+        )
         config = tmp_path / "prometheus.yml"
         rules = tmp_path / "alerts.yml"
         rules.write_text(re.sub(r"for: \d+m", "for: 1s", ALERTS))  # patience is promtool's to test
@@ -128,7 +130,7 @@ def test_every_query_finds_something(prometheus: str, state_dir: Path) -> None:
 @contextlib.contextmanager
 def overdue_session(ledger: Ledger) -> Iterator[None]:
     """Its guards are stopped, so that nobody keeps its deadline."""
-    session = dataclasses.replace(session_of(), deadline=time.time() + 1)
+    session = dataclasses.replace(new_session(), deadline=time.time() + 1)
     files = {"record": ledger.record_path(session.id), "history": ledger.history_path(session.id)}
     running = start(
         ("/bin/sleep", "600"),

@@ -24,8 +24,8 @@ from browserkeeper import BrowserSession, browser
 from browserkeeper.telemetry.collector import registry
 from browserkeeper.telemetry.tally import Tally
 from fixtures.server import Site
-from tests.cli.test_cli import cli
 from tests.support import witness
+from tests.support.cli import cli
 from tests.support.guards import BOTH
 from tests.support.other_user import PYTHON, as_stranger, shell_as_stranger
 

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.stopping import cgroup2, enter, members, systemd
 from browserkeeper.state.ledger import new_id
 from tests.browser.test_plain_user import home, python_for_nobody
-from tests.cli.test_cli import ROOT
+from tests.support.cli import ROOT
 from tests.support.other_user import NOBODY, skip_without_namespaces
 from tests.support.waiting import wait_until
 

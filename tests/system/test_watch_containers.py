@@ -28,10 +28,10 @@ from browserkeeper.watch.containers import (
 )
 from browserkeeper.watch.docker_api import Container, Usage
 from browserkeeper.watch.notices import Notice
-from tests.cli.test_cli import CLI, ROOT, inside
-from tests.cli.test_watch import DOCUMENTED, Watching, get, watching
+from tests.support.cli import CLI, DOCUMENTED, ROOT, invoke
 from tests.support.docker_rig import Daemon
 from tests.support.waiting import wait_until
+from tests.support.watching import Watching, watching
 
 __all__ = ["watching"]  # a fixture
 
@@ -76,7 +76,7 @@ def look(*names: str, bounds: Bounds = FEW, tally: Tally | None = None) -> list[
 
 
 def metrics(watch: Watching) -> list[str]:
-    return [line for line in get(watch, "/metrics")[1].splitlines() if not line.startswith("#")]
+    return [line for line in watch.get("/metrics")[1].splitlines() if not line.startswith("#")]
 
 
 # ------------------------------------------------------------------------------------- it restarts
@@ -206,10 +206,10 @@ def test_a_daemon_that_dies_is_said_and_found_again(
         watch = watching("--docker", "worker")
         before = started_at(there["worker"])
         with docker_host.killed():
-            said = watch.says("watch-docker-unreachable", 60)
+            said = watch.wait_for("watch-docker-unreachable")
             assert "DOCKER_HOST" in said["message"]
         # Its containers died with it, or were ended when it came back.
-        restarted = watch.says("watch-container-restarted", 60)
+        restarted = watch.wait_for("watch-container-restarted")
         assert restarted["browserkeeper.subject"] == "worker"
         assert wait_until(
             lambda: "docker" in {f["browserkeeper.subject"] for f in watch.lines("watch-over")}
@@ -346,7 +346,7 @@ def test_children_of_browsers_count_whatever_they_are_called() -> None:
 
 @pytest.mark.parametrize("name", ["", "../images", "a b", "-x", "a?b", "a/b"])
 def test_a_name_that_is_none_is_refused(name: str) -> None:
-    done = inside("watch", "--once", "--docker", name)
+    done = invoke("watch", "--once", "--docker", name)
     assert done.exit_code == 2
     assert "is no name or id of a container" in done.output
 
@@ -355,7 +355,7 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
     "words", [("--max-processes", "5"), ("--max-zombies", "5"), ("--max-restarts", "0")]
 )
 def test_a_bound_without_a_container_is_refused(words: tuple[str, str]) -> None:
-    done = inside("watch", "--once", *words)
+    done = invoke("watch", "--once", *words)
     assert done.exit_code == 2
     assert "name one with --docker" in done.output
 

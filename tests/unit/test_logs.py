@@ -187,7 +187,7 @@ def test_nonsense_is_refused(logger: logging.Logger, monkeypatch: pytest.MonkeyP
 
 FORK = """
 import logging, os, sys, threading, time
-from browserkeeper.logs import configure
+from browserkeeper.telemetry.logs import configure
 read, write = os.pipe()
 kind = sys.argv[1]
 logger = logging.getLogger("browserkeeper")
@@ -316,7 +316,8 @@ def test_lines_of_several_processes_do_not_mix_in_a_file(tmp_path: Path) -> None
 
 SESSION = """
 import sys
-from browserkeeper import browser, logs
+from browserkeeper import browser
+from browserkeeper.telemetry import logs
 logs.configure()
 with browser("chromium") as driver:
     driver.get(sys.argv[1])

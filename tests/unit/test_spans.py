@@ -20,8 +20,8 @@ from browserkeeper import LaunchError, SessionTimeout, browser
 from browserkeeper.report import ExitReport, Survivor
 from browserkeeper.session.spans import PROVIDER, SessionSpans
 from fixtures.server import Site
-from tests.cli.test_cli import ROOT
 from tests.conftest import PROGRAMS
+from tests.support.cli import ROOT
 
 SESSION, START, TEARDOWN = (
     "browserkeeper.session",
