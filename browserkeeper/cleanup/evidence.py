@@ -19,7 +19,7 @@ from ..process import Platform, is_alive, system
 from ..process.containment import leaf_name
 from ..process.identity import ProcessIdentity
 from ..process.leftover_processes import MARKER, LeftoverProcesses
-from ..state.ledger import Record, Session
+from ..state.records import Record, Session
 from ..state.tmpdirs import PREFIX, roots
 
 State = Literal["live", "unguarded", "orphaned", "ending", "foreign"]

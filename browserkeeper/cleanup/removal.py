@@ -20,7 +20,8 @@ from ..guard.files import is_private_directory, read_status_file, remove_tree, s
 from ..process import is_alive
 from ..process.identity import ProcessFacts
 from ..report import ExitReport, ProcessExit, RemoteEnd, Survivor
-from ..state.ledger import Ledger, Record, Session, read_ended, read_record
+from ..state.ledger import Ledger
+from ..state.records import Record, Session, read_ended, read_record
 from ..state.tmpdirs import PREFIX
 from .evidence import is_of_this_boot, leftover_processes_of
 from .temporary_profiles import profiles_of
@@ -97,7 +98,7 @@ def end_dead_session(
         problems=tuple(problems),
     )
     if session.grid:
-        report = report.with_remote(RemoteEnd.from_account({"grid": session.grid, **status_file}))
+        report = report.with_remote(RemoteEnd.from_status_file({"grid": session.grid, **status_file}))
         address = grid or _grid_of(session)
         report = give_back(report, session, address, KILL_DEADLINE) if address else report
     if not survivors:

@@ -21,9 +21,11 @@ from ..process.containment import writable_cgroup
 from ..process.identity import ProcessFacts
 from ..process.leftover_processes import DOCUMENT, MARKER, LeftoverProcesses
 from ..report import ExitReport
-from ..state.ledger import BadRecord, Ledger, Record
+from ..state.documents import BadRecord
+from ..state.ledger import Ledger
 from ..state.pool_state import drafts as pool_drafts
 from ..state.pool_state import path_of, published, withdraw
+from ..state.records import Record
 from ..state.tmpdirs import PREFIX
 from .evidence import (
     age_of,

@@ -10,7 +10,8 @@ import click
 
 from ..errors import LedgerError
 from ..report import ProcessExit
-from ..state.ledger import HISTORY_LIMIT, Ended, Ledger, read_ended
+from ..state.ledger import HISTORY_LIMIT, Ledger
+from ..state.records import EndedSession, read_ended
 from . import output
 
 
@@ -43,7 +44,7 @@ def command(limit: int, session: str | None, as_json: bool) -> int:
     return 0
 
 
-def find(ledger: Ledger, session: str) -> Ended:
+def find(ledger: Ledger, session: str) -> EndedSession:
     """Raises LedgerError with the remedy; an id that is no id never becomes a path."""
     try:
         if session.isalnum():
@@ -57,14 +58,14 @@ def find(ledger: Ledger, session: str) -> Ended:
     )
 
 
-def as_dict(ended: Ended) -> dict[str, Any]:
+def as_dict(ended: EndedSession) -> dict[str, Any]:
     return {"session": dataclasses.asdict(ended.session), "report": ended.report.to_dict()}
 
 
 # -- one
 
 
-def show_one(ended: Ended, *, as_json: bool) -> None:
+def show_one(ended: EndedSession, *, as_json: bool) -> None:
     if as_json:
         output.print_json(as_dict(ended))
         return
@@ -87,7 +88,7 @@ def exit_cells(process: ProcessExit) -> list[str]:
 # -- all
 
 
-def show_all(found: list[Ended], *, as_json: bool) -> None:
+def show_all(found: list[EndedSession], *, as_json: bool) -> None:
     if as_json:
         output.print_json({"ended": [as_dict(ended) for ended in found]})
     elif not found:
@@ -99,7 +100,7 @@ def show_all(found: list[Ended], *, as_json: bool) -> None:
         output.print_table(columns, [cells(ended) for ended in found], styles)
 
 
-def cells(ended: Ended) -> list[str]:
+def cells(ended: EndedSession) -> list[str]:
     session, report = ended.session, ended.report
     ending = sum(report.seconds.get(phase, 0.0) for phase in ("killing", "files"))
     when = datetime.datetime.fromtimestamp(report.ended_at, datetime.timezone.utc).astimezone()

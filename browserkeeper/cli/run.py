@@ -21,7 +21,8 @@ from ..process.containment import Containment, choose
 from ..process.guard_process import GuardPlan, foreground_command
 from ..process.identity import ProcessIdentity
 from ..report import SCHEMA
-from ..state.ledger import Ledger, Session, new_id
+from ..state.ledger import Ledger
+from ..state.records import Session, new_id
 from ..state.tmpdirs import PREFIX, choose_root
 from . import output
 from .parameters import seconds

@@ -50,7 +50,8 @@ class Workers:
 def sessions_of_dead(pid: int) -> list[str]:
     """How the sessions ended that a process had when it died."""
     from ..errors import LedgerError
-    from ..state.ledger import Ledger, Record
+    from ..state.ledger import Ledger
+    from ..state.records import Record
 
     try:
         ledger = Ledger.open()

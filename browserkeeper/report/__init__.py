@@ -10,7 +10,15 @@ from .exit_report import (
     ProcessExit,
     RemoteEnd,
     Survivor,
-    looks_at_memory,
+    parse_memory_samples,
 )
 
-__all__ = ["REASONS", "SCHEMA", "ExitReport", "ProcessExit", "RemoteEnd", "Survivor", "looks_at_memory"]
+__all__ = [
+    "REASONS",
+    "SCHEMA",
+    "ExitReport",
+    "ProcessExit",
+    "RemoteEnd",
+    "Survivor",
+    "parse_memory_samples",
+]

@@ -49,7 +49,7 @@ class Survivor:
     wchan: str = ""
 
 
-def looks_at_memory(facts: Iterable[Sequence[float]]) -> tuple[tuple[float, int], ...]:
+def parse_memory_samples(facts: Iterable[Sequence[float]]) -> tuple[tuple[float, int], ...]:
     """Of a guard's JSON.  Raises TypeError or ValueError where it is something else."""
     try:
         return tuple((float(age), int(size)) for age, size in facts)
@@ -74,7 +74,7 @@ class RemoteEnd:
     queued: bool = False
 
     @classmethod
-    def from_account(cls, words: Mapping[str, str]) -> RemoteEnd:
+    def from_status_file(cls, words: Mapping[str, str]) -> RemoteEnd:
         """From what the session's relay wrote down."""
         facts = {"yes": True, "no": False}
         return cls(
@@ -86,8 +86,8 @@ class RemoteEnd:
             words.get("queued") == "yes",
         )
 
-    def to_account(self) -> dict[str, str]:
-        """The inverse of :meth:`from_account`."""
+    def to_status_file(self) -> dict[str, str]:
+        """The inverse of :meth:`from_status_file`."""
         words = {True: "yes", False: "no", None: "unknown"}
         facts = {name: words[getattr(self, name)] for name in ("gone", "slot_free", "queued")}
         return {**facts, "grid": self.grid, "session": self.session, "answer": self.answer}
@@ -212,7 +212,7 @@ class ExitReport:
         known["processes"] = tuple(ProcessExit(**p) for p in known.get("processes", ()))
         known["survivors"] = tuple(Survivor(**p) for p in known.get("survivors", ()))
         known["remote"] = RemoteEnd(**known["remote"]) if known.get("remote") else None
-        known["memory"] = looks_at_memory(known.get("memory", ()))
+        known["memory"] = parse_memory_samples(known.get("memory", ()))
         for name in ("problems", "notes"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
@@ -226,7 +226,7 @@ class ExitReport:
         account = facts.get("account")
         if not isinstance(account, Mapping) or not account:
             return report
-        return report.with_remote(RemoteEnd.from_account(account))
+        return report.with_remote(RemoteEnd.from_status_file(account))
 
     def __str__(self) -> str:
         verdict = f"clean, {self.certificate}" if self.clean else "NOT CLEAN"

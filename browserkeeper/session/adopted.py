@@ -29,7 +29,8 @@ from ..process.containment import Containment
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
-from ..state.ledger import Ledger, Record, Session, new_id
+from ..state.ledger import Ledger
+from ..state.records import Record, Session, new_id
 
 if TYPE_CHECKING:
     from selenium import webdriver

@@ -57,7 +57,8 @@ from ..process.containment import Containment, Kind, choose
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
-from ..state.ledger import Ledger, Record, Session, new_id
+from ..state.ledger import Ledger
+from ..state.records import Record, Session, new_id
 from ..state.tmpdirs import PREFIX, choose_root
 from .spans import SessionSpans
 

@@ -1,7 +1,4 @@
-"""Whether a place in the file system is this user's alone: what keeps other local users out of it.
-
-Judgements only; nothing is made, changed or removed here.
-"""
+"""Whether another local user could write to a file or exchange a directory.  Changes nothing."""
 
 from __future__ import annotations
 
@@ -10,17 +7,17 @@ from pathlib import Path
 
 
 def is_ours_alone(facts: os.stat_result) -> bool:
-    """This user's, and nobody else may write it."""
+    """True if the file belongs to this user and its mode lets no other user write it."""
     return facts.st_uid == os.geteuid() and not facts.st_mode & 0o022
 
 
-def stranger_on_the_way(path: str | os.PathLike[str]) -> str:
-    """The first directory or link on the way to a path, itself included, whose owner is neither
-    root nor this user, "" where there is none.
+def first_untrusted_directory(path: str | os.PathLike[str]) -> str:
+    """The first of the path, the directories above it and the links on the way that belongs to
+    neither root nor this user; "" if there is none.
 
-    Who owns a directory can put another one in the place of whatever lies in it, at any time after
-    we looked.  The owner of ``/`` counts as root: in a user namespace root has the number of nobody
-    (user_namespaces(7)).
+    The owner of a directory can exchange each entry in it at any time, whatever mode the entry has.
+    The owner of ``/`` counts as root: in a user namespace, root's files appear to belong to uid
+    65534 (user_namespaces(7)).  A part that does not exist is trusted, since we will make it.
     """
     place = Path(path).absolute()
     target = Path(os.path.realpath(place))  # Path.resolve() raises at a loop of links
@@ -29,6 +26,6 @@ def stranger_on_the_way(path: str | os.PathLike[str]) -> str:
         try:
             if part.lstat().st_uid not in trusted:
                 return str(part)
-        except OSError:  # not there yet: whoever makes it will own it
+        except OSError:
             continue
     return ""

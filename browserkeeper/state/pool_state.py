@@ -1,7 +1,7 @@
-"""What a pool tells the rest of the machine about itself: one small file in the state directory.
+"""The state that each pool publishes: one small file in the state directory.
 
-A pool's state is in the memory of its process; others (``ps``, ``top``, the exporter) see it a second
-late, here.  The file is a notice and no record: nothing that has to be ended hangs on it.
+The pool's true state is in the memory of its process.  Other programs (``ps``, ``top``, the metrics
+exporter) read this copy, which is up to a second old.  Cleanup does not depend on it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from ..errors import LedgerError
 from ..guard.files import write_atomically
 from ..process.identity import ProcessIdentity
 from ..report import SCHEMA
-from .ledger import BadRecord, CorruptRecordError, Ledger, identity_from, read_document
+from .documents import BadRecord, CorruptRecordError, identity_from, read_document
+from .ledger import Ledger
 
 STATES = ("available", "leased", "starting", "renewing")
-"""Of its browsers, ``pool_STATE`` in ``BrowserPool.stats()``; the rest of ``pool_size`` is closing."""
+"""States of a pool's browsers that ``BrowserPool.stats()`` counts, as ``pool_STATE``; the others of
+``pool_size`` are closing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PoolState:
-    """A pool at the moment ``written`` (epoch seconds).
+    """A pool at the time ``written`` (seconds since the epoch).
 
-    ``sessions``: each browser's session id, and what the pool does with it: ``idle``, ``leased``,
-    ``starting``, ``refreshing``, ``checking`` or ``closing``.  ``stats``: as ``BrowserPool.stats()``.
+    ``number`` counts the pools of the owner's process.  ``sessions`` maps the session id of each
+    browser to its state: ``idle``, ``leased``, ``starting``, ``refreshing``, ``checking`` or
+    ``closing``.  ``stats`` is ``BrowserPool.stats()``.
     """
 
     number: int
@@ -52,29 +55,30 @@ def path_of(ledger: Ledger, state: PoolState) -> Path:
 
 
 def publish(ledger: Ledger, state: PoolState) -> None:
-    """Put it in the place of the last one.  Raises OSError."""
+    """Write the pool's file, in place of the last one.  Raises OSError."""
     document = json.dumps({"schema": SCHEMA, "pool": state.to_dict()})
     write_atomically(str(path_of(ledger, state)), document)
 
 
 def published(ledger: Ledger) -> Iterator[PoolState | BadRecord]:
-    """Every pool's file, those of dead processes too."""
+    """The published states of all pools, those of dead owners too, and the files that are no valid
+    ones."""
     for path in sorted(ledger.pools.glob("*.json")):
         try:
             yield _read(path)
         except FileNotFoundError:
             continue
         except LedgerError as error:
-            yield BadRecord(path, str(error), corrupt=isinstance(error, CorruptRecordError))
+            yield BadRecord.from_error(path, error)
 
 
 def withdraw(ledger: Ledger, state: PoolState) -> None:
-    """Raises OSError, but not where it is gone already."""
+    """Remove the pool's file; does nothing if it does not exist.  Raises OSError."""
     path_of(ledger, state).unlink(missing_ok=True)
 
 
 def drafts(ledger: Ledger) -> list[Path]:
-    """Half-written ones, whose writer may be dead."""
+    """Half-written files.  The writer of an old one is dead."""
     return sorted(ledger.pools.glob("*.tmp"))
 
 

@@ -1,7 +1,7 @@
-"""Where a session's TMPDIR goes.
+"""Where the TMPDIR of a session is made.
 
-In memory where there is plenty: a browser fsyncs its profile's databases, and deleting 130
-fsynced files costs 100 ms on ext4 and 3 ms on tmpfs (``make bench`` shows both).
+On tmpfs where enough of it is free: a browser fsyncs the databases of its profile, and deleting 130
+fsynced files takes 100 ms on ext4 and 3 ms on tmpfs (``make bench`` shows both).
 """
 
 from __future__ import annotations
@@ -11,34 +11,35 @@ import sys
 import tempfile
 
 from ..errors import ConfigError
-from .permissions import stranger_on_the_way
+from .permissions import first_untrusted_directory
 
 PREFIX = "bk-"
 PATH_LIMIT = 62
-"""Bytes.  Chrome puts a socket below TMPDIR, and ``sun_path`` holds 108 (unix(7)); measured: at
-80 it does not start."""
+"""Most bytes of the path of a session's TMPDIR.  Chrome makes a socket below TMPDIR, and ``sun_path``
+holds 108 bytes (unix(7)); measured: with a TMPDIR of 80 bytes Chrome does not start."""
 MEMORY_ROOT = "/dev/shm"
 MEMORY_NEEDED = 2**30
-"""Free bytes of tmpfs below which the disk is used."""
+"""Bytes of tmpfs that must be free; else the session's TMPDIR is made on disk."""
 
 
 def roots() -> list[str]:
-    """Every directory that sessions of this user may have theirs in."""
+    """The directories in which a session of this user may have its TMPDIR."""
     named = os.environ.get("BROWSERKEEPER_TMPDIR")
-    places = dict.fromkeys(filter(None, (named, MEMORY_ROOT, _temporary(), "/tmp")))
-    return [place for place in places if not stranger_on_the_way(place)]
+    places = dict.fromkeys(filter(None, (named, MEMORY_ROOT, _temporary_directory(), "/tmp")))
+    return [place for place in places if not first_untrusted_directory(place)]
 
 
 def choose_root() -> str:
-    """``BROWSERKEEPER_TMPDIR``; else TMPDIR if it is set; else tmpfs if roomy; else /tmp.
+    """The directory for a new session's TMPDIR: ``BROWSERKEEPER_TMPDIR``; else ``TMPDIR`` if it is
+    set and can be used; else tmpfs if enough of it is free; else ``/tmp``.
 
-    Raises ConfigError where the one that was named cannot be used.
+    Raises ConfigError where ``BROWSERKEEPER_TMPDIR``, or as the last resort ``/tmp``, cannot be used.
     """
     if named := os.environ.get("BROWSERKEEPER_TMPDIR"):
         return _usable(os.path.abspath(named))
-    usual = _temporary()
-    # Root after su(1) has its user's TMPDIR.
-    suits = usual != "" and _fits(usual) and not stranger_on_the_way(usual)
+    usual = _temporary_directory()
+    # After su(1), root may have the TMPDIR of another user.
+    suits = usual != "" and _fits(usual) and not first_untrusted_directory(usual)
     if "TMPDIR" in os.environ and suits:
         return usual
     if sys.platform == "linux" and _free(MEMORY_ROOT) >= MEMORY_NEEDED:
@@ -46,8 +47,8 @@ def choose_root() -> str:
     return usual if suits else _usable("/tmp")
 
 
-def _temporary() -> str:
-    """The directory for temporary files, "" where none can be written: a container's read-only root."""
+def _temporary_directory() -> str:
+    """The directory for temporary files; "" if none can be written (a container's read-only root)."""
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:
@@ -57,12 +58,12 @@ def _temporary() -> str:
 def _usable(root: str) -> str:
     if not os.path.isdir(root) or not os.access(root, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"{root} is no directory that this user can write; set BROWSERKEEPER_TMPDIR to one."
+            f"{root} is not a directory that this user can write; set BROWSERKEEPER_TMPDIR to one."
         )
-    if stranger := stranger_on_the_way(root):
+    if untrusted := first_untrusted_directory(root):
         raise ConfigError(
-            f"{root}: {stranger} belongs to somebody else, who could put another directory in the "
-            "place of a session's; set BROWSERKEEPER_TMPDIR to a directory of this user's or root's."
+            f"{root}: {untrusted} belongs to another user, who could put another directory in the "
+            "place of a session's; set BROWSERKEEPER_TMPDIR to a directory of this user or of root."
         )
     if not _fits(root):
         raise ConfigError(

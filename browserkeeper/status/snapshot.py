@@ -12,8 +12,10 @@ from typing import Any
 
 from ..cleanup.evidence import State, leftover_processes_of, owner_state, platform_of, state_of
 from ..process.identity import ProcessFacts
-from ..state.ledger import BadRecord, Ledger, Record
+from ..state.documents import BadRecord
+from ..state.ledger import Ledger
 from ..state.pool_state import PoolState, published
+from ..state.records import Record
 
 ZOMBIE_PATIENCE = 0.3
 """Seconds that a zombie may last: its parent, and the guard, need a moment to reap it."""

@@ -17,7 +17,8 @@ from typing import Any
 
 from ..cleanup.evidence import platform_of
 from ..report import ExitReport
-from ..state.ledger import HISTORY_LIMIT, Ended, Ledger
+from ..state.ledger import HISTORY_LIMIT, Ledger
+from ..state.records import EndedSession
 from .snapshot import Row, on_this_host, snapshot
 
 LIVES = "lives"
@@ -216,7 +217,7 @@ def timeline(seconds: float) -> Timeline:
 
 
 def timeline_of(
-    rows: Sequence[Row], ended: Sequence[Ended], unreadable: int, *, now: float, seconds: float
+    rows: Sequence[Row], ended: Sequence[EndedSession], unreadable: int, *, now: float, seconds: float
 ) -> Timeline:
     since = now - seconds
     over = []
@@ -233,7 +234,7 @@ def timeline_of(
     return Timeline(since, now, tuple(spans), len(ended) >= HISTORY_LIMIT and oldest > since, unreadable)
 
 
-def span_of_ended(one: Ended) -> Span:
+def span_of_ended(one: EndedSession) -> Span:
     """Raises TypeError or ValueError where its times are none."""
     session, report = one.session, one.report
     if not (0 <= session.created < FAR_FUTURE and 0 <= report.ended_at < FAR_FUTURE):

@@ -20,7 +20,8 @@ from typing import NamedTuple
 from ..cleanup.sweeper import Finding
 from ..errors import LedgerError
 from ..report import REASONS
-from ..state.ledger import Ended, Ledger, Record, Session, read_ended
+from ..state.ledger import Ledger
+from ..state.records import EndedSession, Record, Session, read_ended
 
 START_BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Seconds; Chromium was measured at 0.6, Firefox at 4 on a busy machine."""
@@ -121,7 +122,7 @@ class Tally:
         for id in self._live.keys() - live.keys() - ended:
             self._count_end(id, None)
 
-    def _count_end(self, id: str, ended: Ended | None) -> None:
+    def _count_end(self, id: str, ended: EndedSession | None) -> None:
         known = self._live.get(id)
         name = label(ended.session) if ended else known or UNKNOWN
         self.browsers.add(name)
@@ -172,7 +173,7 @@ def label(session: Session) -> str:
     return session.browser if session.kind == "session" else RUN
 
 
-def _read(ledger: Ledger, id: str) -> Ended | None:
+def _read(ledger: Ledger, id: str) -> EndedSession | None:
     try:
         return read_ended(ledger.history_path(id))
     except (LedgerError, OSError):

@@ -26,7 +26,9 @@ from browserkeeper.cli import report as report_command
 from browserkeeper.process import guard_process
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import ExitReport, ProcessExit, Survivor
-from browserkeeper.state.ledger import BadRecord, Ended, Ledger, Record, Session
+from browserkeeper.state.documents import BadRecord
+from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.records import EndedSession, Record, Session
 from browserkeeper.status import timeline_page as page_module
 from browserkeeper.status.snapshot import snapshot
 from browserkeeper.status.timeline import Percentiles, Span, Timeline, timeline, timeline_of
@@ -44,7 +46,7 @@ HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>&\x1b[31m""
 
 def ended(
     number: int = 0, *, ago: float = 100, lasted: float = 10, session: Any = None, **more: Any
-) -> Ended:
+) -> EndedSession:
     """A session of the history; its guard was born half a second after it was asked for."""
     created = NOW - ago
     facts = Session(
@@ -62,10 +64,10 @@ def ended(
     given = {"reason": "closed", "seconds": seconds, "ended_at": created + lasted, **more}
     browser_name = facts.browser
     report = ExitReport(facts.id, browser_name, containment="subreaper", certificate="ECHILD", **given)
-    return Ended(facts, report)
+    return EndedSession(facts, report)
 
 
-def picture(*found: Ended, seconds: float = 3600, unreadable: int = 0) -> Timeline:
+def picture(*found: EndedSession, seconds: float = 3600, unreadable: int = 0) -> Timeline:
     return timeline_of((), found, unreadable, now=NOW, seconds=seconds)
 
 
@@ -273,7 +275,7 @@ def hostile() -> str:
     )
     session = dataclasses.replace(one.session, id=HOSTILE, browser=HOSTILE, owner_name=HOSTILE)
     session = dataclasses.replace(session, command=("curl", "https://me:secret@example.com"))
-    return render(picture(Ended(session, one.report)), UTC)
+    return render(picture(EndedSession(session, one.report)), UTC)
 
 
 def test_hostile_words_are_text(hostile: str) -> None:

@@ -21,7 +21,8 @@ from browserkeeper import browser
 from browserkeeper.cleanup.sweeper import Finding, Sweeper
 from browserkeeper.cli.watch import report
 from browserkeeper.process import limits
-from browserkeeper.state.ledger import Ledger, Record
+from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.records import Record
 from browserkeeper.telemetry.tally import Tally
 from browserkeeper.watch import host, sessions
 from browserkeeper.watch.notices import PATIENCE, Memory, Notice

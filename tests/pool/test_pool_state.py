@@ -20,7 +20,8 @@ from prometheus_client import generate_latest
 from browserkeeper import sweep
 from browserkeeper.cli import group
 from browserkeeper.process import system
-from browserkeeper.state.ledger import BadRecord, Ledger
+from browserkeeper.state.documents import BadRecord
+from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.pool_state import PoolState, path_of, publish, published
 from browserkeeper.status.snapshot import snapshot
 from browserkeeper.telemetry.collector import registry

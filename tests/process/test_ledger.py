@@ -17,14 +17,9 @@ from browserkeeper import LedgerError, sweep
 from browserkeeper.cleanup.evidence import is_held, state_of
 from browserkeeper.process import system
 from browserkeeper.process.identity import ProcessIdentity
-from browserkeeper.state.ledger import (
-    HISTORY_LIMIT,
-    BadRecord,
-    Ledger,
-    Record,
-    Session,
-    new_id,
-)
+from browserkeeper.state.documents import BadRecord
+from browserkeeper.state.ledger import HISTORY_LIMIT, Ledger
+from browserkeeper.state.records import Record, Session, new_id
 from tests.conftest import PidFile
 from tests.support import witness
 from tests.support.guards import pids_once_there, program, start, staying
@@ -109,7 +104,7 @@ def test_one_that_others_can_write_is_refused_and_not_changed(tmp_path: Path, pa
 def test_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(LedgerError, match="belongs to somebody else"):
+    with pytest.raises(LedgerError, match="belongs to another user"):
         Ledger.open(tmp_path / "link")
 
 
@@ -118,7 +113,7 @@ def test_another_users_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     directory.mkdir()
     os.chown(directory, 65534, 65534)
-    with pytest.raises(LedgerError, match="belongs to somebody else"):
+    with pytest.raises(LedgerError, match="belongs to another user"):
         Ledger.open(directory)
 
 

@@ -24,7 +24,9 @@ from browserkeeper.guard import files as guard_files
 from browserkeeper.guard.files import remove_tree, write_atomically
 from browserkeeper.process import system
 from browserkeeper.process.containment import writable_cgroup
-from browserkeeper.state.ledger import BadRecord, Ledger, new_id
+from browserkeeper.state.documents import BadRecord
+from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.records import new_id
 from browserkeeper.state.tmpdirs import choose_root
 from tests.process.test_ledger import session, write
 from tests.support import witness
@@ -95,7 +97,7 @@ def test_a_state_directory_on_another_users_ground_is_refused(
     from there."""
     theirs = prepare(square)
     monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", str(theirs / below))
-    with pytest.raises(LedgerError, match=r"belongs to somebody else.* Set BROWSERKEEPER_STATE_DIR"):
+    with pytest.raises(LedgerError, match=r"belongs to another user.* Set BROWSERKEEPER_STATE_DIR"):
         Ledger.open()
     assert list(theirs.iterdir()) == []
 
@@ -131,7 +133,7 @@ def test_a_tmpdir_on_another_users_ground_is_refused(
 ) -> None:
     theirs = prepare(square)
     monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(theirs))
-    with pytest.raises(ConfigError, match=r"belongs to somebody else.* set BROWSERKEEPER_TMPDIR"):
+    with pytest.raises(ConfigError, match=r"belongs to another user.* set BROWSERKEEPER_TMPDIR"):
         choose_root()
     monkeypatch.delenv("BROWSERKEEPER_TMPDIR")
     monkeypatch.setenv("TMPDIR", str(theirs))  # su(1) keeps it: passed over, not refused

@@ -12,7 +12,7 @@ import pytest
 
 from browserkeeper.process.containment import choose
 from browserkeeper.process.guard_process import GUARD_DIRECTORY, GuardPlan, GuardProcess
-from browserkeeper.state.ledger import new_id
+from browserkeeper.state.records import new_id
 from tests.conftest import PROGRAMS, PidFile
 from tests.support import witness
 from tests.support.waiting import wait_until

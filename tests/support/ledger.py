@@ -10,7 +10,8 @@ from typing import Any
 
 from browserkeeper.process import system
 from browserkeeper.report import ExitReport
-from browserkeeper.state.ledger import Ledger, Record, Session, new_id
+from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.records import Record, Session, new_id
 
 
 def new_session(browser: str = "chromium", kind: str = "session") -> Session:

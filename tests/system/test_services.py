@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.stopping import cgroup2, enter, members, systemd
-from browserkeeper.state.ledger import new_id
+from browserkeeper.state.records import new_id
 from tests.browser.test_plain_user import home, python_for_nobody
 from tests.support.cli import ROOT
 from tests.support.other_user import NOBODY, skip_without_namespaces

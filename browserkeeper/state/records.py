@@ -1,0 +1,129 @@
+"""The files about one session: the record while it lives, the history entry after it ended.
+
+A guard writes both (``guard/``); an owner or a sweep writes the history entry where both guards
+are dead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import LedgerError
+from ..process.identity import ProcessIdentity
+from ..report import SCHEMA, ExitReport, parse_memory_samples
+from .documents import CorruptRecordError, identity_from, read_document
+
+_ID = re.compile(r"[0-9a-f]{12}")
+_TYPES: dict[str, Any] = {"str": str, "float": (int, float), "float | None": (int, float, type(None))}
+"""The types that a field of a Session may have in a file, by its annotation."""
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+"""Raised where a document lacks a field or has one of the wrong type."""
+
+
+def new_id() -> str:
+    """A new session id, twelve hexadecimal digits: it names the session's files and its TMPDIR, and
+    marks its processes."""
+    return os.urandom(6).hex()
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """The facts about a session that its owner knows before the guard starts.
+
+    ``created`` and ``deadline`` are in seconds since the epoch.  ``host`` is
+    ``system.host_id()``.  ``grid`` is the Grid's address, without credentials, "" for a local session.
+    """
+
+    id: str
+    kind: str
+    browser: str
+    owner: ProcessIdentity
+    owner_name: str
+    host: str
+    containment: str
+    created: float
+    deadline: float | None = None
+    tmpdir: str = ""
+    cgroup: str = ""
+    command: tuple[str, ...] = ()
+    grid: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, facts: dict[str, Any]) -> Session:
+        """Raises KeyError, TypeError or ValueError where a field is missing or of a wrong type."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        known = {name: value for name, value in facts.items() if name in names}
+        known["owner"] = identity_from(**known["owner"])
+        known["command"] = tuple(known.get("command", ()))
+        session = cls(**known)
+        for field in dataclasses.fields(cls):
+            value = getattr(session, field.name)
+            if not isinstance(value, _TYPES.get(str(field.type), object)):
+                raise TypeError(f"{field.name} is {value!r}")
+        return session
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The file of a live session: the session's facts, its guards, the processes that the guards saw
+    last, and the memory samples of those processes, as in :attr:`ExitReport.memory`."""
+
+    path: Path
+    session: Session
+    guards: tuple[ProcessIdentity, ...]
+    processes: tuple[tuple[ProcessIdentity, str], ...]
+    memory: tuple[tuple[float, int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class EndedSession:
+    """One entry of the history."""
+
+    session: Session
+    report: ExitReport
+
+    def to_json(self) -> str:
+        """The same document that a guard writes at the end of a session."""
+        report = self.report
+        exit_facts = {
+            **report.to_dict(),
+            "files": report.files_removed,
+            "bytes": report.bytes_freed,
+            "account": report.remote.to_status_file() if report.remote else None,
+        }
+        session = dataclasses.asdict(self.session)
+        return json.dumps({"schema": SCHEMA, "session": session, "exit": exit_facts})
+
+
+def read_record(path: Path) -> Record:
+    """Raises FileNotFoundError, and LedgerError for a file that is not a valid record."""
+    facts = read_document(path)
+    try:
+        session = Session.from_dict(facts["session"])
+        if session.id != path.stem or not _ID.fullmatch(session.id):
+            raise CorruptRecordError(f"{path}: its name does not match its content")
+        guards = tuple(identity_from(**guard) for guard in facts["guards"])
+        processes = tuple((identity_from(pid, start), name) for pid, start, name in facts["processes"])
+        memory = parse_memory_samples(facts.get("memory", ()))
+    except _MALFORMED as error:
+        raise CorruptRecordError(f"{path}: not a record of a session ({error!r})") from error
+    return Record(path, session, guards, processes, memory)
+
+
+def read_ended(path: Path) -> EndedSession:
+    """Raises FileNotFoundError, and LedgerError for a file that is not a valid history entry."""
+    facts = read_document(path)
+    try:
+        session = Session.from_dict(facts["session"])
+        report = ExitReport.from_guard(facts["exit"], session=session.id, browser=session.browser)
+    except _MALFORMED as error:
+        raise LedgerError(f"{path}: not the report of a session ({error!r})") from error
+    return EndedSession(session, report)
