@@ -1,28 +1,31 @@
 """Browsers in Celery tasks that cannot leak: ``pip install browserkeeper[celery]``.
 
-    task.py         BrowserTask: self.driver
-    decorator.py    with_browser: a parameter driver
-    holding.py      one task's browser, fresh or leased, and its end
-    limits.py       a task's time limits, and who keeps them
-    pools.py        the pool of a worker process
-    deliveries.py   a bound for messages that come back again and again
-    retry.py        with_retry: again, where that helps
-    settings.py     what install() and app.conf say, checked
-    hooks.py        install(), and what Celery tells us
-    sweeping.py     Beat's entry: sweep every worker's host
-    remote_control.py        the worker's answers to ps and sweep
-    commands.py     celery -A app browserkeeper ps|sweep
-    logs.py         task id, session id and host on each line
-    errors.py       errors that only tasks meet
+In this package: everything that imports Celery.  It uses the layers below (``session``, ``pool``,
+``cleanup``, ``status``); no other package imports it.
 
-What is right and wrong in an app's settings is in ``browserkeeper/celery_advice.py``, since the
-doctor asks that too.
+    task.py             BrowserTask: a base class whose tasks have ``self.driver``
+    decorator.py        with_browser: fills a task's parameter ``driver``
+    task_browser.py     the browser of one running task: started, and ended with the task
+    limits.py           a task's time limits, and whether Celery or the guard enforces them
+    browser_pools.py    the BrowserPools of a worker process
+    redeliveries.py     a bound on how often a message may be redelivered
+    retry.py            with_retry: retries errors that a second run can cure
+    settings.py         the settings from install() and app.conf, checked
+    installation.py     install(), and the Celery signals that it connects to
+    remote_control.py   the remote control commands ps and sweep, as a worker answers them
+    periodic_sweep.py   the task by which Beat has all hosts swept
+    commands.py         the command line ``celery -A app browserkeeper ps|sweep``
+    logs.py             task id, session id and host on each log line
+    errors.py           errors that only occur in tasks
+
+The check of an app's settings is ``browserkeeper/status/celery_advice.py``: ``browserkeeper doctor``
+uses it too.
 """
 
 from ..status.celery_advice import check, recommended_settings
 from .decorator import with_browser
 from .errors import TaskTimeout, TooManyDeliveries
-from .hooks import install
+from .installation import install
 from .logs import TaskFilter
 from .retry import RETRY_HELPS, with_retry
 from .task import BrowserTask

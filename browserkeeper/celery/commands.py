@@ -1,7 +1,7 @@
-"""``celery -A app browserkeeper ps|sweep``: all workers' hosts at once, by remote control.
+"""The command line ``celery -A app browserkeeper ps|sweep``: asks all workers by remote control.
 
-Celery finds it by the entry point ``celery.commands``.  Workers of one host see the same sessions:
-each host is told of once.
+Celery finds it by the entry point ``celery.commands``.  Workers of one host see the same sessions, so
+``ps`` prints one answer for each host.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import Any
 
 import click
 
-from .remote_control import PATIENCE
-from .sweeping import COMMAND_PS, COMMAND_SWEEP
+from .remote_control import COMMAND_PS, COMMAND_SWEEP, REPLY_TIMEOUT
 
 Answers = dict[str, dict[str, Any]]
-NOTHING_HEARD = 69
-"""Exit status: EX_UNAVAILABLE, as ``celery inspect`` has it."""
+NO_ANSWER = 69
+"""Exit status EX_UNAVAILABLE, the same as ``celery inspect`` has."""
 
 timeout_option = click.option(
-    "--timeout", type=click.FloatRange(min=0.1), default=PATIENCE, help="Seconds to wait for workers."
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=REPLY_TIMEOUT,
+    help="Seconds to wait for workers.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: answers by worker.")
 
@@ -37,7 +39,7 @@ def group() -> None:
 def ps(ctx: click.Context, /, timeout: float, as_json: bool, **_: Any) -> None:
     """List the sessions of each worker's host.
 
-    Exit status: 0 all is well; 1 something is orphaned or cannot be looked at; 69 no worker answered.
+    Exit status: 0 all is well; 1 something is orphaned or cannot be examined; 69 no worker answered.
     """
     answers = ask(ctx.obj.app, COMMAND_PS, timeout)
     if as_json:
@@ -50,7 +52,7 @@ def ps(ctx: click.Context, /, timeout: float, as_json: bool, **_: Any) -> None:
 
 
 @group.command(name="sweep")
-@click.option("--yes", is_flag=True, help="Remove what is found; without it nothing is touched.")
+@click.option("--yes", is_flag=True, help="Remove the findings; without it they are only listed.")
 @click.option("--older-than", type=click.FloatRange(min=0), default=0.0, help="Seconds.")
 @timeout_option
 @json_option
@@ -60,7 +62,7 @@ def sweep(
 ) -> None:
     """Find, and with --yes remove, what dead owners left on each worker's host.
 
-    Exit status: 0 nothing is left; 1 something is, or cannot be looked at; 69 no worker answered.
+    Exit status: 0 nothing is left; 1 something is, or cannot be examined; 69 no worker answered.
     """
     answers = ask(ctx.obj.app, COMMAND_SWEEP, timeout, yes=yes, older_than=older_than)
     if as_json:
@@ -74,24 +76,29 @@ def sweep(
 
 
 def ask(app: Any, command: str, timeout: float, **arguments: Any) -> Answers:
-    """What each worker answered in time, by its name."""
+    """The workers' answers by worker name, after waiting ``timeout`` seconds."""
     replies = app.control.broadcast(command, arguments=arguments, reply=True, timeout=timeout)
     return {worker: answer for reply in replies or () for worker, answer in reply.items()}
 
 
 def finish(ctx: click.Context, answers: Answers, *, ok: bool) -> None:
+    """Exit with the command's status."""
     if not answers:
-        click.echo("No worker answered; is one running, and has its app called install()?", err=True)
-        ctx.exit(NOTHING_HEARD)
+        click.echo(
+            "No worker answered. Is one running, and does its app call browserkeeper.celery.install()?",
+            err=True,
+        )
+        ctx.exit(NO_ANSWER)
     ctx.exit(0 if ok else 1)
 
 
 def host_of(worker: str) -> str:
+    """``celery@host`` → ``host``."""
     return worker.partition("@")[2] or worker
 
 
 def by_host(answers: Answers) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One worker's answer for each host."""
+    """(worker, answer) of one worker on each host."""
     seen: set[str] = set()
     for worker, answer in sorted(answers.items()):
         if host_of(worker) not in seen:

@@ -1,4 +1,4 @@
-"""``with_browser``: a browser for a task function of any base, as its parameter ``driver``."""
+"""``with_browser``: fills the parameter ``driver`` of a task function with any base class."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from celery import current_task
 
 from ..errors import ConfigError
-from . import deliveries
+from . import redeliveries
 from .settings import BrowserSpec, settings_of
 from .task import BrowserTask
-from .task_browser import TaskBrowser, run_holding
+from .task_browser import TaskBrowser, run_with_browser
 
 T = TypeVar("T")
 
@@ -21,16 +21,16 @@ T = TypeVar("T")
 def with_browser(
     name: str | None = None, /, **browser_arguments: Any
 ) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Below ``@app.task``: each run has a browser of its own, its driver as ``driver``.
+    """Goes below ``@app.task``: each run gets a browser, its driver as the parameter ``driver``.
 
         @app.task(bind=True)
         @with_browser("firefox", window_size=(1280, 800))
         def check(self, driver, url): ...
 
-        check.delay("https://example.com/")     # callers do not know of the driver
+        check.delay("https://example.com/")     # callers do not pass the driver
 
-    Without arguments it is the browser that ``install()`` named, from its pool where there is one.
-    Raises ConfigError for arguments that make no sense, and for functions without ``driver``.
+    Without arguments it is the browser that ``install()`` named, from its pool if it has one.
+    Raises ConfigError for arguments that are not valid, and for functions without ``driver``.
     """
     own = BrowserSpec(name or "chrome", browser_arguments) if name or browser_arguments else None
 
@@ -45,17 +45,17 @@ def with_browser(
         def wrapper(*args: Any, **kwargs: Any) -> T:
             given = outer.bind(*args, **kwargs)
             given.apply_defaults()
-            hold = _hold(own)
+            task_browser = _browser_of_running_task(own)
 
             def body() -> T:
-                named = {**given.arguments, "driver": hold.driver}
+                named = {**given.arguments, "driver": task_browser.driver}
                 ordered = {key: named[key] for key in signature.parameters}
                 full = inspect.BoundArguments(signature, ordered)
                 return function(*full.args, **full.kwargs)
 
-            return run_holding(hold, body)
+            return run_with_browser(task_browser, body)
 
-        # Celery checks callers' arguments by it (``task_strict_typing``).
+        # Celery checks callers' arguments against it (``task_strict_typing``).
         wrapper.__signature__ = outer  # type: ignore[attr-defined]
         return wrapper
 
@@ -75,15 +75,15 @@ def _check(function: Any) -> None:
         )
 
 
-def _hold(own: BrowserSpec | None) -> TaskBrowser:
-    """For the task that runs here, or for nobody's, where the function is simply called."""
+def _browser_of_running_task(own: BrowserSpec | None) -> TaskBrowser:
+    """A browser for the task that runs here; without limits where the function is called directly."""
     task = current_task._get_current_object() if current_task else None  # noqa: SLF001 # the proxy's own way
     if task is None:
         return TaskBrowser(own or BrowserSpec())
     request = task.request
-    if not isinstance(task, BrowserTask):  # whose own call has counted it
-        deliveries.check(task, request)
-    return TaskBrowser(own or settings_of(task.app).wish, task, request)
+    if not isinstance(task, BrowserTask):  # its __call__ has counted the delivery already
+        redeliveries.check(task, request)
+    return TaskBrowser(own or settings_of(task.app).spec, task, request)
 
 
 __all__ = ["with_browser"]

@@ -1,4 +1,7 @@
-"""Errors that only tasks meet.  They survive pickling, and Celery's JSON: the message is their args."""
+"""Errors that only occur in tasks.
+
+Each can be pickled, and stored by Celery as JSON: its only argument is the message.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ from ..errors import BrowserkeeperError, LeaseTimeout
 
 
 class TaskTimeout(LeaseTimeout, SoftTimeLimitExceeded):  # type: ignore[misc] # celery has no types
-    """The task passed a limit that its pool does not keep; the browser's guard ended the browser.
+    """The task passed a time limit that its kind of worker pool does not enforce, so the browser's
+    guard ended the browser.
 
-    Both Celery's ``SoftTimeLimitExceeded`` and browserkeeper's ``SessionTimeout``, so that an
-    ``except`` for either works with every kind of pool.
+    It is a ``SoftTimeLimitExceeded`` of Celery and a ``SessionTimeout`` of browserkeeper, so that
+    ``except`` for either of them works with every kind of worker pool.
     """
 
 
 class TooManyDeliveries(BrowserkeeperError, RuntimeError):
-    """The task's message came back again and again because its worker was lost each time."""
+    """The task's message was redelivered too often: its worker was lost each time."""
 
 
 __all__ = ["TaskTimeout", "TooManyDeliveries"]

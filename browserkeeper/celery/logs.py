@@ -1,6 +1,6 @@
-"""Task id, session id and host on each line of the logger ``browserkeeper``, and of yours if you like.
+"""Task id, session id and host on each line of the logger ``browserkeeper``, and of others on request.
 
-Nothing here has a lock or a file, so nothing breaks in a fork.
+Nothing here holds a lock or an open file, so all of it works after a fork.
 """
 
 from __future__ import annotations
@@ -8,30 +8,32 @@ from __future__ import annotations
 import logging
 import os
 
-from .task_browser import running
+from .task_browser import active_browsers
 
 
 class TaskFilter(logging.Filter):
-    """Gives each record ``task_id``, ``session_id`` and ``host``, "" where there is none.
+    """Gives each log record the attributes ``task_id``, ``session_id`` and ``host``; the ids are ""
+    outside of tasks.
 
-    On a handler of your own, with ``%(task_id)s %(session_id)s %(host)s`` in its format, every line
-    has them: ``handler.addFilter(TaskFilter())``.  Celery's formatter has a ``task_id`` of its own.
+    For a handler of your own, with ``%(task_id)s %(session_id)s %(host)s`` in its format:
+    ``handler.addFilter(TaskFilter())``.  Celery's own formatter sets ``task_id`` too.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        hold = next(running(), None)
-        record.task_id = hold.task_id if hold else ""
-        record.session_id = hold.session_id if hold else ""
+        browser = next(active_browsers(), None)
+        record.task_id = browser.task_id if browser else ""
+        record.session_id = browser.session_id if browser else ""
         record.host = os.uname().nodename
         return True
 
 
 class SuffixFilter(TaskFilter):
-    """The same, and in the line itself, whatever the format: for lines logged during a task."""
+    """Also appends the three to the message, so that they show in any format.  Lines that are logged
+    outside of tasks keep their message."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         super().filter(record)
-        if next(running(), None) is not None:
+        if next(active_browsers(), None) is not None:
             facts = {"task": "task_id", "session": "session_id", "host": "host"}
             words = [f"{word}={getattr(record, name) or '-'}" for word, name in facts.items()]
             head, *rest = record.getMessage().split("\n")
@@ -40,7 +42,8 @@ class SuffixFilter(TaskFilter):
 
 
 def attach(logger: logging.Logger) -> None:
-    """To the logger, once.  (A logger's filters see what is logged on it, not on its children.)"""
+    """Add a SuffixFilter to ``logger``, if it has none.  (Filters of a logger apply to what is logged
+    on that logger, not on its children.)"""
     if not any(isinstance(found, SuffixFilter) for found in logger.filters):
         logger.addFilter(SuffixFilter())
 

@@ -1,36 +1,40 @@
-"""What a worker answers when it is asked by remote control, and does when it is told to.
+"""The remote control commands ``browserkeeper.ps`` and ``browserkeeper.sweep``: the worker's side.
 
-These run in the worker's main process, between its other work: milliseconds, but for a sweep that
-has to kill what is stuck.
+They run in the worker's main process, between its other work.  They take milliseconds, except for a
+sweep that has to kill processes which do not end.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..cleanup.sweeper import Finding, sweep
 from ..errors import BrowserkeeperError
-from ..status.snapshot import snapshot
-from .sweeping import COMMAND_PS, COMMAND_SWEEP
+
+if TYPE_CHECKING:
+    from ..cleanup.sweeper import Finding
 
 logger = logging.getLogger("browserkeeper")
 
-PATIENCE = 2.0
-"""Seconds to wait for the workers' answers: all of them, since nobody knows how many there will be.
-Celery's own inspect waits for 1.  A sweep that takes longer goes on, and is in the worker's log."""
+COMMAND_PS = "browserkeeper.ps"
+COMMAND_SWEEP = "browserkeeper.sweep"
+REPLY_TIMEOUT = 2.0
+"""Seconds to wait for answers.  The whole time is waited, since the number of workers is not known;
+Celery's own ``inspect`` waits 1 s.  A sweep that takes longer goes on, and is in the worker's log."""
 
 
 def register() -> None:
-    """In Celery's remote_control, which is one for the process; the second call does nothing new."""
+    """Add the commands to Celery's table of them, which the process has once.  Idempotent."""
     from celery.worker.control import control_command, inspect_command
 
-    inspect_command(name=COMMAND_PS, default_timeout=PATIENCE)(ps)
-    control_command(name=COMMAND_SWEEP, default_timeout=PATIENCE)(sweep_host)
+    inspect_command(name=COMMAND_PS, default_timeout=REPLY_TIMEOUT)(ps)
+    control_command(name=COMMAND_SWEEP, default_timeout=REPLY_TIMEOUT)(sweep_host)
 
 
 def ps(state: Any, **_: Any) -> dict[str, Any]:
     """List the browser sessions of the worker's host."""
+    from ..status.snapshot import snapshot
+
     try:
         return snapshot().to_dict()
     except BrowserkeeperError as error:
@@ -38,7 +42,10 @@ def ps(state: Any, **_: Any) -> dict[str, Any]:
 
 
 def sweep_host(state: Any, yes: bool = False, older_than: float = 0.0, **_: Any) -> dict[str, Any]:
-    """Find, and with ``yes`` remove, what dead owners left on the worker's host."""
+    """Find, and with ``yes`` remove, what dead owners left on the worker's host; ``older_than`` is in
+    seconds."""
+    from ..cleanup.sweeper import sweep
+
     try:
         findings = sweep(dry_run=not yes, older_than=older_than)
     except BrowserkeeperError as error:
@@ -61,4 +68,4 @@ def _to_dict(finding: Finding) -> dict[str, Any]:
     }
 
 
-__all__ = ["PATIENCE", "ps", "register", "sweep_host"]
+__all__ = ["COMMAND_PS", "COMMAND_SWEEP", "REPLY_TIMEOUT", "ps", "register", "sweep_host"]

@@ -1,4 +1,4 @@
-"""``with_retry``: run a task again where that helps, and only there."""
+"""``with_retry``: run a task again after errors that a second run can cure, and only after those."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ..errors import (
 T = TypeVar("T")
 
 RETRY_HELPS = (BrowserDied, LaunchError, PoolTimeout, PoolUnavailable, TooManyWaiting)
-"""For ``autoretry_for``, by those who want Celery's own way.  It knows classes only: it retries a
-LaunchError that no retry can mend, and cannot tell a page load's timeout from a WebDriverWait's."""
+"""For Celery's own ``autoretry_for``.  That goes by the class alone: it retries every LaunchError, even
+one that no retry can cure, and cannot tell the timeout of a page load from that of a WebDriverWait."""
 BACKOFF = 2.0
 BACKOFF_MAX = 600.0
 MAX_RETRIES = 3
@@ -39,21 +39,23 @@ def with_retry(
     jitter: bool = True,
     also: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Below ``@app.task``, above ``@with_browser``: retry what another browser, or a later moment,
-    may cure: the browser died, a launch failed, the pool had none, a page did not load in time.
+    """Goes below ``@app.task`` and above ``@with_browser``.  Retries errors that another browser, or a
+    later moment, can cure: the browser died, a launch failed, the pool had no browser, a page did not
+    load in time.
 
-    Never a failed check of the page: no AssertionError, no NoSuchElementException, no timeout of a
-    WebDriverWait.  Nor a task that passed its own time limit.
+    Does not retry a failed check of the page (AssertionError, NoSuchElementException, the timeout of
+    a WebDriverWait), nor a task that passed its own time limit.
 
     Args:
-        max_retries: runs after the first.
-        backoff: seconds before the first retry, twice as many before each one after it.
-        backoff_max: seconds at the most.
-        jitter: any part of that pause, so that tasks which failed together come apart.
-        also: more exceptions that are worth a retry.
+        max_retries: the largest number of runs after the first.
+        backoff: seconds before the first retry, doubled before each one after it.
+        backoff_max: the longest pause, in seconds.
+        jitter: wait a random part of that pause, so that tasks which failed together do not all come
+            back together.
+        also: further exception classes to retry.
 
     Raises:
-        ConfigError: an argument makes no sense.
+        ConfigError: an argument is not valid.
     """
     check_count("max_retries", max_retries, least=0)
     check_seconds("backoff", backoff)
@@ -88,7 +90,7 @@ def _check(function: object) -> None:
 
 
 def helps(error: BaseException) -> bool:
-    """May the same task fare better another time?"""
+    """Can another run of the same task succeed?"""
     if isinstance(error, LaunchError):
         return error.retryable
     if isinstance(error, PoolUnavailable) and isinstance(error.cause, LaunchError):
@@ -97,9 +99,9 @@ def helps(error: BaseException) -> bool:
 
 
 def is_page_load_timeout(error: BaseException) -> bool:
-    """Selenium has one TimeoutException for a page that did not load, a script that did not end and
-    a WebDriverWait that saw nothing.  The first two come out of the wire's error handler, and the
-    drivers name the script in theirs."""
+    """Selenium raises the same TimeoutException for a page that did not load, a script that did not end
+    and a WebDriverWait.  The first two are raised by Selenium's error handler for the driver's answers,
+    and the drivers' messages for scripts contain the word "script"."""
     from selenium.common.exceptions import TimeoutException
 
     if not isinstance(error, TimeoutException):
@@ -107,10 +109,10 @@ def is_page_load_timeout(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    from_wire = trace is not None and str(trace.tb_frame.f_globals.get("__name__")).endswith(
+    from_driver = trace is not None and str(trace.tb_frame.f_globals.get("__name__")).endswith(
         "remote.errorhandler"
     )
-    return from_wire and "script" not in str(error.msg).lower()
+    return from_driver and "script" not in str(error.msg).lower()
 
 
 __all__ = ["RETRY_HELPS", "helps", "is_page_load_timeout", "with_retry"]

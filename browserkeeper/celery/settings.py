@@ -1,4 +1,4 @@
-"""What ``install()`` and the app's configuration ask for, checked, one frozen answer for each app.
+"""The settings of ``install()`` and of the app's configuration: checked, and frozen for each app.
 
 The keys of ``app.conf`` are ``browserkeeper_browser``, ``browserkeeper_arguments``,
 ``browserkeeper_pool``, ``browserkeeper_max_redeliveries`` and ``browserkeeper_sweep_every``; with
@@ -17,18 +17,18 @@ from ..config import BrowserArguments, SessionConfig, check_count, check_seconds
 from ..errors import ConfigError
 
 MAX_REDELIVERIES = 3
-"""As Sidekiq's super_fetch, which takes a job that was recovered three times for a poison pill."""
+"""The same as Sidekiq's super_fetch: a job that was recovered three times is a poison pill."""
 PREFIX = "browserkeeper_"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BrowserSpec:
-    """A browser as a task wants it: arguments for ``browser()``, and for ``BrowserPool`` where it
-    comes from one.  Equal only to itself, so that it can name its pool."""
+    """A task's browser: the arguments for ``browser()``, and for ``BrowserPool`` if ``pool`` is not
+    None.  Compared by identity, since each one has a pool of its own in a worker process."""
 
     name: str = "chrome"
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-    """Not printed: a Grid's URL may hold a password."""
+    """Not in the repr: a Grid's URL may contain a password."""
     pool: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class BrowserSpec:
 class Settings:
     """``max_redeliveries``: None means no bound; ``sweep_every`` is in seconds, None means never."""
 
-    wish: BrowserSpec = dataclasses.field(default_factory=BrowserSpec)
+    spec: BrowserSpec = dataclasses.field(default_factory=BrowserSpec)
     max_redeliveries: int | None = MAX_REDELIVERIES
     sweep_every: float | None = None
 
@@ -63,36 +63,39 @@ _SETTINGS: weakref.WeakKeyDictionary[Any, Settings] = weakref.WeakKeyDictionary(
 
 
 def build(app: Any, given: Mapping[str, Any]) -> Settings:
-    """``given`` before the app's configuration, that before the defaults; remembered for the app.
+    """The settings of ``app``, stored for :func:`settings_of`.  ``given`` wins over ``app.conf``, and
+    that over the defaults.
 
     Raises ConfigError.
     """
-    list(app.conf)  # until somebody looks into it, `app.conf` is a stand-in that knows no prefix
+    list(app.conf)  # loads the configuration; before that, `app.conf` does not know its prefix
     _check_keys(app.conf)
     chosen = {key: app.conf[PREFIX + key] for key in KEYS if PREFIX + key in app.conf}
     chosen.update(given)
     name, arguments = chosen.pop("browser", "chrome"), chosen.pop("arguments", {})
-    wish = BrowserSpec(name, arguments, chosen.pop("pool", None))
-    settings = _SETTINGS[app] = Settings(wish, **chosen)
-    app.conf[PREFIX + "max_redeliveries"] = settings.max_redeliveries  # where the doctor looks
+    spec = BrowserSpec(name, arguments, chosen.pop("pool", None))
+    settings = _SETTINGS[app] = Settings(spec, **chosen)
+    app.conf[PREFIX + "max_redeliveries"] = settings.max_redeliveries  # read by the doctor
     return settings
 
 
 def settings_of(app: Any) -> Settings:
-    """Those of ``install()``, else the configuration's.  Raises ConfigError."""
+    """The settings of ``install()``, else those of ``app.conf`` alone.  Raises ConfigError."""
     return _SETTINGS.get(app) or build(app, {})
 
 
 def _check_keys(conf: Any) -> None:
-    """A key that is misspelt would otherwise do nothing, in silence."""
+    """Raises ConfigError for a misspelt key, which would otherwise be ignored silently."""
     known = [PREFIX + key for key in KEYS]
-    namespace = str(conf.prefix or "").lower()  # Django's keys come with it, and in capitals
+    namespace = str(conf.prefix or "").lower()  # Django's keys have it, and are in capitals
     for key in list(conf):
         plain = str(key).lower().removeprefix(namespace)
         if plain.startswith(PREFIX) and plain not in known:
             near = difflib.get_close_matches(plain, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"The setting {key} is not known.{hint} Known: {', '.join(known)}.")
+            raise ConfigError(
+                f"The setting {key} is not known.{hint} Known settings: {', '.join(known)}."
+            )
 
 
 def _check_mapping(name: str, value: object) -> None:
@@ -100,16 +103,16 @@ def _check_mapping(name: str, value: object) -> None:
         raise ConfigError(f"{name}={value!r}: give a dict with string keys.")
 
 
-def _check_pool(wish: BrowserSpec) -> None:
-    """As ``BrowserPool`` will see it in the worker; nothing is started."""
+def _check_pool(spec: BrowserSpec) -> None:
+    """Raises the ConfigError that ``BrowserPool`` would raise later, in the worker.  Starts nothing."""
     from ..pool import BrowserPool
 
-    _check_mapping("pool", wish.pool)
-    assert wish.pool is not None
-    twice = sorted(set(wish.pool) & set(wish.arguments))
+    _check_mapping("pool", spec.pool)
+    assert spec.pool is not None
+    twice = sorted(set(spec.pool) & set(spec.arguments))
     if twice:
-        raise ConfigError(f"{', '.join(twice)}: given for the browser and for the pool; say it once.")
-    BrowserPool(wish.name, **{**wish.arguments, **wish.pool})
+        raise ConfigError(f"{', '.join(twice)}: given for the browser and for the pool. Give it once.")
+    BrowserPool(spec.name, **{**spec.arguments, **spec.pool})
 
 
 __all__ = ["KEYS", "MAX_REDELIVERIES", "BrowserSpec", "Settings", "build", "settings_of"]

@@ -1,4 +1,5 @@
-"""One task's browser: made at its first use, and ended, verified, before Celery stores the result."""
+"""The browser of one running task: started when the task first asks for its driver, and ended and
+verified before Celery stores the task's result."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from ..errors import BrowserkeeperError, LeaseTimeout, PoolTimeout
 from ..pool import BrowserPool, Lease
 from ..session import BrowserSession, browser
+from .browser_pools import POOLS
 from .limits import Deadline, deadline_for, limits_of
-from .pools import POOLS
 from .settings import BrowserSpec
 
 T = TypeVar("T")
@@ -23,11 +24,11 @@ T = TypeVar("T")
 logger = logging.getLogger("browserkeeper")
 
 LIMIT_REASON = "task-limit"
-"""Why a guard ended a leased browser: the word in its report."""
+"""The reason in the exit report of a leased browser that the guard ended at the task's limit."""
 
 
 class Source(Protocol):
-    """Where the browser comes from, and where it goes."""
+    """Opens and ends the browser of one task."""
 
     @property
     def session(self) -> BrowserSession[Any] | None: ...
@@ -35,17 +36,17 @@ class Source(Protocol):
     def end(self) -> None: ...
 
 
-class Fresh:
-    """A session of the task's own."""
+class NewSession:
+    """A session of the task's own.  Its timeout is the sooner of the browser's and the task's."""
 
-    def __init__(self, wish: BrowserSpec, deadline: Deadline | None):
-        arguments = dict(wish.arguments)
+    def __init__(self, spec: BrowserSpec, deadline: Deadline | None):
+        arguments = dict(spec.arguments)
         own = arguments.get("timeout")
-        first = deadline is not None and (own is None or deadline.left < own)
-        if deadline is not None and first:
+        task_ends_first = deadline is not None and (own is None or deadline.left < own)
+        if deadline is not None and task_ends_first:
             arguments["timeout"] = deadline.left
-        self.session: BrowserSession[Any] = browser(wish.name, **arguments)
-        if deadline is not None and first:
+        self.session: BrowserSession[Any] = browser(spec.name, **arguments)
+        if deadline is not None and task_ends_first:
             self.session.deadline_errors["timeout"] = deadline.error
 
     def open(self) -> Any:
@@ -56,8 +57,8 @@ class Fresh:
         self.session.close()
 
 
-class Leased:
-    """A lease of the process's pool, which has its deadline from the task."""
+class PoolLease:
+    """A lease from the worker process's pool, with the task's limit as the browser's deadline."""
 
     session: BrowserSession[Any] | None = None
 
@@ -66,25 +67,25 @@ class Leased:
         self._lease: Lease[Any] | None = None
 
     def open(self) -> Any:
-        """Raises PoolError, or TaskTimeout where the task's time is over before one is free."""
-        lease = self._lease = self._wait()
-        self.session = lease.session
-        if self._deadline is not None:
-            self.session.deadline_errors[LIMIT_REASON] = self._deadline.error
-            self.session.set_deadline(max(0.001, self._deadline.left), LIMIT_REASON)
+        """Blocks until the pool has a browser.  Raises PoolError, or TaskTimeout if the task's limit
+        passes first."""
+        deadline, checkout_timeout = self._deadline, self._pool.config.checkout_timeout
+        if deadline is None or deadline.left > checkout_timeout:
+            lease = self._pool.lease()
+        else:
+            try:
+                lease = self._pool.lease(max(0.001, deadline.left))
+            except PoolTimeout as error:
+                raise deadline.error(f"{error}") from error
+        self._lease, self.session = lease, lease.session
+        if deadline is not None:
+            self.session.deadline_errors[LIMIT_REASON] = deadline.error
+            self.session.set_deadline(max(0.001, deadline.left), LIMIT_REASON)
         return lease.driver
 
-    def _wait(self) -> Lease[Any]:
-        limit = self._pool.config.checkout_timeout
-        if self._deadline is None or self._deadline.left > limit:
-            return self._pool.lease()
-        try:
-            return self._pool.lease(max(0.001, self._deadline.left))
-        except PoolTimeout as error:
-            raise self._deadline.error(f"{error}") from error
-
     def end(self) -> None:
-        """A limit that has passed was raised by a command, or nobody was waiting for one."""
+        """Gives the browser back.  Ignores LeaseTimeout: the command that hit the limit has raised it,
+        or there was no such command."""
         if self._lease is None:
             return
         if self._deadline is not None and self.session is not None:
@@ -94,10 +95,10 @@ class Leased:
 
 
 class TaskBrowser:
-    """A running task's claim to a browser: there is none until ``driver`` is asked for."""
+    """The browser of one run of a task.  None is started before ``driver`` is read."""
 
-    def __init__(self, wish: BrowserSpec, task: Any = None, request: Any = None):
-        self.wish, self.task, self.request = wish, task, request
+    def __init__(self, spec: BrowserSpec, task: Any = None, request: Any = None):
+        self.spec, self.task, self.request = spec, task, request
         self._deadline = deadline_for(limits_of(task, request))
         self._source: Source | None = None
         self._driver: Any = None
@@ -105,37 +106,43 @@ class TaskBrowser:
 
     @property
     def task_id(self) -> str:
+        """ "" for a task that is called like a function."""
         return str(getattr(self.request, "id", None) or "")
 
     @property
     def session_id(self) -> str:
-        """ "" before the start."""
+        """ "" before the browser's start."""
         session = self._source.session if self._source else None
         return session.id if session else ""
 
     @property
     def driver(self) -> Any:
-        """Selenium's driver.  Raises what starting a session, or waiting for a pool, raises;
-        TaskTimeout where no time is left for it."""
+        """Selenium's driver; the first access starts the browser.
+
+        Raises the errors of ``BrowserSession.start()`` or ``BrowserPool.lease()``; TaskTimeout if the
+        task's limit has passed already.
+        """
         if self._driver is None:
             if self._deadline is not None and self._deadline.left <= 0:
                 raise self._deadline.error("No browser was started.")
-            # Known before it is opened, so that what an exception interrupts is ended too.
+            # Set before it is opened, so that end() also ends a start that an exception interrupts.
             self._source = self._new_source()
             self._driver = self._source.open()
         return self._driver
 
     def _new_source(self) -> Source:
-        if self.wish.pool is not None:
-            return Leased(POOLS.pool_for(self.wish), self._deadline)
-        return Fresh(self.wish, self._deadline)
+        if self.spec.pool is not None:
+            return PoolLease(POOLS.pool_for(self.spec), self._deadline)
+        return NewSession(self.spec, self._deadline)
 
     def end(self) -> None:
-        """End the browser, or give it back.  The task's state is the task's word alone, so nothing
-        is raised: what goes wrong is logged, and a soft limit that strikes here comes too late to
-        mean anything; it must not keep us from finishing.  The second call does nothing."""
+        """End the browser, or give it back to its pool.  Idempotent.
+
+        Raises nothing, since only the task's own code decides the task's state: problems are logged.
+        A soft time limit that arrives meanwhile is logged too, and the end is tried again.
+        """
         if os.getpid() != self._owner:
-            return  # a fork that the task made and that came this far: the browser is its parent's
+            return  # a fork that the task made, returning from the task: the browser is its parent's
         while self._source is not None:
             try:
                 self._source.end()
@@ -150,37 +157,38 @@ class TaskBrowser:
                 self._source = None
 
 
-_RUNNING: contextvars.ContextVar[tuple[TaskBrowser, ...]] = contextvars.ContextVar(
+_ACTIVE: contextvars.ContextVar[tuple[TaskBrowser, ...]] = contextvars.ContextVar(
     "browserkeeper-celery", default=()
 )
-"""The holds of this thread or greenlet, innermost last: a task may call another one directly."""
+"""The browsers of the tasks that run in this thread or greenlet, innermost last: a task may call
+another one like a function."""
 
 
-def running() -> Iterator[TaskBrowser]:
-    """Innermost first."""
-    return reversed(_RUNNING.get())
+def active_browsers() -> Iterator[TaskBrowser]:
+    """The browsers of the tasks that run in this thread or greenlet, innermost first."""
+    return reversed(_ACTIVE.get())
 
 
-def run_holding(hold: TaskBrowser, body: Callable[[], T]) -> T:
-    """What ``body`` returns or raises, after the browser has ended.
+def run_with_browser(task_browser: TaskBrowser, body: Callable[[], T]) -> T:
+    """Run ``body``, end the browser, and return or raise what ``body`` did.
 
-    A soft limit may strike between any two lines.  One that comes after ``body`` has returned is
-    swallowed; else a task that had done its work would fail.
+    Celery raises a soft time limit between any two lines.  One that arrives after ``body`` has
+    returned is ignored: a task that has done its work must not fail.
     """
     returned: list[T] = []
-    token = _RUNNING.set((*_RUNNING.get(), hold))
+    token = _ACTIVE.set((*_ACTIVE.get(), task_browser))
     try:
         try:
             returned.append(body())
         finally:
-            hold.end()
+            task_browser.end()
     except SoftTimeLimitExceeded:
         if not returned:
             raise
-        hold.end()
+        task_browser.end()
     finally:
-        _RUNNING.reset(token)
+        _ACTIVE.reset(token)
     return returned[0]
 
 
-__all__ = ["TaskBrowser", "run_holding", "running"]
+__all__ = ["TaskBrowser", "active_browsers", "run_with_browser"]

@@ -14,7 +14,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import WorkerLostError
 
-from browserkeeper.celery import TooManyDeliveries, deliveries
+from browserkeeper.celery import TooManyDeliveries, redeliveries
 from fixtures.server import Site
 from tests.celery.rig import PATIENCE, SOON, Redis, Worker, running_redis, running_worker
 from tests.celery.test_limits import POOLS, begin, browsers, nothing_is_left
@@ -198,7 +198,7 @@ def test_the_broker_goes_and_comes_back() -> None:
 def test_the_broker_counts_where_the_backend_cannot(redis: Redis) -> None:
     with Celery("counting", broker=redis.url, set_as_current=False) as app:
         task = types.SimpleNamespace(app=app, backend=app.backend, name="check")
-        assert [deliveries.count(task, f"key-{os.getpid()}") for _ in range(3)] == [1, 2, 3]
+        assert [redeliveries.count(task, f"key-{os.getpid()}") for _ in range(3)] == [1, 2, 3]
 
 
 @pytest.mark.chrome
@@ -208,7 +208,7 @@ def test_a_task_that_kills_its_worker_does_so_a_few_times_only(redis: Redis) -> 
     install = {"max_redeliveries": 1}
     with running_worker(redis, "prefork", install=install, conf=conf, concurrency=1) as worker:
         result = worker.send("chrome.die")
-        with pytest.raises(TooManyDeliveries, match="came back 2 times"):
+        with pytest.raises(TooManyDeliveries, match="was redelivered 2 times"):
             result.get()
         assert worker.lines().count("WorkerLostError") + worker.lines().count("signal 9") >= 2
         assert not witness.alive(worker.new_below())

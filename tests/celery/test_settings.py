@@ -38,9 +38,9 @@ from browserkeeper.celery import (
     TaskTimeout,
     TooManyDeliveries,
     check,
-    deliveries,
     install,
     recommended_settings,
+    redeliveries,
     with_browser,
     with_retry,
 )
@@ -48,7 +48,7 @@ from browserkeeper.celery.limits import SECOND_LINE, Limits, deadline_for
 from browserkeeper.celery.logs import SuffixFilter
 from browserkeeper.celery.retry import helps
 from browserkeeper.celery.settings import MAX_REDELIVERIES, BrowserSpec, settings_of
-from browserkeeper.celery.task_browser import TaskBrowser, run_holding
+from browserkeeper.celery.task_browser import TaskBrowser, run_with_browser
 from browserkeeper.status.celery_advice import TEARDOWN_BUDGET
 from browserkeeper.status.doctor import Check
 from fixtures.server import Site
@@ -76,7 +76,7 @@ def app() -> Iterator[Celery]:
         ({"pool": {"max_size": 0}}, "max_size"),
         ({"pool": {"max_sise": 1}}, "no argument max_sise"),
         ({"pool": "yes"}, "give a dict"),
-        ({"pool": {"headless": True}, "headless": True}, "say it once"),
+        ({"pool": {"headless": True}, "headless": True}, "Give it once"),
         ({"browser": "firefox", "pool": {"isolation": "context"}}, "Chromium only"),
         ({"timeout": 9, "pool": {}}, "max_lease"),
         ({"max_redeliveries": -1}, "max_redeliveries"),
@@ -97,10 +97,10 @@ def test_the_apps_configuration_is_asked_too_and_arguments_win(app: Celery) -> N
     )
     app.config_from_object(django, namespace="CELERY")
     found = settings_of(app)
-    assert (found.wish.name, found.max_redeliveries) == ("firefox", 7)
-    assert found.wish.arguments == {"window_size": (800, 600)}
+    assert (found.spec.name, found.max_redeliveries) == ("firefox", 7)
+    assert found.spec.arguments == {"window_size": (800, 600)}
     install(app, browser="chrome", max_redeliveries=None)
-    assert (settings_of(app).wish.name, settings_of(app).max_redeliveries) == ("chrome", None)
+    assert (settings_of(app).spec.name, settings_of(app).max_redeliveries) == ("chrome", None)
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_one(app: Celery) -> None:
@@ -116,7 +116,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_one(app: Celery) -> None
 
 def test_without_install_there_are_defaults(app: Celery) -> None:
     found = settings_of(app)
-    assert (found.wish.name, found.wish.pool, found.max_redeliveries) == (
+    assert (found.spec.name, found.spec.pool, found.max_redeliveries) == (
         "chrome",
         None,
         MAX_REDELIVERIES,
@@ -135,11 +135,11 @@ def test_a_task_may_want_another_browser(app: Celery) -> None:
     @app.task(base=BrowserTask, bind=True, browser="firefox")
     def other(self: Any) -> None: ...
 
-    assert as_installed.wish is settings_of(app).wish
-    assert larger.wish.arguments == {"window_size": (800, 600), "headless": True}
-    assert (other.wish.name, other.wish.arguments) == ("firefox", {})
-    assert larger.wish.pool is None
-    assert larger.wish is larger.wish
+    assert as_installed.spec is settings_of(app).spec
+    assert larger.spec.arguments == {"window_size": (800, 600), "headless": True}
+    assert (other.spec.name, other.spec.arguments) == ("firefox", {})
+    assert larger.spec.pool is None
+    assert larger.spec is larger.spec
 
 
 def test_beats_entry_is_there_where_it_is_asked_for(app: Celery) -> None:
@@ -206,7 +206,7 @@ def test_called_like_functions_they_have_browsers_too(app: Celery, site: Site) -
 
     assert of_a_base(site.url) == ("The Leaky Shelf", None)  # Celery has no limits for calls
     assert plain(site.url) == "The Leaky Shelf"
-    with pytest.raises(SessionClosed, match="while the task runs"):
+    with pytest.raises(SessionClosed, match="only while the task runs"):
         _ = of_a_base.driver
 
 
@@ -235,9 +235,9 @@ def test_applied_in_place_the_guard_keeps_the_limits(app: Celery) -> None:
         (Limits(90, None, "prefork"), None),
         (Limits(90, 120, "gevent"), (90, "soft_time_limit")),
         (Limits(None, 120, "gevent"), (120 + SECOND_LINE, "time_limit")),
-        (Limits(90, 120, "nobody"), (90, "soft_time_limit")),
-        (Limits(None, 120, "nobody"), (120, "time_limit")),
-        (Limits(200, 120, "nobody"), (120, "time_limit")),
+        (Limits(90, 120, "none"), (90, "soft_time_limit")),
+        (Limits(None, 120, "none"), (120, "time_limit")),
+        (Limits(200, 120, "none"), (120, "time_limit")),
         (Limits(), None),
     ],
 )
@@ -296,7 +296,7 @@ def hold_of(source: FakeSource) -> TaskBrowser:
 def test_a_soft_limit_during_our_cleanup_changes_nothing() -> None:
     source = FakeSource(SoftTimeLimitExceeded(), SoftTimeLimitExceeded())
     hold = hold_of(source)
-    assert run_holding(hold, lambda: hold.driver) == "driver"
+    assert run_with_browser(hold, lambda: hold.driver) == "driver"
     assert source.ended == 1
 
 
@@ -305,7 +305,7 @@ def test_what_goes_wrong_with_the_browser_is_logged_not_raised(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     hold = hold_of(FakeSource(error))
-    assert run_holding(hold, lambda: hold.driver) == "driver"
+    assert run_with_browser(hold, lambda: hold.driver) == "driver"
     assert "did not end well" in caplog.text
 
 
@@ -317,14 +317,14 @@ def test_the_tasks_own_error_is_what_comes_out() -> None:
         raise ValueError("the task's")
 
     with pytest.raises(ValueError, match="the task's"):
-        run_holding(hold, body)
+        run_with_browser(hold, body)
     assert source.errors == []
 
 
 def strike(_: int, frame: types.FrameType | None) -> None:
-    """As billiard's handler, while ``run_holding`` is under way."""
+    """As billiard's handler, while ``run_with_browser`` is under way."""
     while frame is not None:
-        if frame.f_code is run_holding.__code__:
+        if frame.f_code is run_with_browser.__code__:
             raise SoftTimeLimitExceeded
         frame = frame.f_back
 
@@ -353,7 +353,7 @@ def test_a_soft_limit_at_any_moment_loses_neither_browser_nor_result() -> None:
 
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.0001 + moment * 0.000009)
-            outcomes.append((run_holding(hold, body), True))
+            outcomes.append((run_with_browser(hold, body), True))
         except SoftTimeLimitExceeded:
             outcomes.append(("", bool(finished)))
         assert source.ended == 1 or hold._driver is None
@@ -474,20 +474,20 @@ class Counting:
 
 def test_only_messages_that_came_back_are_counted(app: Celery) -> None:
     task = types.SimpleNamespace(app=app, backend=Counting(), name="check")
-    deliveries.check(task, request(app, redelivered=False))
-    deliveries.check(task, request(app, redelivered=True, eager=True))
+    redeliveries.check(task, request(app, redelivered=False))
+    redeliveries.check(task, request(app, redelivered=True, eager=True))
     assert task.backend.counts == {}
     for _ in range(MAX_REDELIVERIES):
-        deliveries.check(task, request(app, redelivered=True))
-    with pytest.raises(TooManyDeliveries, match=f"came back {MAX_REDELIVERIES + 1} times"):
-        deliveries.check(task, request(app, redelivered=True))
+        redeliveries.check(task, request(app, redelivered=True))
+    with pytest.raises(TooManyDeliveries, match=f"was redelivered {MAX_REDELIVERIES + 1} times"):
+        redeliveries.check(task, request(app, redelivered=True))
 
 
 def test_where_nobody_can_count_the_task_runs(app: Celery) -> None:
     uncounted = types.SimpleNamespace(app=app, backend=object(), name="check")
-    assert deliveries.count(uncounted, "key") is None
+    assert redeliveries.count(uncounted, "key") is None
     for _ in range(2 * MAX_REDELIVERIES):
-        deliveries.check(uncounted, request(app, redelivered=True))
+        redeliveries.check(uncounted, request(app, redelivered=True))
 
 
 # ------------------------------------------------------------------ logs
@@ -501,7 +501,7 @@ def test_lines_have_their_task_and_others_are_left_as_they_are() -> None:
 
     assert line().getMessage() == "ended well\n  more"
     hold = TaskBrowser(BrowserSpec(), request=types.SimpleNamespace(id="t1", called_directly=True))
-    record = run_holding(hold, line)
+    record = run_with_browser(hold, line)
     assert record.getMessage() == f"ended well [task=t1 session=- host={os.uname().nodename}]\n  more"
 
 

@@ -216,8 +216,8 @@ def test_a_wrong_remote_option_is_a_usage_error(
 def test_celerys_tasks_may_be_on_a_grid() -> None:
     app = Celery("tasks", set_as_current=False)
     install(app, remote="http://me:geheim@grid:4444")
-    wish = settings_of(app).wish
-    assert wish.arguments["remote"]
+    spec = settings_of(app).spec
+    assert spec.arguments["remote"]
     assert "geheim" not in repr(settings_of(app))
     with pytest.raises(ConfigError, match="remote="):
         install(Celery("others", set_as_current=False), remote="grid:4444")

@@ -1,8 +1,9 @@
-"""The pool of a worker process: made at its first use, closed when Celery says that the process ends.
+"""The BrowserPools of a worker process: opened at the first use, closed when Celery says that the
+process ends.
 
-Never in ``worker_process_init``: a child that has not said that it is up within 4 s
-(``worker_proc_alive_timeout``) is killed and replaced, for ever.  And never before the fork: a pool
-belongs to the process that opened it.
+Not opened in ``worker_process_init``: Celery kills and replaces a child that is not up within 4 s
+(``worker_proc_alive_timeout``), again and again.  Not opened before the fork: a pool belongs to the
+process that opened it.
 """
 
 from __future__ import annotations
@@ -25,31 +26,33 @@ ONE_AT_A_TIME = 2
 """Browsers for a process that runs one task at a time: one in use, one being made fresh."""
 
 
-class Pools:
-    """Those of this process.  A fork begins with none: the inherited ones are its parent's."""
+class BrowserPools:
+    """The open pools of this process, one for each BrowserSpec.  A forked child starts with none:
+    those that it inherits belong to its parent."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: list[tuple[BrowserSpec, BrowserPool[Any]]] = []
         os.register_at_fork(after_in_child=self._forget)
 
-    def pool_for(self, wish: BrowserSpec) -> BrowserPool[Any]:
-        """The open pool of a wish that has one.  Raises ConfigError."""
+    def pool_for(self, spec: BrowserSpec) -> BrowserPool[Any]:
+        """The open pool for ``spec``, whose ``pool`` must not be None.  Raises ConfigError."""
         with self._lock:
             for known, pool in self._open:
-                if known is wish:
+                if known is spec:
                     return pool
-            pool = make(wish).open()
-            self._open.append((wish, pool))
+            pool = make(spec).open()
+            self._open.append((spec, pool))
+        # A kind of worker pool sends the one signal or the other.
         signals.worker_process_shutdown.connect(self.close, dispatch_uid="browserkeeper-pools")
         signals.worker_shutdown.connect(self.close, dispatch_uid="browserkeeper-pools")
         return pool
 
     def close(self, **_: Any) -> None:
-        """A receiver of both shutdown signals; a kind of pool sends the one or the other."""
+        """Close all pools; leaks are logged.  A receiver of Celery's shutdown signals."""
         with self._lock:
             pools, self._open = self._open, []
-        for _wish, pool in pools:
+        for _spec, pool in pools:
             try:
                 pool.close()
             except BrowserkeeperError:
@@ -60,13 +63,14 @@ class Pools:
         self._open = []
 
 
-def make(wish: BrowserSpec) -> BrowserPool[Any]:
-    """Not open yet.  Where one task runs at a time, two browsers are enough, whatever the machine."""
-    assert wish.pool is not None
-    given = {**wish.arguments, **wish.pool}
+def make(spec: BrowserSpec) -> BrowserPool[Any]:
+    """The pool that ``spec`` describes, not opened yet.  In a process that runs one task at a time it
+    has two browsers at most, unless ``spec`` says otherwise."""
+    assert spec.pool is not None
+    given = {**spec.arguments, **spec.pool}
     if _runs_one_task_at_a_time():
         given.setdefault("max_size", ONE_AT_A_TIME)
-    return BrowserPool(wish.name, **given)
+    return BrowserPool(spec.name, **given)
 
 
 def _runs_one_task_at_a_time() -> bool:
@@ -77,6 +81,6 @@ def _runs_one_task_at_a_time() -> bool:
     return not is_green() and (concurrency == 1 or "solo" in implementation)
 
 
-POOLS = Pools()
+POOLS = BrowserPools()
 
-__all__ = ["POOLS", "Pools", "make"]
+__all__ = ["POOLS", "BrowserPools", "make"]

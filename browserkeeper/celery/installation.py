@@ -1,4 +1,4 @@
-"""``install()``, and what we ask Celery to tell us."""
+"""``install()``, and the Celery signals that browserkeeper connects to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import signals
 
-from . import limits, logs, settings, sweeping
+from . import limits, logs, periodic_sweep, remote_control, settings
 
 
 def install(
@@ -19,20 +19,20 @@ def install(
     sweep_every: float | None = None,
     **browser_arguments: Any,
 ) -> None:
-    """Tell browserkeeper what this app's tasks want.  The arguments win over ``app.conf``.
+    """Say which browsers this app's tasks use, and how.  The arguments win over ``app.conf``.
 
     Args:
         app: the Celery app, configured.
-        browser: as the name for :func:`browserkeeper.browser`; ``chrome`` by default.
+        browser: the name, as for :func:`browserkeeper.browser`; ``chrome`` by default.
         pool: arguments for :class:`browserkeeper.BrowserPool`, ``{}`` for its defaults: each worker
             process then keeps warm browsers.  None: a new browser for each task.
-        max_redeliveries: how often a message may come back because its worker was lost, before its
-            task fails; 3 by default, None for no bound.
+        max_redeliveries: how often a message may be redelivered because its worker was lost, before
+            its task fails; 3 by default, None for no bound.
         sweep_every: seconds between two sweeps of all workers' hosts by Beat; None: no Beat entry.
         browser_arguments: those of :func:`browserkeeper.browser`.
 
     Raises:
-        ConfigError: something makes no sense.
+        ConfigError: an argument, or a setting in ``app.conf``, is not valid.
     """
     given: dict[str, Any] = {}
     if browser is not None:
@@ -46,21 +46,19 @@ def install(
     if sweep_every is not None:
         given["sweep_every"] = sweep_every
     chosen = settings.build(app, given)
-    sweeping.register(app, chosen.sweep_every)
+    periodic_sweep.register(app, chosen.sweep_every)
     connect()
 
 
 def connect() -> None:
-    """Once for the process, however often it is called."""
+    """Set up this process's logging and signals.  Idempotent."""
     logs.attach(logging.getLogger("browserkeeper"))
-    signals.worker_init.connect(_on_worker, dispatch_uid="browserkeeper-worker")
+    signals.worker_init.connect(_on_worker_init, dispatch_uid="browserkeeper-worker")
 
 
-def _on_worker(sender: Any = None, **_: Any) -> None:
-    """A worker is being made in this process; its modules are loaded anyway, so ours may be too."""
+def _on_worker_init(sender: Any = None, **_: Any) -> None:
+    """A worker starts in this process: remember its limits, and answer remote control."""
     limits.remember_worker(sender)
-    from . import remote_control
-
     remote_control.register()
 
 
