@@ -1,17 +1,22 @@
 """Selenium browser sessions that cannot leak.  Start at :func:`browser`.
 
-Names are imported when they are first used: ``import browserkeeper`` alone costs next to nothing
-and imports no selenium.
+A public name is imported when it is first used, so that ``import browserkeeper`` alone imports no
+selenium and takes less than a millisecond.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import sys
 
 from ._version import __version__ as __version__
 
+TYPE_CHECKING = False  # known to type checkers by its name; importing typing takes most of our import
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
     from .cleanup.sweeper import Finding, sweep
     from .errors import (
         BrowserDied,
@@ -131,3 +136,45 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_MOVED = {
+    "browserkeeper.logs": "browserkeeper.telemetry.logs",
+    "browserkeeper.metrics": "",  # a package without code, so that the next one can be imported
+    "browserkeeper.metrics.collector": "browserkeeper.telemetry.collector",
+}
+"""Documented modules by their former names, and their present names."""
+
+
+class _MovedModules:
+    """Finds modules by their former names: the same module objects, with a DeprecationWarning.
+
+    Python asks this finder last, and only for names that no other finder knows, so other imports
+    are not slower.
+    """
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name not in _MOVED:
+            return None
+        from importlib.machinery import ModuleSpec
+
+        return ModuleSpec(name, self, is_package=not _MOVED[name])  # type: ignore[arg-type] # by duck type
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        if not _MOVED[spec.name]:
+            return None
+        import warnings
+
+        what = f"{spec.name} is now {_MOVED[spec.name]}; import it from there."
+        warnings.warn(what, DeprecationWarning, stacklevel=2)
+        module = importlib.import_module(_MOVED[spec.name])
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Runs nothing, since the module has run; gives it back the spec that import replaced."""
+        if module.__spec__ and module.__spec__.loader_state:
+            module.__spec__ = module.__spec__.loader_state
+
+
+sys.meta_path.append(_MovedModules())
