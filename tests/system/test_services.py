@@ -122,7 +122,7 @@ RUN = """
 [Unit]
 DefaultDependencies=no
 [Service]
-Type=latch
+Type=oneshot
 User={user}
 ExecStart={python} -m browserkeeper run -- true
 {more}
