@@ -20,7 +20,7 @@ Each part is made where it can be made:
 The command finds what it got in ``BROWSERKEEPER_WORLD``: "" or unset, or "pid" or "pid cgroup".
 
 PID 1 of a world is this program.  It reaps orphans (pytest, a child subreaper, gets most of them first)
-and passes SIGTERM and SIGHUP on to the command; SIGINT and SIGQUIT come to the command from the terminal.
+and passes SIGTERM and SIGHUP on to the command; SIGINT and SIGQUIT come to it from the terminal.
 The command starts with default signal dispositions and no signal blocked, whatever the caller ignores.
 With ``--die-with-parent`` the death of the caller ends the world.
 
