@@ -1,8 +1,8 @@
-"""Every error that browserkeeper raises.  A leaf: imports nothing of the package.
+"""Every exception that browserkeeper raises.
 
-Each one subclasses the builtin that users already catch, carries its facts as attributes,
-survives pickling (Celery and multiprocessing send errors between processes), and says in its
-message what was wrong, where, and what to do.
+Each class also derives from a built-in exception that callers may catch already, has its facts as
+attributes, can be pickled (Celery and multiprocessing send exceptions between processes), and has a
+message that names the cause, the place and the remedy.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-def _rebuild(kind: type[BrowserkeeperError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+def _unpickle(kind: type[BrowserkeeperError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
@@ -47,26 +47,27 @@ def _rebuild(kind: type[BrowserkeeperError], args: tuple[Any, ...], state: dict[
 
 
 class BrowserkeeperError(Exception):
-    """The base of them all."""
+    """The base class of all exceptions of browserkeeper."""
 
+    # Exception.__reduce__ would call __init__ with the message only.
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__.copy())
+        return _unpickle, (type(self), self.args, self.__dict__.copy())
 
 
 class ConfigError(BrowserkeeperError, ValueError):
-    """An argument makes no sense; raised before anything is started."""
+    """An argument or a setting is invalid.  Raised before anything is started."""
 
 
 class ProfileError(ConfigError):
-    """The profile directory is locked by another browser, or cannot be written."""
+    """The profile directory is in use by another browser, or cannot be written."""
 
 
 class ContainmentError(BrowserkeeperError, OSError):
-    """The containment that was asked for by name cannot be had on this machine."""
+    """The requested containment is not available on this machine."""
 
 
 class DockerError(BrowserkeeperError, ConnectionError):
-    """The Docker daemon does not answer, or what answers is none."""
+    """The Docker daemon cannot be reached, or the answer is not one of a Docker daemon."""
 
 
 class LedgerError(BrowserkeeperError, OSError):
@@ -74,7 +75,8 @@ class LedgerError(BrowserkeeperError, OSError):
 
 
 class ResolveError(BrowserkeeperError, FileNotFoundError):
-    """No usable browser or driver; ``tried`` lists each place with the reason it failed."""
+    """No usable browser or driver was found.  ``tried`` lists each place with the reason why it
+    failed."""
 
     def __init__(self, message: str, tried: tuple[tuple[str, str], ...] = ()):
         lines = [f"  {place}: {reason}" for place, reason in tried]
@@ -86,7 +88,8 @@ class ResolveError(BrowserkeeperError, FileNotFoundError):
 
 
 class VersionMismatch(ResolveError):
-    """The driver does not fit the browser; ``browser_version`` and ``driver_version`` say how."""
+    """The driver does not support the browser's version; see ``browser_version`` and
+    ``driver_version``."""
 
     def __init__(self, message: str, browser_version: str, driver_version: str):
         super().__init__(message)
@@ -94,9 +97,11 @@ class VersionMismatch(ResolveError):
 
 
 class LaunchError(BrowserkeeperError, RuntimeError):
-    """The browser did not start.  What had been started is gone: ``report`` proves it.
+    """The browser did not start.  All processes of the attempt were ended; ``report`` is the exit
+    report.
 
-    ``log_tail`` holds the driver's last lines; ``retryable`` says whether a new attempt may help.
+    ``log_tail`` has the last lines of the driver's log; ``retryable`` says whether a new attempt may
+    succeed.
     """
 
     def __init__(
@@ -113,14 +118,14 @@ class LaunchError(BrowserkeeperError, RuntimeError):
 
 
 class GridError(LaunchError):
-    """The Selenium Grid cannot be reached, is full, refuses, or answers nonsense.
+    """The Selenium Grid cannot be reached, is full, refuses the session, or gives an invalid answer.
 
-    ``report.remote`` has its word on what may be left of ours in its slots and its queue.
+    ``report.remote`` says what the Grid answered about our session and our request in its queue.
     """
 
 
 class _SessionEnded(BrowserkeeperError):
-    """A session that is over; ``report`` is its exit report where one is known yet."""
+    """The session has ended.  ``report`` is its exit report, or None if it is not known yet."""
 
     def __init__(self, message: str, report: ExitReport | None = None):
         super().__init__(message)
@@ -128,7 +133,7 @@ class _SessionEnded(BrowserkeeperError):
 
 
 class SessionTimeout(_SessionEnded, TimeoutError):
-    """The session passed its ``timeout``; the guard ended it, whatever was in flight."""
+    """The session reached its ``timeout``.  The guard ended it, and any running command with it."""
 
 
 class CommandTimeout(SessionTimeout):
@@ -136,47 +141,49 @@ class CommandTimeout(SessionTimeout):
 
 
 class BrowserDied(_SessionEnded, ConnectionError):
-    """The browser, its driver or its guard died or was killed while the session was open."""
+    """The browser, its driver or its guard ended or was killed while the session was open."""
 
 
 class SessionClosed(_SessionEnded, RuntimeError):
-    """A command was sent to a session that had been closed."""
+    """A command was sent to a session that is closed."""
 
 
 class ForkedSessionError(BrowserkeeperError, RuntimeError):
-    """A process that inherited a session by fork tried to use or to end it."""
+    """A child process used a session, or tried to end one, that it inherited by fork from its owner."""
 
 
 class LeakError(_SessionEnded, RuntimeError):
-    """Something of the session survives; ``report.survivors`` and ``report.problems`` say what."""
+    """A process or a file of the session is left, or may be; see ``report.survivors`` and
+    ``report.problems``."""
 
 
 class LeaseEnded(SessionClosed):
-    """A driver was used after its lease had been given back to the pool, or taken back by it."""
+    """A driver was used after its lease ended: it was given back, or the pool took it back."""
 
 
 class LeaseTimeout(SessionTimeout):
-    """The lease passed the pool's ``max_lease``; its browser was ended, whatever was in flight."""
+    """The lease reached the pool's ``max_lease``.  The pool ended its browser, and any running command
+    with it."""
 
 
 class PoolError(BrowserkeeperError):
-    """No lease can be had; the base of the reasons why."""
+    """The pool cannot give a lease.  The subclasses name the reason."""
 
 
 class PoolTimeout(PoolError, TimeoutError):
-    """No browser became free in time."""
+    """No browser became free within the timeout."""
 
 
 class PoolClosed(PoolError, RuntimeError):
-    """The pool is not open (yet, or any more)."""
+    """The pool is not open: it was not opened yet, or it was closed."""
 
 
 class TooManyWaiting(PoolError, RuntimeError):
-    """More than ``max_waiting`` wait for a browser already."""
+    """``max_waiting`` requests already wait for a browser."""
 
 
 class PoolUnavailable(PoolError, ConnectionError):
-    """Browsers cannot be started; ``cause`` is the last launch's error."""
+    """The pool cannot start browsers.  ``cause`` is the error of the last launch."""
 
     def __init__(self, message: str, cause: Exception | None = None):
         super().__init__(message)

@@ -1,6 +1,8 @@
-"""What an ended session left and how it ended, as plain values.
+"""The exit report: how a session ended and what is left of it, as plain values.
 
-Lowest layer but the guard: errors carry a report, so it may import nothing of this package.
+This package is a layer of its own below ``errors`` and imports no other module of ours: exceptions
+have an exit report as an attribute, and nearly every other layer raises exceptions.  Only frozen
+dataclasses with their text and JSON forms may live here; decisions belong to the layers above.
 """
 
 from .exit_report import (

@@ -1,4 +1,4 @@
-"""The facts about a session's end.  Frozen dataclasses; printing and JSON, no decisions."""
+"""The facts about a session's end as frozen dataclasses, with their text and JSON forms."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SCHEMA = 1
-"""Version of every JSON document that browserkeeper writes or prints."""
+"""Version of all JSON documents that browserkeeper writes or prints."""
 
 REASONS = (
     *("closed", "error", "timeout", "command-timeout", "owner-died", "abandoned", "exited"),
     *("terminated", "guard-died", "swept", "failed", "lease-expired", "hung", "retired"),
 )
-"""Ours, of :attr:`ExitReport.reason`, which explains them; ``set_deadline`` takes other words too."""
+"""The values of :attr:`ExitReport.reason`, which explains them.  ``set_deadline`` accepts others too."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ProcessExit:
-    """One process that was seen below the guard, and how it ended.
+    """A process that the guard saw among its descendants, and how it ended.
 
-    ``outcome`` is ``exited`` (by itself, with ``code``), ``signalled`` (by ``signal``, not ours),
-    ``killed`` (by us), ``gone`` (reaped by its own parent, so that only it knows how) or
-    ``survived``.  ``start`` is in seconds since boot, ``ended`` in seconds since the guard's start.
-    ``adopted``: it had left its parent and came to the guard (a crash handler that daemonised,
-    say).  Processes that came and went between two looks at the tree, reaped by their own
-    parents, are not listed.
+    ``outcome`` is ``exited`` (by itself, with exit status ``code``), ``signalled`` (by ``signal``,
+    which browserkeeper did not send), ``killed`` (by browserkeeper), ``gone`` (reaped by its own
+    parent, so the exit status is not known) or ``survived``.  ``start`` is in seconds since boot,
+    ``ended`` in seconds since the guard's start.  ``adopted`` is True where the process had left
+    its parent and became a child of the guard, as a crash handler that daemonises does.
+
+    The guard samples the process tree.  A process that started and was reaped by its parent between
+    two samples is not listed.
     """
 
     pid: int
@@ -41,7 +43,8 @@ class ProcessExit:
 
 @dataclasses.dataclass(frozen=True)
 class Survivor:
-    """A process that SIGKILL has not ended; ``wchan`` is the kernel function it sleeps in."""
+    """A process that did not end after SIGKILL.  ``state`` is the letter of ps(1); ``wchan`` is the
+    kernel function that the process sleeps in, "" where it is not known."""
 
     pid: int
     name: str
@@ -50,7 +53,8 @@ class Survivor:
 
 
 def parse_memory_samples(facts: Iterable[Sequence[float]]) -> tuple[tuple[float, int], ...]:
-    """Of a guard's JSON.  Raises TypeError or ValueError where it is something else."""
+    """Memory samples, as in :attr:`ExitReport.memory`, from JSON.  Raises TypeError or ValueError for
+    other values."""
     try:
         return tuple((float(age), int(size)) for age, size in facts)
     except OverflowError as error:  # an int of infinity
@@ -59,11 +63,13 @@ def parse_memory_samples(facts: Iterable[Sequence[float]]) -> tuple[tuple[float,
 
 @dataclasses.dataclass(frozen=True)
 class RemoteEnd:
-    """What a Selenium Grid said of the end of its session; None where it said nothing.
+    """What a Selenium Grid answered about the end of a session.
 
-    ``gone``: the Grid knows no such session any more.  ``slot_free``: its status lists none either
-    (only Grids have that list).  ``answer`` is its word in one line, ``queued`` whether the session
-    never got further than the Grid's queue.  ``session`` is the Grid's id, "" where none came to be.
+    ``gone``: True if the Grid said that it has no such session.  ``slot_free``: True if the Grid's
+    status, which lists the sessions of all slots, does not have it; a plain driver has no such
+    list.  Both are None where the Grid gave no answer.  ``answer`` is the Grid's answer in
+    one line, "" if it was not asked.  ``queued``: True if the request for the session did not leave
+    the Grid's queue.  ``session`` is the session's id on the Grid, "" if the Grid created none.
     """
 
     grid: str
@@ -75,7 +81,7 @@ class RemoteEnd:
 
     @classmethod
     def from_status_file(cls, words: Mapping[str, str]) -> RemoteEnd:
-        """From what the session's relay wrote down."""
+        """From the status file of the session's relay (``grid/relay.py``)."""
         facts = {"yes": True, "no": False}
         return cls(
             words.get("grid", ""),
@@ -100,13 +106,14 @@ class RemoteEnd:
 
     @property
     def problem(self) -> str:
-        """Nothing where the Grid said that the session is gone."""
+        """The sentence for :attr:`ExitReport.problems`; "" where the Grid said that the session is
+        gone."""
         if self.gone:
             return ""
         which = f"session {self.session}" if self.session else "the request for a session"
         return (
             f"{self.grid} did not say that {which} is gone ({self.answer or 'it was not asked'}); "
-            "what is left of it there ends with the Grid's own session timeout"
+            "if it is still there, the Grid's own session timeout ends it"
         )
 
 
@@ -114,20 +121,26 @@ class RemoteEnd:
 class ExitReport:
     """What happened at the end of a session.
 
-    ``reason``: ``closed``, ``error``, ``timeout``, ``command-timeout``, ``owner-died``,
-    ``abandoned`` (the owner let go of the session without closing it), ``exited`` (the driver
-    ended by itself), ``terminated`` (SIGTERM to the guard), ``guard-died``, ``swept``, ``failed``
-    (it never started), and of a pool's browsers ``lease-expired``, ``hung`` or ``retired``.
+    ``reason``: ``closed``, ``error`` (an exception left the block), ``timeout``,
+    ``command-timeout``, ``owner-died``, ``abandoned`` (the owner dropped the session without
+    closing it), ``exited`` (the driver ended by itself), ``terminated`` (SIGTERM to the guard),
+    ``guard-died``, ``swept``, ``failed`` (the browser did not start), and for browsers of a pool
+    ``lease-expired``, ``hung`` or ``retired``.
 
-    ``certificate`` names the proof that nothing is left: ``ECHILD`` (a subreaper without a child
-    has no descendant left, prctl(2)) or ``two-scans`` (two scans of the process table in a row
-    found nothing: weaker).  None where there is no proof.
+    ``certificate`` names the proof that no process is left: ``ECHILD`` (a child subreaper without a
+    child has no descendant left, prctl(2)), or ``two-scans`` (two successive scans of the process
+    table found nothing), which is weaker.  None where there is no proof.
 
-    ``seconds`` holds the length of each phase.  ``remote`` is there for a session on a Grid: of its
-    processes nothing can be seen from here, so nothing is said of them but the Grid's own word.
-    ``memory``: (seconds since the guard's start, bytes of
-    all processes), as the guard saw it from time to time: resident pages that are no file's and not
-    shared (off Linux: all resident ones), which is less than PSS, but costs nothing.
+    ``processes`` are those that were seen, ``survivors`` those that did not end.  ``status`` is the
+    exit status of the driver.  ``seconds`` has the length of each phase, ``ended_at`` is in seconds
+    since the epoch.
+
+    ``remote`` is set for a session on a Grid.  Processes on the Grid's machines cannot be seen from
+    here, so ``processes`` has only those of this machine.
+
+    ``memory`` has samples: seconds since the guard's start, and bytes of all processes.  Counted are
+    resident pages that belong to no file and are not shared; off Linux all resident pages.  The
+    number is below PSS, whose computation would take the kernel much longer.
     """
 
     session: str
@@ -150,23 +163,24 @@ class ExitReport:
 
     @property
     def clean(self) -> bool:
-        """True when it is proved that no process survives and every file is gone; of a session on a
-        Grid, that this holds of its part here, and that the Grid says that the session is gone."""
+        """True if it is proved that no process is left and all files were removed.  For a session on a
+        Grid: True if this holds for its part on this machine, and the Grid said that the session is
+        gone."""
         return self.certificate is not None and not self.survivors and not self.problems
 
     @property
     def verified(self) -> bool | None:
-        """Is it proved that every process of the session is gone?  None where they are on another
-        machine and cannot be seen: ``remote`` has that machine's word instead."""
+        """:attr:`clean`, but None for a session on a Grid: no proof is possible for processes on
+        another machine."""
         return None if self.remote is not None else self.clean
 
     @property
     def was_asked(self) -> bool:
-        """Has somebody asked the Grid to end the session?"""
+        """True if the Grid was asked to end the session."""
         return self.remote is not None and bool(self.remote.answer)
 
     def with_remote(self, remote: RemoteEnd) -> ExitReport:
-        """The same, with the Grid's (better) word."""
+        """A copy with this answer of the Grid; its problem replaces the one of the former answer."""
         before = {remote.problem, self.remote.problem if self.remote else ""}
         known = [problem for problem in self.problems if problem not in before]
         problems = (*known, *filter(None, [remote.problem]))
@@ -174,7 +188,8 @@ class ExitReport:
 
     @property
     def adopted(self) -> tuple[ProcessExit, ...]:
-        """The processes that had left their parents and would have escaped a walk of children."""
+        """The processes that had left their parents, which a search through the children of the driver
+        would have missed."""
         return tuple(process for process in self.processes if process.adopted)
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,7 +204,8 @@ class ExitReport:
         return json.dumps(self.to_dict())
 
     def log_fields(self) -> dict[str, Any]:
-        """For a log record's ``extra=``: names of ECS and ours (docs/operations.md lists them)."""
+        """Fields for the ``extra=`` of a log record, by the names of ECS and by ours (listed in
+        docs/operations.md)."""
         return {
             "event.action": "session-ended",
             "event.outcome": "success" if self.clean else "failure",
@@ -206,7 +222,8 @@ class ExitReport:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> ExitReport:
-        """The inverse of :meth:`to_dict`; raises KeyError or TypeError for other documents."""
+        """The inverse of :meth:`to_dict`.  Raises KeyError, TypeError or ValueError for other
+        documents."""
         names = {field.name for field in dataclasses.fields(cls)}
         known = {name: value for name, value in facts.items() if name in names}
         known["processes"] = tuple(ProcessExit(**p) for p in known.get("processes", ()))
@@ -219,7 +236,7 @@ class ExitReport:
 
     @classmethod
     def from_guard(cls, facts: Mapping[str, Any], *, session: str, browser: str) -> ExitReport:
-        """The guard's own account, which knows the session by its processes only."""
+        """From the JSON of a guard, which does not name the session and its browser."""
         names = {"files_removed": facts["files"], "bytes_freed": facts["bytes"]}
         given = {**facts, "remote": None, **names, "session": session, "browser": browser}
         report = cls.from_dict(given)
