@@ -1,13 +1,18 @@
-"""What every test gets: a state directory of its own, and a witness that nothing is left after it.
+"""What every test gets: a state directory of its own, and a check that nothing is left after it.
 
 pytest itself is made the subreaper of all that the tests start, so that an orphan of a session
 comes here instead of to a PID 1 that may reap it before it is counted.
+
+A test that needs a browser, root, a daemon and so on has a marker that says so (tests/support/needs.py);
+where the need is missing the test is skipped with the reason.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,41 +23,56 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fixtures.server import Site
-from tests.support import witness
+from tests.support import needs, witness
 
 pytest_plugins = (
-    "pytester",  # for the runs inside of test_pytest_plugin*.py
+    "pytester",  # for the runs inside of tests/pytest_plugin
     "tests.support.docker_rig",
+    "tests.support.results",
 )
 PROGRAMS = Path(__file__).resolve().parent.parent / "fixtures" / "programs"
-UNPACKED = Path(__file__).resolve().parent.parent / ".tools" / "usr"
-"""Where scripts/unpack.sh puts the daemons of Debian's packages that nobody wants installed."""
+UNPACKED = needs.UNPACKED
 CI = os.environ.get("CI", "").lower() == "true"
-SETTLE = 5.0
-"""Seconds that the last test's processes may take to be gone."""
+SETTLE = 60.0
+"""Seconds that the last test's processes may take to be gone; only a leak pays for it."""
+
+
+def restore_signals() -> None:
+    """The defaults, also where the run was started by ``nohup``, by ``cmd &`` of a script or by a CI
+    runner that ignores or blocks signals: what the tests start would inherit that."""
+    for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
 
 witness.become_init()
+restore_signals()
 os.environ["BROWSERKEEPER_OFFLINE"] = "1"
-for folder in (Path.home() / ".cargo" / "bin", UNPACKED / "bin", UNPACKED / "sbin"):
-    os.environ["PATH"] += f"{os.pathsep}{folder}"
+needs.extend_path()
 
 
-def _missing(browser: str) -> str:
-    if browser == "firefox":
-        have = shutil.which("firefox") or shutil.which("firefox-esr")
-        return "" if have and shutil.which("geckodriver") else "no Firefox with geckodriver"
-    have = shutil.which("chromium") or shutil.which("google-chrome")
-    return "" if have and shutil.which("chromedriver") else "no Chromium with chromedriver"
+def pytest_configure() -> None:
+    """The last resort of a lane that hangs: the stacks of all threads, and the end."""
+    if seconds := float(os.environ.pop("BROWSERKEEPER_LANE_SECONDS", "0")):
+        # Nothing is captured at this moment, so descriptor 2 is the run's own.
+        faulthandler.dump_traceback_later(seconds, exit=True, file=os.dup(2))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for need in needs.implied(item):
+            item.add_marker(need)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for browser in ("chrome", "firefox"):
-        if item.get_closest_marker(browser) and (why := _missing(browser)):
-            if CI:
+    for need in needs.NEEDS:
+        if item.get_closest_marker(need) and (why := needs.missing(need)):
+            if CI and need in needs.REQUIRED_BY_CI:
                 pytest.fail(f"{why}, and CI=true allows no skipping; see `make setup`")
             pytest.skip(why)
-    if item.get_closest_marker("root") and os.geteuid() != 0:
-        pytest.skip("needs root")
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +98,7 @@ def nothing_left(request: pytest.FixtureRequest, state_dir: Path) -> Iterator[No
     has to reap; never for processes that live.
     """
     known = {s.pid for s in witness.below(os.getpid())}
-    files, groups = witness.files(), witness.cgroups()
+    baseline = witness.Baseline(state_dir)
     yield
     left = witness.wait_until_gone(os.getpid(), known, SETTLE)
     zombies = witness.zombies(witness.new_below(os.getpid(), known))
@@ -86,8 +106,8 @@ def nothing_left(request: pytest.FixtureRequest, state_dir: Path) -> Iterator[No
     allowed = request.node.get_closest_marker("leaves_zombies")
     assert not left, f"still alive: {left}"
     assert len(zombies) <= (allowed.args[0] if allowed else 0), f"zombies: {zombies}"
-    assert not witness.files() - files
-    assert not witness.cgroups() - groups
+    assert not baseline.new_files()
+    assert not baseline.new_cgroups()
     assert not list(state_dir.glob("live/*"))
 
 

@@ -574,7 +574,7 @@ def test_run_of_a_long_command_line() -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare(1)")
+@pytest.mark.namespaces
 def test_run_as_pid_1_is_the_init(pids_of: PidFile) -> None:
     """It reaps a stranger's orphans while the command runs, and keeps its status."""
     inside = ("unshare", "--pid", "--fork", "--mount-proc", *CLI)

@@ -255,7 +255,7 @@ shift; exec "$@"
 
 
 @pytest.mark.root
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare(1)")
+@pytest.mark.namespaces
 @pytest.mark.parametrize("state", ["full", "empty"])
 def test_a_small_file_system_is_said_when_it_is_full(state: str, state_dir: Path) -> None:
     """A real tmpfs, in a mount namespace of its own; the empty one is the control.  It lies in

@@ -19,14 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from selenium import webdriver
 
-from tests.conftest import UNPACKED
 from tests.support import witness
+from tests.support.needs import GRID_JARS
 from tests.support.waiting import wait_until
 
-JARS = UNPACKED.parent / "grid" / "lib"
 PATIENCE = 60.0
 """Seconds for a Grid to be ready; it takes 2, and more on a machine that is busy."""
 SESSION_TIMEOUT = 12
@@ -68,13 +66,6 @@ while True:
         break
 """
 """What a container would have as PID 1: the Grid's orphans come to it, and it reaps them."""
-
-
-def missing() -> str:
-    """Why no Grid can be had here, "" where one can."""
-    if shutil.which("java") is None:
-        return "no java for Selenium Grid"
-    return "" if JARS.is_dir() else "no Selenium Grid; run scripts/grid.sh .tools/grid"
 
 
 @dataclasses.dataclass
@@ -152,7 +143,7 @@ def start_grid(slots: int, password: str) -> Grid:
             [
                 *(sys.executable, "-I", "-S", "-c", INIT),
                 *("java", "-Xmx256m", "-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={directory}"),
-                *("-cp", f"{JARS}/*", "org.openqa.selenium.grid.Bootstrap", "standalone"),
+                *("-cp", f"{GRID_JARS}/*", "org.openqa.selenium.grid.Bootstrap", "standalone"),
                 *("--config", str(directory / "grid.toml")),
                 *(("--username", "me", "--password", password) if password else ()),
             ],
@@ -165,8 +156,6 @@ def start_grid(slots: int, password: str) -> Grid:
 
 @contextlib.contextmanager
 def running_grid(slots: int = 2, password: str = "") -> Iterator[Grid]:
-    if why := missing():
-        pytest.skip(why)
     grid = start_grid(slots, password)
     try:
         assert wait_until(grid.is_ready), (grid.directory / "grid.log").read_text()[-2000:]

@@ -54,7 +54,7 @@ EVENTS = ("kill an idle browser", "stop an idle browser", "recycle", "resize")
 EVENT_SHARE = 0.4
 """Of the pauses between two batches."""
 FEWEST_SAMPLES = 5
-SETTLE = 5.0
+SETTLE = 60.0
 """Seconds that the last of it may take to be gone."""
 SHOWN = 25
 """Complaints that are printed."""
@@ -446,7 +446,7 @@ class Before:
 
     def __init__(self, sampler: Sampler, records: Path):
         self.sampler, self.records = sampler, records
-        self.files, self.cgroups = witness.files(), witness.cgroups()
+        self.baseline = witness.Baseline(records)
         self.descriptors, self.threads = witness.own("fd"), witness.own("task")
 
     def what_is_left(self) -> Iterator[str]:
@@ -455,7 +455,7 @@ class Before:
         yield from (f"zombie: {s}" for s in witness.zombies(witness.new_below(os.getpid(), known)))
         live = self.records / "live"
         files = {*self.sampler.place.iterdir(), *(live.iterdir() if live.exists() else ())}
-        names = {*map(str, files), *witness.files() - self.files, *witness.cgroups() - self.cgroups}
+        names = {*map(str, files), *self.baseline.new_files(), *self.baseline.new_cgroups()}
         yield from (f"left: {name}" for name in sorted(names))
         until = time.monotonic() + SETTLE
         while (extra := witness.own("task") - self.threads) > 0 and time.monotonic() < until:

@@ -30,7 +30,7 @@ from browserkeeper.state.records import new_id
 from browserkeeper.state.tmpdirs import choose_root
 from tests.process.test_ledger import session, write
 from tests.support import witness
-from tests.support.other_user import NOBODY, shell_as_stranger, skip_without_namespaces
+from tests.support.other_user import NOBODY, shell_as_stranger
 
 pytestmark = pytest.mark.root
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -438,10 +438,10 @@ second.kill()
 """
 
 
+@pytest.mark.namespaces
 def test_a_number_that_the_kernel_handed_out_again() -> None:
     """The first process of a pid is recorded, the second one lives: the record of the first does
     nothing to it, its own (the control) ends it."""
-    skip_without_namespaces()
     inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
     done = subprocess.run(
         [*inside, sys.executable, "-c", RECYCLED], cwd=ROOT, capture_output=True, text=True, timeout=60

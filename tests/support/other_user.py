@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 
-import pytest
-
 NOBODY = 65534
 PYTHON = ("/usr/bin/python3", "-I", "-S", "-c")
 """An interpreter that everybody may run, without anybody's packages."""
@@ -30,13 +28,3 @@ def as_stranger(*command: str, seconds: float = 60) -> subprocess.CompletedProce
 def shell_as_stranger(script: str, *arguments: object) -> str:
     """The output of a shell script run as nobody; its arguments are ``$1`` and so on."""
     return as_stranger("/bin/sh", "-euc", script, "sh", *map(str, arguments)).stdout
-
-
-def skip_without_namespaces() -> None:
-    """Root of a container without CAP_SYS_ADMIN can make none, nor can a machine without unshare(1)."""
-    try:
-        subprocess.run(
-            ["unshare", "--pid", "--mount", "--fork", "true"], check=True, capture_output=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no namespaces can be made here: {error}")

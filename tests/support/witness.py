@@ -1,7 +1,9 @@
-"""The witness: what is left after a session, found without a line of browserkeeper.
+"""The witness: finds what is left after a session, without using any code of browserkeeper.
 
-It reads ``/proc`` itself, and stands where PID 1 stands: whoever calls :func:`become_init` gets
-every orphan below it, and keeps the zombies that nobody else reaped, so that they can be counted.
+Processes: a test process calls :func:`become_init`, so it gets every orphan of what it started, and
+keeps the zombies until they are counted.  Only its descendants are looked at, never the whole machine.
+
+Files and cgroups: see :class:`Baseline`.
 """
 
 from __future__ import annotations
@@ -10,17 +12,21 @@ import contextlib
 import ctypes
 import dataclasses
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 FILE_PLACES = ("/tmp", "/dev/shm")
 CGROUP_PLACES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 NOT_OURS = ("pytest-of-", "pip-", "pyright", "tmp", ".X", "hsperf", "bash_", "setup", "venv", "bkstate-")
 """Names in /tmp that the suite itself or other programs make."""
-
-KNOWN = ("bk-", "chromium", "Chromium", "chrome", "Chrome", "mozilla", "mozprofile", "scoped_dir")
+NOBODY = 65534
+"""The plain user of the tests that need another one."""
+SESSION_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")
+ALONE = bool(os.environ.get("BROWSERKEEPER_WORLD")) and "PYTEST_XDIST_WORKER" not in os.environ
+"""Are /tmp, /dev/shm and the cgroups this process's own?  Workers of pytest-xdist share theirs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,27 +108,99 @@ def contents(directory: Path) -> tuple[int, int]:
     return number, size
 
 
-def files() -> set[str]:
-    """What lies in the places where browsers and their keepers put things.
+def session_ids(state_directories: Iterable[Path]) -> set[str]:
+    """Ids of the sessions of which these state directories have a file, read from its name alone."""
+    ids: set[str] = set()
+    for directory in state_directories:
+        for path in directory.rglob("*"):
+            ids |= set(SESSION_ID.findall(path.name))
+    return ids
 
-    Any new name counts; where other people work on the same machine, ``ORACLE_SHARED=1`` makes it
-    only those that browsers are known to use.
+
+def _own_cgroup() -> str:
+    """The cgroup v2 that this process is in, as a path below the mount; "" where there is none."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            if line.startswith("0::"):
+                return line[3:].strip("/")
+    return ""
+
+
+def _files() -> set[str]:
+    return {
+        f"{place}/{name}"
+        for place in FILE_PLACES
+        if os.path.isdir(place)
+        for name in os.listdir(place)
+        if not name.startswith(NOT_OURS)
+    }
+
+
+def _cgroups() -> set[str]:
+    places = {f"{place}/{inner}".rstrip("/") for place in CGROUP_PLACES for inner in ("", _own_cgroup())}
+    return {
+        f"{place}/{name}"
+        for place in places
+        if os.path.isdir(place)
+        for name in os.listdir(place)
+        if "browserkeeper" in name
+    }
+
+
+def of_a_bystander(path: str) -> bool:
+    """Does a file in /tmp belong to another user, or does a living process use it that does not descend
+    from this one?  Nothing that a test started is alive when this is asked."""
+    with contextlib.suppress(OSError):
+        if os.lstat(path).st_uid not in (os.geteuid(), NOBODY):
+            return True
+    ours = {os.getpid(), *(seen.pid for seen in below(os.getpid()))}
+    others = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    return any(_uses(pid, path) for pid in others if pid not in ours)
+
+
+def _uses(pid: int, path: str) -> bool:
+    """Is it open, a working directory, mapped, or named on the command line or in the environment?"""
+    with contextlib.suppress(OSError):
+        for name in ("cmdline", "environ"):
+            if os.fsencode(path) in Path(f"/proc/{pid}/{name}").read_bytes():
+                return True
+        if path in Path(f"/proc/{pid}/maps").read_text(errors="replace"):
+            return True
+        links = [f"/proc/{pid}/cwd", *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
+        for link in links:
+            with contextlib.suppress(OSError):
+                if f"{os.readlink(link)}/".startswith(f"{path}/"):
+                    return True
+    return False
+
+
+class Baseline:
+    """What lay in the shared places when it was made, so that what came since can be told from it.
+
+    A file or cgroup counts as left by the test
+
+    - anywhere, if its name has the id of a session of one of the test's state directories;
+    - in a world of the run's own (scripts/world.py), under whatever name, unless it is a bystander's.
+
+    On a shared machine without a world nothing else counts: it may be any other program's.
     """
-    shared = os.environ.get("ORACLE_SHARED")
-    found = set()
-    for place in FILE_PLACES:
-        for name in os.listdir(place):
-            if not name.startswith(NOT_OURS) and (not shared or any(w in name for w in KNOWN)):
-                found.add(f"{place}/{name}")
-    return found
 
+    def __init__(self, *state_directories: Path, alone: bool | None = None):
+        self.state_directories = list(state_directories)
+        self.alone = ALONE if alone is None else alone
+        self._files, self._cgroups = _files(), _cgroups()
 
-def cgroups() -> set[str]:
-    found = set()
-    for place in CGROUP_PLACES:
-        if os.path.isdir(place):
-            found |= {f"{place}/{name}" for name in os.listdir(place) if "browserkeeper" in name}
-    return found
+    def new_files(self) -> set[str]:
+        return {p for p in _files() - self._files if self._is_of_a_session(p) or self._is_strange(p)}
+
+    def new_cgroups(self) -> set[str]:
+        return {p for p in _cgroups() - self._cgroups if self._is_of_a_session(p) or self.alone}
+
+    def _is_of_a_session(self, path: str) -> bool:
+        return any(word in os.path.basename(path) for word in session_ids(self.state_directories))
+
+    def _is_strange(self, path: str) -> bool:
+        return self.alone and not of_a_bystander(path)
 
 
 def new_below(root: int, known: set[int]) -> list[Seen]:

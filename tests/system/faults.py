@@ -154,7 +154,7 @@ class Campaign:
 
     def trial(self, number: int, fault: Fault) -> Outcome:
         state = tempfile.mkdtemp(prefix="bkstate-")
-        before = witness.files()
+        baseline = witness.Baseline(Path(state))
         with witness.leaf(f"faults-{os.getpid()}-{number}") as leaf:
             owner = self._start(fault, state, leaf)
             hit, when = self._strike(fault, owner)
@@ -165,7 +165,7 @@ class Campaign:
             survivors |= {f"in the leaf: {pid}" for pid in witness.members(leaf)}
             if fault.target == "owner and both guards":
                 self._sweep(state)
-            files = witness.files() - before | set(map(str, Path(state, "live").glob("*")))
+            files = baseline.new_files() | set(map(str, Path(state, "live").glob("*")))
             zombies = [
                 s.name for s in witness.zombies(witness.below(os.getpid())) if s.pid not in self.known
             ]

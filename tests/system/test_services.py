@@ -18,14 +18,14 @@ from benchmarks.stopping import cgroup2, enter, members, systemd
 from browserkeeper.state.records import new_id
 from tests.browser.test_plain_user import home, python_for_nobody
 from tests.support.cli import ROOT
-from tests.support.other_user import NOBODY, skip_without_namespaces
+from tests.support.other_user import NOBODY
 from tests.support.waiting import wait_until
 
 UNIT = ROOT / "examples" / "systemd" / "browserkeeper-watch.service"
 PROGRAM = "/opt/app/venv/bin/browserkeeper"
 __all__ = ["home"]  # a fixture
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.namespaces]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
@@ -52,11 +52,8 @@ def units() -> Iterator[Path]:
 
 @pytest.fixture
 def leader(units: Path) -> Iterator[int]:
-    if not Path("/lib/systemd/systemd").exists():
-        pytest.skip("needs systemd")
     if not os.access(cgroup2_or_nothing(), os.W_OK):
         pytest.skip("needs a writable cgroup v2")
-    skip_without_namespaces()
     with systemd(units) as running:
         yield running
 
