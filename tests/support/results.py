@@ -1,7 +1,7 @@
 """Writes the results of a run to a file while it goes on, for scripts/lanes.py, which runs several.
 
 One JSON document a line: ``{"collected": n}``; for each test ``{"test", "began": true}`` when it starts,
-and ``{"test", "outcome", "seconds", "text"}`` when its teardown is done; ``{"exit": status}`` at the end.
+and ``{"test", "outcome", "seconds", "text"}`` when its teardown is done; ``{"exit": n}`` at the end.
 So a run that was killed still shows which test it was in.  Does nothing unless BROWSERKEEPER_RESULTS
 names a file.
 """
