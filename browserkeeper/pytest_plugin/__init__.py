@@ -1,36 +1,44 @@
-"""The pytest plugin: fixtures that cannot leak, a capture of what failed, and a look for leaks.
+"""The pytest plugin: fixtures that give browsers to tests, a capture of failed tests' browsers, and a
+check that fails tests which leave browsers running.
 
-    settings.py        options and ini keys
-    markers.py         the markers, checked
-    fixtures.py        the fixtures; driver_fixture.py the one whose name others use too
-    opening.py         how a test gets its browser, and how it ends
-    records.py         what is known of the test that runs now
-    capture.py         what is saved of a browser when its test fails
-    output.py          where that is put
-    results.py         what a test's reports carry of it
-    leaks.py           browsers that are left running; leak_hooks.py when to look
-    pools.py           pools whose browsers no test starts
-    summary.py         the end of the terminal's output
-    workers.py         pytest-xdist's controller
+In this package: everything that imports pytest.  It uses the layers below; no other package imports it.
 
-This module is imported in every run of pytest on a machine that has browserkeeper installed, so
-it imports pytest and the standard library only; all else waits for the first test that needs it.
+    settings.py           command line options and ini keys, checked
+    markers.py            the markers, checked
+    fixtures.py           the fixtures
+    driver_fixture.py     the fixture `driver`, which other plugins have too
+    records.py            the record of the running test
+    browser_spec.py       the browser that fixtures and markers ask for
+    browsers.py           a test's browsers: opened or leased, and ended
+    warm_pools.py         the plugin's pools: warm browsers, keeper_pool
+    background_pools.py   the pools whose browsers belong to no single test
+    capture.py            what is saved of a failed test's browser
+    output_folder.py      the folder that it is saved in
+    reports.py            what is captured when, and what a test's pytest reports carry
+    summary.py            the section at the end of the terminal's output
+    leak_hooks.py         when to look for leaks, and what becomes of the test
+    leaks.py              finds the browsers that a test has left running
+    leak_ending.py        ends them
+    browser_processes.py  which processes are drivers or browsers
+    run_marker.py         the run's name, in the environment of its processes
+    xdist_controller.py   pytest-xdist's controller: the browsers of crashed workers
+
+Every run of pytest imports this module on a machine that has browserkeeper installed.  So it imports
+pytest and the standard library only; the rest waits for the first test that needs it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
-from . import driver_fixture, fixtures, markers, records, settings
-from .records import MARK
+from . import driver_fixture, fixtures, markers, records, run_marker, settings
 from .summary import Summary
 
-_BEFORE = pytest.StashKey["str | None"]()
-_DRIVER_IS = pytest.StashKey[str]()
+_OTHER_DRIVER = pytest.StashKey[str]()
+"""The plugin whose fixture ``driver`` this run uses, "" for ours."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,47 +48,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     markers.register(config)
     chosen = config.stash[settings.SETTINGS] = settings.read(config)
-    workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
-    run = os.urandom(8).hex()
-    config.stash[records.RUN] = workerinput["testrunuid"] if workerinput else run
+    run = run_marker.choose(config)
     if chosen.leaks != "off":
-        _mark_run(config, records.worker_run(workerinput) if workerinput else run)
+        run_marker.mark(config, run)
     _register(config, fixtures, "fixtures")
     _register(config, Summary(chosen), "summary")
-    config.stash[_DRIVER_IS] = driver_fixture.owner_of_the_name(config)
-    if not config.stash[_DRIVER_IS]:
+    config.stash[_OTHER_DRIVER] = driver_fixture.other_owner(config)
+    if not config.stash[_OTHER_DRIVER]:
         _register(config, driver_fixture, "driver")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """xdist has made up its mind by now, and is about to start its workers."""
+    """Only here is it known whether this is xdist's controller, and its workers are not started yet."""
     if _is_controller(session.config):
-        from .workers import Workers
+        from .xdist_controller import ControllerHooks
 
-        _register(session.config, Workers(session.config.stash[settings.SETTINGS]), "workers")
+        _register(session.config, ControllerHooks(session.config.stash[settings.SETTINGS]), "workers")
 
 
 def _register(config: pytest.Config, plugin: object, name: str) -> None:
     config.pluginmanager.register(plugin, f"browserkeeper-{name}")
 
 
-def _mark_run(config: pytest.Config, run: str) -> None:
-    """Whatever is started from now on carries the run's name in its environment."""
-    before = config.stash[_BEFORE] = os.environ.get(MARK)
-    os.environ[MARK] = f"{before}/{run}" if before else run
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if _BEFORE in config.stash:
-        before = config.stash[_BEFORE]
-        os.environ.pop(MARK, None)
-        if before is not None:
-            os.environ[MARK] = before
+    run_marker.unmark(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Only where there is something to say."""
+    """The settings, unless all are defaults; and another plugin that has the name ``driver``."""
     chosen, lines = config.stash[settings.SETTINGS], []
     if chosen != settings.Settings(output=chosen.output):
         facts = [", ".join(chosen.browsers), f"isolation {chosen.isolation}", f"leaks {chosen.leaks}"]
@@ -88,7 +84,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         facts += [f"timeout {chosen.timeout:g} s"] if chosen.timeout else []
         facts += [f"on {_without_password(chosen.remote)}"] if chosen.remote else []
         lines.append(f"browserkeeper: {', '.join(facts)}")
-    if other := config.stash[_DRIVER_IS]:
+    if other := config.stash[_OTHER_DRIVER]:
         lines.append(f"browserkeeper: the fixture `driver` is left to {other}; ours is `keeper_driver`")
     return lines
 
@@ -107,7 +103,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not problems:
         markers.parametrize(metafunc, metafunc.config.stash[settings.SETTINGS].browsers)
     elif hasattr(metafunc.config, "workerinput"):
-        # A worker has no way to end the run with a usage error (xdist would call it a crash).
+        # A worker cannot end the run with a usage error: xdist would report a crash.
         pytest.fail("\n".join(problems), pytrace=False)
 
 
@@ -128,14 +124,14 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Tests are about to run, here and not in a controller's workers."""
+    """Turn the leak check on, in the process that runs the tests."""
     config = session.config
     looks = config.stash[settings.SETTINGS].leaks != "off" and not config.option.collectonly
     if looks and not _is_controller(config):
         from .leak_hooks import LeakHooks
 
-        run = os.environ[MARK].rpartition("/")[2]
-        _register(config, LeakHooks(config.stash[settings.SETTINGS], run), "leaks")
+        hooks = LeakHooks(config.stash[settings.SETTINGS], run_marker.marked_run())
+        _register(config, hooks, "leaks")
 
 
 def _is_controller(config: pytest.Config) -> bool:
@@ -155,14 +151,14 @@ def pytest_runtest_makereport(
     report = yield
     record = item.stash.get(records.RECORD, None)
     if record is not None:
-        from . import results
+        from . import reports
 
-        results.complete(record, item, report)
+        reports.complete(record, item, report)
     return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):
-        from .output import remove_if_empty
+        from .output_folder import remove_if_empty
 
         remove_if_empty(session.config.stash[settings.SETTINGS].output)

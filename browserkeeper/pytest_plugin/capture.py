@@ -1,7 +1,7 @@
-"""What is saved of a browser when its test fails: bounded in time, and never an error itself.
+"""Saves the state of a browser when its test fails.  Bounded in time, and raises no error itself.
 
-Each step stands alone: an alert, a crashed tab or a dead browser costs one line in
-``capture.txt`` and nothing else.
+The steps are independent: if one fails, for an alert, a crashed tab or a dead browser, the error
+becomes a line in ``capture.txt`` and the next step follows.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import BrowserkeeperError
-from .records import Opened, TestRecord
+from .records import OpenedBrowser, TestRecord
 
 if TYPE_CHECKING:
     from ..session import BrowserSession
 
 PATIENCE = 10.0
-"""Seconds for all that is asked of one browser; it takes 0.1, and 1 on a busy machine."""
+"""Seconds for all commands to one browser; they take 0.1, and 1 on a busy machine."""
 SHORT_PATIENCE = 3.0
-"""Seconds where a command was cut off: the browser is likely to be stuck in it still."""
+"""The same if a command of the test was interrupted: the browser probably still executes it."""
 LARGEST_LOG = 2_000_000
 """Bytes of a driver's log that are read, from its end."""
 
 _FIREFOX_CONSOLE = re.compile(r"^(console\.\w+:|JavaScript (error|warning):).*$", re.MULTILINE)
 
 
-def take(record: TestRecord, opened: Opened) -> None:
-    """Save all that the settings want; the second call for one browser does nothing.
+def take(record: TestRecord, opened: OpenedBrowser) -> None:
+    """Save what the settings ask for.  Idempotent for each browser.
 
-    A browser that does not answer in time is ended by it: its next command would hang as well.
+    Ends a browser that does not answer in time: its next command would hang as well.
     """
     settings = record.settings
     screenshot = settings.wants_screenshot(failed=record.failed)
@@ -47,18 +47,17 @@ def take(record: TestRecord, opened: Opened) -> None:
 
 
 class _Capture:
-    def __init__(self, record: TestRecord, opened: Opened):
+    def __init__(self, record: TestRecord, opened: OpenedBrowser):
         self._folder, self._opened, self._driver = record.folder, opened, opened.driver
         self._problems: list[str] = []
         self._gone = opened.driver is None or opened.report is not None
-        calm = opened.session.at_rest
-        self._deadline = time.monotonic() + (PATIENCE if calm else SHORT_PATIENCE)
+        self._deadline = time.monotonic() + (PATIENCE if opened.session.at_rest else SHORT_PATIENCE)
 
     def run(self, *, screenshot: bool, everything: bool) -> None:
         if everything:
             self._put("processes.txt", _processes(self._opened))
         if self._gone:
-            self._problems.append("the browser had ended before: nothing could be asked of it")
+            self._problems.append("the browser had ended before, so it could not be captured")
         else:
             with self._short_timeout():
                 self._ask(screenshot=screenshot, everything=everything)
@@ -68,7 +67,7 @@ class _Capture:
             self._put("capture.txt", "\n".join(self._problems) + "\n")
 
     def _ask(self, *, screenshot: bool, everything: bool) -> None:
-        """In the order of their worth, should the time run out."""
+        """The most useful first, in case the time runs out."""
         self._alert()
         if everything:
             self._step("url.txt", lambda: f"{self._driver.current_url}\n")
@@ -79,7 +78,7 @@ class _Capture:
             self._step("console.log", self._console)
 
     def _alert(self) -> None:
-        """Nothing can be asked of a page with an open alert, so it is noted and dismissed."""
+        """Save an open alert's text and dismiss it: no other command works while it is open."""
         from selenium.common.exceptions import NoAlertPresentException
 
         def text() -> str | None:
@@ -97,7 +96,7 @@ class _Capture:
         return base64.b64decode(self._driver.get_screenshot_as_base64())
 
     def _console(self) -> str | None:
-        """Chromium's own log; Firefox writes it into its driver's (see ``opening``)."""
+        """Chromium has a log for it; Firefox writes it into the driver's (see ``browser_spec``)."""
         if self._opened.session.config.engine == "firefox":
             lines = [match.group() for match in _FIREFOX_CONSOLE.finditer(read_log(self._opened))]
         else:
@@ -107,7 +106,7 @@ class _Capture:
     # -- one step
 
     def _step(self, name: str, make: Callable[[], str | bytes | None]) -> None:
-        """Ask, and save the answer; None is none.  Errors of any kind become a line."""
+        """Call ``make`` and save what it returns, unless None.  Errors become a line in capture.txt."""
         left = self._deadline - time.monotonic()
         if self._gone or left <= 0:
             self._problems.append(f"{name}: {'the browser has ended' if self._gone else 'no time left'}")
@@ -125,7 +124,7 @@ class _Capture:
                 self._put(name, content)
 
     def _past_an_alert(self, make: Callable[[], str | bytes | None]) -> str | bytes | None:
-        """An alert may open at any moment; the first command that meets it dismisses it."""
+        """Call ``make``; if an alert is open by then, dismiss it and call ``make`` again."""
         from selenium.common.exceptions import UnexpectedAlertPresentException
 
         try:
@@ -144,13 +143,13 @@ class _Capture:
 
     def _put_log(self) -> None:
         if self._opened.session.config.log:
-            return  # its guard will do it, to the last line
+            return  # the guard saves it at the end, complete
         if log := read_log(self._opened):
             self._put("driver.log", log)
 
     @contextlib.contextmanager
     def _short_timeout(self) -> Iterator[None]:
-        """For a while; a leased browser's next test has its full patience again."""
+        """Restores the command timeout at the end: a leased browser serves more tests."""
         normal = self._opened.session.config.command_timeout
         try:
             yield
@@ -179,8 +178,8 @@ def log_size(session: BrowserSession[Any]) -> int:
         return 0
 
 
-def read_log(opened: Opened) -> str:
-    """What the driver has said since the test has the browser; "" once both are gone."""
+def read_log(opened: OpenedBrowser) -> str:
+    """The driver's log since the test got the browser; "" if the file is gone."""
     path = _log_path(opened.session)
     try:
         with open(path or os.devnull, "rb") as file:
@@ -194,8 +193,8 @@ def read_log(opened: Opened) -> str:
 # ------------------------------------------------------------------------------- the processes
 
 
-def _processes(opened: Opened) -> str:
-    """The session's tree as it is now."""
+def _processes(opened: OpenedBrowser) -> str:
+    """The session's processes at this moment, as text."""
     session = opened.session
     lines = [f"{session.name} session {session.id} ({session.containment}), when the test failed:"]
     for process in session.processes():
@@ -206,12 +205,12 @@ def _processes(opened: Opened) -> str:
 
 
 def finish(record: TestRecord) -> None:
-    """At the end of the test: how each of its browsers ended goes into its folder, or the folder
-    goes."""
+    """At the end of the test: save how each of its browsers ended, or remove the folder if there is
+    nothing to keep."""
     if not record.kept:
         started = any(opened.was_started for opened in record.opened)
         if record.failed and started and record.settings.wants_capture(failed=True):
-            record.kept = True  # it failed when its browsers were gone: in a teardown
+            record.kept = True  # it failed in a teardown, after the end of its browsers
         else:
             record.folder.discard()
             return
@@ -222,12 +221,12 @@ def finish(record: TestRecord) -> None:
             _append_report(record, opened)
 
 
-def _append_report(record: TestRecord, opened: Opened) -> None:
+def _append_report(record: TestRecord, opened: OpenedBrowser) -> None:
     path = record.folder.make() / opened.file("processes.txt")
     if opened.report is not None:
         ending = f"{opened.report}\n"
     elif opened.is_leased:
-        ending = "It was given back to its pool, and lives on for other tests.\n"
+        ending = "It was given back to its pool and lives on for other tests.\n"
     else:
         ending = "It is still running.\n"
     before = f"{path.read_text()}\n" if path.exists() else ""

@@ -1,4 +1,4 @@
-"""The fixture ``driver``: a module of its own, registered only where no other plugin has one."""
+"""The fixture ``driver``, in a module of its own: it is registered only if no other plugin has one."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import pytest
 if TYPE_CHECKING:
     from selenium import webdriver
 
-NEIGHBOURS = {
+OTHER_PLUGINS = {
     "pytest_selenium.pytest_selenium": "pytest-selenium",
     "seleniumbase.plugins.pytest_plugin": "SeleniumBase",
 }
-"""Plugins whose users mean theirs when they say ``driver``, and what they are called."""
+"""Plugins with a fixture ``driver`` of their own, by module, and what they are called."""
 
 
 @pytest.fixture
 def driver(keeper_driver: webdriver.Remote) -> webdriver.Remote:
-    """``keeper_driver`` under its short name."""
+    """The same as ``keeper_driver``."""
     return keeper_driver
 
 
-def owner_of_the_name(config: pytest.Config) -> str:
-    """Who else has a fixture ``driver`` among the installed plugins, "" where nobody."""
+def other_owner(config: pytest.Config) -> str:
+    """The installed plugin that has a fixture ``driver`` of its own, "" if there is none."""
     for name, plugin in config.pluginmanager.list_name_plugin():
         module = getattr(plugin, "__name__", "") if plugin is not None else ""
-        known = NEIGHBOURS.get(module)
+        known = OTHER_PLUGINS.get(module)
         if known:
             return known
         if module and not _is_conftest(plugin) and _is_fixture(getattr(plugin, "driver", None)):
@@ -35,12 +35,12 @@ def owner_of_the_name(config: pytest.Config) -> str:
 
 
 def _is_conftest(plugin: object) -> bool:
-    """A conftest overrides a plugin's fixture anyway."""
+    """A conftest's fixture overrides a plugin's in any case."""
     return str(getattr(plugin, "__file__", "")).endswith("conftest.py")
 
 
 def _is_fixture(thing: object) -> bool:
-    """As pytest marks them: by a class of its own since 8.4, by an attribute before."""
+    """pytest marks fixtures by a class of its own since 8.4, by an attribute before."""
     return type(thing).__name__ == "FixtureFunctionDefinition" or hasattr(
         thing, "_pytestfixturefunction"
     )

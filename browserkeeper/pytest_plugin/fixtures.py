@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .markers import options_of, skips_of
-from .output import remove_stale
-from .records import RECORD, RUN, TestRecord
+from .output_folder import remove_stale
+from .records import RECORD, TestRecord
+from .run_marker import RUN
 from .settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
     from selenium import webdriver
 
     from ..pool import BrowserPool
-    from .opening import WarmBrowsers
+    from .warm_pools import WarmBrowsers
 
 Factory = Callable[..., "webdriver.Remote"]
 
@@ -26,8 +27,8 @@ Factory = Callable[..., "webdriver.Remote"]
 def keeper_browser_name(pytestconfig: pytest.Config) -> str:
     """The browser's name, as for ``browserkeeper.browser()``.
 
-    Parametrized by ``--keeper-browser`` and by the marker ``keeper_browser``; override it in a
-    conftest to say it there.
+    Parametrized by ``--keeper-browser`` and by the marker ``keeper_browser``.  Override it in a
+    conftest to name the browser there.
     """
     return pytestconfig.stash[SETTINGS].browsers[0]
 
@@ -57,7 +58,7 @@ def keeper_options() -> Any:
 
 @pytest.fixture(scope="session")
 def _keeper_warm_browsers() -> Iterator[WarmBrowsers]:
-    from .opening import WarmBrowsers
+    from .warm_pools import WarmBrowsers
 
     warm = WarmBrowsers()
     yield warm
@@ -72,11 +73,12 @@ def keeper_pool(
     keeper_options: Any,
 ) -> Iterator[BrowserPool[Any]]:
     """A ``BrowserPool`` that is open for the whole run: ``with keeper_pool.lease() as lease:``."""
-    from .opening import open_pool, wish
+    from .browser_spec import make_spec
+    from .warm_pools import open_pool
 
     settings = pytestconfig.stash[SETTINGS]
-    made = wish(keeper_browser_name, keeper_browser_args, keeper_options, settings)
-    with open_pool(made, settings) as pool:
+    spec = make_spec(keeper_browser_name, keeper_browser_args, keeper_options, settings)
+    with open_pool(spec, settings) as pool:
         yield pool
 
 
@@ -90,23 +92,24 @@ def keeper_factory(
     """Makes browsers: ``keeper_factory()``, ``keeper_factory("firefox", timeout=30)``.
 
     Takes the arguments of ``browserkeeper.browser()`` and returns a driver.  Each browser is a
-    new one, whatever ``--keeper-isolation`` says, and is closed and verified after the test.
+    new one, also with ``--keeper-isolation=context``, and is closed and verified after the test.
     """
-    from . import opening
+    from . import browsers
+    from .browser_spec import make_spec
 
     record = _record(request)
 
     def make(name: str | None = None, /, **given: Any) -> webdriver.Remote:
         own = name is None or name == keeper_browser_name
-        made = opening.wish(
+        spec = make_spec(
             name or keeper_browser_name,
             keeper_browser_args,
-            keeper_options if own else None,  # Chrome's options are of no use to Firefox
+            keeper_options if own else None,  # another browser needs another class of options
             record.settings,
             **{**options_of(request.node), **given},
         )
-        opened = opening.open_fresh(record, made)
-        request.addfinalizer(functools.partial(opening.end, record, opened))
+        opened = browsers.open_new(record, spec)
+        request.addfinalizer(functools.partial(browsers.end, record, opened))
         driver: webdriver.Remote = opened.driver
         return driver
 
@@ -122,36 +125,40 @@ def keeper_driver(
 ) -> Iterator[webdriver.Remote]:
     """A Selenium driver for this test alone: a new browser, or a new context of a warm one
     (``--keeper-isolation``)."""
-    from . import opening
+    from . import browsers
+    from .browser_spec import make_spec
 
     record = _record(request)
     item: pytest.Item = request.node
     name = _browser_for(item, keeper_browser_name)
-    _end_before_the_database(request)
+    _request_django_fixtures_first(request)
     marked = options_of(item)
-    if _is_shareable(record.settings, keeper_browser_args, marked):
+    if _can_use_warm_browser(record.settings, keeper_browser_args, marked):
         warm: WarmBrowsers = request.getfixturevalue("_keeper_warm_browsers")
-        made = opening.wish(name, keeper_browser_args, keeper_options, record.settings)
-        pool = warm.pool_for(made, record.settings)
-        with opening.leased(record, pool, marked.get("timeout")) as opened:
+        spec = make_spec(name, keeper_browser_args, keeper_options, record.settings)
+        pool = warm.pool_for(spec, record.settings)
+        with browsers.leased_browser(record, pool, marked.get("timeout")) as opened:
             yield opened.driver
     else:
-        made = opening.wish(name, keeper_browser_args, keeper_options, record.settings, **marked)
-        with opening.fresh(record, made) as opened:
+        spec = make_spec(name, keeper_browser_args, keeper_options, record.settings, **marked)
+        with browsers.new_browser(record, spec) as opened:
             yield opened.driver
 
 
-def _is_shareable(settings: Settings, args: Any, marked: dict[str, Any]) -> bool:
-    """Can the worker's warm browser do?  Not for a test with options of its own, nor where a
-    profile is to be used."""
+def _can_use_warm_browser(settings: Settings, args: Any, marked: dict[str, Any]) -> bool:
+    """False without ``--keeper-isolation=context``, for a test with options of its own, and with a
+    profile."""
     if settings.isolation != "context" or set(marked) - {"timeout"}:
         return False
     return not (isinstance(args, dict) and args.get("profile"))
 
 
 def _browser_for(item: pytest.Item, name: str) -> str:
-    """The fixture's word; the marker's for tests that pytest cannot parametrize (unittest's, and
-    those that ask for the driver by ``getfixturevalue``)."""
+    """The browser's name; skips the test if it is not for that browser.
+
+    It is the fixture's value, except for tests that pytest cannot parametrize (those of unittest, and
+    those that use ``getfixturevalue``): their marker decides.
+    """
     mark = item.get_closest_marker("keeper_browser")
     if mark is not None and name not in mark.args:
         name = mark.args[0]
@@ -160,21 +167,21 @@ def _browser_for(item: pytest.Item, name: str) -> str:
     return name
 
 
-def _end_before_the_database(request: pytest.FixtureRequest) -> None:
-    """What is asked for first is torn down last: pytest-django must not flush its database, nor
-    stop its server, under a browser that still loads a page."""
+def _request_django_fixtures_first(request: pytest.FixtureRequest) -> None:
+    """pytest tears down last what was requested first.  So the browser ends before pytest-django
+    flushes its database or stops its server, and loads no page meanwhile."""
     for name in ("db", "transactional_db", "live_server"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
 
 
-_TIDIED = pytest.StashKey[bool]()
+_STALE_FOLDERS_REMOVED = pytest.StashKey[bool]()
 
 
 def _record(request: pytest.FixtureRequest) -> TestRecord:
     record: TestRecord = request.node.stash[RECORD]
     stash = request.config.stash
-    if _TIDIED not in stash:
-        stash[_TIDIED] = True
+    if _STALE_FOLDERS_REMOVED not in stash:
+        stash[_STALE_FOLDERS_REMOVED] = True
         remove_stale(record.settings.output, stash[RUN])
     return record

@@ -1,4 +1,4 @@
-"""When to look for leaked browsers, and what becomes of the test and of them."""
+"""The pytest hooks that look for leaked browsers: when to look, and what becomes of test and browser."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from . import leaks, pools
-from .leaks import Leak
+from . import background_pools, leak_ending
+from .leaks import Leak, LeakDetector
 from .markers import allowed_reason
 from .records import RECORD, TestRecord
 from .settings import Settings
 
 REMEDY = (
     "Use the fixture `driver`, `with browserkeeper.browser() as driver:`, or quit() in a finally "
-    "block. If it cannot be helped: @pytest.mark.keeper_allow_leak(reason)."
+    "block. If the leak cannot be avoided: @pytest.mark.keeper_allow_leak(reason)."
 )
 
 
@@ -29,11 +29,11 @@ LeakedBrowserWarning.__module__ = __package__ or ""
 
 
 class LeakHooks:
-    """``run`` names this process's run; every process that is started from now on inherits it."""
+    """``run``: the name that every process has in its environment that is started from now on."""
 
     def __init__(self, settings: Settings, run: str):
         self._settings = settings
-        self._watch = leaks.Watch(run, pools.guard_pids)
+        self._detector = LeakDetector(run, background_pools.guard_pids)
         self._pools: dict[Any, Any] = {}
         self._allowed: list[Leak] = []
 
@@ -41,7 +41,7 @@ class LeakHooks:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Iterator[None]:
-        self._watch.begin()
+        self._detector.begin()
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -51,15 +51,15 @@ class LeakHooks:
         except (KeyboardInterrupt, pytest.exit.Exception):
             raise
         except BaseException:
-            self._look(item)
+            self._end_leaks(item)
             raise
-        if text := self._look(item):
+        if text := self._end_leaks(item):
             self._complain(item, text)
         return result
 
-    def _look(self, item: pytest.Item) -> str:
-        """End what is found, "" where nothing is; else the complaint."""
-        found = self._watch.end()
+    def _end_leaks(self, item: pytest.Item) -> str:
+        """End what the test has left running, unless it is allowed; the complaint, or ""."""
+        found = self._detector.end()
         if not found:
             return ""
         record: TestRecord = item.stash[RECORD]
@@ -69,11 +69,11 @@ class LeakHooks:
             record.allowed = str(allowed_reason(mark))
             self._allowed += found
             return ""
-        record.stuck = leaks.end(found)
+        record.stuck = leak_ending.end(found)
+        number = "1 browser" if len(found) == 1 else f"{len(found)} browsers"
         outcome = "could NOT be ended" if record.stuck else "ended now"
-        lines = [f"  {leak}" for leak in found]
-        head = f"{item.nodeid} left {_count(found)} running ({outcome}):"
-        return "\n".join([head, *lines, REMEDY])
+        head = f"{item.nodeid} left {number} running ({outcome}):"
+        return "\n".join([head, *(f"  {leak}" for leak in found), REMEDY])
 
     def _complain(self, item: pytest.Item, text: str) -> None:
         if self._settings.leaks == "warn":
@@ -82,39 +82,36 @@ class LeakHooks:
         item.stash[RECORD].only_leaked = True
         pytest.fail(text, pytrace=False)
 
-    # -- fixtures that live longer than a test
+    # -- fixtures of a wider scope than a test
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
         if fixturedef.scope == "function":
             return (yield)
-        with self._watch.holding(fixturedef):
+        with self._detector.fixture_setup(fixturedef):
             value = yield
         if (pool := _as_pool(value)) is not None:
             self._pools[fixturedef] = pool
-            pools.SPARED.add(pool)
+            background_pools.BACKGROUND_POOLS.add(pool)
         return value
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         if (pool := self._pools.pop(fixturedef, None)) is not None:
-            pools.SPARED.discard(pool)
-        self._watch.release(
+            background_pools.BACKGROUND_POOLS.discard(pool)
+        self._detector.fixture_torn_down(
             fixturedef, f"the fixture {fixturedef.argname!r} ({fixturedef.scope} scope), torn down here"
         )
 
     # -- the end
 
     def pytest_sessionfinish(self) -> None:
-        """Leaks that were allowed may have served other tests; nothing outlives the run."""
-        leaks.end(self._allowed)
+        """End the allowed leaks too.  They were left until now since later tests may have used them."""
+        leak_ending.end(self._allowed)
         self._allowed.clear()
 
 
 def _as_pool(value: Any) -> Any:
-    """A BrowserPool, or None; where nobody imported the pool, there is none."""
+    """``value`` if it is a BrowserPool, else None.  Does not import the pool: if no other code has,
+    there is none."""
     module = sys.modules.get(f"{__package__}".rpartition(".")[0] + ".pool")
     return value if module is not None and isinstance(value, module.BrowserPool) else None
-
-
-def _count(found: list[Leak]) -> str:
-    return "1 browser" if len(found) == 1 else f"{len(found)} browsers"

@@ -1,9 +1,10 @@
-"""Browsers that a test has left running, whoever started them.
+"""Finds the browsers that a test has left running, whoever started them.
 
-Before and after each test the children of this process are compared, which takes microseconds.
-Only where something was started is there a closer look: at what hangs below us, and at new
-processes elsewhere that bear this run's mark in their environment (those whose parents have
-died).  pytest is not made a subreaper to catch the latter: whoever adopts has to reap, and what
+Before and after each test the children of this process are compared, which takes microseconds.  Only
+if a process was started is there a closer look: at the descendants of this process, and at new
+processes elsewhere that have this run's name in their environment (their parents have died).
+
+pytest is not made a child subreaper to adopt the latter: a subreaper has to reap, and a program that
 waits for a daemon's pid to disappear (``pg_ctl stop``) would wait for ever.
 """
 
@@ -14,41 +15,27 @@ import dataclasses
 import os
 import re
 import resource
-import signal
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from pathlib import Path
 
-from ..cleanup.temporary_profiles import profiles_of
-from ..guard.files import remove_tree
-from ..process import is_alive, system
+from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
-from ..process.leftover_processes import DOCUMENT
-from .records import MARK
-
-BROWSERS = frozenset(
-    """
-    chrome chromium chromium-browser google-chrome headless_shell chrome-headless-shell
-    chromium-headless-shell msedge brave opera vivaldi-bin firefox firefox-esr firefox-bin MiniBrowser
-    """.split()
-)
-DRIVERS = ("chromedriver", "geckodriver", "msedgedriver", "operadriver", "WebKitWebDriver", "uc_driver")
-"""Names end so: undetected-chromedriver puts words of its own before them."""
-HELPER = re.compile(rb"[\0 ](--type=|-contentproc[\0 ])")
-"""In the command line of a browser's own helper process; Chrome's write spaces for the NULs."""
+from .browser_processes import guard_above, is_below, kind_of, roots
+from .run_marker import VARIABLE
 
 CLOCK_TICK = 0.02
 """Seconds by which a start time may be too early: the kernel counts in ticks."""
 SETTLE = 1.5
-"""Seconds that browsers may take to go once the test is over; after quit() they take 0.2."""
-END_PATIENCE = 10.0
-"""Seconds for a leaked browser to be gone; a guard ends its own in 0.1."""
+"""Seconds for browsers to go after the test; after quit() they take 0.2."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """A driver or browser that was left, with all below it.  ``guard`` is there for a session of
-    browserkeeper's; ``source`` says what started it."""
+    """A driver or browser that was left running, with its descendants.
+
+    ``processes`` is their number.  ``source`` says what started it.  ``guard`` is set if it is a session
+    of browserkeeper.
+    """
 
     root: ProcessFacts
     name: str
@@ -61,84 +48,77 @@ class Leak:
         return f"{self.name} (pid {self.root.pid}, {number}), started by {self.source}"
 
 
-class Watch:
-    """Looks before and after each test.  ``run`` names this process's run of tests uniquely;
-    ``spared`` gives the pids below which everything is somebody's who will end it."""
+class LeakDetector:
+    """Compares the drivers and browsers before and after each test.
 
-    def __init__(self, run: str, spared: Callable[[], Iterable[int]] = tuple):
+    ``run`` is the name of this process's run in the environment of its processes.  ``excluded`` returns
+    pids whose descendants are not examined: the browsers of pools, which the pools end.
+    """
+
+    def __init__(self, run: str, excluded: Callable[[], Iterable[int]] = tuple):
         self.run = run
-        self._spared = spared
+        self._excluded = excluded
         self._began = system.now()
-        self._pulse: object = None
+        self._reaped: object = None
         self._known: set[ProcessIdentity] = set()
-        self._held: dict[Hashable, set[ProcessIdentity]] = {}
-        self._released: dict[ProcessIdentity, str] = {}
+        self._of_fixtures: dict[Hashable, set[ProcessIdentity]] = {}
+        self._torn_down: dict[ProcessIdentity, str] = {}
         self._old_pids = set(system.pids())
 
-    # -- before and after
-
     def begin(self) -> None:
-        """A test begins: what is there now is not its own."""
+        """A test begins: what runs now was not started by it."""
         self._began = system.now()
-        self._released.clear()
-        self._pulse = self._take_pulse()
+        self._torn_down.clear()
+        self._reaped = _use_of_reaped_children()
         self._known = self._present()
 
     def end(self) -> list[Leak]:
-        """A test has ended, fixtures and all: what it has left running."""
-        if self._is_quiet() and not self._released:
+        """A test has ended, with its fixtures: what it has left running.  Blocks up to SETTLE seconds,
+        until there is nothing."""
+        nothing_started = not self._children() and _use_of_reaped_children() == self._reaped
+        if nothing_started and not self._torn_down:
             return []
         until = time.monotonic() + SETTLE
-        while (left := self._strange()) and time.monotonic() < until:
+        while (left := self._unexpected()) and time.monotonic() < until:
             time.sleep(0.02)
         self._old_pids = set(system.pids())
-        return [_describe(process, self._released.get(process.identity)) for process in left]
-
-    def _is_quiet(self) -> bool:
-        """Nothing that could be a browser's was started: no child now, and none that came and went."""
-        return not self._children() and self._take_pulse() == self._pulse
-
-    def _take_pulse(self) -> object:
-        """Changes with each child that is reaped (getrusage(2))."""
-        return tuple(resource.getrusage(resource.RUSAGE_CHILDREN))
-
-    def _children(self) -> list[ProcessFacts]:
-        spared = set(self._spared())
-        return [p for p in system.children(os.getpid()) if p.pid not in spared and not p.is_zombie]
-
-    def _strange(self) -> list[ProcessFacts]:
-        known = (self._known - self._released.keys()).union(*self._held.values())
-        everything = [*self._below_us(), *elsewhere(self.run, self._old_pids, self._began)]
-        return _roots([process for process in everything if process.identity not in known])
+        return [_describe(process, self._torn_down.get(process.identity)) for process in left]
 
     # -- fixtures of a wider scope than a test
 
     @contextlib.contextmanager
-    def holding(self, fixture: Hashable) -> Iterator[None]:
-        """What is started in this block belongs to a fixture, until :meth:`release`; to the test,
-        if the block raises: such a fixture has no teardown."""
+    def fixture_setup(self, fixture: Hashable) -> Iterator[None]:
+        """What is started in this block belongs to the fixture until :meth:`fixture_torn_down`.
+
+        If the block raises it belongs to the test, since such a fixture has no teardown.
+        """
         before = self._present()
         yield
-        self._held[fixture] = self._present() - before
+        self._of_fixtures[fixture] = self._present() - before
 
-    def release(self, fixture: Hashable, source: str) -> None:
-        """The fixture has been torn down: what it started should be gone."""
-        for identity in self._held.pop(fixture, ()):
-            self._released[identity] = source
+    def fixture_torn_down(self, fixture: Hashable, source: str) -> None:
+        """What the fixture started should be gone by now; ``source`` names it in a Leak."""
+        for identity in self._of_fixtures.pop(fixture, ()):
+            self._torn_down[identity] = source
 
     # -- looking
+
+    def _children(self) -> list[ProcessFacts]:
+        excluded = set(self._excluded())
+        return [p for p in system.children(os.getpid()) if p.pid not in excluded and not p.is_zombie]
 
     def _present(self) -> set[ProcessIdentity]:
         return {process.identity for process in self._below_us()}
 
     def _below_us(self) -> list[ProcessFacts]:
-        """Drivers and browsers below us, but for what is spared; not what is below a browser."""
+        """Drivers and browsers among the descendants of this process.  Does not look below browsers,
+        nor below what is excluded."""
         found: list[ProcessFacts] = []
         queue = self._children()
-        spared = set(self._spared()) if queue else set()
+        excluded = set(self._excluded()) if queue else set()
         while queue:
             process = queue.pop()
-            if process.is_zombie or process.pid in spared:
+            if process.is_zombie or process.pid in excluded:
                 continue
             kind = kind_of(process)
             if kind:
@@ -147,137 +127,48 @@ class Watch:
                 queue += system.children(process.pid)
         return found
 
+    def _unexpected(self) -> list[ProcessFacts]:
+        """Drivers and browsers that neither were there before the test nor belong to a fixture."""
+        known = (self._known - self._torn_down.keys()).union(*self._of_fixtures.values())
+        everything = [*self._below_us(), *orphans_of_run(self.run, self._old_pids, self._began)]
+        return roots([process for process in everything if process.identity not in known])
 
-def elsewhere(run: str, old: set[int], since: float) -> Iterator[ProcessFacts]:
-    """Drivers and browsers of a run whose parents have died, started ``since`` then and not among
-    the ``old`` pids.  O(host), but only new processes are looked at."""
+
+def _use_of_reaped_children() -> object:
+    """Changes with each child that this process reaps (getrusage(2))."""
+    return tuple(resource.getrusage(resource.RUSAGE_CHILDREN))
+
+
+def orphans_of_run(run: str, old_pids: set[int], since: float) -> Iterator[ProcessFacts]:
+    """Drivers and browsers of ``run`` that are not below this process, started at ``since`` or later.
+
+    Reads the list of all pids, but only the facts of those that are not among ``old_pids``.
+    """
     for pid in system.pids():
-        process = None if pid in old else system.facts(pid)
+        process = None if pid in old_pids else system.facts(pid)
         if process is None or process.is_zombie or process.identity.start < since - CLOCK_TICK:
             continue
-        marks = (system.marker_value(pid, MARK) or "").split("/")
-        if run in marks and kind_of(process) and not _is_below(process, {os.getpid()}):
+        marks = (system.marker_value(pid, VARIABLE) or "").split("/")
+        if run in marks and kind_of(process) and not is_below(process, {os.getpid()}):
             yield process
 
 
 def of_dead_run(run: str) -> list[Leak]:
-    """What a run has left whose own process died before it could look."""
-    return [_describe(process, None) for process in _roots(elsewhere(run, set(), 0.0))]
-
-
-# --------------------------------------------------------------------------------- processes
-
-
-def kind_of(process: ProcessFacts) -> str:
-    """``driver``, ``browser`` (its main process) or ""."""
-    names = {process.name, system.program(process.pid)}
-    if any(name.endswith(DRIVERS) for name in names):
-        return "driver"
-    if not names.isdisjoint(BROWSERS) or process.name in _SHORT_BROWSERS:
-        return "" if HELPER.search(system.command_line(process.pid)) else "browser"
-    return ""
-
-
-_SHORT_BROWSERS = frozenset(name[:15] for name in BROWSERS)
-"""As the kernel cuts them (TASK_COMM_LEN)."""
-
-
-def _is_guard(process: ProcessFacts) -> bool:
-    return system.marker_value(process.pid, DOCUMENT) is not None
-
-
-def _ancestors(process: ProcessFacts) -> Iterator[ProcessFacts]:
-    parent = process.parent
-    while parent > 0 and (found := system.facts(parent)) is not None:
-        yield found
-        parent = found.parent
-
-
-def _is_below(process: ProcessFacts, pids: set[int]) -> bool:
-    return any(ancestor.pid in pids for ancestor in _ancestors(process))
-
-
-def _roots(processes: Iterable[ProcessFacts]) -> list[ProcessFacts]:
-    """Those of them that are not below another of them."""
-    by_pid = {process.pid: process for process in processes}
-    return [process for process in by_pid.values() if not _is_below(process, set(by_pid))]
-
-
-def _guard_above(process: ProcessFacts) -> ProcessIdentity | None:
-    guards = [ancestor.identity for ancestor in _ancestors(process) if _is_guard(ancestor)]
-    return guards[-1] if guards else None
+    """What is left of a run whose process died before it could look itself."""
+    return [_describe(process, None) for process in roots(orphans_of_run(run, set(), 0.0))]
 
 
 def _describe(process: ProcessFacts, source: str | None) -> Leak:
     below = [p for p in system.tree(process.pid) if not p.is_zombie]
     mains = [p.name for p in below if kind_of(p) == "browser"]
     name = " of ".join([*mains[:1], process.name])
-    return Leak(process, name, 1 + len(below), source or _phase(process.pid), _guard_above(process))
+    source = source or _phase_of_start(process.pid)
+    return Leak(process, name, 1 + len(below), source, guard_above(process))
 
 
-def _phase(pid: int) -> str:
-    """pytest tells every process which phase of which test it was started in."""
+def _phase_of_start(pid: int) -> str:
+    """The phase of the test that the process was started in, by the environment variable that pytest
+    sets."""
     value = system.marker_value(pid, "PYTEST_CURRENT_TEST") or ""
     match = re.search(r" \((setup|call|teardown)\)$", value)
     return f"the test's {match.group(1)}" if match else "the test"
-
-
-# ------------------------------------------------------------------------------------ the end
-
-
-def end(leaks: Iterable[Leak]) -> list[Leak]:
-    """End them, and nothing else; those that are still there after :data:`END_PATIENCE`."""
-    leaks = list(leaks)
-    deadline = time.monotonic() + END_PATIENCE
-    families = [_Family(leak) for leak in leaks]
-    while left := [family for family in families if not family.is_gone()]:
-        if time.monotonic() > deadline:
-            break
-        for family in left:
-            family.kill()
-        time.sleep(0.02)
-    for family in families:
-        family.remove_profiles()
-    return [family.leak for family in left]
-
-
-class _Family:
-    """A leaked process and all that was ever seen below it, by identity."""
-
-    def __init__(self, leak: Leak):
-        self.leak = leak
-        self._members = {leak.root.identity}
-        self._profiles: set[Path] = set()
-        self._asked = False
-        self._give_up_asking = time.monotonic() + END_PATIENCE / 2
-
-    def is_gone(self) -> bool:
-        self._grow()
-        guard = {self.leak.guard} if self.leak.guard else set()
-        return not any(is_alive(identity) for identity in self._members | guard)
-
-    def _grow(self) -> None:
-        for identity in list(self._members):
-            if is_alive(identity):
-                self._members |= {process.identity for process in system.tree(identity.pid)}
-        self._profiles |= {path for m in self._members for path in profiles_of(m.pid)}
-
-    def kill(self) -> None:
-        """A guard is asked: it ends the session as a whole, files and record too.  Others are
-        stopped first, so that none starts another while they die."""
-        if self.leak.guard is not None and time.monotonic() < self._give_up_asking:
-            if not self._asked:
-                system.send_signal(self.leak.guard, signal.SIGTERM)
-                self._asked = True
-            system.send_signal(self.leak.guard, signal.SIGCONT)
-            return
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            self._grow()
-            for identity in self._members:
-                system.send_signal(identity, number)
-
-    def remove_profiles(self) -> None:
-        """What its driver would have removed."""
-        for path in self._profiles:
-            with contextlib.suppress(OSError):
-                remove_tree(str(path))

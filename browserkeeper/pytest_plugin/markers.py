@@ -1,4 +1,4 @@
-"""The markers: what each may say, whether it says it, and what a test has."""
+"""The markers: their help texts, a check of their arguments, and the values that a test has."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ LINES = (
 """As ``pytest --markers`` shows them."""
 
 BROWSER_NAME = "keeper_browser_name"
-"""The fixture whose parameter names the browser."""
-
+"""The fixture whose parameter is the browser's name."""
 
 HIDDEN: Any = getattr(pytest, "HIDDEN_PARAM", None)
-"""Keeps a parameter out of a test's id; pytest 8.4."""
+"""Keeps a parameter out of a test's id.  None before pytest 8.4."""
 
 
 def register(config: pytest.Config) -> None:
@@ -33,7 +32,7 @@ def register(config: pytest.Config) -> None:
 
 
 def problem(mark: pytest.Mark) -> str:
-    """What is wrong with a marker, "" where nothing is; markers that are not ours are right."""
+    """What is wrong with a marker; "" if it is valid, or not one of this plugin."""
     checks = {
         "keeper_browser": _browsers_problem,
         "keeper_skip": _skip_problem,
@@ -51,7 +50,7 @@ def problems(marks: Iterable[pytest.Mark]) -> list[str]:
 
 
 def _browsers_problem(mark: pytest.Mark) -> str:
-    return "it takes nothing by name." if mark.kwargs else _names_problem(mark)
+    return "it takes no keyword arguments." if mark.kwargs else _names_problem(mark)
 
 
 def _names_problem(mark: pytest.Mark) -> str:
@@ -70,12 +69,8 @@ def _names_problem(mark: pytest.Mark) -> str:
 
 def _skip_problem(mark: pytest.Mark) -> str:
     if not isinstance(mark.kwargs.get("reason", ""), str) or set(mark.kwargs) - {"reason"}:
-        return "the only thing that it takes by name is reason=, a string."
-    return (
-        _browsers_problem(pytest.Mark(mark.name, mark.args, {}, _ispytest=True))
-        if mark.args
-        else ('give it the names of browsers, such as keeper_skip("chrome").')
-    )
+        return "its only keyword argument is reason=, a string."
+    return _names_problem(mark)
 
 
 def _options_problem(mark: pytest.Mark) -> str:
@@ -125,11 +120,12 @@ def browser_arguments() -> set[str]:
 
 
 def allowed_reason(mark: pytest.Mark) -> Any:
+    """The reason that a keeper_allow_leak gives."""
     return mark.args[0] if mark.args else mark.kwargs.get("reason")
 
 
 def options_of(item: pytest.Item) -> dict[str, Any]:
-    """The arguments for ``browser()``; a mark nearer to the test wins over one on its class."""
+    """The arguments for ``browser()``; a marker on the test wins over one on its class."""
     merged: dict[str, Any] = {}
     for mark in reversed(list(item.iter_markers("keeper_options"))):
         merged.update(mark.kwargs)
@@ -139,7 +135,7 @@ def options_of(item: pytest.Item) -> dict[str, Any]:
 
 
 def skips_of(item: pytest.Item) -> dict[str, str]:
-    """The browsers that a test is not for, and why."""
+    """The browsers that a test is skipped on, each with the reason."""
     return {
         name: mark.kwargs.get("reason") or f"keeper_skip({name!r})"
         for mark in item.iter_markers("keeper_skip")
@@ -148,10 +144,11 @@ def skips_of(item: pytest.Item) -> dict[str, str]:
 
 
 def parametrize(metafunc: pytest.Metafunc, default: tuple[str, ...]) -> None:
-    """One test for each of its browsers; for one browser alone the test stays as it is.
+    """Make one test for each of its browsers; with a single browser the test stays as it is.
 
-    Except with ``keeper_pool``: a fixture with a parameter and one without are two to pytest,
-    which would keep the pool of the one for the other.  A lone browser is not shown in the id.
+    A test that uses ``keeper_pool`` is parametrized with a single browser too: otherwise it would share
+    the pool of tests with another browser, since pytest keeps a fixture without a parameter.  A single
+    browser is not shown in the test's id.
     """
     item = metafunc.definition
     if BROWSER_NAME not in metafunc.fixturenames or _is_parametrized(item):
@@ -175,7 +172,7 @@ def _parameter(name: str, skipped: Mapping[str, str], shown: Any) -> Any:
 
 
 def _is_overridden(metafunc: pytest.Metafunc) -> bool:
-    """Does a conftest or a test's module say itself which browser it is?"""
+    """Does a conftest or the test's module override the fixture?"""
     definitions: list[Any] = getattr(metafunc, "_arg2fixturedefs", {}).get(BROWSER_NAME) or []
     return bool(definitions) and not definitions[-1].func.__module__.startswith(__package__ or "?")
 

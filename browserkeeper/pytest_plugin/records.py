@@ -1,4 +1,4 @@
-"""What is known of the test that runs now: its browsers, its folder, what it left running."""
+"""The record of the running test: its browsers, its output folder, its leaks, whether it failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .output import Folder
+from .output_folder import Folder
+from .run_marker import RUN
 from .settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass
-class Opened:
-    """One browser that a test was given.  ``session`` outlives ``driver`` where it was leased.
+class OpenedBrowser:
+    """One browser that a test was given.
 
-    ``log_start`` is where the driver's log stood then: a warm browser has had other tests.
+    ``number`` counts a test's browsers from 1.  ``session`` outlives ``driver`` if the browser is leased
+    from a pool.  ``log_start`` is the size of the driver's log, in bytes, when the test got the browser:
+    what is before it belongs to other tests of a warm browser.
     """
 
     number: int
@@ -31,13 +34,12 @@ class Opened:
     captured: bool = False
 
     def file(self, name: str) -> str:
-        """The same names for each browser of a test, a number in all but the first's."""
-        stem, dot, suffix = name.rpartition(".")
-        return name if self.number == 1 else f"{stem}-{self.number}{dot}{suffix}"
+        return numbered(name, self.number)
 
     @property
     def was_started(self) -> bool:
-        """False where it was refused before: no such browser here, say."""
+        """False if the start failed before a session was made: no such browser is installed, for
+        example."""
         return bool(self.session.id)
 
     @property
@@ -45,9 +47,16 @@ class Opened:
         return self.session.report
 
 
+def numbered(name: str, number: int) -> str:
+    """The name of an output file of a test's browser: ``page.html`` for the first, ``page-2.html`` for
+    the second."""
+    stem, dot, suffix = name.rpartition(".")
+    return name if number == 1 else f"{stem}-{number}{dot}{suffix}"
+
+
 @dataclasses.dataclass
 class TestRecord:
-    """One attempt at one test; they are counted from 1."""
+    """One attempt at one test.  ``attempt`` counts from 1."""
 
     __test__ = False
 
@@ -55,41 +64,34 @@ class TestRecord:
     attempt: int
     settings: Settings
     folder: Folder
-    opened: list[Opened] = dataclasses.field(default_factory=list)
+    opened: list[OpenedBrowser] = dataclasses.field(default_factory=list)
     leaks: list[Leak] = dataclasses.field(default_factory=list)
     stuck: list[Leak] = dataclasses.field(default_factory=list)
-    """Those of the leaks that could not be ended."""
+    """The leaks that could not be ended."""
     allowed: str = ""
-    """Why they are allowed."""
+    """The reason why the leaks are allowed; "" if they are not."""
     only_leaked: bool = False
-    """They are all that is wrong with the teardown."""
+    """The leaks are the only error of the teardown."""
     failed: bool = False
     kept: bool = False
-    """Is there something in the folder that is to stay?"""
+    """The folder has something to keep."""
 
-    def add(self, driver: Any, session: BrowserSession[Any], *, is_leased: bool = False) -> Opened:
-        opened = Opened(len(self.opened) + 1, driver, session, is_leased)
+    def add(
+        self, driver: Any, session: BrowserSession[Any], *, is_leased: bool = False
+    ) -> OpenedBrowser:
+        opened = OpenedBrowser(len(self.opened) + 1, driver, session, is_leased)
         self.opened.append(opened)
         return opened
 
 
 RECORD = pytest.StashKey[TestRecord]()
-MARK = "BROWSERKEEPER_PYTEST"
-"""The environment variable that names this run, after those it runs inside of: ``outer/inner``."""
-RUN = pytest.StashKey[str]()
-"""Names this run, workers included; a folder of another one is stale."""
 
 
 def start(item: pytest.Item) -> TestRecord:
-    """A new record for a new attempt (pytest-rerunfailures takes the same item again)."""
+    """A new record for a new attempt.  (pytest-rerunfailures runs the same item again.)"""
     before = item.stash.get(RECORD, None)
     attempt = before.attempt + 1 if before else 1
     settings = item.config.stash[SETTINGS]
     folder = Folder(settings.output, item.nodeid, attempt, item.config.stash[RUN])
     record = item.stash[RECORD] = TestRecord(item.nodeid, attempt, settings, folder)
     return record
-
-
-def worker_run(workerinput: dict[str, Any]) -> str:
-    """The name of one xdist worker's run, unique on this machine."""
-    return f"{workerinput['testrunuid']}.{workerinput['workerid']}"

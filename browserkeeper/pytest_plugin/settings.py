@@ -1,4 +1,4 @@
-"""What the user asked of the plugin: options, ini keys, and one frozen answer, checked."""
+"""The plugin's settings: command line options and ini keys, checked and frozen."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """The first of each is the default."""
 
 DEFAULT_OUTPUT = "test-results"
-REMOTE_PATIENCE = 10.0
-"""Seconds for a Grid to say that it is there."""
+REMOTE_TIMEOUT = 10.0
+"""Seconds for a Grid to answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Settings:
     leaks: Leaks = "error"
     timeout: float | None = None
     remote: str | None = dataclasses.field(default=None, repr=False)
-    """A Grid's URL, which may hold a password."""
+    """A Grid's URL, which may contain a password."""
 
     def wants_screenshot(self, *, failed: bool) -> bool:
         return self.screenshot == "on" or (failed and self.screenshot == "only-on-failure")
@@ -55,20 +55,20 @@ SETTINGS = pytest.StashKey[Settings]()
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Each option is an ini key too, with underscores; the command line wins."""
+    """Each option is also an ini key, with underscores.  The command line wins."""
     group = parser.getgroup("browserkeeper", "browsers that cannot leak (browserkeeper)")
     group.addoption(
         "--keeper-browser",
         action="append",
         metavar="NAME",
         help="chrome (default), firefox, chromium, chromium-headless-shell or edge; give it "
-        "twice, and every test runs on both",
+        "twice to run every test on both",
     )
     group.addoption("--keeper-headed", action="store_true", default=None, help="show the windows")
     group.addoption(
         "--keeper-output",
         metavar="DIR",
-        help=f"where what failed tests leave is put (default: {DEFAULT_OUTPUT})",
+        help=f"the folder for captures of failed tests (default: {DEFAULT_OUTPUT})",
     )
     group.addoption(
         "--keeper-timeout",
@@ -78,10 +78,10 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--keeper-remote",
         metavar="URL",
-        help="the Selenium Grid to have the browsers on (default: this machine)",
+        help="the Selenium Grid that runs the browsers (default: this machine)",
     )
     for name, text in {
-        "isolation": "a browser for each test, or one warm browser and a new context for each test",
+        "isolation": "a new browser for each test, or one warm browser with a new context for each test",
         "screenshot": "which tests get a screenshot",
         "capture": "which tests get page source, URL, console, logs and process report",
         "leaks": "what happens to a test that leaves a browser running",
@@ -96,7 +96,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def read(config: pytest.Config) -> Settings:
-    """The settings of a run.  Raises pytest.UsageError for what makes no sense."""
+    """The settings of a run.  Raises pytest.UsageError for a value that is not valid."""
     browsers = tuple(
         dict.fromkeys(config.getoption("keeper_browser") or config.getini("keeper_browser"))
     )
@@ -118,7 +118,7 @@ def read(config: pytest.Config) -> Settings:
 
 
 def _given(config: pytest.Config, name: str) -> tuple[str, str]:
-    """(value, where it stands); the command line before the ini file."""
+    """(value, where it was given); the command line wins over the ini file."""
     value = config.getoption(f"keeper_{name}")
     if value is not None:
         return str(value), f"--keeper-{name}"
@@ -152,7 +152,8 @@ def _seconds(value: str, place: str) -> float | None:
 
 
 def _output(config: pytest.Config) -> Path:
-    """Where the user stands, for what is typed; where the ini file is, for what is written there."""
+    """The output folder, absolute.  The option is relative to the working directory, the ini key to
+    the ini file's directory."""
     typed = config.getoption("keeper_output")
     if typed is not None:
         path = config.invocation_params.dir / typed
@@ -165,7 +166,10 @@ def _output(config: pytest.Config) -> Path:
 
 
 def _check_remote(config: pytest.Config, settings: Settings) -> None:
-    """Is there a Grid?  Asked once: not by xdist's workers, nor for tests that are only listed."""
+    """Raises pytest.UsageError unless a Grid answers there.
+
+    The Grid is asked once: not by xdist's workers, and not if tests are only collected.
+    """
     from ..config import SessionConfig
     from ..errors import ConfigError
     from ..grid.hub import FAILURES, Hub
@@ -181,7 +185,7 @@ def _check_remote(config: pytest.Config, settings: Settings) -> None:
     if grid is None or hasattr(config, "workerinput") or config.option.collectonly:
         return
     try:
-        known = Hub(grid).status(REMOTE_PATIENCE)
+        known = Hub(grid).status(REMOTE_TIMEOUT)
     except FAILURES as error:
         why = getattr(error, "strerror", None) or error or type(error).__name__
         raise pytest.UsageError(
@@ -192,7 +196,7 @@ def _check_remote(config: pytest.Config, settings: Settings) -> None:
 
 
 def _check_browsers(settings: Settings) -> None:
-    """Only when something was asked for: it imports a bit more of the package."""
+    """Called only if an option was given, since it imports more of the package."""
     from ..config import SessionConfig
     from ..errors import ConfigError
 

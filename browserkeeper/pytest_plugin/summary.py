@@ -1,4 +1,4 @@
-"""What the user sees at the end: where to look for what failed, and which tests leaked."""
+"""The section at the end of the terminal's output: captures of failed tests, and tests that leaked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from .output import files_in
+from .output_folder import files_in
 from .settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class Leaked:
+class LeakedTest:
+    """``browsers`` and ``stuck`` (those that could not be ended) are descriptions; ``allowed`` is the
+    reason of keeper_allow_leak, or ""."""
+
     nodeid: str
     browsers: tuple[str, ...]
     stuck: tuple[str, ...]
@@ -20,12 +23,12 @@ class Leaked:
 
 
 class Summary:
-    """Hears every report, from workers too."""
+    """Collects the facts from every report, those of xdist's workers included."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._folders: dict[str, str] = {}
-        self._leaked: list[Leaked] = []
+        self._leaked: list[LeakedTest] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         facts: dict[str, Any] = getattr(report, "keeper", None) or {}
@@ -33,12 +36,12 @@ class Summary:
             self._folders[folder] = report.nodeid
         if found := facts.get("leaks"):
             self._leaked.append(
-                Leaked(report.nodeid, tuple(found), tuple(facts["stuck"]), facts["allowed"])
+                LeakedTest(report.nodeid, tuple(found), tuple(facts["stuck"]), facts["allowed"])
             )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[Any, str, Any] | None:
-        """A test that leaks has failed; pytest would call it an error of its teardown."""
+        """Show a leak as a failure of the test; pytest would show an error of its teardown."""
         facts: dict[str, Any] = getattr(report, "keeper", None) or {}
         if report.when == "teardown" and report.failed and facts.get("only_leaked"):
             return "failed", "L", ("LEAKED", {"red": True})
@@ -50,18 +53,18 @@ class Summary:
         write = terminalreporter.write_line
         terminalreporter.section("browserkeeper")
         if self._folders:
-            write("What the browsers of these tests showed:")
+            write("Captured from the browsers of these tests:")
         for folder, nodeid in self._folders.items():
             write(f"  {nodeid}")
             write(f"    {folder}: {', '.join(files_in(folder))}")
         for leaked in self._leaked:
-            write(f"{leaked.nodeid} left running{_fate(leaked)}:", red=not leaked.allowed)
+            write(f"{leaked.nodeid} left running{_outcome(leaked)}:", red=not leaked.allowed)
             for browser in leaked.browsers:
                 still = "  STILL RUNNING: " if browser in leaked.stuck else "  "
                 write(f"{still}{browser}")
 
 
-def _fate(leaked: Leaked) -> str:
+def _outcome(leaked: LeakedTest) -> str:
     if leaked.allowed:
         return f" (allowed: {leaked.allowed}; ended at the end of the run)"
     return "" if leaked.stuck else " (ended)"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from browserkeeper.pytest_plugin import output
+from browserkeeper.pytest_plugin import output_folder
 from tests.support import witness
 from tests.support.inner_pytest import Inner, inner, leaked
 from tests.unit.test_architecture import modules_after
@@ -53,8 +53,8 @@ def test_a_look_where_nothing_was_started_takes_microseconds() -> None:
     """Best of many: the machine may be busy with other things."""
     script = """
 import time
-from browserkeeper.pytest_plugin.leaks import Watch
-watch, best = Watch("run"), 1.0
+from browserkeeper.pytest_plugin.leaks import LeakDetector
+watch, best = LeakDetector("run"), 1.0
 for _ in range(200):
     began = time.perf_counter()
     watch.begin()
@@ -112,7 +112,7 @@ def test_ini_keys_are_checked_alike(inner: Inner) -> None:
 WRONG_MARKERS = {
     'keeper_browser("opera")': "*test_a: @pytest.mark.keeper_browser: Unknown browser 'opera'*",
     "keeper_browser()": "*keeper_browser: give it the names of browsers*",
-    'keeper_skip("chrome", why="x")': "*keeper_skip: the only thing that it takes by name is reason=*",
+    'keeper_skip("chrome", why="x")': "*keeper_skip: its only keyword argument is reason=*",
     'keeper_skip("opera")': "*keeper_skip: Unknown browser 'opera'*",
     "keeper_options(windowsize=(1, 1))": "*keeper_options: browser() has no argument windowsize*",
     'keeper_options(window_size="big")': "*keeper_options: window_size='big': give (width, height)*",
@@ -181,14 +181,14 @@ def test_a_fixture_that_returns_nonsense(inner: Inner, fixture: str, value: str,
     done.assert_outcomes(errors=1)
     done.stdout.fnmatch_lines([message])
     done.stdout.no_fnmatch_line("*site-packages*")
-    done.stdout.no_fnmatch_line("*opening.py*")
+    done.stdout.no_fnmatch_line("*browserkeeper/pytest_plugin/*")
 
 
 def test_a_browser_that_is_not_there(inner: Inner) -> None:
     done = inner.write(test_a="def test_a(driver): pass").run("--keeper-browser=edge", "-rE")
     done.assert_outcomes(errors=1)
     done.stdout.fnmatch_lines(["*ResolveError: No edge found*"])
-    done.stdout.no_fnmatch_line("*opening.py*")
+    done.stdout.no_fnmatch_line("*browserkeeper/pytest_plugin/*")
     assert [path.name for path in inner.folders] == []
 
 
@@ -197,7 +197,7 @@ def test_a_browser_that_is_not_there(inner: Inner) -> None:
 
 @given(st.text(max_size=400), st.integers(1, 5))
 def test_any_test_id_makes_a_safe_name(nodeid: str, attempt: int) -> None:
-    name = output.folder_name(nodeid, attempt)
+    name = output_folder.folder_name(nodeid, attempt)
     assert set(name) <= set(string.ascii_letters + string.digits + "._-")
     assert len(name) <= 150
     assert name not in (".", "..")
@@ -206,7 +206,7 @@ def test_any_test_id_makes_a_safe_name(nodeid: str, attempt: int) -> None:
 
 @given(st.lists(st.tuples(st.text(max_size=30), st.integers(1, 3)), unique=True, max_size=20))
 def test_names_never_collide(ids: list[tuple[str, int]]) -> None:
-    assert len({output.folder_name(*each).lower() for each in ids}) == len(ids)
+    assert len({output_folder.folder_name(*each).lower() for each in ids}) == len(ids)
 
 
 # --------------------------------------------------------------- leaks, with programs of no size

@@ -1,7 +1,6 @@
-"""From a test's record to its reports: what is captured when, and what a report carries.
+"""What is captured in which phase of a test, and what the test's pytest reports carry of it.
 
-A report travels from an xdist worker to its controller as JSON, so all that it carries here is
-strings, numbers and lists.
+An xdist worker sends reports to its controller as JSON, so they carry only strings, numbers and lists.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from . import output
+from . import output_folder
 from .records import TestRecord
 
 
 def complete(record: TestRecord, item: pytest.Item, report: pytest.TestReport) -> None:
-    """Capture what this phase's report calls for, and hang on to the report what came of it."""
+    """Capture what the settings ask for after this phase, and add the results to the report."""
     record.failed = record.failed or report.failed
     before = record.kept
     if record.opened or record.failed:
@@ -33,7 +32,7 @@ def complete(record: TestRecord, item: pytest.Item, report: pytest.TestReport) -
     if record.kept and (report.failed or not before):
         _show(record, item, report)
     if report.when == "teardown":
-        record.opened.clear()  # the item lives as long as the run, its browsers need not
+        record.opened.clear()  # the item is kept until the end of the run
 
 
 def _capture(record: TestRecord, report: pytest.TestReport) -> None:
@@ -42,10 +41,10 @@ def _capture(record: TestRecord, report: pytest.TestReport) -> None:
     if report.when == "teardown" or not due or (report.when == "setup" and not report.failed):
         return
     if "selenium" not in sys.modules:
-        return  # no browser of ours without it
-    from . import capture, opening
+        return  # without Selenium no browser was opened
+    from . import browsers, capture
 
-    opening.note_leases_out(record)
+    browsers.record_pool_leases(record)
     for opened in record.opened:
         capture.take(record, opened)
 
@@ -64,10 +63,10 @@ def _facts(record: TestRecord, report: pytest.TestReport) -> dict[str, Any]:
 
 
 def _show(record: TestRecord, item: pytest.Item, report: pytest.TestReport) -> None:
-    """In the report's own sections, and in pytest-html's where that is installed."""
+    """Add a section to the report, and attachments for pytest-html if that is installed."""
     folder = record.folder.path
     url = _read(folder / "url.txt").strip()
-    lines = [f"folder: {folder}", f"files: {', '.join(output.files_in(str(folder)))}"]
+    lines = [f"folder: {folder}", f"files: {', '.join(output_folder.files_in(str(folder)))}"]
     report.sections.append(("browser", "\n".join([f"URL: {url}", *lines] if url else lines)))
     if item.config.pluginmanager.hasplugin("html"):
         extras = getattr(report, "extras", [])
@@ -78,7 +77,7 @@ def _html_extras(folder: Path, url: str) -> list[dict[str, Any]]:
     from pytest_html import extras
 
     found = [extras.url(url, name="URL")] if url else []
-    for name in output.files_in(str(folder)):
+    for name in output_folder.files_in(str(folder)):
         path = folder / name
         if path.suffix == ".png":
             found.append(extras.png(base64.b64encode(path.read_bytes()).decode(), name=name))

@@ -1,6 +1,6 @@
-"""Where what a failed test leaves is put: one folder for each test, safe to name, safe to replace.
+"""The folder in which a failed test's captures are saved: one for each attempt at a test.
 
-A folder of ours has a manifest; only such a folder is ever removed.
+Each folder has a manifest.  Only folders with a manifest are ever removed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 
 MANIFEST = "keeper.json"
 LONGEST_NAME = 120
-"""Bytes; file systems take 255, and people and zip files less."""
+"""Bytes of a folder's readable part; file systems allow 255 in a name, zip tools less."""
 
 
 def folder_name(nodeid: str, attempt: int) -> str:
     """``tests/test_a.py::test_b[é/x]`` → ``tests-test_a.py-test_b-x-1f0a9c2d``.
 
-    The digest tells apart what sanitising, shortening or a file system that ignores case makes
-    equal; ``attempt`` counts from 1.
+    The digest keeps names apart that are equal once they are sanitised and shortened, or on a file
+    system that ignores case.  ``attempt`` counts from 1.
     """
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", nodeid)[:LONGEST_NAME].strip("-.")
     digest = hashlib.sha256(nodeid.encode("utf-8", "backslashreplace")).hexdigest()[:8]
@@ -31,7 +31,7 @@ def folder_name(nodeid: str, attempt: int) -> str:
 
 
 class Folder:
-    """The folder of one attempt at one test.  Made when something is put in it."""
+    """The folder of one attempt at one test.  It is made when the first file is put in it."""
 
     def __init__(self, base: Path, nodeid: str, attempt: int, run: str):
         self._base, self._nodeid, self._attempt = base, nodeid, attempt
@@ -43,7 +43,7 @@ class Folder:
         return self._base / folder_name(self._nodeid, self._attempt)
 
     def make(self) -> Path:
-        """Its path, empty at first.  Raises OSError where it cannot be made."""
+        """Make the folder, empty, unless this was called before; its path.  Raises OSError."""
         if not self._made:
             if is_ours(self.path):
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -53,6 +53,7 @@ class Folder:
         return self.path
 
     def put(self, name: str, content: str | bytes) -> Path:
+        """Write a file; its path.  Raises OSError."""
         path = self.make() / name
         if isinstance(content, str):
             content = content.encode("utf-8", "backslashreplace")
@@ -60,18 +61,19 @@ class Folder:
         return path
 
     def discard(self) -> None:
-        """Nothing is worth keeping: the test has passed."""
+        """Remove the folder, for a test that has passed."""
         if self._made:
             shutil.rmtree(self.path, ignore_errors=True)
             self._made = False
 
 
 def is_ours(path: Path) -> bool:
+    """Has it a manifest, and is it no symbolic link?"""
     return (path / MANIFEST).is_file() and not path.is_symlink()
 
 
 def remove_stale(base: Path, run: str) -> None:
-    """Remove the folders of earlier runs: what passes now must not look as if it had failed."""
+    """Remove the folders of other runs: a test that passes now must not look as if it had failed."""
     try:
         folders = [path for path in base.iterdir() if is_ours(path)]
     except OSError:
@@ -86,14 +88,15 @@ def remove_stale(base: Path, run: str) -> None:
 
 
 def remove_if_empty(base: Path) -> None:
-    """At the end of a run; while it goes on, another worker may be about to use it."""
+    """Call this at the end of a run only: another worker may be about to put a folder there."""
     try:
         base.rmdir()
     except OSError:
-        pass  # there is something in it, or it never was
+        pass  # it is not empty, or does not exist
 
 
 def files_in(folder: str) -> list[str]:
+    """The names of the files in a folder, without the manifest."""
     try:
         return sorted(name for name in os.listdir(folder) if name != MANIFEST)
     except OSError:

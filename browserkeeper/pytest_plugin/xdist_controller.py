@@ -1,4 +1,4 @@
-"""pytest-xdist's controller: what became of the browsers of a worker that crashed."""
+"""The hooks of pytest-xdist's controller: they report how the browsers of a crashed worker ended."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from .records import worker_run
+from .run_marker import worker_run
 from .settings import Settings
 
-PATIENCE = 5.0
+GUARD_TIMEOUT = 5.0
 """Seconds for the guards of a dead worker to end its browsers; they take 0.1."""
 RECENT = 50
-"""How many ended sessions to look at, the newest first."""
+"""How many ended sessions to read from the history, newest first."""
 
 
-class Workers:
-    """Knows the workers' processes while they live, since their reports come too late for that."""
+class ControllerHooks:
+    """Notes each worker's pid while it lives: once it has crashed, xdist does not say it any more."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -26,7 +26,7 @@ class Workers:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_newgateway(self, gateway: Any) -> None:
-        """execnet asks the new process for these facts anyway, and remembers the answer."""
+        """Costs no message: execnet asks each new process for these facts, and caches the answer."""
         self._pids[gateway.id] = gateway._rinfo().pid  # noqa: SLF001 # as xdist itself does
 
     @pytest.hookimpl(optionalhook=True)
@@ -36,7 +36,7 @@ class Workers:
         name, pid = node.gateway.id, self._pids.get(node.gateway.id, 0)
         fates = sessions_of_dead(pid) if pid else []
         if self._settings.leaks != "off":
-            fates += _end_strays(worker_run(node.workerinput))
+            fates += _end_leaks(worker_run(node.workerinput))
         self._fates[name] = fates
 
     @pytest.hookimpl(optionalhook=True)
@@ -48,7 +48,8 @@ class Workers:
 
 
 def sessions_of_dead(pid: int) -> list[str]:
-    """How the sessions ended that a process had when it died."""
+    """How the sessions of a dead process ended, a line for each.  Blocks up to GUARD_TIMEOUT seconds,
+    until they have."""
     from ..errors import LedgerError
     from ..state.ledger import Ledger
     from ..state.records import Record
@@ -56,13 +57,13 @@ def sessions_of_dead(pid: int) -> list[str]:
     try:
         ledger = Ledger.open()
     except LedgerError as error:
-        return [f"What became of its browsers is not known: {error}"]
+        return [f"How its browsers ended is not known: {error}"]
 
     def live() -> list[Record]:
         records = (record for record in ledger.records() if isinstance(record, Record))
         return [record for record in records if record.session.owner.pid == pid]
 
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + GUARD_TIMEOUT
     while (left := live()) and time.monotonic() < until:
         time.sleep(0.02)
     ended = [e.report for e in ledger.ended(RECENT) if e.session.owner.pid == pid]
@@ -74,10 +75,10 @@ def sessions_of_dead(pid: int) -> list[str]:
     ]
 
 
-def _end_strays(run: str) -> list[str]:
-    """Browsers that tests of the worker started behind our back: nobody else will end them."""
-    from . import leaks
+def _end_leaks(run: str) -> list[str]:
+    """End the browsers that the dead worker's tests started without browserkeeper and its guard."""
+    from . import leak_ending, leaks
 
     found = leaks.of_dead_run(run)
-    stuck = leaks.end(found)
+    stuck = leak_ending.end(found)
     return [f"Left running, {'NOT ' if leak in stuck else ''}ended now: {leak}" for leak in found]

@@ -1,0 +1,114 @@
+"""The browsers of a test: opened or leased, entered in its record, and ended with it.
+
+Imported when the first test asks for a browser, since it imports Selenium.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import LeaseTimeout
+from ..pool import BrowserPool
+from ..session import BrowserSession, browser
+from . import capture
+from .background_pools import BACKGROUND_POOLS
+from .browser_spec import BrowserSpec, fail, one_line_errors
+from .records import OpenedBrowser, TestRecord, numbered
+from .warm_pools import RecordingPool
+
+DRIVER_LOG = "driver.log"
+LEASE_TIMEOUT = 90.0
+"""Seconds for the warm browser to be ready; its start may take 60."""
+
+
+def open_new(record: TestRecord, spec: BrowserSpec) -> OpenedBrowser:
+    """Start a new browser for a test.  The caller must call :func:`end`, even if this raises."""
+    given = dict(spec.arguments)
+    with one_line_errors():
+        if record.settings.capture != "never" and not given.get("log"):
+            given["log"] = _log_path(record, numbered(DRIVER_LOG, len(record.opened) + 1))
+        session: BrowserSession[Any] = browser(spec.name, **given)
+        opened = record.add(None, session)
+        opened.driver = session.start()
+    return opened
+
+
+def _log_path(record: TestRecord, name: str) -> str:
+    try:
+        return str(record.folder.make() / name)
+    except OSError as error:
+        fail(f"--keeper-output: {record.folder.path} cannot be made: {error.strerror}.")
+
+
+def end(record: TestRecord, opened: OpenedBrowser) -> None:
+    """Close the browser and verify its end, as the end of a ``with`` block does.  If a fixture that
+    used it has failed in its teardown, capture first."""
+    _capture_failed_teardown(record, opened)
+    opened.session.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def new_browser(record: TestRecord, spec: BrowserSpec) -> Iterator[OpenedBrowser]:
+    opened = open_new(record, spec)
+    try:
+        yield opened
+    finally:
+        end(record, opened)
+
+
+@contextlib.contextmanager
+def leased_browser(
+    record: TestRecord, pool: BrowserPool[Any], timeout: float | None
+) -> Iterator[OpenedBrowser]:
+    """A lease of the worker's warm browser.  ``timeout``: this test's own, in seconds."""
+    with one_line_errors():
+        lease = pool.lease(LEASE_TIMEOUT)
+    opened = record.add(lease.driver, lease.session, is_leased=True)
+    opened.log_start = capture.log_size(opened.session)
+    if timeout is not None:
+        lease.session.set_deadline(timeout, "lease-expired")
+    yield opened
+    _capture_failed_teardown(record, opened)
+    was_raised = opened.report is not None  # a command of the test has raised the timeout already
+    try:
+        lease.release()
+    except LeaseTimeout:
+        if not was_raised:
+            raise
+
+
+def record_pool_leases(record: TestRecord) -> None:
+    """Add the leases of ``keeper_pool`` that the test, or one of its fixtures, has at this moment."""
+    known = {id(opened.session) for opened in record.opened}
+    for pool in list(BACKGROUND_POOLS):
+        if isinstance(pool, RecordingPool):
+            out = {(info.browser_id, info.uses) for info in pool.leases()}
+            for lease in list(pool.given):
+                if id(lease.session) not in known and (lease.browser_id, lease.uses) in out:
+                    record.add(lease.driver, lease.session, is_leased=True)
+
+
+def _capture_failed_teardown(record: TestRecord, opened: OpenedBrowser) -> None:
+    if _teardown_has_failed():
+        record.failed = True
+        capture.take(record, opened)
+
+
+def _teardown_has_failed() -> bool:
+    """Has another finalizer of the running teardown raised?
+
+    pytest keeps such errors in local variables until all finalizers have run, and calls no hook before
+    that.  The browser would be gone by then, so this reads the variables in the frames above.
+    """
+    frame = sys._getframe(1)  # noqa: SLF001 # inspect.stack() reads the source of every frame
+    while frame.f_back is not None:
+        frame = frame.f_back
+        is_pytest = str(frame.f_globals.get("__name__")).startswith("_pytest.")
+        if is_pytest and frame.f_code.co_name in ("teardown_exact", "finish"):
+            names = ("these_exceptions", "exceptions", "exc")
+            if any(frame.f_locals.get(name) for name in names):
+                return True
+    return False

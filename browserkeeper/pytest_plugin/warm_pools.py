@@ -1,0 +1,64 @@
+"""The plugin's pools: one warm browser for each browser name, and the pool of ``keeper_pool``.
+
+Imported when the first test asks for a browser, since it imports Selenium.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from typing import Any
+
+from ..pool import BrowserPool, Lease
+from .background_pools import BACKGROUND_POOLS
+from .browser_spec import BrowserSpec, one_line_errors
+from .settings import Settings
+
+
+class RecordingPool(BrowserPool[Any]):
+    """A BrowserPool that remembers its leases, so that a failing test's can be captured."""
+
+    def __init__(self, name: str, **given: Any):
+        super().__init__(name, **given)
+        self.given: weakref.WeakSet[Lease[Any]] = weakref.WeakSet()
+
+    def lease(self, timeout: float | None = None) -> Lease[Any]:
+        lease = super().lease(timeout)
+        self.given.add(lease)
+        return lease
+
+
+def open_pool(spec: BrowserSpec, settings: Settings, **sizes: Any) -> RecordingPool:
+    """An open pool.  The timeout of ``spec``, or else of ``settings``, is the limit of each lease."""
+    given = dict(spec.arguments)
+    limit = given.pop("timeout", None) or settings.timeout
+    with one_line_errors():
+        pool = RecordingPool(spec.name, max_lease=limit, **sizes, **given)
+        BACKGROUND_POOLS.add(pool)
+        pool.open()
+    return pool
+
+
+class WarmBrowsers:
+    """One warm browser for each name, shared by the tests of one process."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, tuple[tuple[Any, ...], BrowserPool[Any]]] = {}
+
+    def pool_for(self, spec: BrowserSpec, settings: Settings) -> BrowserPool[Any]:
+        """An open pool of one browser.  A different spec for the same name replaces it."""
+        present = self._pools.get(spec.name)
+        if present is not None and present[0] == spec.fingerprint:
+            return present[1]
+        if present is not None:
+            del self._pools[spec.name]
+            present[1].close()
+        pool = open_pool(spec, settings, max_size=1, min_idle=1)
+        self._pools[spec.name] = spec.fingerprint, pool
+        return pool
+
+    def close(self) -> None:
+        pools, self._pools = self._pools, {}
+        with contextlib.ExitStack() as stack:
+            for _, pool in pools.values():
+                stack.callback(pool.close)
