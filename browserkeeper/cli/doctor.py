@@ -8,7 +8,8 @@ import sys
 
 import click
 
-from ..status.doctor import Check, diagnose
+from ..status.check import Check
+from ..status.doctor import diagnose
 from . import output
 
 STYLES = {"ok": "", "warn": "yellow", "fail": "red"}

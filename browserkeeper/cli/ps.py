@@ -1,4 +1,4 @@
-"""``browserkeeper ps``: what the ledger says is alive, and what is really there."""
+"""``browserkeeper ps``: the live sessions with their processes, the pools, and the problems of any."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from ..status.snapshot import Row, snapshot
+from ..status.snapshot import SessionStatus, snapshot
 from . import output
-from .words import STYLES, WHAT_TO_DO, pool_line, tree_of
+from .session_text import STYLES, print_pools_and_problems, process_tree
 
 
 @click.command()
@@ -32,36 +32,33 @@ def command(tree: bool, as_json: bool) -> int:
     if as_json:
         output.print_json(found.to_dict())
     else:
-        show(found.rows, tree=tree)
-        for pool in found.pools:
-            output.print_line(pool_line(pool))
-        for kind, what in found.problems:
-            output.print_line(f"{kind}: {what}; {WHAT_TO_DO[kind]}.", "red")
+        show(found.sessions, tree=tree)
+        print_pools_and_problems(found)
     return int(not found.ok)
 
 
-def show(rows: Sequence[Row], *, tree: bool) -> None:
-    if not rows:
+def show(sessions: Sequence[SessionStatus], *, tree: bool) -> None:
+    if not sessions:
         output.print_line("No live sessions.")
         return
     columns = ["session", "kind", "browser", "state", "owner", "age", "procs", "memory", "contained"]
-    styles = [STYLES.get(row.state, "") for row in rows]
-    output.print_table([*columns, "deadline"], [cells(row) for row in rows], styles)
-    for row in rows if tree else ():
-        output.print_tree(tree_of(row))
+    styles = [STYLES.get(status.state, "") for status in sessions]
+    output.print_table([*columns, "deadline"], [cells(status) for status in sessions], styles)
+    for status in sessions if tree else ():
+        output.print_tree(process_tree(status))
 
 
-def cells(row: Row) -> list[str]:
-    session = row.record.session
+def cells(status: SessionStatus) -> list[str]:
+    session = status.record.session
     return [
         session.id,
         session.kind,
         f"{session.browser} on {session.grid}" if session.grid else session.browser,
-        row.state,
+        status.state,
         f"{session.owner_name} ({session.owner.pid})",
-        output.duration(row.age),
-        str(len(row.processes)),
-        output.megabytes(sum(row.memory.values())),
+        output.duration(status.age),
+        str(len(status.processes)),
+        output.megabytes(sum(status.memory.values())),
         session.containment,
-        output.duration(row.deadline_left),
+        output.duration(status.deadline_left),
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError
-from ..status.timeline import Percentiles, Span, Timeline, timeline
+from ..status.timeline import Percentiles, SessionSpan, Timeline, timeline
 from . import output
 from .parameters import duration
 
@@ -104,20 +104,20 @@ def write(page: str, text: str, *, quiet: bool) -> None:
 def show(found: Timeline) -> None:
     span = f"{_clock(found.since)} to {_clock(found.until)}"
     alive, unclean = len(found.live), len(found.unclean)
-    counts = f"{output.count(len(found.spans), 'session')}, {alive} alive, {unclean} not clean"
+    counts = f"{output.count(len(found.sessions), 'session')}, {alive} alive, {unclean} not clean"
     output.print_line(f"{span}: {counts}", "bold")
-    if found.cut:
+    if found.truncated:
         output.print_line(
             "The history keeps 500 sessions: earlier ones of this time are gone.", "yellow"
         )
     if found.unreadable:
         records = output.count(found.unreadable, "record")
         output.print_line(f"{records} cannot be believed; see `browserkeeper ps`.", "red")
-    if not found.spans:
+    if not found.sessions:
         return
     show_outcomes(found)
     show_seconds(found)
-    peak = max((size for _, size in found.memory()), default=None)
+    peak = max((size for _, size in found.memory_over_time()), default=None)
     memory = "" if peak is None else f"; own memory, all sessions, at most: {output.megabytes(peak)}"
     output.print_line("")
     output.print_line(f"freed on disk: {output.megabytes(found.bytes_freed)}{memory}")
@@ -152,7 +152,7 @@ def percentile_cells(name: str, found: Percentiles) -> list[str]:
     return [name, str(found.number), *(f"{value:.3f}" for value in values)]
 
 
-def show_sessions(title: str, spans: tuple[Span, ...], now: float) -> None:
+def show_sessions(title: str, spans: tuple[SessionSpan, ...], now: float) -> None:
     """What is left is told where anything is."""
     if not spans:
         return
@@ -166,7 +166,7 @@ def show_sessions(title: str, spans: tuple[Span, ...], now: float) -> None:
             output.print_line(f"{span.id}: {left}", "red")
 
 
-def session_cells(span: Span, now: float) -> list[str]:
+def session_cells(span: SessionSpan, now: float) -> list[str]:
     return [
         span.id,
         _clock(span.began, "%H:%M:%S" if now - span.began < DAY else "%m-%d %H:%M"),

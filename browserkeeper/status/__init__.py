@@ -1,7 +1,14 @@
-"""Sessions over the last hours: what the history and the live records tell, in one picture.
+"""The state of this host's sessions, and of this host, as facts.  Read-only: nothing here ends a process
+or removes a file.
 
-    model.py   the facts, on one clock; frozen dataclasses, no decisions about how they look
-    page.py    them as one HTML page that needs nothing else (page.css goes into it)
+    snapshot.py       the sessions and pools at this moment, and what is wrong with them
+    timeline.py       the sessions of the last hours: when each began and ended, and how
+    timeline_page.py  a timeline as one HTML page (timeline_axis.py draws, timeline.css goes into it)
+    check.py          one result of a check, with its remedy
+    doctor.py         the checks of this machine (doctor_linux.py has those for Linux)
+    celery_advice.py  the checks of a Celery app's settings, and recommended settings
+    text.py           units and foreign names as text
 
-Imported by ``browserkeeper report`` only.
+What may live here: functions that read the ledger, ``/proc`` or settings and return frozen dataclasses.
+Printing, logging and serving belong to the layers above.
 """

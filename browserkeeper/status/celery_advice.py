@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import CLOSE_TIMEOUT, check_count, check_seconds
 from ..errors import ConfigError
-from .doctor import Check
+from .check import Check
 
 TEARDOWN_BUDGET = CLOSE_TIMEOUT
 """Seconds between soft and hard limit: what the end of a session may take at the worst, with a

@@ -1,16 +1,16 @@
-"""What the ledger says is alive on this host, and what is really there.
-
-Facts only: the command line prints them, and Celery's workers send them.
+"""The sessions and pools of this host at this moment: records of the ledger, and the processes that are
+really there.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from ..cleanup.evidence import State, leftover_processes_of, owner_state, platform_of, state_of
+from ..process import Platform, system
 from ..process.identity import ProcessFacts
 from ..state.documents import BadRecord
 from ..state.ledger import Ledger
@@ -18,12 +18,14 @@ from ..state.pool_state import PoolState, published
 from ..state.records import Record
 
 ZOMBIE_PATIENCE = 0.3
-"""Seconds that a zombie may last: its parent, and the guard, need a moment to reap it."""
+"""Seconds that a zombie may last before it is reported: its parent, or the guard, needs a moment to
+reap it."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One record, and the processes behind it as they are now; ``memory`` is in bytes by pid."""
+class SessionStatus:
+    """A record, and the processes of its session now.  ``memory``: bytes by pid; ``zombies``: the pids
+    of zombies that outlasted ZOMBIE_PATIENCE."""
 
     record: Record
     state: State
@@ -38,7 +40,7 @@ class Row:
 
     @property
     def deadline_left(self) -> float | None:
-        """Seconds; None without a deadline."""
+        """Seconds, negative after the deadline; None without a deadline."""
         deadline = self.record.session.deadline
         return None if deadline is None else deadline - time.time()
 
@@ -52,75 +54,86 @@ class Row:
             "age": self.age,
             "deadline_left": self.deadline_left,
             "memory": sum(self.memory.values()),
-            "processes": [self._process(process) for process in self.processes],
+            "processes": [
+                {
+                    "pid": process.pid,
+                    "start": process.identity.start,
+                    "parent": process.parent,
+                    "name": process.name,
+                    "state": process.state,
+                    "memory": self.memory[process.pid],
+                }
+                for process in self.processes
+            ],
             "zombies": sorted(self.zombies),
         }
 
-    def _process(self, process: ProcessFacts) -> dict[str, Any]:
-        return {
-            "pid": process.pid,
-            "start": process.identity.start,
-            "parent": process.parent,
-            "name": process.name,
-            "state": process.state,
-            "memory": self.memory[process.pid],
-        }
+
+class Problem(NamedTuple):
+    """``kind``: orphaned, unguarded, zombie, bad record or foreign record; ``what`` has that problem."""
+
+    kind: str
+    what: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """All sessions of this host, the pools of living processes, the records that cannot be believed,
-    and what is wrong with them as (kind, what)."""
+    """All sessions of this host, oldest first, the pools of living processes, and the records that are
+    not valid."""
 
-    rows: tuple[Row, ...]
+    sessions: tuple[SessionStatus, ...]
     pools: tuple[PoolState, ...]
-    bad: tuple[BadRecord, ...]
-    problems: tuple[tuple[str, str], ...]
+    bad_records: tuple[BadRecord, ...]
+    problems: tuple[Problem, ...]
 
     @property
     def ok(self) -> bool:
-        """Is there nothing that somebody has to see to?  An unguarded session's owner will."""
-        return all(kind == "unguarded" for kind, _ in self.problems)
+        """True unless a person has to act.  An unguarded session is ended by its owner."""
+        return all(problem.kind == "unguarded" for problem in self.problems)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "ok": self.ok,
-            "sessions": [row.to_dict() for row in self.rows],
+            "sessions": [session.to_dict() for session in self.sessions],
             "pools": [pool.to_dict() for pool in self.pools],
             "bad_records": [
                 {"path": str(record.path), "why": record.why, "foreign": not record.corrupt}
-                for record in self.bad
+                for record in self.bad_records
             ],
         }
 
 
 def snapshot() -> Snapshot:
-    """Raises LedgerError where the state directory cannot be used."""
+    """Reads the ledger and the processes behind it.  Blocks for ZOMBIE_PATIENCE if there are zombies.
+
+    Raises LedgerError if the state directory cannot be used.
+    """
     ledger = Ledger.open()
     found = list(ledger.records())
     records = sorted((r for r in found if isinstance(r, Record)), key=lambda r: r.session.created)
-    rows = settle([row for record in records if (row := look(record))])
+    sessions = mark_zombies([status for record in records if (status := status_of(record))])
     bad = [record for record in found if isinstance(record, BadRecord)]
     pools = [
         pool
         for pool in published(ledger)
         if isinstance(pool, PoolState) and owner_state(pool.host, pool.owner) == "alive"
     ]
-    return Snapshot(tuple(rows), tuple(pools), tuple(bad), tuple(troubles(rows, bad)))
+    return Snapshot(tuple(sessions), tuple(pools), tuple(bad), tuple(problems_of(sessions, bad)))
 
 
-def look(record: Record) -> Row | None:
-    """The record as it stands; None where the session ended normally while we looked."""
+def status_of(record: Record) -> SessionStatus | None:
+    """None if the session ended normally since its record was read."""
     state = state_of(record)
     if state in ("unguarded", "orphaned") and not record.path.exists():
-        return None  # a guard removes the record before it goes
-    processes = members(record, state)
+        return None  # a guard removes the record before it exits
+    processes = processes_of(record, state)
     platform = platform_of(record.session)
-    return Row(record, state, processes, {p.pid: platform.memory(p.pid) for p in processes})
+    return SessionStatus(record, state, processes, {p.pid: platform.memory(p.pid) for p in processes})
 
 
-def members(record: Record, state: State) -> tuple[ProcessFacts, ...]:
-    """Below the guards while one lives; by the second line's three witnesses after that."""
+def processes_of(record: Record, state: State) -> tuple[ProcessFacts, ...]:
+    """While a guard lives: its descendants (of an adopted session: the recorded processes).  After that:
+    the processes that a sweep would find.  None of another host's session."""
     platform = platform_of(record.session)
     guards = {guard.pid for guard in record.guards}
     if record.session.containment == "adopted" and state in ("live", "ending"):
@@ -129,51 +142,56 @@ def members(record: Record, state: State) -> tuple[ProcessFacts, ...]:
     if state in ("live", "ending"):
         below = {process.pid: process for pid in guards for process in platform.tree(pid)}
         return tuple(process for pid, process in below.items() if pid not in guards)
-    if state == "foreign" or not on_this_host(record):
+    if state == "foreign" or not is_of_this_host(record):
         return ()
-    # `run`'s front process bears the marker too, but it is the owner.
+    # The front process of `browserkeeper run` bears the session's marker too, but it is the owner.
     owner = record.session.owner
     found = leftover_processes_of(record).find()
     return tuple(process for process in found if not owner.is_same_as(process.identity))
 
 
-def on_this_host(record: Record) -> bool:
-    """A record of an earlier boot is orphaned, but its pids are strangers' now."""
-    from ..process import system
-
+def is_of_this_host(record: Record) -> bool:
+    """False for another machine, boot or pid namespace: the record's pids are other processes here."""
     return record.session.host == system.host_id()
 
 
-def settle(rows: list[Row]) -> list[Row]:
-    """Mark the zombies that last; the others were only waiting for their turn."""
-    suspects = [row for row in rows if any(process.is_zombie for process in row.processes)]
+def mark_zombies(sessions: list[SessionStatus]) -> list[SessionStatus]:
+    """Fills in ``zombies`` after a second look, ZOMBIE_PATIENCE later, at the processes that are zombies
+    now."""
+    suspects = {
+        status.record.session.id for status in sessions if any(p.is_zombie for p in status.processes)
+    }
     if suspects:
         time.sleep(ZOMBIE_PATIENCE)
-    return [
-        dataclasses.replace(row, zombies=frozenset(lasting(row))) if row in suspects else row
-        for row in rows
-    ]
+    marked = []
+    for status in sessions:
+        zombies: frozenset[int] = frozenset()
+        if status.record.session.id in suspects:
+            platform = platform_of(status.record.session)
+            zombies = frozenset(process.pid for process in still_zombies(status.processes, platform))
+        marked.append(dataclasses.replace(status, zombies=zombies))
+    return marked
 
 
-def lasting(row: Row) -> Iterable[int]:
-    for process in row.processes:
-        now = platform_of(row.record.session).facts(process.pid) if process.is_zombie else None
+def still_zombies(processes: Iterable[ProcessFacts], platform: Platform) -> Iterator[ProcessFacts]:
+    """The zombies among these processes that are still there, as they are now."""
+    for process in processes:
+        now = platform.facts(process.pid) if process.is_zombie else None
         if now and now.is_zombie and process.identity.is_same_as(now.identity):
-            yield process.pid
+            yield now
 
 
-def troubles(rows: Iterable[Row], bad: Iterable[BadRecord]) -> Iterable[tuple[str, str]]:
-    """(kind, what) of all that is not as it should be."""
-    for row in rows:
-        session = row.record.session
-        if row.state in ("orphaned", "unguarded"):
-            number = len(row.processes)
+def problems_of(sessions: Iterable[SessionStatus], bad: Iterable[BadRecord]) -> Iterator[Problem]:
+    for status in sessions:
+        session = status.record.session
+        if status.state in ("orphaned", "unguarded"):
+            number = len(status.processes)
             left = f"{number} process{'' if number == 1 else 'es'}"
-            yield row.state, f"{session.browser} session {session.id}, {left}"
-        for pid in sorted(row.zombies):
-            yield "zombie", f"pid {pid} of session {session.id}"
+            yield Problem(status.state, f"{session.browser} session {session.id}, {left}")
+        for pid in sorted(status.zombies):
+            yield Problem("zombie", f"pid {pid} of session {session.id}")
     for record in bad:
-        yield "bad record" if record.corrupt else "foreign record", record.why
+        yield Problem("bad record" if record.corrupt else "foreign record", record.why)
 
 
-__all__ = ["Row", "Snapshot", "on_this_host", "snapshot"]
+__all__ = ["ZOMBIE_PATIENCE", "Problem", "SessionStatus", "Snapshot", "is_of_this_host", "snapshot"]

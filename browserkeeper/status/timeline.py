@@ -1,8 +1,8 @@
-"""Sessions, their processes and their memory on one clock: epoch seconds.
+"""The sessions of the last hours, with their processes and their memory, in epoch seconds.
 
-Guards write down what they see in seconds since their own start, and processes start at seconds
-since boot.  Neither needs the wall clock to have been right: a session's own end, which is in epoch
-seconds, ties them to it.
+Sources are the history and the snapshot.  A guard's times count from its own start, and a process's
+start time counts from boot; both are converted with the session's end (or, while it lives, with the
+present), which is known on both clocks.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from ..cleanup.evidence import platform_of
 from ..report import ExitReport
 from ..state.ledger import HISTORY_LIMIT, Ledger
 from ..state.records import EndedSession
-from .snapshot import Row, on_this_host, snapshot
+from .snapshot import SessionStatus, is_of_this_host, snapshot
 
-LIVES = "lives"
+ALIVE = "lives"
+"""The outcome of a process that has not ended."""
 FAR_FUTURE = 1e11
 """Epoch seconds; the calendar of ``datetime`` ends later."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Life:
-    """A process.  ``outcome`` is that of ProcessExit, or ``lives``; ``ended`` None: it does, or
-    nobody saw when it ended."""
+class ProcessSpan:
+    """When a process began and ended.
+
+    ``outcome``: that of ProcessExit, else ALIVE, ``zombie`` or ``survived``.  ``ended``: None while
+    it is alive, and where its end was not observed.
+    """
 
     pid: int
     name: str
@@ -42,9 +46,12 @@ class Life:
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
-    """A session.  ``state`` is that of ``browserkeeper ps``, or ``ended``; ``reason`` and ``clean``
-    are the report's, "" and None while it lives.  ``memory``: (epoch seconds, bytes)."""
+class SessionSpan:
+    """When a session began and ended, and what its ExitReport says.
+
+    ``state``: that of ``browserkeeper ps``, or ``ended``.  ``reason`` and ``clean``: those of the
+    report; "" and None while the session lives.  ``memory``: pairs of epoch seconds and bytes.
+    """
 
     id: str
     kind: str
@@ -58,7 +65,7 @@ class Span:
     reason: str = ""
     clean: bool | None = None
     certificate: str | None = None
-    processes: tuple[Life, ...] = ()
+    processes: tuple[ProcessSpan, ...] = ()
     survivors: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -70,22 +77,22 @@ class Span:
 
     @property
     def label(self) -> str:
-        """One word: how it ended, else its state."""
+        """The reason of its end; its state while it lives."""
         return self.reason or self.state
 
     @property
     def peak(self) -> int | None:
-        """Bytes; None where memory was never looked at."""
+        """The largest memory in bytes; None if it was never measured."""
         return max((size for _, size in self.memory), default=None)
 
     def lasted(self, now: float) -> float:
-        """Seconds so far."""
+        """Seconds from its begin to its end, or to ``now`` while it lives."""
         return max(0.0, (now if self.ended is None else self.ended) - self.began)
 
 
 @dataclasses.dataclass(frozen=True)
 class Percentiles:
-    """Of seconds; each is a value that was seen (nearest rank)."""
+    """Of durations in seconds, by nearest rank: each is one of the values."""
 
     number: int
     p50: float
@@ -95,84 +102,85 @@ class Percentiles:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Percentiles | None:
-        """None of nothing."""
-        seen = sorted(value for value in values if value is not None)
-        if not seen:
+        """None if no value is a number."""
+        numbers = sorted(value for value in values if value is not None)
+        if not numbers:
             return None
 
         def rank(share: float) -> float:
-            return seen[math.ceil(share * len(seen)) - 1]
+            return numbers[math.ceil(share * len(numbers)) - 1]
 
-        return cls(len(seen), rank(0.5), rank(0.9), rank(0.99), seen[-1])
+        return cls(len(numbers), rank(0.5), rank(0.9), rank(0.99), numbers[-1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """All sessions that lived at some time between ``since`` and ``until``, newest first.
+    """The sessions that lived at any time between ``since`` and ``until``, newest first.
 
-    ``cut``: the history no longer reaches back to ``since``.  ``unreadable`` records cannot be
-    believed, and are not among the sessions.
+    ``truncated``: the history does not reach back to ``since``, so earlier sessions are missing.
+    ``unreadable``: how many records are not valid, and missing as well.
     """
 
     since: float
     until: float
-    spans: tuple[Span, ...]
-    cut: bool = False
+    sessions: tuple[SessionSpan, ...]
+    truncated: bool = False
     unreadable: int = 0
 
     @property
-    def live(self) -> tuple[Span, ...]:
-        return tuple(span for span in self.spans if span.state != "ended")
+    def live(self) -> tuple[SessionSpan, ...]:
+        return tuple(span for span in self.sessions if span.state != "ended")
 
     @property
-    def unclean(self) -> tuple[Span, ...]:
-        """Ended, and something is left, or the proof that nothing is."""
-        return tuple(span for span in self.spans if span.clean is False)
+    def unclean(self) -> tuple[SessionSpan, ...]:
+        """EndedSession, and something was left, or it is not proved that nothing was."""
+        return tuple(span for span in self.sessions if span.clean is False)
 
     @property
-    def outcomes(self) -> tuple[tuple[str, tuple[Span, ...]], ...]:
-        """(reason, sessions), the most frequent first."""
-        found: dict[str, list[Span]] = collections.defaultdict(list)
-        for span in self.spans:
+    def outcomes(self) -> tuple[tuple[str, tuple[SessionSpan, ...]], ...]:
+        """Reasons with their sessions, the most frequent reason first."""
+        found: dict[str, list[SessionSpan]] = collections.defaultdict(list)
+        for span in self.sessions:
             if span.state == "ended":
                 found[span.reason].append(span)
         by_number = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
         return tuple((reason, tuple(spans)) for reason, spans in by_number)
 
     @property
-    def longest(self) -> tuple[Span, ...]:
-        return tuple(sorted(self.spans, key=lambda span: -span.lasted(self.until)))
+    def longest(self) -> tuple[SessionSpan, ...]:
+        return tuple(sorted(self.sessions, key=lambda span: -span.lasted(self.until)))
 
     @property
     def bytes_freed(self) -> int:
-        return sum(span.bytes_freed for span in self.spans)
+        return sum(span.bytes_freed for span in self.sessions)
 
     @property
     def start(self) -> Percentiles | None:
-        """Of the seconds from ``start()`` to a browser; failed launches have none."""
-        return Percentiles.of(span.start_seconds for span in self.spans)
+        """From ``start()`` to a browser; without failed launches."""
+        return Percentiles.of(span.start_seconds for span in self.sessions)
 
     @property
     def teardown(self) -> Percentiles | None:
-        """Of the seconds for killing, reaping and removing files."""
-        return Percentiles.of(span.teardown_seconds for span in self.spans)
+        """For killing, reaping and removing files."""
+        return Percentiles.of(span.teardown_seconds for span in self.sessions)
 
-    def alive(self) -> list[tuple[float, int]]:
-        """(when, how many sessions there are from then on)."""
-        begins = [(span.began, 1) for span in self.spans]
-        ends = [(span.ended, -1) for span in self.spans if span.ended is not None]
-        return levels(begins + ends)
+    def alive_over_time(self) -> list[tuple[float, int]]:
+        """Pairs of epoch seconds and how many sessions there are from then on."""
+        begins = [(span.began, 1) for span in self.sessions]
+        ends = [(span.ended, -1) for span in self.sessions if span.ended is not None]
+        return running_sum(begins + ends)
 
-    def memory(self) -> list[tuple[float, int]]:
-        """(when, bytes of all sessions from then on): each counts with what was last seen of it."""
+    def memory_over_time(self) -> list[tuple[float, int]]:
+        """Pairs of epoch seconds and bytes of all sessions from then on; each session counts with
+        its last measurement until its end."""
         changes = []
-        for span in self.spans:
+        for span in self.sessions:
             sizes = [0, *(size for _, size in span.memory)]
             steps = [after - before for before, after in itertools.pairwise(sizes)]
             changes += [(when, step) for (when, _), step in zip(span.memory, steps, strict=True)]
             if span.ended is not None:
                 changes.append((span.ended, -sizes[-1]))
-        return levels(changes)
+        return running_sum(changes)
 
     def to_dict(self) -> dict[str, Any]:
         outcomes = {
@@ -182,68 +190,76 @@ class Timeline:
         return {
             "since": self.since,
             "until": self.until,
-            "history_cut": self.cut,
+            "history_cut": self.truncated,
             "unreadable_records": self.unreadable,
             "live": len(self.live),
             "outcomes": outcomes,
             "start_seconds": self.start and dataclasses.asdict(self.start),
             "teardown_seconds": self.teardown and dataclasses.asdict(self.teardown),
             "bytes_freed": self.bytes_freed,
-            "peak_memory": max((size for _, size in self.memory()), default=None),
-            "sessions": [dataclasses.asdict(span) for span in self.spans],
+            "peak_memory": max((size for _, size in self.memory_over_time()), default=None),
+            "sessions": [dataclasses.asdict(span) for span in self.sessions],
         }
 
 
-def levels(changes: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
-    """The running sum of changes, by time."""
-    total, found = 0, []
+def running_sum(changes: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
+    """The sum of all changes up to each moment, ordered by time."""
+    total, sums = 0, []
     for when, group in itertools.groupby(sorted(changes), key=lambda change: change[0]):
         total += sum(step for _, step in group)
-        found.append((when, total))
-    return found
+        sums.append((when, total))
+    return sums
 
 
 # ------------------------------------------------------------------------------ from the ledger
 
 
 def timeline(seconds: float) -> Timeline:
-    """Of the last so many seconds, on this host.  Raises LedgerError where the state directory
-    cannot be used."""
+    """The last so many seconds of this host.  Raises LedgerError if the state directory cannot be
+    used."""
     ledger = Ledger.open()
-    found = snapshot()
-    # Live ones first: who leaves in between is in the history by then.
+    now = snapshot()
+    # Read the live sessions first: one that ends between the two reads is in the history by then.
     ended = list(ledger.ended())
-    return timeline_of(found.rows, ended, len(found.bad), now=time.time(), seconds=seconds)
+    unreadable = len(now.bad_records)
+    return timeline_of(now.sessions, ended, unreadable, now=time.time(), seconds=seconds)
 
 
 def timeline_of(
-    rows: Sequence[Row], ended: Sequence[EndedSession], unreadable: int, *, now: float, seconds: float
+    live: Sequence[SessionStatus],
+    ended: Sequence[EndedSession],
+    unreadable: int,
+    *,
+    now: float,
+    seconds: float,
 ) -> Timeline:
+    """A session that is in both ``live`` and ``ended`` counts as ended."""
     since = now - seconds
-    over = []
+    past = []
     for one in ended:
         try:
-            over.append(span_of_ended(one))
+            past.append(span_of_ended(one))
         except (TypeError, ValueError):
             unreadable += 1
-    gone = {span.id for span in over}
-    live = [span_of_row(row, now) for row in rows if row.record.session.id not in gone]
-    oldest = min((span.ended or 0.0 for span in over), default=0.0)
-    inside = [span for span in live + over if span.ended is None or span.ended >= since]
-    spans = sorted(inside, key=lambda span: (-span.began, span.id))
-    return Timeline(since, now, tuple(spans), len(ended) >= HISTORY_LIMIT and oldest > since, unreadable)
+    gone = {span.id for span in past}
+    present = [span_of_live(status, now) for status in live if status.record.session.id not in gone]
+    in_window = [span for span in present + past if span.ended is None or span.ended >= since]
+    sessions = sorted(in_window, key=lambda span: (-span.began, span.id))
+    oldest = min((span.ended or 0.0 for span in past), default=0.0)
+    truncated = len(ended) >= HISTORY_LIMIT and oldest > since
+    return Timeline(since, now, tuple(sessions), truncated, unreadable)
 
 
-def span_of_ended(one: EndedSession) -> Span:
-    """Raises TypeError or ValueError where its times are none."""
+def span_of_ended(one: EndedSession) -> SessionSpan:
+    """Raises TypeError or ValueError if its times are no times."""
     session, report = one.session, one.report
     if not (0 <= session.created < FAR_FUTURE and 0 <= report.ended_at < FAR_FUTURE):
-        raise ValueError(f"{session.id}: times that no calendar has")
+        raise ValueError(f"{session.id}: a time that no calendar has")
     lifetime = report.seconds.get("lifetime")
     born = session.created if lifetime is None else report.ended_at - lifetime
     began = min(session.created, report.ended_at)
     ending = [report.seconds[phase] for phase in ("killing", "files") if phase in report.seconds]
-    return Span(
+    return SessionSpan(
         session.id,
         session.kind,
         session.browser,
@@ -255,7 +271,7 @@ def span_of_ended(one: EndedSession) -> Span:
         reason=report.reason,
         clean=report.clean,
         certificate=report.certificate,
-        processes=lives_of(report, born),
+        processes=process_spans(report, born),
         survivors=tuple(f"{s.name} (pid {s.pid}, {s.state}, {s.wchan})" for s in report.survivors),
         problems=report.problems,
         notes=report.notes,
@@ -267,31 +283,32 @@ def span_of_ended(one: EndedSession) -> Span:
     )
 
 
-def lives_of(report: ExitReport, born: float) -> tuple[Life, ...]:
-    """The first process is started within milliseconds of the guard, which was born at ``born``."""
+def process_spans(report: ExitReport, born: float) -> tuple[ProcessSpan, ...]:
+    """``born``: when the guard started.  It starts the first process within milliseconds, so that moment
+    is taken for the first process's start."""
     first = min((process.start for process in report.processes), default=0.0)
-    found = []
+    spans = []
     for process in report.processes:
         began = min(born + process.start - first, report.ended_at)
         ended = None if process.ended is None else max(began, born + process.ended)
         facts = (process.code, process.signal, process.adopted)
         outcome = process.outcome or "survived"
-        found.append(Life(process.pid, process.name, began, ended, outcome, *facts))
-    return tuple(found)
+        spans.append(ProcessSpan(process.pid, process.name, began, ended, outcome, *facts))
+    return tuple(spans)
 
 
-def span_of_row(row: Row, now: float) -> Span:
-    session, platform = row.record.session, platform_of(row.record.session)
+def span_of_live(status: SessionStatus, now: float) -> SessionSpan:
+    record, session = status.record, status.record.session
+    platform = platform_of(session)
     clock = now - platform.now()  # epoch seconds at the zero of the platform's start times
     born = session.created
-    if on_this_host(row.record):
-        born = min((guard.start + clock for guard in row.record.guards), default=born)
+    if is_of_this_host(record):
+        born = min((guard.start + clock for guard in record.guards), default=born)
     processes = tuple(
-        Life(p.pid, p.name, p.identity.start + clock, None, "zombie" if p.is_zombie else LIVES)
-        for p in row.processes
+        ProcessSpan(p.pid, p.name, p.identity.start + clock, None, "zombie" if p.is_zombie else ALIVE)
+        for p in status.processes
     )
-    looks = ((born + age, size) for age, size in row.record.memory)
-    return Span(
+    return SessionSpan(
         session.id,
         session.kind,
         session.browser,
@@ -299,10 +316,10 @@ def span_of_row(row: Row, now: float) -> Span:
         session.owner.pid,
         session.containment,
         min(session.created, now),
-        state=row.state,
+        state=status.state,
         processes=processes,
-        memory=tuple(looks),
+        memory=tuple((born + age, size) for age, size in record.memory),
     )
 
 
-__all__ = ["Life", "Percentiles", "Span", "Timeline", "timeline", "timeline_of"]
+__all__ = ["ALIVE", "Percentiles", "ProcessSpan", "SessionSpan", "Timeline", "timeline", "timeline_of"]

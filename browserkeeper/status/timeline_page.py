@@ -1,33 +1,30 @@
-"""An timeline as one HTML page: no script, nothing from anywhere else, readable from file://.
+"""A timeline as one HTML page: no script, nothing from the network, readable from file://.
 
-Names of processes, owners and reasons are other people's words: every text passes ``escape``, and
-the policy in the page's head allows one style sheet, by its hash, and nothing else at all.  Command
+Other programs choose the names of processes, owners and reasons, so every text passes ``escape``,
+and the policy in the page's head allows one style sheet, by its hash, and nothing else.  Command
 lines are not shown: they hold addresses, and addresses hold passwords.
 """
 
 from __future__ import annotations
 
 import base64
-import datetime
 import hashlib
-import html
-import math
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .._version import __version__
-from .timeline import LIVES, Life, Percentiles, Span, Timeline
+from .timeline import ALIVE, Percentiles, ProcessSpan, SessionSpan, Timeline
+from .timeline_axis import Window, Zone, axis, bar, chart, escape, track
 
 STYLE = Path(__file__).with_name("timeline.css")
-PROCESS_ROWS = 7000
-"""In the whole page, which keeps it below 2 MB."""
-WORDS = 400
-"""Characters of one problem or note."""
-LINES = 10
-"""Problems, notes and survivors of one session that are shown."""
-CHART_STEPS = 400
-LOOKS = {
+MOST_PROCESSES = 7000
+"""Rows of processes in the whole page, which keeps it below 2 MB."""
+MOST_CHARACTERS = 400
+"""Of one problem or note."""
+MOST_NOTES = 10
+"""Problems, notes or survivors of one session that are shown."""
+REASONS_OF_CLASS = {
     "ordinary": ("closed", "exited", "retired"),
     "error": ("error",),
     "deadline": ("timeout", "command-timeout", "lease-expired", "hung"),
@@ -37,23 +34,21 @@ LOOKS = {
     ),
     "failed": ("failed",),
 }
-"""Colours, by reason; the reason itself is always written beside its colour."""
-CLASSES = {reason: look for look, reasons in LOOKS.items() for reason in reasons}
-PROCESS_LOOKS = {
+"""CSS classes, which are colours, by end reason; the reason itself is always written beside its
+colour."""
+CLASS_OF_REASON = {reason: name for name, reasons in REASONS_OF_CLASS.items() for reason in reasons}
+CLASS_OF_OUTCOME = {
     "exited": "ordinary",
     "gone": "ordinary",
     "signalled": "error",
     "survived": "failed",
     "zombie": "failed",
-    LIVES: "live",
+    ALIVE: "live",
 }
-TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
-
-Zone = datetime.tzinfo | None
 
 
 def render(timeline: Timeline, zone: Zone = None) -> str:
-    """The page.  ``zone``: of the times in it; None is this machine's."""
+    """The text of the page.  ``zone``: that of the times in it; None is this machine's."""
     style = STYLE.read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -75,79 +70,22 @@ def render(timeline: Timeline, zone: Zone = None) -> str:
     )
 
 
-def escape(text: object) -> str:
-    """Text for any place of the page, attributes too.  What does not print is shown as a sign."""
-    printable = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
-    return html.escape("".join(printable), quote=True)
+# --------------------------------------------------------------------------------- texts and classes
 
 
-class Window:
-    """The time that is drawn: from the first session's beginning, at the earliest ``since``."""
-
-    def __init__(self, timeline: Timeline, zone: Zone):
-        self.zone = zone
-        begins = min((span.began for span in timeline.spans), default=timeline.since)
-        self.until = timeline.until
-        self.since = min(max(timeline.since, begins), self.until - 1)
-
-    def at(self, when: float) -> datetime.datetime:
-        moment = datetime.datetime.fromtimestamp(when, datetime.timezone.utc)
-        return moment.astimezone(self.zone)
-
-    def clock(self, when: float, form: str = "%H:%M:%S") -> str:
-        return self.at(when).strftime(form)
-
-    @property
-    def heading(self) -> str:
-        begin, end = self.at(self.since), self.at(self.until)
-        form = "%H:%M" if self.until - self.since > 600 else "%H:%M:%S"
-        last = end.strftime(form if begin.date() == end.date() else f"%Y-%m-%d {form}")
-        return f"{begin.strftime(f'%Y-%m-%d {form}')} to {last} ({end:%Z})"
-
-    def share(self, when: float) -> float:
-        """Where a moment lies, from 0 to 1."""
-        return min(1.0, max(0.0, (when - self.since) / (self.until - self.since)))
-
-    def ticks(self, most: int = 6) -> list[float]:
-        """Moments at round times."""
-        length = self.until - self.since
-        step = next((tick for tick in TICKS if length / tick <= most), TICKS[-1])
-        step *= max(1, math.ceil(length / step / most))
-        offset = (self.at(self.since).utcoffset() or datetime.timedelta()).total_seconds()
-        first = math.ceil((self.since + offset) / step) * step - offset
-        return [first + number * step for number in range(int((self.until - first) // step) + 1)]
-
-    def tick_form(self) -> str:
-        ticks = self.ticks()
-        if self.until - self.since > 86400:
-            return "%d. %H:%M"
-        return "%H:%M" if all(tick % 60 == 0 for tick in ticks) else "%H:%M:%S"
-
-
-# ------------------------------------------------------------------------------------ small things
-
-
-def look_of(span: Span) -> str:
+def class_of(span: SessionSpan) -> str:
+    """The CSS class of a session."""
     if span.state != "ended":
         return "live" if span.state in ("live", "ending") else "died"
     if span.reason == "exited" and span.kind == "session":
-        return (
-            "died"  # its driver did, while the end of `browserkeeper run`'s program is the ordinary one
-        )
-    return CLASSES.get(span.reason, "other")
+        # "exited" is the ordinary end of the program of `browserkeeper run`; of a browser's session it
+        # says that the driver died.
+        return "died"
+    return CLASS_OF_REASON.get(span.reason, "other")
 
 
-def chip(label: str, look: str) -> str:
-    return f'<span class="chip {look}">{escape(label)}</span>'
-
-
-def bar(begin: float, end: float) -> str:
-    """Shares of the track; the stroke keeps what is too short to have a width visible."""
-    return f'<rect x="{begin:.2%}" width="{max(0.0, end - begin):.2%}"/>'
-
-
-def track(bars: str, look: str = "") -> str:
-    return f'<span class="track {look}"><svg aria-hidden="true">{bars}</svg></span>'
+def chip(label: str, css_class: str) -> str:
+    return f'<span class="chip {css_class}">{escape(label)}</span>'
 
 
 def megabytes(size: float) -> str:
@@ -164,8 +102,8 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
 
 
-def number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # ------------------------------------------------------------------------------------ the summary
@@ -173,19 +111,19 @@ def number(count: int, noun: str) -> str:
 
 def _head(timeline: Timeline, window: Window) -> Iterator[str]:
     yield f"<header><h1>Browser sessions</h1><p>{escape(window.heading)}</p>"
-    if timeline.cut:
+    if timeline.truncated:
         yield '<p class="warn">The history keeps 500 sessions: earlier ones of this time are gone.</p>'
     if timeline.unreadable:
-        text = number(timeline.unreadable, "record")
+        text = count(timeline.unreadable, "record")
         yield f'<p class="warn">{text} cannot be believed; see `browserkeeper ps`.</p>'
     yield "</header>"
 
 
 def _tiles(timeline: Timeline) -> Iterator[str]:
     unclean = len(timeline.unclean)
-    peak = max((size for _, size in timeline.memory()), default=None)
+    peak = max((size for _, size in timeline.memory_over_time()), default=None)
     yield '<div class="tiles">'
-    yield _tile(f"{len(timeline.spans):,}", f"sessions, {len(timeline.live)} of them alive")
+    yield _tile(f"{len(timeline.sessions):,}", f"sessions, {len(timeline.live)} of them alive")
     text = '<b class="warn">' if unclean else "<b>"
     what = "left something behind" if unclean else "left anything behind"
     yield f'<div class="tile">{text}{unclean or "none"}</b><span>{what}</span></div>'
@@ -210,10 +148,10 @@ def _summary(timeline: Timeline, window: Window) -> Iterator[str]:
     yield '<div class="two"><section><h2>How they ended</h2>'
     yield from _outcomes(timeline)
     yield "</section><section><h2>Over time</h2>"
-    sizes = timeline.memory()
+    sizes = timeline.memory_over_time()
     peak = max((size for _, size in sizes), default=0)
     yield chart("Own memory of all sessions", f"at most {megabytes(peak)}", sizes, window)
-    alive = timeline.alive()
+    alive = timeline.alive_over_time()
     most = max((level for _, level in alive), default=0)
     yield chart("Sessions alive", f"at most {most}", alive, window)
     yield axis(window) + "</section></div>"
@@ -227,63 +165,14 @@ def _outcomes(timeline: Timeline) -> Iterator[str]:
     yield '<th class="n">not clean<th class="n">longest</tr></thead><tbody>'
     most = max(len(spans) for _, spans in timeline.outcomes)
     for reason, spans in timeline.outcomes:
-        looks = [look for span in spans if (look := look_of(span)) != "ordinary"]
-        look = looks[0] if looks else "ordinary"
+        classes = [name for span in spans if (name := class_of(span)) != "ordinary"]
+        css_class = classes[0] if classes else "ordinary"
         unclean = sum(span.clean is False for span in spans)
         longest = max(span.lasted(timeline.until) for span in spans)
         bad = f'<b class="warn">{unclean}</b>' if unclean else "0"
-        yield f"<tr><td>{chip(reason, look)}<td>{track(bar(0, len(spans) / most), look)}"
+        yield f"<tr><td>{chip(reason, css_class)}<td>{track(bar(0, len(spans) / most), css_class)}"
         yield f'<td class="n">{len(spans)}<td class="n">{bad}<td class="n">{seconds(longest)}</tr>'
     yield "</tbody></table>"
-
-
-# ------------------------------------------------------------------------------------------ charts
-
-
-def chart(title: str, note: str, found: Sequence[tuple[float, int]], window: Window) -> str:
-    """Steps below a line, with the moments of the axis."""
-    lines = "".join(
-        f'<line class="grid" x1="{window.share(t):.2%}" x2="{window.share(t):.2%}" y1="0" y2="100%"/>'
-        for t in window.ticks()
-    )
-    label = f"{title}: {note}"
-    return (
-        f"<figure><figcaption><span>{title}</span><span>{note}</span></figcaption>"
-        f'<svg class="chart" height="72" role="img" aria-label="{escape(label)}">{lines}'
-        '<svg width="100%" height="100%" viewBox="0 0 1000 100" preserveAspectRatio="none">'
-        f'<path class="area" d="{_steps(found, window)}"/></svg></svg></figure>'
-    )
-
-
-def _steps(found: Sequence[tuple[float, int]], window: Window) -> str:
-    """As an SVG path over 1000 by 100, with the highest level at 5; no finer than can be seen."""
-    top = max((level for _, level in found), default=0)
-    if not top:
-        return ""
-    highest: dict[int, int] = {}
-    last: dict[int, int] = {}
-    current = 0
-    for when, level in found:
-        step = int(window.share(when) * CHART_STEPS)
-        highest[step] = max(level, highest.get(step, level))
-        last[step] = level
-    path = ["M0 100"]
-    for step in sorted(highest):
-        x = step * 1000 / CHART_STEPS
-        for level in (current, highest[step], last[step]):
-            path.append(f"L{x:g} {100 - 95 * level / top:.1f}")
-        current = last[step]
-    return "".join([*path, f"L1000 {100 - 95 * current / top:.1f}L1000 100"])
-
-
-def axis(window: Window) -> str:
-    form, labels = window.tick_form(), []
-    for when in window.ticks():
-        share = window.share(when)
-        anchor = "start" if share < 0.06 else "end" if share > 0.94 else "middle"
-        text = window.clock(when, form)
-        labels.append(f'<text x="{share:.2%}" y="13" text-anchor="{anchor}">{text}</text>')
-    return f'<svg class="axis" aria-hidden="true">{"".join(labels)}</svg>'
 
 
 # ---------------------------------------------------------------------------------------- sessions
@@ -291,7 +180,7 @@ def axis(window: Window) -> str:
 
 def _sessions(timeline: Timeline, window: Window) -> Iterator[str]:
     yield '<section class="sessions"><h2>Sessions, newest first</h2>'
-    if not timeline.spans:
+    if not timeline.sessions:
         yield '<p class="dim">There was no session in this time.</p></section>'
         return
     yield "<fieldset><legend>Show</legend>"
@@ -304,32 +193,32 @@ def _sessions(timeline: Timeline, window: Window) -> Iterator[str]:
         checked = " checked" if name == "all" else ""
         yield f'<label><input type="radio" name="show" id="{name}"{checked}>{text}</label>'
     yield f'</fieldset><div class="axisrow">{axis(window)}</div>'
-    limit = max(4, PROCESS_ROWS // len(timeline.spans))
-    for span in timeline.spans:
+    limit = max(4, MOST_PROCESSES // len(timeline.sessions))
+    for span in timeline.sessions:
         yield session(span, window, limit)
     yield "</section>"
 
 
-def session(span: Span, window: Window, limit: int) -> str:
-    look = look_of(span)
+def session(span: SessionSpan, window: Window, limit: int) -> str:
+    css_class = class_of(span)
     end = window.until if span.ended is None else span.ended
     unclean = " unclean" if span.clean is False else ""
-    how = chip(span.label, look)
+    end_chips = chip(span.label, css_class)
     if unclean:
-        how += ' <span class="chip bad">NOT CLEAN</span>'
+        end_chips += ' <span class="chip bad">NOT CLEAN</span>'
     return (
-        f'<details class="{look}{unclean}"><summary>'
+        f'<details class="{css_class}{unclean}"><summary>'
         f'<span class="mono">{window.clock(span.began)}</span>'
         f"<span>{escape(span.browser)}</span>"
         f'<span class="mono dim id">{escape(span.id)}</span>'
-        f'<span class="how">{how}</span>'
+        f'<span class="how">{end_chips}</span>'
         f'<span class="n">{seconds(span.lasted(window.until))}</span>'
-        f"{track(bar(window.share(span.began), window.share(end)), look)}"
-        f'</summary><div class="inside">{"".join(_inside(span, window, limit))}</div></details>'
+        f"{track(bar(window.share(span.began), window.share(end)), css_class)}"
+        f'</summary><div class="inside">{"".join(_details(span, window, limit))}</div></details>'
     )
 
 
-def _inside(span: Span, window: Window, limit: int) -> Iterator[str]:
+def _details(span: SessionSpan, window: Window, limit: int) -> Iterator[str]:
     facts = {
         "session": f'<span class="mono">{escape(span.id)}</span>',
         "began": window.clock(span.began, "%Y-%m-%d %H:%M:%S"),
@@ -340,7 +229,7 @@ def _inside(span: Span, window: Window, limit: int) -> Iterator[str]:
         "start": seconds(span.start_seconds),
         "teardown": seconds(span.teardown_seconds),
         "own memory, at most": "–" if span.peak is None else megabytes(span.peak),
-        "freed": f"{number(span.files_removed, 'file')}, {megabytes(span.bytes_freed)}",
+        "freed": f"{count(span.files_removed, 'file')}, {megabytes(span.bytes_freed)}",
     }
     yield "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in facts.items()) + "</dl>"
     yield from _lines("survives: ", span.survivors, "warn")
@@ -349,69 +238,71 @@ def _inside(span: Span, window: Window, limit: int) -> Iterator[str]:
     yield from _processes(span, window, limit)
 
 
-def _lines(prefix: str, found: Sequence[str], look: str) -> Iterator[str]:
+def _lines(prefix: str, found: Sequence[str], css_class: str) -> Iterator[str]:
     if found:
-        shown = [f"<li>{prefix}{escape(line[:WORDS])}</li>" for line in found[:LINES]]
-        yield f'<ul class="{look}">{"".join(shown)}</ul>'
+        shown = [f"<li>{prefix}{escape(line[:MOST_CHARACTERS])}</li>" for line in found[:MOST_NOTES]]
+        yield f'<ul class="{css_class}">{"".join(shown)}</ul>'
 
 
-def _processes(span: Span, window: Window, limit: int) -> Iterator[str]:
+def _processes(span: SessionSpan, window: Window, limit: int) -> Iterator[str]:
     if not span.processes:
         yield '<p class="dim">No process of it is known.</p>'
         return
     yield '<table class="processes"><thead><tr><th>pid<th>process<th>lifetime<th class="n">lasted'
     yield "<th>how it ended</tr></thead><tbody>"
-    shown = telling(span.processes, limit)
+    shown = most_relevant(span.processes, limit)
     end = window.until if span.ended is None else span.ended
-    for life in shown:
-        yield process(life, span.began, end)
+    for one in shown:
+        yield process(one, span.began, end)
     yield "</tbody></table>"
     if hidden := len(span.processes) - len(shown):
         command = f"browserkeeper history --session {escape(span.id)}"
         yield f'<p class="dim">{hidden} more: <span class="mono">{command}</span></p>'
 
 
-def telling(processes: Sequence[Life], limit: int) -> list[Life]:
-    """So many at the most, in order of their starts: what survived or was adopted, then the oldest."""
-    by_interest = sorted(processes, key=lambda life: (life.outcome != "survived", not life.adopted))
-    return sorted(by_interest[:limit], key=lambda life: (life.began, life.pid))
+def most_relevant(processes: Sequence[ProcessSpan], limit: int) -> list[ProcessSpan]:
+    """Up to ``limit`` processes in order of their starts: first survivors, then adopted ones, then the
+    others, as they are listed."""
+    by_relevance = sorted(processes, key=lambda one: (one.outcome != "survived", not one.adopted))
+    return sorted(by_relevance[:limit], key=lambda one: (one.began, one.pid))
 
 
-def process(life: Life, begin: float, end: float) -> str:
+def process(one: ProcessSpan, begin: float, end: float) -> str:
+    """A table row; the bar's track is the lifetime of the session, from ``begin`` to ``end``."""
     length = max(end - begin, 0.001)
-    until = end if life.ended is None else life.ended
+    until = end if one.ended is None else one.ended
 
     def share(when: float) -> float:
         return min(1.0, max(0.0, (when - begin) / length))
 
-    look = PROCESS_LOOKS.get(life.outcome, "other")
-    lasted = seconds(max(0.0, until - life.began))
+    css_class = CLASS_OF_OUTCOME.get(one.outcome, "other")
+    lasted = seconds(max(0.0, until - one.began))
     return (
-        f'<tr class="{look}"><td>{life.pid}<td>{escape(life.name)}'
-        f"<td><svg>{bar(share(life.began), share(until))}</svg>"
-        f"<td>{lasted}<td>{escape(how(life))}</tr>"
+        f'<tr class="{css_class}"><td>{one.pid}<td>{escape(one.name)}'
+        f"<td><svg>{bar(share(one.began), share(until))}</svg>"
+        f"<td>{lasted}<td>{escape(end_of(one))}</tr>"
     )
 
 
-def how(life: Life) -> str:
-    """How a process ended, in words."""
-    words = {
-        "exited": "by itself" + (f", status {life.code}" if life.code else ""),
-        "signalled": f"by {signal_name(life.signal)}, not ours",
+def end_of(one: ProcessSpan) -> str:
+    """How a process ended, as text."""
+    text = {
+        "exited": "by itself" + (f", status {one.code}" if one.code else ""),
+        "signalled": f"by {signal_name(one.signal)}, not ours",
         "killed": "killed by browserkeeper",
         "gone": "ended, its parent knows how",
         "survived": "SURVIVED",
         "zombie": "a zombie",
-        LIVES: "lives",
-    }.get(life.outcome, life.outcome)
-    return f"{words}; adopted" if life.adopted else words
+        ALIVE: "lives",
+    }.get(one.outcome, one.outcome)
+    return f"{text}; adopted" if one.adopted else text
 
 
-def signal_name(found: int | None) -> str:
+def signal_name(number: int | None) -> str:
     try:
-        return signal.Signals(found or 0).name
+        return signal.Signals(number or 0).name
     except ValueError:
-        return f"signal {found}"
+        return f"signal {number}"
 
 
 def _foot(timeline: Timeline, window: Window) -> str:

@@ -75,13 +75,13 @@ def gauges(found: Snapshot, browsers: set[str]) -> Iterator[Metric]:
     sessions = dict.fromkeys(((b, state) for b in sorted(browsers) for state in get_args(State)), 0)
     processes = dict.fromkeys(sorted(browsers), 0)
     pss, zombies, overdue = processes.copy(), processes.copy(), processes.copy()
-    for row in found.rows:
-        name = label(row.record.session)
-        sessions[name, row.state] = sessions.get((name, row.state), 0) + 1
-        processes[name] = processes.get(name, 0) + len(row.processes)
-        pss[name] = pss.get(name, 0) + sum(row.memory.values())
-        zombies[name] = zombies.get(name, 0) + len(row.zombies)
-        overdue[name] = overdue.get(name, 0) + ((row.deadline_left or 0) < 0)
+    for status in found.sessions:
+        name = label(status.record.session)
+        sessions[name, status.state] = sessions.get((name, status.state), 0) + 1
+        processes[name] = processes.get(name, 0) + len(status.processes)
+        pss[name] = pss.get(name, 0) + sum(status.memory.values())
+        zombies[name] = zombies.get(name, 0) + len(status.zombies)
+        overdue[name] = overdue.get(name, 0) + ((status.deadline_left or 0) < 0)
     family = GaugeMetricFamily(
         "browserkeeper_sessions", "Sessions in the ledger.", labels=["browser", "state"]
     )
@@ -93,7 +93,7 @@ def gauges(found: Snapshot, browsers: set[str]) -> Iterator[Metric]:
     yield _gauge("browserkeeper_zombies", "Zombies among those that last.", zombies)
     yield _gauge("browserkeeper_sessions_overdue", "Sessions past their deadline.", overdue)
     yield from pool_gauges(found)
-    bad = len(found.bad)
+    bad = len(found.bad_records)
     yield _one("browserkeeper_bad_records", "Records that cannot be believed.", {}, bad)
 
 

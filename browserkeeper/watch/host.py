@@ -10,7 +10,7 @@ from ..errors import BrowserkeeperError
 from ..process.limits import cgroup_left, memory_left, tasks_left
 from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_ROOT, choose_root
-from ..status.doctor import PROCESSES_NEEDED, user_processes_left
+from ..status.doctor_linux import PROCESSES_NEEDED, user_processes_left
 from .notices import Notice
 
 MEMORY_LOW = 256 * 1024**2

@@ -101,7 +101,7 @@ def _safely(name: str, look: Look) -> list[Notice]:
 
 
 def _look_at_sessions() -> Iterator[Notice]:
-    rows = snapshot().rows
+    rows = snapshot().sessions
     yield from sessions.look_at(rows)
     yield from zombies.look_at(rows)
 

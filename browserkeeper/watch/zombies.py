@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from ..process import system
 from ..process.identity import ProcessFacts
-from ..status.snapshot import ZOMBIE_PATIENCE, Row
+from ..status.snapshot import ZOMBIE_PATIENCE, SessionStatus
 from .notices import Notice
 
 BROWSERS = ("chrom", "headless_shell", "geckodriver", "firefox", "msedge", "crashhelper")
@@ -20,7 +20,7 @@ NAMES = ("bk-guard", *BROWSERS)
 """How the names begin (15 bytes of them, proc(5))."""
 
 
-def look_at(rows: Iterable[Row]) -> Iterator[Notice]:
+def look_at(rows: Iterable[SessionStatus]) -> Iterator[Notice]:
     """O(host).  One notice for each parent."""
     known = {pid for row in rows for pid in row.zombies}
     families: dict[int, list[ProcessFacts]] = {}

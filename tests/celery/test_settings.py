@@ -50,7 +50,7 @@ from browserkeeper.celery.retry import helps
 from browserkeeper.celery.settings import MAX_REDELIVERIES, BrowserSpec, settings_of
 from browserkeeper.celery.task_browser import TaskBrowser, run_with_browser
 from browserkeeper.status.celery_advice import TEARDOWN_BUDGET
-from browserkeeper.status.doctor import Check
+from browserkeeper.status.check import Check
 from fixtures.server import Site
 
 ROOT = Path(__file__).resolve().parent.parent.parent

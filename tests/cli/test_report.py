@@ -29,9 +29,10 @@ from browserkeeper.report import ExitReport, ProcessExit, Survivor
 from browserkeeper.state.documents import BadRecord
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import EndedSession, Record, Session
+from browserkeeper.status import timeline_axis
 from browserkeeper.status import timeline_page as page_module
 from browserkeeper.status.snapshot import snapshot
-from browserkeeper.status.timeline import Percentiles, Span, Timeline, timeline, timeline_of
+from browserkeeper.status.timeline import Percentiles, SessionSpan, Timeline, timeline, timeline_of
 from browserkeeper.status.timeline_page import render
 from tests.conftest import PROGRAMS
 from tests.support.cli import ROOT, cli, cli_json, invoke, run_shell
@@ -80,7 +81,7 @@ def test_processes_are_put_on_the_wall_clock() -> None:
         ProcessExit(11, 5002.5, "chromium", "exited", code=0, ended=6.0, adopted=True),
         ProcessExit(12, 5003.0, "helper", "gone"),
     )
-    (span,) = picture(ended(processes=processes)).spans
+    (span,) = picture(ended(processes=processes)).sessions
     assert (span.began, span.ended) == (NOW - 100, NOW - 90)
     driver, adopted, unseen = span.processes
     assert driver.began == pytest.approx(NOW - 99.5)
@@ -93,11 +94,11 @@ def test_processes_are_put_on_the_wall_clock() -> None:
 
 def test_only_what_lived_in_the_window_newest_first() -> None:
     found = picture(ended(1, ago=9000), ended(2, ago=3605, lasted=10), ended(3, ago=50), seconds=3600)
-    assert [span.id[-1] for span in found.spans] == ["3", "2"]
-    assert not found.cut
+    assert [span.id[-1] for span in found.sessions] == ["3", "2"]
+    assert not found.truncated
     many = [ended(n, ago=100 + n) for n in range(500)]
-    assert picture(*many).cut, "500 sessions within the hour: the history may have lost earlier ones"
-    assert not picture(*many, seconds=200).cut
+    assert picture(*many).truncated, "500 sessions within the hour: earlier ones may be lost"
+    assert not picture(*many, seconds=200).truncated
 
 
 def test_what_is_summed_up() -> None:
@@ -125,35 +126,35 @@ def test_memory_is_summed_over_sessions_that_live_at_a_time() -> None:
     one = ended(1, ago=100, lasted=20, memory=((1.0, 100), (5.0, 300)))
     other = ended(2, ago=90, lasted=30, memory=((2.0, 50),))
     found = picture(one, other)
-    assert [(round(when - NOW, 1), size) for when, size in found.memory()] == [
+    assert [(round(when - NOW, 1), size) for when, size in found.memory_over_time()] == [
         (-98.5, 100),
         (-94.5, 300),
         (-87.5, 350),
         (-80.0, 50),
         (-60.0, 0),
     ]
-    assert [level for _, level in found.alive()] == [1, 2, 1, 0]
+    assert [level for _, level in found.alive_over_time()] == [1, 2, 1, 0]
 
 
 def test_a_session_that_was_swept_has_no_lifetime() -> None:
     one = ended(seconds={"killing": 0.1}, reason="swept", memory=((500.0, 7),))
-    (span,) = picture(one).spans
+    (span,) = picture(one).sessions
     assert span.teardown_seconds == 0.1
     assert span.memory == ((NOW - 90, 7),)
 
 
 def test_what_lives_is_there_with_its_memory(state_dir: Path) -> None:
     running = start(SLEEP_FOREVER, session="a" * 12, **in_ledger(state_dir, "a" * 12))
-    assert wait_until(lambda: [p.name for row in snapshot().rows for p in row.processes] == ["sleep"])
-    (span,) = timeline(60).spans
+    assert wait_until(lambda: [p.name for s in snapshot().sessions for p in s.processes] == ["sleep"])
+    (span,) = timeline(60).sessions
     assert (span.state, span.label, span.ended, span.clean) == ("live", "live", None, None)
     (life,) = span.processes
     assert (life.name, life.outcome) == ("sleep", "lives")
     assert 0 <= timeline(60).until - life.began < 60
-    assert wait_until(lambda: timeline(60).spans[0].peak)
+    assert wait_until(lambda: timeline(60).sessions[0].peak)
     assert "only what is alive" in render(timeline(60))
     running.end("closed", deadline_in())
-    (span,) = timeline(60).spans
+    (span,) = timeline(60).sessions
     assert (span.state, span.reason, span.clean) == ("ended", "closed", True)
 
 
@@ -194,7 +195,7 @@ def host() -> str:
 )
 def test_a_history_that_makes_no_sense_is_counted(change: dict[str, Any]) -> None:
     found = picture(ended(1), ended(2, **change))
-    assert [span.id[-1] for span in found.spans] == ["1"]
+    assert [span.id[-1] for span in found.sessions] == ["1"]
     assert found.unreadable == 1
     assert "1 record cannot be believed" in render(found, UTC)
 
@@ -324,21 +325,21 @@ def test_five_hundred_sessions_stay_small() -> None:
 def test_what_survived_or_was_adopted_is_among_those_shown() -> None:
     ordinary = [ProcessExit(n, float(n), "chromium", "killed") for n in range(20)]
     special = [ProcessExit(98, 98.0, "adopted", "killed", adopted=True), ProcessExit(99, 99.0, "left")]
-    (span,) = picture(ended(processes=(*ordinary, *special))).spans
-    shown = page_module.telling(span.processes, 4)
+    (span,) = picture(ended(processes=(*ordinary, *special))).sessions
+    shown = page_module.most_relevant(span.processes, 4)
     assert [life.name for life in shown] == ["chromium", "chromium", "adopted", "left"]
 
 
 @pytest.mark.parametrize("seconds", [1, 59, 3600, 86_400, 40 * 86_400])
 def test_the_axis_has_a_few_round_moments(seconds: float) -> None:
-    window = page_module.Window(Timeline(NOW - seconds, NOW, (a_span(NOW - 90 * 86_400),)), UTC)
+    window = timeline_axis.Window(Timeline(NOW - seconds, NOW, (a_span(NOW - 90 * 86_400),)), UTC)
     ticks = window.ticks()
     assert 1 <= len(ticks) <= 7
     assert all(window.since <= tick <= window.until for tick in ticks)
 
 
-def a_span(began: float) -> Span:
-    return Span("0" * 12, "session", "chromium", "owner.py", 7, "subreaper", began)
+def a_span(began: float) -> SessionSpan:
+    return SessionSpan("0" * 12, "session", "chromium", "owner.py", 7, "subreaper", began)
 
 
 def test_a_page_of_nothing() -> None:

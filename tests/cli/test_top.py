@@ -20,7 +20,8 @@ from pathlib import Path
 import pyte
 import pytest
 
-from browserkeeper.cli import top
+from browserkeeper.cli.top_readings import Meter
+from browserkeeper.cli.top_screen import fitting
 from browserkeeper.process import system
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.pool_state import PoolState, publish, withdraw
@@ -305,7 +306,7 @@ def test_bad_input_is_a_usage_error(arguments: tuple[str, ...]) -> None:
 
 
 def test_a_process_that_is_new_has_run_since_the_last_look() -> None:
-    meter = top.Meter()
+    meter = Meter()
     assert meter.read(Snapshot((), (), (), ())) == []
 
 
@@ -314,7 +315,7 @@ def test_columns_that_do_not_fit_go_one_by_one() -> None:
         ("session", "browser", "state", "memory", "cpu", "age", "deadline", "procs", "zombies", "owner"),
         "x" * 8,
     )
-    assert top.fitting([{**row, "contained": "cgroup"}], 200) == [*row, "contained"]
-    assert "deadline" not in top.fitting([{**row, "contained": "cgroup"}], 92)
-    narrowest = top.fitting([{**row, "contained": "cgroup"}], 10)
+    assert fitting([{**row, "contained": "cgroup"}], 200) == [*row, "contained"]
+    assert "deadline" not in fitting([{**row, "contained": "cgroup"}], 92)
+    narrowest = fitting([{**row, "contained": "cgroup"}], 10)
     assert narrowest == ["session", "browser", "memory", "cpu"]

@@ -1,0 +1,194 @@
+"""The doctor's checks of what only Linux has: reaping, namespaces, cgroups, /dev/shm, process limits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+
+from ..drivers import chromium
+from ..process import system
+from ..process.containment import choose, writable_cgroup
+from ..process.guard_process import GuardPlan, GuardProcess, interpreter
+from ..process.identity import ProcessIdentity
+from ..process.limits import cgroup_left
+from ..state.tmpdirs import MEMORY_ROOT
+from .check import Check
+from .text import whole_megabytes
+
+PROCESSES_NEEDED = 512
+"""Processes and threads: one browser has 100 to 250 threads."""
+REAP_PATIENCE = 5.0
+"""Seconds that PID 1 may take to reap an orphan; one that polls every 2 s was measured."""
+
+
+def guard() -> Check:
+    """Runs ``true`` under a guard: the guard must be a subreaper, spawn, and certify the end."""
+    plan = GuardPlan(f"helper-{os.urandom(4).hex()}", ("true",), os.environ, choose("subreaper"))
+    process = GuardProcess(plan)
+    try:
+        event = process.wait_for("ended", deadline=time.monotonic() + 10)
+    finally:
+        process.end("closed", time.monotonic() + 10)
+    if event and event["report"]["certificate"] == "ECHILD":
+        taken = event["report"]["seconds"]["lifetime"] * 1000
+        return Check("guard", "ok", f"is a subreaper and certified an end (ECHILD) in {taken:.0f} ms")
+    remedy = "Is prctl(2) forbidden here (seccomp)? Use containment='portable' until it is allowed."
+    return Check("guard", "fail", f"gave no certificate: {process.event('failed') or event}", remedy)
+
+
+def pid_1() -> Check:
+    """Makes an orphan, and waits until the process that adopted it has reaped it.
+
+    Where none reaps, the orphan stays as a zombie.
+    """
+    orphan, adopter = make_orphan()
+    who = f"{_name(1)} is PID 1"
+    if adopter != 1:
+        who += f", {_name(adopter)} ({adopter}) takes orphans"
+    seconds = seconds_to_reap(orphan)
+    if seconds is not None:
+        return Check("PID 1", "ok", f"{who}, reaped one within {seconds:.1f} s")
+    remedy = "Run under `browserkeeper run -- CMD`, or start the container with docker run --init."
+    return Check("PID 1", "warn", f"{who}, does not reap (zombie {orphan.pid})", remedy)
+
+
+def _name(pid: int) -> str:
+    found = system.facts(pid)
+    return found.name if found else "?"
+
+
+_ORPHAN = """
+import os, time
+parent = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        time.sleep(0.002)
+    fields = open("/proc/self/stat").read().rpartition(")")[2].split()
+    print(os.getpid(), fields[19], os.getppid(), flush=True)
+    os._exit(0)
+"""
+
+
+def make_orphan() -> tuple[ProcessIdentity, int]:
+    """A process whose parent has exited and that has exited since, and the pid that adopted it."""
+    command = [interpreter(), "-I", "-S", "-c", _ORPHAN]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    pid, ticks, adopter = map(int, text.split())
+    return ProcessIdentity(pid, ticks / os.sysconf("SC_CLK_TCK")), adopter
+
+
+def seconds_to_reap(process: ProcessIdentity) -> float | None:
+    """Seconds until the process is gone; None if it is still there after REAP_PATIENCE."""
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < REAP_PATIENCE:
+        found = system.facts(process.pid)
+        if found is None or not process.is_same_as(found.identity):
+            return waited
+        time.sleep(0.02)
+    return None
+
+
+def pidfd() -> Check:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        remedy = "Use Linux 5.3 or newer, and allow pidfd_open in the seccomp profile."
+        return Check("pidfd", "warn", f"does not work: {error}", remedy)
+    return Check("pidfd", "ok", "works: signals cannot reach a recycled pid")
+
+
+def cgroup() -> Check:
+    """Never a warning: the subreaper's certificate does not depend on a cgroup."""
+    path, obstacle = writable_cgroup()
+    if path:
+        return Check("cgroup v2", "ok", f"{path} is writable and has cgroup.kill")
+    remedy = "To close the last gap (a SIGKILLed guard), delegate one: systemd's Delegate=yes."
+    return Check("cgroup v2", "ok", f"not available: {obstacle}", remedy)
+
+
+def setpriv() -> Check:
+    if path := shutil.which("setpriv"):
+        return Check("setpriv", "ok", f"{path}: Firefox ends with its driver")
+    what = "is not there: Firefox would outlive a guard and owner that are both SIGKILLed"
+    return Check("setpriv", "warn", what, "Install util-linux (Debian: apt install util-linux).")
+
+
+def sandbox() -> Check:
+    obstacle = chromium.why_no_sandbox()
+    namespaces = "user namespaces work" if chromium.has_user_namespaces() else "no user namespaces"
+    if not obstacle:
+        return Check("sandbox", "ok", f"Chromium's sandbox works ({namespaces})")
+    remedy = "Run as an ordinary user, with user namespaces allowed (sysctl user.max_user_namespaces)."
+    return Check("sandbox", "warn", f"{obstacle} ({namespaces})", remedy)
+
+
+def shared_memory() -> Check:
+    size = chromium.shared_memory_size()
+    if not size:
+        remedy = "Mount a tmpfs there; without one browsers are slower and tabs may crash."
+        return Check(MEMORY_ROOT, "warn", "is not there or not writable", remedy)
+    facts = os.statvfs(MEMORY_ROOT)
+    free = whole_megabytes(facts.f_bavail * facts.f_frsize)
+    what = f"{whole_megabytes(size)}, {free} free"
+    if size < chromium.SMALL_SHARED_MEMORY:
+        remedy = "docker run --shm-size=1g; until then Chromium gets --disable-dev-shm-usage."
+        return Check(MEMORY_ROOT, "warn", what, remedy)
+    return Check(MEMORY_ROOT, "ok", what)
+
+
+def processes() -> Check:
+    """The user's limit or the cgroup's, whichever allows fewer."""
+    allowed = [cgroup_left("pids", ("pids.max", "pids.current")), user_processes_left()]
+    limits = [left for left in allowed if left is not None]
+    if not limits:
+        return Check("processes", "ok", "no limit")
+    if min(limits) >= PROCESSES_NEEDED:
+        return Check("processes", "ok", f"{min(limits)} more are allowed")
+    remedy = "Raise the limit: docker run --pids-limit, systemd's TasksMax=, or ulimit -u."
+    return Check("processes", "warn", f"only {min(limits)} more are allowed, threads included", remedy)
+
+
+def user_processes_left() -> int | None:
+    """How many more processes and threads RLIMIT_NPROC allows this user; None: no limit.
+
+    The kernel counts the threads of all the user's processes, and exempts root (setrlimit(2)).
+    """
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if soft == resource.RLIM_INFINITY or os.geteuid() == 0:
+        return None
+    return soft - sum(map(_threads, filter(str.isdigit, os.listdir("/proc"))))
+
+
+def _threads(pid: str) -> int:
+    """0 for a process of another user, or one that has ended meanwhile."""
+    try:
+        ours = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+        return len(os.listdir(f"/proc/{pid}/task")) if ours else 0
+    except OSError:
+        return 0
+
+
+def display() -> Check:
+    names = [name for name in ("WAYLAND_DISPLAY", "DISPLAY") if os.environ.get(name)]
+    if names:
+        return Check("display", "ok", f"{names[0]}={os.environ[names[0]]}: headed sessions are possible")
+    remedy = "For headless=False run under xvfb-run, or set DISPLAY."
+    return Check("display", "ok", "none: headless sessions only", remedy)
+
+
+CHECKS: tuple[Callable[[], Check], ...] = (
+    guard,
+    pid_1,
+    pidfd,
+    cgroup,
+    setpriv,
+    sandbox,
+    shared_memory,
+    processes,
+    display,
+)
