@@ -1,18 +1,23 @@
-"""``BrowserPool``: fresh, isolated sessions for long-running scrapers, in milliseconds.
+"""``BrowserPool``: keeps browsers running and leases them to threads, each lease isolated.
 
-    pool.py         the handle that users hold
-    core.py         what is behind it: joins the parts
-    scheduler.py       who is in the pool, who waits, what to do next: decisions only, no I/O
-    breaker.py      when to launch again after launches have failed
-    supervisor.py   the one thread that touches the scheduler
-    worker.py    a thread for each browser: launch, renew, close
-    browser.py      one browser: a session, and how its leases are kept apart
-    lease.py        a user's time with a browser, and the gate its commands pass through
-    mapping.py      pool.map
-    latch.py      a flag between threads that signal handlers cannot break
-    config.py       the arguments, checked; the defaults and their reasons
+What belongs here: everything that concerns more than one browser of a process.  One browser, from
+its launch to its end, belongs to ``session/``; user contexts of Chromium to ``drivers/contexts.py``;
+the file that shows a pool to other processes to ``state/pool_state.py``.
 
-Whoever comes from outside imports from here.
+    pool.py             BrowserPool, which users call
+    config.py           its arguments, checked, with the defaults and their reasons
+    mapping.py          pool.map
+    lease.py            Request, Lease, and the handler of a lease's commands
+    controller.py       runs the pool: events to the scheduler, decisions to the workers
+    scheduler.py        decides; no I/O, no clock, no threads
+    circuit_breaker.py  decides when to launch again after launches have failed
+    event_loop.py       the one thread in which the scheduler and the controller run
+    worker.py           a thread for each browser: launch, renew, ping, end
+    browser.py          one browser: a session, and the isolation between its leases
+    published_state.py  writes the pool's state for other processes
+    latch.py            a flag between threads that signal handlers cannot break
+
+Other packages import from here, not from the modules.
 """
 
 from .lease import Lease, LeaseInfo, lease_of

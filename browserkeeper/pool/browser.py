@@ -1,4 +1,4 @@
-"""One browser of a pool: a session, and how its leases are kept apart."""
+"""One browser of a pool: a session, and the isolation between its leases."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
 
 PING_TIMEOUT = 10.0
-"""Seconds after which a browser that does not answer is ended; it answers in milliseconds, but on
-a machine that is swamped it takes seconds."""
+"""Seconds after which a browser that does not answer a ping is ended.  It answers in milliseconds,
+on an overloaded machine in seconds."""
 RENEW_TIMEOUT = 20.0
-"""Seconds for a new context; it takes 0.1, and 1 on a machine that is busy with other things."""
+"""Seconds for a new context.  It takes 0.1 s, and 1 s on a busy machine."""
 
 
-class UnfitError(Exception):
-    """The browser cannot have another lease; the message says why."""
+class NotReusableError(Exception):
+    """The browser must not be leased again; the message is the reason to retire it."""
 
 
 class Browser(Protocol):
-    """What the pool asks of a browser; the tests have one without a process."""
+    """What the pool needs of a browser.  :class:`PooledBrowser` documents the methods; tests use a
+    browser without a process."""
 
     @property
     def id(self) -> str: ...
@@ -46,19 +47,19 @@ class Browser(Protocol):
     def ping(self) -> str: ...
     def looks_alive(self) -> bool: ...
     def set_deadline(self, seconds: float | None, reason: str) -> None: ...
-    def driver_for(self, keeper: CommandHandler) -> Any: ...
+    def driver_for(self, handler: CommandHandler) -> Any: ...
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any: ...
     def failure(self) -> BrowserkeeperError | None: ...
     def end(self, reason: str) -> ExitReport: ...
 
 
-def _lease_timeout(text: str, report: ExitReport | None) -> LeaseTimeout:
-    return LeaseTimeout(f"{text} It was the lease's (max_lease).", report)
-
-
 class PooledBrowser:
-    """A real one.  Its methods block; each belongs to the browser's worker, but for ``run``,
-    ``driver_for`` and ``failure``, which are its lease's, and those that return at once."""
+    """A browser with its processes.
+
+    ``launch``, ``renew``, ``ping`` and ``end`` block, and are called in the browser's worker thread.
+    ``run``, ``driver_for`` and ``failure`` may block, and are called in the thread of a lease.  All
+    others return at once.
+    """
 
     def __init__(self, config: PoolConfig):
         self._config = config
@@ -77,25 +78,28 @@ class PooledBrowser:
 
     @property
     def downloads(self) -> Path | None:
-        """Where the present lease's downloads go; None where the user chose that."""
+        """The directory of the present lease's downloads."""
         if self._contexts:
             return self._contexts.downloads
         return self._config.browser.download_dir or Path(self.session.tmpdir, "downloads")
 
-    def launch(self) -> None:
-        """Start it, ready for its first lease.  What fails is taken back whole.
+    # -- its life
 
-        Raises what ``BrowserSession.start`` raises.
+    def launch(self) -> None:
+        """Start the browser and make it ready for its first lease.
+
+        Raises what ``BrowserSession.start`` raises; nothing is left of a launch that failed.
         """
-        if self._isolation == "context":
-            self.session.config = for_contexts(self._config.browser)
+        if self._isolation != "context":
+            self.session.start()
+            return
+        self.session.config = config_for_contexts(self._config.browser)
         driver = self.session.start()
-        if self._isolation == "context":
-            try:
-                self._open_contexts(driver)
-            except BaseException:
-                self.end("failed")
-                raise
+        try:
+            self._open_contexts(driver)
+        except BaseException:
+            self.end("failed")
+            raise
 
     def _open_contexts(self, driver: Any) -> None:
         from ..drivers.contexts import Contexts
@@ -117,72 +121,88 @@ class PooledBrowser:
         self.session.set_deadline(None)
 
     def call_off(self) -> None:
+        """Cancel the launch; the worker's call of ``launch`` then raises SessionClosed."""
         self.session.call_off()
 
     def renew(self) -> str:
-        """Make it ready for the next lease: "", or why it should soon be replaced.
+        """Make the browser fresh for its next lease.
 
-        Raises UnfitError, a session's, a WebDriver's or a websocket's error where it cannot.
+        Returns why the browser should soon be replaced, "" if it need not be.  Raises
+        NotReusableError, or an error of the session, of WebDriver or of the websocket.
         """
         if not self.session.at_rest:
-            raise UnfitError("interrupted: a command was in flight at the end of the lease")
+            raise NotReusableError("interrupted: a command was in flight at the end of the lease")
         if self._contexts:
             if self._contexts.beyond:
-                raise UnfitError(f"beyond: {self._contexts.beyond} reaches beyond its context")
+                raise NotReusableError(f"beyond: {self._contexts.beyond} reaches beyond its context")
             self.session.set_deadline(RENEW_TIMEOUT, "hung")
             self._contexts.renew()
             self.session.set_deadline(None)
-        return self._why_replace()
+        return self._reason_to_replace()
 
     def ping(self) -> str:
-        """Have a word with it: "", or why it should soon be replaced.
+        """Send a command, and wait for any answer.
 
-        Raises the session's error where the browser is dead or does not answer.
+        Returns why the browser should soon be replaced, "" if it need not be.  Raises the session's
+        error if the browser is dead or does not answer.
         """
         from selenium.common.exceptions import WebDriverException
 
         self.session.set_deadline(PING_TIMEOUT, "hung")
         try:
             _ = self.session.driver.title
-        except WebDriverException:  # a complaint is an answer too
+        except WebDriverException:  # an error from the browser is an answer too
             pass
         self.session.set_deadline(None)
-        return self._why_replace()
+        return self._reason_to_replace()
 
-    def _why_replace(self) -> str:
-        most = self._config.max_memory
-        return "max_memory" if most is not None and self.session.uses_more_than(most) else ""
+    def _reason_to_replace(self) -> str:
+        limit = self._config.max_memory
+        return "max_memory" if limit is not None and self.session.uses_more_than(limit) else ""
+
+    def end(self, reason: str) -> ExitReport:
+        """End the browser, and return the verified report."""
+        report = self.session.end(reason)
+        if self._contexts:
+            self._contexts.close()
+        return report
+
+    # -- its leases
 
     def looks_alive(self) -> bool:
+        """False if driver or browser has exited, or is stopped or a zombie; no command is sent."""
         return self.session.looks_alive()
 
     def set_deadline(self, seconds: float | None, reason: str) -> None:
+        """Have the guard end the browser in so many seconds; None takes the deadline back."""
         self.session.set_deadline(seconds, reason)
 
-    def driver_for(self, keeper: CommandHandler) -> Any:
-        return self.session.driver_for(keeper)
+    def driver_for(self, handler: CommandHandler) -> Any:
+        """Returns a Selenium driver whose commands go through ``handler``."""
+        return self.session.driver_for(handler)
 
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """A lease's command: kept to its context, its errors typed."""
+        """Run a lease's command within the lease's context.  Raises browserkeeper's typed errors."""
         contexts = self._contexts
         if contexts is None:
             return self.session.run_command(name, params, command)
         return self.session.run_command(name, params, lambda: contexts.route(name, params, command))
 
     def failure(self) -> BrowserkeeperError | None:
+        """The error that a command would raise because the session has ended; None if it has not."""
         return self.session.failure()
 
-    def end(self, reason: str) -> ExitReport:
-        report = self.session.end(reason)
-        if self._contexts:
-            self._contexts.close()
-        return report
+
+def _lease_timeout(text: str, report: ExitReport | None) -> LeaseTimeout:
+    return LeaseTimeout(f"{text} It was the lease's (max_lease).", report)
 
 
-def for_contexts(config: SessionConfig) -> SessionConfig:
-    """The same, with a BiDi websocket, and without the renderer that Chromium starts ahead for the
-    next site: a context that serves one lease has no use for one, and it costs a fifth of the
-    time of a renewal."""
+def config_for_contexts(config: SessionConfig) -> SessionConfig:
+    """The same configuration with a BiDi websocket, and without Chromium's spare renderer.
+
+    Chromium starts that renderer ahead for the next site.  A context serves one lease and seldom
+    uses it; without it a renewal takes a fifth less time.
+    """
     from ..drivers.chromium import user_options
 
     options = user_options(config)

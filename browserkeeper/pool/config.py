@@ -1,4 +1,4 @@
-"""What a pool was asked to be: the arguments of ``BrowserPool``, checked before anything starts."""
+"""The arguments of ``BrowserPool``, checked before anything starts, and their defaults."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ Isolation = Literal["auto", "context", "fresh", "none"]
 ISOLATIONS = ("auto", "context", "fresh", "none")
 
 MEMORY_PER_BROWSER = 768 * 2**20
-"""Bytes that a size by default reckons with: a Chromium with one ordinary page has 300 to 450 MB
-here (``make bench``), and pages differ."""
+"""Bytes, for the default of ``max_size``.  A Chromium with one ordinary page was measured at 300 to
+450 MB (``make bench``), and other pages need more."""
 BROWSERS_PER_CORE = 2
-"""A page load keeps a core busy about half of its time; the rest is waiting for the network."""
+"""A page load keeps a core busy for about half of its time, and waits for the network otherwise."""
 
 MIN_IDLE = 1
 CHECKOUT_TIMEOUT = 30.0
-"""Seconds; psycopg_pool's, HikariCP's and SQLAlchemy's default alike."""
+"""Seconds; the default of psycopg_pool, HikariCP and SQLAlchemy."""
 MAX_WAITING = 1000
-"""Above it something is wrong, and a queue only hides it."""
+"""A longer queue would only hide that something is wrong."""
 MAX_USES = 100
-"""Crawlee's ``retireBrowserAfterPageCount``: what leaks in a browser leaks by the page."""
+"""As Crawlee's ``retireBrowserAfterPageCount``: memory leaks in a browser grow with each page."""
 MAX_LIFETIME = 30 * 60.0
-"""Seconds; HikariCP's."""
+"""Seconds; HikariCP's default."""
 IDLE_TIMEOUT = 10 * 60.0
-"""Seconds; psycopg_pool's and HikariCP's."""
+"""Seconds; the default of psycopg_pool and HikariCP."""
 MAX_MEMORY = 2 * 2**30
-"""Bytes of PSS, the whole tree."""
+"""Bytes of PSS of the whole process tree."""
 LEAK_WARN = 5 * 60.0
-"""Seconds; HikariCP has it off, but a browser costs a thousand times a connection."""
+"""Seconds.  HikariCP has it off by default, but a browser costs a thousand times a connection."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PoolConfig:
-    """Checked by construction; raises ConfigError.  Seconds and bytes; None means no limit."""
+    """The arguments, in seconds and bytes; None means no limit.
+
+    Raises ConfigError when it is made with arguments that are not valid.
+    """
 
     browser: SessionConfig
     max_size: int
@@ -75,7 +78,7 @@ class PoolConfig:
 
     @classmethod
     def build(cls, browser: SessionConfig, **given: Any) -> PoolConfig:
-        """From the user's arguments; what depends on the machine is looked up."""
+        """Fills in the defaults that depend on the machine.  Raises ConfigError."""
         if given.get("max_size") is None:
             given["max_size"] = default_size()
             given["min_idle"] = min(given["min_idle"], given["max_size"])
@@ -87,37 +90,39 @@ class PoolConfig:
         check_choice("isolation", self.isolation, ISOLATIONS)
         if self.isolation == "context" and self.browser.remote is not None:
             raise ConfigError(
-                "isolation='context' needs a browser of this machine: on a Grid each lease has a "
+                "isolation='context' needs a browser on this machine: on a Grid each lease has a "
                 "session of its own. Use isolation='auto' or 'fresh'."
             )
         if self.isolation == "context" and self.browser.engine != "chromium":
             raise ConfigError(
                 "isolation='context' works on Chromium only: in a new context of Firefox, "
-                "driver.get_cookies() and its kin act on the default one. Use 'auto' or 'fresh'."
+                "driver.get_cookies(), add_cookie() and delete_all_cookies() act on the default "
+                "context. Use 'auto' or 'fresh'."
             )
 
     def _check_browser(self) -> None:
         if self.browser.timeout is not None:
             raise ConfigError(
-                "timeout= would end a pool's browsers under their users. Use max_lease= for one "
-                "lease, max_lifetime= for a browser."
+                "timeout= would end a pool's browsers during a lease. Use max_lease= to limit a "
+                "lease, max_lifetime= to limit a browser."
             )
         if not self.browser.disposable:
             raise ConfigError(
-                "A profile of your own cannot be shared by a pool's browsers, nor kept apart "
-                "between leases. Leave profile= out, or use browser(profile=...)."
+                "A profile of your own cannot be shared by a pool's browsers, and would not be "
+                "isolated between leases. Leave profile= out, or use browser(profile=...)."
             )
 
     @property
     def resolved_isolation(self) -> Literal["context", "fresh", "none"]:
-        """What ``auto`` means for this browser."""
+        """The isolation, with ``auto`` replaced by what it means for this browser."""
         if self.isolation != "auto":
             return self.isolation
-        here = self.browser.remote is None
-        return "context" if here and self.browser.engine == "chromium" else "fresh"
+        is_local = self.browser.remote is None
+        return "context" if is_local and self.browser.engine == "chromium" else "fresh"
 
     @property
     def limits(self) -> Limits:
+        """For the scheduler.  A fresh process for each lease means one use of each browser."""
         return Limits(
             max_size=self.max_size,
             min_idle=self.min_idle,
@@ -130,12 +135,12 @@ class PoolConfig:
 
 
 def default_size() -> int:
-    """By cores and by memory, whichever gives less; at least 1."""
+    """Returns as many browsers as both the cores and the free memory allow; at least 1."""
     return max(1, min(BROWSERS_PER_CORE * cores(), memory_left() // MEMORY_PER_BROWSER))
 
 
 def default_concurrency() -> int:
-    """Half the cores: a launch keeps one and a half of them busy."""
+    """Returns half the number of cores, at least 1: a launch keeps one and a half cores busy."""
     return max(1, cores() // 2)
 
 

@@ -1,4 +1,4 @@
-"""A lease: one user's time with one browser, and the gate that its commands pass through."""
+"""A lease: one user's time with one browser, from the request to the release."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ else:
     D_co = TypeVar("D_co", covariant=True)
 
 STACK_DEPTH = 12
-"""Frames of the taker's stack that are remembered, to name who never gave a browser back."""
+"""Frames of the stack that asked for a lease, kept to name the code that never released it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LeaseInfo:
-    """Who holds what.  ``since`` is in seconds since the epoch, ``seconds`` how long that is ago;
-    ``deadline`` is the seconds that are left of ``max_lease``, None without one."""
+    """A lease that is out: which browser, which thread has it, and since when.
+
+    ``since`` is in seconds since the epoch, ``seconds`` is the lease's age, and ``deadline`` is how
+    many seconds are left of ``max_lease`` (None without one).
+    """
 
     browser_id: str
     pid: int | None
@@ -50,26 +53,27 @@ class LeaseInfo:
 
 
 class Request:
-    """One call for a browser: who asks, and the answer.  The supervisor answers it once."""
+    """One call of ``lease()``: made by the user's thread, answered once by the pool's event loop."""
 
     def __init__(self) -> None:
         self.thread = threading.current_thread().name
         frames = traceback.walk_stack(None)
         self._stack = traceback.StackSummary.extract(frames, limit=STACK_DEPTH, lookup_lines=False)
-        self.asked = time.monotonic()
-        self.granted = 0.0
+        self.made_at = time.monotonic()
+        self.granted_at = 0.0
+        """On the monotonic clock; 0 until the request is granted."""
         self.granted_epoch = 0.0
         self.member: Member | None = None
-        self.verdict: str | None = None
-        """After the lease: why the browser must not be used again, "" where it may."""
-        self.gate: Callable[[], Gate | None] = lambda: None
-        """A weak reference: when the gate is garbage, nobody waits or works any more."""
         self.error: BrowserkeeperError | None = None
-        self.warned = False
+        self.handler: Callable[[], LeaseHandler | None] = lambda: None
+        """A weak reference.  When it is dead, no thread waits for this request or uses its lease."""
+        self.ended_with: str | None = None
+        """None until the lease ends; then why the browser must be retired, "" if it need not be."""
+        self.leak_logged = False
         self._answered = Latch()
 
     def grant(self, member: Member, now: float) -> None:
-        self.granted, self.granted_epoch, self.member = now, time.time(), member
+        self.granted_at, self.granted_epoch, self.member = now, time.time(), member
         self._answered.set()
 
     def refuse(self, error: BrowserkeeperError) -> None:
@@ -77,7 +81,7 @@ class Request:
         self._answered.set()
 
     def wait(self, timeout: float) -> Member | None:
-        """The member; None where nothing came in time.  Raises the error of a refusal."""
+        """Block until the answer.  Returns None after ``timeout`` seconds; raises a refusal's error."""
         self._answered.wait(timeout)
         if self.error is not None:
             raise self.error
@@ -85,15 +89,15 @@ class Request:
 
     @property
     def stack(self) -> str:
-        """As in a traceback, without the pool's own frames."""
+        """Where the lease was asked for, formatted as in a traceback, without the pool's own frames."""
         ours = __name__.rpartition(".")[0].replace(".", "/")
         frames = [frame for frame in reversed(self._stack) if ours not in frame.filename]
         return "".join(traceback.StackSummary.from_list(frames).format())
 
     def info(self, now: float, max_lease: float | None) -> LeaseInfo:
         assert self.member is not None
-        browser: Browser = self.member.body
-        seconds = now - self.granted
+        browser: Browser = self.member.browser
+        seconds = now - self.granted_at
         return LeaseInfo(
             browser_id=browser.id,
             pid=browser.identity.pid if browser.identity else None,
@@ -106,40 +110,46 @@ class Request:
         )
 
 
-class Gate:
-    """What the driver of a lease talks to (its ``keeper``): open as long as the lease is.
+class LeaseHandler:
+    """The command handler of a lease's driver: passes commands on while the lease lasts.
 
-    It is made before a browser is asked for, and the pool looks at it, not for messages: when it
-    is garbage, so are the lease and its driver, and with a ``verdict`` the lease is over.
-    So no exception in the user's thread, at whatever moment a signal handler raises it, can lose
-    a browser.
+    It is made before a browser is asked for.  The lease and its driver refer to it; the pool has a
+    weak reference.  The event loop needs no message that a lease has ended: it looks whether
+    ``ended_with`` is set, or whether the handler was garbage-collected together with lease and
+    driver.  So no exception in the user's thread can lose a browser, at whatever moment a signal
+    handler raises it.
     """
 
     def __init__(self, request: Request):
         self.request = request
-        request.gate = weakref.ref(self)
+        request.handler = weakref.ref(self)
         self.uses = 0
         self.retire_reason = ""
         self.driver: Any = None
         self.lease: Callable[[], Lease[Any] | None] = lambda: None
         self._pending = 0
-        self._lock = threading.RLock()  # a signal handler may end the lease between two lines
+        self._lock = threading.RLock()  # reentrant: a signal handler may end the lease in between
 
     @property
     def browser(self) -> Browser:
         assert self.request.member is not None
-        browser: Browser = self.request.member.body
+        browser: Browser = self.request.member.browser
         return browser
 
     @property
     def session(self) -> BrowserSession[Any]:
         return self.browser.session
 
+    @property
+    def is_open(self) -> bool:
+        """False once the lease has ended."""
+        return self.request.ended_with is None
+
     def run_command(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """Every command of the lease's driver.  Raises LeaseEnded after the lease."""
+        """Run a command of the lease's driver.  Raises LeaseEnded after the lease."""
         with self._lock:
             if not self.is_open:
-                raise self.ended()
+                raise self.ended_error()
             self._pending += 1
         try:
             return self.browser.run(name, params, command)
@@ -148,95 +158,91 @@ class Gate:
                 self._pending -= 1
 
     def quit_driver(self) -> None:
-        """``driver.quit()``: the habit of those who came from plain Selenium.  The browser is
-        ended, verified; the pool notices and replaces it."""
+        """``driver.quit()``, a habit from plain Selenium, ends the browser; the pool replaces it."""
         if self.is_open:
             self.retire_reason = self.retire_reason or "quit"
             self.session.close()
 
-    def shut(self) -> None:
-        """End the lease."""
+    def end_lease(self) -> None:
+        """Refuse all further commands, and let the pool have the browser back."""
         used_bidi = self.driver is not None and getattr(self.driver, "used_bidi", False)
         with self._lock:
             if self._pending:
-                self.request.verdict = "interrupted: a command was in flight at the end of the lease"
+                reason = "interrupted: a command was in flight at the end of the lease"
             elif used_bidi:
-                self.request.verdict = (
-                    "beyond: the lease used BiDi, whose subscriptions outlast a context"
-                )
+                reason = "beyond: the lease used BiDi, whose subscriptions outlast a context"
             else:
-                self.request.verdict = self.retire_reason
+                reason = self.retire_reason
+            self.request.ended_with = reason
         if used_bidi:
             self.driver.disconnect_bidi()
 
-    @property
-    def is_open(self) -> bool:
-        return self.request.verdict is None
-
-    def ended(self) -> BrowserkeeperError:
+    def ended_error(self) -> BrowserkeeperError:
+        """The error for a command that comes after the end of the lease."""
         failure = self.browser.failure()
         if isinstance(failure, LeaseTimeout):
             return failure
         return LeaseEnded(
-            f"This lease of browser {self.browser.id} is over: the pool may have given the browser "
-            "to somebody else. Use the driver inside `with pool.lease()`.",
+            f"This lease of browser {self.browser.id} is over: the pool may have leased the browser "
+            "again. Use the driver inside `with pool.lease()`.",
             self.session.report,
         )
 
 
 class Lease(Generic[D_co]):
-    """A browser for a while: ``with pool.lease() as lease: lease.driver.get(...)``.
+    """A browser for a limited time: ``with pool.lease() as lease: lease.driver.get(...)``.
 
-    One that is dropped without having been given back is taken back, with a ResourceWarning.
+    A lease that is garbage-collected before its release is released by the pool, with a
+    ResourceWarning.
     """
 
-    def __init__(self, gate: Gate, release: Callable[[], None]):
-        self._gate, self._release = gate, release
-        gate.lease = weakref.ref(self)
+    def __init__(self, handler: LeaseHandler, release: Callable[[], None]):
+        self._handler, self._release = handler, release
+        handler.lease = weakref.ref(self)
 
     @property
     def driver(self) -> D_co:
-        """A Selenium driver for this lease alone.  Raises LeaseEnded after it, from every command."""
-        if self._gate.driver is None:
-            if not self._gate.is_open:
-                raise self._gate.ended()
-            self._gate.driver = self._gate.browser.driver_for(self._gate)
-        driver: D_co = self._gate.driver
+        """The Selenium driver of this lease.  After the lease each of its commands raises LeaseEnded."""
+        if self._handler.driver is None:
+            if not self._handler.is_open:
+                raise self._handler.ended_error()
+            self._handler.driver = self._handler.browser.driver_for(self._handler)
+        driver: D_co = self._handler.driver
         return driver
 
     @property
     def uses(self) -> int:
         """How many leases this browser has had, this one included."""
-        return self._gate.uses
+        return self._handler.uses
 
     @property
     def browser_id(self) -> str:
-        """The id of its session, as in ``browserkeeper ps`` and the logs."""
-        return self._gate.browser.id
+        """The id of the browser's session, as in ``browserkeeper ps`` and the logs."""
+        return self._handler.browser.id
 
     @property
     def session(self) -> BrowserSession[Any]:
-        """The session behind it: ``processes()``, ``memory()``, ``report``."""
-        return self._gate.session
+        """The browser's session, for its ``processes()``, ``memory()`` and ``report``."""
+        return self._handler.session
 
     @property
     def download_dir(self) -> Path | None:
-        """Where this lease's downloads go.  They go when the lease does, unless the pool was given
-        a ``download_dir``."""
-        return self._gate.browser.downloads
+        """The directory of this lease's downloads.  They are removed when the lease ends, unless the
+        pool was given a ``download_dir``."""
+        return self._handler.browser.downloads
 
     def retire(self, reason: str = "") -> None:
-        """Have the browser replaced when the lease ends: it is banned, confused, or suspect."""
-        self._gate.retire_reason = f"requested: {reason}" if reason else "requested"
+        """Have the browser replaced when the lease ends, because a site has banned it, for example."""
+        self._handler.retire_reason = f"requested: {reason}" if reason else "requested"
 
     def release(self) -> None:
-        """Give the browser back; the second call does nothing.
+        """End the lease and give the browser back.  The second call does nothing.
 
-        Raises LeaseTimeout where ``max_lease`` had passed by then.
+        Raises LeaseTimeout if ``max_lease`` passed before.
         """
-        if not self._gate.is_open:
+        if not self._handler.is_open:
             return
-        failure = self._gate.browser.failure()
+        failure = self._handler.browser.failure()
         self._release()
         if isinstance(failure, LeaseTimeout):
             raise failure
@@ -257,14 +263,14 @@ class Lease(Generic[D_co]):
                 raise
 
     def __repr__(self) -> str:
-        state = "open" if self._gate.is_open else "over"
+        state = "open" if self._handler.is_open else "over"
         return f"<Lease {state} browser={self.browser_id} uses={self.uses}>"
 
 
 def lease_of(driver: webdriver.Remote) -> Lease[Any]:
-    """The lease of a driver that came from a pool.  Raises ConfigError for any other."""
-    keeper = getattr(driver, "keeper", None)
-    lease = keeper.lease() if isinstance(keeper, Gate) else None
+    """Returns the lease of a driver that came from a pool.  Raises ConfigError for any other driver."""
+    handler = getattr(driver, "keeper", None)
+    lease = handler.lease() if isinstance(handler, LeaseHandler) else None
     if lease is None:
         raise ConfigError(f"{driver!r} did not come from a BrowserPool, or its lease is gone.")
     return lease

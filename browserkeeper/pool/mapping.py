@@ -1,4 +1,4 @@
-"""``pool.map``: many inputs through a pool's browsers, each answered exactly once."""
+"""``pool.map``: calls a function for many items, each call in a lease of its own, in threads."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import PoolClosed
 from .latch import Latch
 from .lease import Lease
-
-if TYPE_CHECKING:
-    from .pool import BrowserPool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,7 +20,7 @@ R = TypeVar("R")
 
 @dataclasses.dataclass(frozen=True)
 class Outcome(Generic[T, R]):
-    """What came of one item: ``value``, or ``error`` where all its attempts failed.
+    """The result for one item: its ``value``, or the last ``error`` if all attempts failed.
 
     ``seconds`` is the time of the last attempt, without the wait for a browser.
     """
@@ -39,7 +36,7 @@ class Outcome(Generic[T, R]):
         return self.error is None
 
     def result(self) -> R:
-        """The value; raises the error where there is one (as ``concurrent.futures`` does)."""
+        """Returns the value, or raises the error (as ``concurrent.futures`` does)."""
         if self.error is not None:
             raise self.error
         return self.value  # type: ignore[return-value] # R may itself be Optional
@@ -47,8 +44,9 @@ class Outcome(Generic[T, R]):
 
 @dataclasses.dataclass
 class Work(Generic[T, R]):
-    """What a call of ``map`` has to do."""
+    """The arguments of one call of ``map``; ``lease`` takes a lease from the pool."""
 
+    lease: Callable[[], Lease[Any]]
     function: Callable[[Any, T], R]
     items: Iterator[T]
     attempts: int
@@ -56,84 +54,36 @@ class Work(Generic[T, R]):
     workers: int
 
 
-class _Worker(threading.Thread):
-    """Takes an item, works on it, puts the outcome where the consumer finds it; and so on."""
-
-    def __init__(self, run: _Run[Any, Any]):
-        super().__init__(name=f"browserkeeper-map-{id(run):x}", daemon=True)
-        self._map_run = run
-        self.lease: Lease[Any] | None = None
-        self.is_busy = False
-        """With an item; else it waits for one, for as long as the iterable takes."""
-
-    def run(self) -> None:
-        run = self._map_run
-        try:
-            while (item := run.next_item()) is not None:
-                self.is_busy = True
-                taken = Latch()
-                run.results.put((self._work(item[0]), taken))
-                self.is_busy = False
-                taken.wait()  # whoever does not take results gets no more work done
-        finally:
-            run.results.put(None)
-
-    def _work(self, item: Any) -> Outcome[Any, Any]:
-        from tenacity import RetryCallState, wait_random_exponential
-
-        run = self._map_run
-        pause = wait_random_exponential(multiplier=0.1, max=5)
-        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type] # it only counts here
-        while True:
-            outcome = self._attempt(item, state.attempt_number)
-            again = isinstance(outcome.error, run.work.retry_on) and not isinstance(
-                outcome.error, PoolClosed
-            )
-            if not again or state.attempt_number >= run.work.attempts or run.stopped.is_set():
-                return outcome
-            run.stopped.wait(pause(state))
-            state.attempt_number += 1
-
-    def _attempt(self, item: Any, number: int) -> Outcome[Any, Any]:
-        began = time.monotonic()
-        try:
-            with self._map_run.pool.lease() as self.lease:
-                began = time.monotonic()
-                if self._map_run.stopped.is_set():
-                    raise PoolClosed("The results of this map() are no longer wanted.")
-                value = self._map_run.work.function(self.lease.driver, item)
-        except BaseException as error:  # noqa: BLE001 # it belongs to the item, whatever it is
-            return Outcome(item, None, error, number, time.monotonic() - began)
-        finally:
-            self.lease = None
-        return Outcome(item, value, None, number, time.monotonic() - began)
+def run_map(work: Work[T, R]) -> Iterator[Outcome[T, R]]:
+    """Yields the outcomes in the order in which they are ready."""
+    return _MapRun(work).outcomes()
 
 
-class _Run(Generic[T, R]):
-    """One call of ``map`` while it goes on: what its workers share."""
+class _MapRun(Generic[T, R]):
+    """One call of ``map`` while it runs: what its threads share."""
 
-    def __init__(self, pool: BrowserPool[Any], work: Work[T, R]):
-        self.pool, self.work = pool, work
+    def __init__(self, work: Work[T, R]):
+        self.work = work
         self.stopped = Latch()
         self.error: BaseException | None = None
+        """Why there are no more items; StopIteration at the normal end."""
         self.results: queue.SimpleQueue[tuple[Outcome[T, R], Latch] | None] = queue.SimpleQueue()
+        """Outcomes, each with a latch to set when the outcome was taken; None when a thread ends."""
         self._lock = threading.Lock()
 
     def next_item(self) -> tuple[T] | None:
-        """The next item, in a tuple since it may be None; None at the end."""
+        """Returns the next item, in a tuple since it may be None; or None at the end."""
         with self._lock:
             if self.stopped.is_set() or self.error is not None:
                 return None
             try:
                 return (next(self.work.items),)
-            except StopIteration:
-                self.error = StopIteration()
-            except BaseException as error:  # noqa: BLE001 # the consumer's, who gets it in the end
+            except BaseException as error:  # noqa: BLE001 # outcomes() raises it in the consumer's thread
                 self.error = error
         return None
 
     def outcomes(self) -> Iterator[Outcome[T, R]]:
-        workers = [_Worker(self) for _ in range(self.work.workers)]
+        workers = [_MapWorker(self) for _ in range(self.work.workers)]
         running = 0
         try:
             for worker in workers:
@@ -152,23 +102,26 @@ class _Run(Generic[T, R]):
         if self.error is not None and not isinstance(self.error, StopIteration):
             raise self.error
 
-    def _stop(self, workers: list[_Worker]) -> None:
-        """Cut off what still runs, and wait for the threads, but not for those whom the iterable
-        keeps waiting: they end when it lets go of them."""
+    def _stop(self, workers: list[_MapWorker]) -> None:
+        """End the browsers of the calls that still run, and wait until all workers are idle.
+
+        A worker may be blocked in the iterable's ``next()``, which cannot be interrupted.  It is not
+        waited for; it ends when ``next()`` returns.
+        """
         self.stopped.set()
         while any(worker.is_busy for worker in workers):
             for worker in workers:
                 if (lease := worker.lease) is not None:
                     with contextlib.suppress(Exception):
                         lease.session.end("closed")
-            self._release(timeout=0.1)
-        self._release(timeout=0)
+            self._discard_results(timeout=0.1)
+        self._discard_results(timeout=0)
         for worker in workers:
-            if worker.ident is not None:
+            if worker.ident is not None:  # else it was never started
                 worker.join(0.1)
 
-    def _release(self, timeout: float) -> None:
-        """Let workers go on whose outcomes nobody will take."""
+    def _discard_results(self, timeout: float) -> None:
+        """Let the workers go on that wait for their outcome to be taken."""
         with contextlib.suppress(queue.Empty):
             while True:
                 result = self.results.get(timeout=timeout)
@@ -176,6 +129,55 @@ class _Run(Generic[T, R]):
                     result[1].set()
 
 
-def run_map(pool: BrowserPool[Any], work: Work[T, R]) -> Iterator[Outcome[T, R]]:
-    """The outcomes, as they come."""
-    return _Run(pool, work).outcomes()
+class _MapWorker(threading.Thread):
+    """Takes items and puts out their outcomes, one after another, until there are no more items."""
+
+    def __init__(self, run: _MapRun[Any, Any]):
+        super().__init__(name=f"browserkeeper-map-{id(run):x}", daemon=True)
+        self._map_run = run
+        self.lease: Lease[Any] | None = None
+        self.is_busy = False
+        """True from when it has an item until the item's outcome is queued."""
+
+    def run(self) -> None:
+        run = self._map_run
+        try:
+            while (item := run.next_item()) is not None:
+                self.is_busy = True
+                taken = Latch()
+                run.results.put((self._outcome_of(item[0]), taken))
+                self.is_busy = False
+                taken.wait()  # so that no worker runs far ahead of the consumer
+        finally:
+            run.results.put(None)
+
+    def _outcome_of(self, item: Any) -> Outcome[Any, Any]:
+        """Call the function for the item, again after an error as often as ``retries`` allows."""
+        from tenacity import RetryCallState, wait_random_exponential
+
+        run, work = self._map_run, self._map_run.work
+        pause = wait_random_exponential(multiplier=0.1, max=5)
+        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type] # only its counter is used
+        while True:
+            outcome = self._attempt(item, state.attempt_number)
+            error = outcome.error
+            retryable = isinstance(error, work.retry_on) and not isinstance(error, PoolClosed)
+            if not retryable or state.attempt_number >= work.attempts or run.stopped.is_set():
+                return outcome
+            run.stopped.wait(pause(state))
+            state.attempt_number += 1
+
+    def _attempt(self, item: Any, number: int) -> Outcome[Any, Any]:
+        run = self._map_run
+        began = time.monotonic()
+        try:
+            with run.work.lease() as self.lease:
+                began = time.monotonic()
+                if run.stopped.is_set():
+                    raise PoolClosed("The results of this map() are no longer wanted.")
+                value = run.work.function(self.lease.driver, item)
+        except BaseException as error:  # noqa: BLE001 # any error is the item's outcome
+            return Outcome(item, None, error, number, time.monotonic() - began)
+        finally:
+            self.lease = None
+        return Outcome(item, value, None, number, time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""``BrowserPool``: what users call.  It waits for its core where a caller wants to wait."""
+"""``BrowserPool``, the public class.  It blocks where its caller wants to wait for the pool."""
 
 from __future__ import annotations
 
@@ -25,11 +25,21 @@ from ..errors import (
 )
 from ..report import ExitReport
 from ..session import BrowserSession
-from . import config as defaults
 from .browser import Browser, PooledBrowser
-from .config import Isolation, PoolConfig
-from .core import ANSWER_PATIENCE, Core
-from .lease import Gate, Lease, LeaseInfo, Request
+from .config import (
+    CHECKOUT_TIMEOUT,
+    IDLE_TIMEOUT,
+    LEAK_WARN,
+    MAX_LIFETIME,
+    MAX_MEMORY,
+    MAX_USES,
+    MAX_WAITING,
+    MIN_IDLE,
+    Isolation,
+    PoolConfig,
+)
+from .controller import ANSWER_TIMEOUT, Controller
+from .lease import Lease, LeaseHandler, LeaseInfo, Request
 from .mapping import Outcome, Work, run_map
 
 if TYPE_CHECKING:
@@ -49,7 +59,7 @@ logger = logging.getLogger("browserkeeper")
 
 
 class PoolArguments(BrowserArguments, total=False):
-    """The keyword arguments of ``BrowserPool``, for type checkers; it says what each one does."""
+    """The keyword arguments of ``BrowserPool``, for type checkers.  ``BrowserPool`` documents them."""
 
     max_size: int | None
     min_idle: int
@@ -66,33 +76,32 @@ class PoolArguments(BrowserArguments, total=False):
 
 
 class BrowserPool(Generic[D_co]):
-    """Browsers kept warm and handed out fresh: ``with BrowserPool() as pool:``.
+    """Keeps browsers running and leases them, each lease isolated: ``with BrowserPool() as pool:``.
 
-    Safe to use from several threads; not in a fork of the process that opened it.
+    May be used from several threads, but not in a fork of the process that opened it.
 
     Args:
         name: as for :func:`browserkeeper.browser`.
-        max_size: browsers at the most, and leases at a time; by default two for each core, fewer
-            where there are less than 768 MiB for each.  One more may exist for the moments in which
-            it replaces another.
-        min_idle: how many are kept ready, as far as ``max_size`` allows.
-        isolation: what separates two leases of a browser.  ``context``: a new user context
-            (Chromium); ``fresh``: a new process; ``none``: nothing, it is as the last one left it;
-            ``auto``: ``context`` on Chromium of this machine, ``fresh`` elsewhere.
+        max_size: the largest number of browsers, and of leases at a time.  The default is two for
+            each core, fewer if there are less than 768 MiB of memory for each.  One more browser may
+            exist for the moments in which it replaces another.
+        min_idle: how many browsers are kept ready for the next leases, within ``max_size``.
+        isolation: how two leases of a browser are separated.  ``context``: by a new user context
+            (Chromium); ``fresh``: by a new process; ``none``: not at all, the browser stays as the
+            last lease left it; ``auto``: ``context`` for a Chromium on this machine, else ``fresh``.
         checkout_timeout: seconds to wait for a browser.
-        max_waiting: how many may wait at once.
-        max_uses: leases of one browser; None: any number.
-        max_lifetime: seconds after which a browser is replaced, up to a tenth less.
-        idle_timeout: seconds after which a browser that nobody uses is closed, down to ``min_idle``.
-        max_memory: bytes (PSS of the whole tree) above which a browser is replaced.
-        max_lease: seconds that one lease may take; its browser is ended when they pass.
+        max_waiting: how many requests may wait at once.
+        max_uses: leases after which a browser is replaced; None: no limit.
+        max_lifetime: seconds after which a browser is replaced, shortened at random by up to a tenth.
+        idle_timeout: seconds after which an idle browser is closed, if more than ``min_idle`` are idle.
+        max_memory: bytes (PSS of the whole process tree) above which a browser is replaced.
+        max_lease: seconds that a lease may last; then its browser is ended.
         leak_warn: seconds after which a lease is logged, with the stack that took it; None: never.
-        launch_concurrency: launches at a time; by default one for every two cores.
-        browser: all other arguments are those of :func:`browserkeeper.browser`, but for ``timeout``
-            and ``profile``.
+        launch_concurrency: how many browsers may start at a time; the default is half the cores.
+        browser: all arguments of :func:`browserkeeper.browser` except ``timeout`` and ``profile``.
 
     Raises:
-        ConfigError: an argument makes no sense.
+        ConfigError: an argument is not valid.
     """
 
     @overload
@@ -120,16 +129,16 @@ class BrowserPool(Generic[D_co]):
         name: str = "chrome",
         *,
         max_size: int | None = None,
-        min_idle: int = defaults.MIN_IDLE,
+        min_idle: int = MIN_IDLE,
         isolation: Isolation = "auto",
-        checkout_timeout: float = defaults.CHECKOUT_TIMEOUT,
-        max_waiting: int = defaults.MAX_WAITING,
-        max_uses: int | None = defaults.MAX_USES,
-        max_lifetime: float = defaults.MAX_LIFETIME,
-        idle_timeout: float = defaults.IDLE_TIMEOUT,
-        max_memory: int | None = defaults.MAX_MEMORY,
+        checkout_timeout: float = CHECKOUT_TIMEOUT,
+        max_waiting: int = MAX_WAITING,
+        max_uses: int | None = MAX_USES,
+        max_lifetime: float = MAX_LIFETIME,
+        idle_timeout: float = IDLE_TIMEOUT,
+        max_memory: int | None = MAX_MEMORY,
         max_lease: float | None = None,
-        leak_warn: float | None = defaults.LEAK_WARN,
+        leak_warn: float | None = LEAK_WARN,
         launch_concurrency: int | None = None,
         **browser: Any,
     ):
@@ -137,88 +146,87 @@ class BrowserPool(Generic[D_co]):
         unknown = sorted(set(browser) - set(BrowserArguments.__annotations__))
         if unknown:
             raise ConfigError(f"BrowserPool() has no argument {', '.join(unknown)}.")
-        # The pool tries again itself, with a pause that grows; and waiters are told.
+        # The pool itself tries again, with growing pauses, and tells waiting requests of failures.
         browser.setdefault("attempts", 1)
         self.config = PoolConfig.build(SessionConfig.build(name=name, **browser), **pool)
         self._make_browser: Callable[[PoolConfig], Browser] = PooledBrowser
-        self._core: Core | None = None
+        self._controller: Controller | None = None
         self._closed = False
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     # -- opening and closing
 
     def open(self) -> Self:
-        """Start to make browsers, in the background.  Raises PoolClosed after :meth:`close`."""
+        """Start to launch browsers, in the background.  Raises PoolClosed after :meth:`close`."""
         if self._closed:
             raise PoolClosed("This pool was closed; make a new one.")
-        if self._core is None:
-            core = self._core = Core(self.config, self._make_browser)
-            core.supervisor.post(core.scheduler.settle)
-            self._finalizer = weakref.finalize(self, Core.abandon, core)
+        if self._controller is None:
+            controller = self._controller = Controller(self.config, self._make_browser)
+            controller.start()
+            self._finalizer = weakref.finalize(self, Controller.abandon, controller)
         return self
 
     def wait(self, timeout: float | None = None) -> None:
-        """Until ``min_idle`` browsers are ready.
+        """Block until ``min_idle`` browsers are ready.
 
-        Raises PoolTimeout after ``timeout`` seconds, PoolUnavailable as soon as browsers prove
-        impossible to start.
+        Raises PoolTimeout after ``timeout`` seconds (default: ``checkout_timeout``), and
+        PoolUnavailable as soon as launches fail again and again.
         """
-        core = self._live()
-        scheduler = core.scheduler
+        controller = self._live_controller()
+        scheduler = controller.scheduler
         limit = self.config.checkout_timeout if timeout is None else timeout
 
-        def settled() -> bool:
-            return scheduler.available >= core.config.min_idle or scheduler.breaker.is_open
+        def is_decided() -> bool:
+            return scheduler.available >= controller.config.min_idle or scheduler.breaker.is_open
 
-        if not core.wait_until(settled, time.monotonic() + limit):
+        if not controller.wait_until(is_decided, time.monotonic() + limit):
             raise PoolTimeout(
-                f"{self!r} has not {core.config.min_idle} browsers ready after {limit:g} s."
+                f"{self!r} has not {controller.config.min_idle} browsers ready after {limit:g} s."
             )
         if scheduler.breaker.is_open:
-            cause = scheduler.breaker.error
+            cause = scheduler.breaker.last_error
             raise PoolUnavailable(f"No browser can be started. The last launch: {cause}", cause)
 
     def drain(self, timeout: float | None = None) -> list[LeaseInfo]:
-        """Give no more leases, wait for those that are out, and close every browser.
+        """Give no more leases, wait for the present ones to end, and close every browser.
 
-        Leases that are out after ``timeout`` seconds (None: wait for ever) are cut off, and
-        returned.
+        Leases that have not ended after ``timeout`` seconds (None: wait without limit) are cut off,
+        and returned.
         """
-        core = self._live()
+        controller = self._live_controller()
         if timeout is not None:
             check_seconds("timeout", timeout)
-        core.ask(core.scheduler.drain)
+        controller.call(controller.scheduler.drain)
         deadline = time.monotonic() + (timeout if timeout is not None else threading.TIMEOUT_MAX)
-        if core.wait_until(core.is_empty, deadline):
+        if controller.wait_until(controller.is_empty, deadline):
             return []
-        cut_off = core.leases()
+        cut_off = controller.leases()
         self.close()
         return cut_off
 
     def close(self) -> tuple[ExitReport, ...]:
-        """End every browser, also those that are leased, and verify it; the last 100 reports.
+        """End every browser, leased ones too, and verify it.  Returns the last 100 exit reports.
 
-        The second call returns the same.  Raises LeakError where anything is left.
+        The second call returns the same.  Raises LeakError if anything is left of a browser.
         """
-        core, self._closed = self._core, True
-        if core is None:
+        controller, self._closed = self._controller, True
+        if controller is None:
             return ()
-        self._refuse_fork(core)
-        if not core.scheduler.closed:
-            core.supervisor.post(core.scheduler.close)
-        limit = 2 * self.config.browser.close_timeout + ANSWER_PATIENCE
-        emptied = core.wait_until(core.is_empty, time.monotonic() + limit)
-        core.supervisor.stop()
+        self._refuse_fork(controller)
+        controller.close()
+        limit = 2 * self.config.browser.close_timeout + ANSWER_TIMEOUT
+        emptied = controller.wait_until(controller.is_empty, time.monotonic() + limit)
+        controller.loop.stop()
         if self._finalizer is not None:
             self._finalizer.detach()
-        bad = [report for report in core.reports if not report.clean]
+        bad = [report for report in controller.reports if not report.clean]
         if bad or not emptied:
             raise LeakError(
-                f"{len(bad)} browsers left something, {len(core.scheduler.members())} did not end "
+                f"{len(bad)} browsers left something, {len(controller.scheduler.members())} did not end "
                 f"within {limit:g} s.\n" + "\n".join(map(str, bad)),
                 bad[0] if bad else None,
             )
-        return tuple(core.reports)
+        return tuple(controller.reports)
 
     def __enter__(self) -> Self:
         return self.open()
@@ -229,53 +237,53 @@ class BrowserPool(Generic[D_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._core is not None and os.getpid() != self._core.owner:
-            return  # a fork that leaves the block: the pool is its parent's
+        if self._controller is not None and os.getpid() != self._controller.owner:
+            return  # a fork leaves the block: the pool belongs to its parent process
         try:
             self.close()
         except LeakError:
             if error is None:
                 raise
-            logger.exception("pool: left something, while another error was on its way")
+            logger.exception("pool: a browser left something; not raised, since another error was")
 
     # -- leases
 
     def lease(self, timeout: float | None = None) -> Lease[D_co]:
-        """A browser of your own, fresh, until ``release()`` or the end of the ``with`` block.
+        """Lease a browser, until ``release()`` or the end of the ``with`` block.
 
-        Waits for ``timeout`` seconds at the most (``checkout_timeout`` by default), in the order
-        of the calls.  Raises PoolTimeout, TooManyWaiting, PoolUnavailable, PoolClosed, or
-        ForkedSessionError.
+        Blocks for up to ``timeout`` seconds (default: ``checkout_timeout``); callers are served in
+        the order of their calls.  Raises PoolTimeout, TooManyWaiting, PoolUnavailable, PoolClosed,
+        or ForkedSessionError.
         """
-        core = self._live()
+        controller = self._live_controller()
         limit = self.config.checkout_timeout if timeout is None else timeout
         check_seconds("timeout", limit)
         request = Request()
-        gate = Gate(request)
-        dropped = weakref.finalize(gate, _take_back, core, request)
+        handler = LeaseHandler(request)
+        dropped = weakref.finalize(handler, _warn_of_dropped_lease, controller, request)
         try:
-            core.supervisor.post(lambda now: core.scheduler.asked(request, now))
+            controller.request(request)
             member = request.wait(limit)
-        except BaseException:  # a refusal; or Ctrl-C, a time limit
+        except BaseException:  # a refusal; or an exception of a signal handler (Ctrl-C, a time limit)
             dropped.detach()
-            core.supervisor.post(lambda now: core.on_withdrawn(request, now))
+            controller.cancel(request)
             raise
         if member is None:
             dropped.detach()
-            core.supervisor.post(lambda now: core.on_withdrawn(request, now))
-            raise PoolTimeout(self._why_nothing(core, limit))
-        gate.uses = member.uses
+            controller.cancel(request)
+            raise PoolTimeout(self._explain_timeout(controller, limit))
+        handler.uses = member.uses
 
         def release() -> None:
-            gate.shut()
-            core.supervisor.wake()
+            handler.end_lease()
+            controller.loop.wake()
             dropped.detach()
 
-        return Lease(gate, release)
+        return Lease(handler, release)
 
     @contextlib.contextmanager
     def driver(self, timeout: float | None = None) -> Iterator[D_co]:
-        """The same, when the driver is all that is wanted: ``with pool.driver() as driver:``."""
+        """Like :meth:`lease`, but gives the driver alone: ``with pool.driver() as driver:``."""
         with self.lease(timeout) as lease:
             yield lease.driver
 
@@ -288,38 +296,40 @@ class BrowserPool(Generic[D_co]):
         retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
         workers: int | None = None,
     ) -> Iterator[Outcome[T, R]]:
-        """``function(driver, item)`` for each item, each call in a lease of its own, in threads.
+        """Call ``function(driver, item)`` for each item, each call in a lease of its own, in threads.
 
-        Outcomes come as they are ready, not in order; each has its ``item`` and its ``value`` or
-        ``error``.  Items are taken from their iterable only as threads come free, and no thread
-        runs far ahead of you.  A call that raised ``retry_on`` is repeated up to ``retries``
-        times, in another lease, after a pause.  An iterator that is dropped half-way ends what
-        runs at that moment; an error of the iterable itself is raised after all outcomes before
-        it.
+        Yields an outcome for each item, in the order in which they are ready.  An outcome has the
+        ``item``, and the ``value`` or the ``error``.  A call that raised ``retry_on`` is repeated up
+        to ``retries`` times, each time in another lease and after a pause.
+
+        An item is taken from the iterable when a thread is free, and a thread takes its next item
+        when you have taken its last outcome.  If you drop the iterator before its end, the browsers
+        of running calls are ended.  An error of the iterable is raised after all outcomes before it.
         """
-        self._live()
+        self._live_controller()
         check_count("retries", retries, least=0)
         workers = self.config.max_size if workers is None else workers
         check_count("workers", workers, least=1)
-        return run_map(self, Work(function, iter(items), retries + 1, retry_on, workers))
+        return run_map(Work(self.lease, function, iter(items), retries + 1, retry_on, workers))
 
     # -- operations
 
     def recycle(self) -> None:
-        """Replace every browser: idle ones as their replacements come, those in use afterwards."""
-        core = self._live()
-        core.ask(core.scheduler.recycle)
+        """Replace every browser: idle ones when their replacements are ready, leased ones after their
+        lease.  Returns at once."""
+        controller = self._live_controller()
+        controller.call(controller.scheduler.recycle)
 
     def resize(self, max_size: int, min_idle: int | None = None) -> None:
-        """Other limits from now on.  Browsers in use above them are closed when they come back."""
-        core = self._live()
-        least = min(core.config.min_idle, max_size) if min_idle is None else min_idle
-        changed = dataclasses.replace(core.config, max_size=max_size, min_idle=least)
-        self.config = core.config = changed
-        core.ask(lambda now: core.scheduler.resize(changed.limits, now))
+        """Change the limits.  Leased browsers above ``max_size`` are closed after their lease."""
+        controller = self._live_controller()
+        least = min(controller.config.min_idle, max_size) if min_idle is None else min_idle
+        changed = dataclasses.replace(controller.config, max_size=max_size, min_idle=least)
+        self.config = controller.config = changed
+        controller.call(lambda now: controller.scheduler.resize(changed.limits, now))
 
     def stats(self) -> Mapping[str, float]:
-        """Counters and gauges, named as psycopg_pool names its own; times in seconds.
+        """Returns counters and gauges, with the names that psycopg_pool uses; times in seconds.
 
         Gauges: ``pool_min``, ``pool_max``, ``pool_size``, ``pool_available``, ``pool_leased``,
         ``pool_starting``, ``pool_renewing``, ``requests_waiting``.
@@ -329,61 +339,62 @@ class BrowserPool(Generic[D_co]):
         ``browsers_seconds``, ``browsers_errors``, ``browsers_lost``, ``renewals_seconds``,
         ``leaks``, and ``retired_REASON``.
         """
-        core = self._live()
-        return core.ask(core.stats)
+        controller = self._live_controller()
+        return controller.call(controller.stats)
 
     def leases(self) -> list[LeaseInfo]:
-        """Who holds what, since when, and where it was taken."""
-        return self._live().leases()
+        """Returns the present leases: which thread has which browser, since when, and taken where."""
+        return self._live_controller().leases()
 
     def sessions(self) -> list[BrowserSession[D_co]]:
-        """The sessions of all browsers that it has now, leased or not; none when it is not open."""
-        members = self._core.scheduler.members() if self._core is not None else []
-        return [member.body.session for member in members if member.body is not None]
+        """Returns the sessions of all present browsers, leased or not; none if the pool is not open."""
+        members = self._controller.scheduler.members() if self._controller is not None else []
+        return [member.browser.session for member in members if member.browser is not None]
 
     def __repr__(self) -> str:
-        core = self._core
+        controller = self._controller
         head = f"<BrowserPool {self.config.browser.name}"
-        if core is None or core.scheduler.closed:
-            return f"{head} {'closed' if core is not None or self._closed else 'not open'}>"
-        scheduler = core.scheduler
+        if controller is None or controller.scheduler.closed:
+            is_closed = controller is not None or self._closed
+            return f"{head} {'closed' if is_closed else 'not open'}>"
+        scheduler = controller.scheduler
         counts = {state: len(scheduler.members(state)) for state in ("leased", "idle", "starting")}
         other = len(scheduler.members()) - sum(counts.values())
         facts = [f"{number} {state}" for state, number in counts.items()] + [f"{other} in between"]
         draining = ", draining" if scheduler.draining else ""
         waiting = f"{scheduler.waiting} waiting{draining}"
-        return f"{head} {', '.join(facts)}, of {core.config.max_size}; {waiting}>"
+        return f"{head} {', '.join(facts)}, of {controller.config.max_size}; {waiting}>"
 
-    # -- inside
+    # -- internal
 
-    def _live(self) -> Core:
-        if self._core is None or self._closed:
+    def _live_controller(self) -> Controller:
+        if self._controller is None or self._closed:
             state = "closed" if self._closed else "not open yet"
             raise PoolClosed(f"The pool is {state}; use it inside `with BrowserPool(...) as pool:`.")
-        self._refuse_fork(self._core)
-        return self._core
+        self._refuse_fork(self._controller)
+        return self._controller
 
-    def _refuse_fork(self, core: Core) -> None:
-        if os.getpid() != core.owner:
+    def _refuse_fork(self, controller: Controller) -> None:
+        if os.getpid() != controller.owner:
             raise ForkedSessionError(
-                f"This pool belongs to process {core.owner} and cannot be used in its fork "
+                f"This pool belongs to process {controller.owner} and cannot be used in its fork "
                 f"{os.getpid()}. Open a pool in the child itself."
             )
 
-    def _why_nothing(self, core: Core, limit: float) -> str:
+    def _explain_timeout(self, controller: Controller, limit: float) -> str:
         lines = [f"No browser came free within {limit:g} s: {self!r}."]
-        if core.scheduler.breaker.error:
-            lines.append(f"The last launch failed: {core.scheduler.breaker.error}")
-        held = sorted(core.leases(), key=lambda info: -info.seconds)[:3]
-        lines += [f"  held: {info}" for info in held]
+        if error := controller.scheduler.breaker.last_error:
+            lines.append(f"The last launch failed: {error}")
+        longest = sorted(controller.leases(), key=lambda info: -info.seconds)[:3]
+        lines += [f"  held: {info}" for info in longest]
         return "\n".join([*lines, "Give leases back sooner, raise max_size, or wait longer."])
 
 
-def _take_back(core: Core, request: Request) -> None:
-    """The gate is garbage: nobody can give this browser back any more."""
-    if os.getpid() != core.owner or core.scheduler.closed:
+def _warn_of_dropped_lease(controller: Controller, request: Request) -> None:
+    """The lease's handler was garbage-collected before its release; the pool takes the browser back."""
+    if os.getpid() != controller.owner or controller.scheduler.closed:
         return
-    core.supervisor.wake()
+    controller.loop.wake()
     warnings.warn(
         "A lease was dropped without release(); its browser is taken back. Use `with pool.lease()`. "
         f"It was taken here:\n{request.stack}",

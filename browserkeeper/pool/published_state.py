@@ -1,4 +1,4 @@
-"""The pool's notice for other processes, see ``pool_state``: put up, kept fresh, taken down."""
+"""Publishes a pool's state in a file for other processes (``state/pool_state.py`` has the format)."""
 
 from __future__ import annotations
 
@@ -15,69 +15,69 @@ from ..state.pool_state import PoolState, publish, withdraw
 
 logger = logging.getLogger("browserkeeper")
 
-EVERY = 1.0
-"""Seconds between two notices at least: a pool may change a thousand times in that."""
+INTERVAL = 1.0
+"""Seconds between two writes at least; a pool may change a thousand times in that time."""
 
-Facts = tuple[Mapping[str, str], Mapping[str, float]]
-"""Sessions with their states, and statistics."""
+Content = tuple[Mapping[str, str], Mapping[str, float]]
+"""The state of each session by its id, and the statistics."""
 
 _numbers = itertools.count(1)
 
 
 class StatePublisher:
-    """One pool's.  In the supervisor's thread only.  A pool without it works as well, so what
-    fails is said once."""
+    """Writes the state of one pool, and removes the file in the end.  For one thread.
+
+    A pool works as well without the file.  So an error is logged once and ends the publishing.
+    """
 
     def __init__(self, browser: str):
         self._browser, self._number = browser, next(_numbers)
         self._ledger: Ledger | None = None
-        self._shown: tuple[PoolState, Facts] | None = None
+        self._published: tuple[PoolState, Content] | None = None
         self._not_before = 0.0
-        self._stale = False
-        self._down = False
+        self._is_outdated = False
+        self._withdrawn = False
 
-    def refresh(self, look: Callable[[float], Facts], now: float) -> None:
-        """Put up what ``look`` finds, if it differs and the last notice is old enough."""
-        self._stale = True
-        if self._down or now < self._not_before:
+    def refresh(self, content: Callable[[float], Content], now: float) -> None:
+        """Publish the content if it has changed, and if the last write was long enough ago."""
+        self._is_outdated = True
+        if self._withdrawn or now < self._not_before:
             return
-        self._stale, self._not_before = False, now + EVERY
-        facts = look(now)
-        if self._shown is None or facts != self._shown[1]:
-            self._put_up(facts)
+        self._is_outdated, self._not_before = False, now + INTERVAL
+        current = content(now)
+        if self._published is None or current != self._published[1]:
+            self._publish(current)
 
     def next_due(self) -> float | None:
-        """When a change that came too soon after the last notice is to be shown."""
-        return self._not_before if self._stale and not self._down else None
+        """When :meth:`refresh` must be called again, because a change came too soon after a write."""
+        return self._not_before if self._is_outdated and not self._withdrawn else None
 
-    def take_down(self) -> None:
-        """For good."""
-        self._down = True
-        shown, self._shown = self._shown, None
-        if shown is not None and self._ledger is not None:
+    def withdraw(self) -> None:
+        """Remove the file, and publish no more."""
+        self._withdrawn = True
+        published, self._published = self._published, None
+        if published is not None and self._ledger is not None:
             try:
-                withdraw(self._ledger, shown[0])
+                withdraw(self._ledger, published[0])
             except OSError as error:
-                logger.warning("pool: its notice in %s stays: %s", self._ledger.pools, error)
+                logger.warning("pool: its file in %s cannot be removed: %s", self._ledger.pools, error)
 
-    def _put_up(self, facts: Facts) -> None:
+    def _publish(self, content: Content) -> None:
+        sessions, stats = content
         try:
             self._ledger = self._ledger or Ledger.open()
-            state = self._state(facts)
+            state = PoolState(
+                number=self._number,
+                browser=self._browser,
+                owner=identity_of(os.getpid()),
+                owner_name=own_name(),
+                host=system.host_id(),
+                written=time.time(),
+                sessions=sessions,
+                stats=stats,
+            )
             publish(self._ledger, state)
-            self._shown = state, facts
+            self._published = state, content
         except (LedgerError, OSError) as error:
-            self.take_down()
+            self.withdraw()
             logger.warning("pool: `browserkeeper ps` and /metrics will not see it: %s", error)
-
-    def _state(self, facts: Facts) -> PoolState:
-        return PoolState(
-            number=self._number,
-            browser=self._browser,
-            owner=identity_of(os.getpid()),
-            owner_name=own_name(),
-            host=system.host_id(),
-            written=time.time(),
-            sessions=facts[0],
-            stats=facts[1],
-        )

@@ -1,8 +1,8 @@
-"""Who is in the pool, who waits for it, and what has to be done next: decisions, no deeds.
+"""Decides what a pool does next: which request gets which browser, what to launch, renew, and close.
 
-A :class:`Scheduler` belongs to one thread (the pool's supervisor), starts nothing, waits for nothing
-and reads no clock.  It is told what happened and hands out :class:`Order` objects; whoever carries
-those out tells it how that went.  So its whole behaviour can be tested without a browser.
+A :class:`Scheduler` does no I/O, never blocks and reads no clock, and only one thread may use it
+(the pool's event loop).  Its caller reports what happened, takes the decisions, carries them out,
+and reports how that went.  So all of its behaviour is tested against a model, without a browser.
 """
 
 from __future__ import annotations
@@ -10,31 +10,30 @@ from __future__ import annotations
 import collections
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 from ..errors import BrowserkeeperError, PoolClosed, PoolUnavailable, TooManyWaiting
-from .breaker import Breaker
+from .circuit_breaker import CircuitBreaker
 
 State = Literal["starting", "idle", "checking", "leased", "refreshing", "closing"]
-Verb = Literal["launch", "refresh", "ping", "close", "grant", "refuse"]
 
 PING_AFTER = 2.0
-"""Seconds without a word after which a browser is asked for one before it is handed out."""
+"""Seconds.  A browser that has not answered for this long is pinged before it is leased."""
 PING_EVERY = 30.0
-"""Seconds after which an idle browser is asked anyway, so that a hung one is replaced in time."""
+"""Seconds between two pings of an idle browser, so that a hung one is replaced before it is needed."""
 JITTER = 0.1
-"""Lifetimes are shortened by up to this part, so that members that were born together do not
-retire together (HikariCP takes 2.5 %, psycopg_pool 10 %)."""
+"""Each lifetime is shortened by a random share, up to this one, so that browsers that started
+together do not retire together (HikariCP: 2.5 %, psycopg_pool: 10 %)."""
 SURGE = 1
-"""Browsers above ``max_size`` that may exist while they replace others that retire."""
-SOFT = ("max_lifetime", "max_memory", "recycled")
-"""Reasons to replace a browser that can wait until its replacement is there."""
+"""How many browsers may exist above ``max_size`` while they replace others that retire."""
+SOFT_REASONS = ("max_lifetime", "max_memory", "recycled")
+"""Reasons to retire a browser that may serve until its replacement is ready."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What the scheduler keeps; seconds.  See ``PoolConfig`` for what each means to a user."""
+    """The limits that the scheduler keeps; times in seconds.  ``BrowserPool`` documents each one."""
 
     max_size: int
     min_idle: int
@@ -47,37 +46,80 @@ class Limits:
 
 @dataclasses.dataclass(eq=False)
 class Member:
-    """One browser of the pool, from the order to launch it until its end is verified."""
+    """One browser of the pool, from the decision to launch it until its end is verified."""
 
     number: int
-    expires: float = 0.0
     state: State = "starting"
     uses: int = 0
+    expires_at: float = 0.0
     idle_since: float = 0.0
-    heard: float = 0.0
-    """When it last answered."""
-    retiring: str = ""
-    """Why it gets no further lease, "" while it may."""
-    body: Any = None
-    """What the pool hangs on to it; the scheduler does not look inside."""
-    ticket: Any = None
-    """Who has it."""
+    answered_at: float = 0.0
+    """When the browser last answered."""
+    retire_reason: str = ""
+    """Why it gets no further lease; "" while it may get one."""
+    browser: Any = None
+    """Set and used by the caller; the scheduler ignores it."""
+    request: Any = None
+    """The request that it was granted to."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Order:
-    """Something to do: about a member, a ticket, or a ticket and the member or error for it."""
+class Launch:
+    """Start a browser for this member."""
 
-    verb: Verb
-    member: Member | None = None
-    ticket: Any = None
-    error: BrowserkeeperError | None = None
+    member: Member
+
+
+@dataclasses.dataclass(frozen=True)
+class Renew:
+    """Make the browser fresh for its next lease."""
+
+    member: Member
+
+
+@dataclasses.dataclass(frozen=True)
+class Ping:
+    """Check that the browser answers."""
+
+    member: Member
+
+
+@dataclasses.dataclass(frozen=True)
+class Close:
+    """End the browser, or cancel its launch."""
+
+    member: Member
+
+
+@dataclasses.dataclass(frozen=True)
+class Grant:
+    """Lease the member's browser to the request."""
+
+    member: Member
+    request: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Refuse:
+    """Answer the request with an error."""
+
+    request: Any
+    error: BrowserkeeperError
+
+
+Decision = Launch | Renew | Ping | Close | Grant | Refuse
 
 
 class Scheduler:
-    """The books of one pool.  ``now`` is always the caller's monotonic clock, in seconds."""
+    """The members and waiting requests of one pool.
 
-    def __init__(self, limits: Limits, breaker: Breaker, rng: Callable[[], float] = random.random):
+    ``now`` is always the time on the caller's monotonic clock, in seconds.  A request may be any
+    hashable object.
+    """
+
+    def __init__(
+        self, limits: Limits, breaker: CircuitBreaker, rng: Callable[[], float] = random.random
+    ):
         self.limits = limits
         self.breaker = breaker
         self.closed = False
@@ -85,324 +127,323 @@ class Scheduler:
         self.counts: collections.Counter[str] = collections.Counter()
         self._rng = rng
         self._members: list[Member] = []
-        self._idle: list[Member] = []  # a stack: the last that came back goes out first
+        self._idle: list[Member] = []  # a stack: the browser that was returned last is leased first
         self._waiting: collections.OrderedDict[Any, None] = collections.OrderedDict()
-        self._orders: list[Order] = []
-        self._number = 0
+        self._decisions: list[Decision] = []
+        self._last_number = 0
 
-    # -- facts
+    # -- the present state
 
     def members(self, *states: State) -> list[Member]:
-        """Those in any of these states, all of them without an argument; the oldest first.  Fit for
-        other threads too, since it looks at a copy."""
+        """The members in any of these states, or all members; the oldest first.
+
+        Safe in other threads too, since it works on a copy of the list.
+        """
         return [m for m in self._members.copy() if not states or m.state in states]
 
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
     def queue(self) -> list[Any]:
-        """The tickets that wait, the first in line first."""
+        """The waiting requests, the oldest first."""
         return list(self._waiting)
 
     @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    @property
     def available(self) -> int:
-        """How many could be leased this moment."""
+        """How many browsers can be leased at once."""
         return len(self._idle)
 
     def next_due(self, now: float) -> float | None:
-        """When :meth:`settle` has something to do if nothing happens before; None: never."""
-        moments = [self.breaker.until, *(m.expires for m in self._idle if not m.retiring)]
-        moments += [m.heard + PING_EVERY for m in self._idle]
-        if len(self._idle) > self._wanted():
+        """When :meth:`decide` must be called again even if nothing happens before.  None: never."""
+        moments = [self.breaker.retry_at]
+        moments += [m.expires_at for m in self._idle if not m.retire_reason]
+        moments += [m.answered_at + PING_EVERY for m in self._idle]
+        if len(self._idle) > self._ready_wanted():
             moments += [m.idle_since + self.limits.idle_timeout for m in self._idle]
         return min((moment for moment in moments if moment > now), default=None)
 
-    # -- what happened
+    # -- requests
 
-    def asked(self, ticket: Any, now: float) -> None:
-        """Somebody wants a browser."""
+    def add_request(self, request: Any, now: float) -> None:
+        """Queue a request for a browser, or refuse it."""
         self.counts["requests_num"] += 1
         if self.closed or self.draining:
-            self._refuse(
-                ticket, PoolClosed("The pool is closed, or being drained; it gives no more leases.")
-            )
+            error = PoolClosed("The pool is closed, or being drained; it gives no more leases.")
+            self._refuse(request, error)
         elif not self._idle and len(self._waiting) >= self.limits.max_waiting:
             self._refuse(
-                ticket,
+                request,
                 TooManyWaiting(
-                    f"{len(self._waiting)} are waiting for a browser already (max_waiting="
+                    f"{len(self._waiting)} requests are waiting for a browser already (max_waiting="
                     f"{self.limits.max_waiting}). Ask less often, or raise max_size."
                 ),
             )
         else:
-            self._waiting[ticket] = None
+            self._waiting[request] = None
             if not self._idle:
                 self.counts["requests_queued"] += 1
-        self.settle(now)
+        self.decide(now)
 
-    def withdrew(self, ticket: Any, now: float) -> None:
-        """It waits no longer; nothing where it was answered meanwhile."""
-        if self._waiting.pop(ticket, self) is None:
+    def cancel_request(self, request: Any, now: float) -> None:
+        """The caller no longer waits.  Does nothing if the request was answered before."""
+        if request in self._waiting:
+            del self._waiting[request]
             self.counts["requests_errors"] += 1
-        self.settle(now)
+        self.decide(now)
 
-    def declined(self, member: Member, now: float) -> None:
-        """The one it was granted to had gone; its browser is as good as before."""
-        member.ticket = None
-        if member.state == "leased":  # else it died first, and is being closed
+    def decline_grant(self, member: Member, now: float) -> None:
+        """The request was cancelled after it was granted; its browser was not used."""
+        member.request = None
+        if member.state == "leased":  # not if the browser died first, and is closing
             member.uses -= 1
-            self._put_back(member, now)
-        self.settle(now)
+            self._make_idle(member, now)
+        self.decide(now)
 
-    def unfit(self, member: Member, now: float) -> None:
-        """It was granted, and is not what it should be: the ticket stays the first in line."""
-        ticket, member.ticket = member.ticket, None
-        self._waiting[ticket] = None
-        self._waiting.move_to_end(ticket, last=False)
-        self.lost(member, "lost", now)
+    def grant_failed(self, member: Member, now: float) -> None:
+        """The browser was found dead or stopped when it was granted.  Its request becomes the first
+        in the queue again."""
+        request, member.request = member.request, None
+        self._waiting[request] = None
+        self._waiting.move_to_end(request, last=False)
+        self.lost(member, now)
+
+    # -- what happened to a browser
 
     def launched(self, member: Member, now: float) -> None:
-        self.breaker.succeeded()
+        self.breaker.record_success()
         self.counts["browsers_num"] += 1
         lifetime = self.limits.max_lifetime * (1 - JITTER * self._rng())
-        member.expires, member.heard = now + lifetime, now
-        if member.retiring:
+        member.expires_at, member.answered_at = now + lifetime, now
+        if member.retire_reason:
             self._close(member)
         else:
-            self._put_back(member, now)
-        self.settle(now)
+            self._make_idle(member, now)
+        self.decide(now)
 
     def launch_failed(self, member: Member, error: BrowserkeeperError, now: float) -> None:
-        """Nothing of it is left."""
+        """Nothing is left of the launch."""
         self.counts["browsers_errors"] += 1
         self._members.remove(member)
-        if not member.retiring:
-            self.breaker.failed(error, now)
-        self.settle(now)
+        if not member.retire_reason:  # else the launch was cancelled
+            self.breaker.record_failure(error, now)
+        self.decide(now)
 
     def returned(self, member: Member, bad: str, now: float) -> None:
-        """Its lease is over; ``bad`` says why it must not be used again, "" where it may."""
-        member.ticket = None
+        """The lease is over.  ``bad``: why the browser must not be leased again; "" if it may be."""
+        member.request = None
         if member.state != "leased":
-            return  # it died first, and is being closed
+            return  # the browser died first, and is closing
         if bad:
             self.counts["returns_bad"] += 1
-        self._mark(member, self._why_retire(member, now))
-        if bad or (member.retiring and (member.retiring not in SOFT or self._enough())):
+        self._mark_to_retire(member, self._reason_to_retire(member, now))
+        can_serve_on = member.retire_reason in SOFT_REASONS and not self._enough_ready()
+        if bad or (member.retire_reason and not can_serve_on):
             self.retire(member, bad, now)
-            return
-        member.state = "refreshing"
-        self._order("refresh", member)
-        self.settle(now)
+        else:
+            member.state = "refreshing"
+            self._decisions.append(Renew(member))
+            self.decide(now)
 
-    def answered(self, member: Member, retiring: str, now: float) -> None:
-        """It is refreshed, or has answered a ping, and is ready for the next lease; ``retiring``
-        says why it should be replaced all the same."""
+    def ready(self, member: Member, retire_reason: str, now: float) -> None:
+        """The browser was renewed, or answered a ping.
+
+        ``retire_reason``: why it should be replaced, although it can be leased; else "".
+        """
         if member.state not in ("refreshing", "checking"):
             return
-        member.heard = now
-        self._mark(member, retiring)
-        if member.retiring and member.retiring not in SOFT:
+        member.answered_at = now
+        self._mark_to_retire(member, retire_reason)
+        if member.retire_reason and member.retire_reason not in SOFT_REASONS:
             self._close(member)
         else:
-            self._put_back(member, now)
-        self.settle(now)
+            self._make_idle(member, now)
+        self.decide(now)
 
     def retire(self, member: Member, reason: str, now: float) -> None:
-        """Close it now, whatever its state."""
-        self._mark(member, reason)
+        """Close the browser at once, in whatever state it is."""
+        self._mark_to_retire(member, reason)
         if member.state not in ("starting", "closing"):
             self._close(member)
-        self.settle(now)
+        self.decide(now)
 
-    def lost(self, member: Member, reason: str, now: float) -> None:
-        """It died, or hangs; what is left of it has to be cleared away."""
+    def lost(self, member: Member, now: float) -> None:
+        """The browser died or hangs.  What is left of it has to be ended."""
         if member.state not in ("closing", "starting"):
             self.counts["browsers_lost"] += 1
-        self.retire(member, reason, now)
+        self.retire(member, "lost", now)
 
-    def gone(self, member: Member, now: float) -> None:
-        """Its end is verified: only now is its place free."""
+    def ended(self, member: Member, now: float) -> None:
+        """The browser's end is verified.  Its place is free only now."""
         self._members.remove(member)
-        self.settle(now)
+        self.decide(now)
 
-    # -- what is wanted
+    # -- what the pool's owner wants
 
     def resize(self, limits: Limits, now: float) -> None:
         self.limits = limits
-        self.settle(now)
+        self.decide(now)
 
     def recycle(self, now: float) -> None:
-        """Replace every browser: those in use when they come back, idle ones when others are there."""
+        """Replace every browser: a leased one after its lease, an idle one when others are ready."""
         for member in self._members:
-            self._mark(member, "recycled")
-        self.settle(now)
+            self._mark_to_retire(member, "recycled")
+        self.decide(now)
 
     def drain(self, now: float) -> None:
-        """No more leases; idle browsers go at once, leased ones when they come back."""
+        """Give no more leases.  Close idle browsers at once and leased ones after their lease."""
         self.draining = True
         self._refuse_all(PoolClosed("The pool is being drained; it gives no more leases."))
         for member in self._members:
-            self._mark(member, "drained")
+            self._mark_to_retire(member, "drained")
         for member in list(self._idle):
             self._close(member)
 
     def close(self, now: float) -> None:
-        """Everything goes, also what is leased."""
+        """Close every browser, leased ones too."""
         self.closed = True
-        self.drain(now)
         self._refuse_all(PoolClosed("The pool was closed while this request waited."))
+        self.drain(now)
         for member in self.members("leased", "refreshing", "checking"):
             self._close(member)
         for member in self.members("starting"):
-            self._order("close", member)  # it goes on as a launch that failed
+            self._decisions.append(Close(member))  # the cancelled launch ends in launch_failed()
 
-    # -- what has to be done
+    # -- decisions
 
-    def settle(self, now: float) -> None:
-        """Decide all that follows from the present state.  The order of the steps matters."""
-        self._grant(now)
-        self._retire_idle(now)
-        self._keep_in_touch(now)
-        self._launch(now)
-        self._give_up_hope()
+    def take_decisions(self) -> list[Decision]:
+        """Return the decisions since the last call; the caller has to carry them out in this order."""
+        decisions, self._decisions = self._decisions, []
+        return decisions
 
-    def take_orders(self) -> list[Order]:
-        orders, self._orders = self._orders, []
-        return orders
+    def decide(self, now: float) -> None:
+        """Take all decisions that follow from the present state.
 
-    def _grant(self, now: float) -> None:
+        The order matters: waiting requests get idle browsers before those can be closed, and what
+        is launched depends on what was closed.
+        """
+        self._grant_leases(now)
+        self._close_aged_browsers(now)
+        self._ping_idle_browsers(now)
+        self._launch_browsers(now)
+        self._refuse_if_unavailable()
+
+    def _grant_leases(self, now: float) -> None:
+        # Each browser that is being checked will serve one of the waiting requests.
         while self._idle and len(self._waiting) > len(self.members("checking")):
             if len(self.members("leased", "checking")) >= self.limits.max_size:
                 return
             member = self._idle.pop()
-            if now - member.heard > PING_AFTER:
-                self._ping(member)
+            if now - member.answered_at > PING_AFTER:
+                member.state = "checking"
+                self._decisions.append(Ping(member))
                 continue
-            ticket, _ = self._waiting.popitem(last=False)
-            member.state, member.ticket = "leased", ticket
+            request, _ = self._waiting.popitem(last=False)
+            member.state, member.request = "leased", request
             member.uses += 1
-            self._order("grant", member, ticket)
+            self._decisions.append(Grant(member, request))
 
-    def _keep_in_touch(self, now: float) -> None:
-        for member in [m for m in self._idle if now >= m.heard + PING_EVERY]:
-            self._idle.remove(member)
-            self._ping(member)
-
-    def _ping(self, member: Member) -> None:
-        member.state = "checking"
-        self._order("ping", member)
-
-    def _put_back(self, member: Member, now: float) -> None:
-        member.state, member.idle_since = "idle", now
-        # One that only serves until its replacement is there goes out last.
-        self._idle.insert(0 if member.retiring else len(self._idle), member)
-
-    def _mark(self, member: Member, reason: str) -> None:
-        """A reason that cannot wait outranks one that can."""
-        if reason and (not member.retiring or member.retiring in SOFT):
-            member.retiring = reason
-
-    def _why_retire(self, member: Member, now: float) -> str:
-        if self._is_spent(member):
-            return "max_uses"
-        if now >= member.expires:
-            return "max_lifetime"
-        serving = sum(not self._is_leaving(m) for m in self._members)
-        return "resized" if serving > self.limits.max_size else ""
-
-    def _retire_idle(self, now: float) -> None:
-        """Make before break: what has aged serves until enough others are ready."""
+    def _close_aged_browsers(self, now: float) -> None:
+        """Make before break: a browser with a soft reason serves until enough others are ready."""
         for member in list(self._idle):
-            self._mark(member, self._why_retire(member, now))
-        for member in [m for m in self._idle if m.retiring]:
-            if self._enough() or member.retiring not in SOFT or self._must_make_room():
+            self._mark_to_retire(member, self._reason_to_retire(member, now))
+        for member in [m for m in self._idle if m.retire_reason]:
+            # One replacement is ready, and there is no room for the next one beside the old browsers.
+            present = sum(m.state != "closing" for m in self._members)
+            must_make_room = self._ready() > 0 and present >= self.limits.max_size + SURGE
+            if self._enough_ready() or member.retire_reason not in SOFT_REASONS or must_make_room:
                 self._close(member)
-        for member in self._too_long_idle(now):
-            self._close(member, "idle_timeout")
-
-    def _too_long_idle(self, now: float) -> Iterator[Member]:
-        """From the bottom of the stack, where the coldest lie, down to what is wanted."""
-        fresh = [m for m in self._idle if not m.retiring]
-        for member in fresh[: max(0, len(fresh) - self._wanted())]:
+        # The browsers at the bottom of the stack have been idle for the longest time.
+        staying = [m for m in self._idle if not m.retire_reason]
+        for member in staying[: max(0, len(staying) - self._ready_wanted())]:
             if now >= member.idle_since + self.limits.idle_timeout:
-                yield member
+                self._close(member, "idle_timeout")
 
-    def _ready(self) -> int:
-        return sum(not member.retiring for member in self._idle)
+    def _ping_idle_browsers(self, now: float) -> None:
+        for member in [m for m in self._idle if now >= m.answered_at + PING_EVERY]:
+            self._idle.remove(member)
+            member.state = "checking"
+            self._decisions.append(Ping(member))
 
-    def _wanted(self) -> int:
-        """How many should be ready, or on their way."""
-        return self.limits.min_idle + len(self._waiting)
-
-    def _enough(self) -> bool:
-        return self._ready() >= self._wanted()
-
-    def _must_make_room(self) -> bool:
-        """One replacement is there, and the next can only come after one of the old has gone."""
-        present = sum(member.state != "closing" for member in self._members)
-        return self._ready() > 0 and present >= self.limits.max_size + SURGE
-
-    def _surge(self) -> int:
-        """A fresh process for each lease always is on its last one: there it would be no surge."""
-        serving = self.members("idle", "checking", "leased", "refreshing")
-        return SURGE if any(map(self._is_leaving, serving)) and self.limits.max_uses != 1 else 0
-
-    def _is_leaving(self, member: Member) -> bool:
-        return bool(member.retiring) or self._is_spent(member)
-
-    def _is_spent(self, member: Member) -> bool:
-        return self.limits.max_uses is not None and member.uses >= self.limits.max_uses
-
-    def _launch(self, now: float) -> None:
+    def _launch_browsers(self, now: float) -> None:
         if self.closed or self.draining:
             return
-        starting = len(self.members("starting"))
-        coming = sum(not m.retiring for m in self.members("starting", "refreshing", "checking"))
-        wanted = self._wanted() - self._ready() - coming
-        room = self.limits.max_size + self._surge() - len(self._members)
-        most = self.breaker.concurrency(self.limits.launch_concurrency, now) - starting
-        for _ in range(min(wanted, room, most)):
-            self._number += 1
-            member = Member(self._number)
+        limits = self.limits
+        coming = self.members("starting", "refreshing", "checking")
+        wanted = self._ready_wanted() - self._ready() - sum(not m.retire_reason for m in coming)
+        # With max_uses=1 every leased browser is on its last use: the surge would never end.
+        serving = self.members("idle", "checking", "leased", "refreshing")
+        replacing = limits.max_uses != 1 and any(map(self._is_leaving, serving))
+        room = limits.max_size + (SURGE if replacing else 0) - len(self._members)
+        allowed = self.breaker.launch_limit(limits.launch_concurrency, now)
+        for _ in range(min(wanted, room, allowed - len(self.members("starting")))):
+            self._last_number += 1
+            member = Member(self._last_number)
             self._members.append(member)
-            self._order("launch", member)
+            self._decisions.append(Launch(member))
 
-    def _give_up_hope(self) -> None:
-        """Launches fail again and again, and nobody has a browser that could come back."""
-        hopes = self.members("starting", "checking", "leased", "refreshing")
-        if self._waiting and self.breaker.is_open and not hopes:
-            cause = self.breaker.error
+    def _refuse_if_unavailable(self) -> None:
+        """Refuse all requests if launches keep failing and no present browser can serve them."""
+        could_serve = self.members("starting", "checking", "leased", "refreshing")
+        if self._waiting and self.breaker.is_open and not could_serve:
+            cause = self.breaker.last_error
             self._refuse_all(
                 PoolUnavailable(
-                    f"No browser can be started ({self.breaker.failures} failures in a row, the "
-                    f"next attempt is on its way). The last one: {cause}",
+                    f"No browser can be started ({self.breaker.failures} failures in a row; the pool "
+                    f"goes on trying). The last one: {cause}",
                     cause,
                 )
             )
 
-    def _refuse_all(self, error: BrowserkeeperError) -> None:
-        while self._waiting:
-            self._refuse(self._waiting.popitem(last=False)[0], error)
+    # -- parts of decisions
 
-    def _refuse(self, ticket: Any, error: BrowserkeeperError) -> None:
-        self.counts["requests_errors"] += 1
-        self._order("refuse", ticket=ticket, error=error)
+    def _ready(self) -> int:
+        return sum(not member.retire_reason for member in self._idle)
+
+    def _ready_wanted(self) -> int:
+        """How many browsers should be ready, or soon be."""
+        return self.limits.min_idle + len(self._waiting)
+
+    def _enough_ready(self) -> bool:
+        return self._ready() >= self._ready_wanted()
+
+    def _is_spent(self, member: Member) -> bool:
+        return self.limits.max_uses is not None and member.uses >= self.limits.max_uses
+
+    def _is_leaving(self, member: Member) -> bool:
+        return bool(member.retire_reason) or self._is_spent(member)
+
+    def _reason_to_retire(self, member: Member, now: float) -> str:
+        if self._is_spent(member):
+            return "max_uses"
+        if now >= member.expires_at:
+            return "max_lifetime"
+        serving = sum(not self._is_leaving(m) for m in self._members)
+        return "resized" if serving > self.limits.max_size else ""
+
+    def _mark_to_retire(self, member: Member, reason: str) -> None:
+        """A soft reason is replaced by any later one; every other reason stays."""
+        if reason and (not member.retire_reason or member.retire_reason in SOFT_REASONS):
+            member.retire_reason = reason
+
+    def _make_idle(self, member: Member, now: float) -> None:
+        member.state, member.idle_since = "idle", now
+        # A browser that serves only until its replacement is ready is leased last.
+        self._idle.insert(0 if member.retire_reason else len(self._idle), member)
 
     def _close(self, member: Member, reason: str = "") -> None:
-        self._mark(member, reason)
+        self._mark_to_retire(member, reason)
         if member in self._idle:
             self._idle.remove(member)
         member.state = "closing"
-        self.counts[f"retired_{member.retiring.partition(':')[0]}"] += 1
-        self._order("close", member)
+        self.counts[f"retired_{member.retire_reason.partition(':')[0]}"] += 1
+        self._decisions.append(Close(member))
 
-    def _order(
-        self,
-        verb: Verb,
-        member: Member | None = None,
-        ticket: Any = None,
-        error: BrowserkeeperError | None = None,
-    ) -> None:
-        self._orders.append(Order(verb, member, ticket, error))
+    def _refuse(self, request: Any, error: BrowserkeeperError) -> None:
+        self.counts["requests_errors"] += 1
+        self._decisions.append(Refuse(request, error))
+
+    def _refuse_all(self, error: BrowserkeeperError) -> None:
+        while self._waiting:
+            self._refuse(self._waiting.popitem(last=False)[0], error)

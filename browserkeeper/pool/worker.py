@@ -1,100 +1,125 @@
-"""A thread for each browser: it launches it, renews it between leases, and sees to its end."""
+"""A thread for each browser, which launches it, renews it between leases, and ends it."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from ..errors import BrowserkeeperError, LaunchError
 from ..report import ExitReport
-from .browser import Browser, UnfitError
+from .browser import Browser, NotReusableError
 
 logger = logging.getLogger("browserkeeper")
 
 
-class News(Protocol):
-    """What an worker tells the pool, from its own thread."""
+@dataclasses.dataclass(frozen=True)
+class Launched:
+    """The browser is ready for its first lease."""
 
-    def launched(self, seconds: float) -> None: ...
-    def launch_failed(self, error: BrowserkeeperError) -> None: ...
-    def ready(self, retiring: str, renewed: bool) -> None: ...
-    def unfit(self, reason: str) -> None: ...
-    def gone(self, report: ExitReport) -> None: ...
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchFailed:
+    """Nothing is left of the launch; the worker's thread ends."""
+
+    error: BrowserkeeperError
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """The browser was renewed, or answered a ping."""
+
+    retire_reason: str
+    """Why it should be replaced, although it can be leased; else ""."""
+    renewed: bool
+    """False after a ping."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NotReusable:
+    """The browser is alive, but must not be leased again."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """The browser is dead, or does not answer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """The browser's end is verified; the worker's thread ends."""
+
+    report: ExitReport
+
+
+WorkerEvent = Launched | LaunchFailed | Ready | NotReusable | Lost | Ended
 
 
 class BrowserWorker:
-    """Does one thing after another; none takes longer than the guard allows the browser."""
+    """Launches its browser when it is made; then does one job after another.
 
-    def __init__(self, browser: Browser, news: News, number: int):
-        self._browser, self._news = browser, news
-        self._chores: queue.SimpleQueue[Callable[[], bool]] = queue.SimpleQueue()
+    The browser's guard ends a browser that hangs, so no job blocks for ever.
+    """
+
+    def __init__(self, browser: Browser, report: Callable[[WorkerEvent], None], number: int):
+        """``report`` is called in the worker's thread, with the result of each job."""
+        self._browser, self._report = browser, report
+        self._jobs: queue.SimpleQueue[Callable[[], WorkerEvent]] = queue.SimpleQueue()
         name = f"browserkeeper-{number}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    # -- orders: each returns at once
+    # -- from any thread: each call queues a job and returns at once
 
     def renew(self) -> None:
-        self._chores.put(self._renew)
+        self._jobs.put(self._renew)
 
     def ping(self) -> None:
-        self._chores.put(self._ping)
+        self._jobs.put(self._ping)
 
     def close(self, reason: str) -> None:
-        """The last order: the thread ends with the browser."""
-        self._chores.put(lambda: self._close(reason))
+        """End the browser.  This is the last job."""
+        self._jobs.put(lambda: Ended(self._browser.end(reason)))
 
-    def join(self, timeout: float) -> None:
-        self._thread.join(timeout)
-
-    # -- the thread; each chore says whether to go on
+    # -- in the worker's thread
 
     def _run(self) -> None:
-        going = self._launch()
-        while going:
-            going = self._chores.get()()
+        event = self._launch()
+        self._report(event)
+        while not isinstance(event, (LaunchFailed, Ended)):
+            event = self._jobs.get()()
+            self._report(event)
 
-    def _launch(self) -> bool:
+    def _launch(self) -> WorkerEvent:
         began = time.monotonic()
         try:
             self._browser.launch()
         except BrowserkeeperError as error:
-            self._news.launch_failed(error)
-        except Exception as error:  # noqa: BLE001 # whatever it is, somebody waits to be told
-            self._news.launch_failed(
-                LaunchError(f"The browser did not get ready for its first lease: {error}")
-            )
-        else:
-            self._news.launched(time.monotonic() - began)
-            return True
-        return False
+            return LaunchFailed(error)
+        except Exception as error:  # noqa: BLE001 # requests may be waiting: they are told the cause
+            text = f"The browser did not get ready for its first lease: {error}"
+            return LaunchFailed(LaunchError(text))
+        return Launched(time.monotonic() - began)
 
-    def _renew(self) -> bool:
+    def _renew(self) -> WorkerEvent:
         try:
-            retiring = self._browser.renew()
-        except UnfitError as error:
-            self._news.unfit(str(error))
-        except Exception as error:  # noqa: BLE001 # a browser that fails here is of no use, whatever it says
+            return Ready(self._browser.renew(), renewed=True)
+        except NotReusableError as error:
+            return NotReusable(str(error))
+        except Exception as error:  # noqa: BLE001 # a browser that cannot be renewed is replaced
             logger.warning("browser %s cannot be made ready: %s", self._browser.id, error)
-            self._news.unfit("lost")
-        else:
-            self._news.ready(retiring, renewed=True)
-        return True
+            return Lost()
 
-    def _ping(self) -> bool:
+    def _ping(self) -> WorkerEvent:
         try:
-            retiring = self._browser.ping()
-        except Exception as error:  # noqa: BLE001 # as above
+            return Ready(self._browser.ping(), renewed=False)
+        except Exception as error:  # noqa: BLE001 # a browser that does not answer is replaced
             logger.warning("browser %s does not answer: %s", self._browser.id, error)
-            self._news.unfit("lost")
-        else:
-            self._news.ready(retiring, renewed=False)
-        return True
-
-    def _close(self, reason: str) -> bool:
-        self._news.gone(self._browser.end(reason))
-        return False
+            return Lost()

@@ -1,45 +1,46 @@
-"""A lease that was granted at the very moment at which its thread gave up; no browser anywhere."""
+"""A lease that is granted at the moment at which its thread gives up.  No browser is started."""
 
 from __future__ import annotations
 
-from browserkeeper.pool.core import Core
-from browserkeeper.pool.lease import Gate, Request
+from browserkeeper.pool.controller import Controller
+from browserkeeper.pool.lease import LeaseHandler, Request
 from tests.support.fake_browser import FakePool
 from tests.support.waiting import wait_until
 
 
-def granted(pool: FakePool) -> tuple[Core, Request, Gate]:
-    """Its thread has not noticed yet; the gate is to be kept."""
-    core, request = pool._core, Request()
-    assert core is not None
-    gate = Gate(request)
-    core.supervisor.post(lambda now: core.scheduler.asked(request, now))
-    assert request.wait(10) is not None
-    return core, request, gate
+def granted_request(pool: FakePool) -> tuple[Controller, Request, LeaseHandler]:
+    """A request that was granted, while its thread does not know yet.  The caller has to keep the
+    handler: without it the pool takes the lease back."""
+    controller, request = pool._controller, Request()
+    assert controller is not None
+    handler = LeaseHandler(request)
+    controller.request(request)
+    assert request.wait(60) is not None
+    return controller, request, handler
 
 
-def test_it_has_no_deadline_left() -> None:
+def test_a_grant_that_is_declined_takes_the_deadline_back() -> None:
     with FakePool(max_size=1, max_lease=60) as pool:
-        core, request, gate = granted(pool)
-        assert gate.browser is pool.browsers[0]
+        controller, request, handler = granted_request(pool)
+        assert handler.browser is pool.browsers[0]
         deadlines = [pool.browsers[0].deadline]
-        core.ask(lambda now: core.on_withdrawn(request, now))
+        controller.call(lambda now: controller.on_cancelled(request, now))
         deadlines.append(pool.browsers[0].deadline)
         assert deadlines == [60, None]
         assert pool.stats()["pool_available"] == 1
 
 
-def test_it_is_closed_once_where_it_has_died_meanwhile() -> None:
+def test_a_browser_that_dies_before_its_grant_is_declined_is_closed_once() -> None:
     with FakePool(max_size=1) as pool:
-        core, request, gate = granted(pool)
+        controller, request, handler = granted_request(pool)
         dead = request.member
         assert dead is not None
-        assert gate.browser is dead.body
+        assert handler.browser is dead.browser
 
-        def die_and_withdraw(now: float) -> None:
-            core.on_exit(dead, now)
-            core.on_withdrawn(request, now)
+        def die_and_cancel(now: float) -> None:
+            controller.on_exit(dead, now)
+            controller.on_cancelled(request, now)
 
-        core.ask(die_and_withdraw)
+        controller.call(die_and_cancel)
         assert wait_until(lambda: len(pool.browsers) == 2)
         assert pool.stats()["retired_lost"] == 1

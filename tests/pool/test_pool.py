@@ -45,9 +45,9 @@ def identity_of(pool: BrowserPool[Any]) -> str:
 def idle_browser(pool: BrowserPool[Any]) -> int:
     """The pid of the one browser that is idle now."""
     assert wait_until(lambda: pool.stats()["pool_available"] == 1)
-    assert pool._core is not None
-    (member,) = pool._core.scheduler.members("idle")
-    pid: int = member.body.identity.pid
+    assert pool._controller is not None
+    (member,) = pool._controller.scheduler.members("idle")
+    pid: int = member.browser.identity.pid
     return pid
 
 

@@ -100,9 +100,9 @@ def test_two_pools_of_a_process(ledger: Ledger) -> None:
 def test_a_pool_that_is_dropped_takes_it_down(ledger: Ledger) -> None:
     pool = FakePool().open()
     assert wait_until(lambda: list(ledger.pools.glob("*.json")))
-    core = pool._core
-    assert core is not None
-    core.abandon()
+    controller = pool._controller
+    assert controller is not None
+    controller.abandon()
     assert wait_until(lambda: not list(ledger.pools.iterdir()))
     pool.close()
 

@@ -17,13 +17,24 @@ from browserkeeper.errors import (
     ResolveError,
     TooManyWaiting,
 )
-from browserkeeper.pool.breaker import LONGEST_PAUSE, OPENS_AFTER, Breaker, random_pause
+from browserkeeper.pool.circuit_breaker import (
+    LONGEST_PAUSE,
+    OPENS_AFTER,
+    CircuitBreaker,
+    random_pause,
+)
 from browserkeeper.pool.scheduler import (
     PING_AFTER,
     PING_EVERY,
     SURGE,
+    Close,
+    Grant,
+    Launch,
     Limits,
     Member,
+    Ping,
+    Refuse,
+    Renew,
     Scheduler,
 )
 
@@ -40,7 +51,7 @@ LIMITS = Limits(
 
 def scheduler_of(**changes: Any) -> Scheduler:
     return Scheduler(
-        dataclasses.replace(LIMITS, **changes), Breaker(lambda failures: 1.0), rng=lambda: 0.0
+        dataclasses.replace(LIMITS, **changes), CircuitBreaker(lambda failures: 1.0), rng=lambda: 0.0
     )
 
 
@@ -61,62 +72,62 @@ class World:
         self.grants: list[int] = []
 
     def carry_out(self) -> None:
-        for order in self.scheduler.take_orders():
-            member = order.member
-            if order.verb == "refuse":
-                assert order.ticket not in self.answers
-                self.answers[order.ticket] = order.error
+        for decision in self.scheduler.take_decisions():
+            if isinstance(decision, Refuse):
+                assert decision.request not in self.answers
+                self.answers[decision.request] = decision.error
                 continue
-            assert member is not None
-            assert member not in self.closed, "an order for what was ordered closed"
-            if order.verb == "launch":
-                self.to_launch.append(member)
-            elif order.verb in ("refresh", "ping"):
-                self.to_answer.append(member)
-            elif order.verb == "close" and member.state != "starting":
-                self.closed.add(member)
-                self.to_close.append(member)
-            elif order.verb == "grant":
-                self._granted(member, order.ticket)
+            member = decision.member
+            assert member not in self.closed, "a decision about a browser that was to be closed"
+            match decision:
+                case Launch():
+                    self.to_launch.append(member)
+                case Renew() | Ping():
+                    self.to_answer.append(member)
+                case Close() if member.state != "starting":
+                    self.closed.add(member)
+                    self.to_close.append(member)
+                case Grant(_, request):
+                    self._granted(member, request)
 
-    def _granted(self, member: Member, ticket: int) -> None:
-        assert ticket not in self.answers, "answered twice"
-        assert member not in self.held.values(), "two have it"
-        assert member not in self.dead, "a dead browser was handed out"
-        assert member not in self.to_answer, "handed out before it was ready"
-        assert self.now - member.heard <= PING_AFTER, "handed out without a word from it"
+    def _granted(self, member: Member, request: int) -> None:
+        assert request not in self.answers, "answered twice"
+        assert member not in self.held.values(), "leased twice at the same time"
+        assert member not in self.dead, "a dead browser was leased"
+        assert member not in self.to_answer, "leased before it was ready"
+        assert self.now - member.answered_at <= PING_AFTER, "leased without a recent answer"
         most = self.scheduler.limits.max_uses
         assert most is None or member.uses <= most
         assert self.in_use() < self.scheduler.limits.max_size
-        self.answers[ticket] = member
-        self.held[ticket] = member
-        self.grants.append(ticket)
+        self.answers[request] = member
+        self.held[request] = member
+        self.grants.append(request)
 
     def ask(self) -> int:
-        ticket = len(self.asked)
-        self.asked.append(ticket)
-        self.scheduler.asked(ticket, self.now)
+        request = len(self.asked)
+        self.asked.append(request)
+        self.scheduler.add_request(request, self.now)
         self.carry_out()
-        return ticket
+        return request
 
-    def give_back(self, ticket: int, bad: str = "") -> None:
-        self.scheduler.returned(self.held.pop(ticket), bad, self.now)
+    def give_back(self, request: int, bad: str = "") -> None:
+        self.scheduler.returned(self.held.pop(request), bad, self.now)
         self.carry_out()
 
     def work_off(self) -> None:
         """Everything that is under way succeeds, until there is nothing to do any more."""
         for _ in range(200):
             if not (self.to_launch or self.to_answer or self.to_close):
-                if self.scheduler.breaker.until <= self.now:
+                if self.scheduler.breaker.retry_at <= self.now:
                     return
-                self.now = self.scheduler.breaker.until
+                self.now = self.scheduler.breaker.retry_at
             for member in self.take("to_close"):
-                self.scheduler.gone(member, self.now)
+                self.scheduler.ended(member, self.now)
             for member in self.take("to_launch"):
                 self.scheduler.launched(member, self.now)
             for member in self.take("to_answer"):
-                self.scheduler.answered(member, "", self.now)
-            self.scheduler.settle(self.now)
+                self.scheduler.ready(member, "", self.now)
+            self.scheduler.decide(self.now)
             self.carry_out()
         raise AssertionError("it never comes to rest")
 
@@ -161,7 +172,7 @@ class Accounting(RuleBasedStateMachine):
         self.world = World(scheduler)
         self.scheduler = scheduler
         self.shrunk = False
-        scheduler.settle(0.0)
+        scheduler.decide(0.0)
         self.world.carry_out()
 
     @rule()
@@ -171,9 +182,9 @@ class Accounting(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.waiting())
     def withdraw(self, data: st.DataObject) -> None:
-        ticket = data.draw(st.sampled_from(self.waiting()))
-        self.world.answers[ticket] = "withdrew"
-        self.scheduler.withdrew(ticket, self.world.now)
+        request = data.draw(st.sampled_from(self.waiting()))
+        self.world.answers[request] = "withdrew"
+        self.scheduler.cancel_request(request, self.world.now)
         self.world.carry_out()
 
     @rule(data=st.data(), bad=st.sampled_from(["", "", "requested: captcha", "interrupted"]))
@@ -186,14 +197,14 @@ class Accounting(RuleBasedStateMachine):
     def decline(self, data: st.DataObject) -> None:
         member = self.world.held.pop(data.draw(st.sampled_from(sorted(self.world.held))))
         if member.state == "leased":
-            self.scheduler.declined(member, self.world.now)
+            self.scheduler.decline_grant(member, self.world.now)
             self.world.carry_out()
 
     @rule(data=st.data(), retiring=st.sampled_from(["", "", "max_memory"]))
     @precondition(lambda self: self.world.to_answer)
     def answer(self, data: st.DataObject, retiring: str) -> None:
         member = self.pick(data, self.world.to_answer)
-        self.scheduler.answered(member, retiring, self.world.now)
+        self.scheduler.ready(member, retiring, self.world.now)
         self.world.carry_out()
 
     @rule(data=st.data())
@@ -213,7 +224,7 @@ class Accounting(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.world.to_close)
     def finish(self, data: st.DataObject) -> None:
-        self.scheduler.gone(self.pick(data, self.world.to_close), self.world.now)
+        self.scheduler.ended(self.pick(data, self.world.to_close), self.world.now)
         self.world.carry_out()
 
     @rule(data=st.data())
@@ -222,13 +233,13 @@ class Accounting(RuleBasedStateMachine):
         living = self.scheduler.members("idle", "leased", "refreshing", "checking")
         member = data.draw(st.sampled_from(living))
         self.world.dead.add(member)
-        self.scheduler.lost(member, "lost", self.world.now)
+        self.scheduler.lost(member, self.world.now)
         self.world.carry_out()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 25.0, 70.0]))
     def wait(self, seconds: float) -> None:
         self.world.now += seconds
-        self.scheduler.settle(self.world.now)
+        self.scheduler.decide(self.world.now)
         self.world.carry_out()
 
     @rule()
@@ -253,7 +264,7 @@ class Accounting(RuleBasedStateMachine):
         return member
 
     def waiting(self) -> list[int]:
-        return [ticket for ticket in self.world.asked if ticket not in self.world.answers]
+        return [request for request in self.world.asked if request not in self.world.answers]
 
     @invariant()
     def nobody_is_forgotten(self) -> None:
@@ -295,8 +306,8 @@ class Accounting(RuleBasedStateMachine):
             assert world.held, f"{self.waiting()} wait, and nobody has a browser"
             world.give_back(min(world.held))
             world.work_off()
-        for ticket in list(world.held):
-            world.give_back(ticket)
+        for request in list(world.held):
+            world.give_back(request)
         world.work_off()
         assert self.scheduler.available >= self.scheduler.limits.min_idle
         self.scheduler.close(world.now)
@@ -322,7 +333,7 @@ TestAccounting.settings = settings(
 @pytest.fixture
 def world() -> World:
     world = World(scheduler_of())
-    world.scheduler.settle(0.0)
+    world.scheduler.decide(0.0)
     world.carry_out()
     world.work_off()
     return world
@@ -334,7 +345,7 @@ def test_standbys_are_made_before_anybody_asks(world: World) -> None:
 
 def test_the_last_that_came_back_goes_out_first() -> None:
     world = World(scheduler_of(max_size=3, min_idle=3))
-    world.scheduler.settle(0.0)
+    world.scheduler.decide(0.0)
     world.carry_out()
     world.work_off()
     first, second = world.ask(), world.ask()
@@ -348,14 +359,14 @@ def test_the_last_that_came_back_goes_out_first() -> None:
 
 def test_spare_browsers_age_out_down_to_min_idle() -> None:
     world = World(scheduler_of(min_idle=0, idle_timeout=20.0))
-    tickets = [world.ask(), world.ask()]
+    requests = [world.ask(), world.ask()]
     world.work_off()
-    for ticket in tickets:
-        world.give_back(ticket)
+    for request in requests:
+        world.give_back(request)
     world.work_off()
     assert world.scheduler.available == 2
     world.now += 21
-    world.scheduler.settle(world.now)
+    world.scheduler.decide(world.now)
     world.carry_out()
     assert world.scheduler.available == 0
     assert world.scheduler.counts["retired_idle_timeout"] == 2
@@ -373,20 +384,20 @@ def test_an_aged_one_serves_until_its_replacement_is_there(world: World) -> None
 
 
 def test_one_in_use_is_never_retired_under_its_user(world: World) -> None:
-    ticket = world.ask()
-    member = world.held[ticket]
+    request = world.ask()
+    member = world.held[request]
     world.now += 1e7
     world.scheduler.recycle(world.now)
     world.carry_out()
     assert member.state == "leased"
     world.work_off()
-    world.give_back(ticket)
+    world.give_back(request)
     assert member in world.closed
 
 
 def test_a_replacement_is_on_its_way_during_the_last_use() -> None:
     world = World(scheduler_of(max_size=1, max_uses=2))
-    world.scheduler.settle(0.0)
+    world.scheduler.decide(0.0)
     world.carry_out()
     world.work_off()
     world.give_back(world.ask())
@@ -398,7 +409,7 @@ def test_a_replacement_is_on_its_way_during_the_last_use() -> None:
 
 def test_fresh_processes_are_no_reason_to_exceed_max_size() -> None:
     world = World(scheduler_of(max_size=1, max_uses=1))
-    world.scheduler.settle(0.0)
+    world.scheduler.decide(0.0)
     world.carry_out()
     world.work_off()
     world.ask()
@@ -407,26 +418,26 @@ def test_fresh_processes_are_no_reason_to_exceed_max_size() -> None:
 
 def test_one_that_was_not_heard_of_is_asked_before_it_is_handed_out(world: World) -> None:
     world.now += PING_AFTER + 1
-    ticket = world.ask()
-    assert ticket not in world.held
+    request = world.ask()
+    assert request not in world.held
     assert len(world.scheduler.members("checking")) == 1
     world.work_off()
-    assert ticket in world.held
+    assert request in world.held
 
 
 def test_idle_ones_are_asked_from_time_to_time(world: World) -> None:
     world.now += PING_EVERY
     assert world.scheduler.next_due(0.0) is not None
-    world.scheduler.settle(world.now)
+    world.scheduler.decide(world.now)
     assert len(world.scheduler.members("checking")) == 1
 
 
-def test_one_that_turns_out_unfit_leaves_its_ticket_the_first_in_line(world: World) -> None:
+def test_one_that_turns_out_unfit_leaves_its_request_the_first_in_line(world: World) -> None:
     first = world.ask()
     second = world.ask()
     member = world.held.pop(first)
     del world.answers[first]
-    world.scheduler.unfit(member, world.now)
+    world.scheduler.grant_failed(member, world.now)
     world.carry_out()
     world.work_off()
     assert world.grants[-1] == first or world.grants == [first, first, second]
@@ -435,16 +446,16 @@ def test_one_that_turns_out_unfit_leaves_its_ticket_the_first_in_line(world: Wor
 
 def test_waiters_learn_the_cause_when_browsers_cannot_be_started() -> None:
     world = World(scheduler_of(min_idle=0))
-    ticket = world.ask()
+    request = world.ask()
     for attempt in range(OPENS_AFTER):
-        assert ticket not in world.answers, f"given up after {attempt}"
+        assert request not in world.answers, f"given up after {attempt}"
         world.now += 1
-        world.scheduler.settle(world.now)
+        world.scheduler.decide(world.now)
         world.carry_out()
         for member in world.take("to_launch"):
             world.scheduler.launch_failed(member, LaunchError(f"no {attempt}"), world.now)
         world.carry_out()
-    error = world.answers[ticket]
+    error = world.answers[request]
     assert isinstance(error, PoolUnavailable)
     assert "no 2" in str(error)
     later = world.ask()
@@ -453,16 +464,16 @@ def test_waiters_learn_the_cause_when_browsers_cannot_be_started() -> None:
 
 def test_a_launch_that_no_retry_can_mend_is_told_at_once() -> None:
     world = World(scheduler_of(min_idle=0))
-    ticket = world.ask()
+    request = world.ask()
     world.scheduler.launch_failed(world.take("to_launch")[0], ResolveError("no chrome"), world.now)
     world.carry_out()
-    assert isinstance(world.answers[ticket], PoolUnavailable)
-    assert isinstance(world.answers[ticket].cause, ResolveError)
+    assert isinstance(world.answers[request], PoolUnavailable)
+    assert isinstance(world.answers[request].cause, ResolveError)
 
 
 def test_while_launches_fail_one_at_a_time_is_tried_after_a_pause() -> None:
     world = World(scheduler_of(max_size=4, min_idle=4, launch_concurrency=3))
-    world.scheduler.settle(0.0)
+    world.scheduler.decide(0.0)
     world.carry_out()
     assert len(world.to_launch) == 3
     for member in world.take("to_launch"):
@@ -470,7 +481,7 @@ def test_while_launches_fail_one_at_a_time_is_tried_after_a_pause() -> None:
     world.carry_out()
     assert not world.to_launch
     world.now += 1
-    world.scheduler.settle(world.now)
+    world.scheduler.decide(world.now)
     world.carry_out()
     assert len(world.to_launch) == 1
 
@@ -482,13 +493,13 @@ def test_too_many_are_turned_away() -> None:
 
 
 def test_draining_lets_leases_end_and_gives_no_more(world: World) -> None:
-    ticket = world.ask()
+    request = world.ask()
     world.scheduler.drain(world.now)
     world.carry_out()
     assert isinstance(world.answers[world.ask()], PoolClosed)
     world.work_off()
-    assert world.scheduler.members() == [world.held[ticket]]
-    world.give_back(ticket)
+    assert world.scheduler.members() == [world.held[request]]
+    world.give_back(request)
     world.work_off()
     assert not world.scheduler.members()
 

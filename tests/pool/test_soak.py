@@ -7,6 +7,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 
 from browserkeeper.drivers.contexts import Contexts
 from browserkeeper.pool.browser import PooledBrowser
-from browserkeeper.pool.core import Core
+from browserkeeper.pool.controller import Controller
+from browserkeeper.pool.worker import Lost, NotReusable
 from tests.pool import soak
 from tests.pool.soak import Answer, Failure, Sample, Sampler, Settings, Soak, Task, Workshop
 from tests.support import witness
@@ -71,13 +73,21 @@ def test_control_a_context_that_is_used_again_is_not_fresh(monkeypatch: pytest.M
         assert sum(f"found {trace}" in text for text in result.complaints) >= 10
 
 
+def only_launches_and_ends(on_event: Callable[..., None]) -> Callable[..., None]:
+    def run(self: Controller, member: Any, event: Any, now: float) -> None:
+        if not isinstance(event, (Lost, NotReusable)):
+            on_event(self, member, event, now)
+
+    return run
+
+
 @pytest.mark.chrome
 def test_control_browsers_whose_death_nobody_notices_are_missed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(soak, "FAULTS", {"kill browser": FAULTS["kill browser"]})
-    monkeypatch.setattr(Core, "on_exit", lambda self, member, now: None)
-    monkeypatch.setattr(Core, "on_unfit", lambda self, member, reason, now: None)
+    monkeypatch.setattr(Controller, "on_exit", lambda self, member, now: None)
+    monkeypatch.setattr(Controller, "on_event", only_launches_and_ends(Controller.on_event))
     monkeypatch.setattr(PooledBrowser, "looks_alive", lambda self: True)
     result = soak.run(Settings(n=2, seed=1, share=1, batch=2, patience=2))
     assert any("short of members" in text for text in result.complaints)

@@ -26,7 +26,7 @@ from browserkeeper import (
     TooManyWaiting,
     lease_of,
 )
-from browserkeeper.pool.breaker import OPENS_AFTER
+from browserkeeper.pool.circuit_breaker import OPENS_AFTER
 from tests.support.fake_browser import FakeBrowser, FakePool
 from tests.support.waiting import wait_until
 
@@ -280,7 +280,7 @@ def no_browser(browser: FakeBrowser) -> None:
 
 
 def test_waiters_are_told_why_instead_of_being_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("browserkeeper.pool.breaker.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("browserkeeper.pool.circuit_breaker.FIRST_PAUSE", 0.01)
     with FakePool({"launch": no_browser}, checkout_timeout=60) as pool:
         with pytest.raises(PoolUnavailable, match="there is no browser here") as caught:
             pool.lease()
@@ -292,7 +292,7 @@ def test_waiters_are_told_why_instead_of_being_left_waiting(monkeypatch: pytest.
 
 
 def test_the_pool_recovers_when_browsers_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("browserkeeper.pool.breaker.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("browserkeeper.pool.circuit_breaker.FIRST_PAUSE", 0.01)
     fails = [True]
     script = {"launch": lambda browser: no_browser(browser) if fails[0] else None}
     with FakePool(script, checkout_timeout=60) as pool:
@@ -305,7 +305,7 @@ def test_the_pool_recovers_when_browsers_start_again(monkeypatch: pytest.MonkeyP
 
 
 def test_any_error_of_a_launch_reaches_the_waiters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("browserkeeper.pool.breaker.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("browserkeeper.pool.circuit_breaker.FIRST_PAUSE", 0.01)
 
     def broken(browser: FakeBrowser) -> None:
         raise ZeroDivisionError("a bug")

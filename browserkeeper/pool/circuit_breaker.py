@@ -1,0 +1,61 @@
+"""When to launch again after launches have failed: backoff with jitter, and a circuit breaker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tenacity import RetryCallState, wait_random_exponential
+
+from ..errors import BrowserkeeperError
+
+OPENS_AFTER = 3
+"""Failures in a row after which waiting requests are refused instead of waiting on."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds.  The pause after failure n is random, between 0 and ``FIRST_PAUSE`` * 2 ** (n - 1), and
+never longer than ``LONGEST_PAUSE``."""
+
+
+def random_pause(failures: int) -> float:
+    """Returns the seconds to wait after so many failures in a row.
+
+    Full jitter: pools whose launches failed at the same time do not all try again at the same time.
+    """
+    state = RetryCallState(None, None, (), {})  # type: ignore[arg-type] # only its counter is used
+    state.attempt_number = failures
+    return wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE)(state)
+
+
+class CircuitBreaker:
+    """Closed while launches succeed.  Opens after ``OPENS_AFTER`` failures in a row, or at once
+    after an error that no retry can mend (such as a missing browser).
+
+    After a failure one launch at a time is tried, each after a pause (the "half-open" state of
+    other circuit breakers).  The first launch that succeeds closes the breaker.
+    """
+
+    def __init__(self, pause: Callable[[int], float] = random_pause):
+        self._pause = pause
+        self.failures = 0
+        """In a row."""
+        self.retry_at = 0.0
+        """No launch before this moment, on the caller's clock."""
+        self.last_error: BrowserkeeperError | None = None
+
+    def record_failure(self, error: BrowserkeeperError, now: float) -> None:
+        retryable = getattr(error, "retryable", False)
+        self.failures = max(self.failures + 1, 0 if retryable else OPENS_AFTER)
+        self.last_error = error
+        self.retry_at = now + self._pause(self.failures)
+
+    def record_success(self) -> None:
+        self.failures, self.retry_at, self.last_error = 0, 0.0, None
+
+    @property
+    def is_open(self) -> bool:
+        return self.failures >= OPENS_AFTER
+
+    def launch_limit(self, normal: int, now: float) -> int:
+        """Returns how many launches may run at once; ``normal`` is the limit without failures."""
+        if not self.failures:
+            return normal
+        return 1 if now >= self.retry_at else 0

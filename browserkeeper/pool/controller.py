@@ -1,0 +1,328 @@
+"""Runs one pool: passes events to the scheduler, and carries out what the scheduler decides.
+
+users' threads  --requests-->  event loop (this module, the scheduler)  --jobs-->  workers
+                <--answers--                                            <--events--
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import BrowserkeeperError, PoolClosed
+from ..process import system
+from ..report import ExitReport
+from .browser import Browser
+from .circuit_breaker import CircuitBreaker
+from .config import PoolConfig
+from .event_loop import EventLoop
+from .latch import Latch
+from .lease import LeaseInfo, Request
+from .published_state import Content, StatePublisher
+from .scheduler import Close, Decision, Grant, Launch, Member, Ping, Refuse, Renew, Scheduler
+from .worker import (
+    BrowserWorker,
+    Ended,
+    Launched,
+    LaunchFailed,
+    Lost,
+    NotReusable,
+    Ready,
+    WorkerEvent,
+)
+
+T = TypeVar("T")
+
+logger = logging.getLogger("browserkeeper")
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds for the event loop to run a call; it takes microseconds."""
+REPORTS_KEPT = 100
+COUNTED = (
+    *("requests_num", "requests_queued", "requests_errors", "returns_bad"),
+    *("browsers_num", "browsers_errors", "browsers_lost", "leaks"),
+)
+
+
+class Controller:
+    """What is behind a ``BrowserPool``: its event loop, scheduler and workers.
+
+    Methods with a parameter ``now`` run in the event loop's thread only, and never block.  All
+    others may be called from any thread.
+    """
+
+    def __init__(self, config: PoolConfig, make_browser: Callable[[PoolConfig], Browser]):
+        self.config = config
+        self.owner = os.getpid()
+        self.reports: list[ExitReport] = []
+        self.scheduler = Scheduler(config.limits, CircuitBreaker())
+        self._make_browser = make_browser
+        self._seconds = {"usage": 0.0, "requests_wait": 0.0, "browsers": 0.0, "renewals": 0.0}
+        self._workers: dict[Member, BrowserWorker] = {}
+        self._exit_fds: dict[Member, int] = {}
+        """Pidfds of the browsers, where the kernel has them; the event loop watches and closes them."""
+        self._renew_began: dict[Member, float] = {}
+        self._waiters: list[tuple[Callable[[], bool], Latch]] = []
+        self._publisher = StatePublisher(config.browser.name)
+        self.loop = EventLoop(self._after_each_batch, self._next_due)
+
+    # -- for users' threads
+
+    def start(self) -> None:
+        self.loop.post(self.scheduler.decide)
+
+    def call(self, function: Callable[[float], T]) -> T:
+        """Run the function in the event loop's thread, and return its result.
+
+        Raises PoolClosed if the loop has stopped.
+        """
+        result: list[T] = []
+
+        def run(now: float) -> None:
+            self._collect_ended_leases(now)
+            result.append(function(now))
+
+        if not self.loop.call(run, ANSWER_TIMEOUT) or not result:
+            raise PoolClosed("The pool is closed.")
+        return result[0]
+
+    def wait_until(self, condition: Callable[[], bool], deadline: float) -> bool:
+        """Block until the condition is true, which the event loop checks after each change.
+
+        Returns False if it is not true at the deadline (on the monotonic clock).
+        """
+        if condition():
+            return True
+        waiter = (condition, Latch())
+        self.loop.post(lambda now: self._waiters.append(waiter))
+        waiter[1].wait(deadline - time.monotonic())
+        return condition()
+
+    def request(self, request: Request) -> None:
+        """Queue the request; returns at once."""
+        self.loop.post(lambda now: self.scheduler.add_request(request, now))
+
+    def cancel(self, request: Request) -> None:
+        """Take the request back, and its lease if it was granted meanwhile; returns at once."""
+        self.loop.post(lambda now: self.on_cancelled(request, now))
+
+    def is_empty(self) -> bool:
+        return not self.scheduler.members()
+
+    def leases(self) -> list[LeaseInfo]:
+        return self.call(lambda now: [r.info(now, self.config.max_lease) for r in self._leased()])
+
+    def close(self) -> None:
+        """Close every browser; returns at once."""
+        if not self.scheduler.closed:
+            self.loop.post(self.scheduler.close)
+
+    def abandon(self) -> None:
+        """Close every browser, after the ``BrowserPool`` was garbage-collected; returns at once."""
+        if os.getpid() == self.owner:
+            self.close()
+
+    # -- the event loop
+
+    def _after_each_batch(self, now: float) -> None:
+        """Take account of all that has changed, whether an event said so or not."""
+        self._collect_ended_leases(now)
+        self.scheduler.decide(now)
+        self._log_long_leases(now)
+        self._check_unwatched_browsers(now)
+        while decisions := self.scheduler.take_decisions():
+            for decision in decisions:
+                self._carry_out(decision, now)
+        for waiter in list(self._waiters):
+            condition, latch = waiter
+            if condition():
+                self._waiters.remove(waiter)
+                latch.set()
+        if self.scheduler.closed and self.is_empty():
+            self._publisher.withdraw()
+        else:
+            self._publisher.refresh(self._content, now)
+
+    def _next_due(self, now: float) -> float | None:
+        moments = [self.scheduler.next_due(now), self._publisher.next_due()]
+        if (limit := self.config.leak_warn) is not None:
+            moments += [r.granted_at + limit for r in self._leased() if not r.leak_logged]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _leased(self) -> list[Request]:
+        """The requests whose leases are out."""
+        return [m.request for m in self.scheduler.members("leased") if m.request.granted_at]
+
+    def _collect_ended_leases(self, now: float) -> None:
+        """Take back the browsers of leases that were released or garbage-collected, and cancel the
+        requests whose callers are gone."""
+        for request in self._leased():
+            reason = request.ended_with
+            if reason is None and request.handler() is None:
+                reason = "abandoned"
+            if reason is not None:
+                assert request.member is not None
+                self._seconds["usage"] += now - request.granted_at
+                self.scheduler.returned(request.member, reason, now)
+        for request in self.scheduler.queue():
+            if request.handler() is None:
+                self.scheduler.cancel_request(request, now)
+
+    def _log_long_leases(self, now: float) -> None:
+        limit = self.config.leak_warn
+        if limit is None:
+            return
+        for request in self._leased():
+            if not request.leak_logged and now - request.granted_at >= limit:
+                request.leak_logged = True
+                info = request.info(now, self.config.max_lease)
+                logger.warning(
+                    "pool: browser %s has been out for %.0f s, with %s, which took it here:\n%s",
+                    *(info.browser_id, info.seconds, info.thread, info.stack),
+                )
+
+    def _check_unwatched_browsers(self, now: float) -> None:
+        """Find dead browsers where there is no pidfd that would tell."""
+        for member in self.scheduler.members("idle", "leased"):
+            if member not in self._exit_fds and not member.browser.looks_alive():
+                self._log_and_lose(member, now)
+
+    # -- decisions
+
+    def _carry_out(self, decision: Decision, now: float) -> None:
+        match decision:
+            case Launch(member):
+                member.browser = self._make_browser(self.config)
+                self._workers[member] = BrowserWorker(
+                    member.browser, self._poster_for(member), member.number
+                )
+            case Renew(member):
+                self._renew_began[member] = now
+                if self.config.max_lease is not None:
+                    member.browser.set_deadline(None, "lease-expired")
+                self._workers[member].renew()
+            case Ping(member):
+                self._workers[member].ping()
+            case Close(member):
+                self._close(member)
+            case Grant(member, request):
+                self._grant(member, request, now)
+            case Refuse(request, error):
+                request.refuse(error)
+
+    def _poster_for(self, member: Member) -> Callable[[WorkerEvent], None]:
+        return lambda event: self.loop.post(lambda now: self.on_event(member, event, now))
+
+    def _grant(self, member: Member, request: Request, now: float) -> None:
+        browser: Browser = member.browser
+        if not browser.looks_alive():
+            logger.warning("pool: browser %s is dead or stopped; taking another one", browser.id)
+            self.scheduler.grant_failed(member, now)
+            return
+        if self.config.max_lease is not None:
+            browser.set_deadline(self.config.max_lease, "lease-expired")
+        self._seconds["requests_wait"] += now - request.made_at
+        request.grant(member, now)
+
+    def _close(self, member: Member) -> None:
+        if fd := self._exit_fds.pop(member, 0):
+            self.loop.unwatch(fd)
+        if member.state == "starting":
+            member.browser.call_off()
+        else:
+            logger.info("pool: browser %s retires: %s", member.browser.id, member.retire_reason)
+            reason = "browser-died" if member.retire_reason == "lost" else "retired"
+            self._workers[member].close(reason)
+
+    # -- events
+
+    def on_event(self, member: Member, event: WorkerEvent, now: float) -> None:
+        """The member's worker has finished a job."""
+        match event:
+            case Launched(seconds):
+                self._seconds["browsers"] += seconds
+                self._watch_for_exit(member)
+                self.scheduler.launched(member, now)
+            case LaunchFailed(error):
+                self._on_launch_failed(member, error, now)
+            case Ready(retire_reason, renewed):
+                if renewed:
+                    self._seconds["renewals"] += now - self._renew_began.pop(member, now)
+                self.scheduler.ready(member, retire_reason, now)
+            case NotReusable(reason):
+                self.scheduler.retire(member, reason, now)
+            case Lost():
+                self.scheduler.lost(member, now)
+            case Ended(report):
+                del self._workers[member]
+                self._renew_began.pop(member, None)
+                self._keep(report)
+                self.scheduler.ended(member, now)
+
+    def _on_launch_failed(self, member: Member, error: BrowserkeeperError, now: float) -> None:
+        if not member.retire_reason:  # else the launch was cancelled
+            logger.warning("pool: a browser did not start: %s", error)
+        del self._workers[member]
+        if (report := getattr(error, "report", None)) is not None:
+            self._keep(report)
+        self.scheduler.launch_failed(member, error, now)
+
+    def _watch_for_exit(self, member: Member) -> None:
+        identity = member.browser.identity
+        fd = system.exit_fd(identity) if identity else -1
+        if fd >= 0:
+            self._exit_fds[member] = fd
+            self.loop.watch(fd, lambda now: self.on_exit(member, now))
+
+    def on_exit(self, member: Member, now: float) -> None:
+        """The browser's main process has exited, for whatever reason."""
+        self._exit_fds.pop(member, None)
+        self._log_and_lose(member, now)
+
+    def on_cancelled(self, request: Request, now: float) -> None:
+        """The request's thread no longer waits.  It may have been granted just before."""
+        member = request.member
+        if member is not None and member.request is request:
+            if self.config.max_lease is not None:
+                member.browser.set_deadline(None, "lease-expired")
+            self.scheduler.decline_grant(member, now)
+        else:
+            self.scheduler.cancel_request(request, now)
+
+    def _log_and_lose(self, member: Member, now: float) -> None:
+        if member.state != "closing":
+            logger.warning("pool: browser %s ended while it was %s", member.browser.id, member.state)
+        self.scheduler.lost(member, now)
+
+    def _keep(self, report: ExitReport) -> None:
+        self.reports = [*self.reports, report][-REPORTS_KEPT:]
+        if not report.clean:
+            self.scheduler.counts["leaks"] += 1
+
+    # -- statistics
+
+    def stats(self, now: float) -> dict[str, float]:
+        """See ``BrowserPool.stats``."""
+        scheduler = self.scheduler
+        return {
+            "pool_min": self.config.min_idle,
+            "pool_max": self.config.max_size,
+            "pool_size": len(scheduler.members()),
+            "pool_available": scheduler.available,
+            "pool_leased": len(scheduler.members("leased")),
+            "pool_starting": len(scheduler.members("starting")),
+            "pool_renewing": len(scheduler.members("refreshing", "checking")),
+            "requests_waiting": scheduler.waiting,
+            **{name: scheduler.counts[name] for name in COUNTED},
+            **{name: n for name, n in scheduler.counts.items() if name.startswith("retired_")},
+            **{f"{name}_seconds": value for name, value in self._seconds.items()},
+        }
+
+    def _content(self, now: float) -> Content:
+        """What is published for other processes: the members' states, and the statistics."""
+        members = [member for member in self.scheduler.members() if member.browser is not None]
+        states = {member.browser.id: member.state for member in members if member.browser.id}
+        return states, self.stats(now)
