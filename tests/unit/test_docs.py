@@ -1,0 +1,96 @@
+"""The documentation names what exists: links, anchors, paths, tests, layers, the hooks of pre-commit."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`([^`\n]+)`")
+INDENTED = re.compile(r"^ {4}(.*)$", re.MULTILINE)
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:py|sh|md|yml|yaml|json|svg|conf|service)")
+TEST = re.compile(r"test_\w+")
+OUTSIDE = re.compile(r"(?:live|history)/")
+"""Files in the state directory, not in the repository."""
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings; of equal ones the later are numbered."""
+    found: set[str] = set()
+    for heading in HEADING.findall(FENCE.sub("", page.read_text())):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading.strip().lower())
+        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        numbered = (f"{slug}-{number}" for number in itertools.count(1))
+        found.add(slug if slug not in found else next(name for name in numbered if name not in found))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        place, _, anchor = link.partition("#")
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        target = (page.parent / place).resolve() if place else page
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """Paths in backticks and in indented code, from the root of the repository, of the package or of
+    the page."""
+    text = FENCE.sub("", page.read_text())
+    codes = [*CODE.findall(text), *INDENTED.findall(text)]
+    words = {word for code in codes for word in FILE.findall(code) if not OUTSIDE.match(word)}
+    places = (ROOT, ROOT / "browserkeeper", page.parent)
+    assert not {word for word in words if not any((place / word).exists() for place in places)}
+
+
+@functools.cache
+def names_of_tests() -> set[str]:
+    texts = (path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    return {name for text in texts for name in re.findall(r"def (test_\w+)\(", text)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    named = {code for code in CODE.findall(FENCE.sub("", page.read_text())) if TEST.fullmatch(code)}
+    assert not named - names_of_tests()
+
+
+def test_the_design_page_shows_the_layers_of_the_architecture_test() -> None:
+    source = ast.parse((ROOT / "tests" / "unit" / "test_architecture.py").read_text())
+    (value,) = (
+        node.value
+        for node in source.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "LAYERS"
+    )
+    layers = [names - {"__init__"} for names in reversed(ast.literal_eval(value))]
+    section = (
+        (ROOT / "docs" / "design.md").read_text().partition("## The layers\n")[2].partition("\n## ")[0]
+    )
+    lines = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    assert [set(re.split(r"\s{3,}", line)[0].split()) for line in lines] == layers
+
+
+def test_pre_commit_runs_what_make_check_runs() -> None:
+    hooks = re.findall(r"entry: \.venv/bin/(.*)", (ROOT / ".pre-commit-config.yaml").read_text())
+    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    assert hooks == re.findall(r"@\$\(BIN\)/(.*)", recipe.group(1))
