@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from ..report import SCHEMA
+from ..status.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 _JSON = "browserkeeper.json"
@@ -55,11 +56,6 @@ def print_error(error: Exception, *, as_json: bool) -> None:
     else:
         lines = map(printable, str(error).splitlines())
         print("\n".join(["browserkeeper: " + next(lines, ""), *lines]), file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """Names of processes and files are other people's words: no escape sequence gets through."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def is_fancy() -> bool:

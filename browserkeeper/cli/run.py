@@ -24,6 +24,7 @@ from ..report import SCHEMA
 from ..state.ledger import Ledger
 from ..state.records import Session, new_id
 from ..state.tmpdirs import PREFIX, choose_root
+from ..status.text import printable
 from . import output
 from .parameters import seconds
 
@@ -102,7 +103,7 @@ def refusal(name: str, *, as_json: bool) -> int:
     text = f"{name}: {'cannot be executed' if there else 'not found'}"
     if as_json:
         output.print_json({"error": {"type": "CannotRun" if there else "NotFound", "message": text}})
-    print(f"browserkeeper run: {output.printable(text)}", file=sys.stderr)
+    print(f"browserkeeper run: {printable(text)}", file=sys.stderr)
     return CANNOT_RUN if there else NOT_FOUND
 
 

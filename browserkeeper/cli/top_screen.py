@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..status.snapshot import snapshot
+from ..status.text import printable
 from . import output
 from .session_text import STYLES, pool_line, problem_line, process_tree
 from .top_readings import Meter, Reading, Sort, by_sort, cells, headlines
@@ -105,7 +106,7 @@ class Screen:
         trees = tree_lines(readings) if self.tree else []
         hidden = len(trees or readings) - room
         lines = [Text(head, style="bold"), Text(empty or self._hidden(hidden), style="dim")]
-        lines += [Text(output.printable(note), style=style) for note, style in notes]
+        lines += [Text(printable(note), style=style) for note, style in notes]
         keys = Text(f"q quit · t trees · sort by m memory, c cpu, a age (now: {self.sort})", style="dim")
         for line in (*lines, *trees, keys):
             line.truncate(width, overflow="ellipsis")
@@ -141,7 +142,7 @@ def table_of(readings: Sequence[Reading], width: int) -> Table:
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for reading, row in zip(readings, rows, strict=True):
         style = "red" if reading.status.zombies else STYLES.get(reading.status.state, "")
-        table.add_row(*(Text(output.printable(row[name])) for name in columns), style=style)
+        table.add_row(*(Text(printable(row[name])) for name in columns), style=style)
     return table
 
 
@@ -170,7 +171,7 @@ def tree_lines(readings: Sequence[Reading]) -> list[Text]:
         head = "  ".join(facts[name] for name in names if facts[name])
         root = dataclasses.replace(process_tree(reading.status), text=head)
         lines += [
-            Text("  " * level + output.printable(node.text), style=node.style)
+            Text("  " * level + printable(node.text), style=node.style)
             for level, node in output.levels(root)
         ]
     return lines

@@ -1,7 +1,7 @@
-"""The tally, and what lives now, as Prometheus's metric families.
+"""The tally and the snapshot as Prometheus metric families.
 
-Base units, ``_total``, and no label whose values grow without bound: no pid, no session id, no
-address, nothing that a page or a command line could choose.
+Names follow Prometheus's conventions (base units, ``_total``).  No label has values without bound: no
+pid, no session id, no address, and no text that a page or a command line could choose.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ logger = logging.getLogger("browserkeeper")
 class LedgerCollector(Collector):
     """For a registry: ``CollectorRegistry().register(LedgerCollector())``.
 
-    Each scrape looks at the ledger and at the processes behind it, so its cost is that of
-    ``browserkeeper ps``.
+    Each scrape reads the ledger and the processes behind it: it costs as much as ``browserkeeper ps``.
     """
 
     def __init__(self, tally: Tally | None = None):
@@ -42,7 +41,7 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield _one("browserkeeper_build_info", "Always 1.", {"version": __version__}, 1)
         with self.tally.lock:
-            found = self._look()
+            found = self._read_ledger()
             up = float(found is not None)
             yield _one("browserkeeper_ledger_up", "Can the state directory be read?", {}, up)
             if found is not None:
@@ -52,9 +51,10 @@ class LedgerCollector(Collector):
             if self.tally.containers:
                 yield from containers(self.tally)
 
-    def _look(self) -> Snapshot | None:
+    def _read_ledger(self) -> Snapshot | None:
+        """Updates the tally too; None if the ledger cannot be read."""
         try:
-            self.tally.look(Ledger.open())
+            self.tally.update(Ledger.open())
             return snapshot()
         except (BrowserkeeperError, OSError) as error:
             logger.warning("metrics: the ledger cannot be read: %s", error)
@@ -62,13 +62,13 @@ class LedgerCollector(Collector):
 
 
 def registry(tally: Tally) -> CollectorRegistry:
-    """One of its own, so that nothing else that a program registered is exported with it."""
-    made = CollectorRegistry()
-    made.register(LedgerCollector(tally))
-    return made
+    """A registry with this collector only, without what the program registered elsewhere."""
+    registry = CollectorRegistry()
+    registry.register(LedgerCollector(tally))
+    return registry
 
 
-# ------------------------------------------------------------------------------------- what is now
+# ------------------------------------------------------------------------------- from the snapshot
 
 
 def gauges(found: Snapshot, browsers: set[str]) -> Iterator[Metric]:
@@ -94,11 +94,11 @@ def gauges(found: Snapshot, browsers: set[str]) -> Iterator[Metric]:
     yield _gauge("browserkeeper_sessions_overdue", "Sessions past their deadline.", overdue)
     yield from pool_gauges(found)
     bad = len(found.bad_records)
-    yield _one("browserkeeper_bad_records", "Records that cannot be believed.", {}, bad)
+    yield _one("browserkeeper_bad_records", "Records that are not valid.", {}, bad)
 
 
 def pool_gauges(found: Snapshot) -> Iterator[Metric]:
-    """All pools of a browser added up: which process has which is nobody's series."""
+    """Summed per browser, to bound cardinality: there is no series for each pool or process."""
     by_browser: dict[str, list[PoolState]] = {}
     for pool in found.pools:
         by_browser.setdefault(pool.browser, []).append(pool)
@@ -107,18 +107,18 @@ def pool_gauges(found: Snapshot) -> Iterator[Metric]:
     )
     for name, pools in sorted(by_browser.items()):
         for state in STATES:
-            browsers.add_metric([name, state], added_up(pools, f"pool_{state}"))
+            browsers.add_metric([name, state], total(pools, f"pool_{state}"))
     yield browsers
     for metric, text, stat in (
         ("browserkeeper_pool_browsers_max", "Browsers that pools may have (max_size).", "pool_max"),
-        ("browserkeeper_pool_requests_waiting", "Who waits for a browser.", "requests_waiting"),
+        ("browserkeeper_pool_requests_waiting", "Requests that wait for a browser.", "requests_waiting"),
     ):
-        yield _gauge(metric, text, {name: added_up(pools, stat) for name, pools in by_browser.items()})
+        yield _gauge(metric, text, {name: total(pools, stat) for name, pools in by_browser.items()})
     numbers = {name: len(pools) for name, pools in by_browser.items()}
     yield _gauge("browserkeeper_pools", "Pools that are open.", numbers)
 
 
-def added_up(pools: Iterable[PoolState], stat: str) -> float:
+def total(pools: Iterable[PoolState], stat: str) -> float:
     return sum(pool.stats.get(stat, 0) for pool in pools)
 
 
@@ -135,11 +135,12 @@ def _one(name: str, text: str, labels: Mapping[str, str], value: float) -> Metri
     return family
 
 
-# -------------------------------------------------------------------------------- what has happened
+# ---------------------------------------------------------------------------------- from the tally
 
 
 def counters(tally: Tally) -> Iterator[Metric]:
-    """Every series that can be foreseen is there with 0: a counter's first step is seen only so."""
+    """Series that can be foreseen are exported with 0 before their first step, which rate() would
+    otherwise not see."""
     for name, text, counted in (
         ("browserkeeper_sessions_started", "Sessions begun, failed launches included.", tally.started),
         ("browserkeeper_freed_bytes", "Files removed at the ends of sessions.", tally.bytes_freed),
@@ -178,7 +179,7 @@ def _outcomes(tally: Tally) -> Metric:
 
 
 def containers(tally: Tally) -> Iterator[Metric]:
-    """Of those that were named to the watch, at its last look."""
+    """The watched containers, in the watch's last round."""
     yield _one("browserkeeper_docker_up", "Does the Docker daemon answer?", {}, tally.docker_up)
     seen = sorted(tally.containers.items())
     for what, text, values in (

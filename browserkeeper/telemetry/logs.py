@@ -1,9 +1,9 @@
-"""Log lines for machines and for people: one event, one line, one ``write(2)``.
+"""Log records as lines of JSON or text: one event, one line, one ``write(2)``.
 
-``configure()`` is for programs; the library itself only says what happened, on the logger
-``browserkeeper``, and leaves it to the application where that goes.  Field names are those of the
-Elastic Common Schema 1.x (https://www.elastic.co/guide/en/ecs/current/ecs-field-reference.html)
-where it has one; what is ours alone begins with ``browserkeeper.``: a record gets it by ``extra=``.
+For programs: ``configure()`` installs the handler.  The library itself only logs to the logger
+``browserkeeper``, and the application decides where that goes.  Field names are those of the Elastic
+Common Schema 1.x (https://www.elastic.co/guide/en/ecs/current/ecs-field-reference.html); our own fields
+begin with ``browserkeeper.``, and are attributes of the record (``extra=``).
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast
 
 from ..errors import ConfigError
+from ..status.text import printable
 
 VARIABLE = "BROWSERKEEPER_LOG"
 ECS_VERSION = "1.12.0"
 PREFIXES = ("browserkeeper.", "event.")
-"""Of the attributes of a record that become fields."""
+"""Attributes of a record that begin so become fields."""
 CUT = " [cut] "
+"""Stands where the middle of a text was removed."""
 SHRINKABLE = ("error.stack_trace", "message", "error.message")
-"""The fields that a line which is too long for its pipe loses the middle of, in this order."""
+"""Fields that are shortened, in this order, when a line is too long for a pipe."""
 LEAST = 200
-"""Characters that are left of such a field."""
+"""Characters that such a field keeps at least."""
 
 Format = Literal["json", "text"]
 
@@ -40,11 +42,13 @@ def configure(
     logger: str = "browserkeeper",
     fd: int = 2,
 ) -> logging.Handler:
-    """Write the log to a file descriptor, a line for each event, in place of an earlier call's.
+    """Write the log to a file descriptor, one line for each event.  Replaces the handler of an
+    earlier call.
 
-    ``format``: default ``BROWSERKEEPER_LOG``, else ``text``.  ``logger``: "" for everything that
-    the program logs; any other stops passing its records on, so that none comes twice.  ``fd``:
-    standard error.  A child made by fork goes on with it; one made by spawn has to call this too.
+    ``format``: default ``BROWSERKEEPER_LOG``, else ``text``.  ``logger``: the logger's name, "" for
+    everything that the program logs; records of a named logger are not passed on to its parents, so
+    that no line is written twice.  ``fd``: default standard error.  A child made by fork inherits
+    the handler; a child made by spawn has to call this function as well.
 
     Raises ConfigError for a format or a level that does not exist.
     """
@@ -65,11 +69,12 @@ def configure(
 
 
 class LineHandler(logging.Handler):
-    """Has no lock and no buffer, so a fork cannot inherit one that is held, or half a line.
+    """Writes each line by one ``write(2)``, without a lock and without a buffer: a fork can inherit
+    neither a lock that is held nor half a line.
 
-    The kernel keeps lines apart: ``O_APPEND`` and the lock of a shared file position for files, and
-    for pipes that up to ``PIPE_BUF`` bytes go in one piece (pipe(7)).  So a line for anything but a
-    file is made to fit into that.
+    The kernel keeps the lines of several processes apart.  In files by the lock of a shared file
+    position, or by ``O_APPEND``; in pipes because up to ``PIPE_BUF`` bytes are written in one piece
+    (pipe(7)).  So a line for anything but a file is shortened to ``PIPE_BUF`` bytes.
     """
 
     def __init__(self, fd: int, format: Format):
@@ -77,11 +82,11 @@ class LineHandler(logging.Handler):
         self.fd, self.encode = fd, {"json": as_json, "text": as_text}[format]
 
     def createLock(self) -> None:  # noqa: N802
-        """logging.NullHandler does the same: None is "no lock"."""
+        """None means "no lock", as in logging.NullHandler."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """The standard one takes the lock that is not there (Python 3.13)."""
+        """logging.Handler.handle() would use the lock, which is None here (Python 3.13)."""
         passed = self.filter(record)
         if passed:
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
@@ -91,20 +96,21 @@ class LineHandler(logging.Handler):
         try:
             os.write(self.fd, self.encode(fields(record), self._limit()))
         except OSError:
-            pass  # a full disk, a reader that has gone: a log that cannot be written is lost
+            pass  # a full disk, or a closed pipe: the line is lost, and the program goes on
         except Exception:  # noqa: BLE001 - as every handler does: a bad format string, say
             self.handleError(record)
 
     def _limit(self) -> int | None:
-        """Bytes; asked each time, since the descriptor may be turned elsewhere (``2>``, dup2)."""
+        """Bytes of a line at most; None for a file.  Asked for each line, since dup2(2) may
+        redirect ``fd``."""
         return None if stat.S_ISREG(os.fstat(self.fd).st_mode) else select.PIPE_BUF
 
 
-# --------------------------------------------------------------------------------- a record's facts
+# ------------------------------------------------------------------------------ a record's fields
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Its facts by their names in ECS, and ours."""
+    """The record's fields by name."""
     when = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
     return {
         "@timestamp": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -137,7 +143,7 @@ def _error(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
 
 
 def as_json(facts: Mapping[str, Any], limit: int | None) -> bytes:
-    """One object and a newline, of ``limit`` bytes at most."""
+    """A JSON object and a newline, together ``limit`` bytes at most."""
     if not limit or len(line := _json(facts)) <= limit:
         return _json(facts)
     shrunk = dict(facts)
@@ -151,34 +157,30 @@ def as_json(facts: Mapping[str, Any], limit: int | None) -> bytes:
 
 
 def _json(facts: Mapping[str, Any]) -> bytes:
-    """ASCII, so that no byte of it can be half a character, or a terminal's command."""
+    """In ASCII: no character is split, and no escape sequence reaches a terminal."""
     return json.dumps(facts, default=str, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def _cut(text: str, keep: int) -> str:
-    """Without its middle: the first words say what, the last lines of a trace say where."""
+    """Removes the middle: the beginning says what happened, the end of a stack trace says where."""
     return text[: keep // 3] + CUT + text[-(keep - keep // 3) :]
 
 
 def _bare(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Where our own fields are what does not fit."""
+    """The fields that every line has; for a record whose other fields are too long."""
     names = ("@timestamp", "log.level", "message", "ecs.version", "log.logger", "process.pid")
     return {name: facts[name] for name in names}
 
 
 def as_text(facts: Mapping[str, Any], limit: int | None) -> bytes:
-    """Time, level, pid and message; what has lines of its own, with `` | `` between them."""
+    """Time, level, pid, message and stack trace, whose lines are joined by `` | ``; ``limit`` bytes at
+    most."""
     head = f"{facts['@timestamp']} {facts['log.level'].upper():7} [{facts['process.pid']}] "
-    words = " | ".join(filter(None, (facts["message"], facts.get("error.stack_trace", "")))).rstrip()
-    line = (head + _printable(" | ".join(words.splitlines()))).encode("utf-8", "replace")
+    text = " | ".join(filter(None, (facts["message"], facts.get("error.stack_trace", "")))).rstrip()
+    line = (head + printable(" | ".join(text.splitlines()))).encode("utf-8", "replace")
     if limit and len(line) >= limit:
         line = line[: limit - len(CUT) - 1].decode("utf-8", "ignore").encode() + CUT.rstrip().encode()
     return line + b"\n"
-
-
-def _printable(text: str) -> str:
-    """Pages and processes choose some of these words: no escape sequence gets through."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 __all__ = ["LineHandler", "configure"]

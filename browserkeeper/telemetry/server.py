@@ -1,6 +1,6 @@
 """/metrics, /healthz and /readyz over HTTP, in daemon threads.
 
-No address, no title, no command line of any session comes out here, and nothing is taken in.
+Answers contain no address, no title and no command line of any session; a request changes nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .tally import Tally
 logger = logging.getLogger("browserkeeper")
 
 PATIENCE = 10.0
-"""Seconds for a client to say what it wants, and to take the answer."""
+"""Seconds for a client to send its request and to receive the answer."""
 
 Probe = Callable[[], str]
-"""Says what is wrong, "" for nothing."""
+"""Returns what is wrong, "" if nothing is."""
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT`` or ``[IPv6]:PORT``; port 0: one of the system's choice.  Raises ConfigError."""
+    """Host and port of ``HOST:PORT`` or ``[IPv6]:PORT``.  Raises ConfigError for any other text."""
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not (colon and bare and port.isascii() and port.isdigit() and int(port) < 65536) or (
@@ -37,10 +37,10 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 class Server:
-    """Listens from the moment it is made.
+    """Listens from its construction on; port 0 is one of the system's choice, see ``address``.
 
-    ``healthy`` is asked by /healthz, ``ready`` by /readyz.  Raises ConfigError where
-    prometheus_client is missing, or the address cannot be had.
+    ``healthy`` answers /healthz, ``ready`` /readyz.  Raises ConfigError if prometheus_client is not
+    installed, or the address cannot be listened on.
     """
 
     def __init__(self, address: str, tally: Tally, healthy: Probe, ready: Probe):
@@ -95,7 +95,8 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        """Without WSGIServer's look-up of the host's name, which can take seconds without DNS."""
+        """WSGIServer looks up the host's name here, which can take seconds without DNS; this does
+        not."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
         self.setup_environ()

@@ -1,10 +1,9 @@
-"""What was seen of the ledger since this process began: each session once at its start, once at
-its end.
+"""Counters and histograms of sessions: each is counted once when it starts and once when it ends.
 
-The history keeps the last 500 sessions only, so counters cannot be read off it.  They begin at 0,
-as Prometheus expects of a process that has just started: what was there at the first look is the
-base line, and is not counted.  More than 500 ends between two looks cannot all be seen; those that
-were seen alive are counted with the reason ``unknown``.
+The history keeps the last 500 sessions only, so counters cannot be read from it.  They begin at 0 in
+each process, as Prometheus expects: the ledger's content at the first update is the base line, and is
+not counted.  If more than 500 sessions end between two updates, some of them are missing from the
+history: those that were live at an update before are counted with the reason ``unknown``.
 """
 
 from __future__ import annotations
@@ -24,26 +23,29 @@ from ..state.ledger import Ledger
 from ..state.records import EndedSession, Record, Session, read_ended
 
 START_BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-"""Seconds; Chromium was measured at 0.6, Firefox at 4 on a busy machine."""
+"""Seconds.  Measured: Chromium 0.6, Firefox 4 on a busy machine."""
 TEARDOWN_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds; 0.03 to 0.1 was measured, 10 is where survivors are reported."""
-UNKNOWN, OTHER = "unknown", "other"
+"""Seconds.  Measured: 0.03 to 0.1; after 10 survivors are reported."""
+UNKNOWN = "unknown"
+"""The reason of an end that is in no history."""
+OTHER = "other"
+"""In place of a reason that is not one of REASONS."""
 RESTART_REASONS = ("stopped", "unhealthy", "processes", "zombies")
-"""Why the watch restarts a container."""
+"""Why the watch restarts a container: the values of a label."""
 RUN = "run"
-"""In place of the browser's name for `browserkeeper run`, whose commands could be any number."""
+"""The label ``browser`` of `browserkeeper run`, in place of the command's name: to bound cardinality."""
 
 
 class Outcome(NamedTuple):
-    """How a session ended, as labels."""
+    """How a session ended: the labels of a counter."""
 
     browser: str
     reason: str
     clean: str
 
 
-class Container(NamedTuple):
-    """A watched container at the last look; None: not known, or it does not run."""
+class ContainerState(NamedTuple):
+    """A watched container in the last round; None: unknown, or it is not running."""
 
     running: bool
     processes: int | None = None
@@ -52,7 +54,7 @@ class Container(NamedTuple):
 
 @dataclasses.dataclass
 class Histogram:
-    """Observations by upper bound, the last one without."""
+    """How many observations fell below each bound; the last count is of those above all bounds."""
 
     bounds: tuple[float, ...]
     counts: list[int] = dataclasses.field(init=False)
@@ -66,20 +68,21 @@ class Histogram:
         self.total += value
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """(upper bound, how many up to it), ``+Inf`` at the end: Prometheus's buckets."""
-        found, number = [], 0
+        """Prometheus's buckets: pairs of upper bound and how many observations are not above it."""
+        buckets, number = [], 0
         for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             number += count
-            found.append((bound, float(number)))
-        return found
+            buckets.append((bound, float(number)))
+        return buckets
 
 
 class Tally:
-    """Counters and histograms; ``lock`` is for whoever reads them while another thread looks."""
+    """Counters and histograms.  Hold ``lock`` to read several that belong together."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.browsers: set[str] = set()
+        """All values of the label ``browser`` so far."""
         self.started: collections.Counter[str] = collections.Counter()
         self.outcomes: collections.Counter[Outcome] = collections.Counter()
         self.swept: collections.Counter[str] = collections.Counter()
@@ -88,31 +91,29 @@ class Tally:
         self.teardowns: dict[str, Histogram] = {}
         self.rounds = self.failures = 0
         self.last_round = 0.0
-        """Epoch seconds of the watch's last round; 0 before the first."""
-        self.containers: dict[str, Container] = {}
+        """When the watch's last round ended, in epoch seconds; 0 before the first."""
+        self.containers: dict[str, ContainerState] = {}
         self.restarts: collections.Counter[tuple[str, str]] = collections.Counter()
         """By container and reason."""
         self.docker_up = False
         self._live: dict[str, str] = {}
         self._ended: set[str] | None = None
 
-    def look(self, ledger: Ledger) -> None:
-        """Count what is new.  Raises OSError where the state directory cannot be read."""
+    def update(self, ledger: Ledger) -> None:
+        """Counts the starts and ends since the last update.  Raises OSError if the ledger cannot be
+        read."""
         with self.lock:
-            # Live ones first: who leaves in between is in the history by then, and is not missed.
+            # Read the live sessions first: one that ends between the two reads is in the history by
+            # then.
             records = [found for found in ledger.records() if isinstance(found, Record)]
             live = {found.session.id: label(found.session) for found in records}
             ended = set(ledger.ended_ids())
-            if self._ended is None:
-                self._begin(ledger)
+            if self._ended is None:  # the base line; only the browsers' names, so that series begin at 0
+                self.browsers.update(label(found.session) for found in ledger.ended())
             else:
                 self._count(ledger, live, ended - self._ended)
             self.browsers.update(live.values())
             self._live, self._ended = {id: live[id] for id in live.keys() - ended}, ended
-
-    def _begin(self, ledger: Ledger) -> None:
-        """The names of browsers are all that is taken from the past: their series begin at 0."""
-        self.browsers.update(label(found.session) for found in ledger.ended())
 
     def _count(self, ledger: Ledger, live: dict[str, str], ended: set[str]) -> None:
         for id in live.keys() - self._live.keys() - ended:
@@ -148,14 +149,15 @@ class Tally:
             among.setdefault(name, Histogram(bounds)).observe(value)
 
     def count_swept(self, findings: Iterable[Finding]) -> None:
-        """What no record names; sessions are counted by their history, whoever swept them."""
+        """Counts leftovers without a record.  Swept sessions are counted from the history,
+        whichever process swept them."""
         with self.lock:
             for finding in findings:
                 self.swept[finding.kind] += finding.removed and finding.kind != "session"
 
-    def see_container(self, name: str, seen: Container) -> None:
+    def set_container(self, name: str, state: ContainerState) -> None:
         with self.lock:
-            self.containers[name] = seen
+            self.containers[name] = state
 
     def count_restart(self, name: str, reason: str) -> None:
         with self.lock:
@@ -169,7 +171,7 @@ class Tally:
 
 
 def label(session: Session) -> str:
-    """What stands for its browser: one of few names, whatever was run."""
+    """The value of the label ``browser``."""
     return session.browser if session.kind == "session" else RUN
 
 
@@ -177,7 +179,7 @@ def _read(ledger: Ledger, id: str) -> EndedSession | None:
     try:
         return read_ended(ledger.history_path(id))
     except (LedgerError, OSError):
-        return None  # pruned since it was listed, or not to be believed
+        return None  # pruned since it was listed, or not valid
 
 
-__all__ = ["Container", "Tally"]
+__all__ = ["ContainerState", "Tally"]

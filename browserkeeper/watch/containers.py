@@ -14,8 +14,7 @@ from typing import Literal, NamedTuple
 
 from ..errors import DockerError
 from ..status.snapshot import ZOMBIE_PATIENCE
-from ..telemetry.tally import Container as Seen
-from ..telemetry.tally import Tally
+from ..telemetry.tally import ContainerState, Tally
 from . import docker_api
 from .docker_api import Container, Docker, RefusedError, Usage
 from .notices import Notice
@@ -114,7 +113,7 @@ class Containers:
     def _look_at(self, docker: Docker, name: str) -> Iterator[Notice]:
         container = docker.find(name)
         if container is None or container.state != "running":
-            self.tally.see_container(name, Seen(running=False))
+            self.tally.set_container(name, ContainerState(running=False))
         if container is None:
             remedy = "It is looked for in each round. Is that its name? See docker ps --all."
             yield Notice("container-missing", name, f"There is no container {name}.", remedy)
@@ -125,8 +124,9 @@ class Containers:
         usage = None
         if container.state == "running":
             usage, problem = self._usage(docker, name, container)
-            self.tally.see_container(
-                name, Seen(True, *dataclasses.astuple(usage)) if usage else Seen(True)
+            self.tally.set_container(
+                name,
+                ContainerState(True, *dataclasses.astuple(usage)) if usage else ContainerState(True),
             )
             if problem:
                 yield problem

@@ -66,7 +66,7 @@ class Watch:
             yield notice_of(finding)
 
     def _count(self) -> Iterable[Notice]:
-        self.tally.look(Ledger.open())
+        self.tally.update(Ledger.open())
         return ()
 
     # -- for probes

@@ -61,25 +61,25 @@ def value(found: Samples, name: str, **labels: str) -> float:
 def test_what_had_ended_before_is_not_counted(ledger: Ledger) -> None:
     add_ended(ledger, new_session())
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     assert tally.started.total() == tally.outcomes.total() == 0
     add_ended(ledger, new_session())
-    tally.look(ledger)
-    tally.look(ledger)
+    tally.update(ledger)
+    tally.update(ledger)
     assert tally.started == {"chromium": 1}
     assert tally.outcomes == {Outcome("chromium", "closed", "true"): 1}
 
 
 def test_counters_survive_the_pruning_of_the_history(ledger: Ledger) -> None:
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     for number in range(HISTORY_LIMIT + 100):
         add_ended(ledger, new_session(), bytes_freed=10)
         if number % 200 == 0:
             ledger.prune()
-            tally.look(ledger)
+            tally.update(ledger)
     ledger.prune()
-    tally.look(ledger)
+    tally.update(ledger)
     assert len(ledger.ended_ids()) == HISTORY_LIMIT
     assert tally.outcomes.total() == tally.started.total() == HISTORY_LIMIT + 100
     assert tally.bytes_freed["chromium"] == 10 * (HISTORY_LIMIT + 100)
@@ -87,14 +87,14 @@ def test_counters_survive_the_pruning_of_the_history(ledger: Ledger) -> None:
 
 def test_a_session_is_started_once_and_ends_once(ledger: Ledger) -> None:
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     session = new_session("firefox")
     add_live(ledger, session)
-    tally.look(ledger)
-    tally.look(ledger)
+    tally.update(ledger)
+    tally.update(ledger)
     assert (tally.started.total(), tally.outcomes.total()) == (1, 0)
     add_ended(ledger, session, "owner-died")
-    tally.look(ledger)
+    tally.update(ledger)
     assert (tally.started.total(), tally.outcomes.total()) == (1, 1)
 
 
@@ -102,34 +102,34 @@ def test_one_that_lived_at_the_first_look_is_only_seen_to_end(ledger: Ledger) ->
     session = new_session()
     add_live(ledger, session)
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     add_ended(ledger, session)
-    tally.look(ledger)
+    tally.update(ledger)
     assert (tally.started.total(), tally.outcomes.total()) == (0, 1)
 
 
 def test_one_that_leaves_no_history_ends_for_an_unknown_reason(ledger: Ledger) -> None:
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     session = new_session()
     add_live(ledger, session)
-    tally.look(ledger)
+    tally.update(ledger)
     ledger.record_path(session.id).unlink()
-    tally.look(ledger)
+    tally.update(ledger)
     assert tally.outcomes == {Outcome("chromium", "unknown", "unknown"): 1}
 
 
 def test_names_that_users_choose_are_no_labels(ledger: Ledger) -> None:
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     add_ended(ledger, new_session("python3.11", "run"), "lunch")
-    tally.look(ledger)
+    tally.update(ledger)
     assert tally.outcomes == {Outcome("run", "other", "true"): 1}
 
 
 def test_seconds_go_into_buckets(ledger: Ledger) -> None:
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     for start in (0.5, 0.6, 1000.0):
         add_ended(ledger, new_session(), seconds={"start": start, "killing": 0.03, "files": 0.03})
     add_ended(ledger, new_session(), "failed")
@@ -146,7 +146,7 @@ def test_seconds_go_into_buckets(ledger: Ledger) -> None:
 
 def test_what_is_swept_is_counted_once(ledger: Ledger) -> None:
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     session = new_session()
     add_ended(ledger, session, "swept")
     found = [
@@ -166,7 +166,7 @@ def test_what_is_swept_is_counted_once(ledger: Ledger) -> None:
 
 def test_every_family_is_documented_and_keeps_the_conventions(ledger: Ledger) -> None:
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     add_ended(ledger, new_session(), seconds={"start": 1.0, "killing": 0.1})
     text = generate_latest(registry(tally)).decode()
     families = list(text_string_to_metric_families(text))
@@ -182,7 +182,7 @@ def test_every_family_is_documented_and_keeps_the_conventions(ledger: Ledger) ->
 def test_a_series_is_there_with_0_before_its_first_step(ledger: Ledger) -> None:
     add_ended(ledger, new_session())
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     found = scrape(tally)
     for clean in ("true", "false"):
         labels = {"browser": "chromium", "reason": "hung", "clean": clean}
@@ -193,7 +193,7 @@ def test_a_series_is_there_with_0_before_its_first_step(ledger: Ledger) -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 def test_promtool_has_nothing_to_say(ledger: Ledger) -> None:
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     add_ended(ledger, new_session(), seconds={"start": 1.0, "killing": 0.1})
     text = generate_latest(registry(tally))
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
@@ -204,7 +204,7 @@ def test_an_unreadable_ledger_leaves_the_counters(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tally = Tally()
-    tally.look(ledger)
+    tally.update(ledger)
     add_ended(ledger, new_session())
     assert value(scrape(tally), "ledger_up") == 1
     (tmp_path / "file").write_text("")
