@@ -14,7 +14,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from ..errors import BrowserkeeperError, LeaseTimeout, PoolTimeout
 from ..pool import BrowserPool, Lease
-from ..session import BrowserSession, browser
+from ..session import BrowserSession, browser, control_of
 from .browser_pools import POOLS
 from .limits import Deadline, deadline_for, limits_of
 from .settings import BrowserSpec
@@ -47,7 +47,7 @@ class NewSession:
             arguments["timeout"] = deadline.left
         self.session: BrowserSession[Any] = browser(spec.name, **arguments)
         if deadline is not None and task_ends_first:
-            self.session.deadline_errors["timeout"] = deadline.error
+            control_of(self.session).deadline_errors["timeout"] = deadline.error
 
     def open(self) -> Any:
         return self.session.start()
@@ -79,7 +79,7 @@ class PoolLease:
                 raise deadline.error(f"{error}") from error
         self._lease, self.session = lease, lease.session
         if deadline is not None:
-            self.session.deadline_errors[LIMIT_REASON] = deadline.error
+            control_of(self.session).deadline_errors[LIMIT_REASON] = deadline.error
             self.session.set_deadline(max(0.001, deadline.left), LIMIT_REASON)
         return lease.driver
 

@@ -9,9 +9,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..errors import ConfigError, LedgerError
 from ..grid.address import Address
@@ -28,16 +26,6 @@ from .temporary_profiles import profiles_of
 
 KILL_DEADLINE = 10.0
 """Seconds that the leftover processes of one session may take to end."""
-
-
-def account_of_end(
-    facts: Mapping[str, Any] | None, ledger: Ledger, record: Record, grid: Address | None = None
-) -> ExitReport:
-    """The guard's report where it arrived, else :func:`report_without_guard`."""
-    if facts is not None:
-        session = record.session
-        return ExitReport.from_guard(facts, session=session.id, browser=session.browser)
-    return report_without_guard(ledger, record, grid)
 
 
 def report_without_guard(ledger: Ledger, record: Record, grid: Address | None = None) -> ExitReport:

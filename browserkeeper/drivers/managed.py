@@ -42,8 +42,8 @@ class ManagedService:
     """``driver.service``, for those who look at it.  The process is the guard: below it in the
     process tree is all that belongs to the session."""
 
-    def __init__(self, keeper: CommandHandler, path: str, port: int, process: subprocess.Popen[bytes]):
-        self._keeper = keeper
+    def __init__(self, handler: CommandHandler, path: str, port: int, process: subprocess.Popen[bytes]):
+        self._command_handler = handler
         self.path, self.port, self.process = path, port, process
 
     @property
@@ -55,7 +55,7 @@ class ManagedService:
 
     def stop(self) -> None:
         """End the session, verified."""
-        self._keeper.quit_driver()
+        self._command_handler.quit_driver()
 
     def is_connectable(self) -> bool:
         return self.process.poll() is None
@@ -66,13 +66,18 @@ class _Managed(LocalWebDriver):
 
     def __init__(
         self,
-        keeper: CommandHandler,
+        handler: CommandHandler,
         service: ManagedService,
         executor: RemoteConnection,
         options: Any,
         twin: _Managed | None = None,
     ):
-        self.keeper, self.service, self.options, self._twin = keeper, service, options, twin
+        self.command_handler, self.service, self.options, self._twin = (
+            handler,
+            service,
+            options,
+            twin,
+        )
         # Past the constructors of Chrome and Firefox, which would start a driver of their own.
         LocalWebDriver.__init__(self, command_executor=executor, options=options)  # type: ignore[no-untyped-call]
 
@@ -85,15 +90,15 @@ class _Managed(LocalWebDriver):
     def execute(self, driver_command: Any, params: dict[str, Any] | None = None) -> Any:
         name = driver_command if isinstance(driver_command, str) else "bidi"
         run = super().execute
-        return self.keeper.run_command(name, params or {}, lambda: run(driver_command, params))
+        return self.command_handler.run_command(name, params or {}, lambda: run(driver_command, params))
 
     def _start_bidi(self) -> None:
         """Past :meth:`execute`, Selenium would open this connection after a lease as well."""
-        self.keeper.run_command("bidi", {}, super()._start_bidi)
+        self.command_handler.run_command("bidi", {}, super()._start_bidi)
 
     def _get_cdp_details(self) -> Any:
         """The same for ``bidi_connection()`` and ``start_devtools()``."""
-        return self.keeper.run_command("devtools", {}, super()._get_cdp_details)
+        return self.command_handler.run_command("devtools", {}, super()._get_cdp_details)
 
     @property
     def used_bidi(self) -> bool:
@@ -113,7 +118,7 @@ class _Managed(LocalWebDriver):
 
     def quit(self) -> None:
         """End the session, verified; see ``BrowserSession.close``."""
-        self.keeper.quit_driver()
+        self.command_handler.quit_driver()
 
 
 class Chrome(_Managed, webdriver.Chrome):
@@ -167,7 +172,7 @@ def client_config(url: str, timeout: float, grid: Address | None = None) -> Clie
 
 def connect(
     name: str,
-    keeper: CommandHandler,
+    handler: CommandHandler,
     service: ManagedService,
     options: Any,
     timeout: float,
@@ -183,7 +188,7 @@ def connect(
     if name == "firefox":
         executor = FirefoxRemoteConnection(service.service_url, ignore_proxy=True, client_config=config)
         kind = RemoteFirefox if grid else Firefox
-        return kind(keeper, service, executor, options)
+        return kind(handler, service, executor, options)
     if name == "edge":
         kind, vendor = RemoteEdge if grid else Edge, "ms"
     else:
@@ -192,14 +197,14 @@ def connect(
     chromium = ChromiumRemoteConnection(
         service.service_url, vendor, browser_name, ignore_proxy=True, client_config=config
     )
-    return kind(keeper, service, chromium, options)
+    return kind(handler, service, chromium, options)
 
 
-def another(driver: Any, keeper: CommandHandler) -> Any:
-    """A second driver object on the same session, its commands through ``keeper``; nothing is
+def another(driver: Any, handler: CommandHandler) -> Any:
+    """A second driver object on the same session, its commands through ``handler``; nothing is
     sent.  What a user sets on one (file detector, pinned scripts) the other does not have."""
-    service = ManagedService(keeper, driver.service.path, driver.service.port, driver.service.process)
-    return type(driver)(keeper, service, driver.command_executor, driver.options, driver)
+    service = ManagedService(handler, driver.service.path, driver.service.port, driver.service.process)
+    return type(driver)(handler, service, driver.command_executor, driver.options, driver)
 
 
 def set_command_timeout(driver: webdriver.Remote, timeout: float) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import BrowserkeeperError, LeaseTimeout
 from ..process.identity import ProcessIdentity
 from ..report import ExitReport
-from ..session import BrowserSession
+from ..session import BrowserSession, control_of
 from .config import PoolConfig
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class PooledBrowser:
         self._isolation = config.resolved_isolation
         self._contexts: Contexts | None = None
         self.session = BrowserSession[Any](config.browser)
-        self.session.deadline_errors["lease-expired"] = _lease_timeout
+        self._control = control_of(self.session)
+        self._control.deadline_errors["lease-expired"] = _lease_timeout
 
     @property
     def id(self) -> str:
@@ -74,7 +75,7 @@ class PooledBrowser:
 
     @property
     def identity(self) -> ProcessIdentity | None:
-        return self.session.identity
+        return self._control.identity
 
     @property
     def downloads(self) -> Path | None:
@@ -93,7 +94,7 @@ class PooledBrowser:
         if self._isolation != "context":
             self.session.start()
             return
-        self.session.config = config_for_contexts(self._config.browser)
+        self._control.config = config_for_contexts(self._config.browser)
         driver = self.session.start()
         try:
             self._open_contexts(driver)
@@ -122,7 +123,7 @@ class PooledBrowser:
 
     def call_off(self) -> None:
         """Cancel the launch; the worker's call of ``launch`` then raises SessionClosed."""
-        self.session.call_off()
+        self._control.call_off()
 
     def renew(self) -> str:
         """Make the browser fresh for its next lease.
@@ -130,7 +131,7 @@ class PooledBrowser:
         Returns why the browser should soon be replaced, "" if it need not be.  Raises
         NotReusableError, or an error of the session, of WebDriver or of the websocket.
         """
-        if not self.session.at_rest:
+        if not self._control.at_rest:
             raise NotReusableError("interrupted: a command was in flight at the end of the lease")
         if self._contexts:
             if self._contexts.beyond:
@@ -158,11 +159,11 @@ class PooledBrowser:
 
     def _reason_to_replace(self) -> str:
         limit = self._config.max_memory
-        return "max_memory" if limit is not None and self.session.uses_more_than(limit) else ""
+        return "max_memory" if limit is not None and self._control.uses_more_than(limit) else ""
 
     def end(self, reason: str) -> ExitReport:
         """End the browser, and return the verified report."""
-        report = self.session.end(reason)
+        report = self._control.end(reason)
         if self._contexts:
             self._contexts.close()
         return report
@@ -171,7 +172,7 @@ class PooledBrowser:
 
     def looks_alive(self) -> bool:
         """False if driver or browser has exited, or is stopped or a zombie; no command is sent."""
-        return self.session.looks_alive()
+        return self._control.looks_alive()
 
     def set_deadline(self, seconds: float | None, reason: str) -> None:
         """Have the guard end the browser in so many seconds; None takes the deadline back."""
@@ -179,18 +180,18 @@ class PooledBrowser:
 
     def driver_for(self, handler: CommandHandler) -> Any:
         """Returns a Selenium driver whose commands go through ``handler``."""
-        return self.session.driver_for(handler)
+        return self._control.driver_for(handler)
 
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Run a lease's command within the lease's context.  Raises browserkeeper's typed errors."""
         contexts = self._contexts
         if contexts is None:
-            return self.session.run_command(name, params, command)
-        return self.session.run_command(name, params, lambda: contexts.route(name, params, command))
+            return self._control.run_command(name, params, command)
+        return self._control.run_command(name, params, lambda: contexts.route(name, params, command))
 
     def failure(self) -> BrowserkeeperError | None:
         """The error that a command would raise because the session has ended; None if it has not."""
-        return self.session.failure()
+        return self._control.failure()
 
 
 def _lease_timeout(text: str, report: ExitReport | None) -> LeaseTimeout:

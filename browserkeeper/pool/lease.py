@@ -269,7 +269,7 @@ class Lease(Generic[D_co]):
 
 def lease_of(driver: webdriver.Remote) -> Lease[Any]:
     """Returns the lease of a driver that came from a pool.  Raises ConfigError for any other driver."""
-    handler = getattr(driver, "keeper", None)
+    handler = getattr(driver, "command_handler", None)
     lease = handler.lease() if isinstance(handler, LeaseHandler) else None
     if lease is None:
         raise ConfigError(f"{driver!r} did not come from a BrowserPool, or its lease is gone.")

@@ -113,7 +113,7 @@ class _MapRun(Generic[T, R]):
             for worker in workers:
                 if (lease := worker.lease) is not None:
                     with contextlib.suppress(Exception):
-                        lease.session.end("closed")
+                        lease.session.close()
             self._discard_results(timeout=0.1)
         self._discard_results(timeout=0)
         for worker in workers:

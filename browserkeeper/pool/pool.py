@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from selenium import webdriver
     from typing_extensions import Self, Unpack
 
-    from ..session.session import ChromeName
+    from ..session.factory import ChromeName
 
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
 else:

@@ -51,7 +51,10 @@ class _Capture:
         self._folder, self._opened, self._driver = record.folder, opened, opened.driver
         self._problems: list[str] = []
         self._gone = opened.driver is None or opened.report is not None
-        self._deadline = time.monotonic() + (PATIENCE if opened.session.at_rest else SHORT_PATIENCE)
+        from ..session import control_of
+
+        calm = control_of(opened.session).at_rest
+        self._deadline = time.monotonic() + (PATIENCE if calm else SHORT_PATIENCE)
 
     def run(self, *, screenshot: bool, everything: bool) -> None:
         if everything:

@@ -1,5 +1,11 @@
-"""One browser from its start to its verified end: launch, commands, ending; and adopt()."""
+"""One browser from its start to its verified end: launch, commands, ending; and ``adopt()``.
 
-from .session import BrowserSession, browser, session_of
+``factory.py`` has ``browser()``, ``session.py`` what users see of a session, ``control.py`` its internal
+side; ``launch.py``, ``commands.py`` and ``ending.py`` are its phases, ``adopted.py`` is the session of a
+driver that other code started.
+"""
 
-__all__ = ["BrowserSession", "browser", "session_of"]
+from .factory import browser
+from .session import BrowserSession, control_of, session_of
+
+__all__ = ["BrowserSession", "browser", "control_of", "session_of"]

@@ -7,30 +7,27 @@ weaker than with ``browser()``.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import tempfile
-import threading
 import time
-import warnings
-import weakref
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from ..cleanup.removal import account_of_end
 from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
-from ..errors import ConfigError, ForkedSessionError, LaunchError, LeakError, SessionTimeout
+from ..errors import ConfigError, ForkedSessionError, LaunchError, SessionTimeout
 from ..grid.address import VARIABLE as GRID
 from ..guard.files import is_private_directory
-from ..process import identity_of, own_name, system
+from ..process import system
 from ..process.containment import Containment
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, Session, new_id
+from .ending import Ending, leave_block, raise_if_leaked
+from .record import describe
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -47,7 +44,7 @@ CONTAINMENT = Containment("adopted", "other code started it")
 
 
 class AdoptedSession(Generic[D]):
-    """A driver of other code's making, and the guard that ends it; made by :func:`adopt`."""
+    """A driver that other code started, and the guard that ends it; made by :func:`adopt`."""
 
     def __init__(
         self,
@@ -59,33 +56,38 @@ class AdoptedSession(Generic[D]):
     ):
         self.driver = driver
         self.id = new_id()
-        self.report: ExitReport | None = None
-        """How the session ended; None until it has."""
         self._roots, self._timeout = roots, timeout
-        self._directories = tuple(_directories_of(driver))
         self._close_timeout, self._on_leak = close_timeout, on_leak
         self._owner = os.getpid()
-        self._lock = threading.RLock()
-        self._ledger = Ledger.open()
-        self._ledger.prune()
-        session = self._describe()
-        self._guarded = GuardProcess(self._plan(session))
-        guard = system.facts(self._guarded.pid)
-        guards = (guard.identity,) if guard else ()
-        known = tuple((root, "") for root in roots)
-        self._record = Record(self._ledger.record_path(self.id), session, guards, known)
-        self._wait_until_armed()
-        self._release = weakref.finalize(self, _let_go, self._guarded, self._owner)
-        # Their own clean-up would wait for a browser that is gone, and prove nothing.
+        ledger = Ledger.open()
+        ledger.prune()
+        session = describe(self.id, self.name, CONTAINMENT, created=time.time(), timeout=timeout)
+        guard = GuardProcess(self._plan(ledger, session))
+        identity = system.facts(guard.pid)
+        record = Record(
+            ledger.record_path(self.id),
+            session,
+            (identity.identity,) if identity else (),
+            tuple((root, "") for root in roots),
+        )
+        self._ending = Ending(guard, ledger, record, close_timeout)
+        _wait_until_armed(guard, close_timeout)
+        self._ending.end_with(self, f"An adopted {self.name}")
+        # The driver's own quit() would wait for a browser that is gone, and prove nothing.
         cast(Any, driver).quit = self.quit
 
     @property
     def name(self) -> str:
-        """The browser's name, as the driver says it."""
+        """The browser's name in the driver's capabilities."""
         return str(cast(Any, self.driver).caps.get("browserName") or "browser")
 
+    @property
+    def report(self) -> ExitReport | None:
+        """How the session ended; None before its end."""
+        return self._ending.report
+
     def processes(self) -> list[ProcessFacts]:
-        """Driver and browser, and what is below them now."""
+        """Driver, browser and all processes below them now."""
         found: dict[int, ProcessFacts] = {}
         for root in self._roots:
             facts = system.facts(root.pid)
@@ -93,95 +95,50 @@ class AdoptedSession(Generic[D]):
                 found.update({p.pid: p for p in (facts, *system.tree(root.pid))})
         return [process for process in found.values() if not process.is_zombie]
 
-    def _describe(self) -> Session:
-        now = time.time()
-        return Session(
-            id=self.id,
-            kind="session",
-            browser=self.name,
-            owner=identity_of(os.getpid()),
-            owner_name=own_name(),
-            host=system.host_id(),
-            containment=CONTAINMENT.kind,
-            created=now,
-            deadline=now + self._timeout if self._timeout else None,
-        )
-
-    def _plan(self, session: Session) -> GuardPlan:
+    def _plan(self, ledger: Ledger, session: Session) -> GuardPlan:
+        roots = (f"{root.pid}:{root.start!r}" for root in self._roots)
         return GuardPlan(
             session=self.id,
-            command=(*(f"{root.pid}:{root.start!r}" for root in self._roots), *self._directories),
+            command=(*roots, *_directories_of(self.driver)),
             env={name: value for name, value in os.environ.items() if name != GRID},
             containment=CONTAINMENT,
             document=session.to_json(),
-            record=str(self._ledger.record_path(self.id)),
-            history=str(self._ledger.history_path(self.id)),
+            record=str(ledger.record_path(self.id)),
+            history=str(ledger.history_path(self.id)),
             timeout=self._timeout or 0,
             kill_deadline=self._close_timeout,
         )
 
-    def _wait_until_armed(self) -> None:
-        """Raises LaunchError; the driver is then as it was."""
-        deadline = time.monotonic() + ARM_TIMEOUT
-        news = self._guarded.wait_for("spawned", "failed", "ended", deadline=deadline)
-        if news is None or news["event"] != "spawned":
-            why = news.get("text", "it ended") if news else "it did not start"
-            self._guarded.end("failed", time.monotonic() + self._close_timeout)
-            raise LaunchError(f"The guard of the adopted driver is not there: {why}.")
-
-    # -- the end
-
     def close(self) -> ExitReport:
         """End driver and browser, verified; the second call returns the same report.
 
-        Raises LeakError as ``on_leak`` says, ForkedSessionError in a process that inherited it.
+        Raises LeakError as ``on_leak`` says, ForkedSessionError in a process that inherited the session.
         """
         if os.getpid() != self._owner:
             raise ForkedSessionError(f"Process {self._owner} has adopted this driver; it ends it.")
         report = self._end("closed")
-        self._raise_if_leaked(report, None)
+        raise_if_leaked(report, self._on_leak, "adopted session")
         return report
 
     def quit(self) -> None:
-        """The same, for those who expect that name; ``driver.quit()`` comes here too."""
+        """:meth:`close`; ``driver.quit()`` is this method from the adoption on."""
         self.close()
 
     def _end(self, reason: str) -> ExitReport:
-        with self._lock:
-            if self.report is not None:
-                return self.report
-            began = time.monotonic()
-            facts = self._guarded.end(reason, began + 2 * self._close_timeout)
-            report = account_of_end(facts, self._ledger, self._record)
-            self._reap()
-            seconds = {**report.seconds, "close": time.monotonic() - began}
-            self.report = dataclasses.replace(report, seconds=seconds)
-            self._release.detach()
-            with contextlib.suppress(Exception):
-                cast(Any, self.driver).command_executor.close()
-            logger.info("%s", self.report, extra=self.report.log_fields())
-            return self.report
+        return self._ending.run(reason, disconnect=self._disconnect)
 
-    def _reap(self) -> None:
-        """The driver is our own child, so its zombie is ours; ``service.stop()`` may have had it."""
-        service = getattr(self.driver, "service", None)
-        process = getattr(service, "process", None)
+    def _disconnect(self) -> None:
+        """Reap the driver, a child of this process, unless ``service.stop()`` has, and close the
+        connections to it."""
+        process = getattr(getattr(self.driver, "service", None), "process", None)
         if process is not None:
             with contextlib.suppress(Exception):
                 process.wait(self._close_timeout)
         for root in self._roots:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(root.pid, os.WNOHANG)
-
-    def _raise_if_leaked(self, report: ExitReport, in_flight: BaseException | None) -> None:
-        if report.clean or self._on_leak == "ignore":
-            return
-        text = f"Something of the adopted session is left.\n{report}"
-        if self._on_leak == "raise" and in_flight is None:
-            raise LeakError(text, report)
-        logger.error(text)
-        if self._on_leak == "warn":
-            warnings.warn(text, ResourceWarning, stacklevel=3)
+        with contextlib.suppress(Exception):
+            cast(Any, self.driver).command_executor.close()
 
     def __enter__(self) -> AdoptedSession[D]:
         return self
@@ -193,14 +150,25 @@ class AdoptedSession(Generic[D]):
         trace: TracebackType | None,
     ) -> None:
         if os.getpid() != self._owner:
-            return
-        report = self._end("closed" if error is None else "error")
-        self._raise_if_leaked(report, error)
+            return  # a fork that leaves the block: the session belongs to its parent
+        report = leave_block(self._end, error, self._on_leak, "adopted session")
         if error is None and report.reason == "timeout":
             raise SessionTimeout(
                 f"The adopted {self.name} passed its timeout of {self._timeout:g} s and was ended.",
                 report,
             )
+
+
+def _wait_until_armed(guard: GuardProcess, close_timeout: float) -> None:
+    """Wait until the guard watches the driver.
+
+    Raises LaunchError where it does not.  The guard is then told to end, and may end the driver as well.
+    """
+    event = guard.wait_for("spawned", "failed", "ended", deadline=time.monotonic() + ARM_TIMEOUT)
+    if event is None or event["event"] != "spawned":
+        why = event.get("text", "it ended") if event else "it did not start"
+        guard.end("failed", time.monotonic() + close_timeout)
+        raise LaunchError(f"The guard of the adopted driver is not there: {why}.")
 
 
 def adopt(
@@ -234,7 +202,7 @@ def adopt(
 
 
 def _roots_of(driver: Any) -> tuple[ProcessIdentity, ...]:
-    if hasattr(driver, "keeper"):
+    if hasattr(driver, "command_handler"):
         raise ConfigError("This driver is browserkeeper's own: it has a guard already.")
     if isinstance(getattr(getattr(driver, "quit", None), "__self__", None), AdoptedSession):
         raise ConfigError("This driver was adopted before.")
@@ -268,15 +236,6 @@ def _directories_of(driver: Any) -> Iterator[str]:
             path
         ):
             yield path
-
-
-def _let_go(guarded: GuardProcess, owner: int) -> None:
-    """The object was dropped, or the interpreter is ending."""
-    if os.getpid() == owner and guarded.is_alive():
-        guarded.end("abandoned", time.monotonic() + CLOSE_TIMEOUT)
-        warnings.warn(
-            "An adopted driver was never closed; its guard has ended it.", ResourceWarning, stacklevel=2
-        )
 
 
 __all__ = ["AdoptedSession", "adopt"]

@@ -26,6 +26,7 @@ from browserkeeper import (
     session_of,
 )
 from browserkeeper.process import guard_process
+from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.support import witness
 from tests.support.guards import BOTH, crippled_guard
@@ -59,7 +60,7 @@ def test_a_driver_may_be_sooner_than_its_guards_news(
     with browser(name) as driver:
         session = session_of(driver)
         assert session.pid in {process.pid for process in session.processes()}
-        assert session.looks_alive()
+        assert control_of(session).looks_alive()
 
 
 # ------------------------------------------------------------------ it is Selenium, as ever

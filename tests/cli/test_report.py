@@ -26,6 +26,7 @@ from browserkeeper.cli import report as report_command
 from browserkeeper.process import guard_process
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import ExitReport, ProcessExit, Survivor
+from browserkeeper.session import control_of
 from browserkeeper.state.documents import BadRecord
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import EndedSession, Record, Session
@@ -435,7 +436,7 @@ def real_page(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     session = browser("chromium")
     with session:
         session.set_deadline(1.3, "<i>late</i>")
-        assert wait_until(session.failure)
+        assert wait_until(control_of(session).failure)
     assert session.report is not None
     target = tmp_path / "page.html"
     assert invoke("report", "--html", target).exit_code == 0

@@ -344,7 +344,7 @@ def test_the_pytest_option(inner: Inner, grid: Grid, site: Site) -> None:
         f"""
         def test_it(keeper_driver):
             keeper_driver.get({site.url!r})
-            assert keeper_driver.keeper.config.remote
+            assert keeper_driver.command_handler.config.remote
         """
     )
     done = inner.run("--keeper-remote", grid.url)

@@ -26,6 +26,7 @@ from browserkeeper import (
 )
 from browserkeeper.drivers.contexts import Contexts
 from browserkeeper.pool.browser import PooledBrowser
+from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.pool.test_threads import in_thread
 from tests.support import witness
@@ -363,7 +364,7 @@ def test_a_sessions_deadline_can_be_set_moved_and_taken_back(containment: Any) -
         time.sleep(1)  # the deadline that was taken back would have passed
         assert driver.title == ""
         session.set_deadline(0.1, "hung")
-        assert wait_until(lambda: isinstance(session.failure(), BrowserDied))
+        assert wait_until(lambda: isinstance(control_of(session).failure(), BrowserDied))
     assert session.report is not None
     assert session.report.reason == "hung"
 
@@ -381,7 +382,7 @@ def test_a_second_driver_object_is_on_the_same_session(site: Site) -> None:
 
     session = browser("chrome")
     with session as driver:
-        other = session.driver_for(CommandHandler())
+        other = control_of(session).driver_for(CommandHandler())
         other.get(site.url)
         assert other.title == driver.title
         assert other.session_id == driver.session_id

@@ -135,7 +135,7 @@ def test_one_that_is_dropped_with_its_driver_in_use_is_not_taken_back(pool: Fake
     gc.collect()
     assert driver.execute(lambda: 1) == 1
     assert len(pool.leases()) == 1
-    driver.keeper.driver = None
+    driver.command_handler.driver = None
     with pytest.warns(ResourceWarning, match="dropped without release"):
         del driver
         gc.collect()
@@ -607,7 +607,7 @@ def test_map_that_is_dropped_ends_what_runs(pool: FakePool) -> None:
     def work(driver: Any, item: int) -> int:
         if item:
             started.set()
-            browser = driver.keeper.browser
+            browser = driver.command_handler.browser
             assert wait_until(lambda: not browser.alive)
             raise ConnectionError("cut off")
         return item

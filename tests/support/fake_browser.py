@@ -58,8 +58,8 @@ class FakeBrowser:
     def set_deadline(self, seconds: float | None, reason: str) -> None:
         self.deadline = seconds
 
-    def driver_for(self, keeper: Any) -> Any:
-        return FakeDriver(keeper)
+    def driver_for(self, handler: Any) -> Any:
+        return FakeDriver(handler)
 
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         return command()
@@ -78,14 +78,14 @@ class FakeBrowser:
 
 
 class FakeDriver:
-    def __init__(self, keeper: Any):
-        self.keeper = keeper
+    def __init__(self, handler: Any):
+        self.command_handler = handler
 
     def execute(self, command: Callable[[], Any]) -> Any:
-        return self.keeper.run_command("command", {}, command)
+        return self.command_handler.run_command("command", {}, command)
 
     def quit(self) -> None:
-        self.keeper.quit_driver()
+        self.command_handler.quit_driver()
 
 
 class FakePool(BrowserPool[Any]):

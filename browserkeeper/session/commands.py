@@ -1,0 +1,142 @@
+"""WebDriver commands of a session: counted while in flight, and explained when they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from ..config import SessionConfig
+from ..errors import (
+    BrowserDied,
+    BrowserkeeperError,
+    CommandTimeout,
+    SessionClosed,
+    SessionTimeout,
+)
+from ..report import ExitReport
+from .ending import EVENT_TIMEOUT
+
+if TYPE_CHECKING:
+    from .launch import Attempt
+
+T = TypeVar("T")
+DeadlineError = Callable[[str, "ExitReport | None"], SessionTimeout]
+"""Makes the error for a deadline that has passed: from its text and the exit report."""
+
+
+class Commands:
+    """The commands of a session that is live."""
+
+    def __init__(self, attempt: Attempt, fail: Callable[[str, str, Exception], BrowserkeeperError]):
+        """``fail`` ends the session for a reason; given that, the name of the command and its error, it
+        returns the error to raise."""
+        self._attempt, self._fail = attempt, fail
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        self._interrupted = False
+
+    @property
+    def at_rest(self) -> bool:
+        """True if no command is in flight, and none was interrupted before its answer came."""
+        return self._in_flight == 0 and not self._interrupted
+
+    def run(self, name: str, command: Callable[[], T]) -> T:
+        """Run one command.  Raises Selenium's errors as they are; where the browser or the connection to
+        its driver is lost, ends the session and raises a SessionTimeout, BrowserDied or SessionClosed.
+        """
+        from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
+        from websocket import WebSocketException
+
+        with self._counted():
+            try:
+                return command()
+            except WebDriverException as error:
+                if browser_is_lost(self._attempt, f"{type(error).__name__}: {error.msg}"):
+                    raise self._fail(self._reason_of(error), name, error) from error
+                raise
+            except (HTTPError, WebSocketException, OSError) as error:
+                raise self._fail(self._reason_of(error), name, error) from error
+            except BaseException:
+                # The answer is still to come, so this connection cannot be used again.
+                self._interrupted = True
+                raise
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:  # += is no atomic operation
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    def _reason_of(self, error: Exception) -> str:
+        """Why a command failed, as a reason for the exit report.
+
+        Where the connection broke, waits for up to 2 s until the guard says that it is ending the
+        session, or the browser is gone.
+        """
+        from urllib3.exceptions import ReadTimeoutError
+
+        guard = self._attempt.guard
+        is_ending = guard.event("ending") is not None
+        if not is_ending and isinstance(error, (ReadTimeoutError, TimeoutError)):
+            return "command-timeout"
+        if is_ending or browser_is_lost(self._attempt):
+            return "browser-died"
+        guard.wait_for("ending", "ended", deadline=time.monotonic() + EVENT_TIMEOUT)
+        return "browser-died" if browser_is_lost(self._attempt) else "connection-lost"
+
+
+def browser_is_lost(attempt: Attempt, message: str = "") -> bool:
+    """True if the guard is dead or ending the session, or the browser is gone, or about to go by the
+    driver's ``message``."""
+    guard = attempt.guard
+    if guard.event("ending") or not guard.is_alive():
+        return True
+    return attempt.browser.is_lost(message)
+
+
+def over_error(
+    config: SessionConfig,
+    report: ExitReport | None,
+    session_id: str,
+    deadline_errors: Mapping[str, DeadlineError],
+    when: str = "",
+    cause: Exception | None = None,
+) -> BrowserkeeperError:
+    """The error that says why this session is over.
+
+    ``when`` says what was going on, ``cause`` is the error of the command that failed, if any.
+    """
+    reason = report.reason if report else "closed"
+    head = f"{config.name} session {session_id}"
+    when = f" {when}" if when else ""
+    if reason in deadline_errors:
+        return deadline_errors[reason](f"{head} passed its deadline{when} and was ended.", report)
+    if reason == "timeout":
+        limit = f" of {config.timeout:g} s" if config.timeout else ""
+        return SessionTimeout(f"{head} passed its timeout{limit}{when} and was ended.", report)
+    if reason == "command-timeout":
+        return CommandTimeout(
+            f"{head}: no answer within command_timeout={config.command_timeout:g} s{when}; "
+            "the session was ended.",
+            report,
+        )
+    if reason in ("closed", "error"):
+        return SessionClosed(f"{head} was closed{when}.", report)
+    texts = {
+        "browser-died": "its browser died or was killed",
+        "connection-lost": "the connection to its driver broke",
+        "exited": "its driver ended by itself or was killed",
+        "terminated": "its guard was terminated",
+        "guard-died": "its guard was killed",
+        "hung": "it did not answer in time",
+    }
+    detail = f" ({str(cause).splitlines()[0]})" if cause and str(cause) else ""
+    return BrowserDied(f"{head}: {texts.get(reason, reason)}{when}{detail}.", report)

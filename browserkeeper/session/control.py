@@ -1,0 +1,324 @@
+"""The internal side of a session: what ``BrowserSession`` is made of, and what pools, pytest and Celery
+need of it beyond its public methods.
+
+Not for users: names here change without notice.  Reach it by ``control_of(session)``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from ..config import SessionConfig
+from ..drivers.browser_handle import is_running
+from ..errors import BrowserkeeperError, ForkedSessionError, LaunchError, SessionClosed
+from ..process import system
+from ..process.identity import ProcessFacts, ProcessIdentity
+from ..report import ExitReport
+from .commands import Commands, DeadlineError, browser_is_lost, over_error
+from .ending import ask_browser_to_quit, raise_if_leaked
+from .launch import Attempt, launch_errors, plan_launch
+from .spans import SessionSpans
+
+if TYPE_CHECKING:
+    from ..drivers.managed import CommandHandler
+    from .session import BrowserSession
+
+T = TypeVar("T")
+
+logger = logging.getLogger("browserkeeper")
+
+
+class Start:
+    """The start of a session, while it is under way: was it called off, and which launches failed."""
+
+    def __init__(self) -> None:
+        self.began = 0.0
+        self.thread = 0
+        """The ident of the thread that starts the session; 0 before."""
+        self.called_off = False
+        self.settled = threading.Event()
+        """Set when the start has succeeded or failed."""
+        self.failures: list[LaunchError] = []
+
+    def may_retry(self, error: BaseException, config: SessionConfig) -> bool:
+        """True if another launch may help and there is time for it.  Never after a leak."""
+        if not isinstance(error, LaunchError):
+            return False
+        self.failures.append(error)
+        if self.called_off or (error.report is not None and not error.report.clean):
+            return False
+        left = self.began + config.start_timeout - time.monotonic()
+        if error.retryable and left > 1 and len(self.failures) < config.attempts:
+            logger.warning("launch %d failed, trying again: %s", len(self.failures), error)
+            return True
+        return False
+
+
+class SessionControl:
+    """One session: starts it, passes its commands on, and ends it.  Safe to use from several threads.
+
+    It is the command handler of the session's driver.
+    """
+
+    def __init__(self, session: BrowserSession[Any], config: SessionConfig):
+        self.session = session
+        self.config = config
+        self.state: Literal["new", "starting", "live", "closed"] = "new"
+        self.attempt: Attempt | None = None
+        """The latest launch; None before the first one."""
+        self.deadline_errors: dict[str, DeadlineError] = {}
+        """What to raise when a deadline passes, by its reason: code that sets a deadline can say more
+        about it than the session (a pool's ``max_lease``, a Celery task's time limit)."""
+        self.spans = SessionSpans()
+        self.owner = os.getpid()
+        self._start = Start()
+        self._commands: Commands | None = None
+        self._nothing_started: ExitReport | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def id(self) -> str:
+        return self.attempt.id if self.attempt else ""
+
+    @property
+    def report(self) -> ExitReport | None:
+        return self.attempt.report if self.attempt else self._nothing_started
+
+    @property
+    def driver(self) -> Any:
+        """Raises SessionClosed before the start and after the end."""
+        if self.attempt is None or self.attempt.driver is None:
+            raise SessionClosed(f"This session is {self.state}; use it inside `with`, or start() it.")
+        return self.attempt.driver
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """The browser's main process, with its start time, which tells it from a reused pid."""
+        return self.attempt.browser.identity if self.attempt else None
+
+    def processes(self) -> list[ProcessFacts]:
+        return self.attempt.processes() if self.attempt else []
+
+    def uses_more_than(self, limit: int) -> bool:
+        """True if the session uses more than ``limit`` bytes (PSS; RSS off Linux).
+
+        Resident sizes are added up first: they are never below PSS, are mostly enough to say no, and
+        cost a hundredth of it.
+        """
+        processes = self.processes()
+        if sum(system.resident(process.pid) for process in processes) <= limit:
+            return False
+        return sum(system.memory(process.pid) for process in processes) > limit
+
+    # -- the start
+
+    def start(self) -> Any:
+        """Start the browser and return its driver; see ``BrowserSession.start``."""
+        with self._lock:
+            if self.state != "new":
+                raise SessionClosed(
+                    f"{self.session!r} was started before; make a new one with browser()."
+                )
+            self.state = "starting"
+            self._start.thread, self._start.began = threading.get_ident(), time.monotonic()
+        self.spans.begin(self.config.name)
+        try:
+            attempt = self._launch_with_retries()
+            seconds = attempt.ending.seconds["start"] = time.monotonic() - self._start.began
+            with self._lock:
+                self.state, self._commands = "live", Commands(attempt, self._fail)
+                if self._start.called_off:
+                    self.end("closed", politely=True)
+                    raise self.over("during its start")
+                self.spans.started(attempt.id)
+            attempt.guard.tell_started(seconds)
+            facts = {
+                "event.action": "session-started",
+                "event.duration": int(seconds * 1e9),  # ECS: nanoseconds
+                "browserkeeper.session.id": attempt.id,
+                "browserkeeper.browser": self.config.name,
+            }
+            logger.info(
+                "%s session %s started in %.2f s", self.config.name, attempt.id, seconds, extra=facts
+            )
+            return attempt.driver
+        except BaseException as error:
+            if self.state == "starting":
+                self.state = "closed"
+            self.spans.failed(error)
+            raise
+        finally:
+            self._start.settled.set()
+
+    def _launch_with_retries(self) -> Attempt:
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+        start = self._start
+        retrying = Retrying(
+            stop=stop_after_attempt(self.config.attempts),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            retry=retry_if_exception(lambda error: start.may_retry(error, self.config)),
+            reraise=True,
+        )
+        try:
+            return retrying(self._launch)
+        except LaunchError as error:
+            if start.called_off:
+                raise self._called_off() from error
+            if len(start.failures) > 1:
+                raise error from start.failures[0]
+            raise
+
+    def _launch(self) -> Attempt:
+        """One launch.  One that fails is ended, verified, before its error is raised."""
+        self.attempt = None
+        plan = plan_launch(self.config, self._start.began)
+        attempt = self.attempt = Attempt(plan)
+        try:
+            attempt.ending.end_with(self, f"{self.config.name} session {attempt.id}")
+            if self._start.called_off:
+                raise self._called_off()
+            attempt.connect(self)
+            return attempt
+        except BaseException as error:
+            event = attempt.guard.event("failed") or attempt.guard.event("ending")
+            report = self.end("failed")
+            raise_if_leaked(report, self.config.on_leak, "session", error)
+            if not isinstance(error, launch_errors()):
+                raise
+            cause = error.__cause__ if isinstance(error, LaunchError) else error
+            raise attempt.explain(error, event, self.deadline_errors) from cause
+
+    def call_off(self) -> None:
+        """Give up a start that is under way in another thread, where SessionClosed is raised; returns at
+        once.  Before a start: the start will be given up."""
+        self._start.called_off = True
+        if self.attempt is not None:
+            self.attempt.guard.tell_to_end("closed")
+
+    def _called_off(self) -> SessionClosed:
+        return SessionClosed(f"{self.config.name} session {self.id} was closed during its start.")
+
+    # -- commands
+
+    def run_command(self, name: str, params: Mapping[str, Any], command: Callable[[], T]) -> T:
+        """Run a WebDriver command of the driver.
+
+        Raises ForkedSessionError in a process that inherited the session, a SessionTimeout, BrowserDied
+        or SessionClosed where the session is over or comes to an end, and Selenium's errors as they are.
+        """
+        self.refuse_fork("used")
+        if self.state == "starting":
+            return command()
+        if self.state == "closed" or self._commands is None:
+            raise self.over()
+        return self._commands.run(name, command)
+
+    def quit_driver(self) -> None:
+        """What ``driver.quit()`` does: a normal end, verified like any other."""
+        if self.state != "starting":  # Selenium's constructor calls quit() where it fails
+            self.session.close()
+
+    def driver_for(self, handler: CommandHandler) -> Any:
+        """Another driver object on this session, whose commands pass through ``handler``."""
+        from ..drivers import managed
+
+        return managed.another(self.driver, handler)
+
+    @property
+    def at_rest(self) -> bool:
+        """True if no command is in flight, and none was interrupted before its answer came."""
+        return self._commands is None or self._commands.at_rest
+
+    def looks_alive(self) -> bool:
+        """True if driver and browser exist, neither is stopped or a zombie, and the guard is not ending
+        the session.  Sends them nothing, and costs microseconds."""
+        attempt = self.attempt
+        if self.state != "live" or attempt is None or attempt.guard.event("ending"):
+            return False
+        return is_running(attempt.driver_process) and attempt.browser.is_running()
+
+    def failure(self) -> BrowserkeeperError | None:
+        """The error that a command would raise because the session is over; None while it is not.
+
+        Where the guard is ending the session, waits for the end.
+        """
+        attempt = self.attempt
+        if attempt is not None and attempt.report is None and (event := attempt.guard.event("ending")):
+            self.end(event["reason"])
+        return self.over() if self.report is not None else None
+
+    def over(self, when: str = "", cause: Exception | None = None) -> BrowserkeeperError:
+        """The error that says why this session is over; see :func:`over_error`."""
+        return over_error(self.config, self.report, self.id, self.deadline_errors, when, cause)
+
+    def _fail(self, reason: str, command: str, error: Exception) -> BrowserkeeperError:
+        """End the session after a command that failed; returns the error to raise for it."""
+        raise_if_leaked(self.end(reason), self.config.on_leak, "session", error)
+        return self.over(f"during {command!r}", error)
+
+    def refuse_fork(self, verb: str) -> None:
+        """Raises ForkedSessionError in a process that inherited the session by fork."""
+        if os.getpid() != self.owner:
+            raise ForkedSessionError(
+                f"{self.config.name} session {self.id} belongs to process {self.owner} and cannot be "
+                f"{verb} in its fork {os.getpid()}. Open a session in the child itself."
+            )
+
+    # -- the end
+
+    def set_deadline(self, seconds: float | None, reason: str) -> None:
+        """See ``BrowserSession.set_deadline``."""
+        if self.attempt is not None:
+            self.attempt.guard.set_deadline(seconds or 0, reason)
+
+    def close(self) -> ExitReport:
+        """End the session on the user's behalf; a start that is under way is called off first.
+
+        A signal handler of the starting thread cannot wait for the start, so SessionClosed is raised
+        there, to be carried out of it.
+        """
+        self.refuse_fork("ended")
+        if self.state == "starting":
+            self.call_off()
+            if self._start.thread == threading.get_ident():
+                raise self._called_off()
+            self._start.settled.wait(self.config.start_timeout + 2 * self.config.close_timeout)
+        return self.end("closed", politely=True)
+
+    def end(self, reason: str, *, politely: bool = False) -> ExitReport:
+        """End the session for this reason, and verify it.  Idempotent: concurrent callers get the same
+        report.  Raises nothing for a leak: the report names it.
+
+        ``politely``: where a profile is to be kept, and no command is in flight, the browser is asked to
+        end by itself first, so that it writes the profile.
+        """
+        with self._lock:
+            if self.report is not None:
+                return self.report
+            attempt = self.attempt
+            if attempt is None:
+                self.state = "closed"
+                self._nothing_started = ExitReport(
+                    self.id, self.config.name, reason, "", "nothing was started"
+                )
+                return self._nothing_started
+            keeps_a_profile = not self.config.disposable and self.config.remote is None
+            ask = None
+            if politely and self.state == "live" and keeps_a_profile and self.at_rest:
+                ask = self._ask
+            report = attempt.ending.run(reason, ask=ask, disconnect=attempt.disconnect)
+            if self.state == "live":
+                self.state = "closed"
+            self.spans.ended(report, self.over, report.seconds["close"])
+            return report
+
+    def _ask(self, deadline: float) -> str:
+        assert self.attempt is not None
+        attempt = self.attempt
+        return ask_browser_to_quit(attempt.driver, deadline, lambda: browser_is_lost(attempt))

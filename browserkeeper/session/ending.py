@@ -1,0 +1,177 @@
+"""How a session under a guard ends: its report, its verdict, and its end when it was forgotten.
+
+``BrowserSession`` and ``AdoptedSession`` each hold an :class:`Ending`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import logging
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..config import CLOSE_TIMEOUT, OnLeak
+from ..errors import LeakError
+from ..grid.address import Address
+from ..process.guard_process import GuardProcess
+from ..report import ExitReport
+from ..state.ledger import Ledger
+from ..state.records import Record
+
+logger = logging.getLogger("browserkeeper")
+
+EVENT_TIMEOUT = 2.0
+"""Seconds to wait for an event that the guard sends within milliseconds, on a busy machine."""
+
+
+class Ending:
+    """The end of one session: asks the guard to end it, once, and keeps the exit report."""
+
+    def __init__(
+        self,
+        guard: GuardProcess,
+        ledger: Ledger,
+        record: Record,
+        close_timeout: float,
+        grid: Address | None = None,
+    ):
+        self.report: ExitReport | None = None
+        """The exit report; None before the end."""
+        self.notes: tuple[str, ...] = ()
+        """Added to the report's notes."""
+        self.seconds: dict[str, float] = {}
+        """Lengths of earlier phases, added to the report's seconds."""
+        self._guard, self._ledger, self._record, self._grid = guard, ledger, record, grid
+        self._close_timeout = close_timeout
+        self._lock = threading.RLock()
+        self._finalizer: weakref.finalize[..., Any] | None = None
+
+    def end_with(self, holder: object, name: str) -> None:
+        """End the session when ``holder`` is garbage-collected, or this interpreter exits, before
+        :meth:`run`.  A ResourceWarning then names the session by ``name``."""
+        self._finalizer = weakref.finalize(holder, end_forgotten, self._guard, os.getpid(), name)
+
+    def run(
+        self,
+        reason: str,
+        *,
+        ask: Callable[[float], str] | None = None,
+        disconnect: Callable[[], None],
+    ) -> ExitReport:
+        """End the session for this reason.  Idempotent: concurrent callers get the same report.
+
+        ``ask`` is called first: it asks the browser to end by itself until a deadline
+        (``time.monotonic()``), and returns a note for the report or "".  ``disconnect`` closes what
+        this process holds open of the session, after the end.  Blocks for two close timeouts at most,
+        and for the time of a cleanup where the guard is dead.  Raises nothing for a leak.
+        """
+        with self._lock:
+            if self.report is not None:
+                return self.report
+            began = time.monotonic()
+            deadline = began + self._close_timeout
+            try:
+                if ask is not None and (note := ask(deadline)):
+                    self.notes += (note,)
+            finally:  # the guard is told to end even when an exception interrupts the asking
+                # The guard kills for close_timeout before it reports a process that survives.
+                facts = self._guard.end(reason, deadline + self._close_timeout + EVENT_TIMEOUT)
+            report = self._report_from(facts)
+            disconnect()
+            self.report = dataclasses.replace(
+                report,
+                seconds={**report.seconds, **self.seconds, "close": time.monotonic() - began},
+                notes=(*report.notes, *self.notes),
+            )
+            if self._finalizer is not None:
+                self._finalizer.detach()
+            logger.info("%s", self.report, extra=self.report.log_fields())
+            return self.report
+
+    def _report_from(self, facts: Mapping[str, Any] | None) -> ExitReport:
+        """The guard's report; where the guard is dead or silent, the report of a cleanup."""
+        session = self._record.session
+        if facts is not None:
+            report = ExitReport.from_guard(facts, session=session.id, browser=session.browser)
+        else:
+            from ..cleanup.removal import report_without_guard
+
+            report = report_without_guard(self._ledger, self._record, self._grid)
+        if self._grid is None or report.was_asked:
+            return report
+        # The relay was killed before it asked the Grid to end its part, and the guard cannot ask.
+        from ..cleanup.removal import give_back
+
+        report = give_back(report, session, self._grid, self._close_timeout)
+        with contextlib.suppress(OSError):
+            self._ledger.retire(self._record, report)
+        return report
+
+
+def ask_browser_to_quit(driver: Any, deadline: float, is_gone: Callable[[], bool]) -> str:
+    """Send DELETE for the WebDriver session, and wait until the browser is gone.
+
+    Takes at most half the time until ``deadline`` (``time.monotonic()``): the rest is for the kill.
+    Returns "", or a note for the report where the driver did not answer.
+    """
+    limit = max(0.1, (deadline - time.monotonic()) / 2)
+    connection = http.client.HTTPConnection("127.0.0.1", driver.service.port, timeout=limit)
+    try:
+        connection.request("DELETE", f"/session/{driver.session_id}")
+        connection.getresponse().read()
+        until = time.monotonic() + limit
+        while time.monotonic() < until and not is_gone():
+            time.sleep(0.01)
+    except (OSError, http.client.HTTPException) as error:
+        return f"the browser did not end when asked: {error}"
+    finally:
+        connection.close()
+    return ""
+
+
+def leave_block(
+    end: Callable[[str], ExitReport], error: BaseException | None, on_leak: OnLeak, what: str
+) -> ExitReport:
+    """The end of a ``with`` block that ``error`` leaves, if any: ``end`` the session, and raise,
+    warn of or log a leak."""
+    report = end("closed" if error is None else "error")
+    raise_if_leaked(report, on_leak, what, error, stacklevel=4)
+    return report
+
+
+def raise_if_leaked(
+    report: ExitReport,
+    on_leak: OnLeak,
+    what: str,
+    in_flight: BaseException | None = None,
+    stacklevel: int = 3,
+) -> None:
+    """Raise LeakError if something of ``what`` survived, or warn, as ``on_leak`` says.
+
+    An exception that is ``in_flight`` is not to be hidden by another one: then the leak is logged.
+    """
+    if report.clean or on_leak == "ignore":
+        return
+    text = f"Something of the {what} is left.\n{report}"
+    if on_leak == "raise" and in_flight is None:
+        raise LeakError(text, report)
+    logger.error(text)
+    if on_leak == "warn":
+        warnings.warn(text, ResourceWarning, stacklevel=stacklevel)
+
+
+def end_forgotten(guard: GuardProcess, owner: int, name: str) -> None:
+    """End a session whose object was garbage-collected, or whose interpreter exits.
+
+    Has no reference to the session.  Does nothing in a fork: the session belongs to ``owner``.
+    """
+    if os.getpid() == owner and guard.is_alive():
+        guard.end("abandoned", time.monotonic() + CLOSE_TIMEOUT)
+        warnings.warn(f"{name} was never closed; its guard has ended it.", ResourceWarning, stacklevel=2)

@@ -1,0 +1,354 @@
+"""One launch of a browser: its plan, the guard with driver and browser, and what can go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import SessionConfig
+from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
+from ..drivers.launch import Launch
+from ..errors import (
+    BrowserkeeperError,
+    ConfigError,
+    ContainmentError,
+    GridError,
+    LaunchError,
+    LedgerError,
+    SessionTimeout,
+    VersionMismatch,
+)
+from ..grid.address import VARIABLE as GRID
+from ..process import identity_of, system
+from ..process.containment import choose
+from ..process.guard_process import GuardPlan, GuardProcess
+from ..process.identity import ProcessFacts, ProcessIdentity
+from ..report import ExitReport
+from ..state.ledger import Ledger
+from ..state.records import Record, new_id
+from ..state.tmpdirs import PREFIX, choose_root
+from .commands import DeadlineError
+from .ending import Ending
+from .record import describe
+
+if TYPE_CHECKING:
+    from ..drivers.managed import CommandHandler
+    from ..drivers.resolve import Resolved
+
+PORT_PAUSE = 0.005
+"""Seconds, at the most, between two looks for the driver's port; Selenium's reach 0.5."""
+_NO_RETRY = re.compile(
+    r"only supports|cannot find|no chrome binary|unrecognized|invalid argument|"
+    r"unable to find a matching|not executable|binary is not|expected browser binary|credentials",
+    re.IGNORECASE,
+)
+"""Words of an error message that comes again, however often the launch is tried."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchPlan:
+    """All that is decided before a launch; ``deadline`` is in seconds of ``time.monotonic()``."""
+
+    config: SessionConfig
+    launch: Launch
+    guard: GuardPlan
+    ledger: Ledger
+    record: Record
+    deadline: float
+
+
+def plan_launch(config: SessionConfig, began: float) -> LaunchPlan:
+    """Find browser and driver, and give the launch an id, a TMPDIR and a containment of its own.
+
+    ``began`` is when the session's start began (``time.monotonic()``).  Starts nothing but the version
+    queries of programs not seen before.  Raises ConfigError, ResolveError, VersionMismatch,
+    ContainmentError or LedgerError.
+    """
+    ledger = Ledger.open()
+    ledger.prune()
+    if config.log:
+        _check_log(config.log)
+    found = _resolve(config, ledger)
+    session_id = new_id()
+    tmpdir = os.path.join(choose_root(), PREFIX + session_id)
+    launch = _prepare(config, found, session_id, tmpdir, ledger)
+    containment = choose(config.containment)
+    session = describe(
+        session_id,
+        config.name,
+        containment,
+        created=time.time() - (time.monotonic() - began),
+        timeout=config.timeout,
+        tmpdir=tmpdir,
+        grid=str(config.remote or ""),
+    )
+    left = config.timeout and max(0.001, began + config.timeout - time.monotonic())
+    guard = GuardPlan(
+        session=session_id,
+        command=launch.command,
+        env=environment(config.env, launch.env, tmpdir),
+        containment=containment,
+        document=session.to_json(),
+        tmpdir=tmpdir,
+        record=str(ledger.record_path(session_id)),
+        history=str(ledger.history_path(session_id)),
+        log=os.path.join(tmpdir, "driver.log"),
+        keep_log=config.log or "",
+        timeout=left or 0,
+        kill_deadline=config.close_timeout,
+        farewell=launch.farewell,
+        account=launch.account,
+    )
+    record = Record(ledger.record_path(session_id), session, (), ())
+    return LaunchPlan(config, launch, guard, ledger, record, began + config.start_timeout)
+
+
+class Attempt:
+    """One launch that was begun: its guard, and the driver once there is one.
+
+    A session that tries again makes a new attempt, with a new id, TMPDIR, port and guard.
+    """
+
+    def __init__(self, plan: LaunchPlan):
+        """Start the guard, which starts the driver.  Raises LaunchError where it cannot be started."""
+        self.plan = plan
+        self.id = plan.record.session.id
+        try:
+            self.guard = GuardProcess(plan.guard)
+        except OSError as error:
+            raise LaunchError(f"The guard cannot be started: {error}.") from error
+        record = dataclasses.replace(plan.record, guards=(identity_of(self.guard.pid),))
+        config = plan.config
+        self.ending = Ending(self.guard, plan.ledger, record, config.close_timeout, config.remote)
+        self.ending.notes = (plan.launch.note,) if plan.launch.note else ()
+        self.primary_pid = 0
+        """The primary guard, the parent of the driver; 0 until the guard has said which it is."""
+        self.driver_process: ProcessIdentity | None = None
+        self.driver: Any = None
+        self.browser: BrowserHandle = LocalBrowserHandle(None)
+
+    @property
+    def report(self) -> ExitReport | None:
+        return self.ending.report
+
+    def processes(self) -> list[ProcessFacts]:
+        """Driver, browser, and all processes below them.  O(their number) on Linux."""
+        return system.tree(self.primary_pid) if self.primary_pid and self.report is None else []
+
+    def connect(self, handler: CommandHandler) -> None:
+        """Wait for the driver, and have it start the browser.
+
+        The driver's commands pass through ``handler``.  Raises LaunchError, Selenium's errors, or those
+        of the libraries below it; see :func:`launch_errors`.
+        """
+        from ..drivers import managed
+
+        config, launch, deadline = self.plan.config, self.plan.launch, self.plan.deadline
+        options = launch.build_options()  # imports selenium while the driver starts
+        port = self._wait_for_port()
+        # On a busy machine the driver's port may be known before the guard's event is sent.
+        spawned = self.guard.wait_for("spawned", deadline=deadline)
+        if spawned is None:
+            raise LaunchError("The guard was killed during the launch.")
+        self.primary_pid, self.driver_process = spawned["guard"], identity_of(spawned["pid"])
+        service = managed.ManagedService(handler, launch.command[0], port, self.guard.process)
+        left = max(0.1, deadline - time.monotonic())
+        driver = managed.connect(config.name, handler, service, options, left, config.remote)
+        managed.set_command_timeout(driver, config.command_timeout)
+        self.driver = driver
+        self.browser = launch.see(driver.caps, self.processes())
+
+    def _wait_for_port(self) -> int:
+        """The driver chooses a free port and writes it to its log, so no other program can take it."""
+        pattern = re.compile(self.plan.launch.port_pattern)
+        deadline = self.plan.deadline
+        pause = 0.002
+        while True:
+            match = pattern.search(_read(self.guard.plan.log))
+            if match and (port := int(match.group(1)) or self._listening_port()):
+                return port
+            until = min(deadline, time.monotonic() + pause)
+            if self.guard.wait_for("failed", "ending", "ended", deadline=until):
+                raise LaunchError("The driver ended before it opened its port.")
+            if not self.guard.is_alive():
+                raise LaunchError("The guard was killed during the launch.")
+            if time.monotonic() >= deadline:
+                limit = self.plan.config.start_timeout
+                raise LaunchError(f"The driver opened no port within {limit:g} s.")
+            pause = min(pause * 1.2, PORT_PAUSE)
+
+    def _listening_port(self) -> int:
+        """The port that the driver listens on, by the system's tables; 0 where it is not known yet.
+
+        ChromeDriver writes port 0 where it gets 127.0.0.1 but not ::1, as in most containers (measured
+        with 156).
+        """
+        spawned = self.guard.event("spawned")
+        if spawned is None:
+            return 0
+        pids = [spawned["pid"], *(process.pid for process in system.tree(spawned["pid"]))]
+        return next(filter(None, map(system.listening_port, pids)), 0)
+
+    def disconnect(self) -> None:
+        """Close what the driver object holds open in this process: connections, and a BiDi thread."""
+        driver, self.driver = self.driver, None
+        if driver is None:
+            return
+        with contextlib.suppress(Exception):
+            driver.disconnect_bidi()
+        with contextlib.suppress(Exception):
+            driver.command_executor.close()
+
+    def explain(
+        self,
+        error: Exception,
+        event: Mapping[str, Any] | None,
+        deadline_errors: Mapping[str, DeadlineError],
+    ) -> BrowserkeeperError:
+        """The error to raise for a launch that failed and was ended: its cause, its remedy, and whether
+        another launch may help.
+
+        ``event``: the guard's "failed" or "ending" from before it was told to end, if there was one.
+        """
+        config, report = self.plan.config, self.report
+        if event and event["event"] == "failed":
+            return self._explain_guard(event["where"], event["text"])
+        reason = event["reason"] if event else ""
+        if reason == "timeout":
+            text = f"{config.name} did not start within the session's timeout of {config.timeout:g} s."
+            return deadline_errors.get("timeout", SessionTimeout)(text, report)
+        ended = self.guard.event("ended")
+        log_tail = ended["report"]["log_tail"].strip() if ended else ""
+        retryable = True
+        if isinstance(error, LaunchError):
+            text = str(error)
+        elif reason in ("terminated", "exited"):
+            who = "The driver ended" if reason == "exited" else "The guard was terminated"
+            text = f"{who} during the launch."
+        elif time.monotonic() >= self.plan.deadline - 0.05:
+            text = f"{config.name} did not answer within start_timeout={config.start_timeout:g} s."
+            text += _hint_at_queue(report)
+        else:
+            line = str(getattr(error, "msg", None) or error).split("\n")[0]
+            if "only supports" in line:
+                return VersionMismatch(f"The driver refuses the browser: {line}", "?", "?")
+            text = f"{config.name} did not start: {line or type(error).__name__}"
+            retryable = not _NO_RETRY.search(line) and not isinstance(error, TypeError)
+        kind = GridError if config.remote else LaunchError
+        return kind(text, log_tail=log_tail, retryable=retryable, report=report)
+
+    def _explain_guard(self, where: str, text: str) -> BrowserkeeperError:
+        """The error for a guard that could not start the driver: ``where`` it failed, and how."""
+        if where == "record":
+            return LedgerError(
+                f"The record of the session cannot be written: {text}. Free space in the state "
+                "directory, or set BROWSERKEEPER_STATE_DIR to another one."
+            )
+        if where == "cgroup":
+            return ContainmentError(f"The cgroup cannot be made: {text}. Use containment='subreaper'.")
+        remedy = "Set BROWSERKEEPER_TMPDIR to another directory." if where == "tmpdir" else ""
+        return LaunchError(
+            f"{self.plan.config.name} cannot be started ({where}): {text}. {remedy}",
+            retryable=False,
+            report=self.report,
+        )
+
+
+def launch_errors() -> tuple[type[Exception], ...]:
+    """The errors of :meth:`Attempt.connect` that mean a failed launch.
+
+    Any other exception came from outside (Celery's SoftTimeLimitExceeded, a signal handler's), and is
+    to stay what it is.
+    """
+    from selenium.common.exceptions import WebDriverException
+    from urllib3.exceptions import HTTPError
+
+    wrong_options = (AttributeError, KeyError, TypeError, ValueError)
+    return (
+        LaunchError,
+        WebDriverException,
+        HTTPError,
+        http.client.HTTPException,
+        OSError,
+        *wrong_options,
+    )
+
+
+def environment(
+    theirs: Mapping[str, str | None], launch: Mapping[str, str], tmpdir: str
+) -> dict[str, str]:
+    """The environment of driver and browser: this process's, the launch's, and the user's over them.
+
+    A value of None removes a variable.  BROWSERKEEPER_REMOTE is removed, since it may hold a Grid's
+    password.  The XDG directories lie in TMPDIR, since browsers leave crash reports and caches in them
+    (``~/.config/chromium/Crash Reports``, ``~/.config/mozilla``, ``~/.cache/mozilla``: measured).
+    """
+    private = {
+        "XDG_CONFIG_HOME": os.path.join(tmpdir, "config"),
+        "XDG_CACHE_HOME": os.path.join(tmpdir, "cache"),
+        "XDG_DATA_HOME": os.path.join(tmpdir, "data"),
+    }
+    merged: dict[str, str | None] = {**os.environ, GRID: None, **private, **launch, **theirs}
+    return {name: str(value) for name, value in merged.items() if value is not None}
+
+
+def _resolve(config: SessionConfig, ledger: Ledger) -> Resolved | None:
+    """Browser and driver on this machine; None for a Grid, which has its own."""
+    from ..drivers.resolve import resolve
+
+    if config.remote is not None:
+        return None
+    return resolve(
+        config.name,
+        binary=config.binary,
+        driver_path=config.driver_path,
+        offline=config.offline,
+        directory=ledger.directory,
+    )
+
+
+def _prepare(
+    config: SessionConfig, found: Resolved | None, session_id: str, tmpdir: str, ledger: Ledger
+) -> Launch:
+    from ..drivers import chromium, firefox, remote
+
+    if found is None:
+        return remote.prepare(config, session_id, tmpdir)
+    if config.engine == "firefox":
+        return firefox.prepare(config, found, tmpdir, ledger.directory)
+    return chromium.prepare(config, found, tmpdir, ledger.directory)
+
+
+def _check_log(path: str) -> None:
+    """Raises ConfigError where the driver's log cannot be appended to this file in the end."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise ConfigError(f"log={path!r} is not a regular file.")
+    try:  # 0600 from the start: the log holds every address, typed text and cookie
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise ConfigError(f"log={path!r} cannot be written: {error.strerror}.") from error
+
+
+def _hint_at_queue(report: ExitReport | None) -> str:
+    """What to do where the Grid says that the session was still waiting in its queue."""
+    remote = report.remote if report else None
+    if remote is None or not remote.queued:
+        return ""
+    return (
+        f" {remote.grid} had no free slot for it: raise start_timeout, use a BrowserPool, or give "
+        "the Grid more slots; it may also have none at all for such a browser."
+    )
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        return b""

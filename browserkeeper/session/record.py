@@ -1,0 +1,39 @@
+"""What a session's record in the state directory says about it before it exists."""
+
+from __future__ import annotations
+
+import os
+
+from ..process import identity_of, own_name, system
+from ..process.containment import Containment
+from ..state.records import Session
+
+
+def describe(
+    session_id: str,
+    browser: str,
+    containment: Containment,
+    *,
+    created: float,
+    timeout: float | None,
+    tmpdir: str = "",
+    grid: str = "",
+) -> Session:
+    """The record of a session that this process owns.
+
+    ``created`` is in seconds since the epoch, ``timeout`` in seconds from then.
+    """
+    return Session(
+        id=session_id,
+        kind="session",
+        browser=browser,
+        owner=identity_of(os.getpid()),
+        owner_name=own_name(),
+        host=system.host_id(),
+        containment=containment.kind,
+        created=created,
+        deadline=created + timeout if timeout else None,
+        tmpdir=tmpdir,
+        cgroup=containment.leaf(session_id),
+        grid=grid,
+    )
