@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ..config import SessionConfig
 from ..errors import (
@@ -17,14 +17,10 @@ from ..errors import (
     SessionTimeout,
 )
 from ..report import ExitReport
-from .ending import EVENT_TIMEOUT
-
-if TYPE_CHECKING:
-    from .launch import Attempt
+from .ending import EVENT_TIMEOUT, DeadlineError
+from .launch import Attempt
 
 T = TypeVar("T")
-DeadlineError = Callable[[str, "ExitReport | None"], SessionTimeout]
-"""Makes the error for a deadline that has passed: from its text and the exit report."""
 
 
 class Commands:

@@ -19,14 +19,13 @@ from ..errors import BrowserkeeperError, ForkedSessionError, LaunchError, Sessio
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
-from .commands import Commands, DeadlineError, browser_is_lost, over_error
-from .ending import ask_browser_to_quit, raise_if_leaked
+from .commands import Commands, browser_is_lost, over_error
+from .ending import DeadlineError, ask_browser_to_quit, raise_if_leaked
 from .launch import Attempt, launch_errors, plan_launch
 from .spans import SessionSpans
 
 if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
-    from .session import BrowserSession
 
 T = TypeVar("T")
 
@@ -65,8 +64,9 @@ class SessionControl:
     It is the command handler of the session's driver.
     """
 
-    def __init__(self, session: BrowserSession[Any], config: SessionConfig):
+    def __init__(self, session: object, config: SessionConfig):
         self.session = session
+        """The BrowserSession that users see."""
         self.config = config
         self.state: Literal["new", "starting", "live", "closed"] = "new"
         self.attempt: Attempt | None = None
@@ -222,7 +222,7 @@ class SessionControl:
     def quit_driver(self) -> None:
         """What ``driver.quit()`` does: a normal end, verified like any other."""
         if self.state != "starting":  # Selenium's constructor calls quit() where it fails
-            self.session.close()
+            self.close()
 
     def driver_for(self, handler: CommandHandler) -> Any:
         """Another driver object on this session, whose commands pass through ``handler``."""
@@ -278,8 +278,9 @@ class SessionControl:
             self.attempt.guard.set_deadline(seconds or 0, reason)
 
     def close(self) -> ExitReport:
-        """End the session on the user's behalf; a start that is under way is called off first.
+        """End the session, and raise, warn of or log a leak; see ``BrowserSession.close``.
 
+        A start that is under way is called off first.
         A signal handler of the starting thread cannot wait for the start, so SessionClosed is raised
         there, to be carried out of it.
         """
@@ -289,7 +290,9 @@ class SessionControl:
             if self._start.thread == threading.get_ident():
                 raise self._called_off()
             self._start.settled.wait(self.config.start_timeout + 2 * self.config.close_timeout)
-        return self.end("closed", politely=True)
+        report = self.end("closed", politely=True)
+        raise_if_leaked(report, self.config.on_leak, "session", stacklevel=4)
+        return report
 
     def end(self, reason: str, *, politely: bool = False) -> ExitReport:
         """End the session for this reason, and verify it.  Idempotent: concurrent callers get the same

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..config import CLOSE_TIMEOUT, OnLeak
-from ..errors import LeakError
+from ..errors import LeakError, SessionTimeout
 from ..grid.address import Address
 from ..process.guard_process import GuardProcess
 from ..report import ExitReport
@@ -26,6 +26,9 @@ from ..state.ledger import Ledger
 from ..state.records import Record
 
 logger = logging.getLogger("browserkeeper")
+
+DeadlineError = Callable[[str, "ExitReport | None"], SessionTimeout]
+"""Makes the error for a deadline that has passed, of a text and the exit report."""
 
 EVENT_TIMEOUT = 2.0
 """Seconds to wait for an event that the guard sends within milliseconds, on a busy machine."""

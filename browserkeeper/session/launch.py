@@ -34,8 +34,7 @@ from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, new_id
 from ..state.tmpdirs import PREFIX, choose_root
-from .commands import DeadlineError
-from .ending import Ending
+from .ending import DeadlineError, Ending
 from .record import describe
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ..process import system
 from ..process.identity import ProcessFacts
 from ..report import ExitReport
 from .control import SessionControl
-from .ending import leave_block, raise_if_leaked
+from .ending import leave_block
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -123,9 +123,7 @@ class BrowserSession(Generic[D_co]):
         A command in flight in another thread is cut off, and raises SessionClosed there.  Raises
         LeakError as ``on_leak`` says, ForkedSessionError in a process that inherited the session.
         """
-        report = self._control.close()
-        raise_if_leaked(report, self.config.on_leak, "session")
-        return report
+        return self._control.close()
 
     def __enter__(self) -> D_co:
         return self.start()
