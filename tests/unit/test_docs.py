@@ -74,6 +74,29 @@ def test_tests_that_a_page_names_exist(page: Path) -> None:
     assert not named - names_of_tests()
 
 
+def templates() -> set[str]:
+    """Every string of the package, with "…" for what an f-string fills in."""
+    found = set()
+    for path in (ROOT / "browserkeeper").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            if isinstance(node, (ast.JoinedStr, ast.Constant)):
+                constants = (part.value if isinstance(part, ast.Constant) else "…" for part in parts)
+                found.add("".join(map(str, constants)))
+    return found
+
+
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    table = page.partition("| --- | --- | --- |\n")[2].partition("\n\n")[0]
+    messages = [code for row in table.splitlines() for code in CODE.findall(row.split("|")[1])]
+    known = templates()
+    for message in messages:
+        words = re.compile(" ".join(f"(?:{re.escape(word)}|…)" for word in message.split()))
+        assert any(map(words.search, known)), message
+    assert len(messages) > 8
+
+
 def test_the_design_page_shows_the_layers_of_the_architecture_test() -> None:
     source = ast.parse((ROOT / "tests" / "unit" / "test_architecture.py").read_text())
     (value,) = (
