@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, LedgerError
 from ..grid.address import Address
-from ..grid.hub import Hub
+from ..grid.ending import end_on_grid
 from ..guard.files import is_private_directory, read_status_file, remove_tree, stray_shared_memory
 from ..process import is_alive
 from ..process.identity import ProcessFacts
@@ -88,7 +88,7 @@ def end_dead_session(
     if session.grid:
         report = report.with_remote(RemoteEnd.from_status_file({"grid": session.grid, **status_file}))
         address = grid or _grid_of(session)
-        report = give_back(report, session, address, KILL_DEADLINE) if address else report
+        report = end_on_grid(report, address, KILL_DEADLINE) if address else report
     if not survivors:
         try:
             ledger.retire(record, report)
@@ -98,21 +98,10 @@ def end_dead_session(
 
 
 def give_back(report: ExitReport, session: Session, grid: Address, patience: float) -> ExitReport:
-    """End the session on the Grid, as its relay does unless it is killed, and return the report with
-    the Grid's answer.  Blocks for ``patience`` seconds at most.
-
-    The session is found by its id on the Grid, or by our marker where that id is not known.  Asks
-    nothing where the report says already that the session is gone.
-    """
-    known = report.remote or RemoteEnd(session.grid)
-    if known.gone:
-        return report
-    hub, deadline = Hub(grid), time.monotonic() + patience
-    if known.session:
-        answer = hub.give_back(known.session, deadline)
-    else:
-        answer = hub.give_back_unknown(session.id, deadline)
-    return report.with_remote(dataclasses.replace(known, **dataclasses.asdict(answer)))
+    """:func:`end_on_grid`, under its former name."""
+    if report.remote is None:
+        report = report.with_remote(RemoteEnd(session.grid))
+    return end_on_grid(report, grid, patience)
 
 
 def _grid_of(session: Session) -> Address | None:

@@ -31,8 +31,8 @@ def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
     account = os.path.join(tmpdir, "grid")
     options = {
         "--url": str(config.remote),
-        "--mark": session,
-        "--account": account,
+        "--marker": session,
+        "--status-file": account,
         "--patience": f"{config.close_timeout * PATIENCE:g}",
     }
     words = (word for pair in options.items() for word in pair)

@@ -1,6 +1,11 @@
-"""A Selenium Grid, seen from here: its address, its answers, and the program that stands between a
-session's owner and it.  The standard library only, and nothing of this package but its errors.
+"""Talking to a Selenium Grid, and ending sessions on it.
 
-``address.py`` says where a Grid is and keeps its credentials apart; ``hub.py`` talks to it and gives
-sessions back; ``relay.py`` is the program, which runs under a guard as a driver would.
+Modules here import the standard library, ``errors`` and ``report`` only, so that the relay starts
+fast and without site-packages.
+
+    address.py     where a Grid is; keeps its credentials apart from the URL that is printed
+    hub.py         requests to a Grid, and what its answers mean
+    ending.py      ends a session on a Grid and verifies that it is gone
+    interrupt.py   breaks off a command that a Grid is executing
+    relay.py       the program that runs under a session's guard, between the owner and the Grid
 """

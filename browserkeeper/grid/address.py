@@ -1,4 +1,4 @@
-"""Where a Grid is.  Credentials stand in fields that are never printed."""
+"""Where a Grid is.  Credentials are in fields that are never printed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PORTS = {"http": 80, "https": 443}
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """A Grid's URL, taken apart; ``str()`` of it, and its repr, hold no credentials."""
+    """The parts of a Grid's URL.  ``str()`` and ``repr()`` show no credentials."""
 
     scheme: str
     host: str
@@ -27,7 +27,8 @@ class Address:
 
     @classmethod
     def parse(cls, url: object) -> Address:
-        """Raises ConfigError, without quoting what may be a password, for what is no address."""
+        """Raises ConfigError for an invalid URL, which the message does not quote: it may have a
+        password."""
         form = "give http://HOST:PORT or https://USER:PASSWORD@HOST"
         if not isinstance(url, str):
             raise ConfigError(f"remote= is {type(url).__name__}, not a string: {form}.")
@@ -35,7 +36,9 @@ class Address:
             parts = urllib.parse.urlsplit(url.strip())
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            reason = "its port is no number from 0 to 65535" if "ort" in str(error) else "it is no URL"
+            reason = "it is not a URL"
+            if "port" in str(error).lower():
+                reason = "its port is not a number from 0 to 65535"
             raise ConfigError(f"remote=: {reason}; {form}.") from None
         if parts.scheme not in PORTS or not host:
             raise ConfigError(f"remote=: no scheme http or https, or no host; {form}.")
@@ -51,12 +54,12 @@ class Address:
         )
 
     def completed(self) -> Address:
-        """With the credentials of ``BROWSERKEEPER_REMOTE``, where it names this Grid and we have none:
-        so that they need not stand in code, in an ini file or on a command line."""
+        """This address with the credentials of ``BROWSERKEEPER_REMOTE``, if that names the same Grid and
+        this address has none.  So code, ini files and command lines need no credentials."""
         with contextlib.suppress(ConfigError):
-            theirs = Address.parse(os.environ.get(VARIABLE))
-            if str(theirs) == str(self) and not self.username:
-                return theirs
+            named = Address.parse(os.environ.get(VARIABLE))
+            if str(named) == str(self) and not self.username:
+                return named
         return self
 
     def __str__(self) -> str:
@@ -65,7 +68,7 @@ class Address:
 
     @property
     def authorization(self) -> str:
-        """The header's value (RFC 7617), "" without credentials."""
+        """The value of an ``Authorization`` header (RFC 7617); "" without credentials."""
         if not self.username:
             return ""
         pair = f"{self.username}:{self.password}".encode()

@@ -143,6 +143,7 @@ def start_grid(slots: int, password: str) -> Grid:
             [
                 *(sys.executable, "-I", "-S", "-c", INIT),
                 *("java", "-Xmx256m", "-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={directory}"),
+                "-XX:-UseContainerSupport",  # Java 17 fails where a world\'s cgroups are mounted
                 *("-cp", f"{GRID_JARS}/*", "org.openqa.selenium.grid.Bootstrap", "standalone"),
                 *("--config", str(directory / "grid.toml")),
                 *(("--username", "me", "--password", password) if password else ()),
