@@ -97,12 +97,12 @@ def command(
       browserkeeper watch --docker worker-1 --docker worker-2 --max-processes 200
     """
     logs.configure("json" if as_json else None)
-    Ledger.open()  # where this fails at the start it is the settings' fault, and nothing will mend
+    Ledger.open()  # a failure at the start is one of the settings, and would not mend later
     tally = Tally()
     bounds = bounds_of(containers, max_processes, max_zombies, max_restarts)
     watched = Containers(containers, bounds, tally) if containers else None
     if watched:
-        watched.check()  # as with the ledger
+        watched.verify_connection()  # for the same reason
     watch = Watch(interval, tally, watched)
     if once:
         return report(watch.round(), as_json=as_json)

@@ -1,7 +1,7 @@
-"""The containers that were named to the watch: which is restarted, which is left alone, and when.
+"""The containers that the watch was given by name: when each is restarted, and when it is left alone.
 
-The decisions are functions of facts; ``docker_api.py`` gets the facts.  A container that was not named
-is never asked for.
+``why_restart()`` and ``seconds_to_wait()`` decide without I/O; ``docker_api.py`` gets the facts.  The
+daemon is never asked about a container that was not named.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from .notices import Notice
 
 HOUR = 3600.0
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
-"""Seconds from a container's first restart within an hour to its second; then twice as long each."""
+"""Seconds from a container's first restart within an hour to its second, doubled after each; and the
+longest such pause."""
 
-LEFT = {
+LEFT_ALONE = {
     "created": "was never started. Start it: docker start {}.",
     "paused": "was paused, which somebody did on purpose. To go on: docker unpause {}.",
     "restarting": "is being restarted by Docker, by its own restart policy. See docker logs {}.",
     "removing": "is being removed.",
 }
-"""States that are somebody else's doing."""
+"""States that a person or Docker itself has caused: the container is reported, not restarted."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """What a container may have, and how many restarts an hour it gets; 0 restarts: it is only said."""
+    """How many processes of browsers and how many zombies a container may have, and how often it may be
+    restarted within an hour; 0: it is only reported."""
 
     processes: int = 500
     zombies: int = 100
@@ -42,14 +44,15 @@ class Bounds:
 
 
 class Cause(NamedTuple):
-    """``reason`` is one of ``metrics.tally.RESTART_REASONS``."""
+    """``reason``: a label of the metrics (``RESTART_REASONS``); ``text`` follows the container's
+    name."""
 
     reason: Literal["stopped", "unhealthy", "processes", "zombies"]
     text: str
 
 
 def why_restart(container: Container, usage: Usage | None, bounds: Bounds) -> Cause | None:
-    """None where it is well, or somebody else's to see to."""
+    """None if the container is well, or in a state that is not ours to change."""
     if container.state in ("exited", "dead"):
         memory = " (out of memory)" if container.out_of_memory else ""
         return Cause("stopped", f"had stopped with status {container.exit_code}{memory}")
@@ -66,7 +69,8 @@ def why_restart(container: Container, usage: Usage | None, bounds: Bounds) -> Ca
 
 
 def seconds_to_wait(restarts: Sequence[float], now: float, most: int) -> float:
-    """Until the next restart is allowed; ``restarts`` are the times of those before, oldest first."""
+    """Seconds until the next restart is allowed, 0.0 if it is now.  ``restarts``: the times of
+    earlier ones, oldest first; ``most``: how many an hour are allowed."""
     recent = within_an_hour(restarts, now)
     if len(recent) >= most:
         return recent[-most] + HOUR - now if most else HOUR
@@ -81,36 +85,35 @@ def within_an_hour(restarts: Sequence[float], now: float) -> list[float]:
 
 
 class Containers:
-    """For the watch: ``look()`` each round."""
+    """The watched containers.  ``patience``: seconds that one check may take, if all are restarted."""
 
     def __init__(self, names: Sequence[str], bounds: Bounds, tally: Tally):
         self.names, self.bounds, self.tally = tuple(dict.fromkeys(names)), bounds, tally
         self.patience = 3 * docker_api.PATIENCE * len(self.names)
-        """Seconds that one look may take where every container is restarted."""
         self._restarts: dict[str, collections.deque[float]] = {
             name: collections.deque(maxlen=max(1, bounds.restarts)) for name in self.names
         }
         self._total: collections.Counter[str] = collections.Counter()
 
-    def check(self) -> None:
-        """At the start.  Raises ConfigError where the SDK is missing, DockerError where no daemon
-        answers."""
+    def verify_connection(self) -> None:
+        """Raises ConfigError if the SDK is not installed, DockerError if no daemon answers."""
         with docker_api.connect():
             pass
 
-    def look(self) -> Iterator[Notice]:
-        """A daemon that does not answer ends the round for all containers: each would wait as long."""
+    def check(self) -> Iterator[Notice]:
+        """Restarts containers that need it.  After the first call that the daemon does not answer, the
+        other containers are not asked for, since each call would wait as long."""
         try:
             with docker_api.connect() as docker:
                 for name in self.names:
-                    yield from self._look_at(docker, name)
+                    yield from self._check_one(docker, name)
             self.tally.docker_up = True
         except (DockerError, RefusedError) as error:
             self.tally.docker_up = False
             remedy = "The containers are not watched meanwhile; the watch tries again in the next round."
             yield Notice("docker-unreachable", "docker", str(error), remedy)
 
-    def _look_at(self, docker: Docker, name: str) -> Iterator[Notice]:
+    def _check_one(self, docker: Docker, name: str) -> Iterator[Notice]:
         container = docker.find(name)
         if container is None or container.state != "running":
             self.tally.set_container(name, ContainerState(running=False))
@@ -118,12 +121,12 @@ class Containers:
             remedy = "It is looked for in each round. Is that its name? See docker ps --all."
             yield Notice("container-missing", name, f"There is no container {name}.", remedy)
             return
-        if container.state in LEFT:
-            yield Notice("container-left", name, f"{name} {LEFT[container.state].format(name)}")
+        if container.state in LEFT_ALONE:
+            yield Notice("container-left", name, f"{name} {LEFT_ALONE[container.state].format(name)}")
             return
         usage = None
         if container.state == "running":
-            usage, problem = self._usage(docker, name, container)
+            usage, problem = self._count(docker, name, container)
             self.tally.set_container(
                 name,
                 ContainerState(True, *dataclasses.astuple(usage)) if usage else ContainerState(True),
@@ -133,18 +136,18 @@ class Containers:
         if cause := why_restart(container, usage, self.bounds):
             yield self._restart(docker, name, container, cause)
 
-    def _usage(
+    def _count(
         self, docker: Docker, name: str, container: Container
     ) -> tuple[Usage | None, Notice | None]:
         try:
             usage = docker.usage(container)
             if (usage.zombies or 0) > self.bounds.zombies:
-                time.sleep(ZOMBIE_PATIENCE)  # those that were only waiting for their turn are gone then
+                time.sleep(ZOMBIE_PATIENCE)  # zombies that their parent was about to reap are gone then
                 usage = docker.usage(container)
         except RefusedError as error:
             found = docker.find(name)
             if found is None or found.state != "running":
-                return None, None  # it ended while we looked; the next round sees it
+                return None, None  # it has ended meanwhile, which the next round reports
             text = f"The processes of {name} cannot be counted: {error}."
             return None, Notice("container-uncounted", name, text, "The bounds do not hold meanwhile.")
         if usage.zombies is None:
@@ -154,7 +157,7 @@ class Containers:
         return usage, None
 
     def _restart(self, docker: Docker, name: str, container: Container, cause: Cause) -> Notice:
-        """Tried counts as done: a restart that fails must not be tried without end either."""
+        """Failed restarts count too, so that a restart that never works is not tried without end."""
         now = time.monotonic()
         if wait := seconds_to_wait(self._restarts[name], now, self.bounds.restarts):
             gave_up = len(within_an_hour(self._restarts[name], now)) >= self.bounds.restarts

@@ -1,7 +1,8 @@
-"""The Docker daemon, as the watch needs it: the only module that knows the SDK.
+"""The Docker daemon, as far as the watch needs it.  The only module that imports the SDK.
 
-Every call ends within :data:`PATIENCE` (a restart within twice that), and whatever goes wrong is one of
-two errors: the daemon does not answer, or it refuses something about one container.
+Every call ends within :data:`PATIENCE` seconds, a restart within twice that.  All failures are raised as
+one of two errors: DockerError if the daemon does not answer, RefusedError if it refuses a request about
+one container.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from .zombies import BROWSERS
 PATIENCE = 10
 """Seconds for the daemon to answer, and for a container to end by itself when it is restarted."""
 ID_LENGTH = 12
-"""Hexadecimal digits of an id that ``docker ps`` shows.  The API takes fewer, and with them the
-container ``cafe1234…`` for one that is named ``cafe`` and has gone."""
+"""Hexadecimal digits of an id that ``docker ps`` shows; a shorter text is a name.  The API would take
+``cafe``, the name of a container that has gone, for the id of another one that begins with it."""
 OLDEST = "1.41"
 """The API of Docker 20.10, the first that gives one set of statistics without waiting for a second."""
 COLUMNS = "pid,ppid,nlwp,stat,comm"
 
 
 class RefusedError(Exception):
-    """The daemon answered, and said no; about one container."""
+    """The daemon answered that it will not, or cannot, do this with a container."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Container:
-    """``state`` and ``health`` in Docker's words (created, running, paused, restarting, removing,
-    exited, dead; starting, healthy, unhealthy, or "" where there is no HEALTHCHECK)."""
+    """``state``: created, running, paused, restarting, removing, exited or dead.  ``health``: starting,
+    healthy, unhealthy, or "" without a HEALTHCHECK."""
 
     id: str
     state: str
@@ -42,24 +43,24 @@ class Container:
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """Processes of browsers and drivers, and zombies of whatever kind; None where the daemon does
-    not know (a host without the pids cgroup)."""
+    """How many processes of browsers and drivers, and how many zombies of any program; None if the
+    daemon does not know (a host without the pids cgroup)."""
 
     processes: int
     zombies: int | None
 
 
 class Docker:
-    """A connection for one round: :func:`connect` makes it."""
+    """A connection for one round, made by :func:`connect`."""
 
     def __init__(self, api: Any):
         self._api = api
 
     def find(self, name: str) -> Container | None:
-        """None where there is no container of this name or id."""
+        """None if there is no container of this name or id."""
         from docker.errors import NotFound
 
-        with _typed():
+        with _translated_errors():
             try:
                 facts = self._api.inspect_container(name)
             except NotFound:
@@ -78,11 +79,14 @@ class Docker:
             )
 
     def usage(self, container: Container) -> Usage:
-        """``docker top`` lists no zombies, since a cgroup does not, but the cgroup's own number of
-        tasks holds them (kernel/cgroup/pids.c): zombies are what that has more than the list has
-        threads.  The list is taken before and after the number, and the longer one counts, so that
-        a browser which is just starting is not taken for zombies.  The number takes a second."""
-        with _typed():
+        """Counts its processes and zombies.  Takes about a second.
+
+        ``docker top`` lists no zombies, but the cgroup's number of tasks includes them
+        (kernel/cgroup/pids.c): the difference between that number and the listed threads is zombies.
+        The list is taken before and after the number, and the smaller result counts, so that threads
+        of a browser that starts in between are not taken for zombies.
+        """
+        with _translated_errors():
             before = self._api.top(container.id, f"-eo {COLUMNS}")
             stats = self._api.stats(container.id, stream=False, one_shot=True)
             after = self._api.top(container.id, f"-eo {COLUMNS}")
@@ -90,25 +94,26 @@ class Docker:
             return fewer(count(before, tasks), count(after, tasks))
 
     def restart(self, container: Container) -> None:
-        """By its id: another container may have taken its name meanwhile.  SIGTERM, ``PATIENCE``,
-        SIGKILL."""
-        with _typed():
+        """Sends SIGTERM, and SIGKILL after PATIENCE seconds.  By id, since another container may have
+        taken the name meanwhile."""
+        with _translated_errors():
             self._api.restart(container.id, timeout=PATIENCE)
 
 
 def fewer(one: Usage, other: Usage) -> Usage:
-    """Of two counts what both can answer for."""
+    """The smaller numbers of two counts."""
     zombies = [usage.zombies for usage in (one, other) if usage.zombies is not None]
     return Usage(min(one.processes, other.processes), min(zombies, default=None))
 
 
 def count(table: dict[str, Any], tasks: int | None) -> Usage:
-    """Of what ``docker top`` says, whatever order its columns have."""
+    """``table``: the answer of ``docker top``, with its columns in any order; ``tasks``: the
+    cgroup's number of threads, zombies included."""
     titles = [str(title).upper() for title in table["Titles"]]
     pid, parent, threads, state, name = map(titles.index, ("PID", "PPID", "NLWP", "STAT", "COMMAND"))
     rows = [row for row in table["Processes"] or () if not row[state].startswith("Z")]
     browsers = {row[pid] for row in rows if row[name].startswith(BROWSERS)}
-    # What hangs below a browser is one too: Firefox's are called "Web Content" and the like.
+    # Descendants of a browser count as well: those of Firefox are called "Web Content" and the like.
     while more := {row[pid] for row in rows if row[parent] in browsers} - browsers:
         browsers |= more
     alive = sum(int(row[threads]) for row in rows)
@@ -117,8 +122,11 @@ def count(table: dict[str, Any], tasks: int | None) -> Usage:
 
 @contextlib.contextmanager
 def connect() -> Iterator[Docker]:
-    """Where ``DOCKER_HOST`` says, or at the usual socket.  A new connection for each round, so that a
-    daemon that was restarted is found again.  Raises ConfigError, DockerError."""
+    """Connects to ``DOCKER_HOST``, by default the usual socket.  Each round makes a new connection,
+    so that a daemon that was restarted is found again.
+
+    Raises ConfigError if the SDK is not installed, DockerError if the daemon does not answer.
+    """
     try:
         import docker
     except ImportError as error:
@@ -126,9 +134,9 @@ def connect() -> Iterator[Docker]:
             f"Containers are watched with Docker's SDK ({error}). Say pip install "
             "'browserkeeper[docker]'."
         ) from error
-    with _refused_by_all(), _typed():
-        # Left to itself the SDK asks for the version in its constructor, and where that fails nobody
-        # can close what it has opened.
+    with _refusal_of_the_daemon(), _translated_errors():
+        # Without `version` the SDK asks for it in its constructor; if that fails, the connection that it
+        # has opened cannot be closed.
         with contextlib.closing(docker.from_env(version=OLDEST, timeout=PATIENCE)) as client:
             version = str(client.version(api_version=False)["ApiVersion"])
         client = docker.from_env(version=version, timeout=PATIENCE)
@@ -137,8 +145,9 @@ def connect() -> Iterator[Docker]:
 
 
 @contextlib.contextmanager
-def _refused_by_all() -> Iterator[None]:
-    """Where no container has been named yet, a refusal is about the daemon."""
+def _refusal_of_the_daemon() -> Iterator[None]:
+    """Before a container is named, a refusal is the daemon's: raises DockerError in place of
+    RefusedError."""
     try:
         yield
     except RefusedError as error:
@@ -148,8 +157,9 @@ def _refused_by_all() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _typed() -> Iterator[None]:
-    """What the SDK, requests and an answer that makes no sense raise, as two errors."""
+def _translated_errors() -> Iterator[None]:
+    """Raises RefusedError or DockerError in place of the errors of the SDK and of requests, and of
+    those that an answer in an unknown form causes."""
     import requests
     from docker.errors import APIError, DockerException
 
@@ -170,7 +180,7 @@ def _typed() -> Iterator[None]:
 
 
 def _innermost(error: BaseException) -> str:
-    """requests wraps urllib3, which wraps the one that says what is the matter."""
+    """The cause's text: requests wraps an error of urllib3, which wraps the one of the system."""
     text = str(error)
     for cause in ("Permission denied", "No such file or directory", "Connection refused", "timed out"):
         if cause.lower() in text.lower():

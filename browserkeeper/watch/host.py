@@ -1,5 +1,5 @@
-"""What the machine, or our cgroup, runs out of: a browser that cannot fork, allocate or write fails
-in ways that do not name the cause, so it is said before."""
+"""What this host, or our cgroup, runs out of.  Reported before it is used up, since a browser that
+cannot fork, allocate or write fails with messages that do not name the cause."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from ..process.limits import cgroup_left, memory_left, tasks_left
 from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_ROOT, choose_root
 from ..status.doctor_linux import PROCESSES_NEEDED, user_processes_left
+from ..status.text import whole_megabytes
 from .notices import Notice
 
 MEMORY_LOW = 256 * 1024**2
 """Bytes: less than one browser with one ordinary page takes."""
 SPACE_LOW, SHARE_LOW = 256 * 1024**2, 0.1
-"""Bytes free, and share of the whole, of which both have to be passed: a container's /dev/shm has
-64 MB in all.  A fresh profile takes 3 to 30 MB."""
+"""Bytes free, and their share of the whole: reported if less is free than both, since a container's
+/dev/shm has 64 MB in all.  A new profile takes 3 to 30 MB."""
 INODES_LOW = 1000
-"""A fresh profile takes 100 to 300."""
+"""Files that can still be created; a new profile takes 100 to 300."""
 
 
-def look() -> Iterator[Notice]:
+def check() -> Iterator[Notice]:
     yield from processes()
     yield from memory()
     for place in places():
@@ -30,7 +31,7 @@ def look() -> Iterator[Notice]:
 
 
 def processes() -> Iterator[Notice]:
-    """By the cgroups' limit, the user's, and the kernel's."""
+    """One notice for each limit that is nearly reached: the cgroup's, the user's, the kernel's."""
     limits = {
         "our cgroup (docker run --pids-limit, systemd's TasksMax=)": cgroup_left(
             "pids", ("pids.max", "pids.current")
@@ -48,19 +49,19 @@ def processes() -> Iterator[Notice]:
 def memory() -> Iterator[Notice]:
     left = memory_left()
     if left < MEMORY_LOW:
-        message = f"Only {_mb(left)} of memory are left, on the machine or in our cgroup."
+        message = f"Only {whole_megabytes(left)} of memory are left, on the machine or in our cgroup."
         remedy = "Run fewer browsers, or give more; what comes next is the OOM killer."
         yield Notice("memory-low", "memory", message, remedy)
 
 
 def places() -> Iterable[str]:
-    """Where sessions write: each once, though several may be on one file system."""
+    """The directories in which sessions write, one for each file system."""
     found = [MEMORY_ROOT, "/tmp"]
     for where in (choose_root, lambda: str(Ledger.open().directory)):
         try:
             found.append(where())
         except BrowserkeeperError:
-            continue  # not to be used at all, which `doctor` and the other looks say
+            continue  # cannot be used at all: `doctor` and the other checks report that
     devices = {os.stat(place).st_dev: place for place in found if os.path.isdir(place)}
     return devices.values()
 
@@ -70,12 +71,8 @@ def space(place: str) -> Iterator[Notice]:
     free, size = facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
     remedy = "See what `browserkeeper sweep` finds, remove what is not needed, or make it larger."
     if free < SPACE_LOW and free < size * SHARE_LOW:
-        message = f"{place} is full: {_mb(free)} of {_mb(size)} are free."
+        message = f"{place} is full: {whole_megabytes(free)} of {whole_megabytes(size)} are free."
         yield Notice("space-low", place, message, remedy)
     elif facts.f_files and facts.f_favail < INODES_LOW:
         message = f"{place} is full: only {facts.f_favail} more files can be made there."
         yield Notice("space-low", place, message, remedy)
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

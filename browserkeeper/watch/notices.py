@@ -1,10 +1,10 @@
-"""What there is to say, and the memory that lets it be said once."""
+"""Findings of the watch, and which of them are new."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 Kind = Literal[
@@ -26,18 +26,19 @@ Kind = Literal[
     "look-failed",
     "over",
 ]
-DONE = ("swept", "container-restarted")
-"""What was done, and is never over."""
-PATIENCE = 3
-"""Rounds that a finding must be absent to be over: what comes and goes is said once."""
+ACTIONS = ("swept", "container-restarted")
+"""What the watch did: such a notice is never reported as over."""
+ABSENT_ROUNDS = 3
+"""Rounds without a finding until it is over: one that comes and goes is reported once."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Notice:
     """One finding of one round.
 
-    ``subject`` says, with ``kind``, what is the same finding in the next round.  ``magnitude``: it
-    is said again when this has grown.  ``remedy``: what a person can do, "" where it was done.
+    Two notices with the same ``kind`` and ``subject`` are the same finding; it is reported again
+    when its ``magnitude`` has grown.  ``remedy``: what a person can do, "" if there is nothing to
+    do.
     """
 
     kind: Kind
@@ -70,35 +71,31 @@ class Notice:
         return {name: getattr(self, name) for name in names}
 
 
-class Memory:
-    """Which findings have been said, and how many rounds they have been absent since."""
+class ReportedNotices:
+    """Remembers which findings have been reported, and for how many rounds each has been absent."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[str, str], tuple[Notice, int]] = {}
+        self._reported: dict[tuple[str, str], tuple[Notice, int]] = {}
 
-    def news(self, round: Iterable[Notice]) -> list[Notice]:
-        """Of one round's findings those that are new or have grown, and those that are over."""
+    def update(self, round: Iterable[Notice]) -> list[Notice]:
+        """Given the findings of one round, returns those to report: the new ones, those that have
+        grown, and a notice "over" for each that has been absent for ABSENT_ROUNDS rounds."""
         found = {(notice.kind, notice.subject): notice for notice in round}
-        news = [notice for key, notice in found.items() if self._is_news(key, notice)]
-        for key, (notice, absent) in list(self._told.items()):
-            if key not in found:
-                self._told[key] = notice, absent + 1
-        for key, notice in found.items():
-            told = self._told.get(key, (notice, 0))[0]
-            self._told[key] = (notice if notice in news else told), 0
-        return news + self._over()
+        fresh = {key: notice for key, notice in found.items() if self._is_new(key, notice)}
+        for key, (notice, absent) in self._reported.items():
+            self._reported[key] = notice, 0 if key in found else absent + 1
+        self._reported.update((key, (notice, 0)) for key, notice in fresh.items())
+        return [*fresh.values(), *self._forget_absent()]
 
-    def _is_news(self, key: tuple[str, str], notice: Notice) -> bool:
-        return key not in self._told or notice.magnitude > self._told[key][0].magnitude
+    def _is_new(self, key: tuple[str, str], notice: Notice) -> bool:
+        return key not in self._reported or notice.magnitude > self._reported[key][0].magnitude
 
-    def _over(self) -> list[Notice]:
-        over = [key for key, (_, absent) in self._told.items() if absent >= PATIENCE]
-        ended = [self._told.pop(key)[0] for key in over]
-        return [
-            Notice("over", notice.subject, f"No longer so: {notice.message}", session=notice.session)
-            for notice in ended
-            if notice.kind not in DONE
-        ]
+    def _forget_absent(self) -> Iterator[Notice]:
+        over = [key for key, (_, absent) in self._reported.items() if absent >= ABSENT_ROUNDS]
+        for notice, _ in [self._reported.pop(key) for key in over]:
+            if notice.kind not in ACTIONS:
+                message = f"No longer so: {notice.message}"
+                yield Notice("over", notice.subject, message, session=notice.session)
 
 
-__all__ = ["Memory", "Notice"]
+__all__ = ["ABSENT_ROUNDS", "Notice", "ReportedNotices"]

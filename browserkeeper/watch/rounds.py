@@ -1,4 +1,4 @@
-"""The loop: every look in every round, whatever the one before came to."""
+"""The loop: each round runs every check, whether or not an earlier one failed."""
 
 from __future__ import annotations
 
@@ -15,69 +15,72 @@ from ..status.snapshot import snapshot
 from ..telemetry.tally import Tally
 from . import host, sessions, zombies
 from .containers import Containers
-from .notices import Memory, Notice
+from .notices import Notice, ReportedNotices
 
 logger = logging.getLogger("browserkeeper")
 
 HEALTH_PATIENCE = 60.0
-"""Seconds over two intervals in which a round must end: a sweep kills for up to 10 s a session."""
+"""Seconds beyond two intervals after which a round counts as hung: a sweep may take 10 s a session."""
 
-Look = Callable[[], Iterable[Notice]]
+Check = Callable[[], Iterable[Notice]]
 
 
 class Watch:
-    """``run()`` goes on until ``stop`` is set, from a signal handler, say."""
+    """``interval``: seconds between two rounds.  Set ``stop``, from a signal handler too, to end
+    run()."""
 
     def __init__(self, interval: float, tally: Tally, containers: Containers | None = None):
         self.interval, self.tally = interval, tally
         self.patience = HEALTH_PATIENCE
         self.stop = threading.Event()
-        self.looks: dict[str, Look] = {
+        self.checks: dict[str, Check] = {
             "the sweep": self._sweep,
-            "the look at sessions": _look_at_sessions,
-            "the look at the machine": host.look,
-            "the count for the metrics": self._count,
+            "the check of sessions": _check_sessions,
+            "the check of the host": host.check,
+            "the update of the metrics": self._update_tally,
         }
         if containers:
-            self.looks["the look at containers"] = containers.look
+            self.checks["the check of containers"] = containers.check
             self.patience += containers.patience
-        self._memory = Memory()
+        self._reported = ReportedNotices()
         self._born = time.time()
 
     def run(self) -> None:
-        """``interval`` is from the end of one round to the beginning of the next: a machine that
-        is too busy for it is not made busier."""
+        """Blocks until ``stop`` is set.  The interval is from the end of one round to the start of
+        the next, so rounds that take long on a busy machine do not follow one another without a
+        pause."""
         while not self.stop.is_set():
             self.round()
             self.stop.wait(self.interval)
 
     def round(self) -> list[Notice]:
-        """Look once, say what is new, and return all that was found."""
-        found = [notice for name, look in self.looks.items() for notice in _safely(name, look)]
+        """Runs all checks, logs what is new, and returns all that was found."""
+        found = [notice for name, check in self.checks.items() for notice in _run(name, check)]
         self.tally.count_round(failed=any(notice.kind == "look-failed" for notice in found))
-        for notice in self._memory.news(found):
+        for notice in self._reported.update(found):
             logger.log(notice.level, "%s", notice.text, extra=notice.log_fields(), exc_info=notice.error)
         return found
 
     def _sweep(self) -> Iterator[Notice]:
-        """One finding at a time: what was done before something fails has to be said too."""
+        """Yields each finding as the sweep comes to it: those before a failure are reported too."""
         for finding in Sweeper(Ledger.open(), dry_run=False, older_than=0.0).run():
             self.tally.count_swept([finding])
             yield notice_of(finding)
 
-    def _count(self) -> Iterable[Notice]:
+    def _update_tally(self) -> Iterable[Notice]:
         self.tally.update(Ledger.open())
         return ()
 
-    # -- for probes
+    # -- for /healthz and /readyz
 
     def why_unhealthy(self) -> str:
-        """A round that does not end: the file system hangs, say."""
+        """What is wrong, "" if nothing is: a round that does not end, since the file system hangs, say."""
         idle = time.time() - max(self.tally.last_round, self._born)
         allowed = 2 * self.interval + self.patience
         return f"the last round ended {idle:.0f} s ago" if idle > allowed else ""
 
     def why_not_ready(self) -> str:
+        """What is missing, "" once a round has ended and while the state directory can be used."""
         if not self.tally.rounds:
             return "the first round has not ended yet"
         try:
@@ -87,12 +90,12 @@ class Watch:
         return ""
 
 
-def _safely(name: str, look: Look) -> list[Notice]:
-    """What was found before it failed counts."""
+def _run(name: str, check: Check) -> list[Notice]:
+    """What the check found; if it raises, what it found before, and a notice of the failure."""
     found: list[Notice] = []
     try:
-        found.extend(look())
-    except Exception as error:  # noqa: BLE001 - the next round, and the other looks, must come
+        found.extend(check())
+    except Exception as error:  # noqa: BLE001 - the other checks and the next rounds must run
         message = f"{name} failed: {type(error).__name__}: {error}"
         remedy = "The watch goes on, and tries again in the next round."
         subject = f"{name}: {type(error).__name__}"
@@ -100,14 +103,14 @@ def _safely(name: str, look: Look) -> list[Notice]:
     return found
 
 
-def _look_at_sessions() -> Iterator[Notice]:
-    rows = snapshot().sessions
-    yield from sessions.look_at(rows)
-    yield from zombies.look_at(rows)
+def _check_sessions() -> Iterator[Notice]:
+    found = snapshot().sessions
+    yield from sessions.check(found)
+    yield from zombies.check(found)
 
 
 def notice_of(finding: Finding) -> Notice:
-    """What the sweep did, or why it did not."""
+    """A notice of what the sweep removed, or why it removed nothing."""
     report = finding.report
     number = len(report.processes if report else finding.processes)
     files = report.files_removed if report else len(finding.files)

@@ -1,4 +1,4 @@
-"""Sessions that are not as they should be, but have somebody whose they are: noticed, not touched."""
+"""Sessions with a problem whose owner or guard is alive: they are reported, never ended."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..status.snapshot import SessionStatus
 from .notices import Notice
 
 GRACE = 10.0
-"""Seconds past its deadline; a guard needs less than one, and half of ``close_timeout`` before
-that where a profile is to be kept."""
+"""Seconds past its deadline until a session is reported.  A guard needs less than one to end it,
+and up to half of ``close_timeout`` more where the browser has to write a profile."""
 
 
-def look_at(found: Iterable[SessionStatus]) -> Iterator[Notice]:
+def check(found: Iterable[SessionStatus]) -> Iterator[Notice]:
     for status in found:
         if status.state in ("live", "ending"):
             yield from _guarded(status)

@@ -1,7 +1,7 @@
-"""Zombies: entries in the process table that nobody but their parent can remove (wait(2)).
+"""Zombies: entries in the process table that only their parent can remove (wait(2)).
 
-Ours are those of sessions, and, since a session that has ended has no record any more, those of
-this user that bear the name of a guard, a driver or a browser: plain Selenium's too.
+Reported are those of live sessions, and those of this user that are named like a guard, a driver or a
+browser: a session that has ended has no record any more, and plain Selenium's never had one.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ from collections.abc import Iterable, Iterator
 
 from ..process import system
 from ..process.identity import ProcessFacts
-from ..status.snapshot import ZOMBIE_PATIENCE, SessionStatus
+from ..status.snapshot import ZOMBIE_PATIENCE, SessionStatus, still_zombies
 from .notices import Notice
 
 BROWSERS = ("chrom", "headless_shell", "geckodriver", "firefox", "msedge", "crashhelper")
 NAMES = ("bk-guard", *BROWSERS)
-"""How the names begin (15 bytes of them, proc(5))."""
+"""How the names begin; the kernel keeps 15 bytes of a name (proc(5))."""
 
 
-def look_at(rows: Iterable[SessionStatus]) -> Iterator[Notice]:
-    """O(host).  One notice for each parent."""
-    known = {pid for row in rows for pid in row.zombies}
-    families: dict[int, list[ProcessFacts]] = {}
-    for zombie in lasting([p for p in system.everyone() if p.is_zombie and _is_ours(p, known)]):
-        families.setdefault(zombie.parent, []).append(zombie)
-    for parent, zombies in families.items():
-        if found := system.facts(parent):
-            yield notice_of(found, zombies)
+def check(sessions: Iterable[SessionStatus]) -> Iterator[Notice]:
+    """One notice for each parent.  Reads every process of the host."""
+    known = {pid for status in sessions for pid in status.zombies}
+    suspects = [p for p in system.everyone() if p.is_zombie and _is_ours(p, known)]
+    if suspects:
+        time.sleep(ZOMBIE_PATIENCE)
+    by_parent: dict[int, list[ProcessFacts]] = {}
+    for zombie in still_zombies(suspects, system):
+        by_parent.setdefault(zombie.parent, []).append(zombie)
+    for parent, zombies in by_parent.items():
+        if facts := system.facts(parent):
+            yield notice_of(facts, zombies)
 
 
 def _is_ours(process: ProcessFacts, known: set[int]) -> bool:
@@ -41,20 +44,8 @@ def _is_ours(process: ProcessFacts, known: set[int]) -> bool:
     return is_users and process.name.startswith(NAMES)
 
 
-def lasting(suspects: list[ProcessFacts]) -> list[ProcessFacts]:
-    """Those that are there a moment later: the others were only waiting for their turn."""
-    if suspects:
-        time.sleep(ZOMBIE_PATIENCE)
-    found = [system.facts(process.pid) for process in suspects]
-    return [
-        now
-        for process, now in zip(suspects, found, strict=True)
-        if now and now.is_zombie and process.identity.is_same_as(now.identity)
-    ]
-
-
 def notice_of(parent: ProcessFacts, zombies: list[ProcessFacts]) -> Notice:
-    """Said again whenever their number has doubled."""
+    """Its magnitude grows, and it is reported again, whenever the number of zombies doubles."""
     names = ", ".join(sorted({zombie.name for zombie in zombies}))
     many = len(zombies) > 1
     message = (

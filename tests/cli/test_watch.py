@@ -25,7 +25,7 @@ from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import Record
 from browserkeeper.telemetry.tally import Tally
 from browserkeeper.watch import host, sessions
-from browserkeeper.watch.notices import PATIENCE, Memory, Notice
+from browserkeeper.watch.notices import ABSENT_ROUNDS, Notice, ReportedNotices
 from browserkeeper.watch.rounds import HEALTH_PATIENCE, Watch
 from fixtures.server import Site
 from tests.conftest import PidFile
@@ -280,28 +280,31 @@ def notice(kind: Any = "unguarded", subject: str = "a", magnitude: int = 0) -> N
 
 
 def test_a_finding_is_said_once_until_it_is_over() -> None:
-    memory = Memory()
-    said = [[n.kind for n in memory.news(found)] for found in [[notice()]] * 3 + [[]] * (PATIENCE + 1)]
-    assert said == [["unguarded"], [], [], *([[]] * (PATIENCE - 1)), ["over"], []]
-    assert [n.kind for n in memory.news([notice()])] == ["unguarded"]
+    reported = ReportedNotices()
+    said = [
+        [n.kind for n in reported.update(found)]
+        for found in [[notice()]] * 3 + [[]] * (ABSENT_ROUNDS + 1)
+    ]
+    assert said == [["unguarded"], [], [], *([[]] * (ABSENT_ROUNDS - 1)), ["over"], []]
+    assert [n.kind for n in reported.update([notice()])] == ["unguarded"]
 
 
 def test_one_that_comes_and_goes_is_said_once() -> None:
-    memory = Memory()
-    said = [memory.news(found) for found in [[notice()], []] * 5]
+    reported = ReportedNotices()
+    said = [reported.update(found) for found in [[notice()], []] * 5]
     assert sum(map(len, said)) == 1
 
 
 def test_one_that_grows_is_said_again() -> None:
-    memory = Memory()
-    said = [memory.news([notice("zombies", magnitude=size)]) for size in (1, 2, 2, 1, 2, 3)]
+    reported = ReportedNotices()
+    said = [reported.update([notice("zombies", magnitude=size)]) for size in (1, 2, 2, 1, 2, 3)]
     assert [len(found) for found in said] == [1, 1, 0, 0, 0, 1]
 
 
 def test_what_was_done_is_never_over() -> None:
-    memory = Memory()
-    assert len(memory.news([notice("swept")])) == 1
-    assert not any(memory.news([]) for _ in range(PATIENCE + 1))
+    reported = ReportedNotices()
+    assert len(reported.update([notice("swept")])) == 1
+    assert not any(reported.update([]) for _ in range(ABSENT_ROUNDS + 1))
 
 
 # ------------------------------------------------------------------------------ it survives
@@ -321,7 +324,7 @@ def test_a_look_that_fails_ends_neither_the_round_nor_the_watch(
         looked.append(1)
         yield from ()
 
-    watch.looks = {"a broken look": broken, "the last look": last}
+    watch.checks = {"a broken look": broken, "the last look": last}
     with caplog.at_level(logging.INFO, "browserkeeper"):
         for _ in range(3):
             found = watch.round()

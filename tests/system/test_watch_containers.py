@@ -72,7 +72,7 @@ def started_at(container: Any) -> str:
 
 
 def look(*names: str, bounds: Bounds = FEW, tally: Tally | None = None) -> list[Notice]:
-    return list(Containers(names, bounds, tally or Tally()).look())
+    return list(Containers(names, bounds, tally or Tally()).check())
 
 
 def metrics(watch: Watching) -> list[str]:
@@ -143,7 +143,7 @@ def test_pauses_grow_and_restarts_are_bounded(
 
         def gave_up() -> bool:
             there["crasher"].wait()
-            said.extend(found.subject for found in watched.look())
+            said.extend(found.subject for found in watched.check())
             return "crasher: gave up" in said
 
         assert wait_until(gave_up)
@@ -301,7 +301,7 @@ WELL = Container("0" * 64, "running")
         ({"state": "exited"}, None, "stopped"),
         ({"state": "exited", "health": "unhealthy"}, None, "stopped"),
         ({"state": "dead"}, None, "stopped"),
-        *[({"state": state, "health": "unhealthy"}, None, None) for state in containers.LEFT],
+        *[({"state": state, "health": "unhealthy"}, None, None) for state in containers.LEFT_ALONE],
         ({"state": "a state that Docker has yet to invent"}, None, None),
     ],
 )
