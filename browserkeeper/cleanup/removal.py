@@ -1,4 +1,4 @@
-"""Ending one session whose guards are dead: its processes, its files, its slot on a Grid, its record.
+"""Ending a session whose guards are dead: its processes, its files, its part on a Grid, its record.
 
 The owner uses this when its guard was killed, and a sweep when the owner is dead as well.
 """
@@ -45,9 +45,8 @@ def report_without_guard(ledger: Ledger, record: Record, grid: Address | None = 
 def end_dead_session(
     ledger: Ledger, record: Record, reason: str, grid: Address | None = None
 ) -> ExitReport:
-    """End the session's processes, remove its files, give its slot on a Grid back, and move its
-    record to the history.  Blocks for about ``KILL_DEADLINE`` seconds at most, and as long again
-    for a Grid.
+    """End the session's processes, remove its files, end its part on a Grid, and move its record to
+    the history.  Blocks for about ``KILL_DEADLINE`` seconds at most, and as long again for a Grid.
 
     ``grid`` is the Grid's address with its credentials; without it they are taken from
     ``BROWSERKEEPER_REMOTE`` where that names the same Grid.  The certificate is ``two-scans``: only a
@@ -95,13 +94,6 @@ def end_dead_session(
         except OSError as error:
             return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))
     return report
-
-
-def give_back(report: ExitReport, session: Session, grid: Address, patience: float) -> ExitReport:
-    """:func:`end_on_grid`, under its former name."""
-    if report.remote is None:
-        report = report.with_remote(RemoteEnd(session.grid))
-    return end_on_grid(report, grid, patience)
 
 
 def _grid_of(session: Session) -> Address | None:

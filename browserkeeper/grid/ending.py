@@ -12,7 +12,7 @@ import dataclasses
 import threading
 import time
 
-from ..report import ExitReport
+from ..report import ExitReport, RemoteEnd
 from .address import Address
 from .hub import FAILURES, Hub
 from .interrupt import interrupt_command
@@ -46,8 +46,7 @@ def end_on_grid(report: ExitReport, grid: Address, patience: float) -> ExitRepor
     Grid, or by our marker where that id is not known.  Asks nothing where the report says that the
     session is gone.  Blocks for ``patience`` seconds at most.
     """
-    remote = report.remote
-    assert remote is not None
+    remote = report.remote or RemoteEnd(str(grid))
     if remote.gone:
         return report
     hub, deadline = Hub(grid), time.monotonic() + patience

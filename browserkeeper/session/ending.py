@@ -110,9 +110,9 @@ class Ending:
         if self._grid is None or report.was_asked:
             return report
         # The relay was killed before it asked the Grid to end its part, and the guard cannot ask.
-        from ..cleanup.removal import give_back
+        from ..grid.ending import end_on_grid
 
-        report = give_back(report, session, self._grid, self._close_timeout)
+        report = end_on_grid(report, self._grid, self._close_timeout)
         with contextlib.suppress(OSError):
             self._ledger.retire(self._record, report)
         return report
