@@ -1,8 +1,15 @@
-"""The command line: the group, and the one place where an error becomes an exit status.
+"""The command line: the group of commands, and the translation of errors into exit statuses.
 
-One module for each command, imported when it is called; none imports another.  What they share
-in printing is in ``output.py``, in arguments in ``parameters.py``.  A command returns its exit
-status.  Nothing here imports selenium.
+A command is a module with a function ``command`` that returns the exit status; the module is imported
+when its command is called, and imports no other command.  ``watch`` runs the service of the layer below.
+Shared by the commands:
+
+    output.py        tables, trees, JSON, errors, units
+    parameters.py    the parsing of options
+    session_text.py  sessions, pools and problems as text, for ps and top
+    top_readings.py  what top shows of a session; top_screen.py draws it on a terminal
+
+Nothing here imports selenium.
 """
 
 from __future__ import annotations
@@ -29,8 +36,11 @@ SUMMARIES = {
     "watch": "Sweep what dead owners left, from time to time, and say what else is wrong.",
     "run": "Run any command so that nothing of it survives.",
 }
-"""The commands, by module; here so that --help need not import them all."""
-OUR_ERROR, BROKEN_PIPE = 2, 141
+"""Help texts by command, whose module has the same name; --help imports none of them."""
+OUR_ERROR = 2
+"""Exit status for a BrowserkeeperError, as for wrong usage."""
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, as the shell reports a program that writes to a closed pipe."""
 
 
 class LazyGroup(click.Group):
@@ -62,7 +72,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             status = super().invoke(ctx)
-            sys.stdout.flush()  # a pipe that nobody reads is found out here, not at exit
+            sys.stdout.flush()  # raises here, and not at exit, if the reader of the pipe has gone
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = BROKEN_PIPE

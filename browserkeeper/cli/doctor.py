@@ -1,4 +1,4 @@
-"""``browserkeeper doctor``: prints what ``diagnosis.py`` finds."""
+"""``browserkeeper doctor``: prints the checks of this machine, or of a Celery app's settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def command(app: str | None, as_json: bool) -> int:
       browserkeeper doctor --json
       browserkeeper doctor --celery project.celery:app
     """
-    checks = list(diagnose()) if app is None else advise(app)
+    checks = list(diagnose()) if app is None else check_celery(app)
     failed = any(check.status == "fail" for check in checks)
     if as_json:
         output.print_json({"ok": not failed, "checks": [dataclasses.asdict(c) for c in checks]})
@@ -40,11 +40,11 @@ def command(app: str | None, as_json: bool) -> int:
     return int(failed)
 
 
-def advise(name: str) -> list[Check]:
-    """Raises ConfigError where there is no such app."""
+def check_celery(name: str) -> list[Check]:
+    """Raises ConfigError if there is no such app."""
     from ..status.celery_advice import check, load_app
 
-    sys.path.insert(0, os.getcwd())  # as `celery -A` does; a console script has its own directory there
+    sys.path.insert(0, os.getcwd())  # as `celery -A` does; a console script starts without it
     return check(load_app(name))
 
 

@@ -1,4 +1,4 @@
-"""``browserkeeper history``: the sessions that have ended, and how."""
+"""``browserkeeper history``: the reports of the sessions that have ended."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def command(limit: int, session: str | None, as_json: bool) -> int:
 
 
 def find(ledger: Ledger, session: str) -> EndedSession:
-    """Raises LedgerError with the remedy; an id that is no id never becomes a path."""
+    """Raises LedgerError if no session with this id has ended.  Only an alphanumeric id becomes a
+    path."""
     try:
         if session.isalnum():
             return read_ended(ledger.history_path(session))

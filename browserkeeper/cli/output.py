@@ -1,7 +1,7 @@
-"""What the commands share in printing: tables, trees, JSON, errors, units.
+"""Printing, for all commands: tables, trees, JSON, errors, units.
 
-On a terminal by rich; elsewhere, and where NO_COLOR is set, as plain lines that awk can read.
-Rich is imported for a terminal only.
+A terminal gets rich's tables and colours.  A pipe or a file, and a terminal where NO_COLOR is set, gets
+plain lines that awk can read; rich is not imported then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _JSON = "browserkeeper.json"
 
 
 def json_option(function: F) -> F:
-    """``--json``, remembered where :func:`wants_json` finds it for errors."""
+    """Adds ``--json`` to a command, and records it for :func:`wants_json`."""
     return click.option(
         "--json",
         "as_json",
@@ -45,12 +45,12 @@ def wants_json(ctx: click.Context) -> bool:
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """One document, with the schema's version."""
+    """One document, with the version of its schema."""
     print(json.dumps({"schema": SCHEMA, **document}, indent=2))
 
 
 def print_error(error: Exception, *, as_json: bool) -> None:
-    """To stderr, or as JSON to stdout."""
+    """As text to stderr, or as JSON to stdout."""
     if as_json:
         print_json({"error": {"type": type(error).__name__, "message": str(error)}})
     else:
@@ -59,7 +59,7 @@ def print_error(error: Exception, *, as_json: bool) -> None:
 
 
 def is_fancy() -> bool:
-    """Is this a terminal that wants colours?  (no-color.org)"""
+    """Is standard output a terminal, and are colours allowed (no-color.org)?"""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -69,7 +69,7 @@ def is_fancy() -> bool:
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()
 ) -> None:
-    """Aligned columns; ``styles`` are rich's, one for each row, "" for none."""
+    """Prints aligned columns.  ``styles``: rich's style of each row, "" for none."""
     cells = [[printable(cell) for cell in row] for row in rows]
     if is_fancy():
         _rich_table(columns, cells, styles)
@@ -93,7 +93,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: S
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One line of a tree and what hangs below it."""
+    """One line of a tree, and the lines below it."""
 
     text: str
     style: str = ""
@@ -101,7 +101,7 @@ class Node:
 
 
 def print_tree(root: Node) -> None:
-    """Guide lines on a terminal, two spaces a level elsewhere."""
+    """With guide lines on a terminal; elsewhere indented by two spaces a level."""
     if is_fancy():
         _rich_tree(root)
         return
@@ -110,7 +110,7 @@ def print_tree(root: Node) -> None:
 
 
 def levels(node: Node, level: int = 0) -> Iterator[tuple[int, Node]]:
-    """Each node with its depth, from the top down."""
+    """The pairs of depth and node, parents before their children."""
     yield level, node
     for child in node.children:
         yield from levels(child, level + 1)
@@ -144,12 +144,12 @@ def print_line(text: str, style: str = "") -> None:
 
 
 def megabytes(size: int) -> str:
-    """Bytes, as people read them."""
+    """Bytes as ``1.2 MB``."""
     return f"{size / 1e6:.1f} MB"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, to the precision that matters at that length; "-" for None."""
+    """Seconds as ``1.2 s``, ``3 min`` or ``4.5 h``; "-" for None."""
     if seconds is None:
         return "-"
     if seconds < 60:

@@ -1,4 +1,4 @@
-"""What the commands share in taking arguments."""
+"""Callbacks that check and convert the values of options, for all commands."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import re
 import click
 
 CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-"""Docker's own rule for names; anything else would be a path to its API."""
+"""Docker's own rule for names.  Other text could change the path of an API request."""
 UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    """A callback for options: None where the option was not given and has no default."""
+    """Seconds; None if the option was not given and has no default."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise click.BadParameter("give a positive, finite number of seconds.", param=parameter)
     return value
@@ -22,7 +22,7 @@ def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -
 def container_names(
     _: click.Context, parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """A callback for options that name containers."""
+    """Names or ids of containers."""
     for name in value:
         if not CONTAINER.fullmatch(name):
             raise click.BadParameter(f"{name!r} is no name or id of a container.", param=parameter)
@@ -30,7 +30,7 @@ def container_names(
 
 
 def duration(_: click.Context, parameter: click.Parameter, value: str) -> float:
-    """A callback for options: seconds of ``90``, ``90s``, ``30m``, ``6h`` or ``1.5d``."""
+    """Seconds, from ``90``, ``90s``, ``30m``, ``6h`` or ``1.5d``."""
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([a-z]*)", value.strip(), re.ASCII)
     unit = UNITS.get(found[2]) if found else None
     if found is None or unit is None or not float(found[1]):

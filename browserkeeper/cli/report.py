@@ -1,4 +1,4 @@
-"""``browserkeeper report``: the last hours, for a terminal or as a page."""
+"""``browserkeeper report``: the timeline of the last hours, as text or as an HTML page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import output
 from .parameters import duration
 
 SHOWN = 5
-"""Of the longest sessions, and of those that are not clean."""
+"""How many of the longest sessions are shown, and how many of those that are not clean."""
 STDOUT = "-"
 DAY = 86400
 
@@ -47,7 +47,7 @@ def command(since: float, page: str | None, as_json: bool) -> int:
     if page == STDOUT and as_json:
         raise ConfigError("--json and --html - both want standard output; give a FILE.")
     if page is not None and page != STDOUT:
-        check(page)
+        check_path(page)
     found = timeline(since)
     if page is not None:
         from ..status.timeline_page import render
@@ -63,8 +63,8 @@ def command(since: float, page: str | None, as_json: bool) -> int:
 # -- the page
 
 
-def check(page: str) -> None:
-    """Raises ConfigError before anything is looked at."""
+def check_path(page: str) -> None:
+    """Raises ConfigError if the page cannot be written there, before the ledger is read."""
     path = Path(page)
     if not page:
         raise ConfigError("--html is empty; name a file, or say - for standard output.")
@@ -79,12 +79,13 @@ def check(page: str) -> None:
 
 
 def write(page: str, text: str, *, quiet: bool) -> None:
-    """Readers see the old file or the new one.  Raises ConfigError where it cannot be written."""
+    """Replaces the file at once: a reader finds the old page or the new one.  Raises ConfigError if
+    it cannot be written."""
     data = text.encode("utf-8", "replace")
     if page == STDOUT:
         sys.stdout.buffer.write(data)
         return
-    target = Path(page).resolve()  # a link stays one
+    target = Path(page).resolve()  # the target of a link is replaced, not the link
     draft = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
         with open(draft, "xb") as file:
@@ -153,7 +154,7 @@ def percentile_cells(name: str, found: Percentiles) -> list[str]:
 
 
 def show_sessions(title: str, spans: tuple[SessionSpan, ...], now: float) -> None:
-    """What is left is told where anything is."""
+    """A table of sessions; below it the survivors and problems of each."""
     if not spans:
         return
     columns = [title, "began", "browser", "owner", "ended by", "lasted", "procs", "memory"]

@@ -1,7 +1,7 @@
 """``browserkeeper run``: this process becomes the guard of a command, by exec.
 
-The pid stays the same, so whoever started us still sees, signals and waits for one process, and
-none of our imports weigh on the command.
+exec keeps the pid, so the parent still signals and waits for the process that it started; and it frees
+the memory of Python's imports while the command runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from ..status.text import printable
 from . import output
 from .parameters import seconds
 
-WORDS, WORD = 50, 200
+MOST_WORDS, LONGEST_WORD = 50, 200
+"""Of the command line in the record: how many words, and characters of each."""
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -95,7 +96,7 @@ def command(
 
 
 def refusal(name: str, *, as_json: bool) -> int:
-    """0 where the command can be run; else says why not, and gives the shell's status for it."""
+    """0 if the command can be run; else prints why not, and returns the status that a shell would."""
     if shutil.which(name):
         return 0
     places = [name] if os.sep in name else [os.path.join(p, name) for p in os.get_exec_path()]
@@ -110,7 +111,7 @@ def refusal(name: str, *, as_json: bool) -> int:
 def describe(
     argv: tuple[str, ...], timeout: float | None, containment: Containment, *, keep_tmpdir: bool
 ) -> Session:
-    """What the ledger is told; our pid is the owner's, since exec keeps it."""
+    """The session for its record.  Its owner is this process, whose pid exec keeps."""
     now, me, session = time.time(), system.facts(os.getpid()), new_id()
     return Session(
         id=session,
@@ -129,9 +130,12 @@ def describe(
 
 
 def shortened(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """For the record: it travels in one environment variable, and the kernel allows that 128 KiB."""
-    words = tuple(word if len(word) <= WORD else word[:WORD] + "…" for word in argv[:WORDS])
-    return words if len(argv) <= WORDS else (*words, "…")
+    """The command for the record, which the guard gets in one environment variable: the kernel
+    limits that to 128 KiB."""
+    words = tuple(
+        word if len(word) <= LONGEST_WORD else word[:LONGEST_WORD] + "…" for word in argv[:MOST_WORDS]
+    )
+    return words if len(argv) <= MOST_WORDS else (*words, "…")
 
 
 def become_guard(plan: GuardPlan) -> NoReturn:

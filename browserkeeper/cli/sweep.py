@@ -1,4 +1,4 @@
-"""``browserkeeper sweep``: what dead owners left, shown first and removed when asked."""
+"""``browserkeeper sweep``: lists what dead owners left, and removes it with ``--yes``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def command(yes: bool, older_than: float, as_json: bool) -> int:
     """
     findings = sweep(dry_run=True, older_than=older_than)
     sizes = {path: disk_usage(path) for finding in findings for path in finding.files}
-    if yes:  # a second pass, since what is gone cannot be measured any more
+    if yes:  # a second pass: sizes can only be measured before the removal
         findings = sweep(dry_run=False, older_than=older_than)
     if as_json:
         output.print_json(document(findings, sizes, yes=yes))
@@ -58,7 +58,8 @@ def command(yes: bool, older_than: float, as_json: bool) -> int:
 
 
 def disk_usage(path: str) -> int:
-    """Bytes on disk of a file or of a whole directory, links not followed; 0 where it is gone."""
+    """Bytes on disk of a file or of a directory and all below it, without following links; 0 if it
+    is gone."""
     try:
         size = os.lstat(path).st_blocks * 512
     except OSError:
@@ -77,7 +78,7 @@ def size_of(finding: Finding, sizes: dict[str, int]) -> int:
 
 
 def processes_of(finding: Finding) -> list[dict[str, Any]]:
-    """What was ended, or in a dry run would be."""
+    """The processes that were ended, or in a dry run would be."""
     found = finding.report.processes if finding.report else finding.processes
     return [{"pid": process.pid, "name": process.name} for process in found]
 

@@ -1,4 +1,4 @@
-"""``browserkeeper watch``: the rounds of ``watch/``, as a service."""
+"""``browserkeeper watch``: the watch as a service, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from .parameters import container_names, seconds
 logger = logging.getLogger("browserkeeper")
 
 NOTICED = 1
+"""Exit status of --once when a person has to act."""
 
 
 @click.command()
@@ -76,10 +77,10 @@ def command(
 ) -> int:
     """Sweep what dead owners left, from time to time, and say what else is wrong.
 
-    Noticed, but not touched: sessions past their deadline, guards that were killed or stopped,
+    Reported, but not touched: sessions past their deadline, guards that were killed or stopped,
     zombies with the parent that does not reap them, and a machine that runs out of processes,
-    memory or space. Each is said once, on standard error, and again when it is over. Runs until
-    SIGTERM or SIGINT; whatever goes wrong in one round, the next one comes.
+    memory or space. Each is logged once to standard error, and again when it is over. Runs until
+    SIGTERM or SIGINT; a failure in one round does not prevent the next.
 
     Containers named with --docker are watched through the Docker API (DOCKER_HOST; pip install
     'browserkeeper[docker]'), and restarted where they need it, with growing pauses. No other
@@ -88,8 +89,8 @@ def command(
     With --json (or BROWSERKEEPER_LOG=json) each line is a JSON object; with --once and --json one
     document goes to standard output.
 
-    Exit status: 0 it was told to end, or with --once: all is well, or was swept; 1 with --once:
-    somebody has to see to something.
+    Exit status: 0 after SIGTERM or SIGINT, or with --once if all is well or was swept; 1 with --once
+    if a person has to act.
 
     \b
     Example:
@@ -105,8 +106,8 @@ def command(
         watched.verify_connection()  # for the same reason
     watch = Watch(interval, tally, watched)
     if once:
-        return report(watch.round(), as_json=as_json)
-    with ended_by_signals(watch), listening(listen, watch):
+        return print_notices(watch.round(), as_json=as_json)
+    with stopped_by_signals(watch), serving_metrics(listen, watch):
         logger.info("watching, every %g s", interval, extra={"event.action": "watch-started"})
         watch.run()
         logger.info("told to end", extra={"event.action": "watch-ended"})
@@ -125,7 +126,9 @@ def bounds_of(
     return Bounds(**stated)
 
 
-def report(found: list[Notice], *, as_json: bool) -> int:
+def print_notices(found: list[Notice], *, as_json: bool) -> int:
+    """Returns the exit status.  Without ``as_json`` nothing is printed: the round has logged its
+    notices."""
     well = all(notice.level == logging.INFO for notice in found)
     if as_json:
         output.print_json({"ok": well, "notices": [notice.to_dict() for notice in found]})
@@ -133,7 +136,7 @@ def report(found: list[Notice], *, as_json: bool) -> int:
 
 
 @contextlib.contextmanager
-def ended_by_signals(watch: Watch) -> Iterator[None]:
+def stopped_by_signals(watch: Watch) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         watch.stop.set()
 
@@ -146,7 +149,7 @@ def ended_by_signals(watch: Watch) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def listening(address: str | None, watch: Watch) -> Iterator[None]:
+def serving_metrics(address: str | None, watch: Watch) -> Iterator[None]:
     if address is None:
         yield
         return

@@ -1,7 +1,6 @@
-"""The settings of a Celery app that people with browsers get wrong: the right ones, and a look at
-those that an app has.
+"""Celery settings for tasks that use browsers: recommended ones, and checks of those that an app has.
 
-On a floor of its own, since two doors need it: ``browserkeeper.celery`` and the doctor.  Works on
+Here, and not in ``browserkeeper.celery``, since ``browserkeeper doctor`` needs it too.  The checks take
 any object that has ``conf`` and ``tasks``; Celery is imported only to find an app by its name.
 """
 
@@ -15,17 +14,18 @@ from ..errors import ConfigError
 from .check import Check
 
 TEARDOWN_BUDGET = CLOSE_TIMEOUT
-"""Seconds between soft and hard limit: what the end of a session may take at the worst, with a
-profile to be written or a process that does not die; ordinarily it takes 0.1."""
+"""Seconds between soft and hard limit: as long as the end of a session may take, if a profile has to be
+written or a process does not die.  Most sessions end within 0.1."""
 TIME_LIMIT = 120.0
 TASKS_PER_CHILD = 100
 MEMORY_PER_CHILD = 300_000
 """Kilobytes of the Python child alone; selenium, celery and an ordinary app's imports take 60,000 to
 150,000."""
 LEAST_VISIBILITY = 3600.0
-"""Seconds; kombu's default for Redis."""
+"""Seconds: kombu's default for Redis."""
 VISIBILITY_FACTOR = 2
-"""A message is invisible from its prefetch on: it may wait for one whole task before its own run."""
+"""Times the time limit.  A message is invisible from its prefetch on, so it may wait for a whole task
+before its own runs."""
 
 
 def recommended_settings(
@@ -35,10 +35,12 @@ def recommended_settings(
     max_memory_per_child: int = MEMORY_PER_CHILD,
     visibility_timeout: float | None = None,
 ) -> dict[str, Any]:
-    """For ``app.conf.update(...)``.
+    """Settings for ``app.conf.update(...)``.
 
     Args:
-        time_limit: seconds for one task, the hard limit; the soft one leaves time for the teardown.
+        time_limit: the hard limit for one task in seconds; the soft limit is earlier, which leaves
+        time for
+            the teardown.
         max_tasks_per_child: tasks after which a prefork child is replaced.
         max_memory_per_child: kilobytes of the child after which it is replaced.  Celery counts only
             the Python child; the browser's memory is bounded by ``pool=dict(max_memory=...)``.
@@ -46,7 +48,7 @@ def recommended_settings(
             worker; must be above the longest countdown too.
 
     Raises:
-        ConfigError: a number makes no sense, or the time limit leaves no time for the task.
+        ConfigError: a number is out of range, or the time limit leaves no time for the task.
     """
     check_seconds("time_limit", time_limit)
     check_count("max_tasks_per_child", max_tasks_per_child, least=1)
@@ -80,24 +82,23 @@ def recommended_settings(
 
 
 def check(app: Any) -> list[Check]:
-    """What is right and what is not in an app's settings, each finding with its remedy."""
-    return [finding for look in LOOKS for finding in look(app)]
+    """Runs all checks on an app's settings."""
+    return [result for check_settings in CHECKS for result in check_settings(app)]
 
 
-# ------------------------------------------------------------------------------------- the looks
+# ------------------------------------------------------------------------------------ the checks
 
 
 def time_limits(app: Any) -> Iterator[Check]:
-    """Of the app, and of each task that differs from it."""
-    own = _limits_finding("celery time limits", app.conf.task_soft_time_limit, app.conf.task_time_limit)
-    yield own
+    """The app's limits, and those of each task whose limits differ."""
+    yield _check_limits("celery time limits", app.conf.task_soft_time_limit, app.conf.task_time_limit)
     for name, task in sorted(_own_tasks(app).items()):
         limits = (task.soft_time_limit, task.time_limit)
         if limits != (app.conf.task_soft_time_limit, app.conf.task_time_limit):
-            yield _limits_finding(f"celery {name}", *limits)
+            yield _check_limits(f"celery {name}", *limits)
 
 
-def _limits_finding(name: str, soft: float | None, hard: float | None) -> Check:
+def _check_limits(name: str, soft: float | None, hard: float | None) -> Check:
     if not hard and not soft:
         remedy = "Set task_time_limit and task_soft_time_limit, or a page that hangs keeps its worker."
         return Check(name, "warn", "no time limit", remedy)
@@ -133,7 +134,7 @@ def acknowledgement(app: Any) -> Iterator[Check]:
 
 
 def redeliveries(app: Any) -> Iterator[Check]:
-    """Is there a bound for a page that kills its worker each time?"""
+    """Is the number of runs bounded for a task whose page kills its worker each time?"""
     name, conf = "celery redeliveries", app.conf
     comes_back = conf.task_acks_late and conf.task_reject_on_worker_lost
     if not comes_back:
@@ -162,7 +163,7 @@ def prefetch(app: Any) -> Iterator[Check]:
 
 
 def children(app: Any) -> Iterator[Check]:
-    """Replaced now and then?"""
+    """Are prefork children replaced after a number of tasks, and at a size in memory?"""
     for key, unit in (("worker_max_tasks_per_child", "tasks"), ("worker_max_memory_per_child", "KB")):
         value, name = app.conf.get(key), f"celery {key.removeprefix('worker_')}"
         if value:
@@ -173,7 +174,7 @@ def children(app: Any) -> Iterator[Check]:
 
 
 def visibility(app: Any) -> Iterator[Check]:
-    """The cause of tasks that run twice."""
+    """A task that runs for longer than the visibility timeout is given to a second worker."""
     if not str(app.conf.broker_url or "").startswith(("redis", "rediss", "sentinel", "sqs")):
         return
     options: Mapping[str, Any] = app.conf.broker_transport_options or {}
@@ -207,15 +208,15 @@ def _own_tasks(app: Any) -> dict[str, Any]:
     return {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
 
 
-LOOKS: tuple[Callable[[Any], Iterator[Check]], ...] = (
+CHECKS: tuple[Callable[[Any], Iterator[Check]], ...] = (
     *(time_limits, acknowledgement, redeliveries, prefetch, children, visibility, results),
 )
 
 
 def load_app(name: str) -> Any:
-    """The app of ``module:app``, found as ``celery -A`` does.
+    """The app that ``celery -A NAME`` would find.
 
-    Raises ConfigError where it cannot be, or where Celery is not installed.
+    Raises ConfigError if it cannot be loaded, or Celery is not installed.
     """
     try:
         from celery.app.utils import find_app

@@ -26,7 +26,7 @@ longest such pause."""
 
 LEFT_ALONE = {
     "created": "was never started. Start it: docker start {}.",
-    "paused": "was paused, which somebody did on purpose. To go on: docker unpause {}.",
+    "paused": "was paused by docker pause. To go on: docker unpause {}.",
     "restarting": "is being restarted by Docker, by its own restart policy. See docker logs {}.",
     "removing": "is being removed.",
 }

@@ -74,7 +74,7 @@ class Watch:
     # -- for /healthz and /readyz
 
     def why_unhealthy(self) -> str:
-        """What is wrong, "" if nothing is: a round that does not end, since the file system hangs, say."""
+        """What is wrong, "" if nothing is.  A round may not end because the file system hangs, say."""
         idle = time.time() - max(self.tally.last_round, self._born)
         allowed = 2 * self.interval + self.patience
         return f"the last round ended {idle:.0f} s ago" if idle > allowed else ""

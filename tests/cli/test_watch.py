@@ -19,7 +19,7 @@ import pytest
 
 from browserkeeper import browser
 from browserkeeper.cleanup.sweeper import Finding, Sweeper
-from browserkeeper.cli.watch import report
+from browserkeeper.cli.watch import print_notices
 from browserkeeper.process import limits
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import Record
@@ -342,7 +342,7 @@ def test_what_a_sweep_did_before_it_failed_is_said(
     def fail(_: Sweeper) -> Iterator[Finding]:
         raise PermissionError("no such luck")
 
-    monkeypatch.setattr(Sweeper, "_leaves", fail)
+    monkeypatch.setattr(Sweeper, "_marked_processes", fail)
     record = write_record(state_dir, "rubbish")
     found = Watch(INTERVAL, Tally()).round()
     assert [n.kind for n in found if n.kind in ("swept", "look-failed")] == ["swept", "look-failed"]
@@ -411,8 +411,8 @@ def test_its_lines_have_documented_fields_only(
 def test_once_says_by_its_status_whether_somebody_has_to_see_to_something(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert report([], as_json=True) == report([notice("swept")], as_json=True) == 0
-    assert report([notice("swept"), notice("overdue")], as_json=False) == 1
+    assert print_notices([], as_json=True) == print_notices([notice("swept")], as_json=True) == 0
+    assert print_notices([notice("swept"), notice("overdue")], as_json=False) == 1
     assert '"ok": true' in capsys.readouterr().out
 
 
