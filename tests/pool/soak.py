@@ -3,11 +3,13 @@
     python -m tests.pool.soak --n 2000 [--seed S] [--browser chrome] [--size 2] [--workers 3]
         [--share 0.16]
 
-Tasks go through ``pool.map``, a quarter of them through ``pool.lease`` in threads of their own.
-After each batch all is given back, and the witness takes a sample; between two batches something
-may befall the idle browsers.  At the end: every task was answered exactly once and as it should
-be, every lease was fresh, the pool came back to its size each time, nothing grew, nothing is left.
-The seed repeats the draw, not the machine's timing.
+Most tasks go through ``pool.map``, a quarter of them through ``pool.lease`` in another thread.  After
+each batch all leases are over, and the witness takes a sample; between two batches something may
+happen to the idle browsers.  At the end the soak checks: every task was answered once and as it
+should be, every lease was isolated, the pool came back to its size each time, no measure grew, and
+nothing is left.
+
+The seed repeats the choice of tasks and faults, but not the machine's timing.
 """
 
 from __future__ import annotations
@@ -44,20 +46,22 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).resolve().parent.parent.parent
 RETRIES = 2
 MAX_LEASE = 6.0
-"""Seconds; a healthy task takes a thirtieth of that."""
+"""Seconds; thirty times what a task without a fault takes."""
 MAX_MEMORY = 500 * 2**20
-"""Bytes: between a browser with an ordinary page and one with the page that eats memory."""
+"""Bytes: more than a browser with an ordinary page, less than one with the page that takes 300 MB."""
 FOR_GROWTH: Any = {"max_uses": None, "max_memory": None}
-"""Without faults nothing else retires a browser either, so that what grows in one can be seen."""
+"""In a soak without faults no browser is replaced, so that growth within a browser is seen."""
 DRIVERS = ("chromedriver", "geckodriver")
 EVENTS = ("kill an idle browser", "stop an idle browser", "recycle", "resize")
 EVENT_SHARE = 0.4
-"""Of the pauses between two batches."""
+"""The share of the pauses between two batches in which an event happens."""
 FEWEST_SAMPLES = 5
+START_LIMIT = 300.0
+"""Seconds for the pool's first browsers to start; only a failure takes that long."""
 SETTLE = 60.0
 """Seconds that the last of it may take to be gone."""
 SHOWN = 25
-"""Complaints that are printed."""
+"""How many complaints are printed."""
 
 TOLERANCE: Mapping[str, tuple[float, float]] = {
     "processes": (0.10, 3),
@@ -69,8 +73,8 @@ TOLERANCE: Mapping[str, tuple[float, float]] = {
     "files": (0.15, 40),
     "bytes": (0.15, 8 * 2**20),
 }
-"""How much the median of the last tenth may exceed that of the first: a share of it, and so much
-on top, which is less than what two browsers differ by that were born at different times."""
+"""How much the median of the last tenth of the samples may exceed that of the first tenth: by a share
+of the latter, plus a fixed amount.  Two browsers that started at different times differ by more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,20 +85,20 @@ class Settings:
     size: int = 2
     workers: int = 3
     share: float = 0.16
-    """Of the tasks: those with a fault."""
+    """The share of the tasks that have a fault."""
     batch: int = 40
     isolation: Any = "auto"
     patience: float = 90.0
-    """Seconds to wait for a browser, and for the pool to come back to its size."""
+    """Seconds to wait for a lease, and for the pool to come back to its size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     number: int
     fault: str
-    """"" for none."""
-    alone: bool
-    """By ``pool.lease`` in a thread of our own."""
+    """A key of FAULTS, or ""."""
+    by_lease: bool
+    """Through ``pool.lease`` in a thread of the soak, not through ``pool.map``."""
 
     def __str__(self) -> str:
         return f"task {self.number} ({self.fault or 'no fault'})"
@@ -102,7 +106,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """An error without what hangs on it: tracebacks, and with them every local variable."""
+    """An error without its traceback, which would keep every local variable alive."""
 
     kind: type[BaseException]
     text: str
@@ -124,7 +128,7 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What there is at a moment in which every browser of the pool is idle; bytes."""
+    """The measures at a moment in which every browser of the pool is idle; memory in bytes."""
 
     processes: int
     zombies: int
@@ -143,7 +147,7 @@ class Result:
     complaints: list[str]
     stats: Mapping[str, float]
     peak: int
-    """The most drivers that lived at a time."""
+    """The largest number of drivers that were alive at a time."""
     seconds: float
 
 
@@ -163,31 +167,31 @@ def draw(settings: Settings) -> list[Task]:
 # ------------------------------------------------------------------ the work
 
 
-class Workshop:
-    """What is done to each task, in whatever thread, and what came of each attempt."""
+class TaskRunner:
+    """Runs the tasks, in any thread, and records the error of each failed attempt."""
 
     def __init__(self, site: str):
         self.site = site
         self.errors: dict[int, list[Failure]] = collections.defaultdict(list)
         self.traces: list[str] = []
-        self._struck: set[int] = set()
+        self._injected: set[int] = set()
 
     def work(self, driver: Any, task: Task) -> None:
         try:
             self.traces += [f"{task} found {trace}" for trace in traces(driver, self.site)]
-            if task.fault and (FAULTS[task.fault].always or task.number not in self._struck):
-                self._struck.add(task.number)
-                FAULTS[task.fault].strike(driver, self.site)
+            if task.fault and (FAULTS[task.fault].always or task.number not in self._injected):
+                self._injected.add(task.number)
+                FAULTS[task.fault].inject(driver, self.site)
         except BaseException as error:
             self.errors[task.number].append(Failure.of(error))
             raise
 
-    def alone(self, pool: BrowserPool[Any], task: Task) -> Answer:
-        """As ``map`` does it, by hand."""
+    def run_by_lease(self, pool: BrowserPool[Any], task: Task) -> Answer:
+        """Like ``pool.map`` with retries, written with ``pool.lease``."""
         for attempt in range(1, RETRIES + 2):
             try:
-                if task.fault == DROP and task.number not in self._struck:
-                    self._struck.add(task.number)
+                if task.fault == DROP and task.number not in self._injected:
+                    self._injected.add(task.number)
                     self._drop(pool)
                 else:
                     with pool.lease() as lease:
@@ -204,30 +208,31 @@ class Workshop:
         del lease
         gc.collect()  # Selenium's driver object is part of a cycle
 
-    def judge(self, answer: Answer) -> Iterator[str]:
+    def check(self, answer: Answer) -> Iterator[str]:
+        """Yields complaints about the answer."""
         task, fault = answer.task, FAULTS.get(answer.task.fault)
-        said = self._said(task)
+        errors = self._errors_of(task)
         if fault is not None and fault.always:
             if answer.attempts != RETRIES + 1 or not _is(answer.error, fault.raises):
                 yield f"{task} came to {answer.error} after {answer.attempts} attempts"
             return
         if answer.error is not None:
-            yield f"{task} failed: {answer.error}; before that: {said}"
+            yield f"{task} failed: {answer.error}; before that: {errors}"
         if fault is not None and fault.raises:
             first = next(iter(self.errors[task.number]), None)
             if not _is(first, fault.raises):
-                yield f"{task} raised: {said}"
+                yield f"{task} raised: {errors}"
 
-    def harmed(self, answers: list[Answer]) -> list[str]:
-        """Tasks that needed another attempt for no fault of their own."""
-        innocent = [a for a in answers if not a.task.fault or not FAULTS[a.task.fault].raises]
+    def unexpected_retries(self, answers: list[Answer]) -> list[str]:
+        """Complaints about tasks that needed another attempt although their fault raises no error."""
+        no_error = [a for a in answers if not a.task.fault or not FAULTS[a.task.fault].raises]
         return [
-            f"{a.task} took {a.attempts} attempts: {self._said(a.task)}"
-            for a in innocent
+            f"{a.task} took {a.attempts} attempts: {self._errors_of(a.task)}"
+            for a in no_error
             if a.attempts > 1
         ]
 
-    def _said(self, task: Task) -> str:
+    def _errors_of(self, task: Task) -> str:
         return "; ".join(map(str, self.errors[task.number])) or "nothing"
 
 
@@ -238,14 +243,14 @@ def _is(failure: Failure | None, kinds: tuple[type[BaseException], ...]) -> bool
 # ------------------------------------------------------------------ the witness
 
 
-def has_succumbed(victim: witness.Seen) -> bool:
-    """A signal is not an instant: before it has done its work, a browser can still be handed out."""
+def is_stopped_or_dead(victim: witness.Seen) -> bool:
+    """A signal takes effect with a delay; until then the browser can still be leased."""
     seen = witness.look(victim.pid)
     return seen is None or seen.start != victim.start or seen.state in "ZXT"
 
 
 class Sampler:
-    """What is below us, without a line of browserkeeper; it knows what was there before."""
+    """Measures what the soak has started, without any code of browserkeeper."""
 
     def __init__(self, place: Path):
         self.place = place
@@ -271,7 +276,7 @@ class Sampler:
         return witness.alive(witness.new_below(os.getpid(), self.known))
 
     def browsers(self) -> list[witness.Seen]:
-        """The main processes that can answer: children of a driver, not stopped."""
+        """The browsers' main processes: children of a driver.  Without those that are stopped."""
         living = self.living()
         drivers = {s.pid for s in living if s.name in DRIVERS}
         return [s for s in living if s.parent in drivers and s.state not in "Tt"]
@@ -295,7 +300,8 @@ class Sampler:
 
 
 def growth(samples: list[Sample], measure: str) -> tuple[float, float, float]:
-    """The median of the first tenth after the warm-up, that of the last tenth, what is allowed."""
+    """Returns the median of the first tenth after the warm-up, that of the last tenth, and the largest
+    value that is allowed for the latter."""
     values = [getattr(sample, measure) for sample in samples]
     values = values[max(1, len(values) // 20) :]
     tenth = max(2, len(values) // 10)
@@ -319,12 +325,11 @@ def what_grew(samples: list[Sample]) -> list[str]:
 
 
 class Soak:
-    def __init__(self, settings: Settings, pool: BrowserPool[Any], shop: Workshop, sampler: Sampler):
-        self.settings, self.pool, self.shop, self.sampler = settings, pool, shop, sampler
+    def __init__(self, settings: Settings, pool: BrowserPool[Any], runner: TaskRunner, sampler: Sampler):
+        self.settings, self.pool, self.runner, self.sampler = settings, pool, runner, sampler
         self.answers: list[Answer] = []
         self.samples: list[Sample] = []
         self.complaints: list[str] = []
-        """Idle browsers that were struck; each may cost one task one attempt."""
         self.largest = settings.size
         self._rng = random.Random(settings.seed + 1)
         self._began = time.monotonic()
@@ -340,19 +345,22 @@ class Soak:
         self._settles("at the end")
 
     def _batch(self, tasks: list[Task]) -> None:
-        ours = [task for task in tasks if task.alone]
-        others = [task for task in tasks if not task.alone]
+        ours = [task for task in tasks if task.by_lease]
+        others = [task for task in tasks if not task.by_lease]
         with concurrent.futures.ThreadPoolExecutor(1, "soak") as thread:
-            answers = [thread.submit(self.shop.alone, self.pool, task) for task in ours]
+            answers = [thread.submit(self.runner.run_by_lease, self.pool, task) for task in ours]
             for outcome in self.pool.map(
-                self.shop.work, others, retries=RETRIES, workers=self.settings.workers
+                self.runner.work, others, retries=RETRIES, workers=self.settings.workers
             ):
                 failure = None if outcome.error is None else Failure.of(outcome.error)
                 self.answers.append(Answer(outcome.item, failure, outcome.attempts))
             self.answers += [answer.result() for answer in answers]
 
     def _settles(self, when: str) -> bool:
-        """Everything is given back: do all browsers come back, as the pool says and in truth?"""
+        """Wait until all browsers are idle, by the pool's statistics and by the process table.
+
+        Adds a complaint and returns False if they are not within ``patience`` seconds.
+        """
         until = time.monotonic() + self.settings.patience
         while True:
             stats = self.pool.stats()
@@ -363,13 +371,13 @@ class Soak:
                 break
             time.sleep(0.05)
         self.complaints.append(
-            f"short of members {when}: {idle:g} idle of {size:g}, {len(self.sampler.browsers())} "
+            f"browsers are missing {when}: {idle:g} idle of {size:g}, {len(self.sampler.browsers())} "
             f"browsers live, {self.pool!r}"
         )
         return False
 
     def _event(self) -> None:
-        """What may befall browsers that nobody has."""
+        """Now and then, do something to browsers that are not leased."""
         if self._rng.random() >= EVENT_SHARE or not self.settings.share:
             return
         event = self._rng.choice(EVENTS)
@@ -378,12 +386,12 @@ class Soak:
         elif event == "resize":
             self.largest = self.settings.size + 1
             self.pool.resize(self.largest, self.largest)
-            self._settles("after it was enlarged")
+            self._settles("after the pool was enlarged")
             self.pool.resize(self.settings.size)
         else:
             victim = self._rng.choice(self.sampler.browsers())
             os.kill(victim.pid, signal.SIGKILL if event.startswith("kill") else signal.SIGSTOP)
-            assert wait_until(lambda: has_succumbed(victim))
+            assert wait_until(lambda: is_stopped_or_dead(victim))
         print(f"     - {event}", flush=True)
 
     def _progress(self, total: int) -> None:
@@ -396,14 +404,15 @@ class Soak:
             flush=True,
         )
 
-    def judge(self, tasks: list[Task], warned: list[str]) -> None:
+    def check(self, tasks: list[Task], warned: list[str]) -> None:
+        """Add complaints about all answers, traces, warnings and samples."""
         times = collections.Counter(answer.task for answer in self.answers)
         self.complaints += [f"{t} was answered {times[t]} times" for t in tasks if times[t] != 1]
         for answer in self.answers:
-            self.complaints += self.shop.judge(answer)
+            self.complaints += self.runner.check(answer)
         if self.settings.isolation != "none":
-            self.complaints += self.shop.traces
-        self.complaints += self.shop.harmed(self.answers)
+            self.complaints += self.runner.traces
+        self.complaints += self.runner.unexpected_retries(self.answers)
         if self.sampler.peak > self.largest + 1:
             self.complaints.append(f"{self.sampler.peak} drivers at a time")
         of_drops = [text for text in warned if "dropped without release" in text]
@@ -416,7 +425,7 @@ class Soak:
 
 @contextlib.contextmanager
 def places() -> Iterator[tuple[Path, Path]]:
-    """Directories of our own for TMPDIRs and for records: what is in them is the pool's."""
+    """Directories for TMPDIRs and for records that only this soak's pool uses."""
     with contextlib.ExitStack() as stack:
         made = [Path(tempfile.mkdtemp(prefix="tmpsoak-", dir="/dev/shm")) for _ in range(2)]
         for place in made:
@@ -428,7 +437,7 @@ def places() -> Iterator[tuple[Path, Path]]:
 
 @contextlib.contextmanager
 def site() -> Iterator[str]:
-    """The fixture site, in a process of its own: its threads and connections are not ours."""
+    """The fixture site in a process of its own, so that its threads and descriptors are not counted."""
     command = [sys.executable, "-m", "fixtures.server", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -442,7 +451,7 @@ def site() -> Iterator[str]:
 
 
 class Before:
-    """What there was before the pool; whatever is more afterwards has been left."""
+    """A record of processes, files, descriptors and threads before the pool was made."""
 
     def __init__(self, sampler: Sampler, records: Path):
         self.sampler, self.records = sampler, records
@@ -450,6 +459,7 @@ class Before:
         self.descriptors, self.threads = witness.own("fd"), witness.own("task")
 
     def what_is_left(self) -> Iterator[str]:
+        """Yields a complaint for each thing that exists now and did not exist before."""
         known = self.sampler.known
         yield from (f"still alive: {s}" for s in witness.wait_until_gone(os.getpid(), known, SETTLE))
         yield from (f"zombie: {s}" for s in witness.zombies(witness.new_below(os.getpid(), known)))
@@ -463,13 +473,13 @@ class Before:
         if extra > 0:
             yield f"{extra} threads are left: {threading.enumerate()}"
         gc.collect()
-        # The pool object is still ours, and with it the pipe that wakes its supervisor.
+        # The pool object still exists, and with it the two ends of the pipe that wakes its event loop.
         if (extra := witness.own("fd") - self.descriptors - 2) > 0:
             yield f"{extra} descriptors are left"
 
 
 def run(settings: Settings) -> Result:
-    """The whole soak; the caller is the subreaper of all that it starts."""
+    """Run the whole soak.  The calling process must be a subreaper (``witness.become_init``)."""
     tasks, began = draw(settings), time.monotonic()
     with (
         warnings.catch_warnings(record=True) as caught,
@@ -481,18 +491,17 @@ def run(settings: Settings) -> Result:
         sampler = Sampler(tmpdirs)
         before = Before(sampler, records)
         pool = pool_of(settings).open()
-        soak = Soak(settings, pool, Workshop(url), sampler)
+        soak = Soak(settings, pool, TaskRunner(url), sampler)
         try:
             with sampler:
-                pool.wait(settings.patience)
+                pool.wait(START_LIMIT)
                 soak.run(tasks)
                 stats = pool.stats()
         finally:
-            soak.complaints += what_close_says(pool)
+            soak.complaints += complaints_of_close(pool)
         soak.complaints += before.what_is_left()
         witness.clean_up(sampler.known)
-    said = [str(warning.message) for warning in caught]
-    soak.judge(tasks, said)
+    soak.check(tasks, [str(warning.message) for warning in caught])
     return Result(
         soak.answers, soak.samples, soak.complaints, stats, sampler.peak, time.monotonic() - began
     )
@@ -510,7 +519,7 @@ def pool_of(settings: Settings) -> BrowserPool[Any]:
     )
 
 
-def what_close_says(pool: BrowserPool[Any]) -> list[str]:
+def complaints_of_close(pool: BrowserPool[Any]) -> list[str]:
     try:
         pool.close()
     except LeakError as error:
@@ -541,8 +550,8 @@ def main() -> None:
     parser.add_argument("--browser", default="chrome")
     parser.add_argument("--size", type=int, default=2)
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--share", type=float, default=0.16, help="of the tasks have a fault")
-    parser.add_argument("--batch", type=int, default=40, help="tasks between two samples")
+    parser.add_argument("--share", type=float, default=0.16, help="share of the tasks that have a fault")
+    parser.add_argument("--batch", type=int, default=40, help="number of tasks between two samples")
     parser.add_argument("--isolation", default="auto")
     settings = Settings(**vars(parser.parse_args()))
     print(f"seed {settings.seed}", flush=True)

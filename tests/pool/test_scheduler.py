@@ -1,4 +1,7 @@
-"""The pool's accounting, without a browser: hypothesis plays the world that carries orders out."""
+"""The scheduler against a model, and its rules one by one.  No browser, no thread, no clock.
+
+Hypothesis draws what happens: requests, launches that fail, browsers that die, and so on.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,11 @@ def scheduler_of(**changes: Any) -> Scheduler:
     )
 
 
-class World:
-    """Carries the orders out when it is told to, and notices when one makes no sense."""
+class PoolModel:
+    """A model of the pool around the scheduler: takes its decisions, and checks that each makes sense.
+
+    The tests decide when a launch, a renewal or an end is done.  ``dead`` are the browsers that died.
+    """
 
     def __init__(self, scheduler: Scheduler):
         self.scheduler = scheduler
@@ -65,7 +71,7 @@ class World:
         self.to_answer: list[Member] = []
         self.to_close: list[Member] = []
         self.held: dict[int, Member] = {}
-        self.asked: list[int] = []
+        self.requests: list[int] = []
         self.answers: dict[int, Any] = {}
         self.dead: set[Member] = set()
         self.closed: set[Member] = set()
@@ -104,8 +110,8 @@ class World:
         self.grants.append(request)
 
     def ask(self) -> int:
-        request = len(self.asked)
-        self.asked.append(request)
+        request = len(self.requests)
+        self.requests.append(request)
         self.scheduler.add_request(request, self.now)
         self.carry_out()
         return request
@@ -114,8 +120,8 @@ class World:
         self.scheduler.returned(self.held.pop(request), bad, self.now)
         self.carry_out()
 
-    def work_off(self) -> None:
-        """Everything that is under way succeeds, until there is nothing to do any more."""
+    def finish_all(self) -> None:
+        """Let every launch, renewal and end that is under way succeed, until nothing is left to do."""
         for _ in range(200):
             if not (self.to_launch or self.to_answer or self.to_close):
                 if self.scheduler.breaker.retry_at <= self.now:
@@ -129,13 +135,7 @@ class World:
                 self.scheduler.ready(member, "", self.now)
             self.scheduler.decide(self.now)
             self.carry_out()
-        raise AssertionError("it never comes to rest")
-
-    def wanted(self) -> int:
-        if self.scheduler.closed or self.scheduler.draining:
-            return 0
-        room = self.scheduler.limits.max_size - self.in_use()
-        return min(self.scheduler.limits.min_idle, max(0, room))
+        raise AssertionError("the scheduler never runs out of decisions")
 
     def in_use(self) -> int:
         return sum(member not in self.dead for member in self.held.values())
@@ -149,7 +149,7 @@ class World:
 # ------------------------------------------------------------------ against a model
 
 
-class Accounting(RuleBasedStateMachine):
+class SchedulerAgainstModel(RuleBasedStateMachine):
     @initialize(
         max_size=st.integers(1, 4),
         min_idle=st.integers(0, 3),
@@ -169,94 +169,94 @@ class Accounting(RuleBasedStateMachine):
             max_lifetime=60.0,
             idle_timeout=20.0,
         )
-        self.world = World(scheduler)
+        self.model = PoolModel(scheduler)
         self.scheduler = scheduler
         self.shrunk = False
         scheduler.decide(0.0)
-        self.world.carry_out()
+        self.model.carry_out()
 
     @rule()
     def ask(self) -> None:
-        self.world.ask()
+        self.model.ask()
 
     @rule(data=st.data())
     @precondition(lambda self: self.waiting())
     def withdraw(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(self.waiting()))
-        self.world.answers[request] = "withdrew"
-        self.scheduler.cancel_request(request, self.world.now)
-        self.world.carry_out()
+        self.model.answers[request] = "withdrew"
+        self.scheduler.cancel_request(request, self.model.now)
+        self.model.carry_out()
 
     @rule(data=st.data(), bad=st.sampled_from(["", "", "requested: captcha", "interrupted"]))
-    @precondition(lambda self: self.world.held)
+    @precondition(lambda self: self.model.held)
     def give_back(self, data: st.DataObject, bad: str) -> None:
-        self.world.give_back(data.draw(st.sampled_from(sorted(self.world.held))), bad)
+        self.model.give_back(data.draw(st.sampled_from(sorted(self.model.held))), bad)
 
     @rule(data=st.data())
-    @precondition(lambda self: self.world.held)
+    @precondition(lambda self: self.model.held)
     def decline(self, data: st.DataObject) -> None:
-        member = self.world.held.pop(data.draw(st.sampled_from(sorted(self.world.held))))
+        member = self.model.held.pop(data.draw(st.sampled_from(sorted(self.model.held))))
         if member.state == "leased":
-            self.scheduler.decline_grant(member, self.world.now)
-            self.world.carry_out()
+            self.scheduler.decline_grant(member, self.model.now)
+            self.model.carry_out()
 
     @rule(data=st.data(), retiring=st.sampled_from(["", "", "max_memory"]))
-    @precondition(lambda self: self.world.to_answer)
+    @precondition(lambda self: self.model.to_answer)
     def answer(self, data: st.DataObject, retiring: str) -> None:
-        member = self.pick(data, self.world.to_answer)
-        self.scheduler.ready(member, retiring, self.world.now)
-        self.world.carry_out()
+        member = self.pick(data, self.model.to_answer)
+        self.scheduler.ready(member, retiring, self.model.now)
+        self.model.carry_out()
 
     @rule(data=st.data())
-    @precondition(lambda self: self.world.to_launch)
+    @precondition(lambda self: self.model.to_launch)
     def launch(self, data: st.DataObject) -> None:
-        self.scheduler.launched(self.pick(data, self.world.to_launch), self.world.now)
-        self.world.carry_out()
+        self.scheduler.launched(self.pick(data, self.model.to_launch), self.model.now)
+        self.model.carry_out()
 
     @rule(data=st.data(), hopeless=st.booleans())
-    @precondition(lambda self: self.world.to_launch)
+    @precondition(lambda self: self.model.to_launch)
     def fail(self, data: st.DataObject, hopeless: bool) -> None:
-        member = self.pick(data, self.world.to_launch)
+        member = self.pick(data, self.model.to_launch)
         error = ResolveError("no browser") if hopeless else LaunchError("did not start")
-        self.scheduler.launch_failed(member, error, self.world.now)
-        self.world.carry_out()
+        self.scheduler.launch_failed(member, error, self.model.now)
+        self.model.carry_out()
 
     @rule(data=st.data())
-    @precondition(lambda self: self.world.to_close)
+    @precondition(lambda self: self.model.to_close)
     def finish(self, data: st.DataObject) -> None:
-        self.scheduler.ended(self.pick(data, self.world.to_close), self.world.now)
-        self.world.carry_out()
+        self.scheduler.ended(self.pick(data, self.model.to_close), self.model.now)
+        self.model.carry_out()
 
     @rule(data=st.data())
     @precondition(lambda self: self.scheduler.members("idle", "leased", "refreshing", "checking"))
     def die(self, data: st.DataObject) -> None:
         living = self.scheduler.members("idle", "leased", "refreshing", "checking")
         member = data.draw(st.sampled_from(living))
-        self.world.dead.add(member)
-        self.scheduler.lost(member, self.world.now)
-        self.world.carry_out()
+        self.model.dead.add(member)
+        self.scheduler.lost(member, self.model.now)
+        self.model.carry_out()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 25.0, 70.0]))
     def wait(self, seconds: float) -> None:
-        self.world.now += seconds
-        self.scheduler.decide(self.world.now)
-        self.world.carry_out()
+        self.model.now += seconds
+        self.scheduler.decide(self.model.now)
+        self.model.carry_out()
 
     @rule()
     def recycle(self) -> None:
-        self.scheduler.recycle(self.world.now)
-        self.world.carry_out()
+        self.scheduler.recycle(self.model.now)
+        self.model.carry_out()
 
     @rule(size=st.integers(1, 5), min_idle=st.integers(0, 5))
     def resize(self, size: int, min_idle: int) -> None:
         changed = dataclasses.replace(self.scheduler.limits, max_size=size, min_idle=min(size, min_idle))
         self.shrunk = self.shrunk or size < self.scheduler.limits.max_size
-        self.scheduler.resize(changed, self.world.now)
-        self.world.carry_out()
+        self.scheduler.resize(changed, self.model.now)
+        self.model.carry_out()
 
     @rule()
-    def work_off(self) -> None:
-        self.world.work_off()
+    def finish_all(self) -> None:
+        self.model.finish_all()
 
     def pick(self, data: st.DataObject, members: list[Member]) -> Member:
         member: Member = data.draw(st.sampled_from(members))
@@ -264,29 +264,29 @@ class Accounting(RuleBasedStateMachine):
         return member
 
     def waiting(self) -> list[int]:
-        return [request for request in self.world.asked if request not in self.world.answers]
+        return [request for request in self.model.requests if request not in self.model.answers]
 
     @invariant()
-    def nobody_is_forgotten(self) -> None:
+    def every_unanswered_request_is_queued(self) -> None:
         assert len(self.waiting()) == self.scheduler.waiting
 
     @invariant()
-    def every_member_is_somewhere(self) -> None:
-        world, scheduler = self.world, self.scheduler
-        assert set(scheduler.members("starting")) == set(world.to_launch)
-        assert set(scheduler.members("closing")) == set(world.to_close)
-        assert set(scheduler.members("refreshing", "checking")) <= set(world.to_answer)
-        assert set(scheduler.members("leased")) <= set(world.held.values())
+    def states_match_the_model(self) -> None:
+        model, scheduler = self.model, self.scheduler
+        assert set(scheduler.members("starting")) == set(model.to_launch)
+        assert set(scheduler.members("closing")) == set(model.to_close)
+        assert set(scheduler.members("refreshing", "checking")) <= set(model.to_answer)
+        assert set(scheduler.members("leased")) <= set(model.held.values())
         assert scheduler.available == len(scheduler.members("idle"))
 
     @invariant()
-    def there_are_not_too_many(self) -> None:
+    def limits_are_kept(self) -> None:
         if not self.shrunk:
             assert len(self.scheduler.members()) <= self.scheduler.limits.max_size + SURGE
-        assert len(self.world.to_launch) <= self.scheduler.limits.launch_concurrency
+        assert len(self.model.to_launch) <= self.scheduler.limits.launch_concurrency
 
     @invariant()
-    def none_waits_while_one_is_ready(self) -> None:
+    def no_request_waits_while_a_browser_is_idle(self) -> None:
         scheduler = self.scheduler
         at_work = len(scheduler.members("leased", "checking"))
         if scheduler.available and at_work < scheduler.limits.max_size:
@@ -294,218 +294,218 @@ class Accounting(RuleBasedStateMachine):
 
     @invariant()
     def first_come_first_served(self) -> None:
-        assert self.world.grants == sorted(self.world.grants)
+        assert self.model.grants == sorted(self.model.grants)
 
     def teardown(self) -> None:
-        """Whatever happened: everybody gets an answer, and the pool its full strength."""
-        if not hasattr(self, "world"):
+        """Whatever happened before: every request is answered, and the pool comes back to its size."""
+        if not hasattr(self, "model"):
             return
-        world = self.world
-        world.work_off()
+        model = self.model
+        model.finish_all()
         while self.waiting():
-            assert world.held, f"{self.waiting()} wait, and nobody has a browser"
-            world.give_back(min(world.held))
-            world.work_off()
-        for request in list(world.held):
-            world.give_back(request)
-        world.work_off()
+            assert model.held, f"{self.waiting()} wait, and no browser is leased"
+            model.give_back(min(model.held))
+            model.finish_all()
+        for request in list(model.held):
+            model.give_back(request)
+        model.finish_all()
         assert self.scheduler.available >= self.scheduler.limits.min_idle
-        self.scheduler.close(world.now)
-        world.carry_out()
-        world.work_off()
+        self.scheduler.close(model.now)
+        model.carry_out()
+        model.finish_all()
         assert not self.scheduler.members()
 
 
-TestAccounting = Accounting.TestCase
-TestAccounting.settings = settings(
+TestSchedulerAgainstModel = SchedulerAgainstModel.TestCase
+TestSchedulerAgainstModel.settings = settings(
     max_examples=300,
     stateful_step_count=60,
     deadline=None,
     report_multiple_bugs=False,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # explaining takes minutes
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # Phase.explain takes minutes
     suppress_health_check=list(HealthCheck),
 )
 
 
-# ------------------------------------------------------------------ one thing at a time
+# ------------------------------------------------------------------ single rules
 
 
 @pytest.fixture
-def world() -> World:
-    world = World(scheduler_of())
-    world.scheduler.decide(0.0)
-    world.carry_out()
-    world.work_off()
-    return world
+def model() -> PoolModel:
+    model = PoolModel(scheduler_of())
+    model.scheduler.decide(0.0)
+    model.carry_out()
+    model.finish_all()
+    return model
 
 
-def test_standbys_are_made_before_anybody_asks(world: World) -> None:
-    assert world.scheduler.available == 1
+def test_min_idle_browsers_are_launched_without_a_request(model: PoolModel) -> None:
+    assert model.scheduler.available == 1
 
 
-def test_the_last_that_came_back_goes_out_first() -> None:
-    world = World(scheduler_of(max_size=3, min_idle=3))
-    world.scheduler.decide(0.0)
-    world.carry_out()
-    world.work_off()
-    first, second = world.ask(), world.ask()
-    last = world.held[first]
-    world.give_back(second)
-    world.work_off()
-    world.give_back(first)
-    world.work_off()
-    assert world.held[world.ask()] is last
+def test_the_browser_that_was_returned_last_is_leased_first() -> None:
+    model = PoolModel(scheduler_of(max_size=3, min_idle=3))
+    model.scheduler.decide(0.0)
+    model.carry_out()
+    model.finish_all()
+    first, second = model.ask(), model.ask()
+    last = model.held[first]
+    model.give_back(second)
+    model.finish_all()
+    model.give_back(first)
+    model.finish_all()
+    assert model.held[model.ask()] is last
 
 
-def test_spare_browsers_age_out_down_to_min_idle() -> None:
-    world = World(scheduler_of(min_idle=0, idle_timeout=20.0))
-    requests = [world.ask(), world.ask()]
-    world.work_off()
+def test_browsers_above_min_idle_are_closed_after_idle_timeout() -> None:
+    model = PoolModel(scheduler_of(min_idle=0, idle_timeout=20.0))
+    requests = [model.ask(), model.ask()]
+    model.finish_all()
     for request in requests:
-        world.give_back(request)
-    world.work_off()
-    assert world.scheduler.available == 2
-    world.now += 21
-    world.scheduler.decide(world.now)
-    world.carry_out()
-    assert world.scheduler.available == 0
-    assert world.scheduler.counts["retired_idle_timeout"] == 2
+        model.give_back(request)
+    model.finish_all()
+    assert model.scheduler.available == 2
+    model.now += 21
+    model.scheduler.decide(model.now)
+    model.carry_out()
+    assert model.scheduler.available == 0
+    assert model.scheduler.counts["retired_idle_timeout"] == 2
 
 
-def test_an_aged_one_serves_until_its_replacement_is_there(world: World) -> None:
-    (old,) = world.scheduler.members("idle")
-    world.scheduler.recycle(world.now)
-    world.carry_out()
+def test_a_recycled_idle_browser_serves_until_its_replacement_is_ready(model: PoolModel) -> None:
+    (old,) = model.scheduler.members("idle")
+    model.scheduler.recycle(model.now)
+    model.carry_out()
     assert old.state == "idle"
-    assert len(world.to_launch) == 1
-    world.work_off()
-    assert old in world.closed
-    assert world.scheduler.available == 1
+    assert len(model.to_launch) == 1
+    model.finish_all()
+    assert old in model.closed
+    assert model.scheduler.available == 1
 
 
-def test_one_in_use_is_never_retired_under_its_user(world: World) -> None:
-    request = world.ask()
-    member = world.held[request]
-    world.now += 1e7
-    world.scheduler.recycle(world.now)
-    world.carry_out()
+def test_a_leased_browser_is_retired_only_after_its_lease(model: PoolModel) -> None:
+    request = model.ask()
+    member = model.held[request]
+    model.now += 1e7
+    model.scheduler.recycle(model.now)
+    model.carry_out()
     assert member.state == "leased"
-    world.work_off()
-    world.give_back(request)
-    assert member in world.closed
+    model.finish_all()
+    model.give_back(request)
+    assert member in model.closed
 
 
-def test_a_replacement_is_on_its_way_during_the_last_use() -> None:
-    world = World(scheduler_of(max_size=1, max_uses=2))
-    world.scheduler.decide(0.0)
-    world.carry_out()
-    world.work_off()
-    world.give_back(world.ask())
-    world.work_off()
-    assert not world.to_launch
-    world.ask()
-    assert len(world.to_launch) == 1
+def test_a_replacement_is_launched_during_the_last_use_of_a_browser() -> None:
+    model = PoolModel(scheduler_of(max_size=1, max_uses=2))
+    model.scheduler.decide(0.0)
+    model.carry_out()
+    model.finish_all()
+    model.give_back(model.ask())
+    model.finish_all()
+    assert not model.to_launch
+    model.ask()
+    assert len(model.to_launch) == 1
 
 
-def test_fresh_processes_are_no_reason_to_exceed_max_size() -> None:
-    world = World(scheduler_of(max_size=1, max_uses=1))
-    world.scheduler.decide(0.0)
-    world.carry_out()
-    world.work_off()
-    world.ask()
-    assert not world.to_launch
+def test_with_one_use_for_each_browser_max_size_is_not_exceeded() -> None:
+    model = PoolModel(scheduler_of(max_size=1, max_uses=1))
+    model.scheduler.decide(0.0)
+    model.carry_out()
+    model.finish_all()
+    model.ask()
+    assert not model.to_launch
 
 
-def test_one_that_was_not_heard_of_is_asked_before_it_is_handed_out(world: World) -> None:
-    world.now += PING_AFTER + 1
-    request = world.ask()
-    assert request not in world.held
-    assert len(world.scheduler.members("checking")) == 1
-    world.work_off()
-    assert request in world.held
+def test_a_browser_without_a_recent_answer_is_pinged_before_it_is_leased(model: PoolModel) -> None:
+    model.now += PING_AFTER + 1
+    request = model.ask()
+    assert request not in model.held
+    assert len(model.scheduler.members("checking")) == 1
+    model.finish_all()
+    assert request in model.held
 
 
-def test_idle_ones_are_asked_from_time_to_time(world: World) -> None:
-    world.now += PING_EVERY
-    assert world.scheduler.next_due(0.0) is not None
-    world.scheduler.decide(world.now)
-    assert len(world.scheduler.members("checking")) == 1
+def test_idle_browsers_are_pinged_from_time_to_time(model: PoolModel) -> None:
+    model.now += PING_EVERY
+    assert model.scheduler.next_due(0.0) is not None
+    model.scheduler.decide(model.now)
+    assert len(model.scheduler.members("checking")) == 1
 
 
-def test_one_that_turns_out_unfit_leaves_its_request_the_first_in_line(world: World) -> None:
-    first = world.ask()
-    second = world.ask()
-    member = world.held.pop(first)
-    del world.answers[first]
-    world.scheduler.grant_failed(member, world.now)
-    world.carry_out()
-    world.work_off()
-    assert world.grants[-1] == first or world.grants == [first, first, second]
-    assert first in world.held
+def test_a_request_whose_browser_was_found_dead_stays_the_first_in_the_queue(model: PoolModel) -> None:
+    first = model.ask()
+    second = model.ask()
+    member = model.held.pop(first)
+    del model.answers[first]
+    model.scheduler.grant_failed(member, model.now)
+    model.carry_out()
+    model.finish_all()
+    assert model.grants[-1] == first or model.grants == [first, first, second]
+    assert first in model.held
 
 
-def test_waiters_learn_the_cause_when_browsers_cannot_be_started() -> None:
-    world = World(scheduler_of(min_idle=0))
-    request = world.ask()
+def test_requests_are_refused_with_the_cause_when_launches_keep_failing() -> None:
+    model = PoolModel(scheduler_of(min_idle=0))
+    request = model.ask()
     for attempt in range(OPENS_AFTER):
-        assert request not in world.answers, f"given up after {attempt}"
-        world.now += 1
-        world.scheduler.decide(world.now)
-        world.carry_out()
-        for member in world.take("to_launch"):
-            world.scheduler.launch_failed(member, LaunchError(f"no {attempt}"), world.now)
-        world.carry_out()
-    error = world.answers[request]
+        assert request not in model.answers, f"refused after {attempt} failures"
+        model.now += 1
+        model.scheduler.decide(model.now)
+        model.carry_out()
+        for member in model.take("to_launch"):
+            model.scheduler.launch_failed(member, LaunchError(f"no {attempt}"), model.now)
+        model.carry_out()
+    error = model.answers[request]
     assert isinstance(error, PoolUnavailable)
     assert "no 2" in str(error)
-    later = world.ask()
-    assert isinstance(world.answers[later], PoolUnavailable), "it is told at once"
+    later = model.ask()
+    assert isinstance(model.answers[later], PoolUnavailable), "later requests are refused at once"
 
 
-def test_a_launch_that_no_retry_can_mend_is_told_at_once() -> None:
-    world = World(scheduler_of(min_idle=0))
-    request = world.ask()
-    world.scheduler.launch_failed(world.take("to_launch")[0], ResolveError("no chrome"), world.now)
-    world.carry_out()
-    assert isinstance(world.answers[request], PoolUnavailable)
-    assert isinstance(world.answers[request].cause, ResolveError)
+def test_requests_are_refused_at_once_after_an_error_that_no_retry_can_mend() -> None:
+    model = PoolModel(scheduler_of(min_idle=0))
+    request = model.ask()
+    model.scheduler.launch_failed(model.take("to_launch")[0], ResolveError("no chrome"), model.now)
+    model.carry_out()
+    assert isinstance(model.answers[request], PoolUnavailable)
+    assert isinstance(model.answers[request].cause, ResolveError)
 
 
-def test_while_launches_fail_one_at_a_time_is_tried_after_a_pause() -> None:
-    world = World(scheduler_of(max_size=4, min_idle=4, launch_concurrency=3))
-    world.scheduler.decide(0.0)
-    world.carry_out()
-    assert len(world.to_launch) == 3
-    for member in world.take("to_launch"):
-        world.scheduler.launch_failed(member, LaunchError("no"), world.now)
-    world.carry_out()
-    assert not world.to_launch
-    world.now += 1
-    world.scheduler.decide(world.now)
-    world.carry_out()
-    assert len(world.to_launch) == 1
+def test_after_a_failed_launch_one_launch_at_a_time_is_tried_after_a_pause() -> None:
+    model = PoolModel(scheduler_of(max_size=4, min_idle=4, launch_concurrency=3))
+    model.scheduler.decide(0.0)
+    model.carry_out()
+    assert len(model.to_launch) == 3
+    for member in model.take("to_launch"):
+        model.scheduler.launch_failed(member, LaunchError("no"), model.now)
+    model.carry_out()
+    assert not model.to_launch
+    model.now += 1
+    model.scheduler.decide(model.now)
+    model.carry_out()
+    assert len(model.to_launch) == 1
 
 
-def test_too_many_are_turned_away() -> None:
-    world = World(scheduler_of(min_idle=0, max_waiting=1))
-    world.ask()
-    assert isinstance(world.answers[world.ask()], TooManyWaiting)
+def test_requests_above_max_waiting_are_refused() -> None:
+    model = PoolModel(scheduler_of(min_idle=0, max_waiting=1))
+    model.ask()
+    assert isinstance(model.answers[model.ask()], TooManyWaiting)
 
 
-def test_draining_lets_leases_end_and_gives_no_more(world: World) -> None:
-    request = world.ask()
-    world.scheduler.drain(world.now)
-    world.carry_out()
-    assert isinstance(world.answers[world.ask()], PoolClosed)
-    world.work_off()
-    assert world.scheduler.members() == [world.held[request]]
-    world.give_back(request)
-    world.work_off()
-    assert not world.scheduler.members()
+def test_a_draining_pool_waits_for_leases_and_gives_no_more(model: PoolModel) -> None:
+    request = model.ask()
+    model.scheduler.drain(model.now)
+    model.carry_out()
+    assert isinstance(model.answers[model.ask()], PoolClosed)
+    model.finish_all()
+    assert model.scheduler.members() == [model.held[request]]
+    model.give_back(request)
+    model.finish_all()
+    assert not model.scheduler.members()
 
 
 @pytest.mark.parametrize("failures", [1, 2, 5, 50])
-def test_pauses_grow_are_random_and_bounded(failures: int) -> None:
+def test_pauses_are_random_and_grow_up_to_a_limit(failures: int) -> None:
     pauses = [random_pause(failures) for _ in range(50)]
     assert all(0 <= pause <= min(LONGEST_PAUSE, 0.5 * 2 ** (failures - 1)) for pause in pauses)
     assert len(set(pauses)) > 10

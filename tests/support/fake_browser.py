@@ -1,4 +1,4 @@
-"""A browser of a pool without a process, for tests of the threads around it."""
+"""A pool whose browsers have no process, for tests of the pool's threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from browserkeeper.report import ExitReport
 
 
 class FakeBrowser:
-    """Counts what is done to it; ``script`` has functions to call in place of what it would do."""
+    """Records some of the calls that it gets.
+
+    ``script`` maps the name of a method to a function, which is called with the browser and whose
+    result the method returns.
+    """
 
     numbers = itertools.count(1)
 
@@ -32,14 +36,14 @@ class FakeBrowser:
         self.called_off = threading.Event()
         self._script = script
 
-    def _do(self, what: str) -> Any:
-        action = self._script.get(what)
+    def _run_script(self, method: str) -> Any:
+        action = self._script.get(method)
         return action(self) if action else None
 
     def launch(self) -> None:
-        self._do("launch")
+        self._run_script("launch")
         if self.called_off.is_set():
-            raise SessionClosed("called off")
+            raise SessionClosed("the launch was cancelled")
         self.alive = True
 
     def call_off(self) -> None:
@@ -47,10 +51,10 @@ class FakeBrowser:
 
     def renew(self) -> str:
         self.renewals += 1
-        return self._do("renew") or ""
+        return self._run_script("renew") or ""
 
     def ping(self) -> str:
-        return self._do("ping") or ""
+        return self._run_script("ping") or ""
 
     def looks_alive(self) -> bool:
         return self.alive
@@ -68,7 +72,7 @@ class FakeBrowser:
         return None
 
     def end(self, reason: str) -> ExitReport:
-        self._do("end")
+        self._run_script("end")
         self.alive = False
         self.report = ExitReport(self.id, "fake", reason, "fake", "fake")
         return self.report
@@ -89,7 +93,7 @@ class FakeDriver:
 
 
 class FakePool(BrowserPool[Any]):
-    """A pool of them; ``browsers`` lists all that were ever made."""
+    """A pool of fake browsers; ``browsers`` lists all that it has made."""
 
     def __init__(self, script: Mapping[str, Callable[[FakeBrowser], Any]] | None = None, **given: Any):
         super().__init__("chrome", **{"max_size": 2, **given})

@@ -1,6 +1,6 @@
-"""What the soak does to a lease's browser, and what has to come of it.
+"""The faults that the soak injects into a task's lease, and what each must lead to.
 
-Whatever it is, the task's next attempt gets another lease, and succeeds there.
+After every fault the task's next attempt gets another lease, and succeeds there.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from selenium.common.exceptions import NoAlertPresentException, TimeoutException
 
 from browserkeeper import BrowserDied, LeaseTimeout, lease_of
 from tests.support import witness
+from tests.support.waiting import wait_until
 
-PATIENCE = 5.0
-"""Seconds for a page to do what it is there for; it takes a fraction of one."""
 HEAVY = 300
-"""Megabytes that the page takes which eats memory."""
+"""Megabytes that the page allocates which uses much memory."""
 
-Strike = Callable[[Any, str], None]
-"""Gets the lease's driver and the site's address."""
+Inject = Callable[[Any, str], None]
+"""Called with the lease's driver and the site's address."""
 
 
 class OwnError(Exception):
-    """A worker's own failure, which has nothing to do with browsers."""
+    """An error of the task itself, which has nothing to do with browsers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """``raises``: what the attempt must come to, () where it must succeed all the same.
-    ``always``: in every attempt, not in the first alone.  ``engines``: where it can be had."""
-
     weight: int
-    strike: Strike
+    """How often it is drawn, relative to the other faults."""
+    inject: Inject
     raises: tuple[type[BaseException], ...] = ()
+    """The errors of which the attempt must raise one; () if it must succeed in spite of the fault."""
     always: bool = False
+    """Injected in every attempt, not in the first one alone."""
     engines: tuple[str, ...] = ("chromium", "firefox")
+    """The engines in which this fault is possible."""
 
 
 # ------------------------------------------------------------------ processes
@@ -55,8 +55,8 @@ def kill_browser(driver: Any, site: str) -> None:
     driver.get(site)
 
 
-def kill_browser_at_rest(driver: Any, site: str) -> None:
-    """The lease says nothing more to it, and is given back as if all were well."""
+def kill_browser_before_release(driver: Any, site: str) -> None:
+    """No command follows; the lease is released as if nothing had happened."""
     os.kill(browser_of(driver), signal.SIGKILL)
 
 
@@ -72,7 +72,7 @@ def kill_driver(driver: Any, site: str) -> None:
     driver.get(site)
 
 
-def quit_by_habit(driver: Any, site: str) -> None:
+def quit_driver(driver: Any, site: str) -> None:
     driver.quit()
 
 
@@ -96,19 +96,19 @@ def busy(driver: Any, site: str) -> None:
     driver.execute_script("for (;;);")
 
 
-def left_busy(driver: Any, site: str) -> None:
+def leave_page_busy(driver: Any, site: str) -> None:
     driver.execute_script("setTimeout(() => { for (;;); }, 20)")
-    time.sleep(0.05)
+    time.sleep(0.05)  # the page is busy then, or soon; the lease ends in either case
 
 
-def eat_memory(driver: Any, site: str) -> None:
+def use_much_memory(driver: Any, site: str) -> None:
     driver.get(f"{site}memory?mb={HEAVY}")
-    wait_until(lambda: driver.title == f"allocated {HEAVY}")
+    assert wait_until(lambda: driver.title == f"allocated {HEAVY}")
 
 
 def leave_alert(driver: Any, site: str) -> None:
     driver.get(f"{site}alert")
-    wait_until(lambda: has_alert(driver))
+    assert wait_until(lambda: has_alert(driver))
 
 
 def leave_windows(driver: Any, site: str) -> None:
@@ -123,7 +123,7 @@ def leave_download(driver: Any, site: str) -> None:
     time.sleep(0.05)
 
 
-def speak_bidi(driver: Any, site: str) -> None:
+def use_bidi(driver: Any, site: str) -> None:
     driver.browser.get_user_contexts()
 
 
@@ -134,51 +134,44 @@ def has_alert(driver: Any) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, "the page does not do what it is there for"
-        time.sleep(0.02)
-
-
 # ------------------------------------------------------------------ leases
 
 
-def raise_own(driver: Any, site: str) -> None:
-    raise OwnError("a worker's own failure")
+def raise_error(driver: Any, site: str) -> None:
+    raise OwnError("an error of the task itself")
 
 
 def retire(driver: Any, site: str) -> None:
-    lease_of(driver).retire("the soak wants it")
+    lease_of(driver).retire("a fault of the soak")
 
 
 DROP = "drop the lease"
-"""Done by the soak itself, since it takes a lease of one's own."""
+"""Injected by the soak itself: it needs a lease that ``pool.map`` does not release."""
 
 FAULTS = {
     "kill browser": Fault(12, kill_browser, (BrowserDied,)),
-    "kill browser at rest": Fault(6, kill_browser_at_rest),
+    "kill browser before release": Fault(6, kill_browser_before_release),
     "stop browser": Fault(4, stop_browser, (LeaseTimeout,)),
     "kill driver": Fault(10, kill_driver, (BrowserDied,)),
-    "quit": Fault(4, quit_by_habit),
+    "quit": Fault(4, quit_driver),
     "crash tab": Fault(8, crash_tab, (WebDriverException, BrowserDied), engines=("chromium",)),
     "never loads": Fault(10, never_loads, (TimeoutException,)),
     "never answers": Fault(4, never_answers, (LeaseTimeout,)),
     "busy": Fault(4, busy, (LeaseTimeout,)),
-    "left busy": Fault(6, left_busy),
-    "eat memory": Fault(6, eat_memory),
+    "leave page busy": Fault(6, leave_page_busy),
+    "use much memory": Fault(6, use_much_memory),
     "leave alert": Fault(10, leave_alert),
     "leave windows": Fault(10, leave_windows),
     "leave download": Fault(10, leave_download),
-    "speak bidi": Fault(4, speak_bidi, engines=("chromium",)),
-    "raise": Fault(10, raise_own, (OwnError,)),
-    "raise always": Fault(4, raise_own, (OwnError,), always=True),
+    "use bidi": Fault(4, use_bidi, engines=("chromium",)),
+    "raise": Fault(10, raise_error, (OwnError,)),
+    "raise always": Fault(4, raise_error, (OwnError,), always=True),
     "retire": Fault(6, retire),
-    DROP: Fault(6, raise_own),
+    DROP: Fault(6, raise_error),
 }
 
 
-LOOK = """
+READ_TRACES = """
 const sent = JSON.parse(document.getElementById("received").textContent);
 const stored = {...localStorage};
 localStorage.setItem("lease", "was here");
@@ -187,18 +180,18 @@ return [sent, stored, document.cookie];
 
 
 def traces(driver: Any, site: str) -> list[str]:
-    """What a lease finds of an earlier one, which must be nothing; and leave some of every kind."""
+    """Returns what this lease finds of an earlier one (it must be nothing), and leaves traces itself."""
     found = []
     if (windows := len(driver.window_handles)) != 1:
         found.append(f"{windows} windows")
-    if (patience := driver.timeouts.page_load) != 300:
-        found.append(f"a page load timeout of {patience:g} s")
+    if (timeout := driver.timeouts.page_load) != 300:
+        found.append(f"a page load timeout of {timeout:g} s")
     driver.get(f"{site}cookies")
-    sent, stored, kept = driver.execute_script(LOOK)
+    sent, stored, own = driver.execute_script(READ_TRACES)
     if sent:
         found.append(f"cookies {sent}, as the server saw them")
     if stored:
         found.append(f"storage {stored}")
-    if "visits=" not in kept:
-        found.append("no cookie of its own, so that none of another would be seen")
+    if "visits=" not in own:
+        found.append("no cookie of its own, so a cookie of another lease would not be seen either")
     return found
