@@ -1,26 +1,29 @@
 # browserkeeper: `make demo` and `make test` do all of their own set-up on a fresh Debian.
-# Everything else is in `make help`.
+# Everything else is in `make help`.  `pytest tests/pool` works too, from the virtual environment.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 N      ?= 200
 SEED   ?=
+LANES  ?=
+QUICK  := not (chrome or firefox or redis or docker or grid or systemd or slow)
+QUICK_WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check faults soak bench clean setup-demo setup
+.PHONY: help demo test quick check faults soak bench clean setup-demo setup
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup-demo ## a real browser on the local site, and its verified end
 	@$(BIN)/python -m examples.scrape
 
-test: setup ## everything, with real chromium, firefox and redis
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+test: setup ## the checks, and all tests with real browsers and daemons, in lanes (LANES=3)
+	@$(BIN)/python -m scripts.lanes $(if $(LANES),--lanes $(LANES))
+
+quick: $(VENV)/.ready ## tests that need no browser and no daemon, in parallel; for the inner loop
+	@$(BIN)/python scripts/world.py $(BIN)/python -m pytest -q -n $(QUICK_WORKERS) --dist worksteal -m "$(QUICK)"
 
 check: $(VENV)/.ready ## types and style only
 	@$(BIN)/ruff check .
@@ -38,13 +41,13 @@ bench: setup ## the figures, side by side in one run, into benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what make made
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .lanes test-results dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-setup-demo: $(VENV)/.ready
+setup-demo: $(VENV)/.ready ## what `make demo` needs: Chromium and the virtual environment
 	@./scripts/system.sh demo
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready ## what `make test` needs: browsers, drivers, daemons (apt, cargo, Maven)
 	@./scripts/system.sh test
 
 $(VENV)/.ready: pyproject.toml scripts/venv.sh

@@ -329,6 +329,8 @@ def main() -> int:
     parser.add_argument("--user", default="", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
+    if arguments.command[:1] == ["--"]:
+        del arguments.command[0]
     if not arguments.command and not arguments.probe:
         parser.error("no command")
     if arguments.die_with_parent:
