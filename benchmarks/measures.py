@@ -178,7 +178,7 @@ def guard_memory() -> tuple[float, float]:
     running = GuardProcess(plan)
     spawned = running.wait_for("spawned", deadline=time.monotonic() + 30)
     assert spawned is not None
-    pids = (running.pid, spawned["guard"])
+    pids = (running.pid, spawned["primary"])
     first = sum(map(_pss, pids))
     time.sleep(4)
     later = sum(map(_pss, pids))

@@ -1,106 +1,108 @@
 """The guard of a driver that other code has started: no ancestor of it, so with a weaker certificate.
 
-Run with the session's id and the options of ``guard.py``; instead of a command, ``PID:START`` of the
-driver and of the browser come after the ``--``, and directories that go with them.  It starts nothing
-and reaps nothing.  It keeps a list of all that it ever saw below those two, ends that at the end until
-two scans in a row find nothing of it, and removes the temporary profiles that the browser's command
-line named.  What had left the tree before it came cannot be told from a stranger's, and is never
-signalled: crash handlers end with their browser.
+Run with the session's id and the options of ``guard/options.py``; instead of a command, ``PID:START``
+of the driver and of the browser come after the ``--``, and directories that belong to them.  This
+guard starts nothing and reaps nothing.  It keeps a list of all processes that it saw below those two,
+ends those until two scans in a row find none, and removes the temporary profiles that the browser's
+command line named.  A process that had left the tree before the guard came cannot be told from another
+program's and is never signalled: crash handlers end with their browser.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..guard.files import remove_tree
-from ..guard.guard import Failure, Guard, Options, guard_session
-from ..guard.procfs import Stat
+from ..guard.guard import Guard, guard_session
+from ..guard.options import Failure, Options
+from ..guard.procfs import Stat, own_memory
 from ..process import is_alive, system
 from ..process.identity import ProcessIdentity
 from ..process.leftover_processes import LeftoverProcesses
+from ..process.two_scans import TwoScans, stat_of
 from .temporary_profiles import profiles_of
 
 
-class AdoptingGuard(Guard):
-    """Overrides how the tree is found and how it is ended; nothing else."""
+class AdoptedDriver:
+    """In the place of the command: ``roots`` are driver and browser."""
 
-    certificate = "two-scans"
+    pid = 0
+    status: int | None = None
 
-    def __init__(self, options: Options, session: str):
-        super().__init__(options)
-        self.containment = "adopted"
-        self.profiles = {Path(word) for word in options.command if word.startswith("/")}
-        pairs = (word.split(":") for word in options.command if not word.startswith("/"))
-        self.roots = [ProcessIdentity(int(pid), float(start)) for pid, start in pairs]
-        self.leftovers = LeftoverProcesses(session, self.roots)
+    def __init__(self, roots: Iterable[ProcessIdentity]):
+        self._roots = tuple(roots)
 
-    def _become_subreaper(self) -> None:
-        """What others started would not come to us."""
-
-    def spawn(self) -> None:
-        """Nothing: it runs already.  A Failure where it does not."""
-        self.sample()
-        if not self.members:
+    def start(self) -> None:
+        """Starts nothing.  Raises Failure where both processes are gone."""
+        if not any(map(is_alive, self._roots)):
             raise Failure("adopt", ProcessLookupError(3, "the driver is gone"))
 
-    def _below(self) -> list[int]:
-        known = [identity for identity in self.leftovers.seen if is_alive(identity)]
-        found = {identity.pid: None for identity in known}
+    def has_ended(self) -> bool:
+        """True when one of the two is gone: neither is of any use without the other."""
+        return not all(map(is_alive, self._roots))
+
+
+class AdoptedContainment:
+    """Implements ``guard.containment.Containment``: all that was ever seen below the roots.
+
+    ``directories`` are removed at the end, with the temporary profiles of the processes.
+    """
+
+    name = "adopted"
+    shortest_pause = TwoScans.shortest_pause
+
+    def __init__(self, session: str, roots: Iterable[ProcessIdentity], directories: Iterable[str]):
+        self._roots = tuple(roots)
+        self._scans = TwoScans(LeftoverProcesses(session, self._roots))
+        self.kill, self.certify = self._scans.kill, self._scans.certify
+        self.survivors = self._scans.survivors
+        self._profiles = {Path(directory) for directory in directories}
+        self._examined: set[ProcessIdentity] = set()
+
+    def arm(self) -> None:
+        """No subreaper: orphans of processes that others started would not come to this one."""
+
+    def signal_at_parents_death(self, number: int) -> None:
+        """This guard is alone, and starts no process."""
+
+    def find(self) -> list[Stat]:
+        """All that were ever seen and still live, and what is below them; they are remembered."""
+        leftovers = self._scans.leftovers
+        known = [identity for identity in leftovers.seen if is_alive(identity)]
+        pids = dict.fromkeys(identity.pid for identity in known)
         for identity in known:
-            found.update({process.pid: None for process in system.tree(identity.pid)})
-        return list(found)
+            pids.update(dict.fromkeys(process.pid for process in system.tree(identity.pid)))
+        found = [facts for pid in pids if (facts := system.facts(pid)) and not facts.is_zombie]
+        leftovers.remember(found)
+        for process in found:
+            # Chrome makes its socket's directory only a while after its start, so the roots are
+            # looked at each time.
+            if process.identity not in self._examined or process.identity in self._roots:
+                self._examined.add(process.identity)
+                self._profiles.update(profiles_of(process.pid))
+        return [stat_of(process) for process in found]
 
-    def _stat(self, pid: int) -> Stat | None:
+    def stat(self, pid: int) -> Stat | None:
         found = system.facts(pid)
-        if found is None or (pid != self.pid and found.is_zombie):
-            return None
-        if pid != self.pid and found.identity not in self.leftovers.seen:
-            self.leftovers.seen[found.identity] = found
-            self.profiles.update(profiles_of(pid))
-        return Stat(pid, found.name, found.state, found.parent, found.session, found.identity.start)
+        return stat_of(found) if found and not found.is_zombie else None
 
-    def sample(self) -> None:
-        super().sample()
-        for root in self.roots:
-            self.profiles.update(profiles_of(root.pid))
+    def memory(self, pid: int) -> int:
+        return own_memory(pid)
 
-    def _what_happened(self, ready: set[int]) -> str | None:
-        """One of the two gone is the session's end: neither is of any use without the other."""
-        ended = not all(map(is_alive, self.roots))
-        return super()._what_happened(ready) or ("exited" if ended else None)
-
-    def tear_down(self) -> None:
-        """Until two scans in a row find nothing; it does not give up."""
-        began = self.age()
-        self.sample()
-        self.tearing_down = True
-        for member in self.members.values():
-            member.killed = True
-        while left := self.leftovers.end(self.options.kill_deadline, self.sample):
-            survivors = [{"pid": p.pid, "name": p.name, "state": p.state, "wchan": ""} for p in left]
-            self.tell("stuck", report=self.report(survivors))
-        for pid in list(self.members):
-            self.members[pid].killed = True
-            self._ended(pid, "gone")
-        self.phases["killing"] = self.age() - began
-
-    def _remove_files(self) -> tuple[int, int]:
-        files = size = 0
-        for profile in self.profiles:
-            try:
-                more = remove_tree(str(profile)) if profile.exists() else (0, 0)
-            except OSError as error:
-                self.problems.append(f"{profile} not removed: {error}")
-            else:
-                files, size = files + more[0], size + more[1]
-        return files, size
+    def stray_files(self, since: float) -> Iterable[str]:
+        """The profiles.  Files in shared memory are left alone: the browser's other owner has them."""
+        return map(str, self._profiles)
 
 
 def main() -> None:
-    """The session's id comes first, then the options of ``guard.py``."""
+    """The session's id comes first, then the guard's options."""
     session, *argv = sys.argv[1:]
-    guard = AdoptingGuard(Options(argv), session)
+    options = Options(argv)
+    directories = [word for word in options.command if word.startswith("/")]
+    pairs = (word.split(":") for word in options.command if not word.startswith("/"))
+    roots = [ProcessIdentity(int(pid), float(start)) for pid, start in pairs]
+    guard = Guard(options, AdoptedContainment(session, roots, directories), AdoptedDriver(roots))
     guard.arm()
     sys.exit(guard_session(guard))
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from ..guard.guard import CANNOT_RUN, NOT_FOUND
+from ..guard.options import CANNOT_RUN, NOT_FOUND
 from ..process import system
 from ..process.containment import Containment, choose
 from ..process.guard_process import GuardPlan, foreground_command

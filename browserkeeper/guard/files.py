@@ -10,6 +10,10 @@ import os
 
 from .procfs import read_bytes
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SHARED_MEMORY = "/dev/shm"
 SHARED_MEMORY_PREFIXES = (
     ".org.chromium.",
@@ -53,8 +57,13 @@ def read_status_file(path: str) -> dict[str, str]:
 
 def discard(path: str) -> None:
     """Delete a file, if it exists and can be deleted."""
+    ignore_errors(lambda: os.unlink(path))
+
+
+def ignore_errors(action: Callable[[], object]) -> None:
+    """Call it and ignore an OSError (importing contextlib for ``suppress`` would take 3 ms)."""
     try:
-        os.unlink(path)
+        action()
     except OSError:
         pass
 
@@ -138,10 +147,7 @@ def _open_directory(name: str, inside: int | None = None) -> int:
         os.chmod(name, 0o700, dir_fd=inside)
         fd = os.open(name, flags, dir_fd=inside)
     if os.fstat(fd).st_mode & 0o700 != 0o700:
-        try:
-            os.fchmod(fd, 0o700)
-        except OSError:
-            pass
+        ignore_errors(lambda: os.fchmod(fd, 0o700))
     return fd
 
 

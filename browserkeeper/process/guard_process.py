@@ -22,7 +22,7 @@ from .leftover_processes import DOCUMENT, MARKER
 
 GUARD_DIRECTORY = str(Path(__file__).resolve().parent.parent)
 # Imported, not run as a script: so its bytecode is cached, which halves its start.
-_BOOT = "import sys;sys.path.append(sys.argv.pop(1));from guard.guard import main;main()"
+_BOOT = "import sys;sys.path.append(sys.argv.pop(1));from guard.boot import main;main()"
 _ADOPTING_BOOT = (
     "import sys;sys.path.append(sys.argv.pop(1));"
     "from browserkeeper.cleanup.adopting_guard import main;main()"
@@ -52,8 +52,8 @@ class GuardPlan:
     timeout: float = 0
     kill_deadline: float = 10
     grace: float = 0
-    farewell: float = 0
-    account: str = ""
+    stop_grace_period: float = 0
+    status_file: str = ""
 
     def options(self) -> list[str]:
         """The guard's command line, without the file descriptors."""
@@ -67,8 +67,8 @@ class GuardPlan:
             "--timeout": self.timeout or "",
             "--kill-deadline": self.kill_deadline,
             "--grace": self.grace or "",
-            "--farewell": self.farewell or "",
-            "--account": self.account,
+            "--stop-grace-period": self.stop_grace_period or "",
+            "--status-file": self.status_file,
         }
         return [str(word) for pair in pairs.items() if pair[1] != "" for word in pair]
 

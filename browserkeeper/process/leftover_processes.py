@@ -1,9 +1,9 @@
-"""The second line: find and end a session's processes from outside, when no guard can.
+"""Finds and ends a session's processes from outside, where no guard can do it by descent.
 
-Used by the owner whose guard was killed, by ``sweep``, and by the portable guard.  Several
-witnesses, since each one alone misses some: the processes that were recorded (pid and start
-time), the session that the guard led, everything that bears the environment marker, and
-everything below those.
+Used by an owner whose guards were killed, by ``sweep``, and by the guards that are not the ancestor
+of all processes of their session (``two_scans.py``).  Each witness alone misses some processes, so
+there are several: recorded identities (pid and start time), the process session that a guard led
+(setsid(2)), the marker in the environment, and descent from any of those.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from .identity import ProcessFacts, ProcessIdentity
 MARKER = "BROWSERKEEPER_SESSION"
 """The environment variable that every process of a session is started with; its value: the id."""
 DOCUMENT = "BROWSERKEEPER_DOCUMENT"
-"""Carries the ledger's document to the guard, which keeps it from what it starts."""
+"""The environment variable with the ledger's document; the guard removes it for its command."""
 
 FREEZING_ROUNDS = 50
+PAUSE = 0.01
+"""Seconds between two rounds of killing."""
 
 
 class LeftoverProcesses:
-    """What may be left of one session.
+    """The processes that may be left of one session.
 
     ``recorded`` are identities that were seen below its guard; ``cgroup`` is its leaf, if any;
-    ``platform`` is the one whose clock the recorded start times were read from; ``guards`` led
-    the session (setsid(2)) that all have stayed in who did not make one of their own.
+    ``platform`` is the one whose clock the recorded start times were read from; ``guards`` are the
+    session's guards: each led a process session (setsid(2)), which its descendants stay in unless
+    they make their own.
     """
 
     def __init__(
@@ -48,6 +51,12 @@ class LeftoverProcesses:
         self.guards = tuple(guards)
         self.seen: dict[ProcessIdentity, ProcessFacts | None] = dict.fromkeys(recorded)
         self._protected = _self_and_ancestors()
+        self._empty_scans = 0
+
+    def remember(self, processes: Iterable[ProcessFacts]) -> None:
+        """Add processes that are known to be the session's."""
+        for process in processes:
+            self.seen[process.identity] = process
 
     def find(self) -> list[ProcessFacts]:
         """Every process of the session that exists now, zombies included.  O(host)."""
@@ -63,20 +72,24 @@ class LeftoverProcesses:
                 if child.pid not in found and child.pid not in self._protected:
                     found[child.pid] = child
                     queue.append(child.pid)
-        for process in found.values():
-            self.seen[process.identity] = process
+        self.remember(found.values())
         return list(found.values())
 
     def _is_ours(self, process: ProcessFacts) -> bool:
         if process.pid in self._protected:
             return False
-        if any(process.identity.is_same_as(known) for known in self._known(process.pid)):
+        known = (identity for identity in self.seen if identity.pid == process.pid)
+        if any(map(process.identity.is_same_as, known)):
             return True
         return self._is_in_session(process) or self.platform.bears_marker(process.pid, self.marker)
 
     def _is_in_session(self, process: ProcessFacts) -> bool:
-        """A pid is not handed out again while it names a session (kernel/pid.c), so only a session
-        made since under a recycled number has to be told apart: by its leader, and by its age."""
+        """True where the process is in a process session that one of the guards led.
+
+        The kernel does not hand out a pid while a session has that number (kernel/pid.c).  So another
+        session can have the guard's number only before the guard started, and then its processes are
+        older than the guard, or after the guard's session was empty, and then it has another leader.
+        """
         for guard in self.guards:
             if guard.pid != process.session or process.identity.start < guard.start:
                 continue
@@ -84,28 +97,39 @@ class LeftoverProcesses:
             return leader is None or guard.is_same_as(leader.identity)
         return False
 
-    def _known(self, pid: int) -> list[ProcessIdentity]:
-        return [identity for identity in self.seen if identity.pid == pid]
+    def end(self, deadline: float) -> list[ProcessFacts]:
+        """SIGKILL until two scans in a row find no living process; the survivors at the deadline.
 
-    def end(self, deadline: float, reap: Callable[[], object] = lambda: None) -> list[ProcessFacts]:
-        """SIGKILL until two scans in a row find nothing alive; the survivors at the deadline.
-
-        ``deadline`` is in seconds from now.  Zombies are not alive: nobody but their parent can
-        remove them.  ``reap`` is called each round, by those who are such a parent.
+        ``deadline`` is in seconds from now.  Zombies do not count: only their parent can remove them.
         """
         until = time.monotonic() + deadline
-        quiet = 0
         while True:
-            self._kill_cgroup()
-            alive = [process for process in self.find() if not process.is_zombie]
-            quiet = 0 if alive else quiet + 1
-            if (quiet >= 2 and self._remove_cgroup()) or time.monotonic() > until:
+            alive = self.kill_round()
+            if self.are_gone() or time.monotonic() > until:
                 return alive
+            time.sleep(PAUSE)
+
+    def kill_round(
+        self, before_kill: Callable[[list[ProcessFacts]], object] = lambda found: None
+    ) -> list[ProcessFacts]:
+        """Scan and SIGKILL once; the processes that lived at the beginning.
+
+        ``before_kill`` gets all processes that are about to be killed, in their last moment.
+        """
+        self._kill_cgroup()
+        alive = [process for process in self.find() if not process.is_zombie]
+        self._empty_scans = 0 if alive else self._empty_scans + 1
+        if alive:
             self._freeze(alive)
-            for process in self.find():
+            found = self.find()
+            before_kill(found)
+            for process in found:
                 self.platform.send_signal(process.identity, signal.SIGKILL)
-            reap()
-            time.sleep(0.01)
+        return alive
+
+    def are_gone(self) -> bool:
+        """True when the last two rounds found no living process, and the cgroup is removed."""
+        return self._empty_scans >= 2 and self._remove_cgroup()
 
     def _freeze(self, alive: list[ProcessFacts]) -> None:
         """Stop all before killing any: a process that forks while it is killed outruns the scans."""
@@ -124,10 +148,10 @@ class LeftoverProcesses:
             try:
                 Path(self.cgroup, "cgroup.kill").write_text("1")
             except OSError:
-                pass  # removed by its guard already
+                pass  # its guard has removed it
 
     def _remove_cgroup(self) -> bool:
-        """False while something in it is still on its way out, zombies not counted."""
+        """False while a process in it has not exited yet; zombies do not count."""
         try:
             if self.cgroup:
                 os.rmdir(self.cgroup)
@@ -139,7 +163,7 @@ class LeftoverProcesses:
 
 
 def _self_and_ancestors() -> set[int]:
-    """A sweep that runs inside somebody's session must not end itself."""
+    """Never signalled: a sweep may run inside a session, and must not end itself."""
     line, pid = set(), os.getpid()
     while pid > 0 and pid not in line:
         line.add(pid)

@@ -1,78 +1,65 @@
-"""The guard where there is no subreaper: the same story, on psutil, with a weaker certificate.
+"""The guard where there is no subreaper: containment by psutil, with a weaker certificate.
 
-Run as ``python -m browserkeeper.process.portable_guard`` with the options of ``guard.py``.  It
-cannot adopt what daemonises, so it keeps a list of all it saw below itself, and ends what it
-finds by that list, by descent and by the environment marker, until two scans in a row find
-nothing.  It reaps its direct children only, and nothing dies with it.
+Run as ``python -m browserkeeper.process.portable_guard SESSION`` with the options of
+``guard/options.py``.  It does not get what daemonises as its child, so it keeps a list of all
+processes that it saw below itself, and ends those, their descendants and all that bear the session's
+marker in their environment, until two scans in a row find nothing.  It reaps its direct children
+only, and no process dies with it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterable
 
-from ..guard.guard import Guard, Options, guard_session
+from ..guard.files import stray_shared_memory
+from ..guard.guard import Guard, guard_session
+from ..guard.options import Options
 from ..guard.procfs import Stat
 from . import portable
-from .identity import ProcessIdentity
 from .leftover_processes import LeftoverProcesses
+from .two_scans import TwoScans, stat_of
 
 
-class PortableGuard(Guard):
-    """Overrides how the tree is seen and how it is ended; nothing else."""
+class PortableContainment:
+    """Implements ``guard.containment.Containment``."""
 
-    certificate = "two-scans"
+    name = "portable"
+    shortest_pause = TwoScans.shortest_pause
 
-    def __init__(self, options: Options, session: str):
-        super().__init__(options)
-        self.containment = "portable"
-        self.leftovers = LeftoverProcesses(session, (), platform=portable)
+    def __init__(self, session: str):
+        self._scans = TwoScans(LeftoverProcesses(session, (), platform=portable))
+        self.kill, self.certify = self._scans.kill, self._scans.certify
+        self.survivors = self._scans.survivors
 
-    def _become_subreaper(self) -> None:
-        """There is none to become."""
+    def arm(self) -> None:
+        """There is no subreaper to become."""
 
-    def _below(self) -> list[int]:
-        return [process.pid for process in portable.tree(self.pid)]
+    def signal_at_parents_death(self, number: int) -> None:
+        """Not on every platform, so on none."""
 
-    def _stat(self, pid: int) -> Stat | None:
+    def find(self) -> list[Stat]:
+        """The processes below this one; they are remembered, since they may leave the tree."""
+        found = portable.tree(os.getpid())
+        self._scans.leftovers.remember(found)
+        return [stat_of(process) for process in found]
+
+    def stat(self, pid: int) -> Stat | None:
         found = portable.facts(pid)
-        if found is None:
-            return None
-        self.leftovers.seen.setdefault(ProcessIdentity(pid, found.identity.start))
-        start = found.identity.start
-        return Stat(pid, found.name, found.state, found.parent, self.session, start)
+        return stat_of(found) if found else None
 
-    def _memory(self, pid: int) -> int:
+    def memory(self, pid: int) -> int:
         return portable.own_memory(pid)
 
-    def tear_down(self) -> None:
-        """Until two scans in a row find nothing; like its model, it does not give up."""
-        if self.reason == "timeout" and self.options.grace:
-            self._ask_to_end()
-        if self.options.farewell:
-            self._wait_for_farewell()
-        began = self.age()
-        self.sample()
-        self.tearing_down = True
-        while left := self.leftovers.end(self.options.kill_deadline, self._collect):
-            survivors = [{"pid": p.pid, "name": p.name, "state": p.state, "wchan": ""} for p in left]
-            self.tell("stuck", report=self.report(survivors))
-        self._collect()
-        for pid in list(self.members):
-            self.members[pid].killed = True
-            self._ended(pid, "gone")
-        self.phases["killing"] = self.age() - began
-
-    def _collect(self) -> None:
-        for process in self.leftovers.find():
-            if not process.is_zombie and (member := self.note(process.pid)):
-                member.killed = True
-        self.reap()
+    def stray_files(self, since: float) -> Iterable[str]:
+        return stray_shared_memory(since)
 
 
 def main() -> None:
-    """The session's id comes first, then the options of ``guard.py``."""
+    """The session's id comes first, then the guard's options."""
     session, *argv = sys.argv[1:]
-    guard = PortableGuard(Options(argv), session)
+    guard = Guard(Options(argv), PortableContainment(session))
     guard.arm()
     sys.exit(guard_session(guard))
 

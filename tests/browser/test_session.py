@@ -54,8 +54,8 @@ def test_a_driver_may_be_sooner_than_its_guards_news(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """On a busy machine the driver's port is known before the guard has said which process it is."""
-    late = "        guard.spawn()\n        import time; time.sleep(1)\n"
-    directory = crippled_guard(tmp_path / "guard", ("        guard.spawn()\n", late))
+    late = "        guard.start()\n        import time; time.sleep(1)\n"
+    directory = crippled_guard(tmp_path / "guard", ("        guard.start()\n", late))
     monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", directory)
     with browser(name) as driver:
         session = session_of(driver)

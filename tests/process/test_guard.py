@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from browserkeeper.guard import guard as guard_module
+from browserkeeper.guard.owner import to_json
 from browserkeeper.process.containment import choose, writable_cgroup
 from browserkeeper.process.guard_process import output_of
 from browserkeeper.report import ExitReport
@@ -192,7 +192,7 @@ def test_one_guard_killed_the_other_finishes(victim: str, pids_of: PidFile) -> N
     (daemon,) = pids_once_there(pids_of, 1)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
-    os.kill(spawned["guard"] if victim == "lead" else running.pid, signal.SIGKILL)
+    os.kill(spawned["primary"] if victim == "lead" else running.pid, signal.SIGKILL)
     ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "guard-died"
@@ -209,7 +209,7 @@ def test_control_both_guards_killed_a_daemon_survives(pids_of: PidFile) -> None:
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     os.kill(running.pid, signal.SIGSTOP)  # so that it cannot finish for the lead
-    os.kill(spawned["guard"], signal.SIGKILL)
+    os.kill(spawned["primary"], signal.SIGKILL)
     os.kill(running.pid, signal.SIGKILL)
     survived = not wait_until(lambda: not witness.is_same(daemon), 1)
     witness.end_by_pid([daemon])
@@ -222,7 +222,7 @@ def test_a_stopped_guard_is_woken(victim: str) -> None:
     running = start(SLEEP)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
-    os.kill(spawned["guard"] if victim == "lead" else running.pid, signal.SIGSTOP)
+    os.kill(spawned["primary"] if victim == "lead" else running.pid, signal.SIGSTOP)
     time.sleep(0.1)
     report = running.end("closed", deadline_in())
     assert report is not None
@@ -244,7 +244,7 @@ def test_is_deaf_to_the_terminal(number: signal.Signals) -> None:
     running = start(SLEEP)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
-    for pid in (running.pid, spawned["guard"]):
+    for pid in (running.pid, spawned["primary"]):
         os.kill(pid, number)
     assert running.wait_for("ending", deadline=deadline_in(0.3)) is None
     running.end("closed", deadline_in())
@@ -385,8 +385,8 @@ def test_an_owner_that_blocks_every_signal(pids_of: PidFile) -> None:
 def test_a_lead_that_breaks_is_finished_by_its_standby(tmp_path: Path, pids_of: PidFile) -> None:
     """A bug of ours must not become a leak: here the teardown raises, in the lead only."""
     broken = (
-        "    def tear_down(self) -> None:\n",
-        "    def tear_down(self) -> None:\n        1 / bool(not self.standby)\n",
+        "def tear_down(guard: Guard) -> None:\n",
+        "def tear_down(guard: Guard) -> None:\n    1 / bool(not guard.standby)\n",
     )
     directory = crippled_guard(tmp_path / "broken", broken)
     owner = start_owner(staying(program("daemonise", pids_of)), directory=directory)
@@ -402,7 +402,7 @@ def test_writes_the_record_first_and_replaces_it_by_the_history(tmp_path: Path) 
     assert spawned is not None
     written = json.loads(record.read_text())
     assert written["session"] == {"some": "facts"}
-    assert {g["pid"] for g in written["guards"]} == {running.pid, spawned["guard"]}
+    assert {g["pid"] for g in written["guards"]} == {running.pid, spawned["primary"]}
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     running.end("closed", deadline_in())
     assert not record.exists()
@@ -496,7 +496,7 @@ def test_output_of_a_helper() -> None:
     ],
 )
 def test_its_json_is_json(value: object) -> None:
-    read = json.loads(guard_module.to_json(value))
+    read = json.loads(to_json(value))
     assert read == value or read == pytest.approx(value, abs=1e-6)
 
 

@@ -305,7 +305,7 @@ def test_what_a_killed_pair_left_is_swept(ledger: Ledger, root: Path, pids_of: P
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     os.kill(running.pid, signal.SIGSTOP)
-    os.kill(spawned["guard"], signal.SIGKILL)
+    os.kill(spawned["primary"], signal.SIGKILL)
     os.kill(running.pid, signal.SIGKILL)
     running.process.wait()
     running.close()

@@ -72,10 +72,12 @@ def crippled_guard(directory: Path, *changes: tuple[str, str]) -> str:
 
 
 NO_PIDFD = (
-    ("            self.owner_fd = os.pidfd_open(self.options.owner)\n", "            pass\n"),
-    ("        if self.owner_fd >= 0:\n            return _readable(self.owner_fd)\n", ""),
-    ("        return bool(self.options.owner) and not self.standby", "        return False"),
-    (" and os.getppid() != self.options.owner\n", "\n"),
+    ("            self.pidfd = os.pidfd_open(self.pid)\n", "            pass\n"),
+    ("        if self.pidfd >= 0:\n            return _is_readable(self.pidfd)\n", ""),
+    (
+        "        return bool(self.pid) and self.is_parent and os.getppid() != self.pid\n",
+        "        return False\n",
+    ),
 )
 """A guard that knows its owner by the pipe alone."""
 

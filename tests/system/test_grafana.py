@@ -141,7 +141,7 @@ def overdue_session(ledger: Ledger) -> Iterator[None]:
     )
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned
-    guards = (running.pid, spawned["guard"])  # the standby first: it would wake the other
+    guards = (running.pid, spawned["primary"])  # the standby first: it would wake the other
     for pid in guards:
         os.kill(pid, signal.SIGSTOP)
     try:

@@ -116,15 +116,44 @@ def test_modules_of_the_package_import_each_other_by_relative_names() -> None:
                 assert "browserkeeper" not in {alias.name.split(".")[0] for alias in node.names}, path
 
 
-def test_the_guard_imports_the_standard_librarys_c_half_only() -> None:
-    imported = {
-        alias.name
-        for path in (PACKAGE / "guard").glob("*.py")
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    assert imported == {"ctypes", "fcntl", "os", "select", "sys", "time"}
+def test_the_guard_loads_the_c_half_of_the_standard_library_only() -> None:
+    """Nothing but C modules, beyond what an interpreter loads that does nothing but import ``os``."""
+    script = f"""
+import os, sys
+before = set(sys.modules)
+sys.path.append({str(PACKAGE)!r})
+from guard import boot
+from guard.containment import _prctl
+_prctl(0, 0)
+print(*set(sys.modules) - before)"""
+    loaded = subprocess.check_output([sys.executable, "-I", "-S", "-c", script], text=True).split()
+    foreign = {name for name in loaded if name.partition(".")[0] != "guard"}
+    assert foreign == {"__future__", "_ctypes", "fcntl", "select"}
+
+
+def test_the_guard_imports_nothing_of_other_layers() -> None:
+    for path in (PACKAGE / "guard").glob("*.py"):
+        assert not imports_of(path), path
+
+
+GUARD_PARTS = {
+    "process/portable_guard.py",
+    "process/two_scans.py",
+    "cleanup/adopting_guard.py",
+    "cli/run.py",
+}
+"""Modules that put a guard together, or take its place."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(PACKAGE)) for p in FILES])
+def test_only_the_ground_floor_of_the_guard_is_borrowed(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    if name in GUARD_PARTS or name.startswith("guard/"):
+        return
+    tree = ast.walk(ast.parse(path.read_text()))
+    modules = [node.module or "" for node in tree if isinstance(node, ast.ImportFrom) and node.level]
+    borrowed = {module for module in modules if module.split(".")[0] == "guard"}
+    assert borrowed <= {"guard.files", "guard.procfs"}
 
 
 def modules_after(statement: str) -> set[str]:

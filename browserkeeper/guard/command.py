@@ -1,0 +1,131 @@
+"""The command of a session: how it is started, and its place in a terminal."""
+
+from __future__ import annotations
+
+import os
+
+from .files import ignore_errors
+from .options import NOT_FOUND, Failure, Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import NoReturn, Protocol
+
+    from .containment import Cgroup, Containment
+    from .signals import Signals
+
+    class AnyCommand(Protocol):
+        """What a guard watches: a command that it starts, or a driver that runs already."""
+
+        pid: int
+        """0 where the guard has not started it."""
+        status: int | None
+        """The exit status, negative for a signal; None until the guard has reaped it."""
+
+        def start(self) -> None:
+            """Raises Failure."""
+
+        def has_ended(self) -> bool: ...
+
+else:
+    import _signal as signal
+
+
+class Command:
+    """The child that the guard starts."""
+
+    def __init__(self, options: Options, signals: Signals, containment: Containment, cgroup: Cgroup):
+        self.pid = 0
+        self.status: int | None = None
+        self._options, self._signals = options, signals
+        self._containment, self._cgroup = containment, cgroup
+
+    def has_ended(self) -> bool:
+        return self.status is not None
+
+    def start(self) -> None:
+        """Returns when the new program runs.  Raises Failure, also for what fails in the child.
+
+        The child's end of the pipe is closed by a successful exec.
+        """
+        guard = os.getpid()
+        read_fd, write_fd = os.pipe()
+        try:
+            self.pid = os.fork()
+        except OSError as error:
+            raise Failure("fork", error) from error
+        if self.pid == 0:
+            self._exec(guard, write_fd)
+        os.close(write_fd)
+        failure = os.read(read_fd, 64)
+        os.close(read_fd)
+        if failure:
+            where, number = failure.decode().split()
+            raise Failure(where, OSError(int(number), os.strerror(int(number))))
+
+    def _exec(self, guard: int, error_fd: int) -> NoReturn:
+        where = "exec"
+        try:
+            # With a stop grace period the command has work to do at its end, also when we are killed.
+            grace = self._options.stop_grace_period
+            self._containment.signal_at_parents_death(signal.SIGTERM if grace else signal.SIGKILL)
+            if os.getppid() != guard:
+                os._exit(1)
+            where = "cgroup"
+            self._cgroup.enter()
+            if self._options.foreground:
+                where = "terminal"
+                self._join_job()
+            else:
+                where = "log"
+                self._redirect()
+            where = "exec"
+            self._signals.restore()
+            os.execvp(self._options.command[0], self._options.command)
+        except OSError as error:
+            os.write(error_fd, f"{where} {error.errno}".encode())
+        finally:
+            os._exit(NOT_FOUND)
+
+    def _redirect(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        target = self._options.log or os.devnull
+        log = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+
+    def _join_job(self) -> None:
+        """Enter the process group of the owner, so that the shell's job control, ^C and ^Z reach both.
+
+        Without an owner the guard is an init, and the command is the terminal's only job.
+        """
+        if self._options.owner:
+            ignore_errors(lambda: os.setpgid(0, os.getpgid(self._options.owner)))
+            return
+        os.setpgid(0, 0)
+        if os.isatty(0):
+            ignore_errors(lambda: os.tcsetpgrp(0, os.getpid()))
+
+
+class Terminal:
+    """The terminal of a foreground command that has an owner; else all does nothing."""
+
+    def __init__(self, options: Options):
+        self._owner = options.owner if options.foreground else 0
+        self._group = 0
+
+    def remember(self) -> None:
+        """Note which job has the terminal.  A command that is killed may not give it back after it
+        has given it to a job of its own."""
+        try:
+            job = os.getpgid(self._owner) if self._owner else 0
+            if job and os.tcgetpgrp(0) == job:
+                self._group = job
+        except OSError:  # stdin is no terminal, or the owner is gone
+            pass
+
+    def restore(self) -> None:
+        """Give the terminal back to that job."""
+        if self._group:
+            ignore_errors(lambda: os.tcsetpgrp(0, self._group))

@@ -1,0 +1,191 @@
+"""How a session's processes are found, described and ended.
+
+:class:`Containment` is the interface, :class:`Subreaper` the one that Linux has.  The layers above
+have two more: ``process/portable_guard.py`` and ``cleanup/adopting_guard.py``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .files import ignore_errors, stray_shared_memory
+from .options import Failure
+from .procfs import Stat, descendants, own_memory, read_bytes, read_stat, signal_descendant
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterable
+    from typing import Any, Protocol
+
+    from .members import Members
+
+    class Containment(Protocol):
+        """What the guard asks of a containment."""
+
+        name: str
+        """As in the report."""
+        shortest_pause: float
+        """Seconds between the first two rounds of killing."""
+
+        def arm(self) -> None:
+            """Prepare this process to be the guard.  Raises Failure."""
+
+        def signal_at_parents_death(self, number: int) -> None:
+            """Have the kernel send this process a signal when its parent dies, where it can."""
+
+        def find(self) -> Iterable[Stat]:
+            """Every process of the session that exists now, zombies that the guard reaps included."""
+
+        def stat(self, pid: int) -> Stat | None:
+            """The facts of one process, or None where it does not exist."""
+
+        def memory(self, pid: int) -> int:
+            """Bytes of memory that a process uses; 0 where it is gone."""
+
+        def kill(self, members: Members) -> None:
+            """One round of SIGKILL to all processes of the session; marks the members that it hit."""
+
+        def certify(self, members: Members) -> str | None:
+            """Reap, and return the certificate when no process of the session is left, else None."""
+
+        def survivors(self) -> list[dict[str, Any]]:
+            """The processes that SIGKILL has not ended yet, for the report."""
+
+        def stray_files(self, since: float) -> Iterable[str]:
+            """Files and directories to remove besides TMPDIR; ``since``: the start, epoch seconds."""
+
+else:
+    import _signal as signal
+
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
+FREEZING_ROUNDS = 200  # each takes milliseconds; a fork bomb of 2,000 needs a dozen
+
+
+class Cgroup:
+    """A leaf of cgroup v2 for the session; with the path "" there is none, and all does nothing."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def make(self) -> None:
+        if self.path:
+            os.mkdir(self.path, 0o755)
+
+    def enter(self) -> None:
+        """Move this process into the leaf."""
+        self._write("cgroup.procs", b"0")
+
+    def kill(self) -> None:
+        """SIGKILL to all that is in the leaf."""
+        ignore_errors(lambda: self._write("cgroup.kill", b"1"))
+
+    def remove(self) -> None:
+        if self.path:
+            os.rmdir(self.path)
+
+    def _write(self, name: str, data: bytes) -> None:
+        if not self.path:
+            return
+        fd = os.open(f"{self.path}/{name}", os.O_WRONLY)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+
+def _prctl(option: int, argument: int | bytes) -> int:
+    """prctl(2) by the C half of ``ctypes``: its Python half takes 1.5 ms of a start of 18."""
+    try:
+        from _ctypes import call_function, dlopen, dlsym
+    except ImportError:  # PyPy has these only in ``ctypes``
+        import ctypes
+
+        return int(ctypes.CDLL(None).prctl(option, argument, 0, 0, 0))
+    prctl = dlsym(dlopen(None), "prctl")  # type: ignore[arg-type] # typeshed: None is this program
+    return int(call_function(prctl, (option, argument, 0, 0, 0)))
+
+
+class Subreaper:
+    """All descendants stay below the guard, so ECHILD proves that none is left."""
+
+    shortest_pause = 0.002
+
+    def __init__(self, cgroup: Cgroup):
+        self.name = "cgroup" if cgroup.path else "subreaper"
+        self._cgroup = cgroup
+        self._hit: set[int] = set()
+
+    def arm(self) -> None:
+        """Become a child subreaper, which a fork does not inherit; also set the process's name."""
+        _prctl(PR_SET_NAME, b"bk-guard")
+        if _prctl(PR_SET_CHILD_SUBREAPER, 1) != 0:  # EINVAL is the only error (prctl(2))
+            raise Failure("subreaper", OSError(22, "prctl refused"))
+
+    def signal_at_parents_death(self, number: int) -> None:
+        """The caller compares ``getppid()`` afterwards: the parent may have died before."""
+        _prctl(PR_SET_PDEATHSIG, number)
+
+    def find(self) -> list[Stat]:
+        return [stat for pid, _ in descendants(os.getpid()) if (stat := read_stat(pid))]
+
+    def stat(self, pid: int) -> Stat | None:
+        return read_stat(pid)
+
+    def memory(self, pid: int) -> int:
+        return own_memory(pid)
+
+    def kill(self, members: Members) -> None:
+        """Freeze first where processes appear while others are killed: killing alone may never
+        catch up with them."""
+        known = self._hit.union(members.living)
+        hit = self._signal_all(signal.SIGKILL, members)
+        if hit - known:
+            self._freeze(members)
+            hit |= self._signal_all(signal.SIGKILL, members)
+        self._hit |= hit
+
+    def _freeze(self, members: Members) -> None:
+        """Stop all before killing any: each death would make room for the next fork."""
+        stopped: set[int] = set()
+        for _ in range(FREEZING_ROUNDS):
+            fresh = self._signal_all(signal.SIGSTOP, members, skip=stopped)
+            if not fresh:
+                return
+            stopped |= fresh
+
+    def _signal_all(self, number: int, members: Members, skip: Iterable[int] = ()) -> set[int]:
+        """Signal every descendant once; the pids that got the signal.
+
+        A child of ours may be signalled by number, since nobody but us can reap it.
+        """
+        if number == signal.SIGKILL:
+            self._cgroup.kill()
+        guard, hit = os.getpid(), set()
+        for pid, parent in descendants(guard):
+            if pid in skip:
+                continue
+            member = members.living.get(pid) or members.note(pid)
+            if parent == guard:
+                # EPERM: a setuid program, sudo for one.
+                ignore_errors(lambda pid=pid: os.kill(pid, number))  # type: ignore[misc]
+            elif not signal_descendant(pid, parent, number):
+                continue
+            hit.add(pid)
+            if member is not None and number == signal.SIGKILL:
+                member.killed = True
+        return hit
+
+    def certify(self, members: Members) -> str | None:
+        return None if members.reap() else "ECHILD"
+
+    def survivors(self) -> list[dict[str, Any]]:
+        """With ``wchan``, the kernel function that the process sleeps in."""
+        found = []
+        for stat in self.find():
+            where = (read_bytes(f"/proc/{stat.pid}/wchan") or b"").decode("ascii", "replace")
+            found.append({"pid": stat.pid, "name": stat.name, "state": stat.state, "wchan": where})
+        return found
+
+    def stray_files(self, since: float) -> Iterable[str]:
+        return stray_shared_memory(since)

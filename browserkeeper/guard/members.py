@@ -1,0 +1,150 @@
+"""The session's processes: which were seen, how each ended, how much memory they used."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import Any
+
+    from .command import AnyCommand
+    from .containment import Containment
+    from .procfs import Stat
+    from .record import Report
+else:
+    import _signal as signal
+
+PAST_LIMIT = 300  # ended processes that a report names; a pipe takes 64 KiB at once
+WEIGHINGS = 120  # looks at memory that a report holds; at that number they are thinned out
+
+
+class Member:
+    """One process that was seen below the guard, and how it ended."""
+
+    __slots__ = ("adopted", "code", "ended", "killed", "name", "outcome", "pid", "signal", "start")
+
+    def __init__(self, stat: Stat):
+        self.pid, self.start, self.name = stat.pid, stat.start, stat.name
+        self.adopted = self.killed = False
+        self.outcome: str | None = None
+        self.code: int | None = None
+        self.signal: int | None = None
+        self.ended: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """As in the report."""
+        return {key: getattr(self, key) for key in self.__slots__ if key != "killed"}
+
+
+class Members:
+    """All processes that were seen; ``living`` are those that have not been seen to end."""
+
+    def __init__(self, containment: Containment, command: AnyCommand, report: Report):
+        self.living: dict[int, Member] = {}
+        self.past: list[Member] = []  # ended ones: the next process of the same pid is a new member
+        self.forgotten = 0
+        self.reaped = 0
+        self.tearing_down = False
+        self._containment, self._command, self._report = containment, command, report
+
+    def update(self) -> None:
+        """Look at all processes of the session once.
+
+        A member that is gone was reaped by its own parent, so how it ended is unknown.
+        """
+        found = {stat.pid: stat for stat in self._containment.find()}
+        for stat in found.values():
+            self._note(stat)
+        for pid in [pid for pid in self.living if pid not in found]:
+            self._ended(pid, "gone")
+
+    def note(self, pid: int) -> Member | None:
+        """The member of that pid, new or known; None where no such process exists."""
+        stat = self._containment.stat(pid)
+        return self._note(stat) if stat else None
+
+    def _note(self, stat: Stat) -> Member:
+        pid = stat.pid
+        member = self.living.get(pid)
+        if member is None or member.start != stat.start:
+            if member is not None:
+                self._ended(pid, "gone")
+            member = self.living[pid] = Member(stat)
+        member.name = stat.name  # an exec changes it
+        if stat.parent == os.getpid() and pid != self._command.pid:
+            # During the teardown parents are killed, so only a session of its own shows a daemon.
+            member.adopted |= not self.tearing_down or stat.session != os.getsid(0)
+        return member
+
+    def reap(self) -> bool:
+        """Collect every child that has exited; False when there is no child at all (ECHILD).
+
+        ``WNOWAIT`` first: a zombie still has a name, and an adopted one was perhaps never seen.
+        """
+        while True:
+            try:
+                ready = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ready is None:
+                    return True
+                self._reap_one(ready.si_pid)
+            except ChildProcessError:
+                return False
+
+    def _reap_one(self, pid: int) -> None:
+        member = self.note(pid)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if pid == self._command.pid:
+            self._command.status = code
+        else:
+            self.reaped += 1
+        if member is None:
+            return
+        if code >= 0:
+            self._ended(pid, "exited", code=code)
+        else:
+            ours = member.killed and -code == signal.SIGKILL
+            self._ended(pid, "killed" if ours else "signalled", by=-code)
+
+    def end_all(self) -> None:
+        """No process is left: those that no ``wait`` has shown are gone as well."""
+        for pid in list(self.living):
+            self._ended(pid, "gone")
+
+    def _ended(self, pid: int, outcome: str, code: int | None = None, by: int | None = None) -> None:
+        member = self.living.pop(pid)
+        member.outcome = "killed" if member.killed and outcome == "gone" else outcome
+        member.code, member.signal, member.ended = code, by, self._report.age()
+        self.past.append(member)
+        if len(self.past) > PAST_LIMIT:
+            del self.past[0]
+            self.forgotten += 1
+
+    def facts(self) -> list[dict[str, Any]]:
+        """As in the report, the oldest process first."""
+        everyone = sorted([*self.past, *self.living.values()], key=lambda m: (m.start, m.pid))
+        return [member.facts() for member in everyone]
+
+
+class MemoryCurve:
+    """``looks``: the session's memory over time, as [its age in seconds, bytes]."""
+
+    def __init__(self, pause: float) -> None:
+        """``pause``: seconds between two looks from the first thinning out on."""
+        self.looks: list[list[float]] = []
+        self._first_pause = pause
+        self._pause = self._next = 0.0
+
+    def is_due(self, age: float) -> bool:
+        return age >= self._next
+
+    def add(self, age: float, size: int) -> None:
+        """Of each pair of looks the higher one stays when there are too many, to keep the peaks."""
+        self.looks.append([age, size])
+        if len(self.looks) >= WEIGHINGS:
+            pairs = zip(self.looks[::2], self.looks[1::2], strict=True)
+            self.looks = [max(pair, key=lambda look: look[1]) for pair in pairs]
+            self._pause = self._pause * 2 or self._first_pause
+        self._next = age + self._pause

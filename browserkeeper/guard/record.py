@@ -1,0 +1,106 @@
+"""What the guard writes about a session: the record while it lives, then the report of its end."""
+
+from __future__ import annotations
+
+import time
+
+from .files import discard, write_atomically
+from .owner import to_json
+from .procfs import read_stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .members import Members, MemoryCurve
+
+SCHEMA = 1
+
+
+class Record:
+    """The session's file in the ledger, from which others recover it when its guards were killed.
+
+    ``document`` is JSON about the session that its owner made; it is copied as it is.
+    """
+
+    def __init__(self, path: str, history: str, document: str):
+        self._path, self._history, self._document = path, history, document
+        self._recorded: set[int] = set()
+
+    def write(self, guards: list[int], members: Members, memory: MemoryCurve) -> None:
+        """Raises OSError."""
+        if not self._path:
+            return
+        stats = [read_stat(pid) for pid in guards]
+        who = to_json([{"pid": stat.pid, "start": stat.start} for stat in stats if stat])
+        processes = to_json([[m.pid, m.start, m.name] for m in members.living.values()])
+        write_atomically(
+            self._path,
+            f'{{"schema":{SCHEMA},"session":{self._document},'
+            f'"guards":{who},"processes":{processes},"memory":{to_json(memory.looks)}}}\n',
+        )
+        self._recorded = set(members.living)
+
+    def is_outdated(self, members: Members) -> bool:
+        return set(members.living) != self._recorded
+
+    def retire(self, report: dict[str, Any]) -> str:
+        """Replace the record by the history; why no history could be written, or ""."""
+        problem = ""
+        if self._history:
+            line = f'{{"schema":{SCHEMA},"session":{self._document},"exit":{to_json(report)}}}\n'
+            try:
+                write_atomically(self._history, line)
+            except OSError as error:  # a full disk; the session has ended all the same
+                problem = f"no history was written: {error}"
+        if self._path:
+            discard(self._path)
+        return problem
+
+
+class Report:
+    """What the phases find out for the final report, and the session's age."""
+
+    def __init__(self, containment: str):
+        self.containment = containment
+        self.reason = "failed"
+        self.certificate: str | None = None
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self.files = self.bytes = 0
+        self.born_epoch = time.time()
+        self._born = time.monotonic()
+
+    def age(self) -> float:
+        """Seconds since the guard started."""
+        return time.monotonic() - self._born
+
+    def facts(
+        self,
+        members: Members,
+        memory: MemoryCurve,
+        status: int | None,
+        survivors: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        """The report as its readers get it; ``status`` is the command's, ``survivors`` still live."""
+        more = [f"{members.forgotten} more processes"] if members.forgotten else []
+        return {
+            "reason": self.reason,
+            "containment": self.containment,
+            "certificate": self.certificate,
+            "status": status,
+            "processes": members.facts(),
+            "survivors": survivors,
+            "zombies_reaped": members.reaped,
+            "files": self.files,
+            "bytes": self.bytes,
+            "memory": memory.looks,
+            "seconds": {"lifetime": self.age(), **self.seconds},
+            "ended_at": time.time(),
+            "problems": self.problems,
+            "notes": [*self.notes, *more],
+        }
+
+
+__all__ = ["Record", "Report"]

@@ -1,0 +1,147 @@
+"""The end of a session: kill until the certificate is there, then remove its files and report."""
+
+from __future__ import annotations
+
+import os
+
+from .files import ignore_errors, read_status_file, remove_tree
+from .procfs import read_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+
+    from .guard import Guard
+else:
+    import _signal as signal
+
+LOG_TAIL = 2000  # bytes of the command's log that the report quotes
+ASKING_PAUSE = 0.02  # seconds between looks at a command that was asked to end
+LONGEST_PAUSE = 0.02  # seconds between rounds of killing
+PAUSE_WHEN_STUCK = 0.25  # and after the kill deadline
+
+
+def tear_down(guard: Guard) -> None:
+    """Kill and reap until the containment certifies that nothing is left.
+
+    Reports survivors at the kill deadline, but goes on for as long as it takes: by its exit a guard
+    would give up its descendants.
+    """
+    options, report, members = guard.options, guard.report, guard.members
+    if report.reason == "timeout" and options.grace:
+        _ask_command(guard)
+    if options.stop_grace_period:
+        _ask_all(guard)
+    began = report.age()
+    guard.look()
+    members.tearing_down = True
+    pause, longest = guard.containment.shortest_pause, LONGEST_PAUSE
+    while True:
+        guard.containment.kill(members)
+        report.certificate = _wait_for_certificate(guard, pause)
+        if report.certificate:
+            break
+        pause = min(pause * 2, longest)
+        if longest == LONGEST_PAUSE and report.age() - began > options.kill_deadline:
+            guard.owner.send("stuck", report=guard.facts(guard.containment.survivors()))
+            longest = PAUSE_WHEN_STUCK
+    members.end_all()
+    report.seconds["killing"] = report.age() - began
+
+
+def _wait_for_certificate(guard: Guard, seconds: float) -> str | None:
+    """The certificate, as soon as there is one, or None after so many seconds."""
+    until = guard.report.age() + seconds
+    while True:
+        certificate = guard.containment.certify(guard.members)
+        left = until - guard.report.age()
+        if certificate or left <= 0:
+            return certificate
+        guard.signals.wait(left)
+
+
+def _ask_command(guard: Guard) -> None:
+    """SIGTERM to the command, and wait for its end for the grace of a timeout."""
+    if guard.command.pid:
+        ignore_errors(lambda: os.kill(guard.command.pid, signal.SIGTERM))
+    until = guard.report.age() + guard.options.grace
+    while not guard.command.has_ended() and guard.report.age() < until:
+        _wait_for_certificate(guard, ASKING_PAUSE)
+
+
+def _ask_all(guard: Guard) -> None:
+    """SIGTERM to all, and wait for their end for the stop grace period.
+
+    The command has to end something that no local process shows: a session on another machine.  It
+    is the guard's only descendant, a child by birth, or by adoption in the standby guard whose
+    primary guard was killed; in that case the kernel has sent it SIGTERM already.
+    """
+    began = guard.report.age()
+    for stat in guard.containment.find():
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            ignore_errors(lambda pid=stat.pid, n=number: os.kill(pid, n))  # type: ignore[misc]
+    until = began + guard.options.stop_grace_period
+    while guard.report.age() < until and not _wait_for_certificate(guard, ASKING_PAUSE):
+        pass
+    guard.report.seconds["stop_grace_period"] = guard.report.age() - began
+
+
+def retire(guard: Guard) -> None:
+    """After the certificate: remove the files, replace the record by the history, report the end."""
+    options, report = guard.options, guard.report
+    began = report.age()
+    log_tail = (read_bytes(options.log) or b"")[-LOG_TAIL:] if options.log else b""
+    status = read_status_file(options.status_file) if options.status_file else None
+    if options.keep_log:
+        _keep_log(guard)
+    _remove_files(guard)
+    report.seconds["files"] = report.age() - began
+    # ``account`` is the status file's content; the name stays, since older versions read it.
+    facts = {**guard.facts([]), "account": status}
+    if problem := guard.record.retire(facts):
+        facts["notes"] = [*facts["notes"], problem]
+    # The history does not get the log, which may hold addresses of pages.
+    guard.owner.send("ended", report={**facts, "log_tail": log_tail.decode("utf-8", "replace")})
+
+
+def _keep_log(guard: Guard) -> None:
+    """Append the log to the user's file.
+
+    At the end only: of two sessions that write to one file at a time, each would read the other's port.
+    """
+    options = guard.options
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+        fd = os.open(options.keep_log, flags, 0o600)
+        try:
+            os.write(fd, read_bytes(options.log) or b"")
+        finally:
+            os.close(fd)
+    except OSError as error:
+        guard.report.notes.append(f"the log was not kept: {error}")
+
+
+def _remove_files(guard: Guard) -> None:
+    report = guard.report
+    tmpdir = guard.options.tmpdir if guard.made_tmpdir else ""
+    for path in (tmpdir, *guard.containment.stray_files(report.born_epoch)):
+        if not path or not os.path.lexists(path):
+            continue
+        try:
+            if os.path.isdir(path):
+                files, size = remove_tree(path)
+                report.files, report.bytes = report.files + files, report.bytes + size
+            else:
+                os.unlink(path)
+                report.files += 1
+        except FileNotFoundError:
+            pass
+        except Exception as error:
+            what = "TMPDIR" if path == tmpdir else path
+            report.problems.append(f"{what} not removed: {error!r}")
+    try:
+        guard.cgroup.remove()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        report.problems.append(f"cgroup: {error}")
