@@ -102,8 +102,8 @@ def plan_launch(config: SessionConfig, began: float) -> LaunchPlan:
         keep_log=config.log or "",
         timeout=left or 0,
         kill_deadline=config.close_timeout,
-        farewell=launch.farewell,
-        account=launch.account,
+        stop_grace_period=launch.stop_grace_period,
+        status_file=launch.status_file,
     )
     record = Record(ledger.record_path(session_id), session, (), ())
     return LaunchPlan(config, launch, guard, ledger, record, began + config.start_timeout)
@@ -156,7 +156,7 @@ class Attempt:
         spawned = self.guard.wait_for("spawned", deadline=deadline)
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
-        self.primary_pid, self.driver_process = spawned["guard"], identity_of(spawned["pid"])
+        self.primary_pid, self.driver_process = spawned["primary"], identity_of(spawned["pid"])
         service = managed.ManagedService(handler, launch.command[0], port, self.guard.process)
         left = max(0.1, deadline - time.monotonic())
         driver = managed.connect(config.name, handler, service, options, left, config.remote)

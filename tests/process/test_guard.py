@@ -103,7 +103,9 @@ def test_sees_a_whole_tree_and_how_each_ended(pids_of: PidFile) -> None:
 def test_names_the_escapee_it_adopted(pids_of: PidFile) -> None:
     running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
-    assert wait_until(lambda: (seen := witness.look(daemon.pid)) and seen.parent != 1)
+    spawned = running.wait_for("spawned", deadline=deadline_in())
+    assert spawned is not None
+    assert wait_until(lambda: (s := witness.look(daemon.pid)) and s.parent == spawned["primary"])
     report = running.end("closed", deadline_in())
     assert report is not None
     assert [p["pid"] for p in report["processes"] if p["adopted"]] == [daemon.pid]
@@ -149,7 +151,8 @@ def test_owner_killed_while_a_fork_of_it_holds_the_pipe(pids_of: PidFile) -> Non
     (daemon,) = pids_once_there(pids_of, 1)
     _kill_owner(owner)
     gone = wait_until(lambda: not witness.is_same(daemon), 5)
-    witness.end_by_pid(witness.below(os.getpid()))
+    wait_until(lambda: not [s for s in witness.alive(below()) if s.name == "bk-guard"], 5)
+    witness.end_by_pid(below())
     assert gone
 
 
