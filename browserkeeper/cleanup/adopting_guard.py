@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..guard.guard import Guard, guard_session
+from ..guard.guard import Guard
+from ..guard.life import guard_session
 from ..guard.options import Failure, Options
 from ..guard.procfs import Stat, own_memory
 from ..process import is_alive, system

@@ -16,11 +16,11 @@ class Launch:
 
     ``build_options`` imports selenium, 0.2 s the first time, so it is called when the driver is
     on its way already.
-    ``port_pattern`` finds the port in the driver's log.  ``stop_grace_period`` is how many seconds the driver
-    may take, after SIGTERM, to end what is not on this machine; in ``status_file`` it says how that went.
-    ``see`` finds the browser, by its capabilities and the processes below the guard.
-    ``note`` says why the browser would not
-    end by itself when its driver is killed; it is "" where it would.
+    ``port_pattern`` finds the port in the driver's log.  ``stop_grace_period`` is how many seconds the
+    driver may take, after SIGTERM, to end a session on another machine; ``status_file`` is where it
+    writes how that went.  ``see`` finds the browser, by its capabilities and the processes below the
+    guard.  ``note`` says why the browser would not end by itself when its driver is killed; it is ""
+    where it would.
     """
 
     command: tuple[str, ...]

@@ -28,11 +28,11 @@ def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
     assert config.remote is not None
     if config.options is not None:
         _user_options(config)
-    account = os.path.join(tmpdir, "grid")
+    status_file = os.path.join(tmpdir, "grid")
     options = {
         "--url": str(config.remote),
         "--marker": session,
-        "--status-file": account,
+        "--status-file": status_file,
         "--patience": f"{config.close_timeout * PATIENCE:g}",
     }
     words = (word for pair in options.items() for word in pair)
@@ -42,8 +42,8 @@ def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
         build_options=lambda: build_options(config, session),
         port_pattern=rb"listening on port (\d+)\s",
         note="",
-        farewell=config.close_timeout,
-        account=account,
+        stop_grace_period=config.close_timeout,
+        status_file=status_file,
         see=lambda capabilities, tree: RemoteBrowserHandle(),
     )
 

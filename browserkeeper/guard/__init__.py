@@ -7,8 +7,8 @@ modules import the C half of the standard library only, and nothing of the packa
 rest, the layers above import only what they need to put a guard together (``process/portable_guard.py``,
 ``cleanup/adopting_guard.py``) and the exit statuses (``cli/run.py``).
 
-The life of a session, in ``guard.py``: arm, prepare, start, watch, tear down, retire.  The kernel
-rules that it stands on:
+The life of a session is in ``life.py``: prepare, start, watch, tear down, retire.  The kernel rules
+that it stands on:
 
 * ``prctl(PR_SET_CHILD_SUBREAPER)``: an orphaned descendant is re-parented to the nearest living
   subreaper among its ancestors (prctl(2)).  So every process started below the guard stays below it,

@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import sys
 
-from .guard import Guard, guard_session
+from .guard import Guard
+from .life import guard_session
 from .options import Options
 from .pair import guard_as_a_pair
 

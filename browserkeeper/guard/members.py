@@ -7,12 +7,23 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from typing import Any
+    from collections.abc import Callable, Iterable
+    from typing import Any, Protocol
 
-    from .command import AnyCommand
-    from .containment import Containment
     from .procfs import Stat
-    from .record import Report
+
+    class Processes(Protocol):
+        """The part of a containment that finds and describes processes."""
+
+        def find(self) -> Iterable[Stat]: ...
+        def stat(self, pid: int) -> Stat | None: ...
+
+    class Child(Protocol):
+        """The part of a command that reaping needs."""
+
+        pid: int
+        status: int | None
+
 else:
     import _signal as signal
 
@@ -41,20 +52,21 @@ class Member:
 class Members:
     """All processes that were seen; ``living`` are those that have not been seen to end."""
 
-    def __init__(self, containment: Containment, command: AnyCommand, report: Report):
+    def __init__(self, processes: Processes, command: Child, age: Callable[[], float]):
+        """``age`` returns the session's age in seconds."""
         self.living: dict[int, Member] = {}
         self.past: list[Member] = []  # ended ones: the next process of the same pid is a new member
         self.forgotten = 0
         self.reaped = 0
         self.tearing_down = False
-        self._containment, self._command, self._report = containment, command, report
+        self._processes, self._command, self._age = processes, command, age
 
     def update(self) -> None:
         """Look at all processes of the session once.
 
         A member that is gone was reaped by its own parent, so how it ended is unknown.
         """
-        found = {stat.pid: stat for stat in self._containment.find()}
+        found = {stat.pid: stat for stat in self._processes.find()}
         for stat in found.values():
             self._note(stat)
         for pid in [pid for pid in self.living if pid not in found]:
@@ -62,7 +74,7 @@ class Members:
 
     def note(self, pid: int) -> Member | None:
         """The member of that pid, new or known; None where no such process exists."""
-        stat = self._containment.stat(pid)
+        stat = self._processes.stat(pid)
         return self._note(stat) if stat else None
 
     def _note(self, stat: Stat) -> Member:
@@ -116,7 +128,7 @@ class Members:
     def _ended(self, pid: int, outcome: str, code: int | None = None, by: int | None = None) -> None:
         member = self.living.pop(pid)
         member.outcome = "killed" if member.killed and outcome == "gone" else outcome
-        member.code, member.signal, member.ended = code, by, self._report.age()
+        member.code, member.signal, member.ended = code, by, self._age()
         self.past.append(member)
         if len(self.past) > PAST_LIMIT:
             del self.past[0]

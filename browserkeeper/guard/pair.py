@@ -11,7 +11,8 @@ import os
 import select
 
 from .files import ignore_errors, is_private_directory
-from .guard import Guard, guard_session
+from .guard import Guard
+from .life import finish, guard_session
 from .options import Failure
 
 TYPE_CHECKING = False
@@ -33,7 +34,7 @@ def guard_as_a_pair(guard: Guard) -> int:
             raise Failure("fork", error) from error
     except Failure as failure:
         guard.report_failure(failure)
-        return guard.finish(failure)
+        return finish(guard, failure)
     if primary == 0:
         run_primary(guard, standby)
     return run_standby(guard, primary)
@@ -68,7 +69,7 @@ def run_standby(guard: Guard, primary: int) -> int:
             guard.report.reason = "guard-died"
             guard.made_tmpdir = is_private_directory(guard.options.tmpdir)
             guard.owner.send("ending", reason=guard.report.reason)
-            return guard.finish()
+            return finish(guard)
         has_pidfd = guard.owner.pidfd >= 0  # then the primary guard watches the owner
         poller.poll(None if has_pidfd else 1000)
         for number in guard.signals.received():

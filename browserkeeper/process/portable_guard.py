@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterable
 
 from ..guard.files import stray_shared_memory
-from ..guard.guard import Guard, guard_session
+from ..guard.guard import Guard
+from ..guard.life import guard_session
 from ..guard.options import Options
 from ..guard.procfs import Stat
 from . import portable

@@ -131,29 +131,20 @@ print(*set(sys.modules) - before)"""
     assert foreign == {"__future__", "_ctypes", "fcntl", "select"}
 
 
-def test_the_guard_imports_nothing_of_other_layers() -> None:
-    for path in (PACKAGE / "guard").glob("*.py"):
-        assert not imports_of(path), path
-
-
-GUARD_PARTS = {
-    "process/portable_guard.py",
-    "process/two_scans.py",
-    "cleanup/adopting_guard.py",
-    "cli/run.py",
+MAY_IMPORT_THE_GUARD = {
+    "process.portable_guard",
+    "process.two_scans",
+    "cleanup.adopting_guard",
+    "cli.run",
 }
-"""Modules that put a guard together, or take its place."""
+"""Modules that put a guard together, and the one that becomes a guard."""
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(PACKAGE)) for p in FILES])
-def test_only_the_ground_floor_of_the_guard_is_borrowed(path: Path) -> None:
-    name = str(path.relative_to(PACKAGE))
-    if name in GUARD_PARTS or name.startswith("guard/"):
-        return
-    tree = ast.walk(ast.parse(path.read_text()))
-    modules = [node.module or "" for node in tree if isinstance(node, ast.ImportFrom) and node.level]
-    borrowed = {module for module in modules if module.split(".")[0] == "guard"}
-    assert borrowed <= {"guard.files", "guard.procfs"}
+@pytest.mark.parametrize("name", MODULES)
+def test_layers_above_the_guard_import_its_ground_floor_only(name: str) -> None:
+    if name not in MAY_IMPORT_THE_GUARD and part_of(name) != "guard":
+        borrowed = {imported for imported in IMPORTS[name] if part_of(imported) == "guard"}
+        assert borrowed <= {"guard.files", "guard.procfs"}
 
 
 def modules_after(statement: str) -> set[str]:

@@ -1,0 +1,127 @@
+"""The life of a session: prepare, start, watch, tear down, retire."""
+
+from __future__ import annotations
+
+import os
+import select
+
+from .files import ignore_errors
+from .guard import SAMPLES, Guard
+from .options import CANNOT_RUN, TIMED_OUT, Failure
+from .teardown import retire, tear_down
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal
+
+
+def guard_session(guard: Guard) -> int:
+    """The whole life of a session, once the guard is armed; the exit status of the guard."""
+    failed = None
+    try:
+        guard.prepare()
+        guard.start()
+        guard.owner.send("spawned", primary=os.getpid(), pid=guard.command.pid)
+        guard.report.reason = Watch(guard).run()
+        guard.owner.send("ending", reason=guard.report.reason)
+    except Failure as failure:
+        failed = failure
+        guard.report_failure(failure)
+    except Exception as error:  # a bug of the guard's must not become a leak
+        guard.report.problems.append(f"guard: {error!r}")
+    return finish(guard, failed)
+
+
+class Watch:
+    """The phase between start and teardown; ``deadline`` is the owner's, in the session's age."""
+
+    def __init__(self, guard: Guard):
+        self.guard = guard
+        self.deadline = 0.0
+        self.deadline_reason = ""
+
+    def run(self) -> str:
+        """Block until the session is over; the reason."""
+        guard, age = self.guard, self.guard.report.age
+        guard.terminal.remember()
+        poller = select.poll()
+        for fd in (guard.owner.control_fd, guard.owner.pidfd, guard.signals.fd):
+            if fd >= 0:
+                poller.register(fd, select.POLLIN)
+        pauses = iter(SAMPLES)
+        pause = next(pauses)
+        next_look = age() + pause
+        while True:
+            ends = [next_look, *filter(None, (guard.options.timeout, self.deadline))]
+            ready = {fd for fd, _ in poller.poll(max(0.0, min(ends) - age()) * 1000)}
+            if reason := self._reason_to_end(ready):
+                return reason
+            if age() >= next_look:
+                guard.look()
+                pause = next(pauses, pause)
+                next_look = age() + pause
+
+    def _reason_to_end(self, ready: set[int]) -> str | None:
+        """None while there is none.  Of several reasons the one that explains the others comes first."""
+        guard, age = self.guard, self.guard.report.age
+        signals = guard.signals.received() if guard.signals.fd in ready else b""
+        guard.members.reap()
+        if guard.owner.control_fd in ready and (reason := self._read_owner()):
+            return reason
+        if guard.owner.pidfd in ready or guard.owner.is_dead():
+            return "owner-died"
+        if guard.standby_is_dead():
+            return "guard-died"
+        if guard.command.has_ended():
+            return "exited"
+        if guard.options.timeout and age() >= guard.options.timeout:
+            return "timeout"
+        if self.deadline and age() >= self.deadline:
+            return self.deadline_reason
+        if guard.options.foreground:
+            self._forward(signals)
+        elif signal.SIGTERM in signals:
+            return "terminated"
+        return None
+
+    def _forward(self, signals: bytes) -> None:
+        command = self.guard.command.pid
+        for number in signals:
+            if number != signal.SIGCHLD:
+                ignore_errors(lambda number=number: os.kill(command, number))  # type: ignore[misc]
+
+    def _read_owner(self) -> str | None:
+        """Handle the owner's messages; the reason to end, if one of them is that.
+
+        ``deadline SECONDS REASON`` from now, ``deadline 0`` for none; ``started SECONDS``: how long
+        the owner's start took, for the report; any other word is a reason to end.
+        """
+        for words in self.guard.owner.read():
+            if words[0] == "started":
+                self.guard.report.seconds["start"] = float(words[1])
+            elif words[0] == "deadline":
+                seconds = float(words[1])
+                self.deadline = self.guard.report.age() + seconds if seconds else 0.0
+                self.deadline_reason = words[2] if seconds else ""
+            else:
+                return words[0]
+        return None
+
+
+def finish(guard: Guard, failure: Failure | None = None) -> int:
+    """Tear down and retire; the status that a shell would give for the command."""
+    tear_down(guard)
+    retire(guard)
+    guard.terminal.restore()
+    if not guard.options.foreground:
+        return 0
+    if guard.report.reason == "timeout":
+        return TIMED_OUT
+    if failure is not None:
+        return failure.exit_status
+    status = guard.command.status
+    if status is None:  # never started, or started by the primary guard and left to its standby
+        return 128 + signal.SIGKILL if guard.report.reason == "guard-died" else CANNOT_RUN
+    return status if status >= 0 else 128 - status
