@@ -1,7 +1,8 @@
-"""A hub that goes wrong in ways that a real Grid cannot be made to: 500, rubbish, silence, restarts.
+"""A mock of a Grid that fails in ways that a real Grid cannot be made to: errors, invalid answers, no
+answers, restarts.
 
-It knows one session.  ``behaviour`` says how it answers the next requests of a kind (``new``,
-``command``, ``delete``, ``status``), as a function of the handler; without one it is a good hub.
+It can have one session.  ``behaviour`` maps a kind of request (``new``, ``command``, ``delete``,
+``status``) to the function that answers it; without one the answer is that of a working Grid.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def error(status: int, name: str, message: str) -> Answerer:
 
 
 def silence(handler: _Handler) -> None:
-    """Until the client has had enough."""
+    """No answer, until the mock is closed."""
     handler.hub.stopped.wait(60)
     handler.close_connection = True
 
@@ -36,7 +37,7 @@ def hang_up(handler: _Handler) -> None:
     handler.close_connection = True
 
 
-RUBBISH = answer(200, "<html>It works!</html>", "text/html")
+NO_WEBDRIVER = answer(200, "<html>It works!</html>", "text/html")
 TRUNCATED = answer(200, '{"value": {"sessionId": "c0f', "application/json")
 BROKEN = error(500, "unknown error", "the node is on fire")
 
@@ -79,7 +80,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return found
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))

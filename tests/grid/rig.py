@@ -1,5 +1,5 @@
-"""A real Selenium Grid for the tests of remote sessions, and a look at its slots that shares no code
-with what is tested.  ``scripts/grid.sh`` fetches it."""
+"""A real Selenium Grid for the tests of remote sessions, and its status as a witness, read without code
+of browserkeeper.  ``scripts/grid.sh`` fetches the Grid."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from tests.support.waiting import wait_until
 PATIENCE = 60.0
 """Seconds for a Grid to be ready; it takes 2, and more on a machine that is busy."""
 SESSION_TIMEOUT = 12
-"""Seconds after which the Grid itself frees the slot of a session that sends no command: what a
-control waits for, and far more than any test of ours may take."""
+"""Seconds without a command after which the Grid frees a slot by itself.  Longer than any test may take
+until the slot is free."""
 
 TOML = """
 [server]
@@ -65,12 +65,12 @@ while True:
     except ChildProcessError:
         break
 """
-"""What a container would have as PID 1: the Grid's orphans come to it, and it reaps them."""
+"""Runs the Grid as a child and reaps its orphans, as PID 1 of a container does."""
 
 
 @dataclasses.dataclass
 class Grid:
-    """``url`` is where it listens; ``slots`` is how many sessions it has room for."""
+    """A running Grid with ``slots`` slots."""
 
     port: int
     slots: int
@@ -95,12 +95,12 @@ class Grid:
         return False
 
     def sessions(self) -> set[str]:
-        """Ids of the sessions in its slots."""
+        """The ids of the sessions in its slots."""
         slots = [slot for node in self.get("/status")["nodes"] for slot in node["slots"]]
         return {slot["session"]["sessionId"] for slot in slots if slot["session"]}
 
-    def give_back(self, session: str) -> None:
-        """After a control."""
+    def end_session(self, session: str) -> None:
+        """End a session that a control left."""
         request = urllib.request.Request(f"{self.url}/session/{session}", method="DELETE")
         urllib.request.urlopen(request, timeout=PATIENCE).close()
 
@@ -116,7 +116,7 @@ class Grid:
         return next(seen.pid for seen in witness.below(self.process.pid) if seen.name == "java")
 
     def stop(self) -> None:
-        """It, its drivers and their browsers: by the pids that hang below its init."""
+        """End all processes below its init: the Grid, its drivers and their browsers."""
         until = time.monotonic() + PATIENCE
         while self.process.poll() is None and time.monotonic() < until:
             witness.end_by_pid(witness.below(self.process.pid))
@@ -171,7 +171,7 @@ BINARIES = {
     "firefox": shutil.which("firefox") or shutil.which("firefox-esr") or "",
 }
 ARGUMENTS = {"chrome": ("--no-sandbox",), "firefox": ()}
-"""The Grid of the tests runs as root."""
+"""The Grid of the tests may run as root, where Chrome refuses its sandbox."""
 
 
 def asked(name: str) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def asked(name: str) -> dict[str, Any]:
 
 
 def plain_options(name: str) -> Any:
-    """The same for Selenium's own ``webdriver.Remote``, the control."""
+    """The same browser for Selenium's ``webdriver.Remote``, which the controls use."""
     options: Any = webdriver.ChromeOptions() if name == "chrome" else webdriver.FirefoxOptions()
     options.binary_location = BINARIES[name]
     for argument in (*ARGUMENTS[name], "--headless=new" if name == "chrome" else "-headless"):
@@ -189,7 +189,7 @@ def plain_options(name: str) -> Any:
 
 
 def stays_taken(grid: Grid, session: str, seconds: float) -> bool:
-    """Is the slot still the session's when so many seconds have gone?"""
+    """True if the session is in its slot for so many seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if session not in grid.sessions():

@@ -1,4 +1,5 @@
-"""What a Grid can do wrong, by a mock hub: a typed error, in bounded time, and no slot lost silently."""
+"""Failures of a Grid, by a mock: each raises a typed error in bounded time, and no session is lost
+without a report."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from browserkeeper.celery.settings import settings_of
 from browserkeeper.grid.address import Address
 from tests.grid.mock_hub import (
     BROKEN,
-    RUBBISH,
+    NO_WEBDRIVER,
     SESSION,
     TRUNCATED,
     Answerer,
@@ -42,7 +43,7 @@ from tests.support.inner_pytest import Inner, inner
 
 __all__ = ["inner"]
 BOUND = 12.0
-"""Seconds: start 2, close 2, and generously more; a deadline against hanging, not a measurement."""
+"""Seconds: 2 to start, 2 to close, and time for a busy machine.  A bound against hanging."""
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def asked(hub: MockHub, **more: float) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("behaviour", "match"),
     [
-        (RUBBISH, "no WebDriver"),
+        (NO_WEBDRIVER, "no WebDriver"),
         (TRUNCATED, "did not start"),
         (BROKEN, "on fire"),
         (silence, "did not answer within start_timeout"),
@@ -70,7 +71,9 @@ def asked(hub: MockHub, **more: float) -> dict[str, object]:
         (error(500, "session not created", "no such version"), "no such version"),
     ],
 )
-def test_a_start_that_goes_wrong(hub: MockHub, behaviour: Answerer, match: str) -> None:
+def test_a_failing_start_raises_grid_error_in_time(
+    hub: MockHub, behaviour: Answerer, match: str
+) -> None:
     hub.behaviour["new"] = behaviour
     began = time.monotonic()
     with pytest.raises(GridError, match=match) as caught:
@@ -80,19 +83,21 @@ def test_a_start_that_goes_wrong(hub: MockHub, behaviour: Answerer, match: str) 
     report = caught.value.report
     assert report
     assert report.verified is None
-    assert report.certificate, "of our own part here there is proof"
+    assert report.certificate, "for the part on this machine there is a proof"
 
 
 @pytest.mark.parametrize(
     ("behaviour", "kind"),
     [
-        (RUBBISH, BrowserDied),
+        (NO_WEBDRIVER, BrowserDied),
         (hang_up, BrowserDied),
         (silence, CommandTimeout),
         (error(404, "invalid session id", "no such session"), BrowserDied),
     ],
 )
-def test_a_command_that_goes_wrong(hub: MockHub, behaviour: Answerer, kind: type[Exception]) -> None:
+def test_a_failing_command_ends_the_session_in_time(
+    hub: MockHub, behaviour: Answerer, kind: type[Exception]
+) -> None:
     session = browser(**asked(hub))  # type: ignore[call-overload]
     began = time.monotonic()
     with pytest.raises(kind), session as driver:
@@ -104,8 +109,8 @@ def test_a_command_that_goes_wrong(hub: MockHub, behaviour: Answerer, kind: type
     assert not hub.running
 
 
-@pytest.mark.parametrize("behaviour", [RUBBISH, BROKEN, silence, hang_up])
-def test_an_end_that_goes_wrong_is_not_called_clean(hub: MockHub, behaviour: Answerer) -> None:
+@pytest.mark.parametrize("behaviour", [NO_WEBDRIVER, BROKEN, silence, hang_up])
+def test_an_end_that_the_grid_does_not_confirm_is_not_clean(hub: MockHub, behaviour: Answerer) -> None:
     session = browser(**asked(hub))  # type: ignore[call-overload]
     began = time.monotonic()
     session.start()
@@ -117,8 +122,8 @@ def test_an_end_that_goes_wrong_is_not_called_clean(hub: MockHub, behaviour: Ans
     assert session.report.certificate == "ECHILD"
 
 
-def test_a_hub_that_comes_back_is_asked_again(hub: MockHub) -> None:
-    """The first DELETE meets a proxy in front of a hub that restarts."""
+def test_a_delete_that_fails_is_sent_again(hub: MockHub) -> None:
+    """As where a proxy answers the first DELETE while the Grid restarts."""
     times = []
 
     def restarting(handler: Handler) -> None:
@@ -132,8 +137,8 @@ def test_a_hub_that_comes_back_is_asked_again(hub: MockHub) -> None:
     assert not hub.running
 
 
-def test_a_hub_without_a_status_is_believed_on_its_word(hub: MockHub) -> None:
-    """A plain driver, or a vendor's cloud."""
+def test_without_a_list_of_slots_the_answer_to_delete_counts(hub: MockHub) -> None:
+    """As with a plain driver, or a vendor's cloud."""
     hub.behaviour["status"] = error(404, "unknown command", "what?")
     session = browser(**asked(hub))  # type: ignore[call-overload]
     with session:
@@ -142,8 +147,8 @@ def test_a_hub_without_a_status_is_believed_on_its_word(hub: MockHub) -> None:
     assert (session.report.remote.gone, session.report.remote.slot_free) == (True, None)
 
 
-def test_a_start_that_is_called_off_gives_back_what_comes(hub: MockHub) -> None:
-    """The session comes to be after the owner has lost its patience: the relay hears its id."""
+def test_a_session_that_is_created_after_the_close_is_ended(hub: MockHub) -> None:
+    """The relay waits for the answer, which has the session's id."""
     hub.behaviour["new"] = after(1.0, Handler.good_new)
     session = browser(**asked(hub, close_timeout=6))  # type: ignore[call-overload]
     threading.Timer(0.5, session.close).start()
@@ -153,7 +158,7 @@ def test_a_start_that_is_called_off_gives_back_what_comes(hub: MockHub) -> None:
     assert not hub.running
 
 
-def test_nobody_is_there() -> None:
+def test_a_grid_that_does_not_listen_is_named_in_the_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with pytest.raises(GridError, match=f"127.0.0.1:{port} cannot be reached: Connection refused"):
@@ -167,7 +172,7 @@ def test_nobody_is_there() -> None:
         *("http://me:geheim@", "http://gr id", "http://grid/?a=b", 4444, b"http://grid"),
     ],
 )
-def test_no_urls(url: object) -> None:
+def test_an_invalid_remote_url_is_refused_without_quoting_it(url: object) -> None:
     with pytest.raises(ConfigError, match="remote=") as caught:
         browser(remote=url)  # type: ignore[call-overload]
     assert "geheim" not in str(caught.value)
@@ -177,14 +182,14 @@ def test_no_urls(url: object) -> None:
     "arguments",
     [{"profile": "/tmp/p"}, {"driver_path": "/x"}, {"download_dir": "/tmp"}, {"env": {"A": "b"}}],
 )
-def test_what_means_this_machine_is_refused(arguments: dict[str, object]) -> None:
+def test_arguments_about_this_machine_are_refused_with_remote(arguments: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="cannot be used with remote="):
         browser(remote="http://grid", **arguments)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="headless-shell"):
         browser("chromium-headless-shell", remote="http://grid")
 
 
-def test_addresses() -> None:
+def test_an_address_shows_no_password() -> None:
     address = Address.parse("https://me:p%40ss@grid.example/wd/hub/")
     assert (str(address), address.password) == ("https://grid.example:443/wd/hub", "p@ss")
     assert "p@ss" not in repr(address)
@@ -213,7 +218,7 @@ def test_a_wrong_remote_option_is_a_usage_error(
     assert "Traceback" not in done.stderr.str()
 
 
-def test_celerys_tasks_may_be_on_a_grid() -> None:
+def test_celery_tasks_can_use_a_grid() -> None:
     app = Celery("tasks", set_as_current=False)
     install(app, remote="http://me:geheim@grid:4444")
     spec = settings_of(app).spec
@@ -223,13 +228,15 @@ def test_celerys_tasks_may_be_on_a_grid() -> None:
         install(Celery("others", set_as_current=False), remote="grid:4444")
 
 
-def test_a_pool_has_no_contexts_on_a_grid() -> None:
+def test_a_pool_on_a_grid_refuses_context_isolation() -> None:
     with pytest.raises(ConfigError, match="Grid"):
         BrowserPool(remote="http://grid", isolation="context")
     assert BrowserPool(remote="http://grid").config.resolved_isolation == "fresh"
 
 
-def test_credentials_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_taken_from_the_environment_for_the_same_grid_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("BROWSERKEEPER_REMOTE", "http://me:geheim@grid:4444")
     assert Address.parse("http://grid:4444").completed().password == "geheim"
     assert Address.parse("http://other:4444").completed().password == ""

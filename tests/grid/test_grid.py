@@ -1,7 +1,7 @@
-"""Sessions on a real Selenium Grid: whatever kills the owner, its slot is free, and soon.
+"""Sessions on a real Selenium Grid: however the owner ends, its slot is free soon after.
 
-The witness is the Grid's own status, read without a line of browserkeeper (grid_rig); the controls
-are Selenium's own ``webdriver.Remote``.
+The witness is the Grid's own status, which ``rig.py`` reads without code of browserkeeper.  The controls
+use Selenium's ``webdriver.Remote``.
 """
 
 from __future__ import annotations
@@ -68,13 +68,15 @@ def grid() -> Iterator[Grid]:
 
 @pytest.fixture(autouse=True)
 def slots_are_free(grid: Grid) -> Iterator[None]:
-    """Before and after each test; one that fails must not take the next one's slots."""
+    """Before and after each test, so that a failing test takes no slots from the next one."""
     assert wait_until(grid.is_free)
     yield
     assert wait_until(grid.is_free), f"left on the Grid: {grid.sessions()}, {grid.queued()} queued"
 
 
-def start_owner(grid: Grid, name: str, how: str = "kept", page: str = "") -> subprocess.Popen[str]:
+def start_owner(
+    grid: Grid, name: str, how: str = "browserkeeper", page: str = ""
+) -> subprocess.Popen[str]:
     script = OWNER.format(root=ROOT)
     words = [sys.executable, "-c", script, grid.url, name, how, page]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
@@ -85,7 +87,7 @@ def read_until(owner: subprocess.Popen[str], word: str) -> list[str]:
     for line in owner.stdout:
         if line.startswith(word):
             return line.split()
-    raise AssertionError(f"the owner never said {word!r}")
+    raise AssertionError(f"the owner did not print {word!r}")
 
 
 def kill(owner: subprocess.Popen[str]) -> None:
@@ -93,7 +95,7 @@ def kill(owner: subprocess.Popen[str]) -> None:
     owner.communicate()
 
 
-# ------------------------------------------------------------------------------- the ordinary life
+# ------------------------------------------------------------------------------- usual sessions
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -104,7 +106,7 @@ def test_a_session_on_a_grid(name: str, grid: Grid, site: Site) -> None:
         assert driver.title
         assert isinstance(driver, webdriver.Firefox if name == "firefox" else webdriver.Chrome)
         assert grid.sessions() == {driver.session_id}
-        assert session.pid is None, "the Grid's pids mean nothing here"
+        assert session.pid is None, "pids of the Grid's machine mean nothing here"
         number = driver.session_id
     report = session.report
     assert report
@@ -137,13 +139,13 @@ def test_a_timeout_ends_a_page_load(name: str, grid: Grid, site: Site) -> None:
     assert (session.report.reason, session.report.remote.gone) == ("timeout", True)
 
 
-# ---------------------------------------------------------------------------------- its owner dies
+# ----------------------------------------------------------------- the owner or the guards die
 
 
 @pytest.mark.parametrize("name", BOTH)
-@pytest.mark.leaves_zombies(1, "the guard, whose owner was killed, has nobody but PID 1")
-def test_the_owners_death_frees_the_slot(name: str, grid: Grid, site: Site) -> None:
-    """In the middle of a page load, behind which a DELETE alone would wait."""
+@pytest.mark.leaves_zombies(1, "the guard, whose owner was killed, is a child of PID 1")
+def test_the_death_of_the_owner_frees_the_slot(name: str, grid: Grid, site: Site) -> None:
+    """During a page load, for which a plain DELETE would wait."""
     owner = start_owner(grid, name, page=site.url_for("never"))
     read_until(owner, "live")
     time.sleep(0.5)
@@ -152,19 +154,19 @@ def test_the_owners_death_frees_the_slot(name: str, grid: Grid, site: Site) -> N
 
 
 @pytest.mark.chrome
-def test_control_a_plain_remote_holds_its_slot(grid: Grid) -> None:
+def test_control_a_plain_remote_driver_keeps_its_slot(grid: Grid) -> None:
     owner = start_owner(grid, "chrome", "plain")
     read_until(owner, "live")
     (session,) = grid.sessions()
     kill(owner)
     assert stays_taken(grid, session, SOON)
-    grid.give_back(session)  # its own session timeout takes until half a minute later
+    grid.end_session(session)  # the Grid's session timeout would take half a minute
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.3, 0.6])
 @pytest.mark.chrome
-@pytest.mark.leaves_zombies(1, "the guard, whose owner was killed, has nobody but PID 1")
-def test_an_owner_killed_during_the_start_loses_no_slot(seconds: float, grid: Grid) -> None:
+@pytest.mark.leaves_zombies(1, "the guard, whose owner was killed, is a child of PID 1")
+def test_killing_the_owner_during_the_start_leaves_no_slot_taken(seconds: float, grid: Grid) -> None:
     owner = start_owner(grid, "chrome")
     read_until(owner, "starting")
     time.sleep(seconds)
@@ -173,31 +175,31 @@ def test_an_owner_killed_during_the_start_loses_no_slot(seconds: float, grid: Gr
     assert wait_until(grid.is_free)
 
 
-@pytest.mark.parametrize("victim", ["lead", "standby", "both"])
+@pytest.mark.parametrize("victim", ["primary", "standby", "both"])
 @pytest.mark.chrome
-@pytest.mark.leaves_zombies(3, "guards that were killed with their owner have nobody but PID 1")
+@pytest.mark.leaves_zombies(3, "guards that were killed with their owner are children of PID 1")
 def test_owner_and_guards_killed_at_once(victim: str, grid: Grid) -> None:
-    """The kernel tells the relay that its guard is dead, and the slot is freed all the same."""
+    """The relay gets SIGTERM from the kernel at the death of its guard, and frees the slot."""
     owner = start_owner(grid, "chrome")
     standby = int(read_until(owner, "live")[1])
-    lead = next(s.pid for s in witness.below(standby) if s.parent == standby)
-    pids = {"lead": [lead], "standby": [standby], "both": [standby, lead]}[victim]
+    primary = next(s.pid for s in witness.below(standby) if s.parent == standby)
+    pids = {"primary": [primary], "standby": [standby], "both": [standby, primary]}[victim]
     for pid in (owner.pid, *pids):
         os.kill(pid, signal.SIGKILL)
     owner.communicate()
     assert wait_until(grid.is_free)
-    assert wait_until(lambda: not witness.alive([s for s in [witness.look(lead)] if s]))
+    assert wait_until(lambda: not witness.alive([s for s in [witness.look(primary)] if s]))
     sweep(dry_run=False)
 
 
 def relay_of(session: BrowserSession[webdriver.Remote]) -> int:
-    """The one process below the guards, found by the witness."""
+    """The only process below the guards."""
     assert session.guard_pid
     return witness.below(session.guard_pid)[-1].pid
 
 
 @pytest.mark.chrome
-def test_the_owner_gives_back_what_its_relay_cannot(grid: Grid) -> None:
+def test_the_owner_frees_the_slot_where_the_relay_was_killed(grid: Grid) -> None:
     session = browser(remote=grid.url, **asked("chrome"))
     with pytest.raises(BrowserDied), session as driver:
         os.kill(relay_of(session), signal.SIGKILL)
@@ -208,8 +210,8 @@ def test_the_owner_gives_back_what_its_relay_cannot(grid: Grid) -> None:
 
 
 @pytest.mark.chrome
-@pytest.mark.leaves_zombies(3, "everything of the session was killed but the Grid's part")
-def test_a_sweep_gives_back_what_nobody_lives_to(grid: Grid) -> None:
+@pytest.mark.leaves_zombies(3, "the whole local part of the session was killed")
+def test_a_sweep_frees_the_slot_where_owner_guards_and_relay_were_killed(grid: Grid) -> None:
     owner = start_owner(grid, "chrome")
     standby = int(read_until(owner, "live")[1])
     tree = [standby, *(s.pid for s in witness.below(standby))]
@@ -219,7 +221,7 @@ def test_a_sweep_gives_back_what_nobody_lives_to(grid: Grid) -> None:
         os.kill(pid, signal.SIGKILL)
     owner.communicate()
     assert wait_until(lambda: not witness.alive([s for s in map(witness.look, tree) if s]))
-    assert grid.sessions(), "the control: nobody is left who could free the slot"
+    assert grid.sessions(), "the control: no process is left that frees the slot"
     found = sweep(dry_run=False)
     assert [f.removed for f in found if f.kind == "session"] == [True], found
     assert not grid.sessions()
@@ -233,13 +235,13 @@ def test_a_sweep_gives_back_what_nobody_lives_to(grid: Grid) -> None:
 
 
 @pytest.mark.chrome
-def test_a_full_grid_is_said_to_be_full(grid: Grid) -> None:
+def test_a_full_grid_raises_grid_error_and_leaves_no_request_queued(grid: Grid) -> None:
     others = [webdriver.Remote(grid.url, options=plain_options("chrome")) for _ in range(grid.slots)]
     session = browser(remote=grid.url, start_timeout=4, attempts=1, **asked("chrome"))
     try:
         with pytest.raises(GridError, match="no free slot") as caught:
             session.start()
-        assert not grid.queued(), "its request is out of the queue"
+        assert not grid.queued(), "its request left the queue"
     finally:
         for other in others:
             other.quit()
@@ -249,13 +251,13 @@ def test_a_full_grid_is_said_to_be_full(grid: Grid) -> None:
     assert (report.remote.queued, report.remote.gone) == (True, True)
 
 
-# --------------------------------------------------------------------------- a Grid that goes wrong
+# ------------------------------------------------------------------------------ a Grid that fails
 
 
 @pytest.mark.chrome
-def test_a_grid_that_hangs_and_one_that_dies() -> None:
-    """Both cost bounded time, raise typed errors, and leave nothing here; a Grid of its own, since it
-    is broken."""
+def test_a_grid_that_hangs_or_dies_costs_bounded_time() -> None:
+    """Raises typed errors and leaves nothing on this machine.  The test has a Grid of its own, since it
+    breaks it."""
     with running_grid() as grid:
         session = browser(remote=grid.url, timeout=5, close_timeout=3, **asked("chrome"))
         with pytest.raises(SessionTimeout) as hung, session as driver:
@@ -264,7 +266,7 @@ def test_a_grid_that_hangs_and_one_that_dies() -> None:
         os.kill(grid.server, signal.SIGCONT)
         assert hung.value.report
         assert hung.value.report.remote
-        assert not hung.value.report.clean, "nobody can know what a Grid that hangs has kept"
+        assert not hung.value.report.clean, "it is unknown whether a Grid that hangs has the session"
         assert "session timeout" in str(hung.value.report.problems)
 
         session = browser(remote=grid.url, close_timeout=3, **asked("chrome"))
@@ -279,7 +281,7 @@ def test_a_grid_that_hangs_and_one_that_dies() -> None:
 
 
 @pytest.mark.chrome
-def test_credentials_are_nowhere(
+def test_credentials_are_in_no_process_file_or_message(
     state_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "s3cr3t/wort"
@@ -312,12 +314,12 @@ def witness_below_guard(session: BrowserSession[webdriver.Remote]) -> list[int]:
     return [session.guard_pid, *(s.pid for s in witness.below(session.guard_pid))]
 
 
-# ----------------------------------------------------------------------------------- other doors
+# --------------------------------------------------------------------- pools and the pytest plugin
 
 
 @pytest.mark.chrome
 def test_a_pool_on_a_grid(grid: Grid, site: Site) -> None:
-    """Each lease has a session of its own, and the pool's end leaves none."""
+    """Each lease has a new session, and closing the pool leaves none."""
     seen = set()
     with BrowserPool(remote=grid.url, max_size=1, **asked("chrome")) as pool:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""The ledger and the sweep: records believed or not, leftovers found and ended, nothing else."""
+"""The state directory and the sweep: which records are valid, what is swept, and what is left alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ledger(state_dir: Path) -> Ledger:
 
 @pytest.fixture(autouse=True)
 def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The only place where session directories are looked for, so that no other's are swept."""
+    """The only directory in which session directories are searched, so that a test sweeps no others."""
     directory = Path(tempfile.mkdtemp(prefix="tmp-sweep-"))
     monkeypatch.setattr("browserkeeper.cleanup.evidence.roots", lambda: [str(directory)])
     yield directory
@@ -76,7 +76,7 @@ def write(
     return path
 
 
-def forget(ledger: Ledger) -> None:
+def remove_records(ledger: Ledger) -> None:
     for path in ledger.live.iterdir():
         path.unlink()
 
@@ -84,15 +84,17 @@ def forget(ledger: Ledger) -> None:
 # ------------------------------------------------------------------ the directory
 
 
-def test_is_made_private(tmp_path: Path) -> None:
+def test_the_state_directory_is_made_private(tmp_path: Path) -> None:
     directory = Ledger.open(tmp_path / "state").directory
     for part in (directory, directory / "live", directory / "history"):
         assert part.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("part", ["", "live"])
-def test_one_that_others_can_write_is_refused_and_not_changed(tmp_path: Path, part: str) -> None:
-    """/tmp, say: to make that private would break the machine for everybody else."""
+def test_a_state_directory_that_others_can_write_is_refused_and_not_changed(
+    tmp_path: Path, part: str
+) -> None:
+    """It may be ``/tmp`` by mistake: a mode of 0700 there would break the machine for other users."""
     directory = tmp_path / "state" / part
     directory.mkdir(parents=True)
     directory.chmod(0o1777)
@@ -101,7 +103,7 @@ def test_one_that_others_can_write_is_refused_and_not_changed(tmp_path: Path, pa
     assert directory.stat().st_mode & 0o7777 == 0o1777
 
 
-def test_a_link_is_refused(tmp_path: Path) -> None:
+def test_a_state_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(LedgerError, match="belongs to another user"):
@@ -109,7 +111,7 @@ def test_a_link_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_another_users_is_refused(tmp_path: Path) -> None:
+def test_a_state_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     directory.mkdir()
     os.chown(directory, 65534, 65534)
@@ -117,7 +119,9 @@ def test_another_users_is_refused(tmp_path: Path) -> None:
         Ledger.open(directory)
 
 
-def test_falls_back_where_there_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_home_the_state_directory_is_in_the_temporary_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("BROWSERKEEPER_STATE_DIR")
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/no/such")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -137,7 +141,7 @@ def test_falls_back_where_there_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_
         ('{"schema": 1, "session": {"owner": 3}, "guards": [], "processes": []}', "not a record"),
     ],
 )
-def test_rubbish_is_a_bad_record_and_swept(ledger: Ledger, text: str, why: str) -> None:
+def test_a_corrupt_record_is_reported_and_swept(ledger: Ledger, text: str, why: str) -> None:
     path = ledger.record_path(new_id())
     path.write_text(text, encoding="latin-1")
     path.chmod(MODE)
@@ -161,11 +165,12 @@ def test_a_newer_versions_record_is_left_alone(ledger: Ledger, text: str) -> Non
     assert "not of schema" in finding.what
     assert finding.problem == "left alone"
     assert path.exists()
-    forget(ledger)
+    remove_records(ledger)
 
 
-def test_a_record_others_could_have_written_is_not_believed(ledger: Ledger, pids_of: PidFile) -> None:
-    """It names a living process of ours; to believe it would be to kill on a stranger's word."""
+def test_a_record_that_others_could_have_written_is_ignored(ledger: Ledger, pids_of: PidFile) -> None:
+    """The record names a living process of this user.  Another user could have it killed by such a
+    record."""
     victim = subprocess.Popen(["sleep", "600"])
     seen = witness.look(victim.pid)
     assert seen
@@ -178,24 +183,24 @@ def test_a_record_others_could_have_written_is_not_believed(ledger: Ledger, pids
     assert victim.poll() is None
     victim.kill()
     victim.wait()
-    forget(ledger)
+    remove_records(ledger)
 
 
-def test_a_link_in_the_ledger_is_not_followed(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_record_that_is_a_link_is_not_followed(ledger: Ledger, tmp_path: Path) -> None:
     real = write(ledger, session())
     moved = real.rename(tmp_path / "real.json")
     ledger.record_path(new_id()).symlink_to(moved)
     (finding,) = sweep(dry_run=False)
     assert finding.problem == "left alone"
     assert moved.exists()
-    forget(ledger)
+    remove_records(ledger)
 
 
-def test_a_fifo_in_the_ledger_does_not_block(ledger: Ledger) -> None:
+def test_a_record_that_is_a_pipe_does_not_block(ledger: Ledger) -> None:
     os.mkfifo(ledger.record_path(new_id()), MODE)
     (bad,) = ledger.records()
     assert isinstance(bad, BadRecord)
-    forget(ledger)
+    remove_records(ledger)
 
 
 def test_a_record_under_another_name_is_refused(ledger: Ledger) -> None:
@@ -203,10 +208,10 @@ def test_a_record_under_another_name_is_refused(ledger: Ledger) -> None:
     (bad,) = ledger.records()
     assert isinstance(bad, BadRecord)
     assert "does not match" in bad.why
-    forget(ledger)
+    remove_records(ledger)
 
 
-def test_history_is_bounded(ledger: Ledger) -> None:
+def test_the_history_keeps_a_bounded_number_of_sessions(ledger: Ledger) -> None:
     for number in range(HISTORY_LIMIT + 7):
         path = ledger.history_path(f"{number:012x}")
         path.write_text("{}")
@@ -226,7 +231,7 @@ def _only(ledger: Ledger) -> Record:
     return record
 
 
-def test_states(ledger: Ledger) -> None:
+def test_the_state_of_a_session_by_its_owner_and_its_guards(ledger: Ledger) -> None:
     me = system.facts(os.getpid())
     assert me
     cases = {
@@ -240,21 +245,21 @@ def test_states(ledger: Ledger) -> None:
     for expected, (of, guard) in cases.items():
         write(ledger, of, guard=guard)
         assert state_of(_only(ledger)) == expected.strip()
-        forget(ledger)
+        remove_records(ledger)
 
 
-def test_only_orphans_are_swept(ledger: Ledger) -> None:
+def test_only_orphaned_sessions_are_swept(ledger: Ledger) -> None:
     me = system.facts(os.getpid())
     assert me
     write(ledger, session(owner=me.identity), guard=me.identity)
     write(ledger, session(host=system.host_id().rpartition("/")[0] + "/pid:[1]"))
     assert sweep(dry_run=False) == []
     assert len(list(ledger.records())) == 2
-    forget(ledger)
+    remove_records(ledger)
 
 
-def test_a_pid_that_was_recycled_is_left_alone(ledger: Ledger) -> None:
-    """The record names the pid of a living process, but another start time."""
+def test_another_process_with_a_recorded_pid_is_left_alone(ledger: Ledger) -> None:
+    """The record has the pid of a living process with another start time."""
     bystander = subprocess.Popen(["sleep", "600"])
     seen = witness.look(bystander.pid)
     assert seen
@@ -267,7 +272,7 @@ def test_a_pid_that_was_recycled_is_left_alone(ledger: Ledger) -> None:
     bystander.wait()
 
 
-def test_a_record_of_another_boot_costs_no_process_its_life(ledger: Ledger) -> None:
+def test_a_record_of_another_boot_kills_no_process(ledger: Ledger) -> None:
     bystander = subprocess.Popen(["sleep", "600"])
     seen = witness.look(bystander.pid)
     assert seen
@@ -288,9 +293,11 @@ def test_a_directory_that_is_not_a_sessions_is_left_alone(ledger: Ledger, tmp_pa
     assert (tmp_path / "precious").exists()
 
 
-@pytest.mark.leaves_zombies(9, "both guards were killed; nobody is left to reap")
-def test_what_a_killed_pair_left_is_swept(ledger: Ledger, root: Path, pids_of: PidFile) -> None:
-    """Owner dead, both guards dead: by the record, by the marker, by descent; then the files."""
+@pytest.mark.leaves_zombies(9, "both guards were killed, so no guard reaps")
+def test_a_session_whose_guards_were_both_killed_is_swept(
+    ledger: Ledger, root: Path, pids_of: PidFile
+) -> None:
+    """Its owner is dead too.  Processes are found by the record, the marker and their descent."""
     me = session(tmpdir=f"{root}/bk-{new_id()}")
     me = Session(**{**me.__dict__, "id": me.tmpdir[-12:]})
     running = start(
@@ -325,9 +332,9 @@ def test_what_a_killed_pair_left_is_swept(ledger: Ledger, root: Path, pids_of: P
     assert sweep() == []
 
 
-@pytest.mark.leaves_zombies(2, "swept processes are pytest's to reap")
+@pytest.mark.leaves_zombies(2, "swept processes are children of pytest")
 def test_marked_processes_without_a_record_are_swept(ledger: Ledger) -> None:
-    """Somebody deleted the state directory."""
+    """As after the state directory was deleted."""
     identifier = new_id()
     orphan = subprocess.Popen(["sleep", "600"], env={**os.environ, "BROWSERKEEPER_SESSION": identifier})
     assert wait_until(lambda: [f.session for f in sweep() if f.kind == "processes"] == [identifier])
@@ -337,7 +344,7 @@ def test_marked_processes_without_a_record_are_swept(ledger: Ledger) -> None:
 
 
 def test_a_live_guards_session_without_a_record_is_left_alone(ledger: Ledger, pids_of: PidFile) -> None:
-    """Another state directory's session: its guard lives, so it is nobody's orphan."""
+    """As a session with another state directory: its guard will end it."""
     running = start(staying(program("daemonise", pids_of)))
     pids_once_there(pids_of, 1)
     assert sweep(dry_run=False) == []
@@ -360,7 +367,7 @@ def test_a_forgotten_directory_is_swept_when_it_is_old(ledger: Ledger, root: Pat
 
 
 def test_a_directory_that_a_guard_holds_is_left_alone(ledger: Ledger, root: Path) -> None:
-    """Another container's: its record and its processes cannot be seen from here, its lock can."""
+    """As one of another container: its record and its processes cannot be seen here, its lock can."""
     directory = root / f"bk-{new_id()}"
     running = start(("/bin/sleep", "600"), tmpdir=str(directory))
     assert running.wait_for("spawned", deadline=deadline_in())
@@ -382,7 +389,7 @@ def test_half_written_records_are_swept_when_they_are_old(ledger: Ledger) -> Non
     assert not draft.exists()
 
 
-def test_signals_only_who_is_meant() -> None:
+def test_a_signal_needs_the_start_time_of_the_process_too() -> None:
     child = subprocess.Popen(["sleep", "600"])
     found = system.facts(child.pid)
     assert found

@@ -1,7 +1,6 @@
-"""Attacks by another local user on what lies in the file system and in the process table.
+"""Attacks by another local user through the file system and the process table.
 
-Each is carried out for real, by uid 65534 against root.  What such a user reaches over ports is
-in test_reach.py.
+Each attack is carried out by uid 65534 against root.  Attacks over ports are in test_reach.py.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
-def square() -> Iterator[Path]:
-    """A directory that everybody can write, sticky like /tmp."""
-    directory = Path(tempfile.mkdtemp(prefix="tmp-square-"))
+def shared() -> Iterator[Path]:
+    """A directory that all users can write, with the sticky bit, like ``/tmp``."""
+    directory = Path(tempfile.mkdtemp(prefix="tmp-shared-"))
     directory.chmod(0o1777)
     yield directory
     shutil.rmtree(directory)
@@ -49,38 +48,38 @@ def square() -> Iterator[Path]:
 def precious(tmp_path: Path) -> Path:
     directory = tmp_path / "precious"
     directory.mkdir(mode=0o700)
-    (directory / "file").write_text("dear")
+    (directory / "file").write_text("precious")
     return directory
 
 
 @pytest.fixture
 def ledger(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    monkeypatch.setattr("browserkeeper.cleanup.evidence.roots", list)  # nobody else's are swept
+    monkeypatch.setattr("browserkeeper.cleanup.evidence.roots", list)  # so that a test sweeps no others
     return Ledger.open()
 
 
-def is_dear(directory: Path) -> bool:
+def is_untouched(directory: Path) -> bool:
     return [path.name for path in directory.iterdir()] == ["file"]
 
 
-# ------------------------------------------------------------ directories that a stranger prepared
+# --------------------------------------------------------- directories that another user prepared
 
 
-def other_users_directory(square: Path) -> Path:
-    shell_as_stranger('mkdir -m 0777 "$1/theirs"', square)
-    return square / "theirs"
+def other_users_directory(shared: Path) -> Path:
+    shell_as_stranger('mkdir -m 0777 "$1/theirs"', shared)
+    return shared / "theirs"
 
 
-def other_users_link(square: Path) -> Path:
-    (square / "ours").mkdir(mode=0o700)
-    shell_as_stranger('ln -s ours "$1/theirs"', square)
-    return square / "theirs"
+def other_users_link(shared: Path) -> Path:
+    (shared / "ours").mkdir(mode=0o700)
+    shell_as_stranger('ln -s ours "$1/theirs"', shared)
+    return shared / "theirs"
 
 
-def our_link_to_theirs(square: Path) -> Path:
-    other_users_directory(square).rename(square / "away")
-    (square / "ours").symlink_to("away")
-    return square / "ours"
+def our_link_to_theirs(shared: Path) -> Path:
+    other_users_directory(shared).rename(shared / "away")
+    (shared / "ours").symlink_to("away")
+    return shared / "ours"
 
 
 PREPARED = pytest.mark.parametrize(
@@ -90,31 +89,31 @@ PREPARED = pytest.mark.parametrize(
 
 @PREPARED
 @pytest.mark.parametrize("below", ["", "a/b"])
-def test_a_state_directory_on_another_users_ground_is_refused(
-    square: Path, prepare: Callable[[Path], Path], below: str, monkeypatch: pytest.MonkeyPatch
+def test_a_state_directory_below_another_users_directory_is_refused(
+    shared: Path, prepare: Callable[[Path], Path], below: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who owns it can exchange what we make in it, whatever mode that has; Firefox's wrapper is run
-    from there."""
-    theirs = prepare(square)
+    """The owner of a directory can exchange each entry in it, whatever mode the entry has.  Firefox's
+    wrapper, a program, is in the state directory."""
+    theirs = prepare(shared)
     monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", str(theirs / below))
     with pytest.raises(LedgerError, match=r"belongs to another user.* Set BROWSERKEEPER_STATE_DIR"):
         Ledger.open()
     assert list(theirs.iterdir()) == []
 
 
-def test_a_loop_of_links_is_refused(square: Path) -> None:
-    (square / "loop").symlink_to("loop")
+def test_a_state_directory_below_a_loop_of_links_is_refused(shared: Path) -> None:
+    (shared / "loop").symlink_to("loop")
     with pytest.raises(LedgerError, match="Set BROWSERKEEPER_STATE_DIR"):
-        Ledger.open(square / "loop" / "state")
+        Ledger.open(shared / "loop" / "state")
 
 
-def test_the_fallback_that_a_stranger_made_before_is_refused(
-    square: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_fallback_directory_that_another_user_made_is_refused(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BROWSERKEEPER_STATE_DIR")
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/no/such")
-    monkeypatch.setattr("tempfile.tempdir", str(square))
-    shell_as_stranger('mkdir -m 0777 "$1/browserkeeper-0"', square)
+    monkeypatch.setattr("tempfile.tempdir", str(shared))
+    shell_as_stranger('mkdir -m 0777 "$1/browserkeeper-0"', shared)
     with pytest.raises(LedgerError, match=r"browserkeeper-0 .*Set BROWSERKEEPER_STATE_DIR"):
         Ledger.open()
 
@@ -128,48 +127,50 @@ def test_a_link_inside_the_state_directory_is_refused(tmp_path: Path, part: str,
 
 
 @PREPARED
-def test_a_tmpdir_on_another_users_ground_is_refused(
-    square: Path, prepare: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+def test_a_tmpdir_below_another_users_directory_is_refused(
+    shared: Path, prepare: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs = prepare(square)
+    theirs = prepare(shared)
     monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(theirs))
     with pytest.raises(ConfigError, match=r"belongs to another user.* set BROWSERKEEPER_TMPDIR"):
         choose_root()
     monkeypatch.delenv("BROWSERKEEPER_TMPDIR")
-    monkeypatch.setenv("TMPDIR", str(theirs))  # su(1) keeps it: passed over, not refused
+    monkeypatch.setenv("TMPDIR", str(theirs))  # su(1) keeps the variable: skipped, not refused
     monkeypatch.setattr("tempfile.tempdir", None)
     assert choose_root() in ("/dev/shm", "/tmp")
 
 
-def test_nothing_is_swept_on_another_users_ground(square: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They could rename any private directory of ours that lies there to a session's name."""
-    theirs = other_users_directory(square)
+def test_nothing_is_swept_below_another_users_directory(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other user could rename a private directory of ours in there to the name of a session."""
+    theirs = other_users_directory(shared)
     (theirs / "private").mkdir(mode=0o700)
     name = f"bk-{new_id()}"
     shell_as_stranger('mv "$1/private" "$1/$2"', theirs, name)
     monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(theirs))
     assert theirs / name not in session_directories()
-    os.chown(theirs, 0, 0)  # the control: the same directory on our own ground
+    os.chown(theirs, 0, 0)  # the control: the same directory in one of ours
     assert theirs / name in session_directories()
 
 
-# ------------------------------------------------------------------------- drafts that lie there
+# ------------------------------------------------------------- files at the path of a draft
 
 
-def plant_link(draft: Path, dear: Path) -> None:
-    draft.symlink_to(dear)
+def plant_link(draft: Path, target: Path) -> None:
+    draft.symlink_to(target)
 
 
-def plant_hardlink(draft: Path, dear: Path) -> None:
-    draft.hardlink_to(dear)
+def plant_hardlink(draft: Path, target: Path) -> None:
+    draft.hardlink_to(target)
 
 
-def plant_pipe(draft: Path, dear: Path) -> None:
+def plant_pipe(draft: Path, target: Path) -> None:
     os.mkfifo(draft, 0o666)
 
 
 @pytest.mark.parametrize("plant", [plant_link, plant_hardlink, plant_pipe])
-def test_a_planted_draft_is_not_written_into(
+def test_a_file_at_the_drafts_path_is_not_written_into(
     tmp_path: Path, precious: Path, plant: Callable[[Path, Path], None]
 ) -> None:
     path = tmp_path / "record.json"
@@ -177,16 +178,17 @@ def test_a_planted_draft_is_not_written_into(
     write_atomically(str(path), "{}")
     assert (path.read_text(), path.stat().st_mode & 0o777, path.stat().st_nlink) == ("{}", 0o600, 1)
     assert not path.is_symlink()
-    assert (precious / "file").read_text() == "dear"
+    assert (precious / "file").read_text() == "precious"
 
 
-# --------------------------------------------------- a directory exchanged while it is removed
+# ------------------------------------------- a directory that is exchanged while it is removed
 
 
-def open_square(square: Path) -> Path:
-    """Without the sticky bit, so that anybody can rename what is in it: an emptyDir of Kubernetes."""
-    square.chmod(0o777)
-    directory = square / f"bk-{new_id()}"
+def session_directory_in_open(shared: Path) -> Path:
+    """A session directory where all users can rename it: below a directory without the sticky bit, as
+    an emptyDir of Kubernetes is."""
+    shared.chmod(0o777)
+    directory = shared / f"bk-{new_id()}"
     (directory / "profile").mkdir(parents=True, mode=0o700)
     directory.chmod(0o700)
     (directory / "profile" / "cookies").write_text("x")
@@ -194,15 +196,15 @@ def open_square(square: Path) -> Path:
 
 
 @pytest.mark.parametrize("protected", [True, False])
-def test_a_tmpdir_exchanged_for_a_link_after_the_check(
-    square: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protected: bool
+def test_a_tmpdir_that_is_exchanged_for_a_link_after_the_check(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protected: bool
 ) -> None:
-    """The stranger is as lucky as can be: the exchange comes right after the check.  The control
-    follows links, and loses what is dear."""
-    directory = open_square(square)
-    victim = square / "victim"
+    """The other user exchanges it at the worst moment, right after the check.  The control follows
+    links and removes the other directory's files."""
+    directory = session_directory_in_open(shared)
+    victim = shared / "victim"
     victim.mkdir(mode=0o700)
-    (victim / "file").write_text("dear")
+    (victim / "file").write_text("precious")
 
     def islink(path: str) -> bool:
         shell_as_stranger('mv "$1" "$1.away"; ln -s victim "$1"', path)
@@ -211,32 +213,32 @@ def test_a_tmpdir_exchanged_for_a_link_after_the_check(
     monkeypatch.setattr("os.path.islink", islink)
     if not protected:
         monkeypatch.setattr("os.O_NOFOLLOW", 0)
-    with pytest.raises(NotADirectoryError):  # the control gets to its last step: rmdir of the link
+    with pytest.raises(NotADirectoryError):  # the control fails at its last step, rmdir of the link
         remove_tree(str(directory))
-    assert is_dear(victim) == protected
+    assert is_untouched(victim) == protected
 
 
-def test_a_tmpdir_exchanged_for_a_other_users_directory(
-    square: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_tmpdir_that_is_exchanged_for_another_users_directory(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = open_square(square)
+    directory = session_directory_in_open(shared)
 
     def islink(path: str) -> bool:
-        shell_as_stranger('mv "$1" "$1.away"; mkdir "$1"; echo dear >"$1/file"', path)
+        shell_as_stranger('mv "$1" "$1.away"; mkdir "$1"; echo precious >"$1/file"', path)
         return False
 
     monkeypatch.setattr("os.path.islink", islink)
     with pytest.raises(PermissionError, match="another user's directory"):
         remove_tree(str(directory))
-    assert is_dear(directory)
+    assert is_untouched(directory)
 
 
 @pytest.mark.parametrize("protected", [True, False])
-def test_a_directory_inside_exchanged_for_a_link(
-    square: Path, precious: Path, monkeypatch: pytest.MonkeyPatch, protected: bool
+def test_a_directory_in_a_tmpdir_that_is_exchanged_for_a_link(
+    shared: Path, precious: Path, monkeypatch: pytest.MonkeyPatch, protected: bool
 ) -> None:
-    """What a survivor of the session could do, as our own user."""
-    directory = open_square(square)
+    """By a process of this user: a survivor of the session, say."""
+    directory = session_directory_in_open(shared)
     really = guard_files._open_directory
 
     def exchanging(name: str, inside: int | None = None) -> int:
@@ -250,11 +252,11 @@ def test_a_directory_inside_exchanged_for_a_link(
         monkeypatch.setattr("os.O_NOFOLLOW", 0)
     with pytest.raises(NotADirectoryError):
         remove_tree(str(directory))
-    assert is_dear(precious) == protected
+    assert is_untouched(precious) == protected
 
 
-def test_names_in_the_way_do_not_stop_a_removal(tmp_path: Path) -> None:
-    """A page's downloads can be called anything, and directories can lack all permissions."""
+def test_unusual_names_and_permissions_do_not_stop_a_removal(tmp_path: Path) -> None:
+    """The downloads of a page can have any name, and directories can lack all permissions."""
     top = tmp_path / "top"
     for name in (".1~", ".1-1", "a/b/c", "é\n/x"):
         (top / name / "inner").mkdir(parents=True)
@@ -264,10 +266,10 @@ def test_names_in_the_way_do_not_stop_a_removal(tmp_path: Path) -> None:
     assert not top.exists()
 
 
-def test_a_removal_that_fails_keeps_nothing_open(
+def test_a_removal_that_fails_closes_its_file_descriptors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A watch tries again at each round."""
+    """``browserkeeper watch`` tries again in each round, in the same process."""
     (tmp_path / "top" / "inner").mkdir(parents=True)
     (tmp_path / "top" / "inner" / "immutable").write_text("x")
     before = witness.own("fd")
@@ -282,11 +284,11 @@ def test_a_removal_that_fails_keeps_nothing_open(
     assert witness.own("fd") == before
 
 
-# ------------------------------------------------------------------------------- planted records
+# ------------------------------------------------------------------------------ invalid records
 
 
-def test_another_users_record_kills_nobody(ledger: Ledger) -> None:
-    """It could only be put there by a mistake of root's (cp -p, a restored backup)."""
+def test_a_record_of_another_user_kills_no_process(ledger: Ledger) -> None:
+    """It can only get there by a mistake of root (cp -p, a restored backup)."""
     victim = subprocess.Popen(["sleep", "600"])
     seen = witness.look(victim.pid)
     assert seen
@@ -315,7 +317,9 @@ def a_pipe(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [a_directory, a_socket, a_pipe])
-def test_what_is_no_file_is_left_alone(ledger: Ledger, make: Callable[[Path], None]) -> None:
+def test_a_record_that_is_not_a_regular_file_is_left_alone(
+    ledger: Ledger, make: Callable[[Path], None]
+) -> None:
     path = ledger.record_path(new_id())
     make(path)
     (finding,) = sweep(dry_run=False)
@@ -324,7 +328,7 @@ def test_what_is_no_file_is_left_alone(ledger: Ledger, make: Callable[[Path], No
 
 
 @pytest.mark.parametrize("size", [100_000, 6_000_000])
-def test_a_huge_or_deep_file_is_rubbish(ledger: Ledger, size: int) -> None:
+def test_a_huge_or_deeply_nested_record_is_corrupt(ledger: Ledger, size: int) -> None:
     path = ledger.record_path(new_id())
     path.write_text("[" * size)
     path.chmod(0o600)
@@ -348,7 +352,7 @@ def test_a_huge_or_deep_file_is_rubbish(ledger: Ledger, size: int) -> None:
         ("deadline", "soon"),
     ],
 )
-def test_a_record_of_nonsense_is_rubbish(ledger: Ledger, part: str, value: object) -> None:
+def test_a_record_with_invalid_values_is_corrupt(ledger: Ledger, part: str, value: object) -> None:
     path = write(ledger, session())
     document = json.loads(path.read_text())
     (document if part in document else document["session"])[part] = value
@@ -359,25 +363,25 @@ def test_a_record_of_nonsense_is_rubbish(ledger: Ledger, part: str, value: objec
     assert sweep(dry_run=False)[0].removed
 
 
-@pytest.mark.parametrize("tmpdir", ["/", "/home", "/home/../etc", "{square}/bk-{id}"])
-def test_a_record_removes_no_directory_but_a_sessions(
-    ledger: Ledger, square: Path, precious: Path, tmpdir: str
+@pytest.mark.parametrize("tmpdir", ["/", "/home", "/home/../etc", "{shared}/bk-{id}"])
+def test_a_record_removes_no_directory_but_that_of_a_session(
+    ledger: Ledger, shared: Path, precious: Path, tmpdir: str
 ) -> None:
-    """The last one is a link of the right name to what is dear."""
+    """The last parameter is a link with the right name to another directory."""
     of = session()
-    named = tmpdir.format(square=square, id=of.id)
+    named = tmpdir.format(shared=shared, id=of.id)
     if named.endswith(of.id):
         Path(named).symlink_to(precious)
     write(ledger, session(of.id, tmpdir=named))
     (finding,) = sweep(dry_run=False)
     assert "does not look like a session's directory" in finding.problem
-    assert is_dear(precious)
+    assert is_untouched(precious)
     assert Path("/etc/passwd").exists()
 
 
-@pytest.mark.leaves_zombies(1, "the control's is pytest's to reap")
+@pytest.mark.leaves_zombies(1, "the process of the control is a child of pytest")
 @pytest.mark.parametrize("protected", [True, False])
-def test_a_record_kills_no_cgroup_but_a_sessions(ledger: Ledger, protected: bool) -> None:
+def test_a_record_kills_no_cgroup_but_that_of_a_session(ledger: Ledger, protected: bool) -> None:
     if not writable_cgroup()[0]:
         pytest.skip("no writable cgroup v2 with cgroup.kill")
     of = session()
@@ -397,8 +401,8 @@ def test_a_record_kills_no_cgroup_but_a_sessions(ledger: Ledger, protected: bool
 # ------------------------------------------------------------------------------------- processes
 
 
-def test_another_users_marked_processes_are_theirs(ledger: Ledger) -> None:
-    """Root sees everybody's.  The control is
+def test_marked_processes_of_another_user_are_left_alone(ledger: Ledger) -> None:
+    """Root can read the environment of all processes.  The control is
     ``test_ledger.test_marked_processes_without_a_record_are_swept``."""
     env = {"BROWSERKEEPER_SESSION": new_id()}
     theirs = subprocess.Popen(["/bin/sleep", "600"], env=env, user=NOBODY, group=NOBODY, extra_groups=[])
@@ -439,9 +443,9 @@ second.kill()
 
 
 @pytest.mark.namespaces
-def test_a_number_that_the_kernel_handed_out_again() -> None:
-    """The first process of a pid is recorded, the second one lives: the record of the first does
-    nothing to it, its own (the control) ends it."""
+def test_a_recycled_pid_is_told_apart_by_its_start_time() -> None:
+    """A process lives that got the pid of a dead one.  The record of the dead one does nothing to it;
+    its own record (the control) ends it."""
     inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
     done = subprocess.run(
         [*inside, sys.executable, "-c", RECYCLED], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""The fixture site, without a browser: what each page answers, and that closing never hangs."""
+"""The fixture site, without a browser: the answer of each page, and that closing does not hang."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from fixtures.server import FILES, Site
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = 1.0
-"""Seconds that count as "at once" on a busy machine."""
+"""Seconds that a fast answer may take on a busy machine."""
 SHOP_PAGES = 18
 """Home, about, 4 shelves and 12 books."""
 BY_SCRIPT = [
     *("crash", "memory", "beforeunload", "alert", "storage", "popup", "console", "special"),
     *("worker", "permissions", "copying", "framed"),
 ]
-"""Special pages that are files; what their scripts do is the browser tests' business."""
+"""Special pages that are files.  Tests with a browser run their scripts."""
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -44,7 +44,7 @@ def get(url: str, **headers: str) -> tuple[http.client.HTTPMessage, str]:
 
 
 def refusal(url: str, data: bytes | None = None) -> tuple[int, str]:
-    """The status and the text of an answer that is an error."""
+    """The status and the text of an error answer."""
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(url, data, timeout=10)
     with caught.value as error:
@@ -56,7 +56,7 @@ def links(html: str) -> set[str]:
 
 
 def crawl(site: Site) -> tuple[dict[str, str], list[str]]:
-    """Every page that can be reached from home, by path; and the dead links."""
+    """All pages that can be reached from the home page, by path; and the dead links."""
     pages: dict[str, str] = {}
     dead, queue = [], ["/"]
     while queue:
@@ -76,7 +76,7 @@ def crawl(site: Site) -> tuple[dict[str, str], list[str]]:
 # -- the shop
 
 
-def test_the_shop_is_one_linked_whole_with_one_dead_link(site: Site) -> None:
+def test_all_pages_of_the_shop_are_linked_and_one_link_is_dead(site: Site) -> None:
     pages, dead = crawl(site)
     assert len(pages) == SHOP_PAGES
     assert dead == ["/hidden"]
@@ -101,13 +101,13 @@ def test_the_price_on_the_shelf_is_the_price_of_the_book(site: Site) -> None:
         assert f'<p class="price">{price}</p>' in pages[path]
 
 
-def test_nothing_points_outside() -> None:
+def test_no_page_links_to_another_site() -> None:
     for file in FILES.rglob("*.*"):
         text = file.read_text()
         assert not re.search(r"(?<!chrome:)//[a-z0-9]|@import|url\(", text), file
 
 
-def test_files_come_with_their_type_and_fresh(site: Site) -> None:
+def test_files_have_their_content_type_and_are_not_cached(site: Site) -> None:
     headers, _ = get(site.url)
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert headers["Cache-Control"] == "no-store"
@@ -118,12 +118,12 @@ def test_files_come_with_their_type_and_fresh(site: Site) -> None:
 @pytest.mark.parametrize("path", ["../server.py", "%2e%2e/server.py", "/etc/passwd", "site/index.html"])
 def test_no_path_reaches_other_files(site: Site, path: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
-    connection.request("GET", f"/{path}")  # urllib would tidy the dots away
+    connection.request("GET", f"/{path}")  # urllib would remove the dots
     assert connection.getresponse().status == 404
     connection.close()
 
 
-def test_the_form_answers_with_what_it_got(site: Site) -> None:
+def test_the_form_shows_the_fields_it_received(site: Site) -> None:
     form = b"name=Ada+%3Cb%3E&shelf=fiction"
     with urllib.request.urlopen(site.url_for("contact"), form, timeout=10) as answer:
         page = answer.read().decode()
@@ -135,7 +135,7 @@ def test_a_form_elsewhere_is_refused(site: Site) -> None:
     assert refusal(site.url_for("about"), b"name=Ada")[0] == 405
 
 
-def test_a_form_without_end_is_refused(site: Site) -> None:
+def test_a_form_that_is_too_long_is_refused(site: Site) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
     connection.putrequest("POST", "/contact")
     connection.putheader("Content-Length", str(1 << 40))
@@ -148,7 +148,7 @@ def test_a_form_without_end_is_refused(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", BY_SCRIPT)
-def test_pages_with_scripts_are_there_with_any_query(site: Site, name: str) -> None:
+def test_pages_with_scripts_are_served_with_any_query(site: Site, name: str) -> None:
     _, html = get(site.url_for(name, now=1, mb=5))
     assert "<h1>" in html
 
@@ -178,13 +178,13 @@ def test_never_does_not_answer(site: Site) -> None:
         urllib.request.urlopen(site.url_for("never"), timeout=0.3)
 
 
-def test_hidden_is_not_there(site: Site) -> None:
+def test_the_hidden_page_does_not_exist(site: Site) -> None:
     status, html = refusal(site.url_for("hidden"))
     assert status == 404
     assert "There is no /hidden." in html
 
 
-def test_the_404_page_quotes_what_it_shows(site: Site) -> None:
+def test_the_404_page_escapes_the_path(site: Site) -> None:
     assert "<script>" not in refusal(site.url_for("<script>"))[1]
 
 
@@ -202,7 +202,7 @@ def test_redirect_redirects_n_times_and_goes_home(site: Site, n: int) -> None:
     assert "/" not in targets[:-1]
 
 
-def test_cookies_count_visits_and_come_in_every_kind(site: Site) -> None:
+def test_cookies_count_visits_and_have_every_attribute(site: Site) -> None:
     headers, html = get(site.url_for("cookies"))
     cookies = headers.get_all("Set-Cookie") or []
     assert "visits=1; Path=/; SameSite=Lax" in cookies
@@ -233,7 +233,7 @@ def test_cached_may_be_kept_for_an_hour(site: Site) -> None:
     assert headers.get_all("Cache-Control") == ["max-age=3600"]
 
 
-def test_private_asks_for_a_name_and_takes_any(site: Site) -> None:
+def test_the_private_page_accepts_any_name_and_password(site: Site) -> None:
     assert refusal(site.url_for("private"))[0] == 401
     with pytest.raises(urllib.error.HTTPError, match="401") as caught:
         get(site.url_for("private"), Authorization="Bearer of-news")
@@ -254,9 +254,7 @@ def test_private_asks_for_a_name_and_takes_any(site: Site) -> None:
         ("download", {"kb": 10**9}),
     ],
 )
-def test_nonsense_in_the_query_is_said_to_be_nonsense(
-    site: Site, path: str, query: dict[str, object]
-) -> None:
+def test_an_invalid_query_is_answered_with_400(site: Site, path: str, query: dict[str, object]) -> None:
     status, html = refusal(site.url_for(path, **query))
     assert status == 400
     assert "is not" in html
@@ -269,7 +267,11 @@ def test_nonsense_in_the_query_is_said_to_be_nonsense(
 def test_head_has_the_headers_of_get_and_no_body(site: Site, path: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
     lengths = []
-    for method in ("HEAD", "GET", "HEAD"):  # on one connection: a body too many would show
+    for method in (
+        "HEAD",
+        "GET",
+        "HEAD",
+    ):  # on one connection: the body of a HEAD would break the next answer
         connection.request(method, path)
         answer = connection.getresponse()
         body = answer.read()
@@ -313,7 +315,7 @@ def test_wait_for_returns_when_the_page_is_asked_for() -> None:
 
 
 def test_wait_for_gives_up(site: Site) -> None:
-    with pytest.raises(TimeoutError, match="nobody asked for /nowhere"):
+    with pytest.raises(TimeoutError, match="/nowhere was not requested"):
         site.wait_for("/nowhere", timeout=0.05)
 
 
@@ -339,7 +341,7 @@ def test_closing_twice_or_before_the_start_is_harmless() -> None:
     other.close()
 
 
-def test_close_is_quick_with_requests_in_flight_and_releases_them() -> None:
+def test_close_is_quick_with_running_requests_and_ends_them() -> None:
     site = Site().start()
     threads_before = threading.active_count()
     with ThreadPoolExecutor(4) as pool:
@@ -371,7 +373,7 @@ def test_close_is_quick_with_idle_and_half_open_connections() -> None:
     deaf.close()
 
 
-def test_it_can_be_browsed_by_hand() -> None:
+def test_the_site_can_be_started_by_hand() -> None:
     command = [sys.executable, "-m", "fixtures.server", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -382,7 +384,7 @@ def test_it_can_be_browsed_by_hand() -> None:
         assert process.wait(timeout=10) == 0
 
 
-def test_it_starts_without_the_rest_of_the_project() -> None:
+def test_the_site_does_not_import_browserkeeper() -> None:
     code = "import fixtures.server, sys; print('browserkeeper' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "False\n"
