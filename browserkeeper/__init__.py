@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .session import BrowserSession, browser, session_of
     from .session.adopted import AdoptedSession, adopt
 
-_HOMES = {
+_NAMES_BY_MODULE = {
     ".session.adopted": ("AdoptedSession", "adopt"),
     ".session": ("BrowserSession", "browser", "session_of"),
     ".cleanup.sweeper": ("Finding", "sweep"),
@@ -80,7 +80,7 @@ _HOMES = {
     ),
     ".pool": ("BrowserPool", "Lease", "LeaseInfo", "Outcome", "lease_of"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [
     "AdoptedSession",
@@ -126,10 +126,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home, __name__), name)
+    value = getattr(importlib.import_module(module, __name__), name)
     globals()[name] = value
     return value
 

@@ -1,1 +1,10 @@
-"""What dead owners left: the evidence, the verdict, the removal."""
+"""Finding, ending and removing what sessions leave whose owner or guards are dead.
+
+    evidence.py            whether owner, guards and files of a session are in use, and how that is known
+    removal.py             ends one session: its processes, its files, its part on a Grid, its record
+    sweeper.py             ``sweep()``: one pass over all that dead owners left
+    temporary_profiles.py  profiles of browsers that other code started
+    adopting_guard.py      the guard of a browser that other code started
+
+A session that ends in the usual way does not need this package: its guard cleans up.
+"""

@@ -1,4 +1,7 @@
-"""Directories that drivers and browsers make for one session in the place for temporary files."""
+"""The temporary profiles that drivers and browsers make themselves, in the directory for such files.
+
+Only browsers that other code started have one: sessions of ours have a TMPDIR of their own.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from pathlib import Path
 from ..process import system
 
 PROFILES = re.compile(r"\.?(org\.chromium\.|com\.google\.|com\.microsoft\.|rust_mozprofile|scoped_dir)")
-"""Temporary profiles, as drivers name them."""
+"""How drivers and browsers name their temporary profiles."""
 
 
 def profiles_of(pid: int) -> Iterator[Path]:
-    """The temporary profiles on a browser's command line, and what Chrome keeps beside its own."""
+    """The temporary profiles that a browser's command line names, and for Chrome the directory of its
+    socket."""
     words = system.command_line(pid).split(b"\0")
     places = [w.partition(b"=")[2] for w in words if w.startswith(b"--user-data-dir=")]
     places += [b for a, b in itertools.pairwise(words) if a in (b"-profile", b"--profile")]
@@ -26,14 +30,14 @@ def profiles_of(pid: int) -> Iterator[Path]:
 
 
 def _socket_directory(profile: Path) -> Iterator[Path]:
-    """Chrome keeps its socket there, since a profile's path may be too long for one."""
+    """The directory that Chrome makes for its socket, since the path of the profile may be too long."""
     with contextlib.suppress(OSError):
         yield (profile / "SingletonSocket").readlink().parent
 
 
 def is_temporary(path: Path) -> bool:
-    """Ours to remove: this user's, named as browsers and drivers name them, and in the directory for
-    such things."""
+    """True if the path may be removed as a temporary profile: it belongs to this user, has the name of
+    one, and is in the directory for temporary files."""
     if path.parent != Path(tempfile.gettempdir()) or not PROFILES.match(path.name):
         return False
     with contextlib.suppress(OSError):

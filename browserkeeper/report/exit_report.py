@@ -61,6 +61,10 @@ def parse_memory_samples(facts: Iterable[Sequence[float]]) -> tuple[tuple[float,
         raise ValueError(str(error)) from error
 
 
+_WORDS = {True: "yes", False: "no", None: "unknown"}
+_FACTS = {word: fact for fact, word in _WORDS.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class RemoteEnd:
     """What a Selenium Grid answered about the end of a session.
@@ -82,27 +86,24 @@ class RemoteEnd:
     @classmethod
     def from_status_file(cls, words: Mapping[str, str]) -> RemoteEnd:
         """From the status file of the session's relay (``grid/relay.py``)."""
-        facts = {"yes": True, "no": False}
         return cls(
             words.get("grid", ""),
             words.get("session", ""),
-            facts.get(words.get("gone", "")),
-            facts.get(words.get("slot_free", "")),
+            _FACTS.get(words.get("gone", "")),
+            _FACTS.get(words.get("slot_free", "")),
             words.get("answer", ""),
             words.get("queued") == "yes",
         )
 
     def to_status_file(self) -> dict[str, str]:
         """The inverse of :meth:`from_status_file`."""
-        words = {True: "yes", False: "no", None: "unknown"}
-        facts = {name: words[getattr(self, name)] for name in ("gone", "slot_free", "queued")}
+        facts = {name: _WORDS[getattr(self, name)] for name in ("gone", "slot_free", "queued")}
         return {**facts, "grid": self.grid, "session": self.session, "answer": self.answer}
 
     def __str__(self) -> str:
-        words = {True: "yes", False: "no", None: "unknown"}
         which = f"session {self.session}" if self.session else "no session"
-        told = f"gone: {words[self.gone]}, slot free: {words[self.slot_free]}"
-        return f"{which} on {self.grid}: {told} ({self.answer})"
+        facts = f"gone: {_WORDS[self.gone]}, slot free: {_WORDS[self.slot_free]}"
+        return f"{which} on {self.grid}: {facts} ({self.answer})"
 
     @property
     def problem(self) -> str:
