@@ -48,40 +48,6 @@ if TYPE_CHECKING:
     from .session import BrowserSession, browser, session_of
     from .session.adopted import AdoptedSession, adopt
 
-_NAMES_BY_MODULE = {
-    ".session.adopted": ("AdoptedSession", "adopt"),
-    ".session": ("BrowserSession", "browser", "session_of"),
-    ".cleanup.sweeper": ("Finding", "sweep"),
-    ".report": ("ExitReport", "ProcessExit", "RemoteEnd", "Survivor"),
-    ".errors": (
-        "BrowserDied",
-        "BrowserkeeperError",
-        "CommandTimeout",
-        "ConfigError",
-        "ContainmentError",
-        "DockerError",
-        "ForkedSessionError",
-        "GridError",
-        "LaunchError",
-        "LeakError",
-        "LeaseEnded",
-        "LeaseTimeout",
-        "LedgerError",
-        "PoolClosed",
-        "PoolError",
-        "PoolTimeout",
-        "PoolUnavailable",
-        "ProfileError",
-        "ResolveError",
-        "SessionClosed",
-        "SessionTimeout",
-        "TooManyWaiting",
-        "VersionMismatch",
-    ),
-    ".pool": ("BrowserPool", "Lease", "LeaseInfo", "Outcome", "lease_of"),
-}
-_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
-
 __all__ = [
     "AdoptedSession",
     "BrowserDied",
@@ -124,12 +90,22 @@ __all__ = [
     "sweep",
 ]
 
+_NAMES = {
+    ".session.adopted": ("AdoptedSession", "adopt"),
+    ".session": ("BrowserSession", "browser", "session_of"),
+    ".cleanup.sweeper": ("Finding", "sweep"),
+    ".report": ("ExitReport", "ProcessExit", "RemoteEnd", "Survivor"),
+    ".pool": ("BrowserPool", "Lease", "LeaseInfo", "Outcome", "lease_of"),
+}
+"""The public names by the module that defines them.  All others are in ``errors``."""
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(module, __name__), name)
+    module = importlib.import_module(_MODULE_OF.get(name, ".errors"), __name__)
+    value = getattr(module, name)
     globals()[name] = value
     return value
 
