@@ -1,4 +1,4 @@
-"""The owner's side of the guard: start one, hear what it says, tell it to end."""
+"""The owner's side of the guard: start one, read its events, send it messages."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ _ADOPTING_BOOT = (
     "from browserkeeper.cleanup.adopting_guard import main;main()"
 )
 
-LAST_WORDS = 3.0
-"""Seconds that a lead whose standby was killed may take to end the session and say so."""
+FINISHING_TIMEOUT = 3.0
+"""Seconds that a primary guard whose standby was killed may take to end the session and report it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GuardPlan:
-    """All that a guard is told.  Paths that are "" are left out; seconds that are 0 mean never.
+    """The options of a guard (``guard/options.py``).  A path "" means none, 0 seconds mean never.
 
     ``document`` is the JSON that the ledger's record carries; ``env`` is the whole environment.
+    For an adopted driver ``command`` is what ``cleanup/adopting_guard.py`` says.
     """
 
     session: str
@@ -73,13 +74,17 @@ class GuardPlan:
         return [str(word) for pair in pairs.items() if pair[1] != "" for word in pair]
 
     def environment(self) -> dict[str, str]:
-        """The environment with the marker, and the document where only our own user can read it."""
+        """The environment with the marker and the document, which other users can read in a command
+        line, but not here."""
         return {**self.env, MARKER: self.session, DOCUMENT: self.document}
 
 
 def interpreter() -> str:
-    """The real Python binary: a pyenv shim costs 80 ms, and under uWSGI ``sys.executable`` is
-    not a Python at all."""
+    """The path of the Python binary.
+
+    Not ``sys.executable``: that may be a pyenv shim, which costs 80 ms, and under uWSGI it is no
+    Python at all.
+    """
     for candidate in (getattr(sys, "_base_executable", None), sys.executable):
         if candidate and os.path.basename(candidate).lower().startswith(("python", "pypy")):
             return os.path.realpath(candidate)
@@ -103,8 +108,8 @@ def foreground_command(plan: GuardPlan, *, front: bool) -> list[str]:
     """The command line of a guard that takes the place of this process, for ``os.execve``.
 
     The command keeps our terminal, standard streams and signals.  ``front``: the guard gets a
-    process of its own behind ours, so that it outlives our SIGKILL; a container's PID 1, with
-    whose death the kernel ends everything, needs none.
+    process of its own behind ours, so that it outlives our SIGKILL.  A container's PID 1 needs none,
+    since the kernel ends the whole container with it.
     """
     before = ("--front", "1") if front and plan.containment.kind != "portable" else ()
     options = (*before, "--foreground", "1", *plan.options())
@@ -112,12 +117,15 @@ def foreground_command(plan: GuardPlan, *, front: bool) -> list[str]:
 
 
 class GuardProcess:
-    """A command under a guard of its own.  Safe to use from several threads."""
+    """A command and its guard: a pair of processes, or a single one off Linux and for an adopted driver.
+
+    Safe to use from several threads.
+    """
 
     _status = _control = -1
 
     def __init__(self, plan: GuardPlan):
-        """Start the guard; returns before it has started the command (see :meth:`wait_spawned`).
+        """Start the guard; returns before it has started the command (event ``spawned``).
 
         Raises OSError where no process can be started.
         """
@@ -157,45 +165,52 @@ class GuardProcess:
 
     @property
     def pid(self) -> int:
+        """Our child: the standby guard of a pair, or the single guard."""
         return self.process.pid
 
-    # -- hearing
+    @property
+    def primary_pid(self) -> int:
+        """The command's parent: the primary guard of a pair, or the single one; 0 before ``spawned``."""
+        spawned = self.event("spawned")
+        return int(spawned["primary"]) if spawned else 0
+
+    # -- events of the guard
 
     def event(self, name: str) -> dict[str, Any] | None:
-        """The last event of that name which has come in so far, without waiting."""
+        """The last event of that name that has come in so far, without waiting."""
         self._pump(0)
         return next((e for e in reversed(self._events) if e["event"] == name), None)
 
     def wait_for(self, *names: str, deadline: float) -> dict[str, Any] | None:
         """Wait for one of these events, at most until ``deadline`` (``time.monotonic()``).
 
-        None at the deadline, or at once when the guard is dead and has nothing more to say.
+        None at the deadline, or as soon as no more events can come.
         """
         while True:
             for event in self._events:
                 if event["event"] in names:
                     return event
             left = deadline - time.monotonic()
-            if left <= 0 or self._silent():
+            if left <= 0 or self._is_over():
                 self._pump(0)
                 return next((e for e in self._events if e["event"] in names), None)
             self._pump(min(left, 0.05))
 
-    def _silent(self) -> bool:
-        """Nothing more can come: the pipe was closed by both guards' ends.
+    def _is_over(self) -> bool:
+        """True when no more events can come: both guards have closed their end of the pipe.
 
-        A fork of ours may hold its other end, so that it never closes: then nothing more is
-        expected a while after the standby's death, which is the most that the lead takes.
+        A fork of this process may hold a copy of that end, so that the pipe stays open.  So it also
+        counts as over FINISHING_TIMEOUT after our child's death.
         """
         if self._status < 0:
             return True
         if self.is_alive():
             return False
         self._dead_since = self._dead_since or time.monotonic()
-        return time.monotonic() - self._dead_since > LAST_WORDS and not self._pump(0)
+        return time.monotonic() - self._dead_since > FINISHING_TIMEOUT and not self._pump(0)
 
     def _pump(self, seconds: float) -> bool:
-        """Take in what the guard said; True where something came.  Waits without the lock."""
+        """Read the events that have come in; True if there were any.  Waits without the lock."""
         fd = self._status
         if fd < 0 or not _readable(fd, seconds):
             return False
@@ -208,7 +223,7 @@ class GuardProcess:
                 return False
             *lines, self._buffer = (self._buffer + data).split(b"\n")
             for line in lines:
-                with contextlib.suppress(ValueError):  # half a line of a guard that was killed
+                with contextlib.suppress(ValueError):  # half a line: the guard was killed while it wrote
                     self._events.append(json.loads(line))
             return True
 
@@ -217,12 +232,13 @@ class GuardProcess:
         self._status = -1
 
     def is_alive(self) -> bool:
+        """True while our child lives.  Reaps it."""
         return self.process.poll() is None
 
-    # -- telling
+    # -- messages to the guard
 
     def tell_to_end(self, reason: str) -> None:
-        """Ask for the teardown; returns at once.  A guard that was stopped is woken first."""
+        """Ask for the teardown; returns at once.  Continues a guard that was stopped."""
         try:
             os.write(self._control, f"{reason}\n".encode())
         except OSError:  # EPIPE: it is dead or on its way
@@ -231,37 +247,40 @@ class GuardProcess:
             self.process.send_signal(signal.SIGCONT)
 
     def set_deadline(self, seconds: float, reason: str) -> None:
-        """End the session for this reason in that many seconds from now, unless told otherwise
-        before; 0: no deadline.  The guard keeps it, whatever its owner is stuck in."""
-        self._say(f"deadline {seconds:.6f} {reason}")
+        """Have the guard end the session in ``seconds`` from now, for ``reason``, one word.
+
+        Replaces the deadline before; 0: no deadline.  It holds even where this process is stuck.
+        """
+        self._send(f"deadline {seconds:.6f} {reason}")
 
     def tell_started(self, seconds: float) -> None:
-        """How long the start took: only the owner knows, and the history is the guard's to write."""
-        self._say(f"started {seconds:.6f}")
+        """Have the guard write into the history how many seconds the session's start took."""
+        self._send(f"started {seconds:.6f}")
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         with self._lock, contextlib.suppress(OSError):  # EPIPE, EBADF: it is over already
             os.write(self._control, f"{line}\n".encode())
 
     def end(self, reason: str, deadline: float) -> dict[str, Any] | None:
         """Tear down and wait for the report, at most until ``deadline`` (``time.monotonic()``).
 
-        The report of a guard that is stuck is returned as it stands; None when the guard is dead
-        or does not answer, in which case its standby is killed: the second line goes on.
+        A guard that cannot end all processes goes on trying; then its report names the survivors.
+        None when the guard is dead, or does not answer, and is killed for that: then the caller ends
+        the session itself (``leftover_processes.py``).
         """
         self.tell_to_end(reason)
         event = self.wait_for("ended", "stuck", deadline=deadline)
         if event is None or event["event"] == "stuck":
             event = self.event("ended") or event
         if event is not None and event["event"] == "stuck":
-            # It goes on trying, for as long as it takes; somebody has to reap it then.
+            # The guard goes on for as long as it takes, and has to be reaped after that.
             threading.Thread(target=self.process.wait, daemon=True).start()
             report: dict[str, Any] = event["report"]
             return report
         if event is None:
             self.process.kill()
         try:
-            self.process.wait(LAST_WORDS)
+            self.process.wait(FINISHING_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -269,7 +288,7 @@ class GuardProcess:
         return event["report"] if event else None
 
     def close(self) -> None:
-        """Let go of the pipes; a guard that still lives takes it as the owner's end."""
+        """Close the pipes; a guard that still lives ends the session then."""
         with self._lock:
             if self._status >= 0:
                 self._close_status()
@@ -278,7 +297,7 @@ class GuardProcess:
                 self._control = -1
 
     def __del__(self) -> None:
-        self.close()  # of a constructor that was interrupted; its guard must not wait for ever
+        self.close()  # where the constructor was interrupted: its guard must not wait for ever
 
 
 def _readable(fd: int, seconds: float) -> bool:
@@ -290,22 +309,22 @@ def _readable(fd: int, seconds: float) -> bool:
 def output_of(
     command: tuple[str, ...], *, timeout: float, containment: Containment, env: Mapping[str, str]
 ) -> tuple[int, str]:
-    """Run a short-lived helper under a guard: (exit status, what it printed).
+    """Run a short-lived helper under a guard: (exit status, its stdout and stderr).
 
-    Whatever it starts is gone afterwards.  Raises TimeoutError after ``timeout`` seconds and
-    OSError where it cannot be started.
+    All processes that it starts are gone afterwards.  Raises TimeoutError after ``timeout`` seconds
+    and OSError where it cannot be started.
     """
     import tempfile
 
     with tempfile.NamedTemporaryFile() as log:
         session = f"helper-{os.urandom(4).hex()}"
         plan = GuardPlan(session, command, env, containment, log=log.name, timeout=timeout)
-        guarded = GuardProcess(plan)
+        guard = GuardProcess(plan)
         try:
-            ended = guarded.wait_for("ended", deadline=time.monotonic() + timeout + 15)
+            ended = guard.wait_for("ended", deadline=time.monotonic() + timeout + 15)
         finally:
-            guarded.end("closed", time.monotonic() + 15)
-        if failed := guarded.event("failed"):
+            guard.end("closed", time.monotonic() + 15)
+        if failed := guard.event("failed"):
             raise OSError(failed["errno"], failed["text"], command[0])
         if ended is None or ended["report"]["reason"] == "timeout":
             raise TimeoutError(f"{command[0]} did not answer within {timeout:g} s")

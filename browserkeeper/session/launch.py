@@ -127,8 +127,6 @@ class Attempt:
         config = plan.config
         self.ending = Ending(self.guard, plan.ledger, record, config.close_timeout, config.remote)
         self.ending.notes = (plan.launch.note,) if plan.launch.note else ()
-        self.primary_pid = 0
-        """The primary guard, the parent of the driver; 0 until the guard has said which it is."""
         self.driver_process: ProcessIdentity | None = None
         self.driver: Any = None
         self.browser: BrowserHandle = LocalBrowserHandle(None)
@@ -139,7 +137,8 @@ class Attempt:
 
     def processes(self) -> list[ProcessFacts]:
         """Driver, browser, and all processes below them.  O(their number) on Linux."""
-        return system.tree(self.primary_pid) if self.primary_pid and self.report is None else []
+        primary = self.guard.primary_pid
+        return system.tree(primary) if primary and self.report is None else []
 
     def connect(self, handler: CommandHandler) -> None:
         """Wait for the driver, and have it start the browser.
@@ -156,7 +155,7 @@ class Attempt:
         spawned = self.guard.wait_for("spawned", deadline=deadline)
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
-        self.primary_pid, self.driver_process = spawned["primary"], identity_of(spawned["pid"])
+        self.driver_process = identity_of(spawned["pid"])
         service = managed.ManagedService(handler, launch.command[0], port, self.guard.process)
         left = max(0.1, deadline - time.monotonic())
         driver = managed.connect(config.name, handler, service, options, left, config.remote)

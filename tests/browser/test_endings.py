@@ -41,8 +41,8 @@ def guards_of(session: BrowserSession[webdriver.Remote]) -> dict[str, int]:
     """The pids of the pair, found by the witness."""
     standby = session.guard_pid
     assert standby
-    lead = next(s.pid for s in witness.below(standby) if s.parent == standby)
-    return {"standby": standby, "lead": lead}
+    primary = next(s.pid for s in witness.below(standby) if s.parent == standby)
+    return {"standby": standby, "primary": primary}
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -267,8 +267,8 @@ def test_a_page_that_takes_memory(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("victim", ["lead", "standby"])
-@pytest.mark.leaves_zombies(1, "a lead whose standby was killed belongs to PID 1")
+@pytest.mark.parametrize("victim", ["primary", "standby"])
+@pytest.mark.leaves_zombies(1, "a primary guard whose standby was killed belongs to PID 1")
 def test_one_guard_killed(name: str, victim: str, site: Site) -> None:
     session = browser(name)
     with pytest.raises(BrowserDied, match="its guard was killed"), session as driver:
@@ -320,8 +320,8 @@ def test_control_without_the_pipe_the_browser_stays(site: Site) -> None:
 
 def _kill_pair(session: BrowserSession[webdriver.Remote]) -> None:
     pair = guards_of(session)
-    os.kill(pair["standby"], signal.SIGSTOP)  # or it would finish for the lead
-    os.kill(pair["lead"], signal.SIGKILL)
+    os.kill(pair["standby"], signal.SIGSTOP)  # or it would finish for the primary guard
+    os.kill(pair["primary"], signal.SIGKILL)
     os.kill(pair["standby"], signal.SIGKILL)
 
 

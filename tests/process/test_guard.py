@@ -188,14 +188,14 @@ def test_owner_exits_by_os_exit(pids_of: PidFile) -> None:
 # ------------------------------------------------------------------ the guard's own death
 
 
-@pytest.mark.parametrize("victim", ["lead", "standby"])
-@pytest.mark.leaves_zombies(1, "a lead whose standby was killed belongs to PID 1")
+@pytest.mark.parametrize("victim", ["primary", "standby"])
+@pytest.mark.leaves_zombies(1, "a primary guard whose standby was killed belongs to PID 1")
 def test_one_guard_killed_the_other_finishes(victim: str, pids_of: PidFile) -> None:
     running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
-    os.kill(spawned["primary"] if victim == "lead" else running.pid, signal.SIGKILL)
+    os.kill(spawned["primary"] if victim == "primary" else running.pid, signal.SIGKILL)
     ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "guard-died"
@@ -211,7 +211,7 @@ def test_control_both_guards_killed_a_daemon_survives(pids_of: PidFile) -> None:
     (daemon,) = pids_once_there(pids_of, 1)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
-    os.kill(running.pid, signal.SIGSTOP)  # so that it cannot finish for the lead
+    os.kill(running.pid, signal.SIGSTOP)  # so that it cannot finish for the primary guard
     os.kill(spawned["primary"], signal.SIGKILL)
     os.kill(running.pid, signal.SIGKILL)
     survived = not wait_until(lambda: not witness.is_same(daemon), 1)
@@ -220,12 +220,12 @@ def test_control_both_guards_killed_a_daemon_survives(pids_of: PidFile) -> None:
     assert survived
 
 
-@pytest.mark.parametrize("victim", ["lead", "standby"])
+@pytest.mark.parametrize("victim", ["primary", "standby"])
 def test_a_stopped_guard_is_woken(victim: str) -> None:
     running = start(SLEEP)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
-    os.kill(spawned["primary"] if victim == "lead" else running.pid, signal.SIGSTOP)
+    os.kill(spawned["primary"] if victim == "primary" else running.pid, signal.SIGSTOP)
     time.sleep(0.1)
     report = running.end("closed", deadline_in())
     assert report is not None
@@ -279,7 +279,7 @@ def test_keeps_the_deadline_that_its_owner_moves() -> None:
 
 def test_an_empty_line_from_its_owner_says_nothing() -> None:
     running = start(SLEEP)
-    running._say("\n \ndeadline 0.1 late")
+    running._send("\n \ndeadline 0.1 late")
     ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "late"
@@ -386,7 +386,7 @@ def test_an_owner_that_blocks_every_signal(pids_of: PidFile) -> None:
 
 @pytest.mark.leaves_zombies(1, "the standby of an owner that is dead belongs to PID 1")
 def test_a_lead_that_breaks_is_finished_by_its_standby(tmp_path: Path, pids_of: PidFile) -> None:
-    """A bug of ours must not become a leak: here the teardown raises, in the lead only."""
+    """A bug of ours must not become a leak: here the teardown raises, in the primary guard only."""
     broken = (
         "def tear_down(guard: Guard) -> None:\n",
         "def tear_down(guard: Guard) -> None:\n    1 / bool(not guard.standby)\n",

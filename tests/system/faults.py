@@ -75,7 +75,7 @@ class Outcome:
         found += [f"raw error: {self.raw_error}"] if self.raw_error else []
         if self.fault.target == "owner and both guards":
             return found  # nobody is left to reap: PID 1's zombies, as the design says
-        # A killed standby leaves its lead to PID 1, which is us, and we do not reap.
+        # A killed standby leaves its primary guard to PID 1, which is us, and we do not reap.
         allowed = len(self.hit) if self.fault.target in ("guard's standby", "owner and guard") else 0
         if len(self.zombies_alive) > allowed:
             found.append(f"zombies while the owner lived: {self.zombies_alive}")
@@ -100,7 +100,7 @@ def find(fault: Fault, owner: int) -> list[int]:
     tree = witness.alive(witness.below(owner))
     guards = [s for s in tree if s.name == "bk-guard"]
     standby = [s.pid for s in guards if s.parent == owner]
-    lead = [s.pid for s in guards if s.parent in standby]
+    primary = [s.pid for s in guards if s.parent in standby]
     drivers = [s.pid for s in tree if s.name in ("chromedriver", "geckodriver")]
     browsers = [s.pid for s in tree if s.parent in drivers]
     renderers = [s.pid for s in tree if _is_renderer(s.pid)]
@@ -109,10 +109,10 @@ def find(fault: Fault, owner: int) -> list[int]:
         "driver": drivers,
         "browser": browsers,
         "renderer": renderers[:1],
-        "guard": lead,
+        "guard": primary,
         "guard's standby": standby,
-        "owner and guard": [owner, *lead] if lead else [],
-        "owner and both guards": [owner, *lead, *standby] if lead else [],
+        "owner and guard": [owner, *primary] if primary else [],
+        "owner and both guards": [owner, *primary, *standby] if primary else [],
     }[fault.target]
 
 
