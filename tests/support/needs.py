@@ -33,7 +33,6 @@ BY_FIXTURE = {
 }
 BY_FILE = {
     "grid/test_grid.py": "grid",
-    "celery/test_ends.py": "redis",
     "celery/test_examples.py": "redis",
 }
 """For tests that start a daemon in their own body."""

@@ -1,4 +1,4 @@
-"""Real workers on a real Redis for the tests of the Celery helper, and a witness of what they leave."""
+"""Redis servers and Celery workers for the tests: real ones, in processes of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,17 @@ from celery import Celery
 from celery.states import PROPAGATE_STATES, READY_STATES
 
 from browserkeeper.state.tmpdirs import choose_root
+from tests.celery.clock import patience
 from tests.conftest import PROGRAMS
 from tests.support import witness
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PATIENCE = 40.0
-"""Seconds for a worker to come up, or a task to be done: generous, since machines are busy."""
-SOON = 5.0
-"""Seconds in which nothing may be left of a worker that was killed.  A second is promised and 0.1
-measured (benchmarks/RESULTS.md, "owner's SIGKILL"), but machines that run tests are busy."""
 VERSIONS = {"chrome": "Chromium 156.0.8078.79", "firefox": "Mozilla Firefox 153.0esr"}
 
 
 class Redis:
-    """A Redis on a unix socket in a directory of its own: no port that somebody else could have."""
+    """A Redis on a unix socket in a directory of its own, so that no port can be taken already."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -44,7 +39,7 @@ class Redis:
 
     def start(self) -> None:
         command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket)]
-        # What it was told survives a restart: a broker that comes back has its queues.
+        # Its queues survive a restart.
         command += ["--dir", str(self.directory), "--save", "", "--appendonly", "yes"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=self.directory)
         assert wait_until(self.answers), "redis-server does not answer"
@@ -59,7 +54,7 @@ class Redis:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(PATIENCE)
+            self._process.wait()
             self._process = None
 
 
@@ -76,7 +71,7 @@ def running_redis() -> Iterator[Redis]:
 
 
 def hanging_browser(directory: Path, name: str) -> str:
-    """A program that says its version, and does nothing else, as its driver finds out."""
+    """A browser that prints its version and otherwise hangs, so that its driver's launch never ends."""
     path = directory / f"hanging-{name}"
     path.write_text(
         "#!/bin/sh\n"
@@ -89,8 +84,11 @@ def hanging_browser(directory: Path, name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """A task that was sent.  It is asked for, not subscribed to, as ``AsyncResult`` would be: that
-    does not get over a Redis which goes away."""
+    """A task that was sent.
+
+    Its state is polled.  Celery's ``AsyncResult`` subscribes to it, and such a subscription does not
+    survive a restart of Redis.
+    """
 
     id: str
     results: Celery
@@ -105,15 +103,19 @@ class Sent:
 
     @property
     def result(self) -> Any:
-        """What it returned or raised, or the facts that it gave of its progress."""
+        """What the task returned or raised, or the facts of its ``update_state()``."""
         return self.meta()["result"]
 
     def final_state(self) -> str:
-        assert wait_until(lambda: self.state in READY_STATES), f"{self.id} is {self.state}"
+        """Blocks until the task has ended."""
+        assert wait_until(self.is_done, patience(9)), f"{self.id} is {self.state}"
         return self.state
 
+    def is_done(self) -> bool:
+        return self.state in READY_STATES
+
     def get(self) -> Any:
-        """What it returned, when it has.  Raises what it raised."""
+        """Blocks until the task has ended; returns or raises what the task did."""
         if self.final_state() in PROPAGATE_STATES:
             raise self.result
         return self.result
@@ -121,39 +123,38 @@ class Sent:
 
 @dataclasses.dataclass
 class Worker:
-    """A worker process, to which the tests send tasks by name."""
+    """A worker process.  Tests send tasks to it by name."""
 
     pool: str
     process: subprocess.Popen[bytes]
     client: Celery
-    """Sends; without a result backend, which would subscribe."""
+    """Sends tasks.  It has no result backend, which would subscribe to the results."""
     results: Celery
     log: Path
     state: Path
     environment: Mapping[str, str]
-    """What it was told, over our own environment."""
+    """The worker's environment variables, added to those of the tests."""
     known: frozenset[int]
-    """What ran before it, and is none of its work."""
+    """The pids of what ran before the worker."""
 
     def send(self, task: str, *args: Any, **options: Any) -> Sent:
         return Sent(self.client.send_task(task, args=args, **options).id, self.results)
 
     def run(self, task: str, *args: Any, **options: Any) -> Any:
-        """Its result.  Raises what the task raised."""
+        """Send a task and wait for it; returns or raises what the task did."""
         return self.send(task, *args, **options).get()
 
     def new_below(self) -> list[witness.Seen]:
-        """All that came of its tasks: everything new, but for the worker's own processes, and a Redis
-        that was started again."""
+        """The processes that its tasks have started: all new ones, except the worker's own and a
+        restarted Redis."""
         new = [s for s in witness.below(os.getpid()) if s.pid not in self.known]
         return [s for s in new if not is_worker(s) and s.name != "redis-server"]
 
     def left_after(self, seconds: float) -> list[witness.Seen]:
-        """What is still there after so long, zombies and all; returns as soon as nothing is."""
-        until = time.monotonic() + seconds
-        while (left := self.new_below()) and time.monotonic() < until:
-            time.sleep(0.01)
-        return left
+        """Wait for all processes of its tasks to be gone, zombies included; those that are still there
+        after so many seconds."""
+        wait_until(lambda: not self.new_below(), seconds)
+        return self.new_below()
 
     def records(self) -> list[Path]:
         return list(self.state.glob("live/*"))
@@ -162,7 +163,8 @@ class Worker:
         return self.log.read_text(errors="replace")
 
     def wait_ready(self) -> None:
-        assert wait_until(lambda: "ready." in self.lines() or not self.is_alive()), self.lines()
+        came_up = wait_until(lambda: "ready." in self.lines() or not self.is_alive(), patience())
+        assert came_up, self.lines()
         assert self.is_alive(), self.lines()
 
     def is_alive(self) -> bool:
@@ -173,7 +175,7 @@ class Worker:
 
     def wait_ended(self) -> int:
         try:
-            return self.process.wait(PATIENCE)
+            return self.process.wait(patience())
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the worker does not end:\n{self.lines()}") from None
 
@@ -181,18 +183,18 @@ class Worker:
         if self.is_alive():
             self.signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(patience())
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
 
 
 def is_worker(process: witness.Seen) -> bool:
-    """The main process, a child of its pool, or a child's zombie that it is about to reap."""
+    """Is it the worker's main process, a child of its pool, or such a child's zombie?"""
     try:
         command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     except OSError:
-        return True  # gone while we looked
+        return True  # it has just ended
     if not command:
         parent = witness.look(process.parent)
         return process.name.startswith("python") and parent is not None and is_worker(parent)
@@ -208,7 +210,8 @@ def running_worker(
     conf: Mapping[str, Any] | None = None,
     concurrency: int = 2,
 ) -> Iterator[Worker]:
-    """Ready for tasks, with a queue and a state directory of its own; gone afterwards."""
+    """A worker that is ready for tasks, with a queue and a state directory of its own; ended with the
+    block.  ``install``: arguments for ``browserkeeper.celery.install()``; ``conf``: for ``app.conf``."""
     directory = Path(tempfile.mkdtemp(prefix="tmpworker"))
     queue = directory.name
     rig = {
@@ -222,9 +225,9 @@ def running_worker(
     }
     state = directory / "state"
     log = directory / "worker.log"
-    told = {"CELERY_RIG": json.dumps(rig), "BROWSERKEEPER_STATE_DIR": str(state)}
-    # A billiard whose main process was killed leaves a directory of its own.
-    told |= {"TMPDIR": str(directory), "BROWSERKEEPER_TMPDIR": choose_root()}
+    environment = {"CELERY_RIG": json.dumps(rig), "BROWSERKEEPER_STATE_DIR": str(state)}
+    # billiard leaves a directory there if its main process is killed.
+    environment |= {"TMPDIR": str(directory), "BROWSERKEEPER_TMPDIR": choose_root()}
     known = frozenset(seen.pid for seen in witness.below(os.getpid()))
     command = [sys.executable, "-m", "celery", "-A", "tests.celery.celery_app", "worker", "-P", pool]
     command += ["-c", str(concurrency), "-l", "INFO", "-n", f"{queue}@%h", *options]
@@ -233,7 +236,7 @@ def running_worker(
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **told},
+            env={**os.environ, **environment},
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -241,7 +244,7 @@ def running_worker(
     client = Celery("rig", broker=redis.url, set_as_current=False)
     results = Celery("rig", backend=redis.url, set_as_current=False)
     client.conf.task_default_queue = queue
-    worker = Worker(pool, process, client, results, log, state, told, known)
+    worker = Worker(pool, process, client, results, log, state, environment, known)
     try:
         worker.wait_ready()
         yield worker

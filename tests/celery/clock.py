@@ -1,0 +1,48 @@
+"""Time limits that fit this machine: multiples of a browser's start, measured once in each test run.
+
+A limit that only ends a failing test is generous.  A limit that a task is meant to hit has to be long
+enough for the task to get that far: :func:`task_limit`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import tempfile
+import time
+
+import pytest
+
+from browserkeeper import browser
+
+CORES = os.cpu_count() or 1
+
+
+@functools.cache
+def start_seconds(name: str = "chrome") -> float:
+    """Seconds from nothing to the first page, for one browser alone; measured at the first call."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tmpclock") as directory,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("BROWSERKEEPER_STATE_DIR", directory)
+        began = time.monotonic()
+        with browser(name) as driver:
+            driver.get("data:text/html,started")
+            return time.monotonic() - began
+
+
+def patience(at_once: int = 1) -> float:
+    """Seconds to wait for a worker, or for browsers that start ``at_once``: 20 times what they need."""
+    rounds = math.ceil(at_once / CORES)
+    return min(400.0, max(60.0, 20 * rounds * start_seconds()))
+
+
+def task_limit(**at_once: int) -> int:
+    """Seconds in which so many browsers (``chrome=4, firefox=2``), started at once, are probably there.
+
+    It is no more than probable, so the caller has to repeat with a longer limit if they are not.
+    """
+    alone = sum(number * start_seconds(name) for name, number in at_once.items())
+    return max(2, math.ceil(2 * alone))
