@@ -1,8 +1,8 @@
-"""The app that the tests of the Celery helper run in real workers; it is told all by its environment.
+"""The Celery app that the workers of the tests run, configured by their environment.
 
 ``CELERY_RIG`` is a JSON object: ``redis`` (the URL), ``install`` (arguments for ``install()``, or
-null), ``conf`` (settings), ``binaries`` (a browser that hangs at its start, by browser), and for
-plain Selenium ``chromium``, ``chromedriver`` and ``tmpdir``.
+null), ``conf`` (settings), ``binaries`` (for each browser one that hangs at its start), and for plain
+Selenium ``chromium``, ``chromedriver`` and ``tmpdir``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from selenium import webdriver
 
 from browserkeeper.celery import BrowserTask, install, with_browser, with_retry
 
+FOREVER = 3600.0
+"""Seconds; longer than any limit of a test."""
 RIG: dict[str, Any] = json.loads(os.environ["CELERY_RIG"])
 
 app = Celery("rig", broker=RIG["redis"], backend=RIG["redis"])
@@ -28,7 +30,7 @@ if RIG["install"] is not None:
 
 
 def caught(error: BaseException, began: float) -> dict[str, Any]:
-    """What a task's own code saw of a limit, and when: seconds after it began."""
+    """What the task's code caught at a limit, and when: seconds after the task began."""
     return {
         "caught": [kind.__name__ for kind in type(error).__mro__],
         "text": str(error),
@@ -37,7 +39,7 @@ def caught(error: BaseException, began: float) -> dict[str, Any]:
 
 
 def hang(task: Any, url: str) -> dict[str, Any]:
-    """In one command that never ends."""
+    """Stays in one command that never ends."""
     began = time.monotonic()
     try:
         task.driver.get(url)
@@ -46,12 +48,12 @@ def hang(task: Any, url: str) -> dict[str, Any]:
     return {"title": task.driver.title}
 
 
-def idle(task: Any, url: str, seconds: float = 30.0) -> dict[str, Any]:
-    """Between commands, nearly always."""
+def idle(task: Any, url: str) -> dict[str, Any]:
+    """Stays between commands, nearly always."""
     began = time.monotonic()
     try:
         task.driver.get(url)
-        while time.monotonic() < began + seconds:
+        while time.monotonic() < began + FOREVER:
             time.sleep(0.1)
             _ = task.driver.title
     except SoftTimeLimitExceeded as error:
@@ -60,7 +62,7 @@ def idle(task: Any, url: str, seconds: float = 30.0) -> dict[str, Any]:
 
 
 def launch(task: Any) -> dict[str, Any]:
-    """In a launch that never ends."""
+    """Stays in a launch that never ends."""
     began = time.monotonic()
     try:
         return {"title": task.driver.title}
@@ -100,16 +102,16 @@ def ignore(task: Any, url: str) -> None:
 
 
 def pids(task: Any) -> dict[str, int]:
-    """The child and the browser, to be killed by the test; then waits for it."""
+    """Publishes the pids of the worker's child and of the browser, and waits to be killed."""
     capabilities = task.driver.capabilities
     browser = capabilities.get("goog:processID") or capabilities["moz:processID"]
     task.update_state(state="PROGRESS", meta={"child": os.getpid(), "browser": browser})
-    time.sleep(60)
+    time.sleep(FOREVER)
     return {}
 
 
 def die(task: Any) -> None:
-    """A page that kills its worker."""
+    """Kills the process that it runs in."""
     _ = task.driver.title
     os.kill(os.getpid(), 9)
 
@@ -153,7 +155,7 @@ def unbound(url: str, driver: Any) -> str:
 @with_retry(max_retries=1, backoff=1.0, jitter=False)
 @with_browser("chrome")
 def retry(self: Any, driver: Any, url: str) -> int:
-    """Its browser dies in the first run."""
+    """Kills its browser in the first run."""
     if self.request.retries == 0:
         os.kill(driver.capabilities["goog:processID"], 9)
     driver.get(url)
@@ -162,12 +164,12 @@ def retry(self: Any, driver: Any, url: str) -> int:
 
 @app.task(name="plain.hang")
 def plain(url: str) -> None:
-    """The negative control: Selenium alone, in the body of the task."""
+    """The negative control: Selenium without browserkeeper."""
     options = webdriver.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.binary_location = RIG["chromium"]
-    environment = {**os.environ, "TMPDIR": RIG["tmpdir"]}  # what it leaves, the test removes
+    environment = {**os.environ, "TMPDIR": RIG["tmpdir"]}  # the test removes what is left there
     service = webdriver.ChromeService(RIG["chromedriver"], env=environment)
     driver = webdriver.Chrome(options=options, service=service)
     try:
@@ -178,7 +180,7 @@ def plain(url: str) -> None:
 
 @app.task(name="where")
 def where() -> int:
-    """The process that runs tasks."""
+    """The pid of the process that runs tasks."""
     return os.getpid()
 
 
