@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..process.containment import leaf_name
 from ..process.identity import ProcessIdentity
 from ..process.leftover_processes import MARKER, LeftoverProcesses
 from ..state.records import Record, Session
-from ..state.tmpdirs import PREFIX, roots
+from ..state.tmpdirs import roots, session_of
 
 State = Literal["live", "unguarded", "orphaned", "ending", "foreign"]
 OwnerState = Literal["alive", "dead", "foreign"]
@@ -97,7 +96,7 @@ def session_directories() -> Iterator[Path]:
             continue
         for name in names:
             path = Path(root, name)
-            if re.fullmatch(PREFIX + "[0-9a-f]{12}", name) and is_private_directory(str(path)):
+            if session_of(name) and is_private_directory(str(path)):
                 yield path
 
 

@@ -20,7 +20,7 @@ from ..process.identity import ProcessFacts
 from ..report import ExitReport, ProcessExit, RemoteEnd, Survivor
 from ..state.ledger import Ledger
 from ..state.records import Record, Session, read_ended, read_record
-from ..state.tmpdirs import PREFIX
+from ..state.tmpdirs import tmpdir_name
 from .evidence import is_of_this_boot, leftover_processes_of
 from .temporary_profiles import profiles_of
 
@@ -129,7 +129,7 @@ def _remove_files(session: Session, profiles: set[Path]) -> tuple[int, int, list
     files = size = 0
     problems = []
     path = Path(session.tmpdir) if session.tmpdir else None
-    if path and path.name == PREFIX + session.id and is_private_directory(str(path)):
+    if path and path.name == tmpdir_name(session.id) and is_private_directory(str(path)):
         try:
             files, size = remove_tree(str(path))
         except OSError as error:

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 from ..guard.files import remove_tree
 from ..process import system
-from ..process.containment import writable_cgroup
+from ..process.containment import leaf_name, writable_cgroup
 from ..process.identity import ProcessFacts
 from ..process.leftover_processes import DOCUMENT, MARKER, LeftoverProcesses
 from ..report import ExitReport
@@ -26,7 +26,7 @@ from ..state.ledger import Ledger
 from ..state.pool_state import drafts as pool_drafts
 from ..state.pool_state import path_of, published, withdraw
 from ..state.records import Record
-from ..state.tmpdirs import PREFIX
+from ..state.tmpdirs import session_of
 from .evidence import (
     age_of,
     has_marked_process,
@@ -196,7 +196,7 @@ class Sweeper:
         """Session directories that no record, no guard and no process claims."""
         claimed = self._claimed_now()
         for path in session_directories():
-            session = path.name.removeprefix(PREFIX)
+            session = session_of(path.name)
             # Another state directory's session may be just starting.
             if session in claimed or age_of(path) < max(self.older_than, SETTLING_TIME):
                 continue
@@ -208,8 +208,8 @@ class Sweeper:
     def _cgroups(self) -> Iterator[Finding]:
         """Empty cgroups of no session; rmdir(2) refuses to remove one that is in use."""
         parent, _ = writable_cgroup()
-        for path in Path(parent).glob("browserkeeper-*") if parent else ():
-            session = path.name.removeprefix("browserkeeper-")
+        for path in Path(parent).glob(leaf_name("*")) if parent else ():
+            session = path.name.removeprefix(leaf_name(""))
             if session in self._claimed_now() or age_of(path) < max(self.older_than, SETTLING_TIME):
                 continue
             if not is_empty_cgroup(path):

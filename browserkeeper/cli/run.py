@@ -23,7 +23,7 @@ from ..process.identity import ProcessIdentity
 from ..report import SCHEMA
 from ..state.ledger import Ledger
 from ..state.records import Session, new_id
-from ..state.tmpdirs import PREFIX, choose_root
+from ..state.tmpdirs import new_tmpdir_path
 from ..status.text import printable
 from . import output
 from .parameters import seconds
@@ -123,7 +123,7 @@ def describe(
         containment=containment.kind,
         created=now,
         deadline=now + timeout if timeout else None,
-        tmpdir="" if keep_tmpdir else os.path.join(choose_root(), PREFIX + session),
+        tmpdir="" if keep_tmpdir else new_tmpdir_path(session),
         cgroup=containment.leaf(session),
         command=shortened(argv),
     )

@@ -33,7 +33,7 @@ from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, new_id
-from ..state.tmpdirs import PREFIX, choose_root
+from ..state.tmpdirs import new_tmpdir_path
 from .ending import DeadlineError, Ending
 from .record import describe
 
@@ -76,7 +76,7 @@ def plan_launch(config: SessionConfig, began: float) -> LaunchPlan:
         _check_log(config.log)
     found = _resolve(config, ledger)
     session_id = new_id()
-    tmpdir = os.path.join(choose_root(), PREFIX + session_id)
+    tmpdir = new_tmpdir_path(session_id)
     launch = _prepare(config, found, session_id, tmpdir, ledger)
     containment = choose(config.containment)
     session = describe(

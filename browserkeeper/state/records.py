@@ -18,7 +18,6 @@ from ..process.identity import ProcessIdentity
 from ..report import SCHEMA, ExitReport, parse_memory_samples
 from .documents import CorruptRecordError, identity_from, read_document
 
-_ID = re.compile(r"[0-9a-f]{12}")
 _TYPES: dict[str, Any] = {"str": str, "float": (int, float), "float | None": (int, float, type(None))}
 """The types that a field of a Session may have in a file, by its annotation."""
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
@@ -29,6 +28,11 @@ def new_id() -> str:
     """A new session id, twelve hexadecimal digits: it names the session's files and its TMPDIR, and
     marks its processes."""
     return os.urandom(6).hex()
+
+
+def is_id(text: str) -> bool:
+    """True if :func:`new_id` may have made this text."""
+    return re.fullmatch(r"[0-9a-f]{12}", text) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +112,7 @@ def read_record(path: Path) -> Record:
     facts = read_document(path)
     try:
         session = Session.from_dict(facts["session"])
-        if session.id != path.stem or not _ID.fullmatch(session.id):
+        if session.id != path.stem or not is_id(session.id):
             raise CorruptRecordError(f"{path}: its name does not match its content")
         guards = tuple(identity_from(**guard) for guard in facts["guards"])
         processes = tuple((identity_from(pid, start), name) for pid, start, name in facts["processes"])

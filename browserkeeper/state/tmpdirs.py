@@ -12,14 +12,32 @@ import tempfile
 
 from ..errors import ConfigError
 from .permissions import first_untrusted_directory
+from .records import is_id, new_id
 
-PREFIX = "bk-"
+_PREFIX = "bk-"
 PATH_LIMIT = 62
 """Most bytes of the path of a session's TMPDIR.  Chrome makes a socket below TMPDIR, and ``sun_path``
 holds 108 bytes (unix(7)); measured: with a TMPDIR of 80 bytes Chrome does not start."""
 MEMORY_ROOT = "/dev/shm"
 MEMORY_NEEDED = 2**30
 """Bytes of tmpfs that must be free; else the session's TMPDIR is made on disk."""
+
+
+def tmpdir_name(session: str) -> str:
+    """The name of the TMPDIR of a session."""
+    return _PREFIX + session
+
+
+def session_of(name: str) -> str:
+    """The id of the session whose TMPDIR has this name; "" if it is the name of no session's."""
+    session = name.removeprefix(_PREFIX)
+    return session if is_id(session) and name == tmpdir_name(session) else ""
+
+
+def new_tmpdir_path(session: str) -> str:
+    """The path at which the guard of a new session makes its TMPDIR.  Raises ConfigError as
+    :func:`choose_root` does."""
+    return os.path.join(choose_root(), tmpdir_name(session))
 
 
 def roots() -> list[str]:
@@ -75,7 +93,7 @@ def _usable(root: str) -> str:
 
 
 def _fits(root: str) -> bool:
-    return len(os.fsencode(root)) + 1 + len(PREFIX) + 12 <= PATH_LIMIT
+    return len(os.fsencode(os.path.join(root, tmpdir_name(new_id())))) <= PATH_LIMIT
 
 
 def _free(root: str) -> int:
