@@ -1,7 +1,7 @@
-"""Processes: who they are, what hangs below them, how to contain them and end them for good.
+"""Processes: identity, descendants, limits, containment, and how to end them; nothing of browsers.
 
-Knows nothing of browsers.  ``linux.py`` and ``portable.py`` hold the platform differences, one
-file each, with the same functions; everybody else says ``from browserkeeper.process import system``.
+``linux.py`` and ``portable.py`` have the same functions, each for its platforms.  Other modules use
+``from browserkeeper.process import system``, which is the right one of the two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ else:
 
 
 class Platform(Protocol):
-    """What ``linux`` and ``portable`` both offer; their docstrings say how."""
+    """The functions of ``linux`` and ``portable``; the docstrings are there."""
 
     def facts(self, pid: int, /) -> ProcessFacts | None: ...
     def tree(self, root: int, /) -> list[ProcessFacts]: ...
@@ -45,19 +45,19 @@ class Platform(Protocol):
 
 
 def identity_of(pid: int) -> ProcessIdentity:
-    """Of a process that may be gone by now: then it is nobody's, since none starts at 0."""
+    """The identity of a process; with start=0, which matches no process, if it has exited."""
     found = system.facts(pid)
     return found.identity if found else ProcessIdentity(pid, 0.0)
 
 
 def is_alive(identity: ProcessIdentity, platform: Platform = system) -> bool:
-    """A process of this pid and start time exists and is not a zombie."""
+    """True if the process exists and is no zombie."""
     found = platform.facts(identity.pid)
     return found is not None and identity.is_same_as(found.identity) and not found.is_zombie
 
 
 def own_name() -> str:
-    """What people know this program by."""
+    """The name of the program that this process runs, for people."""
     return os.path.basename(sys.argv[0] or "python") or "python"
 
 

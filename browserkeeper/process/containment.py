@@ -1,4 +1,4 @@
-"""Which containment a session gets: decided once, by looking, and said in the report."""
+"""Which containment a session gets: chosen at its start by what the machine allows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KINDS: tuple[Kind, ...] = ("auto", "subreaper", "cgroup", "portable")
 
 @dataclasses.dataclass(frozen=True)
 class Containment:
-    """The kind that was chosen, why, and for ``cgroup`` the directory to make leaves in.
+    """A kind of containment, the reason for it, and for ``cgroup`` the directory to make leaves in.
 
-    ``adopted`` is never chosen: it is what a driver has that other code started.
+    ``adopted`` is the kind of a driver that other code has started; :func:`choose` never returns it.
     """
 
     kind: Literal["subreaper", "cgroup", "portable", "adopted"]
@@ -26,20 +26,19 @@ class Containment:
     cgroup_parent: str = ""
 
     def leaf(self, session: str) -> str:
-        """The session's own cgroup, or "" where there is none."""
+        """The path of the session's own cgroup, "" for other kinds."""
         return f"{self.cgroup_parent}/{leaf_name(session)}" if self.cgroup_parent else ""
 
 
 def leaf_name(session: str) -> str:
-    """What a session's own cgroup is called."""
+    """The name of a session's own cgroup."""
     return f"browserkeeper-{session}"
 
 
 def choose(asked: Kind = "auto") -> Containment:
-    """The strongest that this machine allows, or exactly what was asked for.
+    """The strongest containment that this machine allows, or the kind that was asked for.
 
-    Raises ConfigError for an unknown kind and ContainmentError where the one that was asked for
-    cannot be had.
+    Raises ConfigError for an unknown kind and ContainmentError where the machine does not allow it.
     """
     if asked not in KINDS:
         raise ConfigError(f"containment={asked!r} is not known; choose one of {', '.join(KINDS)}.")
@@ -58,17 +57,17 @@ def choose(asked: Kind = "auto") -> Containment:
         return Containment("cgroup", f"{parent} is writable", parent)
     if asked == "cgroup":
         raise ContainmentError(
-            f"containment='cgroup' cannot be had: {obstacle}. Delegate a cgroup to this process "
+            f"containment='cgroup' is not possible here: {obstacle}. Delegate a cgroup to this process "
             "(systemd: Delegate=yes), or use 'auto'."
         )
     return Containment("subreaper", obstacle)
 
 
 def writable_cgroup() -> tuple[str, str]:
-    """(our own cgroup v2 directory, "") where leaves with ``cgroup.kill`` can be made in it,
-    else ("", the obstacle).
+    """(the directory of our own cgroup v2, "") where leaves with ``cgroup.kill`` can be made in it.
 
-    Only below our own cgroup: a leaf anywhere else would escape this process's limits.
+    Else ("", the obstacle).  Only below our own cgroup, since a leaf elsewhere would escape this
+    process's limits.
     """
     mount = _cgroup2_mount()
     if not mount:
@@ -87,7 +86,7 @@ def writable_cgroup() -> tuple[str, str]:
 
 
 def _probe(directory: str) -> tuple[str, str]:
-    """A read-only mount or a kernel before 5.14 shows only when a leaf is made."""
+    """Make a leaf and remove it: only this shows a read-only mount or a kernel before 5.14."""
     leaf = f"{directory}/browserkeeper-probe-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         os.mkdir(leaf)

@@ -1,4 +1,4 @@
-"""Who a process is: a pid alone is a number that the kernel hands out again."""
+"""The identity of a process: pid and start time, since the kernel hands out pids again."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class ProcessIdentity:
-    """A pid and the moment it started, in the platform's own unit (see ``system.facts``).
+    """A pid and the process's start time, in the platform's own unit (``system.facts``).
 
-    Two processes never share both on one host in one boot; ``system.host_id()`` tells those apart.
+    No two processes of one host and boot share both; ``system.host_id()`` names host and boot.
     """
 
     pid: int
     start: float
 
     def is_same_as(self, other: ProcessIdentity | None) -> bool:
-        """Equal, but for the rounding of a float that went through JSON."""
+        """True if both are equal, but for the rounding of a float in JSON."""
         return other is not None and self.pid == other.pid and abs(self.start - other.start) < 0.005
 
 
 @dataclasses.dataclass(frozen=True)
 class ProcessFacts:
-    """One process as seen once.  ``session`` is the pid of its session's leader (setsid(2));
-    ``state`` is the letter of ps(1): R, S, D, T, Z …"""
+    """What was known of a process at one moment.
+
+    ``session`` is the pid of its session's leader (setsid(2)); ``state`` is the letter of ps(1): R, S,
+    D, T, Z and more.
+    """
 
     identity: ProcessIdentity
     parent: int

@@ -1,4 +1,4 @@
-"""What this process may use: cores, memory and processes, by the machine and by its cgroups."""
+"""How many cores, processes and bytes of memory the machine and our cgroups allow this process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """Cores that we may run on, by affinity and by the cgroup's quota; at least 1."""
+    """Cores that this process may use, by affinity and by its cgroups' quotas; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *map(int, _quotas())]))
 
 
 def _quotas() -> Iterator[float]:
-    """Cores' worth of time that ``cpu.max`` (v2) or ``cpu.cfs_quota_us`` (v1) allow."""
+    """For each cgroup, the cores that ``cpu.max`` (v2) or ``cpu.cfs_quota_us`` (v1) allow."""
     for directory in cgroup_directories("cpu"):
         words = _lines(str(directory / "cpu.max"))
         quota, period = words[0].split() if words else ("max", "0")
@@ -26,7 +26,7 @@ def _quotas() -> Iterator[float]:
 
 
 def memory_left() -> int:
-    """Bytes that can still be used, on the machine and in our cgroups, whichever is less."""
+    """Bytes of memory that are still free on the machine or in our cgroups, whichever is less."""
     import psutil
 
     left = int(psutil.virtual_memory().available)
@@ -35,9 +35,10 @@ def memory_left() -> int:
 
 
 def cgroup_left(controller: str, files: tuple[str, str]) -> int | None:
-    """Limit minus use, the least of our cgroup and those above it; None where nothing limits us.
+    """Limit minus use, the least of our cgroup and those above it; None where there is no limit.
 
-    ``files`` are version 1's names; version 2 says ``memory.max`` and ``memory.current``.
+    ``files`` are the names of limit and use in version 1; in version 2 they are ``memory.max`` and
+    ``memory.current``, for the controller ``memory``.
     """
     lefts = []
     for directory in cgroup_directories(controller):
@@ -49,8 +50,7 @@ def cgroup_left(controller: str, files: tuple[str, str]) -> int | None:
 
 
 def tasks_left() -> int | None:
-    """Processes and threads that the kernel allows beyond those of the whole machine (proc(5)); None
-    off Linux."""
+    """How many more processes and threads the kernel allows on the machine (proc(5)); None off Linux."""
     limits = [_number(Path("/proc/sys/kernel", name)) for name in ("pid_max", "threads-max")]
     words = " ".join(_lines("/proc/loadavg")).split()
     if None in limits or len(words) < 4:
@@ -59,7 +59,7 @@ def tasks_left() -> int | None:
 
 
 def cgroup_directories(controller: str) -> Iterator[Path]:
-    """Our cgroup of a controller, of either version, and those above it, innermost first."""
+    """Directories of our cgroup (v1 and v2) for a controller and of those above it, innermost first."""
     for line in _lines("/proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -72,7 +72,7 @@ def cgroup_directories(controller: str) -> Iterator[Path]:
 
 
 def cgroup_mounts(controller: str) -> list[str]:
-    """Where version 1's controller is mounted, or with "" version 2."""
+    """The mount points of a controller of version 1; with "" those of version 2."""
     fields = [line.split() for line in _lines("/proc/self/mounts")]
     if not controller:
         return [field[1] for field in fields if field[2] == "cgroup2"]
@@ -92,7 +92,7 @@ def _number(path: Path) -> int | None:
 
 
 def _cache(directory: Path) -> int:
-    """Page cache counts as used, but goes when memory is needed."""
+    """Bytes of page cache: they count as used, but the kernel frees them when memory is needed."""
     for line in _lines(str(directory / "memory.stat")):
         name, _, value = line.partition(" ")
         if name == "inactive_file":

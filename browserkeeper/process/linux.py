@@ -1,4 +1,7 @@
-"""The platform functions on Linux, on ``/proc``.  O(the tree) unless the docstring says O(host)."""
+"""The platform functions (``Platform``) on Linux, by ``/proc``.
+
+Each costs O(the processes asked about), unless its docstring says O(host).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .identity import ProcessFacts, ProcessIdentity
 
 
 def facts(pid: int) -> ProcessFacts | None:
-    """What is known of a process, or None.  ``start`` is in seconds since boot (proc(5))."""
+    """The facts of a process, None where it does not exist.  ``start``: seconds since boot (proc(5))."""
     stat = read_stat(pid)
     if stat is None:
         return None
@@ -21,7 +24,7 @@ def facts(pid: int) -> ProcessFacts | None:
 
 
 def tree(root: int) -> list[ProcessFacts]:
-    """Everything below a process, parents first, without the process itself."""
+    """All descendants of a process, parents first, without the process itself."""
     return [found for pid, _ in descendants(root) if (found := facts(pid))]
 
 
@@ -34,12 +37,12 @@ def children(pid: int) -> list[ProcessFacts]:
 
 @functools.cache
 def _no_children_file() -> bool:
-    """A kernel without CONFIG_PROC_CHILDREN."""
+    """True on a kernel without CONFIG_PROC_CHILDREN."""
     return not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
 
 
 def pids() -> list[int]:
-    """The numbers of every process that can be seen, and nothing more of them.  O(host), but cheap."""
+    """The pids of all processes that can be seen.  O(host), but cheap: no file is read."""
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
@@ -59,21 +62,24 @@ def program(pid: int) -> str:
 
 
 def command_line(pid: int) -> bytes:
-    """As in ``/proc/PID/cmdline``: words that end in NUL, unless the process has overwritten them."""
+    """The words of the command line, each with a NUL at its end; b"" where it cannot be read.
+
+    A process can overwrite its command line, with other separators too.
+    """
     return read_bytes(f"/proc/{pid}/cmdline") or b""
 
 
 def bears_marker(pid: int, marker: str) -> bool:
-    """Is ``NAME=value`` in the environment that the process was started with?
+    """True if ``NAME=value`` is in the environment that the process was started with.
 
-    Chrome's zygote children overwrite theirs, so a False proves nothing.
+    False proves nothing: Chrome's zygote children overwrite their environment.
     """
     raw = read_bytes(f"/proc/{pid}/environ")
     return raw is not None and marker.encode() in raw.split(b"\0")
 
 
 def marker_value(pid: int, name: str) -> str | None:
-    """The value of an environment variable at the process's start, or None."""
+    """The value of an environment variable at the process's start; None where there is none."""
     prefix = name.encode() + b"="
     for item in (read_bytes(f"/proc/{pid}/environ") or b"").split(b"\0"):
         if item.startswith(prefix):
@@ -82,8 +88,11 @@ def marker_value(pid: int, name: str) -> str | None:
 
 
 def users(pid: int) -> set[int]:
-    """Its user ids: real, effective, saved, file system; empty where it is gone.  The owner of
-    ``/proc/PID`` says less: a process can make that root's (prctl(2), PR_SET_DUMPABLE)."""
+    """The user ids of a process: real, effective, saved, file system; empty where it is gone.
+
+    The owner of ``/proc/PID`` is no substitute: it can be root's although the process is not
+    (prctl(2), PR_SET_DUMPABLE).
+    """
     for line in (read_bytes(f"/proc/{pid}/status") or b"").splitlines():
         if line.startswith(b"Uid:"):
             return set(map(int, line.split()[1:]))
@@ -91,7 +100,10 @@ def users(pid: int) -> set[int]:
 
 
 def memory(pid: int) -> int:
-    """PSS in bytes: shared pages divided among their users, so that a tree adds up (proc(5))."""
+    """Bytes of memory; a shared page counts in equal parts for its processes (PSS, proc(5)).
+
+    So the sum over a tree is what the tree uses.
+    """
     rollup = read_bytes(f"/proc/{pid}/smaps_rollup") or b""
     for line in rollup.splitlines():
         if line.startswith(b"Pss:"):
@@ -100,7 +112,7 @@ def memory(pid: int) -> int:
 
 
 def resident(pid: int) -> int:
-    """Resident bytes, shared pages included: never less than :func:`memory`, and much cheaper."""
+    """Resident bytes, shared pages counted in full: never less than :func:`memory`, and much cheaper."""
     fields = (read_bytes(f"/proc/{pid}/statm") or b"0 0").split()
     return int(fields[1]) * PAGE_SIZE
 
@@ -124,22 +136,21 @@ def _open_files(pid: int) -> set[str]:
         for fd in os.listdir(f"/proc/{pid}/fd"):
             found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
     except OSError:
-        pass  # it has exited, or closed one meanwhile; what was found before counts
+        pass  # the process exited, or closed a file meanwhile; what was found before counts
     return found
 
 
 def processor_time(pid: int) -> float:
-    """Seconds that its threads have run so far, in user and kernel mode (proc(5): utime, stime);
-    0 where it is gone."""
+    """Seconds that the threads of a process have run, in user and kernel mode; 0 where it is gone."""
     fields = (read_bytes(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS if fields else 0.0
 
 
 def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
-    """Signal exactly this process, or nobody; False where it is gone.
+    """Signal this process and never another one of its pid; False where it is gone.
 
-    The pidfd is opened first and the start time is read after it, so that a recycled pid is
-    seen.  Before Linux 5.3 there is no pidfd and a window of microseconds remains.
+    The pidfd is opened first and the start time is read after it, so that a recycled pid is noticed.
+    Before Linux 5.3 there is no pidfd, and the pid could be recycled in the microseconds between.
     """
     try:
         fd = os.pidfd_open(target.pid)
@@ -164,8 +175,10 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def exit_fd(target: ProcessIdentity) -> int:
-    """A file descriptor that becomes readable when exactly this process has exited, the caller's
-    to close; -1 where it has already, and before Linux 5.3 (pidfd_open(2))."""
+    """A file descriptor that becomes readable when the process exits; the caller closes it.
+
+    -1 where the process has exited already, and before Linux 5.3 (pidfd_open(2)).
+    """
     try:
         fd = os.pidfd_open(target.pid)
     except (OSError, AttributeError):
@@ -178,7 +191,7 @@ def exit_fd(target: ProcessIdentity) -> int:
 
 
 def host_id() -> str:
-    """This machine, this boot of its kernel, this pid namespace: where a pid has one meaning."""
+    """Machine, boot and pid namespace in one string: within them a pid and start time are unique."""
     machine = (read_bytes("/etc/machine-id") or b"").decode().strip()
     boot = (read_bytes("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
     try:
@@ -189,7 +202,7 @@ def host_id() -> str:
 
 
 def now() -> float:
-    """The present on the clock that process start times are given in: seconds since boot."""
+    """The time now, on the clock of processes' start times: seconds since boot."""
     return float((read_bytes("/proc/uptime") or b"0").split()[0])
 
 

@@ -1,4 +1,4 @@
-"""The platform functions anywhere else, on psutil.  Each one may be O(host)."""
+"""The platform functions (``Platform``) on other systems, by psutil.  Each may cost O(host)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATES = {
 
 
 def facts(pid: int) -> ProcessFacts | None:
-    """What is known of a process, or None.  ``start`` is in seconds since the epoch."""
+    """The facts of a process, None where it does not exist.  ``start``: seconds since the epoch."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
@@ -32,7 +32,7 @@ def facts(pid: int) -> ProcessFacts | None:
 
 
 def tree(root: int) -> list[ProcessFacts]:
-    """Everything below a process, without the process itself."""
+    """All descendants of a process, without the process itself."""
     try:
         below = psutil.Process(root).children(recursive=True)
     except psutil.Error:
@@ -50,7 +50,7 @@ def children(pid: int) -> list[ProcessFacts]:
 
 
 def pids() -> list[int]:
-    """The numbers of every process that can be seen."""
+    """The pids of all processes that can be seen."""
     return psutil.pids()
 
 
@@ -63,7 +63,7 @@ def program(pid: int) -> str:
 
 
 def command_line(pid: int) -> bytes:
-    """Its words, each with a NUL at its end."""
+    """The words of the command line, each with a NUL at its end; b"" where it cannot be read."""
     try:
         return b"".join(os.fsencode(word) + b"\0" for word in psutil.Process(pid).cmdline())
     except (psutil.Error, OSError):
@@ -78,13 +78,13 @@ def everyone() -> Iterator[ProcessFacts]:
 
 
 def bears_marker(pid: int, marker: str) -> bool:
-    """Is ``NAME=value`` in the environment that the process was started with?"""
+    """True if ``NAME=value`` is in the environment that the process was started with."""
     name, _, value = marker.partition("=")
     return marker_value(pid, name) == value
 
 
 def marker_value(pid: int, name: str) -> str | None:
-    """The value of an environment variable at the process's start, or None."""
+    """The value of an environment variable at the process's start; None where there is none."""
     try:
         return psutil.Process(pid).environ().get(name)
     except (psutil.Error, OSError):
@@ -92,7 +92,7 @@ def marker_value(pid: int, name: str) -> str | None:
 
 
 def users(pid: int) -> set[int]:
-    """Its user ids: real, effective, saved; empty where it is gone."""
+    """The user ids of a process: real, effective, saved; empty where it is gone."""
     try:
         return set(psutil.Process(pid).uids())
     except psutil.Error:
@@ -100,7 +100,7 @@ def users(pid: int) -> set[int]:
 
 
 def memory(pid: int) -> int:
-    """Resident bytes; pages shared within a tree are counted once for each of its processes."""
+    """Resident bytes (RSS): a page that processes share counts in full for each of them."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
@@ -132,7 +132,7 @@ def own_memory(pid: int) -> int:
 
 
 def processor_time(pid: int) -> float:
-    """Seconds that its threads have run so far, in user and kernel mode; 0 where it is gone."""
+    """Seconds that the threads of a process have run so far; 0 where it is gone."""
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:
@@ -141,7 +141,10 @@ def processor_time(pid: int) -> float:
 
 
 def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
-    """Signal exactly this process, or nobody; psutil compares start times just before."""
+    """Signal this process and never another one of its pid; False where it is gone.
+
+    psutil compares start times just before it signals.
+    """
     try:
         process = psutil.Process(target.pid)
         if not target.is_same_as(ProcessIdentity(target.pid, process.create_time())):
@@ -153,15 +156,15 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def exit_fd(target: ProcessIdentity) -> int:
-    """None here: whoever wants to know looks from time to time."""
+    """Always -1, for: there is no such descriptor.  Callers poll ``facts`` then."""
     return -1
 
 
 def host_id() -> str:
-    """This machine and this boot of it."""
+    """Machine and boot in one string: within them a pid and start time are unique."""
     return f"{os.uname().nodename}/{int(psutil.boot_time())}/"
 
 
 def now() -> float:
-    """The present on the clock that process start times are given in: seconds since the epoch."""
+    """The time now, on the clock of processes' start times: seconds since the epoch."""
     return time.time()
