@@ -1,6 +1,7 @@
-"""Browsers and their drivers: which binary to use, and how to launch it.
+"""Browsers and their drivers: which binaries to use, how to start them, and how to talk to them.
 
-``families.py`` names them, ``resolve.py`` finds them, ``chromium.py`` and ``firefox.py`` turn a
-configuration into a launch, ``remote.py`` into one of a Grid, ``seen.py`` knows what can be seen of a
-browser, ``kept.py`` is the only module that subclasses Selenium.
+``families.py`` lists the supported browsers, ``resolve.py`` and ``probe.py`` find their binaries,
+``chromium.py``, ``firefox.py`` and ``remote.py`` make a ``Launch`` of a configuration,
+``browser_handle.py`` watches a browser that is running, ``contexts.py`` has the user contexts of a
+Chromium, ``managed.py`` the Selenium driver classes.
 """

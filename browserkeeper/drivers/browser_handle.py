@@ -1,4 +1,4 @@
-"""What can be seen of a browser from here: its process, or nothing but what its Grid says."""
+"""A running browser as this process sees it: its process, or what its Grid answers."""
 
 from __future__ import annotations
 
@@ -10,45 +10,49 @@ from typing import Any, Protocol
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 
-DEATH_PATIENCE = 0.5
-"""Seconds between a driver's "disconnected" and its browser being seen to be gone."""
-_LOST_BROWSER = re.compile(
+EXIT_TIMEOUT = 0.5
+"""Seconds to wait for a browser's process to end, after its driver has reported it as lost."""
+_DRIVER_LOST_BROWSER = re.compile(
     r"disconnected|not reachable|session deleted|invalid session id|marionette|connection",
     re.IGNORECASE,
 )
-_LOST_SESSION = re.compile(
+"""Errors of a local driver after which the browser's process may be about to end."""
+_GRID_LOST_SESSION = re.compile(
     r"browserkeeper: the Grid|InvalidSessionIdException|unable to find session|"
     r"unable to execute request for an existing session|not reachable|session deleted|"
     r"disconnected|failed to decode response from marionette",
     re.IGNORECASE,
 )
+"""Errors of a Grid, its driver, or our relay that mean the end of the session."""
 
 
 class BrowserHandle(Protocol):
-    """A session's browser, once it is there."""
+    """The browser of a session."""
 
     @property
     def identity(self) -> ProcessIdentity | None:
-        """Its main process, where it is one of this machine's."""
+        """Its main process; None where that is unknown or on another machine."""
 
     def is_lost(self, message: str) -> bool:
-        """Is it gone, or going, after the driver's complaint in these words ("" for none)?"""
+        """True if the browser is gone.  ``message`` is the driver's error, "" if there was none.
+
+        After an error that announces the browser's end, waits for it for up to EXIT_TIMEOUT.
+        """
 
     def is_running(self) -> bool:
-        """Does a look from outside, without a word to it, find it well?"""
+        """True if the process exists and is neither stopped nor a zombie.  Sends no command."""
 
 
 class LocalBrowserHandle:
-    """One whose process is below our guard; None where it could not be told which that is."""
+    """A browser below this session's guard.  ``identity`` is None where no such process was found."""
 
     def __init__(self, identity: ProcessIdentity | None):
         self.identity = identity
 
     def is_lost(self, message: str) -> bool:
-        """A driver may say so before the process has ended."""
         if self.identity is None:
             return False
-        until = time.monotonic() + (DEATH_PATIENCE if _LOST_BROWSER.search(message) else 0)
+        until = time.monotonic() + (EXIT_TIMEOUT if _DRIVER_LOST_BROWSER.search(message) else 0)
         while True:
             found = system.facts(self.identity.pid)
             if found is None or found.is_zombie or not self.identity.is_same_as(found.identity):
@@ -62,20 +66,23 @@ class LocalBrowserHandle:
 
 
 class RemoteBrowserHandle:
-    """One that is on a Grid: the pid in its capabilities means nothing here."""
+    """A browser on a Grid.  The pid in its capabilities is one of another machine."""
 
     identity = None
 
     def is_lost(self, message: str) -> bool:
-        return bool(_LOST_SESSION.search(message))
+        return bool(_GRID_LOST_SESSION.search(message))
 
     def is_running(self) -> bool:
-        """Nobody can tell without a command."""
+        """Always True: only a command could find out."""
         return True
 
 
 def find_local(capabilities: Mapping[str, Any], tree: Sequence[ProcessFacts]) -> LocalBrowserHandle:
-    """The driver says which process it started; where it does not, its first child is it."""
+    """The browser among the processes of the session, of which the first one is the driver.
+
+    By the pid in the driver's capabilities; without that, the driver's first child.
+    """
     pid = capabilities.get("goog:processID") or capabilities.get("moz:processID")
     named = (p for p in tree if p.pid == pid)
     first = (p for p in tree[1:] if p.parent == tree[0].pid)
@@ -84,6 +91,6 @@ def find_local(capabilities: Mapping[str, Any], tree: Sequence[ProcessFacts]) ->
 
 
 def is_running(identity: ProcessIdentity | None) -> bool:
-    """Neither gone, nor a zombie, nor stopped."""
+    """True if the process exists and is neither stopped nor a zombie; False for None."""
     found = system.facts(identity.pid) if identity else None
     return found is not None and found.identity.is_same_as(identity) and found.state not in "ZTtX"

@@ -1,4 +1,4 @@
-"""Chrome, Chromium, Edge and the headless shell: a configuration becomes a launch."""
+"""Chrome, Chromium, Edge and the headless shell: how to launch a configuration."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("browserkeeper")
 
 DEFAULT_ARGUMENTS = {
-    "--no-first-run": "no welcome page in front of yours",
-    "--no-default-browser-check": "nobody is there to answer the question",
-    "--disable-background-networking": "no requests but those of your pages",
+    "--no-first-run": "no welcome page",
+    "--no-default-browser-check": "no question that a user would have to answer",
+    "--disable-background-networking": "no requests other than those of the pages",
     "--disable-component-update": "no downloads in the background",
-    "--disable-sync": "no account, no requests to it",
+    "--disable-sync": "no requests to a Google account",
     "--disable-breakpad": "no crash dumps are written or sent",
-    "--disable-features=Translate,OptimizationHints,MediaRouter": "each asks a server or the network",
+    "--disable-features=Translate,OptimizationHints,MediaRouter": "each sends requests of its own",
     "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup": "two hidden pages for each window: "
     "a quarter of the time to open one, and 50 MB",
-    "--disk-cache-size=67108864": "64 MB: the profile may live in memory, and dies anyway",
+    "--disk-cache-size=67108864": "64 MB: the profile is temporary, and may lie in memory",
 }
-"""What Chromium gets unless ``ignore_default_arguments`` names it (or is True), and why.
+"""Arguments that Chromium gets unless ``ignore_default_arguments`` names it (or is True), and why.
 ChromeDriver adds its own (``--enable-automation``, ``--password-store=basic`` …)."""
 
 SMALL_SHARED_MEMORY = 256 * 2**20
@@ -44,7 +44,10 @@ SMALL_SHARED_MEMORY = 256 * 2**20
 
 
 def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
-    """How to launch this configuration; ``directory`` is not needed for Chromium."""
+    """How to launch this configuration, with the programs that were found.  ``directory`` is not used.
+
+    Raises ConfigError for options of another browser, ProfileError for a profile that cannot be used.
+    """
     if config.options is not None:
         user_options(config)
     if config.profile:
@@ -60,7 +63,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
 
 
 def user_options(config: SessionConfig) -> ChromiumOptions:
-    """A copy of the user's options, or new ones.  Raises ConfigError for another browser's."""
+    """A copy of the user's options, or new ones.  Raises ConfigError for options of another browser."""
     from selenium.webdriver.chrome.options import Options as ChromeOptions
     from selenium.webdriver.chromium.options import ChromiumOptions
     from selenium.webdriver.edge.options import Options as EdgeOptions
@@ -74,10 +77,10 @@ def user_options(config: SessionConfig) -> ChromiumOptions:
 
 
 def build_options(config: SessionConfig, binary: str, tmpdir: str) -> ChromiumOptions:
-    """The capabilities of the session: the user's options, completed by our defaults."""
+    """The options of the session: the user's, completed by the defaults of this module."""
     options = user_options(config)
     options.binary_location = binary
-    wanted = [*_ours(config), *options.arguments, *config.arguments]
+    wanted = [*_our_arguments(config), *options.arguments, *config.arguments]
     options._arguments = merge_features(wanted)
     downloads = config.download_dir or Path(tmpdir, "downloads")
     preferences = {
@@ -90,7 +93,7 @@ def build_options(config: SessionConfig, binary: str, tmpdir: str) -> ChromiumOp
     return options
 
 
-def _ours(config: SessionConfig) -> Iterator[str]:
+def _our_arguments(config: SessionConfig) -> Iterator[str]:
     ignored = config.ignore_default_arguments
     for argument in _defaults(config):
         name = argument.partition("=")[0]
@@ -109,14 +112,17 @@ def _ours(config: SessionConfig) -> Iterator[str]:
 def _defaults(config: SessionConfig) -> Iterator[str]:
     yield from DEFAULT_ARGUMENTS
     if reason := why_no_sandbox():
-        _say_once(reason)
+        _warn_once(reason)
         yield "--no-sandbox"
     if sys.platform == "linux" and shared_memory_size() < SMALL_SHARED_MEMORY:
         yield "--disable-dev-shm-usage"
 
 
 def merge_features(arguments: list[str]) -> list[str]:
-    """Chromium heeds only the last ``--disable-features``; ours must not void the user's."""
+    """Merge all ``--disable-features`` into one argument, and all ``--enable-features`` into another.
+
+    Chromium uses only the last of each, so the defaults would undo the user's, or the reverse.
+    """
     merged: dict[str, None] = {}
     features: dict[str, list[str]] = {"--disable-features": [], "--enable-features": []}
     for argument in arguments:
@@ -129,7 +135,7 @@ def merge_features(arguments: list[str]) -> list[str]:
 
 @functools.cache
 def why_no_sandbox() -> str:
-    """An empty string where Chromium's sandbox can work, else the obstacle.
+    """Why Chromium's sandbox cannot work here; "" where it can.
 
     Chromium refuses to start as root with its sandbox, and needs unprivileged user namespaces
     or a setuid helper otherwise (chromium/docs/linux/sandboxing.md).
@@ -148,7 +154,10 @@ def why_no_sandbox() -> str:
 
 @functools.cache
 def has_user_namespaces() -> bool:
-    """Try it: sysctls, seccomp and AppArmor can each forbid it, and none says so in one place."""
+    """True if this user can make a user namespace.
+
+    Found out by making one: sysctls, seccomp and AppArmor can each forbid it.
+    """
     unshare = shutil.which("unshare")
     if unshare is None:
         return os.path.exists("/proc/self/ns/user")
@@ -157,7 +166,7 @@ def has_user_namespaces() -> bool:
 
 
 @functools.cache
-def _say_once(reason: str) -> None:
+def _warn_once(reason: str) -> None:
     logger.warning(reason)
 
 

@@ -1,13 +1,14 @@
-"""User contexts of a running Chromium: fresh sessions inside a warm browser.
+"""User contexts of a running Chromium: each lease gets a new one, in a browser that stays open.
 
-A context has cookies, storage, cache, permissions and windows of its own (an incognito profile).
-WebDriver's classic commands act on the current window, and thereby on its context; those that
-act on the browser as a whole are routed to the context here, undone afterwards, or they make the
-context unfit to be followed by another (:attr:`Contexts.beyond`).
+A context has cookies, storage, cache, permissions and windows of its own, as an incognito profile has.
+Most of WebDriver's classic commands act on the current window, and thereby on its context.  Those that
+act on the whole browser are handled here in one of three ways: they are sent to the context instead;
+their effect is undone before the next lease; or the browser cannot have another lease
+(:attr:`Contexts.beyond`).
 
-Chromium's own commands for it (``Target.createBrowserContext`` and its kin, Chrome DevTools
-Protocol) go over the BiDi websocket, by chromium-bidi's ``goog:cdp.sendCommand``: through a page
-they are "not allowed", and a page that hangs or shows an alert does not hold them up.
+Commands of the DevTools protocol, such as ``Target.createBrowserContext``, go over the BiDi websocket
+(chromium-bidi's ``goog:cdp.sendCommand``).  Sent to a page they are "not allowed", and a page that
+hangs, or shows an alert, would block them.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-PATIENCE = 20.0
-"""Seconds for one answer; it takes 1 to 100 ms."""
+ANSWER_TIMEOUT = 20.0
+"""Seconds for one answer of the browser; it takes 1 to 100 ms."""
 
-OWN_WINDOW = frozenset(
+CONTEXT_COMMANDS = frozenset(
     """
     get goBack goForward refresh getCurrentUrl getTitle getPageSource printPage
     addCookie getCookie getCookies deleteCookie deleteAllCookies
@@ -49,23 +50,23 @@ OWN_WINDOW = frozenset(
     clickFedcmDialogButton cancelFedcmDialog setFedcmDelay resetFedcmCooldown
     """.split()
 )
-"""Commands that reach no further than the windows of the context, or only read."""
+"""WebDriver commands that affect only windows of the current context, or only read."""
 
-UNDONE_BY: Mapping[str, str] = {
+UNDO_COMMANDS: Mapping[str, str] = {
     "setTimeouts": "setTimeouts",
     "setNetworkConditions": "deleteNetworkConditions",
     "deleteNetworkConditions": "deleteNetworkConditions",
-    "actions": "clearActionState",  # keys and buttons that are still held down, the pointer's place
+    "actions": "clearActionState",  # releases keys and buttons, resets the pointer
 }
-"""Commands that set something of the WebDriver session, and the one that sets it back."""
+"""WebDriver commands that change a setting of the session, and the command that restores it."""
 
-WANTS_CONTEXT = frozenset(
+DEFAULT_CONTEXT_COMMANDS = frozenset(
     """
     Browser.grantPermissions Browser.resetPermissions Browser.setPermission
     Browser.setDownloadBehavior Storage.getCookies Storage.setCookies Storage.clearCookies
     """.split()
 )
-"""DevTools commands that act on the default context unless told which."""
+"""DevTools commands that act on the default context, unless they are given a ``browserContextId``."""
 
 PAGE_DOMAINS = frozenset(
     """
@@ -75,24 +76,26 @@ PAGE_DOMAINS = frozenset(
     PerformanceTimeline Profiler Runtime Schema Security ServiceWorker Storage WebAudio WebAuthn
     """.split()
 )
-"""Domains of the DevTools protocol that reach no further than a page and its context …"""
+"""Domains of the DevTools protocol whose commands affect only a page and its context."""
 
-BEYOND_PAGE = frozenset(
+BROWSER_COMMANDS = frozenset(
     """
     Emulation.addScreen Emulation.updateScreen Emulation.removeScreen Emulation.setPrimaryScreen
     Memory.setPressureNotificationsSuppressed Memory.simulatePressureNotification
     """.split()
 )
-"""… but for these."""
+"""DevTools commands of those domains that affect the whole browser."""
 
-MAY_COPY = frozenset(
+ACTIVATING_COMMANDS = frozenset(
     """
     clickElement sendKeysToElement actions executeCdpCommand setPermissions
     w3cExecuteScript w3cExecuteScriptAsync executeAsyncScript
     """.split()
 )
-"""Commands that count as a user's, or that allow it: without one a page cannot write to the
-clipboard (w3.org/TR/clipboard-apis, "transient activation")."""
+"""WebDriver commands after which a page may have written to the clipboard.
+
+A page can do so only after input of the user's, as which some of these count, or with a permission
+(w3.org/TR/clipboard-apis, "transient activation")."""
 
 EMPTY_CLIPBOARD: tuple[tuple[str, dict[str, Any]], ...] = (
     (
@@ -106,35 +109,40 @@ EMPTY_CLIPBOARD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("Input.dispatchKeyEvent", {"type": "rawKeyDown", "commands": ["selectAll", "copy"]}),
     ("Runtime.evaluate", {"expression": "(t => (t.remove(), t.title))(document.body.firstChild)"}),
 )
-"""DevTools commands to a blank page.  A selected space takes the place of the last selected text,
-which a click with the middle button would paste (X11's primary selection)."""
+"""DevTools commands, and their parameters, that empty the clipboard from a blank page.
 
-PROMPTS = {"unhandledPromptBehavior": {"default": "ignore", "beforeUnload": "accept"}}
-"""What BiDi does about them, as ChromeDriver does without BiDi: an alert stays, until a command asks
-for it or runs into it."""
+The page selects a space: that replaces the last selected text, which a click with the middle button
+would paste (X11's primary selection)."""
 
-Run = Callable[[str, dict[str, Any]], Any]
-"""Runs a classic WebDriver command: its name and parameters; returns its ``value``."""
+PROMPT_HANDLING = {"unhandledPromptBehavior": {"default": "ignore", "beforeUnload": "accept"}}
+"""A new context's handling of dialogs, the same as ChromeDriver's without BiDi: an alert stays open
+until a command handles it, or fails because of it."""
+
+RunCommand = Callable[[str, dict[str, Any]], Any]
+"""Runs a classic WebDriver command, given its name and parameters; returns its ``value``."""
 
 
 class ProtocolError(Exception):
-    """The browser refused a command of ours, or spoke nonsense."""
+    """The browser refused a command, or gave an answer that does not fit it."""
 
 
-class Channel:
-    """A BiDi websocket of our own; one command at a time, whoever sends it."""
+class BidiConnection:
+    """A BiDi websocket besides Selenium's.  Threads take turns: it sends one command at a time."""
 
     def __init__(self, url: str):
         import websocket
 
         self._socket = websocket.create_connection(
-            url, timeout=PATIENCE, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+            url, timeout=ANSWER_TIMEOUT, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
         )
         self._number = 0
         self._lock = threading.Lock()
 
     def bidi(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Send one command and wait for its answer; events are passed over."""
+        """Send one command and return its result.  Events that come meanwhile are dropped.
+
+        Raises ProtocolError for an error, and a websocket's error after ANSWER_TIMEOUT.
+        """
         with self._lock:
             self._number += 1
             self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
@@ -146,7 +154,7 @@ class Channel:
         return cast("dict[str, Any]", answer["result"])
 
     def cdp(self, command: str, **params: Any) -> dict[str, Any]:
-        """One command of the DevTools protocol, to the browser rather than to a page."""
+        """Send one command of the DevTools protocol to the browser, and return its result."""
         answer = self.bidi("goog:cdp.sendCommand", {"method": command, "params": params})
         return cast("dict[str, Any]", answer["result"])
 
@@ -156,30 +164,40 @@ class Channel:
 
 
 class Contexts:
-    """The contexts of one browser, one at a time.
+    """The contexts of one browser: one after another, each for one lease.
 
-    :meth:`renew` and :meth:`close` belong to one thread; :meth:`route` to whoever has the present
-    context, and never while it is renewed.
+    :meth:`renew` and :meth:`close` are for the thread that looks after the browser, between two leases;
+    :meth:`route` is for the threads of the lease.
     """
 
     def __init__(
-        self, capabilities: Mapping[str, Any], run: Run, downloads: Path, *, keep: bool, headless: bool
+        self,
+        capabilities: Mapping[str, Any],
+        run: RunCommand,
+        downloads: Path,
+        *,
+        keep: bool,
+        headless: bool,
     ):
-        """``downloads``: the directory for them; a folder of each context's own in it unless
-        ``keep``, which is for a directory of the user's.  ``headless``: its clipboard is the
-        browser's own, and not the desktop's."""
+        """Connect to the browser.
+
+        ``downloads`` is the directory for downloads.  With ``keep``, for a directory of the user's, all
+        go into it, else into a folder for each context.  ``headless``: the clipboard is the browser's
+        own, and has to be emptied between leases; else it is the desktop's, and is left alone.
+        """
         self._run, self._headless = run, headless
         self._downloads, self._keep = downloads, keep
         self._timeouts = dict(capabilities.get("timeouts", {}))
         self._undo: dict[str, None] = {}
         self._may_have_copied = False
-        self._since = 0.0
+        self._logs_since = 0.0
         self._count = 0
         self.context = ""
         self.window = ""
         self.beyond = ""
-        """What was done that outlasts the context, so that none must follow it in this browser."""
-        self._channel = Channel(capabilities["webSocketUrl"])
+        """The first command that changed more than its context, "" for none.  After it, the browser must
+        not have another lease."""
+        self._connection = BidiConnection(capabilities["webSocketUrl"])
         try:
             targets = self._targets()
             self._residents = {target["targetId"] for target in targets}
@@ -191,46 +209,46 @@ class Contexts:
 
     @property
     def downloads(self) -> Path:
-        """Where the present context's downloads go."""
+        """The directory for downloads of the current context."""
         return self._downloads if self._keep else self._downloads / str(self._count)
 
     # -- between two leases
 
     def renew(self) -> None:
-        """Dispose of the present context with all that is in it, and make the next one current.
+        """Close the current context with its windows and data, and make a new one current.
 
-        Raises ProtocolError, a websocket's or a WebDriver error where that does not work: then
-        the browser is of no use any more.
+        Raises ProtocolError, or an error of the websocket or of WebDriver: then the browser must not be
+        used again.
         """
         if self.context:
-            self._channel.cdp("Target.disposeBrowserContext", browserContextId=self.context)
+            self._connection.cdp("Target.disposeBrowserContext", browserContextId=self.context)
             if not self._keep:
                 shutil.rmtree(self.downloads, ignore_errors=True)
         self._count += 1
-        self.context = self._channel.bidi("browser.createUserContext", PROMPTS)["userContext"]
+        self.context = self._connection.bidi("browser.createUserContext", PROMPT_HANDLING)["userContext"]
         self.downloads.mkdir(parents=True, exist_ok=True)
-        self._channel.cdp(
+        self._connection.cdp(
             "Browser.setDownloadBehavior",
             behavior="allow",
             browserContextId=self.context,
             downloadPath=str(self.downloads),
         )
-        self.window = self._new_window(of_its_own=True)
+        self.window = self._new_window(in_window=True)
         self._run("switchToWindow", {"handle": self.window})
-        self._set_back()
-        self._look_for_strays()
+        self._restore_settings()
+        self._check_targets()
 
-    def _new_window(self, *, of_its_own: bool) -> str:
-        answer = self._channel.cdp(
+    def _new_window(self, *, in_window: bool) -> str:
+        answer = self._connection.cdp(
             "Target.createTarget",
             url="about:blank",
             browserContextId=self.context,
-            newWindow=of_its_own,
+            newWindow=in_window,
         )
         return cast(str, answer["targetId"])
 
-    def _set_back(self) -> None:
-        """What the WebDriver session remembers of the last lease: settings, and lines of its logs."""
+    def _restore_settings(self) -> None:
+        """Undo what the WebDriver session keeps of the last lease: settings, clipboard, log lines."""
         for name in self._undo:
             self._run(name, self._timeouts if name == "setTimeouts" else {})
         self._undo.clear()
@@ -239,36 +257,36 @@ class Contexts:
         self._may_have_copied = False
         for kind in self._logs:
             self._run("getLog", {"type": kind})
-        self._since = time.time() * 1000
+        self._logs_since = time.time() * 1000
 
     def _empty_clipboard(self) -> None:
-        """A headless browser has one of its own, for all contexts."""
+        """All contexts of a headless browser share one clipboard."""
         answer: dict[str, Any] = {}
         for command, params in EMPTY_CLIPBOARD:
             answer = self._run("executeCdpCommand", {"cmd": command, "params": params})
         if answer["result"].get("value") != "copied":
             raise ProtocolError(f"the clipboard cannot be emptied: {answer}")
 
-    def _look_for_strays(self) -> None:
-        """Nothing may be there but what was there at first, and the new window."""
+    def _check_targets(self) -> None:
+        """Raises ProtocolError where a page or worker of an earlier lease is still there."""
         for target in self._targets():
             ours = target["browserContextId"] == self.context or target["targetId"] in self._residents
             if not ours and (target["browserContextId"] != self._default or target["type"] == "page"):
                 raise ProtocolError(f"a {target['type']} of an earlier lease is still there")
 
     def _targets(self) -> list[dict[str, Any]]:
-        return cast("list[dict[str, Any]]", self._channel.cdp("Target.getTargets")["targetInfos"])
+        return cast("list[dict[str, Any]]", self._connection.cdp("Target.getTargets")["targetInfos"])
 
     def close(self) -> None:
-        """Close our connection; the browser is not touched."""
-        self._channel.close()
+        """Close the connection; the browser stays open."""
+        self._connection.close()
 
     # -- during a lease
 
     def route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """Run a lease's command so that it acts on its own context; its response.
+        """Run a lease's WebDriver command so that it acts on the current context; return its response.
 
-        Raises what the command raises, a WebDriverException for what the browser refuses.
+        Raises what the command raises, and WebDriverException for what the browser refuses.
         """
         from selenium.common.exceptions import WebDriverException
 
@@ -278,8 +296,8 @@ class Contexts:
             raise WebDriverException(str(error)) from error
 
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        self._may_have_copied = self._may_have_copied or name in MAY_COPY
-        if name in OWN_WINDOW:
+        self._may_have_copied = self._may_have_copied or name in ACTIVATING_COMMANDS
+        if name in CONTEXT_COMMANDS:
             return command()
         special = {
             "newWindow": self._route_new_window,
@@ -291,39 +309,45 @@ class Contexts:
         }.get(name)
         if special is not None:
             return special(params, command)
-        if name in UNDONE_BY:
-            self._undo[UNDONE_BY[name]] = None
+        if name in UNDO_COMMANDS:
+            self._undo[UNDO_COMMANDS[name]] = None
         else:
             self.beyond = self.beyond or name
         return command()
 
     def _route_new_window(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """ChromeDriver opens it in the default context."""
+        """ChromeDriver would open the window in the default context."""
         kind = params.get("type") or "tab"
-        handle = self._new_window(of_its_own=kind == "window")
+        handle = self._new_window(in_window=kind == "window")
         return {"value": {"handle": handle, "type": kind}}
 
     def _route_handles(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
+        """Leave windows of other contexts out of the list."""
         response = command()
         ours = {t["targetId"] for t in self._targets() if t["browserContextId"] == self.context}
         response["value"] = [handle for handle in response["value"] if handle in ours]
         return response
 
     def _route_log(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """ChromeDriver writes into its own log what it answers, and thereby the log that was read
-        between two leases."""
+        """Leave lines of earlier leases out of the driver's log.
+
+        Reading a log between leases empties it, but ChromeDriver then writes its answer, with the lines
+        that were read, into its own log.
+        """
         response = command()
         if params["type"] == "driver":
             lines = response["value"]
-            response["value"] = [line for line in lines if line["timestamp"] > self._since]
+            response["value"] = [line for line in lines if line["timestamp"] > self._logs_since]
         return response
 
     def _route_permission(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """ChromeDriver sets it in the default context.  It is for the current page's origin
-        (w3.org/TR/permissions, "Set Permission")."""
+        """ChromeDriver would set the permission in the default context.
+
+        It is set for the origin of the current page (w3.org/TR/permissions, "Set Permission").
+        """
         url = urlsplit(self._run("getCurrentUrl", {}))
         origin = {"origin": f"{url.scheme}://{url.netloc}"} if url.scheme in ("http", "https") else {}
-        self._channel.cdp(
+        self._connection.cdp(
             "Browser.setPermission",
             permission=params["descriptor"],
             setting=params["state"],
@@ -333,10 +357,11 @@ class Contexts:
         return {"value": None}
 
     def _route_cdp(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
+        """Send DevTools commands to the current context; note those that affect the whole browser."""
         method, given = params["cmd"], params["params"]
-        if method in WANTS_CONTEXT and "browserContextId" not in given:
-            return {"value": self._channel.cdp(method, **given, browserContextId=self.context)}
+        if method in DEFAULT_CONTEXT_COMMANDS and "browserContextId" not in given:
+            return {"value": self._connection.cdp(method, **given, browserContextId=self.context)}
         domain = method.partition(".")[0]
-        if domain not in PAGE_DOMAINS or method in BEYOND_PAGE or "browserContextId" in given:
+        if domain not in PAGE_DOMAINS or method in BROWSER_COMMANDS or "browserContextId" in given:
             self.beyond = self.beyond or method
         return command()

@@ -1,4 +1,4 @@
-"""The browsers we know: their names, where they and their drivers are usually found."""
+"""The supported browsers: their names, and where they and their drivers are usually installed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One value of ``browser(name)``.
+    """One browser, by the ``name`` that ``browser(name)`` takes.
 
-    ``environment`` names the variables that may hold the path; ``driver_environment`` the
-    driver's, where a directory counts as well (GitHub's runners set ``CHROMEWEBDRIVER`` so).
+    ``programs`` are names to look for on PATH, ``places`` are full paths to look at after that.
+    ``environment`` names the variables that may hold the browser's path, ``driver_environment`` those
+    that may hold the driver's, or its directory (GitHub's runners set ``CHROMEWEBDRIVER`` to one).
+    ``driver`` is the driver's program, ``manager_name`` the browser's name for Selenium Manager,
+    ``package`` the Debian packages to install.
     """
 
     name: str

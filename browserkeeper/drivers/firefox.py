@@ -1,4 +1,4 @@
-"""Firefox: a configuration becomes a launch."""
+"""Firefox: how to launch a configuration."""
 
 from __future__ import annotations
 
@@ -20,39 +20,43 @@ if TYPE_CHECKING:
     from selenium.webdriver.firefox.options import Options
 
 DEFAULT_PREFERENCES: dict[str, tuple[bool | int | str, str]] = {
-    "browser.startup.page": (0, "no home page in front of yours"),
-    "browser.newtabpage.enabled": (False, "an empty tab starts no process of its own"),
-    "browser.cache.disk.enable": (False, "the profile may live in memory, and dies anyway"),
-    "toolkit.storage.synchronous": (0, "no fsync for databases that nobody will read"),
-    "browser.sessionstore.resume_from_crash": (False, "a killed session is not to be restored"),
+    "browser.startup.page": (0, "no home page"),
+    "browser.newtabpage.enabled": (False, "an empty tab needs no process"),
+    "browser.cache.disk.enable": (False, "the profile is temporary, and may lie in memory"),
+    "toolkit.storage.synchronous": (0, "no fsync for databases of a temporary profile"),
+    "browser.sessionstore.resume_from_crash": (False, "pages of a killed session are not restored"),
     "toolkit.telemetry.enabled": (False, "no reports to Mozilla"),
     "datareporting.policy.dataSubmissionEnabled": (False, "no reports to Mozilla"),
     "app.normandy.enabled": (False, "no studies, no requests for them"),
     "app.update.enabled": (False, "no downloads in the background"),
     "extensions.systemAddon.update.enabled": (False, "no downloads in the background"),
     "browser.search.update": (False, "no downloads in the background"),
-    "network.captive-portal-service.enabled": (False, "no requests but those of your pages"),
-    "network.connectivity-service.enabled": (False, "no requests but those of your pages"),
+    "network.captive-portal-service.enabled": (False, "no requests other than those of the pages"),
+    "network.connectivity-service.enabled": (False, "no requests other than those of the pages"),
     "browser.safebrowsing.malware.enabled": (False, "no list downloads at every start"),
     "browser.safebrowsing.phishing.enabled": (False, "no list downloads at every start"),
     "services.settings.server": ("data:,", "no downloads in the background"),
     "dom.ipc.processPrelaunch.enabled": (False, "no spare content processes"),
 }
-"""What Firefox gets unless ``ignore_default_arguments`` names it (or is True), and why.
+"""Preferences that Firefox gets unless ``ignore_default_arguments`` names it (or is True), and why.
 geckodriver adds its own."""
 
 INSTALLATIONS = ("/usr/lib/firefox-esr", "/usr/lib/firefox", "/usr/lib64/firefox", "/opt/firefox")
-"""Where the ``application.ini`` of a launcher in ``/usr/bin`` may be."""
+"""Directories that may hold the ``application.ini`` of a Firefox whose launcher is in ``/usr/bin``."""
 
 WRAPPER = """#!/bin/sh
-# Written by browserkeeper: Firefox ends with the geckodriver that started it, even when both
-# that and the guard are SIGKILLed (prctl(2), PR_SET_PDEATHSIG).
+# Written by browserkeeper: Firefox is killed when the geckodriver that started it ends, even where
+# geckodriver and the guard are SIGKILLed (prctl(2), PR_SET_PDEATHSIG).
 exec setpriv --pdeathsig KILL -- "$BROWSERKEEPER_FIREFOX_BINARY" "$@"
 """
 
 
 def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
-    """How to launch this configuration; ``directory`` is where the wrapper script is kept."""
+    """How to launch this configuration, with the programs that were found.
+
+    ``directory`` is where the wrapper script is kept.  Raises ConfigError for options of another
+    browser, ProfileError for a profile that cannot be used.
+    """
     if config.options is not None:
         user_options(config)
     if config.profile:
@@ -71,7 +75,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
 
 
 def user_options(config: SessionConfig) -> Options:
-    """A copy of the user's options, or new ones.  Raises ConfigError for another browser's."""
+    """A copy of the user's options, or new ones.  Raises ConfigError for options of another browser."""
     from selenium.webdriver.firefox.options import Options
 
     if config.options is None:
@@ -83,7 +87,7 @@ def user_options(config: SessionConfig) -> Options:
 
 
 def build_options(config: SessionConfig, binary: str, tmpdir: str) -> Options:
-    """The capabilities of the session: our defaults, the user's options over them."""
+    """The options of the session: the user's, over the defaults of this module."""
     options = user_options(config)
     options.binary_location = binary
     theirs = {**options.preferences, **config.preferences}
@@ -112,21 +116,22 @@ def _defaults(config: SessionConfig, tmpdir: str) -> dict[str, bool | int | str]
     }
     if ignored is True:
         return downloads
-    kept = {
+    defaults = {
         name: value
         for name, (value, _) in DEFAULT_PREFERENCES.items()
         if not (ignored and name in ignored)
     }
-    if not config.disposable:  # a profile that is kept must reach the disk
-        kept.pop("toolkit.storage.synchronous", None)
-        kept.pop("browser.cache.disk.enable", None)
-    return {**downloads, **kept}
+    if not config.disposable:  # a profile of the user's must reach the disk
+        defaults.pop("toolkit.storage.synchronous", None)
+        defaults.pop("browser.cache.disk.enable", None)
+    return {**downloads, **defaults}
 
 
 def bound_binary(browser: Program, directory: Path) -> tuple[str, str]:
-    """(what to start, "") so that Firefox dies with its driver, or (binary, why it will not).
+    """The program to start, so that Firefox is killed when its driver ends, and "".
 
-    ``directory`` gets the wrapper script, once for each version; it must allow executing.
+    Where that is not possible: Firefox itself, and why it would outlive its driver.  The program is a
+    script that is written to ``directory`` once for each version of Firefox.
     """
     if shutil.which("setpriv") is None:
         return browser.path, "no setpriv (util-linux): Firefox outlives owner and guards killed at once"
@@ -142,7 +147,10 @@ def bound_binary(browser: Program, directory: Path) -> tuple[str, str]:
 
 
 def _place(path: Path, make: Callable[[Path], None]) -> None:
-    """Sessions may start at the same time, so it appears whole or not at all."""
+    """Have ``make`` write a temporary file, and rename that to ``path``.
+
+    Another session may start at the same time, and must never find half a file.
+    """
     draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     make(draft)
     if draft.is_symlink() or draft.exists():
@@ -155,8 +163,11 @@ def _write_wrapper(draft: Path) -> None:
 
 
 def _link_version(draft: Path, browser: Program) -> None:
-    """geckodriver reads the version from ``application.ini`` beside the binary, and starts the
-    binary a second time where there is none (mozversion): 0.1 s of each session."""
+    """Link Firefox's ``application.ini`` to where the wrapper script is.
+
+    geckodriver reads the version from that file beside the binary.  Where there is none it starts the
+    binary once more, which costs 0.1 s of each session (mozversion).
+    """
     for place in (os.path.dirname(os.path.realpath(browser.path)), *INSTALLATIONS):
         ini = Path(place, "application.ini")
         if ini.is_file() and f"\nVersion={browser.version}\n" in ini.read_text():

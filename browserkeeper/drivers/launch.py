@@ -1,4 +1,4 @@
-"""What an engine makes of a configuration: all that is needed to start it."""
+"""``Launch``: how to start the driver of one session, and what to tell it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .browser_handle import BrowserHandle, find_local
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """The driver's command line and environment, and what makes the options for the new session.
+    """The driver's command line and environment, and what is needed once it runs.
 
-    ``build_options`` imports selenium, 0.2 s the first time, so it is called when the driver is
-    on its way already.
-    ``port_pattern`` finds the port in the driver's log.  ``stop_grace_period`` is how many seconds the
-    driver may take, after SIGTERM, to end a session on another machine; ``status_file`` is where it
-    writes how that went.  ``see`` finds the browser, by its capabilities and the processes below the
-    guard.  ``note`` says why the browser would not end by itself when its driver is killed; it is ""
-    where it would.
+    ``build_options`` returns Selenium's options for the new session.  It imports selenium, which takes
+    0.2 s the first time, so it is called while the driver starts.
+    ``port_pattern`` finds the driver's port in its log.
+    ``note`` says why the browser would outlive the SIGKILL of its driver; "" where it would not.
+    ``stop_grace_period`` is the time, in seconds, that the driver may take after SIGTERM to end what is not on
+    this machine, and ``status_file`` is where it writes how that went.
+    ``find_browser`` returns the browser, given its capabilities and the processes of the session.
     """
 
     command: tuple[str, ...]
@@ -30,4 +30,4 @@ class Launch:
     note: str
     stop_grace_period: float = 0
     status_file: str = ""
-    see: Callable[[Mapping[str, Any], Sequence[ProcessFacts]], BrowserHandle] = find_local
+    find_browser: Callable[[Mapping[str, Any], Sequence[ProcessFacts]], BrowserHandle] = find_local

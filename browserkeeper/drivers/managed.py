@@ -1,8 +1,8 @@
-"""Selenium's drivers, kept: the only module that subclasses Selenium.
+"""Managed drivers: subclasses of Selenium's drivers, for sessions and leases.
 
-A kept driver is a real ``webdriver.Chrome`` (Edge, Firefox); it differs in three things: it is
-given a driver process that is running already, each command passes through its session, and
-``quit()`` is the session's verified ending.
+A managed driver is a ``webdriver.Chrome``, ``Edge`` or ``Firefox`` with three differences: it is given a
+driver process that runs already, each of its commands passes through a command handler, and ``quit()``
+is the verified end of the session.  No other module subclasses Selenium.
 """
 
 from __future__ import annotations
@@ -25,22 +25,27 @@ if TYPE_CHECKING:
     from ..grid.address import Address
 
 BIDI_INTERVAL = 0.005
-"""Seconds between looks for a BiDi answer; Selenium's 0.1 is most of a command's time."""
+"""Seconds between two checks for a BiDi answer.  Selenium's 0.1 is most of the time of a command."""
 
-BIDI_PATIENCE = 2.0
-"""Seconds for the thread of a BiDi connection to see that it was cut; it takes milliseconds."""
+BIDI_THREAD_TIMEOUT = 2.0
+"""Seconds for the thread of a BiDi connection to end once its socket was shut; it takes milliseconds."""
 
 
 class CommandHandler(Protocol):
-    """What a kept driver asks of its session."""
+    """What a managed driver calls: its session, or the lease that the driver belongs to."""
 
-    def run_command(self, name: str, params: dict[str, Any], command: Callable[[], Any]) -> Any: ...
-    def quit_driver(self) -> None: ...
+    def run_command(self, name: str, params: dict[str, Any], command: Callable[[], Any]) -> Any:
+        """Returns what ``command()`` returns; may refuse to call it, and may replace its errors."""
+
+    def quit_driver(self) -> None:
+        """The driver's ``quit()``."""
 
 
 class ManagedService:
-    """``driver.service``, for those who look at it.  The process is the guard: below it in the
-    process tree is all that belongs to the session."""
+    """``driver.service``, for code that expects one, such as Selenium's own.
+
+    Its process is the guard: all processes of the session are below that.
+    """
 
     def __init__(self, handler: CommandHandler, path: str, port: int, process: subprocess.Popen[bytes]):
         self._command_handler = handler
@@ -51,10 +56,10 @@ class ManagedService:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """It is running."""
+        """Does nothing: the driver runs already."""
 
     def stop(self) -> None:
-        """End the session, verified."""
+        """The driver's ``quit()``."""
         self._command_handler.quit_driver()
 
     def is_connectable(self) -> bool:
@@ -70,22 +75,18 @@ class _Managed(LocalWebDriver):
         service: ManagedService,
         executor: RemoteConnection,
         options: Any,
-        twin: _Managed | None = None,
+        original: _Managed | None = None,
     ):
-        self.command_handler, self.service, self.options, self._twin = (
-            handler,
-            service,
-            options,
-            twin,
-        )
-        # Past the constructors of Chrome and Firefox, which would start a driver of their own.
+        self.command_handler, self.service = handler, service
+        self.options, self._original = options, original
+        # The constructors of Chrome and Firefox would start another driver, so they are skipped.
         LocalWebDriver.__init__(self, command_executor=executor, options=options)  # type: ignore[no-untyped-call]
 
     def start_session(self, capabilities: dict[str, Any]) -> None:
-        if self._twin is None:
+        if self._original is None:
             super().start_session(capabilities)
         else:
-            self.session_id, self.caps = self._twin.session_id, self._twin.caps
+            self.session_id, self.caps = self._original.session_id, self._original.caps
 
     def execute(self, driver_command: Any, params: dict[str, Any] | None = None) -> Any:
         name = driver_command if isinstance(driver_command, str) else "bidi"
@@ -93,27 +94,28 @@ class _Managed(LocalWebDriver):
         return self.command_handler.run_command(name, params or {}, lambda: run(driver_command, params))
 
     def _start_bidi(self) -> None:
-        """Past :meth:`execute`, Selenium would open this connection after a lease as well."""
+        """Selenium opens this connection without :meth:`execute`: it could be opened after a lease."""
         self.command_handler.run_command("bidi", {}, super()._start_bidi)
 
     def _get_cdp_details(self) -> Any:
-        """The same for ``bidi_connection()`` and ``start_devtools()``."""
+        """As :meth:`_start_bidi`, for ``bidi_connection()`` and ``start_devtools()``."""
         return self.command_handler.run_command("devtools", {}, super()._get_cdp_details)
 
     @property
     def used_bidi(self) -> bool:
-        """Did somebody open Selenium's BiDi connection of this driver object?"""
+        """True if Selenium's BiDi connection of this driver object was opened."""
         return getattr(self, "_websocket_connection", None) is not None
 
     def disconnect_bidi(self) -> None:
-        """Close it, with its thread; nothing where there is none."""
+        """Close Selenium's BiDi connection and end its thread, if it was opened."""
         connection: Any = self._websocket_connection
         self._websocket_connection = None
         if connection is not None:
             with contextlib.suppress(Exception):
-                # close() alone often waits 10 s for the thread, from under which it took the socket.
+                # close() closes the socket that the thread reads, and then often waits 10 s for the
+                # thread.  shutdown() makes the thread end first.
                 connection._ws.sock.sock.shutdown(socket.SHUT_RDWR)
-                connection._ws_thread.join(BIDI_PATIENCE)
+                connection._ws_thread.join(BIDI_THREAD_TIMEOUT)
             connection.close()
 
     def quit(self) -> None:
@@ -122,19 +124,19 @@ class _Managed(LocalWebDriver):
 
 
 class Chrome(_Managed, webdriver.Chrome):
-    """A kept ``webdriver.Chrome``."""
+    """A managed ``webdriver.Chrome``."""
 
 
 class Edge(_Managed, webdriver.Edge):
-    """A kept ``webdriver.Edge``."""
+    """A managed ``webdriver.Edge``."""
 
 
 class Firefox(_Managed, webdriver.Firefox):
-    """A kept ``webdriver.Firefox``."""
+    """A managed ``webdriver.Firefox``."""
 
 
 class _RemoteManaged:
-    """On a Grid: files are sent to it and fetched from it, as ``webdriver.Remote`` does."""
+    """Methods of ``webdriver.Remote`` that send files to a Grid and fetch them."""
 
     def __init__(self, *given: Any):
         super().__init__(*given)
@@ -146,19 +148,22 @@ class _RemoteManaged:
 
 
 class RemoteChrome(_RemoteManaged, Chrome):
-    """A kept ``webdriver.Chrome`` whose browser is on a Grid."""
+    """A managed ``webdriver.Chrome`` whose browser is on a Grid."""
 
 
 class RemoteEdge(_RemoteManaged, Edge):
-    """A kept ``webdriver.Edge`` whose browser is on a Grid."""
+    """A managed ``webdriver.Edge`` whose browser is on a Grid."""
 
 
 class RemoteFirefox(_RemoteManaged, Firefox):
-    """A kept ``webdriver.Firefox`` whose browser is on a Grid."""
+    """A managed ``webdriver.Firefox`` whose browser is on a Grid."""
 
 
 def client_config(url: str, timeout: float, grid: Address | None = None) -> ClientConfig:
-    """No retries: a command that the guard's kill cut off must not be sent again."""
+    """Selenium's configuration for a driver at ``url``; ``timeout`` is for one command, in seconds.
+
+    Without urllib3's retries: a command that was cut off by the guard must not be sent again.
+    """
     no_retries = {"init_args_for_pool_manager": {"retries": False}}
     return ClientConfig(
         remote_server_addr=url,
@@ -178,10 +183,10 @@ def connect(
     timeout: float,
     grid: Address | None = None,
 ) -> webdriver.Remote:
-    """Open a session on a driver process that is running; ``timeout`` (seconds) is for that.  With
-    ``grid`` that process is a relay, which passes the Grid's credentials on.
+    """Open a WebDriver session on a driver process that runs already, and return its driver.
 
-    ``ignore_proxy``: the driver is on the loopback, whatever ``http_proxy`` says.
+    ``timeout``: seconds for that.  ``grid``: the driver process is a relay to this Grid.  Proxies in the
+    environment are ignored, since the driver listens on the loopback.
     """
     config = client_config(service.service_url, timeout, grid)
     kind: type[_Managed]
@@ -201,8 +206,10 @@ def connect(
 
 
 def another(driver: Any, handler: CommandHandler) -> Any:
-    """A second driver object on the same session, its commands through ``handler``; nothing is
-    sent.  What a user sets on one (file detector, pinned scripts) the other does not have."""
+    """Another driver object on the same WebDriver session, whose commands pass through ``handler``.
+
+    Sends nothing.  State of one driver object (file detector, pinned scripts) is not in the other.
+    """
     service = ManagedService(handler, driver.service.path, driver.service.port, driver.service.process)
     return type(driver)(handler, service, driver.command_executor, driver.options, driver)
 

@@ -1,4 +1,4 @@
-"""What a binary says it is: ``--version``, run under a guard, remembered by the file's identity."""
+"""The version of a binary: from ``--version``, run under a guard, or from a cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..process.containment import choose
 from ..process.guard_process import output_of
 
 TIMEOUT = 20.0
-"""Seconds for ``--version``; a cold Chromium on a busy machine takes two."""
+"""Seconds for ``--version``.  A Chromium that is not in the page cache takes two on a busy machine."""
 
 _PATTERNS = {
     "chromium": re.compile(r"(?:Chromium|Chrome|Edge|HeadlessShell)\D*(\d+(?:\.\d+)+)"),
@@ -28,7 +28,7 @@ _PATTERNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A binary that runs and says what it is; ``origin`` tells where it was found."""
+    """A binary that runs, with its version; ``origin`` says where it was found."""
 
     path: str
     version: str
@@ -40,9 +40,9 @@ class Program:
 
 
 class VersionCache:
-    """Versions by path, size, inode and modification time, kept in one small file.
+    """Versions by a file's path, size, inode and modification time, kept in one small file.
 
-    Saves two process starts, 0.1 s, for every session of a short script.
+    It saves a short script two process starts, 0.1 s, for its first session.
     """
 
     def __init__(self, file: Path):
@@ -63,7 +63,7 @@ class VersionCache:
             try:
                 write_atomically(str(self.file), json.dumps(known))
             except OSError:
-                pass  # a cache; the next session asks again
+                pass  # the next session runs --version again
 
     def _load(self) -> dict[str, str]:
         if self._known is None:
@@ -76,10 +76,10 @@ class VersionCache:
 
 
 def probe(path: str, kind: str, origin: str, cache: VersionCache) -> Program:
-    """Check that ``path`` is an executable of this kind.
+    """Check that ``path`` is an executable of this kind, and find its version.
 
-    Raises ResolveError with what is wrong with it.  A file that never answers is ended, with
-    all it started, after ``TIMEOUT`` seconds.
+    Raises ResolveError, which says why it is not.  Blocks for up to TIMEOUT seconds; a program that
+    does not answer by then is ended, with all processes that it started.
     """
     _check_file(path, kind)
     key = _key(path, kind)
@@ -101,7 +101,7 @@ def _check_file(path: str, kind: str) -> None:
 
 
 def _key(path: str, kind: str) -> str:
-    """An empty string for a snap: its launcher is the same file for every version of the browser."""
+    """What the version is cached by; "" for a snap, whose launcher is the same file for each version."""
     if os.path.basename(os.path.realpath(path)) == "snap":
         return ""
     facts = os.stat(path)

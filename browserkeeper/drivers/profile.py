@@ -1,4 +1,4 @@
-"""A profile directory of the user's: is it there, ours to write, and free?"""
+"""Checks of a profile directory that the user named: it exists, is writable, and is not in use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from ..errors import ProfileError
 
 
 def check(profile: Path, holder: Callable[[Path], str]) -> None:
-    """Make the directory where it is missing.
+    """Make the directory if it does not exist.
 
-    Raises ProfileError where it cannot be written or another browser holds it.
+    ``holder`` says which browser has the profile open, "" for none.  Raises ProfileError where there is
+    one, and where the directory cannot be made or written.
     """
     try:
         profile.mkdir(parents=True, exist_ok=True)
@@ -21,16 +22,19 @@ def check(profile: Path, holder: Callable[[Path], str]) -> None:
         raise ProfileError(f"Profile {profile} cannot be made: {error.strerror}.") from error
     if not os.access(profile, os.W_OK | os.X_OK):
         raise ProfileError(f"Profile {profile} is not writable by this user.")
-    if whose := holder(profile):
+    if user := holder(profile):
         raise ProfileError(
-            f"Profile {profile} is in use by {whose}. Close it, or give each session a profile "
+            f"Profile {profile} is in use by {user}. Close it, or give each session a profile "
             "of its own."
         )
 
 
 def chromium_holder(profile: Path) -> str:
-    """``SingletonLock`` is a link to ``HOST-PID`` (process_singleton_posix.cc); a lock that a
-    dead pid left is taken over by Chromium."""
+    """The Chromium that has this profile open, "" for none.
+
+    ``SingletonLock`` is a link to ``HOST-PID`` (process_singleton_posix.cc).  The lock of a process that
+    has ended does not count: Chromium takes it over.
+    """
     try:
         target = os.readlink(profile / "SingletonLock")
     except OSError:
@@ -41,7 +45,10 @@ def chromium_holder(profile: Path) -> str:
 
 
 def firefox_holder(profile: Path) -> str:
-    """Firefox holds a POSIX lock on ``.parentlock`` (nsProfileLock.cpp)."""
+    """The Firefox that has this profile open, "" for none.
+
+    It holds a POSIX lock on ``.parentlock`` (nsProfileLock.cpp).
+    """
     try:
         with open(profile / ".parentlock", "r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""A browser on a Selenium Grid: a configuration becomes a relay here, and capabilities for there.
+"""A browser on a Selenium Grid: the launch of a relay to it, and the capabilities to ask the Grid for.
 
-None of the defaults that browsers get here is sent: sandbox, shared memory and directories are the
-Grid's machine's affair, and its administrator's.
+None of the default arguments of local browsers is sent: sandbox, shared memory and directories are up
+to the Grid's machines and their administrator.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .launch import Launch
 
 _BOOT = "import sys;sys.path.append(sys.argv.pop(1));from browserkeeper.grid.relay import main;main()"
 _HOME = str(Path(__file__).resolve().parent.parent.parent)
-PATIENCE = 0.9
-"""Of the close timeout: the relay has to write down how it went, too."""
+STOP_SHARE = 0.9
+"""Share of the close timeout for the Grid to end its part; the relay then writes its status file."""
 
 
 def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
-    """How to start the relay.  Raises ConfigError for another browser's options."""
+    """How to start the relay.  Raises ConfigError for options of another browser."""
     assert config.remote is not None
     if config.options is not None:
         _user_options(config)
@@ -33,7 +33,7 @@ def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
         "--url": str(config.remote),
         "--marker": session,
         "--status-file": status_file,
-        "--patience": f"{config.close_timeout * PATIENCE:g}",
+        "--patience": f"{config.close_timeout * STOP_SHARE:g}",
     }
     words = (word for pair in options.items() for word in pair)
     return Launch(
@@ -44,7 +44,7 @@ def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
         note="",
         stop_grace_period=config.close_timeout,
         status_file=status_file,
-        see=lambda capabilities, tree: RemoteBrowserHandle(),
+        find_browser=lambda capabilities, tree: RemoteBrowserHandle(),
     )
 
 
@@ -54,7 +54,7 @@ def _user_options(config: SessionConfig) -> Any:
 
 
 def build_options(config: SessionConfig, session: str) -> Any:
-    """The user's options and arguments, and the mark by which the Grid tells which session is ours."""
+    """The user's options and arguments, with a capability by which the session is found on the Grid."""
     options = _user_options(config)
     options.set_capability(MARKER, session)
     if config.binary:
@@ -77,7 +77,7 @@ def _for_chromium(options: Any, config: SessionConfig) -> None:
 
 
 def _for_firefox(options: Any, config: SessionConfig) -> None:
-    options.web_socket_url = True  # the only way to break off a page load from the side
+    options.web_socket_url = True  # only BiDi can stop a page load that a command waits for
     for name, value in config.preferences.items():
         options.set_preference(name, value)
     ours = ["-headless"] * config.headless

@@ -1,8 +1,9 @@
-"""Which browser and which driver: the first that works, offline as long as that is possible.
+"""Find a browser and a driver that fit each other: the first of each that works.
 
-The order: the argument; the environment; PATH; the usual places; Selenium Manager's and
-webdriver-manager's caches; then, unless offline, Selenium Manager and webdriver-manager
-themselves, each under a guard with our timeout and one lock for the machine's user.
+They are looked for in this order: the argument; environment variables; PATH; the usual places; the
+caches of Selenium Manager and webdriver-manager.  Only then, and unless offline, Selenium Manager and
+webdriver-manager are run to download a driver: each under a guard, with a timeout, and one at a time
+for this user.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
 from .probe import Program, VersionCache, probe
 
 DOWNLOAD_TIMEOUT = 300.0
-"""Seconds for a manager to fetch a driver, and as many to wait for another process's download."""
+"""Seconds for a manager to download a driver, and as many to wait for another process to do so."""
 
 GECKODRIVER_NEEDS = ((36, 128), (34, 115), (32, 102), (31, 91), (30, 78), (0, 60))
 """(geckodriver 0.N, the first Firefox it supports), newest first.
@@ -41,13 +42,15 @@ class Resolved:
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
+    """A binary to try.  ``insist``: the user named it, so the search ends with an error if it fails."""
+
     path: str
     origin: str
     insist: bool = False
 
 
 class Resolver:
-    """One search; remembers what it tried, for the error message."""
+    """One search.  Keeps a list of what it tried, for the error message."""
 
     def __init__(self, family: Family, cache: VersionCache, lock: Path, *, offline: bool):
         self.family, self.cache, self.lock, self.offline = family, cache, lock, offline
@@ -55,7 +58,7 @@ class Resolver:
         self.mismatch: VersionMismatch | None = None
 
     def resolve(self, binary: str | None, driver_path: str | None) -> Resolved:
-        """Raises ResolveError listing every place, VersionMismatch where only versions differ."""
+        """Raises ResolveError, which lists all places, or VersionMismatch where only versions differ."""
         browser = self._browser(binary)
         if driver := self._fitting(self._local_drivers(driver_path), browser):
             return Resolved(browser, driver)
@@ -68,7 +71,7 @@ class Resolver:
             f"No {self.family.driver} for {browser.path} ({browser.version}). Install it "
             f"(Debian: apt install {self.family.package}), set "
             f"{self.family.driver_environment[0]}, or pass driver_path=."
-            + (" offline=True kept the drivers' managers from being asked." if self.offline else ""),
+            + (" No driver was downloaded, since offline=True." if self.offline else ""),
             tuple(self.tried),
         )
 
@@ -147,20 +150,20 @@ class Resolver:
                 self.tried.append((candidate.path, str(error)))
         return None
 
-    # -- the managers: the network, at last
+    # -- the driver managers, which download
 
     def _managed_drivers(self, browser: Program) -> Iterator[_Candidate]:
         from filelock import FileLock, Timeout
 
         try:
-            # flock(2): the kernel lets go of it when its holder dies, however it dies.
+            # flock(2): the kernel releases it when the process that holds it ends, in any way.
             with FileLock(self.lock, timeout=DOWNLOAD_TIMEOUT):
-                yield from self._ask("Selenium Manager", self._selenium_manager(browser))
-                yield from self._ask("webdriver-manager", self._webdriver_manager(browser))
+                yield from self._run_manager("Selenium Manager", self._selenium_manager(browser))
+                yield from self._run_manager("webdriver-manager", self._webdriver_manager(browser))
         except Timeout:
-            self.tried.append((str(self.lock), "another process held the lock all the time"))
+            self.tried.append((str(self.lock), f"locked by another process for {DOWNLOAD_TIMEOUT:g} s"))
 
-    def _ask(self, manager: str, command: tuple[str, ...] | None) -> Iterator[_Candidate]:
+    def _run_manager(self, manager: str, command: tuple[str, ...] | None) -> Iterator[_Candidate]:
         if command is None:
             self.tried.append((manager, "it ships no binary for this platform"))
             return
@@ -170,7 +173,7 @@ class Resolver:
         except (OSError, TimeoutError) as error:
             self.tried.append((manager, str(error)))
             return
-        path = _answer(text)
+        path = _path_in(text)
         if path:
             yield _Candidate(path, manager)
         else:
@@ -207,8 +210,8 @@ print('{"path": "%s"}' % Manager(**given).install())
 """
 
 
-def _answer(text: str) -> str:
-    """The driver's path in a manager's JSON, or ""; log lines may stand around it."""
+def _path_in(text: str) -> str:
+    """The driver's path in the JSON that a manager printed, perhaps among log lines; "" for none."""
     for chunk in (text[text.find("{") :], text.strip().splitlines()[-1] if text.strip() else ""):
         try:
             answer = json.loads(chunk)
@@ -219,7 +222,7 @@ def _answer(text: str) -> str:
 
 
 def check_fit(family: Family, browser: Program, driver: Program) -> None:
-    """Raises VersionMismatch with both versions and the remedy."""
+    """Raises VersionMismatch, with both versions and the remedy, if they do not work together."""
     if family.engine == "chromium" and driver.major != browser.major:
         raise VersionMismatch(
             f"{driver.path} is {family.driver} {driver.version} ({driver.origin}), but "
@@ -269,7 +272,11 @@ def resolve(
     offline: bool,
     directory: Path,
 ) -> Resolved:
-    """Find a browser of this name and its driver; ``directory`` holds cache and lock."""
+    """Find a browser of this name, and a driver for it.
+
+    ``directory`` is for the version cache and the download lock.  Raises ResolveError, or
+    VersionMismatch.  Blocks for up to 20 s for each version query, and 300 s for a download.
+    """
     cache = VersionCache(directory / "versions.json")
     resolver = Resolver(FAMILIES[name], cache, directory / "download.lock", offline=offline)
     return resolver.resolve(binary, driver_path)

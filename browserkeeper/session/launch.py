@@ -161,7 +161,7 @@ class Attempt:
         driver = managed.connect(config.name, handler, service, options, left, config.remote)
         managed.set_command_timeout(driver, config.command_timeout)
         self.driver = driver
-        self.browser = launch.see(driver.caps, self.processes())
+        self.browser = launch.find_browser(driver.caps, self.processes())
 
     def _wait_for_port(self) -> int:
         """The driver chooses a free port and writes it to its log, so no other program can take it."""

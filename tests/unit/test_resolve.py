@@ -201,12 +201,12 @@ def test_without_a_network_the_managers_answers_are_in_the_message(machine: Mach
     assert "webdriver-manager: " in str(caught.value)
 
 
-def test_a_lock_that_is_held_is_waited_for_but_not_for_ever(machine: Machine) -> None:
+def test_a_held_download_lock_is_waited_for_up_to_a_limit(machine: Machine) -> None:
     machine.add("bin/chromium", "Chromium 120.0")
     machine.monkeypatch.setattr(module, "DOWNLOAD_TIMEOUT", 0.3)
     with (machine.root / "download.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ResolveError, match="held the lock all the time"):
+        with pytest.raises(ResolveError, match="locked by another process for"):
             machine.resolve(offline=False)
 
 
