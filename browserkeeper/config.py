@@ -1,4 +1,4 @@
-"""What a session was asked to be: the arguments of ``browser()``, checked before anything starts."""
+"""The arguments of ``browser()``, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ OnLeak = Literal["raise", "warn", "ignore"]
 Debugging = Literal["pipe", "port"]
 
 START_TIMEOUT = 60.0
-"""Seconds for guard, driver and browser to be ready; Firefox needs 5 on two busy cores."""
+"""Seconds for the start of guard, driver and browser.  Firefox needs 5 on two busy cores."""
 COMMAND_TIMEOUT = 120.0
-"""Seconds for one WebDriver command: Selenium's own limit."""
+"""Seconds for one WebDriver command, as in Selenium."""
 CLOSE_TIMEOUT = 10.0
-"""Seconds for the ending, polite request included; a browser takes 0.1, a fork bomb 2.5."""
+"""Seconds for the end of a session.  A browser takes 0.1, a fork bomb 2.5."""
 ATTEMPTS = 2
-"""Launches to try where a retry can help."""
+"""How often a launch is tried, where another one may help."""
 NOT_ON_A_GRID = {
     "driver_path": "the Grid has drivers of its own",
     "profile": "a directory here is none there; name one of the Grid's machine in arguments=",
     "download_dir": "files arrive at the Grid; set options.enable_downloads, use driver.download_file()",
     "env": "the environment of the Grid's browsers is the Grid's",
 }
-"""Arguments that mean this machine, and what to do instead."""
+"""Arguments that are about this machine, and why they cannot be used with a Grid."""
 
 
 class BrowserArguments(TypedDict, total=False):
-    """The keyword arguments of ``browser()``, for type checkers; it says what each one does."""
+    """The keyword arguments of ``browser()``, for type checkers; its docstring describes them."""
 
     headless: bool
     options: Any
@@ -65,7 +65,10 @@ class BrowserArguments(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class SessionConfig:
-    """Checked by construction; raises ConfigError.  Times in seconds, None meaning no limit."""
+    """The arguments of one ``browser()``.  Times are in seconds, None means no limit.
+
+    The constructor raises ConfigError for a value that makes no sense.
+    """
 
     name: str = "chrome"
     headless: bool = True
@@ -92,7 +95,7 @@ class SessionConfig:
     remote: Address | None = None
 
     def __post_init__(self) -> None:
-        _known_browser(self.name)
+        _check_browser(self.name)
         for name in ("start_timeout", "command_timeout", "close_timeout"):
             check_seconds(name, getattr(self, name))
         if self.timeout is not None:
@@ -101,15 +104,18 @@ class SessionConfig:
         check_choice("debugging", self.debugging, ("pipe", "port"))
         check_choice("on_leak", self.on_leak, ("raise", "warn", "ignore"))
         check_count("attempts", self.attempts, least=1)
-        _window(self.window_size)
+        _check_window_size(self.window_size)
         if self.remote is None:
-            _display(self.headless)
+            _check_display(self.headless)
         else:
             self._check_remote()
 
     @classmethod
     def build(cls, **given: Any) -> SessionConfig:
-        """From the user's arguments, which may be of any sensible type."""
+        """Make a configuration of the user's arguments, converted to the types of the fields.
+
+        Raises ConfigError for what cannot be converted, and for values that make no sense.
+        """
         given["arguments"] = _strings("arguments", given.get("arguments", ()))
         ignored = given.get("ignore_default_arguments", ())
         if not isinstance(ignored, bool):
@@ -144,9 +150,9 @@ class SessionConfig:
 
     @property
     def disposable(self) -> bool:
-        """A profile of our own dies with the session, so nothing in it need be saved politely.
+        """True if the profile is temporary, so that nothing in it has to be saved at the end.
 
-        One that the user names among the arguments is theirs as much as ``profile=``.
+        A profile that the user names among the browser's arguments is kept, as with ``profile=``.
         """
         given = [*self.arguments, *getattr(self.options, "arguments", ())]
         return self.profile is None and not any(map(_names_a_profile, given))
@@ -157,7 +163,7 @@ def _names_a_profile(argument: str) -> bool:
     return name in ("user-data-dir", "profile", "P")
 
 
-def _known_browser(name: object) -> None:
+def _check_browser(name: object) -> None:
     if name in BROWSERS:
         return
     near = difflib.get_close_matches(str(name).lower(), BROWSERS, n=1)
@@ -166,7 +172,7 @@ def _known_browser(name: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Raises ConfigError for what is no duration."""
+    """Raises ConfigError unless ``value`` is a positive, finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{name}={value!r}: give a number of seconds.")
     if not math.isfinite(value) or value <= 0:
@@ -174,13 +180,13 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_count(name: str, value: object, *, least: int) -> None:
-    """Raises ConfigError for what is no whole number, or a smaller one."""
+    """Raises ConfigError unless ``value`` is a whole number, ``least`` or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name}={value!r}: give a whole number, {least} or more.")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raises ConfigError for what is none of the choices, and names the nearest."""
+    """Raises ConfigError unless ``value`` is one of the choices; the error names the nearest one."""
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -220,12 +226,12 @@ def _pair(value: Any) -> tuple[int, int]:
         raise ConfigError(f"window_size={value!r}: give (width, height) in pixels.") from error
 
 
-def _window(size: tuple[int, int] | None) -> None:
+def _check_window_size(size: tuple[int, int] | None) -> None:
     if size is not None and not all(1 <= side <= 32767 for side in size):
         raise ConfigError(f"window_size={size!r}: both sides must be from 1 to 32767 pixels.")
 
 
-def _display(headless: bool) -> None:
+def _check_display(headless: bool) -> None:
     if headless or sys.platform != "linux":
         return
     if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):

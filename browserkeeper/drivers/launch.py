@@ -18,8 +18,8 @@ class Launch:
     0.2 s the first time, so it is called while the driver starts.
     ``port_pattern`` finds the driver's port in its log.
     ``note`` says why the browser would outlive the SIGKILL of its driver; "" where it would not.
-    ``stop_grace_period`` is the time, in seconds, that the driver may take after SIGTERM to end what is not on
-    this machine, and ``status_file`` is where it writes how that went.
+    ``stop_grace_period`` is the time, in seconds, that the driver may take after SIGTERM to end a
+    session on another machine, and ``status_file`` is where it writes how that went.
     ``find_browser`` returns the browser, given its capabilities and the processes of the session.
     """
 

@@ -1,13 +1,12 @@
-"""``adopt()``: a driver that other code has made gets the ending of a session of ours.
+"""``adopt()``: puts a driver that other code has started under a guard.
 
-As far as that goes from outside: its guard is no ancestor of it.  docs/remote.md says what is
-weaker than with ``browser()``.
+That guard is no ancestor of the driver, so the certificate is weaker than with ``browser()``;
+docs/remote.md says where.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import tempfile
 import time
@@ -19,7 +18,7 @@ from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from ..errors import ConfigError, ForkedSessionError, LaunchError, SessionTimeout
 from ..grid.address import VARIABLE as GRID
 from ..guard.files import is_private_directory
-from ..process import system
+from ..process import identity_of, system
 from ..process.containment import Containment
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
@@ -36,10 +35,8 @@ if TYPE_CHECKING:
 else:
     D = TypeVar("D")
 
-logger = logging.getLogger("browserkeeper")
-
 ARM_TIMEOUT = 15.0
-"""Seconds for the guard to be there; it takes 0.2, and more on a machine that is busy."""
+"""Seconds for the guard to start and find the driver; it takes 0.2, and more on a busy machine."""
 CONTAINMENT = Containment("adopted", "other code started it")
 
 
@@ -63,13 +60,8 @@ class AdoptedSession(Generic[D]):
         ledger.prune()
         session = describe(self.id, self.name, CONTAINMENT, created=time.time(), timeout=timeout)
         guard = GuardProcess(self._plan(ledger, session))
-        identity = system.facts(guard.pid)
-        record = Record(
-            ledger.record_path(self.id),
-            session,
-            (identity.identity,) if identity else (),
-            tuple((root, "") for root in roots),
-        )
+        known = tuple((root, "") for root in roots)
+        record = Record(ledger.record_path(self.id), session, (identity_of(guard.pid),), known)
         self._ending = Ending(guard, ledger, record, close_timeout)
         _wait_until_armed(guard, close_timeout)
         self._ending.end_with(self, f"An adopted {self.name}")
@@ -178,20 +170,21 @@ def adopt(
     close_timeout: float = CLOSE_TIMEOUT,
     on_leak: OnLeak = "raise",
 ) -> AdoptedSession[D]:
-    """Put a driver of other code's under a guard from now on: ``with adopt(driver) as session: ...``.
+    """Put a driver that other code has started under a guard: ``with adopt(driver) as session: ...``.
 
-    For Selenium's own drivers and what is made of them (undetected-chromedriver, SeleniumBase), on
-    this machine.  From here on it ends as a session of :func:`browser` does, whatever kills this
-    process; what happened before, nobody has guarded.  ``driver.quit()`` becomes that ending.
+    For drivers of Selenium and of libraries made of it (undetected-chromedriver, SeleniumBase), on this
+    machine.  From now on the driver ends as a session of :func:`browser` does, also where this process
+    is killed.  ``driver.quit()`` becomes that verified end.
 
     Args:
-        driver: started, and not quit yet.
-        timeout: seconds from now to its end, enforced by the guard.
+        driver: a driver that has been started, and has not quit.
+        timeout: seconds from now until the guard ends the session.
         close_timeout: seconds for the kill.
-        on_leak: ``raise`` LeakError, ``warn`` or ``ignore`` where anything survives.
+        on_leak: what to do if anything survives: ``raise`` LeakError, ``warn`` or ``ignore``.
 
     Raises:
-        ConfigError: no driver, one on a Grid, one that is ours or adopted already, or gone.
+        ConfigError: the driver is none, is on a Grid, is browserkeeper's own, was adopted before, or has
+            ended.
         LaunchError: the guard did not start.
     """
     if timeout is not None:
@@ -202,6 +195,7 @@ def adopt(
 
 
 def _roots_of(driver: Any) -> tuple[ProcessIdentity, ...]:
+    """The processes of the driver and the browser.  Raises ConfigError for what cannot be adopted."""
     if hasattr(driver, "command_handler"):
         raise ConfigError("This driver is browserkeeper's own: it has a guard already.")
     if isinstance(getattr(getattr(driver, "quit", None), "__self__", None), AdoptedSession):
@@ -220,7 +214,10 @@ def _roots_of(driver: Any) -> tuple[ProcessIdentity, ...]:
 
 
 def _browser_of(driver: Any, root: int) -> list[ProcessIdentity]:
-    """undetected-chromedriver starts the browser itself, so it is not below the driver."""
+    """The browser's process, besides the driver's.
+
+    undetected-chromedriver starts the browser itself, so it is not below the driver.
+    """
     capabilities = driver.caps
     names = (capabilities.get("goog:processID"), capabilities.get("moz:processID"))
     pids = {pid for pid in (*names, getattr(driver, "browser_pid", None)) if isinstance(pid, int)}
@@ -228,7 +225,10 @@ def _browser_of(driver: Any, root: int) -> list[ProcessIdentity]:
 
 
 def _directories_of(driver: Any) -> Iterator[str]:
-    """undetected-chromedriver makes its profile itself, and says whether it is to go in the end."""
+    """Profile directories to remove at the end.
+
+    undetected-chromedriver makes one itself, and has an attribute that says whether to keep it.
+    """
     place = getattr(driver, "user_data_dir", None)
     if getattr(driver, "keep_user_data_dir", True) is False and isinstance(place, str):
         path = os.path.realpath(place)

@@ -67,36 +67,42 @@ def browser(
     on_leak: OnLeak = "raise",
     remote: str | None = None,
 ) -> BrowserSession[Any]:
-    """A browser that cannot leak: ``with browser() as driver: ...``.  Nothing is started yet.
+    """A browser session, which ends whole and verified: ``with browser() as driver: ...``.
+
+    Starts nothing yet: the ``with`` block does, or ``start()``, or as a decorator each call.
 
     Args:
-        name: ``chrome`` (Google Chrome, else Chromium), ``chromium``, ``chromium-headless-shell``,
-            ``edge`` or ``firefox``.
-        headless: False shows a window; needs a display.
-        options: Selenium's ChromeOptions, EdgeOptions or FirefoxOptions; copied, never changed.
+        name: which browser: ``chrome`` (Google Chrome, or else Chromium), ``chromium``,
+            ``chromium-headless-shell``, ``edge`` or ``firefox``.
+        headless: False shows a window, which needs a display.
+        options: Selenium's ChromeOptions, EdgeOptions or FirefoxOptions.  They are copied, not changed.
         arguments: more command-line arguments for the browser.
-        ignore_default_arguments: our defaults to leave out, by name, or True for all of them
-            (``drivers.chromium.DEFAULT_ARGUMENTS``, ``drivers.firefox.DEFAULT_PREFERENCES``).
-        preferences: Chrome's ``prefs`` or Firefox's ``about:config`` values.
-        profile: a profile directory to use and keep; without it each session has a fresh one.
-        download_dir: where downloads go; without it they go when the session does.
+        ignore_default_arguments: names of the package's default arguments or preferences to leave out,
+            or True for all of them (``drivers.chromium.DEFAULT_ARGUMENTS``,
+            ``drivers.firefox.DEFAULT_PREFERENCES``).
+        preferences: Chrome's ``prefs``, or Firefox's ``about:config`` values.
+        profile: a profile directory, which is kept.  Default: a new profile, removed at the end.
+        download_dir: a directory for downloads.  Default: one that is removed at the end.
         window_size: (width, height) in pixels.
-        binary, driver_path: which to use, else they are looked for.
-        debugging: ``pipe``: Chromium ends with its driver, whatever kills that, and opens no
-            port; ``port`` for the old ``driver.bidi_connection()``, which needs one.
-        timeout: seconds from the start to the end of the session, enforced by the guard.
-        start_timeout: seconds for the start, all attempts included.  Finding the driver has
-            limits of its own: 20 s for a version, 300 s for a download where none is there.
-        command_timeout: seconds for one command; the session is ended when it passes.
-        close_timeout: seconds for a polite ending, and again for the kill.
-        attempts: launches to try where a retry can help.
-        containment: ``auto`` (the strongest there is), ``cgroup``, ``subreaper``, ``portable``.
-        offline: never ask the drivers' managers; default: ``BROWSERKEEPER_OFFLINE``.
-        env: environment for driver and browser, over our own; None unsets.
-        log: a file for the driver's log, in detail.
-        on_leak: ``raise`` LeakError, ``warn`` or ``ignore`` where anything survives.
-        remote: the URL of a Selenium Grid to have the browser on, credentials in it if it wants
-            some: ``https://USER:PASSWORD@HOST``.
+        binary: path of the browser.  Default: it is searched for.
+        driver_path: path of the driver.  Default: it is searched for.
+        debugging: how the driver talks to Chromium.  ``pipe``: Chromium ends when its driver does, in
+            whatever way, and opens no port.  ``port``: needed by the old ``driver.bidi_connection()``.
+        timeout: seconds from the start of the session to its end.  The guard ends it then.
+        start_timeout: seconds for the start, with all attempts.  The search for the driver has limits of
+            its own: 20 s for a version query, 300 s for a download where no driver is installed.
+        command_timeout: seconds for one WebDriver command.  The session is ended after that.
+        close_timeout: seconds for the browser to end when asked, and as many for the kill.
+        attempts: how often a launch is tried, where another one may help.
+        containment: how the processes are kept together: ``cgroup``, ``subreaper``, ``portable``, or
+            ``auto`` for the strongest that this machine allows.
+        offline: True never downloads a driver.  Default: the environment's ``BROWSERKEEPER_OFFLINE``.
+        env: environment variables for driver and browser, over those of this process; None removes one.
+        log: a file that the driver's detailed log is appended to.
+        on_leak: what to do if anything of the session survives its end: ``raise`` LeakError, ``warn``
+            with a ResourceWarning, or ``ignore``.
+        remote: the URL of a Selenium Grid to start the browser on, with credentials if the Grid needs
+            them: ``https://USER:PASSWORD@HOST``.
 
     Raises:
         ConfigError: an argument makes no sense.

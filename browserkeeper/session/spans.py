@@ -1,9 +1,9 @@
 """OpenTelemetry spans of a session, for programs that trace (``browserkeeper[otel]``).
 
-Three spans: the session, its start, its teardown.  Where the program has not imported
-OpenTelemetry's API nobody can be listening, so nothing is imported and nothing is made.  Attributes have
-the names of the log's fields, and ``error.type`` (OpenTelemetry's semantic conventions) where something
-went wrong.  Messages of errors stay in the log: they quote drivers, and those quote addresses.
+Three spans: the session, its start, its teardown.  A program that has not imported OpenTelemetry's API
+does not trace, so nothing is imported there and no span is made.  Attributes have the names of the log's
+fields; a failure has ``error.type`` too (OpenTelemetry's semantic conventions).  Error messages are left
+out: they may quote the addresses of pages.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 PROVIDER = "OTEL_PYTHON_TRACER_PROVIDER"
-"""With this in the environment the API finds its SDK by itself, when it is first asked."""
-ORDINARY = ("closed", "exited", "retired")
-"""Ends that are nobody's failure."""
-OTHER = "_OTHER"
-"""What the conventions say for an ``error.type`` without a name."""
+"""An environment variable that makes the API load its SDK, when it is first used."""
+EXPECTED_REASONS = ("closed", "exited", "retired")
+"""End reasons that are not reported as errors."""
+UNNAMED_ERROR = "_OTHER"
+"""The ``error.type`` of an error whose class is unknown, by the semantic conventions."""
 
 logger = logging.getLogger("browserkeeper")
 
@@ -34,8 +34,8 @@ F = TypeVar("F", bound=Callable[..., None])
 Attributes = dict[str, "str | int | float | bool"]
 
 
-def harmless(method: F) -> F:
-    """The API never raises, but a program's own span processors may: no session suffers for that."""
+def never_raises(method: F) -> F:
+    """Log the method's exceptions: a program's span processor that raises must not disturb a session."""
 
     @functools.wraps(method)
     def wrapper(*args: Any, **kwargs: Any) -> None:
@@ -48,50 +48,50 @@ def harmless(method: F) -> F:
 
 
 class SessionSpans:
-    """Of one session; ``begin`` comes first, and without it the others do nothing."""
+    """The spans of one session.  Without a :meth:`begin` the other methods do nothing."""
 
     def __init__(self) -> None:
         self._tracer: Tracer | None = None
         self._session: Span | None = None
         self._start: Span | None = None
-        self._culprit = ""
+        self._block_error = ""
 
-    @harmless
+    @never_raises
     def begin(self, browser: str) -> None:
-        """The start begins; the parent is what is current here."""
+        """The start begins.  The caller's current span becomes the parent."""
         self._tracer = _tracer()
         if self._tracer is not None:
             facts: Attributes = {"browserkeeper.browser": browser}
             self._session = self._tracer.start_span("browserkeeper.session", attributes=facts)
             self._start = self._child("browserkeeper.session.start", self._session, facts)
 
-    @harmless
+    @never_raises
     def started(self, session: str) -> None:
-        """There is a driver."""
+        """The start has succeeded."""
         if self._session is not None and self._start is not None:
             for span in (self._session, self._start):
                 span.set_attribute("browserkeeper.session.id", session)
             self._start.end()
             self._start = None
 
-    @harmless
+    @never_raises
     def failed(self, error: BaseException) -> None:
-        """The start came to this; what it had begun is gone by now."""
+        """The start has failed, for good."""
         for span in (self._start, self._session):
             if span is not None:
-                _blame(span, _name(error))
+                _set_error(span, _name(error))
                 span.end()
         self._start = self._session = None
 
     def left_by(self, error: BaseException) -> None:
-        """The program's own exception left the block."""
-        self._culprit = _name(error)
+        """An exception of the program has left the ``with`` block: the session's error, if it fails."""
+        self._block_error = _name(error)
 
-    @harmless
+    @never_raises
     def ended(self, report: ExitReport, error: Callable[[], BaseException], seconds: float) -> None:
-        """A teardown that took so long is over: of the session, or of an attempt to start it.
+        """A teardown of ``seconds`` is over: of the session, or of a launch that failed.
 
-        ``error`` makes what commands raise from now on.
+        ``error`` returns the error that commands raise from now on.
         """
         if self._session is None:
             return
@@ -100,14 +100,14 @@ class SessionSpans:
         begin = time.time_ns() - int(seconds * 1e9)
         span = self._child("browserkeeper.session.teardown", parent, facts, begin)
         if not report.clean:
-            _blame(span, "browserkeeper.errors.LeakError")
+            _set_error(span, "browserkeeper.errors.LeakError")
         span.end()
         if self._start is not None:
-            return  # there may be another attempt
+            return  # another launch may follow
         self._session.set_attributes(facts)
-        if report.reason not in ORDINARY or not report.clean:
-            ours = OTHER if report.reason == "error" else _name(error())
-            _blame(self._session, self._culprit or ours)
+        if report.reason not in EXPECTED_REASONS or not report.clean:
+            ours = UNNAMED_ERROR if report.reason == "error" else _name(error())
+            _set_error(self._session, self._block_error or ours)
         self._session.end()
         self._session = None
 
@@ -120,7 +120,7 @@ class SessionSpans:
 
 
 def attributes(report: ExitReport) -> Attributes:
-    """The fields of the log's line, as far as spans have such values."""
+    """The fields of the log line about the end, without those that are None."""
     facts = report.log_fields()
     found: dict[str, Any] = {k: v for k, v in facts.items() if k.startswith("browserkeeper.")}
     phases = found.pop("browserkeeper.seconds")
@@ -129,7 +129,7 @@ def attributes(report: ExitReport) -> Attributes:
 
 
 def _tracer() -> Tracer | None:
-    """None where nobody traces."""
+    """The package's tracer; None where the program does not trace."""
     if "opentelemetry.trace" not in sys.modules and not os.environ.get(PROVIDER):
         return None
     try:
@@ -141,7 +141,7 @@ def _tracer() -> Tracer | None:
     return trace.get_tracer("browserkeeper", __version__)
 
 
-def _blame(span: Span, kind: str) -> None:
+def _set_error(span: Span, kind: str) -> None:
     from opentelemetry.trace import Status, StatusCode
 
     span.set_attribute("error.type", kind)
