@@ -1,7 +1,7 @@
-"""Two leases of one pool share nothing, though on Chromium they share the process.
+"""A lease leaves no trace for the next lease, although on Chromium both use the same process.
 
-A trace is something that one lease can leave, with a look for it.  Every look is shown to see its
-trace: with ``isolation="none"``, where it does pass to the next lease.
+A trace is something that a lease can leave, with a way to find it.  The negative control of each
+trace: with ``isolation="none"`` the next lease does find it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from browserkeeper import BrowserPool, Lease, LeaseEnded
 from fixtures.server import Site
+from tests.pool.pools import patient_pool
 from tests.support.guards import BOTH
 from tests.support.waiting import wait_until
 
 Do = Callable[[Any, Site], object]
-"""Gets a lease's driver; leaves a trace, or returns what a look for it sees."""
+"""Called with a lease's driver and the site.  Leaves a trace, or returns what can be seen of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,21 +45,21 @@ class Trace:
     look: Do
 
 
-# ------------------------------------------------------------------ how to leave and look
+# ------------------------------------------------------------------ how to leave and find traces
 
 
 def wait(driver: webdriver.Remote, condition: Callable[[Any], object]) -> None:
-    WebDriverWait(driver, 10, poll_frequency=0.01).until(condition)
+    WebDriverWait(driver, 120, poll_frequency=0.01).until(condition)
 
 
-def titled(driver: webdriver.Remote, url: str, title: str) -> None:
-    """Go to a page that says by its title that its script is done."""
+def open_until_titled(driver: webdriver.Remote, url: str, title: str) -> None:
+    """Open a page, and wait for the title that it sets when its script is done."""
     driver.get(url)
     wait(driver, lambda driver: driver.title == title)
 
 
-def home(source: str) -> Do:
-    """Go home and run a script there; its result."""
+def on_home_page(source: str) -> Do:
+    """Open the home page, run a script there, and return its result."""
 
     def run(driver: webdriver.Remote, site: Site) -> object:
         driver.get(site.url)
@@ -67,7 +68,7 @@ def home(source: str) -> Do:
     return run
 
 
-def here(source: str) -> Do:
+def on_this_page(source: str) -> Do:
     return lambda driver, site: driver.execute_script(source)
 
 
@@ -95,7 +96,7 @@ def listed_cookies(driver: webdriver.Remote, site: Site) -> object:
 
 
 def count_a_visit(driver: webdriver.Remote, site: Site) -> Any:
-    titled(driver, site.url_for("storage"), "stored")
+    open_until_titled(driver, site.url_for("storage"), "stored")
     return driver.execute_script("return JSON.parse(document.getElementById('state').textContent)")
 
 
@@ -103,8 +104,8 @@ def visits(kind: str) -> Trace:
     return Trace(count_a_visit, lambda driver, site: count_a_visit(driver, site)[kind])
 
 
-def ask_for_the_cacheable(driver: webdriver.Remote, site: Site) -> int:
-    """How many requests came to the server."""
+def requests_for_a_cacheable_page(driver: webdriver.Remote, site: Site) -> int:
+    """Fetch the page, and return how many requests for it came to the server."""
     driver.get(site.url)
     before = site.requests.count("GET /cached")
     driver.execute_async_script(
@@ -113,8 +114,8 @@ def ask_for_the_cacheable(driver: webdriver.Remote, site: Site) -> int:
     return site.requests.count("GET /cached") - before
 
 
-def hire_a_worker(driver: webdriver.Remote, site: Site) -> None:
-    titled(driver, site.url_for("worker"), "at work")
+def register_a_worker(driver: webdriver.Remote, site: Site) -> None:
+    open_until_titled(driver, site.url_for("worker"), "at work")
 
 
 def workers(driver: webdriver.Remote, site: Site) -> object:
@@ -126,12 +127,12 @@ def workers(driver: webdriver.Remote, site: Site) -> object:
     )
 
 
-def say_a_name(driver: webdriver.Remote, site: Site) -> None:
+def log_in(driver: webdriver.Remote, site: Site) -> None:
     driver.get(site.url_for("private").replace("//", "//ada:secret@"))
 
 
-def ask_to_come_in(driver: webdriver.Remote, site: Site) -> bool:
-    """Is the door open?  Firefox asks for a name in a dialog, soon after the page has come."""
+def is_logged_in(driver: webdriver.Remote, site: Site) -> bool:
+    """Firefox asks for a name in a dialog, soon after the page has loaded."""
     with contextlib.suppress(UnexpectedAlertPresentException):
         driver.get(site.url_for("private"))
         if driver.name == "firefox":
@@ -140,13 +141,13 @@ def ask_to_come_in(driver: webdriver.Remote, site: Site) -> bool:
     return False
 
 
-def go_about(driver: webdriver.Remote, site: Site) -> None:
+def visit_two_pages(driver: webdriver.Remote, site: Site) -> None:
     driver.get(site.url_for("about"))
     driver.get(site.url_for("special"))
 
 
 def touch_an_unsaved_page(driver: webdriver.Remote, site: Site) -> None:
-    """Not twice over: ChromeDriver may stumble at the question that such a page asks when it is left."""
+    """Opens the page once only: ChromeDriver sometimes fails at the dialog when such a page is left."""
     if driver.current_url != site.url_for("beforeunload"):
         driver.get(site.url_for("beforeunload"))
     driver.find_element(By.ID, "touch").click()
@@ -169,7 +170,7 @@ def open_an_alert(driver: webdriver.Remote, site: Site) -> None:
 
 
 def leave_an_alert(driver: webdriver.Remote, site: Site) -> None:
-    """Not while the page loads: on a busy machine ChromeDriver then may wait for the load for ever."""
+    """After the page has loaded: during the load, ChromeDriver on a busy machine may wait for ever."""
     driver.get(site.url)
     driver.execute_script("setTimeout(() => alert('The shelf is leaking.'), 0)")
     wait(driver, alert_is_present())
@@ -196,7 +197,7 @@ def timeouts(driver: webdriver.Remote, site: Site) -> object:
 
 
 def a_field(driver: webdriver.Remote, site: Site) -> Any:
-    """An empty field that has the focus."""
+    """Make an empty field with the focus, and return it."""
     driver.get(site.url)
     driver.execute_script("document.body.innerHTML = '<input id=field>'")
     field = driver.find_element(By.ID, "field")
@@ -205,7 +206,7 @@ def a_field(driver: webdriver.Remote, site: Site) -> Any:
 
 
 def actions(driver: webdriver.Remote) -> ActionChains:
-    """Without Selenium's quarter of a second for each move of the mouse."""
+    """Action chains without Selenium's default of 0.25 s for each move of the mouse."""
     return ActionChains(driver, duration=0)
 
 
@@ -233,8 +234,7 @@ def paste(driver: webdriver.Remote, site: Site) -> object:
 
 
 def paste_the_selected(driver: webdriver.Remote, site: Site) -> object:
-    """With the middle button.  A blank is no text: it may be a trace of the pool's, but of nobody
-    who had a lease."""
+    """Paste with the middle button.  Blanks do not count: the pool itself selects one between leases."""
     field = a_field(driver, site)
     mouse = ActionBuilder(driver, duration=0)
     pointer: Any = mouse.pointer_action
@@ -259,7 +259,7 @@ def hold_the_mouse(driver: webdriver.Remote, site: Site) -> None:
 
 
 def move_the_mouse(driver: webdriver.Remote, site: Site) -> object:
-    """Where it then is, and which buttons are down."""
+    """Move it, and return its place and the buttons that are down."""
     driver.get(site.url)
     driver.execute_script("onmousemove = e => { window.seen = [e.clientX, e.clientY, e.buttons] }")
     actions(driver).move_by_offset(3, 3).perform()
@@ -273,11 +273,11 @@ TRACES = {
     "sessionStorage": visits("session"),
     "IndexedDB": visits("indexeddb"),
     "CacheStorage": visits("cache"),
-    "HTTP cache": Trace(ask_for_the_cacheable, ask_for_the_cacheable),
-    "service worker": Trace(hire_a_worker, workers),
-    "HTTP authentication": Trace(say_a_name, ask_to_come_in),
-    "window's name": Trace(home("name = 'left'"), home("return name")),
-    "history": Trace(go_about, here("return history.length")),
+    "HTTP cache": Trace(requests_for_a_cacheable_page, requests_for_a_cacheable_page),
+    "service worker": Trace(register_a_worker, workers),
+    "HTTP authentication": Trace(log_in, is_logged_in),
+    "window's name": Trace(on_home_page("name = 'left'"), on_home_page("return name")),
+    "history": Trace(visit_two_pages, on_this_page("return history.length")),
     "unsaved page": Trace(touch_an_unsaved_page, lambda driver, site: driver.current_url),
     "timeouts": Trace(set_timeouts, timeouts),
     "window size": Trace(
@@ -288,10 +288,10 @@ TRACES = {
     "key held down": Trace(hold_shift, type_a_letter),
     "mouse button held down": Trace(hold_the_mouse, move_the_mouse),
     "windows": Trace(open_windows, lambda driver, site: len(driver.window_handles)),
-    "frame": Trace(enter_a_frame, here("return window.parent === window")),
+    "frame": Trace(enter_a_frame, on_this_page("return window.parent === window")),
     "alert": Trace(leave_an_alert, accept_an_alert),
 }
-"""The last one, an alert, is in the way of all others."""
+"""The alert comes last, since it would disturb all others."""
 
 
 def allow_the_camera(driver: webdriver.Chrome, site: Site) -> None:
@@ -300,7 +300,7 @@ def allow_the_camera(driver: webdriver.Chrome, site: Site) -> None:
 
 
 def permissions(driver: webdriver.Remote, site: Site) -> Any:
-    titled(driver, site.url_for("permissions"), "asked")
+    open_until_titled(driver, site.url_for("permissions"), "asked")
     return driver.execute_script("return JSON.parse(document.getElementById('state').textContent)")
 
 
@@ -316,7 +316,7 @@ def network_conditions(driver: webdriver.Chrome, site: Site) -> object:
 
 
 def logged(kind: str, words: str) -> Do:
-    """How many lines of a log have these words; they are gone from it then."""
+    """Return how many lines of a log have these words.  Reading a log empties it."""
     return lambda driver, site: sum(words in line["message"] for line in driver.get_log(kind))
 
 
@@ -340,32 +340,38 @@ CHROMIUM_TRACES = {
     "cookies by CDP": Trace(set_a_cookie_by_cdp, cookies_by_cdp),
     "device metrics": Trace(
         cdp("Emulation.setDeviceMetricsOverride", **METRICS),
-        here("return [innerWidth, devicePixelRatio]"),
+        on_this_page("return [innerWidth, devicePixelRatio]"),
     ),
     "time zone": Trace(
         cdp("Emulation.setTimezoneOverride", timezoneId="Asia/Tokyo"),
-        here("return Intl.DateTimeFormat().resolvedOptions().timeZone"),
+        on_this_page("return Intl.DateTimeFormat().resolvedOptions().timeZone"),
     ),
     "user agent": Trace(
         cdp("Emulation.setUserAgentOverride", userAgent="Keeper/1"),
-        home("return navigator.userAgent"),
+        on_home_page("return navigator.userAgent"),
     ),
     "zoom": Trace(
-        cdp("Emulation.setPageScaleFactor", pageScaleFactor=2), here("return visualViewport.scale")
+        cdp("Emulation.setPageScaleFactor", pageScaleFactor=2),
+        on_this_page("return visualViewport.scale"),
     ),
     "script for new pages": Trace(
         cdp("Page.addScriptToEvaluateOnNewDocument", source="window.planted = true"),
-        home("return window.planted"),
+        on_home_page("return window.planted"),
     ),
     "network conditions": Trace(go_offline, network_conditions),
-    "console": Trace(home("console.error('for all to read')"), logged("browser", "for all to read")),
-    "driver's log": Trace(here("return 'between us'"), logged("driver", "between us")),
+    "console": Trace(
+        on_home_page("console.error('a message on the console')"),
+        logged("browser", "a message on the console"),
+    ),
+    "driver's log": Trace(
+        on_this_page("return 'a message to the driver'"), logged("driver", "a message to the driver")
+    ),
     "selected text": Trace(select("selected"), paste_the_selected),
 }
 
 
 def tidy(driver: Any) -> None:
-    """Without isolation: what would be in the way of the next trace."""
+    """Without isolation, remove what would disturb the test of the next trace."""
     ActionBuilder(driver).clear_actions()
     for handle in driver.window_handles[1:]:
         driver.switch_to.window(handle)
@@ -375,23 +381,23 @@ def tidy(driver: Any) -> None:
         driver.delete_network_conditions()
 
 
-# ------------------------------------------------------------------ pools of the whole module
+# ------------------------------------------------------------------ pools for the whole module
 
 
 @contextlib.contextmanager
-def lasting(name: str, **arguments: Any) -> Iterator[BrowserPool[webdriver.Remote]]:
-    """A pool of one browser that was there before the test, and outlives it."""
+def module_pool(name: str, **arguments: Any) -> Iterator[BrowserPool[webdriver.Remote]]:
+    """A pool of one browser, which starts before a test and outlives it."""
     directory = f"/tmp/bkstate-{name}-{len(arguments)}-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BROWSERKEEPER_STATE_DIR", directory)
-        pool = BrowserPool(name, max_size=1, min_idle=1, max_uses=None, **arguments).open()
+        pool = patient_pool(name, max_size=1, min_idle=1, max_uses=None, **arguments).open()
         pool.wait()
     with pool:
         yield pool
     shutil.rmtree(directory)
 
 
-def wordy() -> webdriver.ChromeOptions:
+def logging_options() -> webdriver.ChromeOptions:
     options = webdriver.ChromeOptions()
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "driver": "ALL"})
     return options
@@ -399,28 +405,28 @@ def wordy() -> webdriver.ChromeOptions:
 
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[BrowserPool[webdriver.Remote]]:
-    with lasting("chrome", options=wordy()) as pool:
+    with module_pool("chrome", options=logging_options()) as pool:
         yield pool
 
 
 @pytest.fixture(scope="module")
 def leaky_chrome() -> Iterator[BrowserPool[webdriver.Remote]]:
-    with lasting("chrome", options=wordy(), isolation="none") as pool:
+    with module_pool("chrome", options=logging_options(), isolation="none") as pool:
         yield pool
 
 
 @pytest.fixture(scope="module")
 def leaky_firefox() -> Iterator[BrowserPool[webdriver.Remote]]:
-    with lasting("firefox", isolation="none") as pool:
+    with module_pool("firefox", isolation="none") as pool:
         yield pool
 
 
-# ------------------------------------------------------------------ nothing is left, and it would show
+# ------------------------------------------------------------------ no trace is left; with controls
 
 
 @pytest.mark.chrome
 @pytest.mark.parametrize("name", [*CHROMIUM_TRACES, *TRACES])
-def test_chromes_next_lease_finds_nothing(
+def test_the_next_lease_of_a_chrome_finds_no_trace(
     chrome: BrowserPool[webdriver.Remote], site: Site, name: str
 ) -> None:
     trace = {**CHROMIUM_TRACES, **TRACES}[name]
@@ -428,14 +434,14 @@ def test_chromes_next_lease_finds_nothing(
         clean = trace.look(first.driver, site)
         trace.leave(first.driver, site)
         assert trace.look(first.driver, site) != clean
-        trace.leave(first.driver, site)  # a look may have taken it away
+        trace.leave(first.driver, site)  # looking may have removed it
     with chrome.lease() as second:
         assert second.browser_id == first.browser_id
         assert trace.look(second.driver, site) == clean
 
 
-def passes(pool: BrowserPool[webdriver.Remote], site: Site, trace: Trace) -> bool:
-    """Does it reach the next lease of the same browser?"""
+def reaches_next_lease(pool: BrowserPool[webdriver.Remote], site: Site, trace: Trace) -> bool:
+    """Does the trace reach the next lease of the same browser?"""
     with pool.lease() as first:
         clean = trace.look(first.driver, site)
         trace.leave(first.driver, site)
@@ -448,16 +454,16 @@ def passes(pool: BrowserPool[webdriver.Remote], site: Site, trace: Trace) -> boo
 
 @pytest.mark.chrome
 @pytest.mark.parametrize("name", [*CHROMIUM_TRACES, *TRACES])
-def test_control_in_chrome_without_isolation_it_passes(
+def test_control_in_chrome_without_isolation_the_trace_reaches_next_lease(
     leaky_chrome: BrowserPool[webdriver.Remote], site: Site, name: str
 ) -> None:
-    assert passes(leaky_chrome, site, {**CHROMIUM_TRACES, **TRACES}[name])
+    assert reaches_next_lease(leaky_chrome, site, {**CHROMIUM_TRACES, **TRACES}[name])
 
 
 @pytest.mark.firefox
-def test_firefoxs_next_lease_finds_nothing(site: Site) -> None:
-    """All at once: each lease costs a start."""
-    with BrowserPool("firefox", max_size=2, min_idle=2) as pool:
+def test_the_next_lease_of_a_firefox_finds_no_trace(site: Site) -> None:
+    """All traces in one test, since each lease costs the start of a browser."""
+    with patient_pool("firefox", max_size=2, min_idle=2) as pool:
         with pool.lease() as first:
             clean = {name: trace.look(first.driver, site) for name, trace in TRACES.items()}
             for trace in TRACES.values():
@@ -470,17 +476,19 @@ def test_firefoxs_next_lease_finds_nothing(site: Site) -> None:
 
 @pytest.mark.firefox
 @pytest.mark.parametrize("name", TRACES)
-def test_control_in_firefox_without_isolation_it_passes(
+def test_control_in_firefox_without_isolation_the_trace_reaches_next_lease(
     leaky_firefox: BrowserPool[webdriver.Remote], site: Site, name: str
 ) -> None:
-    assert passes(leaky_firefox, site, TRACES[name])
+    assert reaches_next_lease(leaky_firefox, site, TRACES[name])
 
 
 # ------------------------------------------------------------------ commands act on their own context
 
 
 @pytest.mark.chrome
-def test_cookie_commands_are_the_leases_own(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+def test_cookie_commands_act_on_the_cookies_of_their_lease(
+    chrome: BrowserPool[webdriver.Remote], site: Site
+) -> None:
     with chrome.driver() as driver:
         add_a_cookie(driver, site)
         assert driver.execute_script("return document.cookie") == "added=yes"
@@ -499,7 +507,7 @@ def test_cookie_commands_are_the_leases_own(chrome: BrowserPool[webdriver.Remote
 @pytest.mark.parametrize("name", BOTH)
 def test_two_leases_at_once_share_nothing(name: str, site: Site) -> None:
     with (
-        BrowserPool(name, max_size=2, min_idle=2, launch_concurrency=2) as pool,
+        patient_pool(name, max_size=2, min_idle=2, launch_concurrency=2) as pool,
         pool.driver() as one,
         pool.driver() as other,
     ):
@@ -530,7 +538,7 @@ WAYS_TO_OPEN: dict[str, Callable[[webdriver.Remote], object]] = {
 
 @pytest.mark.chrome
 @pytest.mark.parametrize("way", WAYS_TO_OPEN)
-def test_a_new_window_belongs_to_the_lease(
+def test_a_new_window_belongs_to_the_context_of_the_lease(
     chrome: BrowserPool[webdriver.Remote], site: Site, way: str
 ) -> None:
     with chrome.driver() as driver:
@@ -557,7 +565,7 @@ def test_a_new_window_belongs_to_the_lease(
 
 
 @pytest.mark.chrome
-def test_a_permission_is_the_leases_own(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+def test_a_permission_ends_with_the_lease(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
     with chrome.driver() as driver:
         assert permissions(driver, site)["geolocation"] == "prompt"
         driver.set_permissions("geolocation", "granted")  # type: ignore[attr-defined]
@@ -571,20 +579,22 @@ def test_a_permission_is_the_leases_own(chrome: BrowserPool[webdriver.Remote], s
 
 
 @pytest.mark.chrome
-def test_what_a_page_copied_by_itself_is_gone(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
-    """Once it is allowed, no command of the lease looks like copying."""
+def test_what_a_page_copied_to_the_clipboard_is_gone(
+    chrome: BrowserPool[webdriver.Remote], site: Site
+) -> None:
+    """With the permission a page can copy although no command of the lease looks like it."""
     with chrome.lease() as first:
         first.driver.get(site.url)
         first.driver.set_permissions("clipboard-read", "granted")  # type: ignore[attr-defined]
-        titled(first.driver, site.url_for("copying"), "copied")
+        open_until_titled(first.driver, site.url_for("copying"), "copied")
     with chrome.lease() as second:
         assert second.browser_id == first.browser_id
         assert paste(second.driver, site) == ""
 
 
 @pytest.mark.chrome
-def test_alerts_are_seleniums_as_ever(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
-    """A BiDi session would dismiss them before anybody could look."""
+def test_alerts_behave_as_in_plain_selenium(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+    """By default a BiDi session dismisses alerts before a command can see them."""
     with chrome.driver() as driver:
         open_an_alert(driver, site)
         assert accept_an_alert(driver, site) == "The shelf is leaking."
@@ -597,11 +607,13 @@ def test_alerts_are_seleniums_as_ever(chrome: BrowserPool[webdriver.Remote], sit
         assert driver.current_url == site.url
 
 
-# ------------------------------------------------------------------ after bad ends
+# ------------------------------------------------------------------ leases that end badly
 
 
 @pytest.mark.chrome
-def test_a_crashed_tab_is_forgotten(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+def test_the_same_browser_serves_after_a_crashed_tab(
+    chrome: BrowserPool[webdriver.Remote], site: Site
+) -> None:
     with chrome.lease() as first, pytest.raises(WebDriverException, match="crashed"):
         first.driver.get("chrome://crash")
     with chrome.lease() as second:
@@ -611,7 +623,9 @@ def test_a_crashed_tab_is_forgotten(chrome: BrowserPool[webdriver.Remote], site:
 
 
 @pytest.mark.chrome
-def test_a_lease_that_closed_all_its_windows(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+def test_the_same_browser_serves_after_all_windows_were_closed(
+    chrome: BrowserPool[webdriver.Remote], site: Site
+) -> None:
     with chrome.lease() as first:
         first.driver.switch_to.new_window("tab")
         for handle in first.driver.window_handles:
@@ -625,7 +639,7 @@ def test_a_lease_that_closed_all_its_windows(chrome: BrowserPool[webdriver.Remot
 
 
 def download(lease: Lease[webdriver.Remote], site: Site) -> Path:
-    """The directory, when the file is there."""
+    """Download a file, wait for it, and return its directory."""
     directory = lease.download_dir
     assert directory is not None
     lease.driver.get(site.url)
@@ -636,7 +650,9 @@ def download(lease: Lease[webdriver.Remote], site: Site) -> Path:
     return directory
 
 
-def test_downloads_go_with_the_lease(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
+def test_downloads_are_removed_after_their_lease(
+    chrome: BrowserPool[webdriver.Remote], site: Site
+) -> None:
     places = []
     for _ in range(2):
         with chrome.lease() as lease:
@@ -669,7 +685,7 @@ def state(driver: webdriver.Remote) -> object:
 
 
 @pytest.mark.chrome
-def test_a_stale_driver_is_refused_and_touches_nothing(
+def test_a_driver_of_an_ended_lease_is_refused_and_changes_nothing(
     chrome: BrowserPool[webdriver.Remote], site: Site
 ) -> None:
     with chrome.lease() as first:
@@ -682,7 +698,7 @@ def test_a_stale_driver_is_refused_and_touches_nothing(
         seen = state(second.driver)
         uses: dict[str, Do] = {**STALE, "element": lambda driver, site: element.click()}
         for name, use in uses.items():
-            print(name)  # the last one is the culprit
+            print(name)  # if the test fails, the last one printed has failed
             with pytest.raises(LeaseEnded, match="is over"):
                 use(stale, site)
         stale.quit()
@@ -694,8 +710,8 @@ def test_a_stale_driver_is_refused_and_touches_nothing(
 
 
 @pytest.mark.firefox
-def test_after_a_lease_of_firefox_its_driver_and_downloads(site: Site) -> None:
-    with BrowserPool("firefox", max_size=1, min_idle=0) as pool:
+def test_firefox_refuses_the_driver_and_removes_the_downloads_of_an_ended_lease(site: Site) -> None:
+    with patient_pool("firefox", max_size=1, min_idle=0) as pool:
         with pool.lease() as lease:
             stale = lease.driver
             place = download(lease, site)
@@ -705,14 +721,14 @@ def test_after_a_lease_of_firefox_its_driver_and_downloads(site: Site) -> None:
         assert wait_until(lambda: not place.exists())
 
 
-# ------------------------------------------------------------------ another browser
+# ------------------------------------------------------------------ leases whose browser is replaced
 
 
-def hear_the_console(driver: webdriver.Remote, site: Site) -> None:
+def listen_to_the_console(driver: webdriver.Remote, site: Site) -> None:
     driver.script.add_console_message_handler(print)
 
 
-def hear_requests(driver: webdriver.Remote, site: Site) -> None:
+def listen_to_requests(driver: webdriver.Remote, site: Site) -> None:
     driver.network.add_request_handler("before_request", print)  # type: ignore[no-untyped-call]
 
 
@@ -722,20 +738,20 @@ def name_a_context(driver: Any, site: Site) -> None:
 
 
 BEYOND = {
-    "BiDi: script": hear_the_console,
-    "BiDi: network": hear_requests,
+    "BiDi: script": listen_to_the_console,
+    "BiDi: network": listen_to_requests,
     "CDP: Browser": cdp("Browser.getVersion"),
     "CDP: Target": cdp("Target.getTargets"),
-    "CDP: a screen more": cdp("Emulation.addScreen", left=800, top=0, width=800, height=600),
+    "CDP: another screen": cdp("Emulation.addScreen", left=800, top=0, width=800, height=600),
     "CDP: memory": cdp("Memory.setPressureNotificationsSuppressed", suppressed=True),
     "CDP: another context": name_a_context,
 }
-"""What reaches further than the lease's context, or might."""
+"""Commands that act beyond the context of the lease, or may do so."""
 
 
 @pytest.mark.chrome
-def test_what_reaches_beyond_its_context_ends_the_browser(site: Site) -> None:
-    with BrowserPool("chrome", max_size=1, min_idle=1) as pool:
+def test_a_browser_is_replaced_after_commands_beyond_the_context(site: Site) -> None:
+    with patient_pool("chrome", max_size=1, min_idle=1) as pool:
         for name, use in BEYOND.items():
             with pool.lease() as lease:
                 assert lease.uses == 1, name
@@ -747,8 +763,8 @@ def test_what_reaches_beyond_its_context_ends_the_browser(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_a_fresh_browser_for_each_lease(site: Site) -> None:
-    with BrowserPool("chrome", max_size=1, min_idle=1, isolation="fresh") as pool:
+def test_fresh_isolation_gives_each_lease_another_browser(site: Site) -> None:
+    with patient_pool("chrome", max_size=1, min_idle=1, isolation="fresh") as pool:
         with pool.lease() as first:
             add_a_cookie(first.driver, site)
         with pool.lease() as second:

@@ -1,4 +1,4 @@
-"""The pool on real browsers: what dies, hangs, ages or is never given back."""
+"""The pool with real browsers: browsers that die, hang or age, and leases that never end."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from browserkeeper.drivers.contexts import Contexts
 from browserkeeper.pool.browser import PooledBrowser
 from browserkeeper.session import control_of
 from fixtures.server import Site
+from tests.pool.pools import patient_pool
 from tests.pool.test_threads import in_thread
 from tests.support import witness
 from tests.support.guards import BOTH
@@ -38,13 +39,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.chrome
 
 
-def identity_of(pool: BrowserPool[Any]) -> str:
+def leased_browser_id(pool: BrowserPool[Any]) -> str:
+    """Takes a lease and releases it."""
     with pool.lease() as lease:
         return lease.browser_id
 
 
-def idle_browser(pool: BrowserPool[Any]) -> int:
-    """The pid of the one browser that is idle now."""
+def pid_of_idle_browser(pool: BrowserPool[Any]) -> int:
+    """Waits until one browser is idle."""
     assert wait_until(lambda: pool.stats()["pool_available"] == 1)
     assert pool._controller is not None
     (member,) = pool._controller.scheduler.members("idle")
@@ -52,12 +54,12 @@ def idle_browser(pool: BrowserPool[Any]) -> int:
     return pid
 
 
-# ------------------------------------------------------------------ a browser after the other
+# ------------------------------------------------------------------ renewal and replacement
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_leases_are_fresh_and_at_once(name: str, site: Site) -> None:
-    with BrowserPool(name, max_size=2, min_idle=1) as pool:
+def test_leases_are_isolated_and_no_browser_is_lost(name: str, site: Site) -> None:
+    with patient_pool(name, max_size=2, min_idle=1) as pool:
         for _ in range(3):
             pool.wait()
             with pool.lease() as lease:
@@ -71,14 +73,16 @@ def test_leases_are_fresh_and_at_once(name: str, site: Site) -> None:
 
 
 @pytest.mark.parametrize("step", ["_targets", "renew"])
-def test_a_launch_that_fails_late_leaves_no_socket(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_that_fails_in_its_first_renewal_leaves_no_socket(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: Contexts) -> None:
         raise OSError("cut off")
 
     def sockets() -> int:
         return sum(file.is_socket() for file in Path("/proc/self/fd").iterdir())
 
-    pool = BrowserPool("chrome", max_size=1)
+    pool = patient_pool("chrome", max_size=1)
     monkeypatch.setattr(Contexts, step, fail)
     before = sockets()
     with pytest.raises(OSError, match="cut off"):
@@ -86,27 +90,27 @@ def test_a_launch_that_fails_late_leaves_no_socket(step: str, monkeypatch: pytes
     assert sockets() == before
 
 
-def test_a_browser_is_used_again_up_to_its_last_lease(site: Site) -> None:
-    with BrowserPool("chrome", max_size=1, max_uses=3) as pool:
-        seen = [identity_of(pool) for _ in range(5)]
+def test_a_browser_is_replaced_after_max_uses_leases(site: Site) -> None:
+    with patient_pool("chrome", max_size=1, max_uses=3) as pool:
+        seen = [leased_browser_id(pool) for _ in range(5)]
         assert len(set(seen[:3])) == 1
         assert seen[3] != seen[2]
         assert pool.stats()["retired_max_uses"] == 1
 
 
-def test_one_that_eats_memory_is_replaced_when_it_comes_back() -> None:
-    with BrowserPool("chrome", max_size=1, max_memory=10 * 2**20) as pool:
-        first = identity_of(pool)
+def test_a_browser_above_max_memory_is_replaced_after_its_lease() -> None:
+    with patient_pool("chrome", max_size=1, max_memory=10 * 2**20) as pool:
+        first = leased_browser_id(pool)
         assert wait_until(lambda: pool.stats().get("retired_max_memory"))
-        assert identity_of(pool) != first
+        assert leased_browser_id(pool) != first
 
 
-def test_recycling_makes_before_it_breaks() -> None:
-    with BrowserPool("chrome", max_size=1) as pool:
+def test_a_recycled_browser_serves_until_its_replacement_is_ready() -> None:
+    with patient_pool("chrome", max_size=1) as pool:
         pool.wait()
-        first = idle_browser(pool)
+        first = pid_of_idle_browser(pool)
         pool.recycle()
-        assert witness.look(first), "it serves until its replacement is there"
+        assert witness.look(first), "it serves until its replacement is ready"
         assert wait_until(lambda: pool.stats().get("retired_recycled"))
         assert wait_until(lambda: not witness.look(first))
         assert wait_until(lambda: pool.stats()["pool_available"] == 1)
@@ -116,9 +120,9 @@ def test_recycling_makes_before_it_breaks() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_one_that_died_or_hangs_is_never_handed_out(number: signal.Signals, site: Site) -> None:
-    with BrowserPool("chrome", max_size=1) as pool:
-        pid = idle_browser(pool)
+def test_a_killed_or_stopped_browser_is_not_leased(number: signal.Signals, site: Site) -> None:
+    with patient_pool("chrome", max_size=1) as pool:
+        pid = pid_of_idle_browser(pool)
         os.kill(pid, number)
         assert wait_until(lambda: (seen := witness.look(pid)) is None or seen.state in "ZXT")
         with pool.lease() as lease:
@@ -127,25 +131,25 @@ def test_one_that_died_or_hangs_is_never_handed_out(number: signal.Signals, site
         assert wait_until(lambda: not witness.look(pid))
 
 
-def test_the_death_of_an_idle_one_is_noticed_without_a_look() -> None:
-    with BrowserPool("chrome", max_size=1) as pool:
-        pid = idle_browser(pool)
+def test_the_death_of_an_idle_browser_is_noticed_at_once() -> None:
+    with patient_pool("chrome", max_size=1) as pool:
+        pid = pid_of_idle_browser(pool)
         os.kill(pid, signal.SIGKILL)
         assert wait_until(lambda: pool.stats()["browsers_lost"] == 1)
-        assert idle_browser(pool) != pid
+        assert pid_of_idle_browser(pool) != pid
 
 
 @pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("when", ["between commands", "in mid-command"])
-def test_the_lease_of_a_browser_that_dies_gets_a_typed_error(name: str, when: str, site: Site) -> None:
-    with BrowserPool(name, max_size=1, min_idle=0) as pool:
+@pytest.mark.parametrize("when", ["between commands", "during a command"])
+def test_a_lease_whose_browser_dies_gets_browser_died(name: str, when: str, site: Site) -> None:
+    with patient_pool(name, max_size=1, min_idle=0) as pool:
         with pool.lease() as lease:
             driver, pid = lease.driver, lease.session.pid
             driver.get(site.url)
             assert pid is not None
-            if when == "in mid-command":
-                site_journal = len(site.requests)
-                killer = threading.Thread(target=kill_when_asked, args=(site, site_journal, pid))
+            if when == "during a command":
+                earlier = len(site.requests)
+                killer = threading.Thread(target=kill_when_requested, args=(site, earlier, pid))
                 killer.start()
             else:
                 os.kill(pid, signal.SIGKILL)
@@ -158,14 +162,15 @@ def test_the_lease_of_a_browser_that_dies_gets_a_typed_error(name: str, when: st
             lease.driver.get(site.url)
 
 
-def kill_when_asked(site: Site, after: int, pid: int) -> None:
-    assert wait_until(lambda: any("/never" in line for line in site.requests[after:]))
+def kill_when_requested(site: Site, earlier: int, pid: int) -> None:
+    """Kill the browser as soon as it has requested the page that never answers."""
+    assert wait_until(lambda: any("/never" in line for line in site.requests[earlier:]))
     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_driver_that_is_killed_is_a_browser_lost(site: Site) -> None:
-    with BrowserPool("chrome", max_size=1) as pool:
-        pid = idle_browser(pool)
+def test_a_browser_whose_driver_was_killed_is_not_leased(site: Site) -> None:
+    with patient_pool("chrome", max_size=1) as pool:
+        pid = pid_of_idle_browser(pool)
         seen = witness.look(pid)
         assert seen is not None
         driver = witness.look(seen.parent)
@@ -176,8 +181,8 @@ def test_a_driver_that_is_killed_is_a_browser_lost(site: Site) -> None:
             assert lease.session.pid != pid
 
 
-def test_a_crashed_tab_costs_nobody_else(site: Site) -> None:
-    with BrowserPool("chrome", max_size=1) as pool:
+def test_the_lease_after_a_crashed_tab_works(site: Site) -> None:
+    with patient_pool("chrome", max_size=1) as pool:
         with pool.lease() as lease, pytest.raises(Exception, match="crash"):
             lease.driver.get("chrome://crash")
         with pool.lease() as lease:
@@ -188,8 +193,8 @@ def test_a_crashed_tab_costs_nobody_else(site: Site) -> None:
 # ------------------------------------------------------------------ leases that do not end
 
 
-def test_the_deadline_of_a_lease_cuts_off_what_is_in_flight(site: Site) -> None:
-    with BrowserPool("chrome", max_size=1, max_lease=2, min_idle=0) as pool:
+def test_max_lease_cuts_off_a_command_in_flight(site: Site) -> None:
+    with patient_pool("chrome", max_size=1, max_lease=2, min_idle=0) as pool:
         with pytest.raises(LeaseTimeout, match="max_lease") as caught, pool.lease() as lease:
             pid = lease.session.pid
             lease.driver.get(site.url_for("never", case="deadline"))
@@ -203,8 +208,8 @@ def test_the_deadline_of_a_lease_cuts_off_what_is_in_flight(site: Site) -> None:
             lease.driver.get(site.url)
 
 
-def test_the_deadline_is_kept_while_the_user_does_nothing() -> None:
-    with BrowserPool("chrome", max_size=1, max_lease=1, min_idle=0) as pool:
+def test_max_lease_is_kept_while_the_user_runs_no_command() -> None:
+    with patient_pool("chrome", max_size=1, max_lease=1, min_idle=0) as pool:
         lease = pool.lease()
         assert wait_until(lambda: pool.stats()["browsers_lost"] == 1)
         with pytest.raises(LeaseTimeout):
@@ -216,10 +221,10 @@ def test_the_deadline_is_kept_while_the_user_does_nothing() -> None:
 
 
 @pytest.mark.leaves_zombies(2, "each browser's standby guard goes to PID 1 when its owner is killed")
-def test_the_deadline_is_kept_while_the_owner_is_stopped(site: Site) -> None:
-    """The guard keeps it, so it needs nothing of the owner."""
+def test_max_lease_is_kept_while_the_owner_is_stopped(site: Site) -> None:
+    """The guard process keeps the deadline."""
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER.format(more="max_lease=3"), site.url],
+        [sys.executable, "-c", OWNER.format(more="max_lease=5"), site.url],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -238,7 +243,7 @@ def test_the_deadline_is_kept_while_the_owner_is_stopped(site: Site) -> None:
 OWNER = """
 import sys, time
 from browserkeeper import BrowserPool
-pool = BrowserPool("chrome", max_size=2, min_idle=2, {more}).open()
+pool = BrowserPool("chrome", max_size=2, min_idle=2, checkout_timeout=300, {more}).open()
 pool.wait()
 lease = pool.lease()
 lease.driver.get(sys.argv[1])
@@ -248,7 +253,7 @@ time.sleep(600)
 
 
 @pytest.mark.leaves_zombies(2, "each browser's standby guard goes to PID 1 when its owner is killed")
-def test_nothing_outlives_an_owner_that_is_killed(site: Site) -> None:
+def test_no_browser_outlives_an_owner_that_is_killed(site: Site) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER.format(more=""), site.url],
         cwd=ROOT,
@@ -267,15 +272,15 @@ def test_nothing_outlives_an_owner_that_is_killed(site: Site) -> None:
 # ------------------------------------------------------------------ closing
 
 
-def test_closing_in_mid_launch_leaves_nothing() -> None:
+def test_closing_during_launches_leaves_nothing() -> None:
     for delay in (0.0, 0.05, 0.2, 0.5):
-        pool = BrowserPool("chrome", max_size=2, min_idle=2, launch_concurrency=2).open()
-        time.sleep(delay)  # the moment is the point: anywhere in a launch
+        pool = patient_pool("chrome", max_size=2, min_idle=2, launch_concurrency=2).open()
+        time.sleep(delay)  # four different moments of a launch
         pool.close()
 
 
-def test_closing_cuts_off_a_lease_in_another_thread(site: Site) -> None:
-    pool = BrowserPool("chrome", max_size=1).open()
+def test_closing_cuts_off_a_lease_of_another_thread(site: Site) -> None:
+    pool = patient_pool("chrome", max_size=1).open()
     started = len(site.requests)
 
     def visit() -> None:
@@ -285,13 +290,13 @@ def test_closing_cuts_off_a_lease_in_another_thread(site: Site) -> None:
     thread, result = in_thread(visit)
     assert wait_until(lambda: any("case=close" in line for line in site.requests[started:]))
     reports = pool.close()
-    thread.join(30)
+    thread.join(300)
     assert isinstance(result[0], Exception)
     assert len(reports) == 1
     assert reports[0].clean
 
 
-def test_a_pool_that_nobody_closes_ends_with_its_process(site: Site) -> None:
+def test_a_pool_that_is_not_closed_ends_with_its_process() -> None:
     script = "from browserkeeper import BrowserPool as P; p = P('chrome', max_size=1).open(); p.wait()"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -300,20 +305,20 @@ def test_a_pool_that_nobody_closes_ends_with_its_process(site: Site) -> None:
 # ------------------------------------------------------------------ launches that fail
 
 
-def test_waiters_learn_that_there_is_no_such_browser() -> None:
-    with BrowserPool("chrome", binary="/no/such/chrome", max_size=1) as pool:
+def test_waiting_requests_are_refused_if_there_is_no_such_browser() -> None:
+    with patient_pool("chrome", binary="/no/such/chrome", max_size=1) as pool:
         with pytest.raises(PoolUnavailable, match="/no/such/chrome") as caught:
-            pool.lease(timeout=60)
+            pool.lease()
         assert isinstance(caught.value.cause, ResolveError)
 
 
-def test_waiters_learn_why_a_browser_does_not_start(tmp_path: Path) -> None:
+def test_waiting_requests_are_refused_if_browsers_do_not_start(tmp_path: Path) -> None:
     broken = tmp_path / "chrome"
     broken.write_text('#!/bin/sh\necho Chromium 156.0.8078.79\n[ "$1" = --version ] || exit 1\n')
     broken.chmod(0o755)
-    with BrowserPool("chrome", binary=str(broken), max_size=1, start_timeout=3) as pool:
+    with patient_pool("chrome", binary=str(broken), max_size=1, start_timeout=3) as pool:
         with pytest.raises(PoolUnavailable, match="failures in a row") as caught:
-            pool.lease(timeout=120)
+            pool.lease()
         assert isinstance(caught.value.cause, LaunchError)
         assert pool.stats()["leaks"] == 0
 
@@ -321,7 +326,7 @@ def test_waiters_learn_why_a_browser_does_not_start(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ map, on browsers
 
 
-def test_map_over_pages_with_a_bad_one_and_a_dead_browser(site: Site) -> None:
+def test_map_goes_on_after_an_error_and_after_a_dead_browser(site: Site) -> None:
     killed: list[int] = []
 
     def visit(driver: Any, url: str) -> str:
@@ -341,7 +346,7 @@ def test_map_over_pages_with_a_bad_one_and_a_dead_browser(site: Site) -> None:
         site.url_for("no-such-page"),
         *[site.url_for("special")] * 6,
     ]
-    with BrowserPool("chrome", max_size=2) as pool:
+    with patient_pool("chrome", max_size=2) as pool:
         outcomes = list(pool.map(visit, urls, retries=1))
     assert sorted(outcome.item for outcome in outcomes) == sorted(urls)
     failed = [outcome for outcome in outcomes if not outcome.ok]
@@ -350,12 +355,12 @@ def test_map_over_pages_with_a_bad_one_and_a_dead_browser(site: Site) -> None:
     assert about.attempts == 2
 
 
-# ------------------------------------------------------------------ what the session gives for it
+# ------------------------------------------------------------------ what the pool needs of a session
 
 
 @pytest.mark.leaves_zombies(20, "what leaves its parent under the portable guard goes to PID 1")
 @pytest.mark.parametrize("containment", ["subreaper", "portable"])
-def test_a_sessions_deadline_can_be_set_moved_and_taken_back(containment: Any) -> None:
+def test_a_deadline_of_a_session_can_be_set_moved_and_taken_back(containment: Any) -> None:
     session = browser("chrome", containment=containment)
     with session as driver:
         session.set_deadline(0.5, "hung")
@@ -369,7 +374,7 @@ def test_a_sessions_deadline_can_be_set_moved_and_taken_back(containment: Any) -
     assert session.report.reason == "hung"
 
 
-def test_a_second_driver_object_is_on_the_same_session(site: Site) -> None:
+def test_two_driver_objects_share_one_session(site: Site) -> None:
     class CommandHandler:
         names: ClassVar[list[str]] = []
 

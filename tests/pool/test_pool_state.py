@@ -1,4 +1,4 @@
-"""What a pool puts up for other processes: that it is true, in time, believed or not, and taken down."""
+"""The file in which a pool publishes its state: its content, when it is written, trusted and removed."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def ledger(state_dir: Path) -> Ledger:
     return Ledger.open(state_dir)
 
 
-def shown(ledger: Ledger) -> dict[str, float]:
-    """The one pool's statistics."""
+def published_stats(ledger: Ledger) -> dict[str, float]:
+    """The statistics of the only pool."""
     (pool,) = published(ledger)
     assert isinstance(pool, PoolState)
     return dict(pool.stats)
@@ -52,13 +52,13 @@ def a_state(**changed: object) -> PoolState:
     return dataclasses.replace(state, **changed)  # type: ignore[arg-type]
 
 
-def test_what_others_see_of_a_pool(ledger: Ledger) -> None:
+def test_snapshot_metrics_and_ps_show_a_pool(ledger: Ledger) -> None:
     with FakePool(max_size=1) as pool:
         with pool.lease():
             waiting = threading.Thread(target=lambda: pool.lease().release())
             waiting.start()
             assert wait_until(lambda: [p.stats["pool_leased"] for p in snapshot().pools] == [1])
-            assert wait_until(lambda: shown(ledger)["requests_waiting"] == 1)
+            assert wait_until(lambda: published_stats(ledger)["requests_waiting"] == 1)
             (found,) = snapshot().pools
             assert found.sessions == {pool.browsers[0].id: "leased"}
             assert found.owner.pid == os.getpid()
@@ -69,13 +69,13 @@ def test_what_others_see_of_a_pool(ledger: Ledger) -> None:
             printed = CliRunner().invoke(group, ["ps"]).output
             assert "0 available, 1 leased, 0 starting, 0 renewing, of 1; 1 waiting." in printed
         waiting.join()
-        assert wait_until(lambda: shown(ledger)["pool_available"])
-        assert shown(ledger)["requests_num"] == 2
-    assert not list(ledger.pools.iterdir()), "it is taken down with the pool"
+        assert wait_until(lambda: published_stats(ledger)["pool_available"])
+        assert published_stats(ledger)["requests_num"] == 2
+    assert not list(ledger.pools.iterdir()), "the file is removed when the pool is closed"
     assert not snapshot().pools
 
 
-def test_a_busy_pool_does_not_write_all_the_time(ledger: Ledger) -> None:
+def test_a_busy_pool_writes_its_state_once_a_second(ledger: Ledger) -> None:
     with FakePool(max_size=1) as pool:
         pool.wait()
         began, versions = time.monotonic(), set()
@@ -85,19 +85,19 @@ def test_a_busy_pool_does_not_write_all_the_time(ledger: Ledger) -> None:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 versions.add(next(ledger.pools.glob("*.json")).stat().st_mtime_ns)
         assert len(versions) <= 2 + time.monotonic() - began
-        assert wait_until(lambda: shown(ledger)["requests_num"] == 300), (
-            "the last state is shown all the same"
+        assert wait_until(lambda: published_stats(ledger)["requests_num"] == 300), (
+            "the last state is published all the same"
         )
 
 
-def test_two_pools_of_a_process(ledger: Ledger) -> None:
+def test_two_pools_of_a_process_are_both_published(ledger: Ledger) -> None:
     with FakePool() as first, FakePool() as second:
         first.wait()
         second.wait()
         assert wait_until(lambda: len(snapshot().pools) == 2)
 
 
-def test_a_pool_that_is_dropped_takes_it_down(ledger: Ledger) -> None:
+def test_an_abandoned_pool_removes_its_file(ledger: Ledger) -> None:
     pool = FakePool().open()
     assert wait_until(lambda: list(ledger.pools.glob("*.json")))
     controller = pool._controller
@@ -117,7 +117,7 @@ signal.pause()
 """
 
 
-def test_what_a_killed_owner_left_is_not_believed_and_swept(ledger: Ledger) -> None:
+def test_the_file_of_a_killed_owner_is_ignored_and_swept(ledger: Ledger) -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"open\n"
@@ -135,13 +135,13 @@ def test_what_a_killed_owner_left_is_not_believed_and_swept(ledger: Ledger) -> N
     assert sweep() == []
 
 
-def test_a_living_pools_is_never_swept(ledger: Ledger) -> None:
+def test_the_file_of_a_living_pool_is_never_swept(ledger: Ledger) -> None:
     publish(ledger, a_state())
     publish(ledger, a_state(number=2, host="other/boot/namespace"))
     assert sweep(dry_run=False) == []
     assert len(list(ledger.pools.iterdir())) == 2
     assert [pool.number for pool in snapshot().pools] == [1], (
-        "the other machine's is for that to tell of"
+        "a pool of another machine is not shown here"
     )
 
 
@@ -156,7 +156,7 @@ def test_a_living_pools_is_never_swept(ledger: Ledger) -> None:
         lambda facts: facts["pool"].update(number=7),
     ],
 )
-def test_nonsense_is_told_and_swept(ledger: Ledger, spoil: object) -> None:
+def test_an_invalid_file_is_reported_and_swept(ledger: Ledger, spoil: object) -> None:
     path = path_of(ledger, a_state())
     publish(ledger, a_state())
     facts = json.loads(path.read_text())
@@ -171,7 +171,7 @@ def test_nonsense_is_told_and_swept(ledger: Ledger, spoil: object) -> None:
     assert not path.exists()
 
 
-def test_what_others_could_have_written_is_not_believed(ledger: Ledger) -> None:
+def test_a_file_that_other_users_can_write_is_not_trusted(ledger: Ledger) -> None:
     publish(ledger, a_state())
     path_of(ledger, a_state()).chmod(0o666)
     (bad,) = published(ledger)
@@ -181,7 +181,9 @@ def test_what_others_could_have_written_is_not_believed(ledger: Ledger) -> None:
     assert (finding.removed, finding.problem) == (False, "left alone")
 
 
-def test_a_pool_works_where_it_cannot_be_told(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pool_works_without_its_file_and_logs_that_once(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
     ledger.pools.rmdir()
     ledger.pools.write_text("not a directory")
     with FakePool(max_size=1) as pool:

@@ -1,4 +1,4 @@
-"""The pool between its threads: hand-over, waiting, interruption, map.  No browser is started."""
+"""The pool's threads: leases, waiting, interruption, map.  With fake browsers, which have no process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pool() -> Iterator[FakePool]:
 
 
 def in_thread(action: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """Run it beside us; what it returned or raised comes into the list."""
+    """Run the action in a thread, and put its result or its exception into the list."""
     result: list[Any] = []
 
     def run() -> None:
@@ -52,19 +52,19 @@ def in_thread(action: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
     return thread, result
 
 
-def busy(started: threading.Event, stop: threading.Event) -> None:
+def run_until_stopped(started: threading.Event, stop: threading.Event) -> None:
     started.set()
-    stop.wait(10)
+    stop.wait(60)
 
 
-def the_pools_threads() -> list[str]:
+def pool_threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("browserkeeper")]
 
 
 # ------------------------------------------------------------------ leases
 
 
-def test_a_lease_is_given_back_and_the_browser_used_again() -> None:
+def test_a_released_browser_is_renewed_and_leased_again() -> None:
     with FakePool(max_size=1) as pool:
         with pool.lease() as first:
             assert first.driver.execute(lambda: 42) == 42
@@ -75,7 +75,7 @@ def test_a_lease_is_given_back_and_the_browser_used_again() -> None:
             assert pool.browsers[0].renewals == 1
 
 
-def test_the_driver_alone_can_be_had(pool: FakePool) -> None:
+def test_pool_driver_gives_the_driver_of_a_lease(pool: FakePool) -> None:
     with pool.driver() as driver:
         assert driver.execute(lambda: 1) == 1
         assert lease_of(driver).driver is driver
@@ -83,17 +83,17 @@ def test_the_driver_alone_can_be_had(pool: FakePool) -> None:
         lease_of(object())  # type: ignore[arg-type]
 
 
-def test_a_driver_is_of_no_use_after_its_lease(pool: FakePool) -> None:
+def test_a_driver_raises_lease_ended_after_its_lease(pool: FakePool) -> None:
     with pool.lease() as lease:
         driver = lease.driver
     with pytest.raises(LeaseEnded, match="is over"):
         driver.execute(lambda: 1)
     with pytest.raises(LeaseEnded):
         lease.driver.execute(lambda: 1)
-    lease.release()  # once more does nothing
+    lease.release()  # the second release does nothing
 
 
-def test_a_user_can_have_a_browser_replaced(pool: FakePool) -> None:
+def test_retire_replaces_the_browser_after_the_lease(pool: FakePool) -> None:
     with pool.lease() as lease:
         lease.retire("captcha")
     assert wait_until(lambda: pool.stats().get("retired_requested"))
@@ -101,36 +101,36 @@ def test_a_user_can_have_a_browser_replaced(pool: FakePool) -> None:
         assert other.browser_id != lease.browser_id
 
 
-def test_quit_ends_the_browser_and_the_pool_goes_on(pool: FakePool) -> None:
+def test_after_driver_quit_the_pool_replaces_the_browser(pool: FakePool) -> None:
     with pool.lease() as lease:
         lease.driver.quit()
     with pool.lease() as other:
         assert other.browser_id != lease.browser_id
 
 
-def test_a_command_in_flight_at_the_end_costs_the_browser(pool: FakePool) -> None:
+def test_a_command_in_flight_at_the_release_makes_the_pool_replace_the_browser(pool: FakePool) -> None:
     lease = pool.lease()
     driver = lease.driver
     started, stop = threading.Event(), threading.Event()
-    thread, _ = in_thread(lambda: driver.execute(lambda: busy(started, stop)))
-    started.wait(10)
+    thread, _ = in_thread(lambda: driver.execute(lambda: run_until_stopped(started, stop)))
+    started.wait(60)
     lease.release()
     stop.set()
     thread.join()
     assert wait_until(lambda: pool.stats().get("retired_interrupted"))
 
 
-def test_one_that_is_dropped_is_taken_back_and_named(pool: FakePool) -> None:
+def test_a_dropped_lease_is_taken_back_with_a_warning_that_names_its_place(pool: FakePool) -> None:
     with pytest.warns(ResourceWarning, match="dropped without release") as caught:
         pool.lease()
         gc.collect()
-    assert "test_one_that_is_dropped" in str(caught[0].message)
+    assert "test_a_dropped_lease_is_taken_back" in str(caught[0].message)
     assert wait_until(lambda: pool.stats().get("retired_abandoned"))
-    with pool.lease(timeout=10):
+    with pool.lease(timeout=60):
         pass
 
 
-def test_one_that_is_dropped_with_its_driver_in_use_is_not_taken_back(pool: FakePool) -> None:
+def test_a_lease_whose_driver_is_still_referenced_is_not_taken_back(pool: FakePool) -> None:
     driver = pool.lease().driver
     gc.collect()
     assert driver.execute(lambda: 1) == 1
@@ -141,12 +141,12 @@ def test_one_that_is_dropped_with_its_driver_in_use_is_not_taken_back(pool: Fake
         gc.collect()
 
 
-def test_who_holds_what(pool: FakePool) -> None:
+def test_leases_tells_browser_thread_and_stack(pool: FakePool) -> None:
     with pool.lease() as lease:
         (info,) = pool.leases()
         assert info.browser_id == lease.browser_id
         assert info.thread == threading.current_thread().name
-        assert "test_who_holds_what" in info.stack
+        assert "test_leases_tells_browser_thread_and_stack" in info.stack
         assert 0 <= info.seconds < 60
         assert abs(info.since - time.time()) < 60
         assert info.deadline is None
@@ -154,15 +154,17 @@ def test_who_holds_what(pool: FakePool) -> None:
     assert pool.leases() == []
 
 
-def test_one_that_is_held_for_long_is_logged_with_its_taker(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_lease_is_logged_once_with_the_stack_that_took_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with FakePool(leak_warn=0.05) as pool, pool.lease():
         assert wait_until(lambda: "has been out" in caplog.text)
-        assert "test_one_that_is_held_for_long" in caplog.text
+        assert "test_a_long_lease_is_logged_once" in caplog.text
         pool.stats()
     assert caplog.text.count("has been out") == 1
 
 
-def test_the_deadline_is_given_to_the_guard_and_taken_back() -> None:
+def test_max_lease_sets_a_deadline_that_the_release_takes_back() -> None:
     with FakePool(max_lease=50, min_idle=1) as pool:
         with pool.lease():
             assert pool.browsers[0].deadline == 50
@@ -173,7 +175,7 @@ def test_the_deadline_is_given_to_the_guard_and_taken_back() -> None:
 # ------------------------------------------------------------------ waiting
 
 
-def test_waiters_are_served_in_the_order_in_which_they_came() -> None:
+def test_requests_are_served_in_the_order_in_which_they_came() -> None:
     with FakePool(max_size=1) as pool:
         held = pool.lease()
         served: list[int] = []
@@ -192,25 +194,25 @@ def test_waiters_are_served_in_the_order_in_which_they_came() -> None:
         assert served == list(range(5))
 
 
-def test_patience_ends_with_an_error_that_names_the_holder() -> None:
+def test_a_pool_timeout_names_the_code_that_has_the_browser() -> None:
     with FakePool(max_size=1) as pool, pool.lease():
         with pytest.raises(PoolTimeout, match="raise max_size") as caught:
             pool.lease(timeout=0.05)
         assert "1 leased" in str(caught.value)
-        assert "test_patience_ends" in str(caught.value)
+        assert "test_a_pool_timeout_names" in str(caught.value)
         assert isinstance(caught.value, TimeoutError)
         assert pool.stats()["requests_waiting"] == 0
 
 
-def test_too_many_are_turned_away_at_once() -> None:
+def test_a_request_above_max_waiting_is_refused_at_once() -> None:
     with FakePool(max_size=1, max_waiting=0) as pool:
         pool.wait()
         with pool.lease(), pytest.raises(TooManyWaiting, match="max_waiting=0"):
             pool.lease()
 
 
-def test_many_threads_and_few_browsers_lose_nothing() -> None:
-    """Each browser is in one hand at a time, and everybody gets one in the end."""
+def test_twelve_threads_share_three_browsers() -> None:
+    """A browser has one lease at a time, and every request gets one in the end."""
     in_use: set[str] = set()
     lock = threading.Lock()
     done: list[int] = []
@@ -228,7 +230,7 @@ def test_many_threads_and_few_browsers_lose_nothing() -> None:
     with FakePool(max_size=3, max_uses=7) as pool:
         results = [in_thread(lambda: use(pool)) for _ in range(12)]
         for thread, _ in results:
-            thread.join(60)
+            thread.join(300)
         assert not [error for _, result in results for error in result if error]
         assert len(done) == 12 * 25
         assert pool.stats()["requests_num"] == 12 * 25
@@ -236,12 +238,12 @@ def test_many_threads_and_few_browsers_lose_nothing() -> None:
 
 
 class InterruptionError(BaseException):
-    """What a time limit's signal handler raises."""
+    """Raised by the signal handler, as a time limit does."""
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupted_call_loses_no_browser() -> None:
-    """A signal arrives at every moment of lease() and release(), over and over."""
+    """Signals arrive at many different moments of lease() and release()."""
     old = signal.signal(signal.SIGALRM, _interrupt)
     interrupted = 0
     try:
@@ -259,10 +261,10 @@ def test_an_interrupted_call_loses_no_browser() -> None:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             gc.collect()
             assert wait_until(lambda: pool.stats()["pool_leased"] == 0), pool.leases()
-            with pool.lease(timeout=10), pool.lease(timeout=10):
+            with pool.lease(timeout=60), pool.lease(timeout=60):
                 pass
     except InterruptionError:
-        pytest.fail("a signal came after it had been switched off")
+        pytest.fail("a signal arrived after its timer was switched off")
     finally:
         signal.signal(signal.SIGALRM, old)
     assert interrupted > 20
@@ -279,7 +281,9 @@ def no_browser(browser: FakeBrowser) -> None:
     raise LaunchError("there is no browser here")
 
 
-def test_waiters_are_told_why_instead_of_being_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_requests_are_refused_with_the_error_of_the_last_launch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("browserkeeper.pool.circuit_breaker.FIRST_PAUSE", 0.01)
     with FakePool({"launch": no_browser}, checkout_timeout=60) as pool:
         with pytest.raises(PoolUnavailable, match="there is no browser here") as caught:
@@ -291,7 +295,7 @@ def test_waiters_are_told_why_instead_of_being_left_waiting(monkeypatch: pytest.
         assert pool.stats()["browsers_errors"] >= OPENS_AFTER
 
 
-def test_the_pool_recovers_when_browsers_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_recovers_when_launches_succeed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("browserkeeper.pool.circuit_breaker.FIRST_PAUSE", 0.01)
     fails = [True]
     script = {"launch": lambda browser: no_browser(browser) if fails[0] else None}
@@ -304,7 +308,9 @@ def test_the_pool_recovers_when_browsers_start_again(monkeypatch: pytest.MonkeyP
             pass
 
 
-def test_any_error_of_a_launch_reaches_the_waiters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_of_a_launch_reaches_waiting_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("browserkeeper.pool.circuit_breaker.FIRST_PAUSE", 0.01)
 
     def broken(browser: FakeBrowser) -> None:
@@ -314,7 +320,7 @@ def test_any_error_of_a_launch_reaches_the_waiters(monkeypatch: pytest.MonkeyPat
         pool.lease()
 
 
-def test_one_that_cannot_be_made_ready_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_browser_that_cannot_be_renewed_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     def broken(browser: FakeBrowser) -> str:
         if browser.renewals == 1:
             raise OSError("websocket closed")
@@ -329,7 +335,7 @@ def test_one_that_cannot_be_made_ready_is_replaced(caplog: pytest.LogCaptureFixt
     assert "cannot be made ready: websocket closed" in caplog.text
 
 
-def test_a_dead_one_is_never_handed_out(pool: FakePool) -> None:
+def test_a_dead_browser_is_not_leased(pool: FakePool) -> None:
     pool.wait()
     dead = pool.browsers[0]
     dead.alive = False
@@ -340,16 +346,16 @@ def test_a_dead_one_is_never_handed_out(pool: FakePool) -> None:
 # ------------------------------------------------------------------ opening and closing
 
 
-def test_no_thread_and_no_browser_outlives_the_pool() -> None:
+def test_no_thread_and_no_browser_outlives_a_closed_pool() -> None:
     with FakePool(max_size=3, min_idle=3) as pool:
         pool.wait()
-        assert len(the_pools_threads()) == 4
-    assert wait_until(lambda: not the_pools_threads())
+        assert len(pool_threads()) == 4
+    assert wait_until(lambda: not pool_threads())
     assert all(not browser.alive for browser in pool.browsers)
     assert len(pool.close()) == 3
 
 
-def test_closing_cuts_off_who_waits_and_who_holds() -> None:
+def test_closing_refuses_waiting_requests_and_ends_leased_browsers() -> None:
     pool = FakePool(max_size=1).open()
     lease = pool.lease()
     thread, result = in_thread(pool.lease)
@@ -365,8 +371,8 @@ def test_closing_cuts_off_who_waits_and_who_holds() -> None:
         pool.open()
 
 
-def test_closing_calls_off_what_is_being_launched() -> None:
-    pool = FakePool({"launch": lambda browser: browser.called_off.wait(30)}, min_idle=1).open()
+def test_closing_cancels_launches() -> None:
+    pool = FakePool({"launch": lambda browser: browser.called_off.wait(300)}, min_idle=1).open()
     assert wait_until(lambda: pool.browsers)
     pool.close()
     assert pool.browsers[0].called_off.is_set()
@@ -376,7 +382,7 @@ def test_draining_waits_for_leases() -> None:
     with FakePool(max_size=2, min_idle=2) as pool:
         pool.wait()
         lease = pool.lease()
-        thread, result = in_thread(lambda: pool.drain(timeout=30))
+        thread, result = in_thread(lambda: pool.drain(timeout=300))
         assert wait_until(lambda: "draining" in repr(pool))
         with pytest.raises(PoolClosed, match="drained"):
             pool.lease()
@@ -386,7 +392,7 @@ def test_draining_waits_for_leases() -> None:
         assert result == [[]]
 
 
-def test_draining_cuts_off_in_the_end_and_says_whom() -> None:
+def test_draining_returns_the_leases_that_it_cut_off() -> None:
     with FakePool(max_size=1) as pool:
         lease = pool.lease()
         (cut_off,) = pool.drain(timeout=0.05)
@@ -394,7 +400,7 @@ def test_draining_cuts_off_in_the_end_and_says_whom() -> None:
         assert not pool.browsers[0].alive
 
 
-def test_what_is_left_is_raised_in_the_end() -> None:
+def test_close_raises_a_leak_error_for_what_a_browser_left() -> None:
     pool = FakePool({"end": lambda browser: None}).open()
     pool.wait()
 
@@ -408,7 +414,7 @@ def test_what_is_left_is_raised_in_the_end() -> None:
         pool.close()
 
 
-def test_a_pool_that_is_dropped_ends_its_browsers() -> None:
+def test_a_garbage_collected_pool_ends_its_browsers() -> None:
     pool = FakePool(min_idle=1).open()
     pool.wait()
     browsers = pool.browsers
@@ -417,7 +423,7 @@ def test_a_pool_that_is_dropped_ends_its_browsers() -> None:
     assert wait_until(lambda: not browsers[0].alive)
 
 
-def test_it_has_to_be_open() -> None:
+def test_a_pool_that_is_not_open_gives_no_lease() -> None:
     pool = FakePool()
     with pytest.raises(PoolClosed, match="not open yet"):
         pool.lease()
@@ -427,7 +433,7 @@ def test_it_has_to_be_open() -> None:
         pool.lease()
 
 
-def test_a_fork_refuses_it(pool: FakePool) -> None:
+def test_a_pool_refuses_to_work_in_a_fork(pool: FakePool) -> None:
     pool.wait()
     read, write = os.pipe()
     if (child := os.fork()) == 0:
@@ -457,7 +463,7 @@ def test_recycling_replaces_every_browser(pool: FakePool) -> None:
         assert lease.browser_id not in before
 
 
-def test_an_idle_one_that_has_grown_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_browser_that_uses_too_much_memory_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("browserkeeper.pool.scheduler.PING_EVERY", 0.02)
     pinged: list[FakeBrowser] = []
 
@@ -471,7 +477,7 @@ def test_an_idle_one_that_has_grown_is_replaced(monkeypatch: pytest.MonkeyPatch)
             assert lease.browser_id != pool.browsers[0].id
 
 
-def test_resizing_takes_effect(pool: FakePool) -> None:
+def test_resize_launches_and_closes_browsers(pool: FakePool) -> None:
     pool.resize(4, min_idle=4)
     assert wait_until(lambda: pool.stats()["pool_available"] == 4)
     pool.resize(1)
@@ -481,7 +487,7 @@ def test_resizing_takes_effect(pool: FakePool) -> None:
         pool.resize(0)
 
 
-def test_the_state_is_in_its_repr(pool: FakePool) -> None:
+def test_repr_shows_the_state(pool: FakePool) -> None:
     pool.wait()
     assert "1 idle" in repr(pool)
     with pool.lease():
@@ -520,12 +526,12 @@ def test_the_statistics_add_up(pool: FakePool) -> None:
         ({"headless": False, "env": 3}, "env=3"),
     ],
 )
-def test_nonsense_is_refused_before_anything_starts(given: dict[str, Any], text: str) -> None:
+def test_invalid_arguments_are_refused_before_anything_starts(given: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         FakePool(**given)
 
 
-def test_contexts_are_for_chromium() -> None:
+def test_context_isolation_is_refused_for_firefox() -> None:
     from browserkeeper import BrowserPool
 
     with pytest.raises(ConfigError, match="works on Chromium only"):
@@ -535,7 +541,7 @@ def test_contexts_are_for_chromium() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "soon", float("inf")])
-def test_nonsense_timeouts_are_refused(pool: FakePool, timeout: Any) -> None:
+def test_invalid_timeouts_are_refused(pool: FakePool, timeout: Any) -> None:
     with pytest.raises(ConfigError, match="timeout"):
         pool.lease(timeout=timeout)
 
@@ -562,7 +568,7 @@ def test_map_keeps_errors_with_their_items(pool: FakePool) -> None:
         outcomes[0].result()
 
 
-def test_map_tries_again_in_another_lease(pool: FakePool) -> None:
+def test_map_retries_in_another_lease(pool: FakePool) -> None:
     leases: list[Lease[Any]] = []
 
     def work(driver: Any, item: str) -> str:
@@ -577,7 +583,7 @@ def test_map_tries_again_in_another_lease(pool: FakePool) -> None:
     assert len(set(map(id, leases))) == 3
 
 
-def test_map_tries_again_for_the_named_errors_only(pool: FakePool) -> None:
+def test_map_retries_only_the_errors_of_retry_on(pool: FakePool) -> None:
     def work(driver: Any, item: int) -> None:
         raise AssertionError("the page is wrong")
 
@@ -585,7 +591,7 @@ def test_map_tries_again_for_the_named_errors_only(pool: FakePool) -> None:
     assert outcome.attempts == 1
 
 
-def test_map_is_lazy(pool: FakePool) -> None:
+def test_map_takes_items_only_as_outcomes_are_taken(pool: FakePool) -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -601,7 +607,7 @@ def test_map_is_lazy(pool: FakePool) -> None:
     outcomes.close()  # type: ignore[attr-defined]
 
 
-def test_map_that_is_dropped_ends_what_runs(pool: FakePool) -> None:
+def test_closing_the_iterator_of_map_ends_running_calls(pool: FakePool) -> None:
     started = threading.Event()
 
     def work(driver: Any, item: int) -> int:
@@ -614,29 +620,29 @@ def test_map_that_is_dropped_ends_what_runs(pool: FakePool) -> None:
 
     outcomes = pool.map(work, [0, 1, 2, 3], workers=2)
     assert next(outcomes).ok
-    assert started.wait(10)
+    assert started.wait(60)
     outcomes.close()  # type: ignore[attr-defined]
-    assert not [t for t in the_pools_threads() if "map" in t]
+    assert not [t for t in pool_threads() if "map" in t]
     with pool.lease():
         pass
 
 
-def test_map_can_be_dropped_while_its_iterable_blocks(pool: FakePool) -> None:
+def test_closing_the_iterator_of_map_does_not_wait_for_a_blocked_iterable(pool: FakePool) -> None:
     hold = threading.Event()
 
     def items() -> Iterator[int]:
         yield 1
-        hold.wait(30)
+        hold.wait(300)
 
     outcomes = pool.map(lambda driver, item: item, items())
     assert next(outcomes).ok
     outcomes.close()  # type: ignore[attr-defined]
     assert not hold.is_set()
     hold.set()
-    assert wait_until(lambda: not [t for t in the_pools_threads() if "map" in t])
+    assert wait_until(lambda: not [t for t in pool_threads() if "map" in t])
 
 
-def test_map_raises_the_iterables_own_error_after_what_came_before(pool: FakePool) -> None:
+def test_map_raises_an_error_of_the_iterable_after_the_outcomes_before_it(pool: FakePool) -> None:
     def items() -> Iterator[int]:
         yield 1
         raise OSError("the list ends here")
@@ -647,7 +653,7 @@ def test_map_raises_the_iterables_own_error_after_what_came_before(pool: FakePoo
     assert [outcome.item for outcome in seen] == [1] or seen == []
 
 
-def test_map_hands_on_an_exit(pool: FakePool) -> None:
+def test_map_returns_a_system_exit_as_an_outcome(pool: FakePool) -> None:
     def work(driver: Any, item: int) -> None:
         raise SystemExit(3)
 
@@ -657,6 +663,6 @@ def test_map_hands_on_an_exit(pool: FakePool) -> None:
 
 
 @pytest.mark.parametrize("given", [{"retries": -1}, {"workers": 0}, {"retries": 1.5}])
-def test_map_refuses_nonsense(pool: FakePool, given: dict[str, Any]) -> None:
+def test_map_refuses_invalid_arguments(pool: FakePool, given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         pool.map(lambda driver, item: item, [1], **given)
