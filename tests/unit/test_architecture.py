@@ -141,7 +141,7 @@ MAY_IMPORT_THE_GUARD = {
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_layers_above_the_guard_import_its_ground_floor_only(name: str) -> None:
+def test_other_packages_import_only_the_readers_and_file_functions_of_the_guard(name: str) -> None:
     if name not in MAY_IMPORT_THE_GUARD and part_of(name) != "guard":
         borrowed = {imported for imported in IMPORTS[name] if part_of(imported) == "guard"}
         assert borrowed <= {"guard.files", "guard.procfs"}
@@ -178,6 +178,12 @@ def test_unknown_names_are_attribute_errors() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_has_a_docstring(name: str) -> None:
     assert ast.get_docstring(ast.parse(MODULES[name].read_text()))
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py" and p.parent != PACKAGE])
+def test_a_package_says_what_may_live_in_it(path: Path) -> None:
+    """A title alone does not."""
+    assert len((ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()) > 2
 
 
 def test_nothing_kills_by_name() -> None:
