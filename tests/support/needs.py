@@ -1,4 +1,4 @@
-"""Markers by what a test needs, and the reasons why a need is missing on this machine.
+"""Markers by what a test needs (and ``slow``), and the reasons why a need is missing on this machine.
 
 A marker is set on the test, on its module (``pytestmark``), or here: by a fixture that the test uses, or
 by its file.  ``-m "not (chrome or firefox)"`` selects by them; a test whose need is missing is skipped.
@@ -27,6 +27,7 @@ REQUIRED_BY_CI = ("chrome", "firefox")
 BY_FIXTURE = {
     "docker_daemon": "docker",
     "grid": "grid",
+    "inner": "slow",  # a whole run of pytest
     "leader": "systemd",
     "redis": "redis",
     "units": "systemd",

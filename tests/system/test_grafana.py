@@ -77,13 +77,16 @@ def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
         server = subprocess.Popen(["prometheus", *words])
         address = f"http://{place}"
         assert wait_until(lambda: has_scraped(address))
-        time.sleep(1.5)  # a rate needs two scrapes
+        assert wait_until(lambda: ask(address, RATE)), "a rate needs two scrapes"
         yield address
     finally:
         if server:
             server.terminate()
-            server.wait(10)
+            server.wait(60)
         watch.close()
+
+
+RATE = 'rate(browserkeeper_start_seconds_count{job="browserkeeper"}[15m])'
 
 
 def free_address() -> str:
