@@ -11,6 +11,7 @@ the file that shows a pool to other processes to ``state/pool_state.py``.
     controller.py       runs the pool: events to the scheduler, decisions to the workers
     scheduler.py        decides; no I/O, no clock, no threads
     circuit_breaker.py  decides when to launch again after launches have failed
+    backoff.py          random pauses between attempts
     event_loop.py       the one thread in which the scheduler and the controller run
     worker.py           a thread for each browser: launch, renew, ping, end
     browser.py          one browser: a session, and the isolation between its leases

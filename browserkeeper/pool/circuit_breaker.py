@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tenacity import RetryCallState, wait_random_exponential
-
 from ..errors import BrowserkeeperError
+from .backoff import random_pause
 
 OPENS_AFTER = 3
 """Failures in a row after which waiting requests are refused instead of waiting on."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds.  The pause after failure n is random, between 0 and ``FIRST_PAUSE`` * 2 ** (n - 1), and
-never longer than ``LONGEST_PAUSE``."""
+"""Seconds, for :func:`random_pause`."""
 
 
-def random_pause(failures: int) -> float:
-    """Returns the seconds to wait after so many failures in a row.
-
-    Full jitter: pools whose launches failed at the same time do not all try again at the same time.
-    """
-    state = RetryCallState(None, None, (), {})  # type: ignore[arg-type] # only its counter is used
-    state.attempt_number = failures
-    return wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE)(state)
+def launch_pause(failures: int) -> float:
+    """Returns the seconds to wait after so many failed launches in a row."""
+    return random_pause(failures, FIRST_PAUSE, LONGEST_PAUSE)
 
 
 class CircuitBreaker:
@@ -33,7 +26,7 @@ class CircuitBreaker:
     other circuit breakers).  The first launch that succeeds closes the breaker.
     """
 
-    def __init__(self, pause: Callable[[int], float] = random_pause):
+    def __init__(self, pause: Callable[[int], float] = launch_pause):
         self._pause = pause
         self.failures = 0
         """In a row."""

@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from ..errors import PoolClosed
+from .backoff import random_pause
 from .latch import Latch
 from .lease import Lease
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between two attempts for an item, for :func:`random_pause`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,19 +157,16 @@ class _MapWorker(threading.Thread):
 
     def _outcome_of(self, item: Any) -> Outcome[Any, Any]:
         """Call the function for the item, again after an error as often as ``retries`` allows."""
-        from tenacity import RetryCallState, wait_random_exponential
-
         run, work = self._map_run, self._map_run.work
-        pause = wait_random_exponential(multiplier=0.1, max=5)
-        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type] # only its counter is used
+        attempts = 0
         while True:
-            outcome = self._attempt(item, state.attempt_number)
+            attempts += 1
+            outcome = self._attempt(item, attempts)
             error = outcome.error
             retryable = isinstance(error, work.retry_on) and not isinstance(error, PoolClosed)
-            if not retryable or state.attempt_number >= work.attempts or run.stopped.is_set():
+            if not retryable or attempts >= work.attempts or run.stopped.is_set():
                 return outcome
-            run.stopped.wait(pause(state))
-            state.attempt_number += 1
+            run.stopped.wait(random_pause(attempts, FIRST_PAUSE, LONGEST_PAUSE))
 
     def _attempt(self, item: Any, number: int) -> Outcome[Any, Any]:
         run = self._map_run

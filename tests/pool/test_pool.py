@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -220,26 +221,6 @@ def test_max_lease_is_kept_while_the_user_runs_no_command() -> None:
             pass
 
 
-@pytest.mark.leaves_zombies(2, "each browser's standby guard goes to PID 1 when its owner is killed")
-def test_max_lease_is_kept_while_the_owner_is_stopped(site: Site) -> None:
-    """The guard process keeps the deadline."""
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER.format(more="max_lease=5"), site.url],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert owner.stdout is not None
-    pid = int(owner.stdout.readline())
-    os.kill(owner.pid, signal.SIGSTOP)
-    try:
-        assert wait_until(lambda: (seen := witness.look(pid)) is None or seen.state == "Z")
-    finally:
-        os.kill(owner.pid, signal.SIGCONT)
-        owner.kill()
-        owner.communicate()
-
-
 OWNER = """
 import sys, time
 from browserkeeper import BrowserPool
@@ -252,20 +233,31 @@ time.sleep(600)
 """
 
 
+@contextlib.contextmanager
+def owner_of_a_lease(site: Site, more: str = "") -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Another process that has a lease, and the pid of the lease's browser.  Killed at the end."""
+    command = [sys.executable, "-c", OWNER.format(more=more), site.url]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        try:
+            yield owner, int(owner.stdout.readline())
+        finally:
+            owner.kill()
+
+
+@pytest.mark.leaves_zombies(2, "each browser's standby guard goes to PID 1 when its owner is killed")
+def test_max_lease_is_kept_while_the_owner_is_stopped(site: Site) -> None:
+    """The guard process keeps the deadline."""
+    with owner_of_a_lease(site, "max_lease=5") as (owner, pid):
+        os.kill(owner.pid, signal.SIGSTOP)
+        assert wait_until(lambda: (seen := witness.look(pid)) is None or seen.state == "Z")
+
+
 @pytest.mark.leaves_zombies(2, "each browser's standby guard goes to PID 1 when its owner is killed")
 def test_no_browser_outlives_an_owner_that_is_killed(site: Site) -> None:
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER.format(more=""), site.url],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert owner.stdout is not None
-    owner.stdout.readline()
-    browsers = witness.below(owner.pid)
-    assert len(browsers) > 10
-    owner.kill()
-    owner.communicate()
+    with owner_of_a_lease(site) as (owner, _):
+        browsers = witness.below(owner.pid)
+        assert len(browsers) > 10
     assert wait_until(lambda: not any(map(witness.is_same, browsers)))
 
 

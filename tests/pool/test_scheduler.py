@@ -24,7 +24,7 @@ from browserkeeper.pool.circuit_breaker import (
     LONGEST_PAUSE,
     OPENS_AFTER,
     CircuitBreaker,
-    random_pause,
+    launch_pause,
 )
 from browserkeeper.pool.scheduler import (
     PING_AFTER,
@@ -506,6 +506,6 @@ def test_a_draining_pool_waits_for_leases_and_gives_no_more(model: PoolModel) ->
 
 @pytest.mark.parametrize("failures", [1, 2, 5, 50])
 def test_pauses_are_random_and_grow_up_to_a_limit(failures: int) -> None:
-    pauses = [random_pause(failures) for _ in range(50)]
+    pauses = [launch_pause(failures) for _ in range(50)]
     assert all(0 <= pause <= min(LONGEST_PAUSE, 0.5 * 2 ** (failures - 1)) for pause in pauses)
     assert len(set(pauses)) > 10
