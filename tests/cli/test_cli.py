@@ -50,7 +50,7 @@ def test_help_lists_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_help_has_an_example_and_the_groups_summary(name: str) -> None:
+def test_each_command_help_has_an_example_and_its_summary(name: str) -> None:
     text = invoke(name, "--help").output
     assert "Exit status:" in text
     assert f"Example:\n    browserkeeper {name}" in text
@@ -68,7 +68,7 @@ def test_no_command_imports_selenium(name: str) -> None:
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 
 
-def test_the_group_alone_imports_no_command() -> None:
+def test_importing_the_command_line_imports_no_command() -> None:
     script = (
         "import sys, browserkeeper.cli; sys.exit('browserkeeper.state.ledger' in sys.modules "
         "or 'browserkeeper.cli.ps' in sys.modules)"
@@ -76,13 +76,13 @@ def test_the_group_alone_imports_no_command() -> None:
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 
 
-def test_an_unknown_command_gets_the_nearest_one() -> None:
+def test_an_unknown_command_is_answered_with_the_most_similar_one() -> None:
     done = invoke("swep")
     assert done.exit_code == 2
     assert "No such command 'swep'. Did you mean 'sweep'?" in done.output
 
 
-def test_an_unusable_state_directory_is_an_error_with_its_remedy(
+def test_an_unusable_state_directory_is_an_error_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -96,7 +96,7 @@ def test_an_unusable_state_directory_is_an_error_with_its_remedy(
     assert "Set BROWSERKEEPER_STATE_DIR" in error["message"]
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+def test_a_closed_output_pipe_causes_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -124,7 +124,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> str:
     return text.decode()
 
 
-def test_colours_on_a_terminal_only(state_dir: Path) -> None:
+def test_colours_are_used_on_a_terminal_only(state_dir: Path) -> None:
     assert run_shell("exit 3").returncode == 3
     assert "\x1b[" in on_a_terminal("history")
     assert "\x1b[" not in on_a_terminal("history", NO_COLOR="1")
@@ -134,7 +134,7 @@ def test_colours_on_a_terminal_only(state_dir: Path) -> None:
 # -------------------------------------------------------------------------------------------- ps
 
 
-def test_ps_of_nothing() -> None:
+def test_ps_without_sessions() -> None:
     assert cli("ps").stdout == "No live sessions.\n"
     assert cli_json("ps") == {"schema": 1, "ok": True, "sessions": [], "pools": [], "bad_records": []}
 
@@ -168,7 +168,7 @@ def test_ps_marks_zombies(started: list[subprocess.Popen[str]], pids_of: PidFile
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema": 99}', '{"schema": 1, "session": {}}'])
-def test_ps_lists_records_that_cannot_be_believed(state_dir: Path, content: str) -> None:
+def test_ps_lists_invalid_records(state_dir: Path, content: str) -> None:
     record = write_record(state_dir, content)
     newer = "99" in content
     assert ("foreign record: " if newer else "bad record: ") in invoke("ps").output
@@ -181,7 +181,7 @@ def test_ps_lists_records_that_cannot_be_believed(state_dir: Path, content: str)
     record.unlink()
 
 
-def test_what_a_record_says_cannot_steer_the_terminal(state_dir: Path) -> None:
+def test_a_record_cannot_send_escape_sequences_to_the_terminal(state_dir: Path) -> None:
     record = write_record(state_dir, "{", "\x1b[31mred")
     assert "\x1b" not in cli("ps").stdout
     record.unlink()
@@ -242,7 +242,7 @@ def test_ps_marks_an_orphaned_session(orphaned: Orphaned) -> None:
     assert "orphaned: chrome session" in cli("ps").stdout
 
 
-def test_sweep_is_a_dry_run_without_yes(orphaned: Orphaned) -> None:
+def test_sweep_without_yes_removes_nothing(orphaned: Orphaned) -> None:
     document = cli_json("sweep", "--older-than", 3600, status=1)
     assert document["dry_run"] is True
     finding = next(f for f in document["findings"] if f["session"] == orphaned.session)
@@ -257,7 +257,7 @@ def test_sweep_is_a_dry_run_without_yes(orphaned: Orphaned) -> None:
     assert (orphaned.tmpdir / "profile").exists()
 
 
-def test_sweep_yes_removes_it_and_writes_the_history(orphaned: Orphaned) -> None:
+def test_sweep_yes_removes_a_dead_session_and_writes_the_history(orphaned: Orphaned) -> None:
     document = cli_json("sweep", "--yes", "--older-than", 3600)
     finding = next(f for f in document["findings"] if f["session"] == orphaned.session)
     assert finding["removed"]
@@ -270,7 +270,7 @@ def test_sweep_yes_removes_it_and_writes_the_history(orphaned: Orphaned) -> None
     assert cli_json("history", "--session", orphaned.session)["report"]["reason"] == "swept"
 
 
-def test_sweep_reports_what_it_cannot_remove(orphaned: Orphaned) -> None:
+def test_sweep_reports_a_directory_that_it_may_not_remove(orphaned: Orphaned) -> None:
     orphaned.tmpdir.chmod(0o755)  # no guard makes such a directory: it is not ours to remove
     document = cli_json("sweep", "--yes", "--older-than", 3600, status=3)
     finding = next(f for f in document["findings"] if f["session"] == orphaned.session)
@@ -279,7 +279,7 @@ def test_sweep_reports_what_it_cannot_remove(orphaned: Orphaned) -> None:
     assert orphaned.tmpdir.exists()
 
 
-def test_sweep_leaves_what_is_too_young(orphaned: Orphaned) -> None:
+def test_sweep_leaves_sessions_younger_than_its_age_limit(orphaned: Orphaned) -> None:
     document = cli_json("sweep", "--yes", "--older-than", ANCIENT)
     assert document["findings"] == []
     assert orphaned.process.poll() is None
@@ -288,7 +288,7 @@ def test_sweep_leaves_what_is_too_young(orphaned: Orphaned) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
-def test_sweep_refuses_a_nonsensical_age(seconds: str) -> None:
+def test_sweep_refuses_an_invalid_age(seconds: str) -> None:
     done = invoke("sweep", "--older-than", seconds)
     assert done.exit_code == 2
     assert "--older-than" in done.output
@@ -297,7 +297,7 @@ def test_sweep_refuses_a_nonsensical_age(seconds: str) -> None:
 # --------------------------------------------------------------------------------------- history
 
 
-def test_history_lists_and_shows() -> None:
+def test_history_lists_all_sessions_and_shows_one() -> None:
     assert cli("history").stdout == "No session has ended yet.\n"
     assert run_shell("exit 7").returncode == 7
     assert run_shell("true").returncode == 0
@@ -339,7 +339,7 @@ def test_history_of_a_live_session(
 
 
 @pytest.mark.leaves_zombies(1, "doctor makes an orphan, and pytest, its PID 1 here, does not reap")
-def test_doctor_finds_that_nobody_reaps() -> None:
+def test_doctor_warns_where_orphans_are_not_reaped() -> None:
     done = cli("doctor", "--json")
     document = json.loads(done.stdout)
     checks = {check["name"]: check for check in document["checks"]}
@@ -353,7 +353,7 @@ def test_doctor_finds_that_nobody_reaps() -> None:
     assert "does not reap" in checks["PID 1"]["what"]
 
 
-def test_doctor_under_run_finds_that_the_guard_reaps() -> None:
+def test_doctor_under_run_finds_that_orphans_are_reaped() -> None:
     done = cli("run", "--", *CLI, "doctor")
     (line,) = (line for line in done.stdout.splitlines() if "PID 1" in line)
     assert line.startswith("ok ")
@@ -373,7 +373,9 @@ def test_doctor_without_any_browser_fails(tmp_path: Path, monkeypatch: pytest.Mo
     assert {(check.what, check.remedy) for check in checks} == {("No chrome found", "Install it.")}
 
 
-def test_doctor_sees_stale_locks_and_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_stale_locks_and_profiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from browserkeeper.status import doctor
 
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -417,7 +419,7 @@ def test_doctor_reads_the_limits_of_either_cgroup_version(
     ("script", "status"),
     [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 137), ("kill -TERM $$", 143)],
 )
-def test_run_keeps_the_exit_status(script: str, status: int) -> None:
+def test_run_exits_with_the_status_of_its_command(script: str, status: int) -> None:
     assert run_shell(script).returncode == status
 
 
@@ -431,7 +433,7 @@ def test_run_takes_options_up_to_the_command_only() -> None:
     assert done.stdout == "--timeout x --json -- --help\n"
 
 
-def test_run_is_one_process_for_whoever_started_it() -> None:
+def test_run_passes_arguments_and_environment_unchanged() -> None:
     """exec keeps the pid; argv and environment reach the command as they were."""
     script = "import os, sys; print(sys.argv[1:], os.environ['GREETING'])"
     env = {**os.environ, "GREETING": "grüß dich"}
@@ -440,7 +442,7 @@ def test_run_is_one_process_for_whoever_started_it() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_run_passes_signals_on(
+def test_run_forwards_signals_to_its_command(
     number: signal.Signals, started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     script = f"trap 'exit 9' {int(number)}; echo ready; while :; do sleep 0.05; done"
@@ -468,7 +470,7 @@ def test_run_ends_at_its_timeout() -> None:
     assert ended["session"]["deadline"] > ended["session"]["created"]
 
 
-def test_run_gives_the_grace_that_was_asked_for() -> None:
+def test_run_waits_for_the_grace_period_before_sigkill() -> None:
     script = "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
     done = run_shell(script, "--timeout", 1)
     assert (done.returncode, done.stdout) == (124, "ready\nasked\n")
@@ -477,7 +479,7 @@ def test_run_gives_the_grace_that_was_asked_for() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_run_ends_a_daemon_with_its_command(pids_of: PidFile) -> None:
+def test_run_ends_daemons_when_its_command_ends(pids_of: PidFile) -> None:
     assert cli("run", "--", *program("daemonise", pids_of)).returncode == 0
     (daemon,) = pids_of.read()
     assert witness.look(daemon) is None
@@ -485,7 +487,7 @@ def test_run_ends_a_daemon_with_its_command(pids_of: PidFile) -> None:
     assert [p["pid"] for p in ended["report"]["processes"] if p["adopted"]] == [daemon]
 
 
-def test_control_without_run_the_daemon_survives(pids_of: PidFile) -> None:
+def test_control_without_run_a_daemon_survives(pids_of: PidFile) -> None:
     subprocess.run(program("daemonise", pids_of), check=True)
     (daemon,) = pids_of.read()
     seen = witness.look(daemon)
@@ -497,7 +499,7 @@ def test_control_without_run_the_daemon_survives(pids_of: PidFile) -> None:
 
 
 @pytest.mark.leaves_zombies(2, "the guards' own, where PID 1 does not reap")
-def test_run_killed_leaves_nothing(started: list[subprocess.Popen[str]], pids_of: PidFile) -> None:
+def test_a_killed_run_leaves_nothing(started: list[subprocess.Popen[str]], pids_of: PidFile) -> None:
     command = f"{' '.join(program('daemonise', pids_of))}; {' '.join(program('ignore_term', pids_of))}"
     running = start_run(started, pids_of, 2, "sh", "-c", command)
     running.front.kill()
@@ -511,7 +513,7 @@ def test_run_killed_leaves_nothing(started: list[subprocess.Popen[str]], pids_of
     assert ended["report"]["clean"]
 
 
-def test_run_gives_a_tmpdir_of_its_own_and_takes_it_back(tmp_path: Path) -> None:
+def test_run_creates_a_tmpdir_for_its_command_and_removes_it(tmp_path: Path) -> None:
     done = run_shell("echo $TMPDIR; touch $TMPDIR/file; stat -c %a $TMPDIR")
     path, mode = done.stdout.split()
     assert os.path.basename(path).startswith("bk-")
@@ -522,12 +524,12 @@ def test_run_gives_a_tmpdir_of_its_own_and_takes_it_back(tmp_path: Path) -> None
     assert tmp_path.exists()
 
 
-def test_run_without_a_ledger(state_dir: Path) -> None:
+def test_run_without_a_ledger_writes_no_record(state_dir: Path) -> None:
     assert run_shell("exit 4", "--no-ledger").returncode == 4
     assert not list(state_dir.rglob("*.json"))
 
 
-def test_run_tells_where_its_report_will_be() -> None:
+def test_run_json_prints_the_path_of_the_coming_report() -> None:
     done = run_shell("echo out; echo err >&2", "--json")
     place, err = done.stderr.splitlines()
     assert (done.stdout, err) == ("out\n", "err")
@@ -537,14 +539,14 @@ def test_run_tells_where_its_report_will_be() -> None:
 
 
 @pytest.mark.parametrize("name", ["no-such-command", "./no/such/command", ""])
-def test_run_of_a_command_that_is_not_there(name: str) -> None:
+def test_run_of_a_missing_command_exits_with_127(name: str) -> None:
     done = invoke("run", "--", name)
     assert done.exit_code == 127
     assert done.output == f"browserkeeper run: {name}: not found\n"
     assert '"NotFound"' in invoke("run", "--json", "--", name).output
 
 
-def test_run_of_a_command_that_cannot_be_run(tmp_path: Path) -> None:
+def test_run_of_a_file_that_is_not_executable_exits_with_126(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("text")
     for path in (tmp_path / "text", tmp_path):
         done = invoke("run", path)
@@ -553,20 +555,20 @@ def test_run_of_a_command_that_cannot_be_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
-def test_run_refuses_a_nonsensical_timeout(seconds: str) -> None:
+def test_run_refuses_an_invalid_timeout(seconds: str) -> None:
     for option in ("--timeout", "--grace"):
         done = invoke("run", option, seconds, "--", "true")
         assert done.exit_code == 2
         assert option in done.output
 
 
-def test_run_without_a_command() -> None:
+def test_run_without_a_command_is_a_usage_error() -> None:
     done = invoke("run", "--")
     assert done.exit_code == 2
     assert "CMD" in done.output
 
 
-def test_run_of_a_long_command_line() -> None:
+def test_run_shortens_a_long_command_line_in_the_record_only() -> None:
     done = cli("run", "--", "sh", "-c", "echo $#; exit 3", "sh", *(["x" * 1000] * 500))
     assert (done.returncode, done.stdout) == (3, "500\n")
     (ended,) = cli_json("history")["ended"]
@@ -575,7 +577,7 @@ def test_run_of_a_long_command_line() -> None:
 
 @pytest.mark.root
 @pytest.mark.namespaces
-def test_run_as_pid_1_is_the_init(pids_of: PidFile) -> None:
+def test_run_as_pid_1_reaps_orphans(pids_of: PidFile) -> None:
     """It reaps a stranger's orphans while the command runs, and keeps its status."""
     inside = ("unshare", "--pid", "--fork", "--mount-proc", *CLI)
     daemon = " ".join(program("daemonise", pids_of))
@@ -593,7 +595,7 @@ def test_run_as_pid_1_is_the_init(pids_of: PidFile) -> None:
 # --------------------------------------------------------------------- run, its guards and the shell
 
 
-def test_a_guard_that_is_killed_leaves_nothing(
+def test_a_run_whose_guard_is_killed_leaves_nothing(
     started: list[subprocess.Popen[str]], pids_of: PidFile
 ) -> None:
     running = start_run(started, pids_of, 1, *program("ignore_term", pids_of))
@@ -605,7 +607,7 @@ def test_a_guard_that_is_killed_leaves_nothing(
     assert ended["report"]["reason"] == "guard-died"
 
 
-def test_run_says_why_an_exec_failed(tmp_path: Path) -> None:
+def test_run_prints_why_an_exec_failed(tmp_path: Path) -> None:
     """What which(1) cannot know: a file that the kernel refuses, a script without interpreter."""
     for content, status, words in (("junk", 126, "Exec format"), ("#!/no/such\n", 127, "No such file")):
         path = tmp_path / f"script{status}"
@@ -677,7 +679,7 @@ def terminal() -> Iterator[Terminal]:
 
 
 @pytest.mark.leaves_zombies(4, "where it fails, jobs are killed")
-def test_control_c_ends_a_run(terminal: Terminal) -> None:
+def test_ctrl_c_ends_a_run(terminal: Terminal) -> None:
     terminal.type("$BK sh -c 'echo rea''dy; exec sleep 600'; echo status=$?\n")
     assert terminal.shows("ready")
     terminal.type("\x03")
@@ -685,7 +687,7 @@ def test_control_c_ends_a_run(terminal: Terminal) -> None:
 
 
 @pytest.mark.leaves_zombies(4, "jobs of the shell that it leaves behind")
-def test_control_c_reaches_the_whole_pipeline(terminal: Terminal) -> None:
+def test_ctrl_c_reaches_the_whole_pipeline(terminal: Terminal) -> None:
     """``sh`` waits for its child, so that both must hear it.  Between two children dash forgets a ^C."""
     terminal.type("echo rea''dy | $BK sh -c 'cat; sleep 600; true'; echo status=$?\n")
     assert terminal.shows("ready")
@@ -695,7 +697,7 @@ def test_control_c_reaches_the_whole_pipeline(terminal: Terminal) -> None:
 
 
 @pytest.mark.leaves_zombies(4, "jobs of the shell that it leaves behind")
-def test_control_z_gives_the_terminal_back(terminal: Terminal) -> None:
+def test_ctrl_z_returns_the_terminal_to_the_shell(terminal: Terminal) -> None:
     terminal.type("$BK sh -c 'echo rea''dy; sleep 1; echo go''es on; exit 3'\n")
     assert terminal.shows("ready")
     terminal.type("\x1a")
@@ -706,7 +708,7 @@ def test_control_z_gives_the_terminal_back(terminal: Terminal) -> None:
 
 
 @pytest.mark.leaves_zombies(4, "jobs of the shell that it leaves behind")
-def test_a_run_in_the_background_leaves_the_terminal_alone(terminal: Terminal) -> None:
+def test_a_run_in_the_background_does_not_take_the_terminal(terminal: Terminal) -> None:
     terminal.type("$BK sh -c 'echo rea''dy; exec sleep 600' &\n")
     assert terminal.shows("ready")
     terminal.type("echo he''re\n")

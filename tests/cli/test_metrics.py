@@ -58,7 +58,7 @@ def value(found: Samples, name: str, **labels: str) -> float:
 # --------------------------------------------------------------------------------- what is counted
 
 
-def test_what_had_ended_before_is_not_counted(ledger: Ledger) -> None:
+def test_sessions_that_ended_before_the_first_update_are_not_counted(ledger: Ledger) -> None:
     add_ended(ledger, new_session())
     tally = Tally()
     tally.update(ledger)
@@ -98,7 +98,7 @@ def test_a_session_is_started_once_and_ends_once(ledger: Ledger) -> None:
     assert (tally.started.total(), tally.outcomes.total()) == (1, 1)
 
 
-def test_one_that_lived_at_the_first_look_is_only_seen_to_end(ledger: Ledger) -> None:
+def test_a_session_live_at_the_first_update_counts_only_as_ended(ledger: Ledger) -> None:
     session = new_session()
     add_live(ledger, session)
     tally = Tally()
@@ -108,7 +108,7 @@ def test_one_that_lived_at_the_first_look_is_only_seen_to_end(ledger: Ledger) ->
     assert (tally.started.total(), tally.outcomes.total()) == (0, 1)
 
 
-def test_one_that_leaves_no_history_ends_for_an_unknown_reason(ledger: Ledger) -> None:
+def test_a_session_without_history_ends_for_an_unknown_reason(ledger: Ledger) -> None:
     tally = Tally()
     tally.update(ledger)
     session = new_session()
@@ -119,7 +119,7 @@ def test_one_that_leaves_no_history_ends_for_an_unknown_reason(ledger: Ledger) -
     assert tally.outcomes == {Outcome("chromium", "unknown", "unknown"): 1}
 
 
-def test_names_that_users_choose_are_no_labels(ledger: Ledger) -> None:
+def test_names_chosen_by_users_are_no_labels(ledger: Ledger) -> None:
     tally = Tally()
     tally.update(ledger)
     add_ended(ledger, new_session("python3.11", "run"), "lunch")
@@ -127,7 +127,7 @@ def test_names_that_users_choose_are_no_labels(ledger: Ledger) -> None:
     assert tally.outcomes == {Outcome("run", "other", "true"): 1}
 
 
-def test_seconds_go_into_buckets(ledger: Ledger) -> None:
+def test_durations_are_counted_in_buckets(ledger: Ledger) -> None:
     tally = Tally()
     tally.update(ledger)
     for start in (0.5, 0.6, 1000.0):
@@ -144,7 +144,7 @@ def test_seconds_go_into_buckets(ledger: Ledger) -> None:
     assert value(found, "teardown_seconds_bucket", browser="chromium", le="0.1") == 3
 
 
-def test_what_is_swept_is_counted_once(ledger: Ledger) -> None:
+def test_each_swept_leftover_is_counted_once(ledger: Ledger) -> None:
     tally = Tally()
     tally.update(ledger)
     session = new_session()
@@ -164,7 +164,7 @@ def test_what_is_swept_is_counted_once(ledger: Ledger) -> None:
 # -------------------------------------------------------------------------------- what comes out
 
 
-def test_every_family_is_documented_and_keeps_the_conventions(ledger: Ledger) -> None:
+def test_every_metric_is_documented_and_follows_prometheus_conventions(ledger: Ledger) -> None:
     tally = Tally()
     tally.update(ledger)
     add_ended(ledger, new_session(), seconds={"start": 1.0, "killing": 0.1})
@@ -179,7 +179,7 @@ def test_every_family_is_documented_and_keeps_the_conventions(ledger: Ledger) ->
             assert f"`{re.sub('_(bucket|sum|count)$', '', sample.name)}`" in DOCUMENTED
 
 
-def test_a_series_is_there_with_0_before_its_first_step(ledger: Ledger) -> None:
+def test_a_series_is_exported_as_0_before_its_first_step(ledger: Ledger) -> None:
     add_ended(ledger, new_session())
     tally = Tally()
     tally.update(ledger)
@@ -191,7 +191,7 @@ def test_a_series_is_there_with_0_before_its_first_step(ledger: Ledger) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
-def test_promtool_has_nothing_to_say(ledger: Ledger) -> None:
+def test_promtool_accepts_the_metrics(ledger: Ledger) -> None:
     tally = Tally()
     tally.update(ledger)
     add_ended(ledger, new_session(), seconds={"start": 1.0, "killing": 0.1})
@@ -200,7 +200,7 @@ def test_promtool_has_nothing_to_say(ledger: Ledger) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_an_unreadable_ledger_leaves_the_counters(
+def test_an_unreadable_ledger_does_not_reset_the_counters(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tally = Tally()
@@ -215,7 +215,7 @@ def test_an_unreadable_ledger_leaves_the_counters(
 
 
 @pytest.mark.chrome
-def test_a_real_session_in_numbers(site: Site) -> None:
+def test_metrics_of_a_real_session(site: Site) -> None:
     tally = Tally()
     scrape(tally)
     session = browser("chromium", timeout=600)
@@ -243,7 +243,7 @@ def test_a_real_session_in_numbers(site: Site) -> None:
     assert value(found, "freed_bytes_total", browser="chromium") == session.report.bytes_freed > 0
 
 
-def test_a_run_in_numbers() -> None:
+def test_metrics_of_a_run() -> None:
     tally = Tally()
     scrape(tally)
     assert cli("run", "--", "false").returncode == 1
@@ -251,7 +251,7 @@ def test_a_run_in_numbers() -> None:
     assert value(scrape(tally), "sessions_ended_total", **outcome) == 1
 
 
-def test_a_record_of_the_dead_is_orphaned_and_overdue(ledger: Ledger) -> None:
+def test_a_record_of_a_dead_owner_counts_as_orphaned_and_overdue(ledger: Ledger) -> None:
     nobody = ProcessIdentity(2**22 - 1, 1.0)
     session = dataclasses.replace(new_session(), owner=nobody, deadline=time.time() - 5)
     add_live(ledger, session)
@@ -281,13 +281,13 @@ def fetch(server: Server, path: str) -> tuple[int, str]:
     return get(f"http://{server.address}{path}")
 
 
-def test_metrics_are_served(server: Server) -> None:
+def test_metrics_are_served_over_http(server: Server) -> None:
     status, text = fetch(server, "/metrics")
     assert status == 200
     assert value(samples(text), "ledger_up") == 1
 
 
-def test_probes_say_what_is_wrong(server: Server, problems: dict[str, str]) -> None:
+def test_health_and_readiness_answer_what_is_wrong(server: Server, problems: dict[str, str]) -> None:
     assert fetch(server, "/healthz") == fetch(server, "/readyz") == (200, "ok\n")
     problems["ready"] = "not yet"
     assert fetch(server, "/healthz") == (200, "ok\n")
@@ -296,11 +296,11 @@ def test_probes_say_what_is_wrong(server: Server, problems: dict[str, str]) -> N
     assert fetch(server, "/healthz") == (503, "stuck\n")
 
 
-def test_nothing_else_is_there(server: Server) -> None:
+def test_other_paths_are_not_found(server: Server) -> None:
     assert fetch(server, "/")[0] == fetch(server, "/metrics/../etc/passwd")[0] == 404
 
 
-def test_an_address_that_is_taken_is_refused_with_a_remedy(server: Server) -> None:
+def test_an_address_in_use_is_refused_with_a_remedy(server: Server) -> None:
     with pytest.raises(ConfigError, match=r"cannot be listened on: .* Choose another"):
         Server(server.address, Tally(), str, str)
 
@@ -308,17 +308,17 @@ def test_an_address_that_is_taken_is_refused_with_a_remedy(server: Server) -> No
 @pytest.mark.parametrize(
     "text", ["9187", ":9187", "host:", "host:port", "host:70000", "::1:9187", "h:²"]
 )
-def test_nonsensical_addresses_are_refused(text: str) -> None:
+def test_invalid_addresses_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
         split_address(text)
 
 
-def test_addresses() -> None:
+def test_valid_addresses_are_split() -> None:
     assert split_address("0.0.0.0:9187") == ("0.0.0.0", 9187)
     assert split_address("[::1]:0") == ("::1", 0)
 
 
-def test_without_prometheus_client_the_remedy_is_said() -> None:
+def test_without_prometheus_client_the_error_names_the_remedy() -> None:
     script = (
         "import sys; sys.modules['prometheus_client'] = None\n"
         "from browserkeeper.telemetry.server import Server\n"

@@ -76,7 +76,7 @@ def picture(*found: EndedSession, seconds: float = 3600, unreadable: int = 0) ->
 # ------------------------------------------------------------------------------------------ facts
 
 
-def test_processes_are_put_on_the_wall_clock() -> None:
+def test_process_times_are_converted_to_epoch_seconds() -> None:
     processes = (
         ProcessExit(10, 5000.0, "chromedriver", "killed", ended=9.4),
         ProcessExit(11, 5002.5, "chromium", "exited", code=0, ended=6.0, adopted=True),
@@ -93,7 +93,7 @@ def test_processes_are_put_on_the_wall_clock() -> None:
     assert unseen.ended is None
 
 
-def test_only_what_lived_in_the_window_newest_first() -> None:
+def test_a_timeline_has_the_sessions_of_its_window_newest_first() -> None:
     found = picture(ended(1, ago=9000), ended(2, ago=3605, lasted=10), ended(3, ago=50), seconds=3600)
     assert [span.id[-1] for span in found.sessions] == ["3", "2"]
     assert not found.truncated
@@ -102,7 +102,7 @@ def test_only_what_lived_in_the_window_newest_first() -> None:
     assert not picture(*many, seconds=200).truncated
 
 
-def test_what_is_summed_up() -> None:
+def test_a_timeline_sums_up_outcomes_durations_and_bytes() -> None:
     found = picture(
         ended(1, bytes_freed=10, lasted=5),
         ended(2, bytes_freed=20, lasted=50),
@@ -117,13 +117,13 @@ def test_what_is_summed_up() -> None:
     assert json.loads(json.dumps(found.to_dict()))["outcomes"]["timeout"]["not_clean"] == 1
 
 
-def test_percentiles_are_values_that_were_seen() -> None:
+def test_percentiles_are_measured_values() -> None:
     assert Percentiles.of(map(float, range(1, 101))) == Percentiles(100, 50, 90, 99, 100)
     assert Percentiles.of([None, 3.0]) == Percentiles(1, 3, 3, 3, 3)
     assert Percentiles.of([None]) is None
 
 
-def test_memory_is_summed_over_sessions_that_live_at_a_time() -> None:
+def test_memory_is_summed_over_the_sessions_alive_at_a_time() -> None:
     one = ended(1, ago=100, lasted=20, memory=((1.0, 100), (5.0, 300)))
     other = ended(2, ago=90, lasted=30, memory=((2.0, 50),))
     found = picture(one, other)
@@ -137,14 +137,14 @@ def test_memory_is_summed_over_sessions_that_live_at_a_time() -> None:
     assert [level for _, level in found.alive_over_time()] == [1, 2, 1, 0]
 
 
-def test_a_session_that_was_swept_has_no_lifetime() -> None:
+def test_a_swept_session_is_dated_by_its_end() -> None:
     one = ended(seconds={"killing": 0.1}, reason="swept", memory=((500.0, 7),))
     (span,) = picture(one).sessions
     assert span.teardown_seconds == 0.1
     assert span.memory == ((NOW - 90, 7),)
 
 
-def test_what_lives_is_there_with_its_memory(state_dir: Path) -> None:
+def test_a_live_session_is_shown_with_its_memory(state_dir: Path) -> None:
     running = start(SLEEP_FOREVER, session="a" * 12, **in_ledger(state_dir, "a" * 12))
     assert wait_until(lambda: [p.name for s in snapshot().sessions for p in s.processes] == ["sleep"])
     (span,) = timeline(60).sessions
@@ -194,7 +194,7 @@ def host() -> str:
     ],
     ids=repr,
 )
-def test_a_history_that_makes_no_sense_is_counted(change: dict[str, Any]) -> None:
+def test_an_invalid_history_entry_is_counted_as_unreadable(change: dict[str, Any]) -> None:
     found = picture(ended(1), ended(2, **change))
     assert [span.id[-1] for span in found.sessions] == ["1"]
     assert found.unreadable == 1
@@ -202,7 +202,7 @@ def test_a_history_that_makes_no_sense_is_counted(change: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("memory", [[[1, float("inf")]], [["x", 1]], [[1]], 7])
-def test_memory_that_makes_no_sense_is_a_corrupt_record(state_dir: Path, memory: Any) -> None:
+def test_invalid_memory_makes_a_record_corrupt(state_dir: Path, memory: Any) -> None:
     facts = dead_record("a" * 12, state_dir)
     write_record(state_dir, json.dumps({**facts, "memory": memory}), "a" * 12)
     (record,) = Ledger.open(state_dir).records()
@@ -214,7 +214,7 @@ def test_memory_that_makes_no_sense_is_a_corrupt_record(state_dir: Path, memory:
 # ------------------------------------------------------------------------- what the guard looks at
 
 
-def test_a_guard_looks_at_memory_and_keeps_a_bounded_number_of_looks(
+def test_a_guard_keeps_a_bounded_number_of_memory_samples(
     tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = (
@@ -238,7 +238,7 @@ def looks_in_record(state_dir: Path) -> tuple[tuple[float, int], ...]:
     return found[0].memory if found else ()
 
 
-def test_a_portable_guard_looks_too(state_dir: Path) -> None:
+def test_a_portable_guard_samples_memory(state_dir: Path) -> None:
     running = start(SLEEP_FOREVER, "portable", session="c" * 12, **in_ledger(state_dir, "c" * 12))
     assert wait_until(lambda: looks_in_record(state_dir))
     report = running.end("closed", deadline_in())
@@ -280,7 +280,7 @@ def hostile() -> str:
     return render(picture(EndedSession(session, one.report)), UTC)
 
 
-def test_hostile_words_are_text(hostile: str) -> None:
+def test_hostile_names_stay_text(hostile: str) -> None:
     read = Reader(hostile)
     tags = {tag for tag, _ in read.elements}
     assert not tags & {"script", "img", "iframe", "link", "object", "a"}
@@ -290,12 +290,12 @@ def test_hostile_words_are_text(hostile: str) -> None:
     assert "\x1b" not in hostile
 
 
-def test_no_command_line_and_no_address_comes_out(hostile: str) -> None:
+def test_the_page_holds_no_command_line_and_no_address(hostile: str) -> None:
     assert "secret" not in hostile
     assert "example.com" not in hostile
 
 
-def test_the_policy_allows_this_style_sheet_and_nothing_else(hostile: str) -> None:
+def test_the_policy_allows_only_the_pages_style_sheet(hostile: str) -> None:
     style = re.search(r"<style>(.*?)</style>", hostile, re.DOTALL)
     policy = re.search(r'Content-Security-Policy" content="(.*?)"', hostile)
     assert style
@@ -306,7 +306,7 @@ def test_the_policy_allows_this_style_sheet_and_nothing_else(hostile: str) -> No
     assert "@import" not in style[1]
 
 
-def test_five_hundred_sessions_stay_small() -> None:
+def test_a_page_of_five_hundred_sessions_stays_below_2_mb() -> None:
     def processes(number: int) -> tuple[ProcessExit, ...]:
         facts = [(p, 1.0 + p, "chrome_crashpad", "killed") for p in range(number)]
         return tuple(ProcessExit(*fact, ended=5.0, adopted=True) for fact in facts)
@@ -323,7 +323,7 @@ def test_five_hundred_sessions_stay_small() -> None:
     assert "browserkeeper history --session" in text
 
 
-def test_what_survived_or_was_adopted_is_among_those_shown() -> None:
+def test_survivors_and_adopted_processes_are_shown_first() -> None:
     ordinary = [ProcessExit(n, float(n), "chromium", "killed") for n in range(20)]
     special = [ProcessExit(98, 98.0, "adopted", "killed", adopted=True), ProcessExit(99, 99.0, "left")]
     (span,) = picture(ended(processes=(*ordinary, *special))).sessions
@@ -332,7 +332,7 @@ def test_what_survived_or_was_adopted_is_among_those_shown() -> None:
 
 
 @pytest.mark.parametrize("seconds", [1, 59, 3600, 86_400, 40 * 86_400])
-def test_the_axis_has_a_few_round_moments(seconds: float) -> None:
+def test_the_axis_has_few_and_round_ticks(seconds: float) -> None:
     window = timeline_axis.Window(Timeline(NOW - seconds, NOW, (a_span(NOW - 90 * 86_400),)), UTC)
     ticks = window.ticks()
     assert 1 <= len(ticks) <= 7
@@ -343,7 +343,7 @@ def a_span(began: float) -> SessionSpan:
     return SessionSpan("0" * 12, "session", "chromium", "owner.py", 7, "subreaper", began)
 
 
-def test_a_page_of_nothing() -> None:
+def test_a_page_without_sessions() -> None:
     text = render(picture(), UTC)
     assert "There was no session in this time." in text
     assert "NaN" not in text
@@ -352,7 +352,7 @@ def test_a_page_of_nothing() -> None:
 # ------------------------------------------------------------------------------------ the command
 
 
-def test_the_terminal_shows_the_same(state_dir: Path) -> None:
+def test_report_prints_outcomes_and_percentiles(state_dir: Path) -> None:
     assert run_shell("exit 3").returncode == 3
     assert run_shell("sleep 9", "--timeout", "0.2").returncode == 124
     text = cli("report", "--since", "10m").stdout
@@ -366,7 +366,7 @@ def test_the_terminal_shows_the_same(state_dir: Path) -> None:
     assert "not clean  " not in text.split("longest", 2)[-1], "there is none"
 
 
-def test_what_is_left_is_named_with_its_session(
+def test_report_prints_survivors_and_problems_with_their_session(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     left = ended(3, survivors=(Survivor(9, "stuck", "D", "nfs_wait"),), problems=("TMPDIR not removed",))
@@ -377,7 +377,7 @@ def test_what_is_left_is_named_with_its_session(
     assert "000000000003: TMPDIR not removed" in said
 
 
-def test_the_page_is_written_whole(state_dir: Path, tmp_path: Path) -> None:
+def test_the_page_replaces_the_file_that_a_link_points_to(state_dir: Path, tmp_path: Path) -> None:
     target, link = tmp_path / "page.html", tmp_path / "link.html"
     link.symlink_to(target)
     target.write_text("old")
@@ -477,7 +477,7 @@ def is_whole(driver: webdriver.Chrome, selector: str) -> bool:
 
 
 @pytest.mark.chrome
-def test_what_a_person_sees(real_page: str) -> None:
+def test_the_page_in_a_real_browser(real_page: str) -> None:
     options = webdriver.ChromeOptions()
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with browser("chromium", options=options) as driver:
@@ -528,7 +528,7 @@ def test_what_a_person_sees(real_page: str) -> None:
         assert driver.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
-def test_the_screenshot_is_made_by_the_script_that_the_docs_name() -> None:
+def test_the_docs_name_the_script_that_makes_the_screenshot() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     assert "python -m scripts.report_picture" in text
     assert "](report.png)" in text

@@ -144,7 +144,7 @@ def order(screen: Terminal) -> list[str]:
 # ------------------------------------------------------------------------------------- the screen
 
 
-def test_sessions_sorted_as_the_keys_say_until_q(
+def test_keys_sort_the_sessions_and_q_ends_top(
     terminal: Callable[..., Terminal], started: Started, tmp_path: Path
 ) -> None:
     for name, words in (("old", SLEEP_FOREVER), ("hungry", HUNGRY), ("busy", BUSY)):
@@ -172,7 +172,7 @@ def test_sessions_sorted_as_the_keys_say_until_q(
     assert screen.restored
 
 
-def test_trees_as_the_key_says(
+def test_the_key_t_shows_process_trees(
     terminal: Callable[..., Terminal], started: Started, pids_of: PidFile
 ) -> None:
     start_run(started, pids_of, 3, *program("tree", pids_of, 2, 1))
@@ -192,7 +192,7 @@ def test_trees_as_the_key_says(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_it_and_give_the_terminal_back(
+def test_signals_end_top_and_restore_the_terminal(
     terminal: Callable[..., Terminal], number: signal.Signals
 ) -> None:
     screen = terminal()
@@ -205,7 +205,7 @@ def test_signals_end_it_and_give_the_terminal_back(
     assert b"Traceback" not in screen.said
 
 
-def test_control_a_killed_one_does_not_give_it_back(terminal: Callable[..., Terminal]) -> None:
+def test_control_a_killed_top_does_not_restore_the_terminal(terminal: Callable[..., Terminal]) -> None:
     screen = terminal()
     screen.shows(r"^No live sessions\.$")
     screen.process.kill()
@@ -213,7 +213,7 @@ def test_control_a_killed_one_does_not_give_it_back(terminal: Callable[..., Term
     assert not screen.restored
 
 
-def test_stopped_it_gives_the_terminal_back_and_takes_it_again(
+def test_a_suspended_top_restores_the_terminal_until_it_continues(
     terminal: Callable[..., Terminal],
 ) -> None:
     screen = terminal()
@@ -233,7 +233,7 @@ def test_stopped_it_gives_the_terminal_back_and_takes_it_again(
     assert screen.restored
 
 
-def test_a_narrow_terminal_has_whole_lines(
+def test_a_narrow_terminal_gets_fewer_columns_and_no_wrapped_lines(
     terminal: Callable[..., Terminal], started: Started, pids_of: PidFile
 ) -> None:
     start_run(started, pids_of, 3, *program("zombie_maker", pids_of, 2))
@@ -248,7 +248,7 @@ def test_a_narrow_terminal_has_whole_lines(
     assert len([line for line in screen.lines if re.match(r"[0-9a-f]{12} ", line)]) == 1
 
 
-def test_names_cannot_steer_the_terminal(
+def test_a_process_name_cannot_send_escape_sequences(
     terminal: Callable[..., Terminal], started: Started, tmp_path: Path
 ) -> None:
     hostile = tmp_path / "\x1b[31mred"
@@ -262,7 +262,7 @@ def test_names_cannot_steer_the_terminal(
 # ------------------------------------------------------------------------------------- one frame
 
 
-def test_without_a_terminal_there_is_one_frame(started: Started, pids_of: PidFile) -> None:
+def test_without_a_terminal_top_prints_one_frame(started: Started, pids_of: PidFile) -> None:
     assert cli("top").stdout.splitlines()[1:] == ["No live sessions."]
     start_run(started, pids_of, 3, *program("tree", pids_of, 2, 1))
     lines = cli("top", "--once").stdout.splitlines()
@@ -277,7 +277,7 @@ def test_without_a_terminal_there_is_one_frame(started: Started, pids_of: PidFil
     assert len(session["processes"]) == 3
 
 
-def test_what_a_pool_does_with_its_browsers(
+def test_top_shows_the_state_of_pooled_browsers(
     terminal: Callable[..., Terminal], started: Started, state_dir: Path
 ) -> None:
     start_run(started, PidFile(state_dir / "none"), 0, *SLEEP_FOREVER)
@@ -305,12 +305,12 @@ def test_bad_input_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     assert arguments[0] in done.output
 
 
-def test_a_process_that_is_new_has_run_since_the_last_look() -> None:
+def test_a_meter_of_no_sessions_has_no_readings() -> None:
     meter = Meter()
     assert meter.read(Snapshot((), (), (), ())) == []
 
 
-def test_columns_that_do_not_fit_go_one_by_one() -> None:
+def test_columns_that_do_not_fit_are_left_out_one_by_one() -> None:
     row = dict.fromkeys(
         ("session", "browser", "state", "memory", "cpu", "age", "deadline", "procs", "zombies", "owner"),
         "x" * 8,

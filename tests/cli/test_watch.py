@@ -79,7 +79,7 @@ def kill_with_its_guards(name: str, site: Site, state: Path) -> tuple[list[int],
 @pytest.mark.firefox
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.leaves_zombies(40, "owner and both guards are dead: PID 1, here pytest, has to reap")
-def test_what_an_owner_leaves_that_died_with_its_guards_is_swept(
+def test_leftovers_of_an_owner_killed_with_its_guards_are_swept(
     name: str, site: Site, state_dir: Path, watching: Callable[..., Watching]
 ) -> None:
     bystander = subprocess.Popen(["sleep", "600"])
@@ -108,7 +108,7 @@ def test_what_an_owner_leaves_that_died_with_its_guards_is_swept(
 
 @pytest.mark.chrome
 @pytest.mark.leaves_zombies(40, "as above")
-def test_control_without_a_watch_it_stays(site: Site, state_dir: Path) -> None:
+def test_control_without_a_watch_the_leftovers_stay(site: Site, state_dir: Path) -> None:
     _, record = kill_with_its_guards("chrome", site, state_dir)
     time.sleep(3)
     tmpdir = json.loads(record.read_text())["session"]["tmpdir"]
@@ -117,7 +117,7 @@ def test_control_without_a_watch_it_stays(site: Site, state_dir: Path) -> None:
     assert [f["session"] for f in cli_json("sweep", "--yes")["findings"]] == [record.stem]
 
 
-def test_what_is_not_ours_is_said_and_left(state_dir: Path) -> None:
+def test_foreign_records_are_reported_and_not_removed(state_dir: Path) -> None:
     record = write_record(state_dir, '{"schema": 99}')
     (notice,) = notices("not-swept")
     assert "left alone" in notice["message"]
@@ -128,7 +128,7 @@ def test_what_is_not_ours_is_said_and_left(state_dir: Path) -> None:
 # ---------------------------------------------------------------------------------------- zombies
 
 
-def test_zombies_are_said_with_their_parent_and_once(
+def test_zombies_are_reported_once_with_their_parent(
     started: list[subprocess.Popen[str]], pids_of: PidFile, watching: Callable[..., Watching]
 ) -> None:
     running = start_run(started, pids_of, 3, *program("zombie_maker", pids_of, 2))
@@ -151,7 +151,7 @@ def rounds_of(watch: Watching) -> float:
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(name))
 
 
-def test_a_browser_that_nobody_reaped_is_said_without_a_session(tmp_path: Path) -> None:
+def test_a_zombie_browser_without_a_session_is_reported(tmp_path: Path) -> None:
     """Plain Selenium's; and a zombie that is none of ours is not."""
     shutil.copy("/bin/true", tmp_path / "chromium")
     ours, theirs = subprocess.Popen([tmp_path / "chromium"]), subprocess.Popen(["true"])
@@ -169,7 +169,7 @@ def test_a_browser_that_nobody_reaped_is_said_without_a_session(tmp_path: Path) 
 
 @pytest.mark.chrome
 @pytest.mark.leaves_zombies(40, "guards are killed: PID 1, here pytest, has to reap")
-def test_a_session_whose_guards_were_killed_is_its_owners() -> None:
+def test_a_session_whose_guards_were_killed_is_reported_but_not_ended() -> None:
     session = browser("chromium")
     session.start()
     (record,) = [found for found in Ledger.open().records() if isinstance(found, Record)]
@@ -184,7 +184,7 @@ def test_a_session_whose_guards_were_killed_is_its_owners() -> None:
     assert notices("unguarded") == []
 
 
-def test_a_stopped_guard_and_the_deadline_that_it_misses(
+def test_a_stopped_guard_and_its_overdue_session_are_reported(
     started: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "GRACE", 0.2)
@@ -222,7 +222,9 @@ def kinds(found: list[Notice]) -> set[str]:
 # ------------------------------------------------------------------------------------ the machine
 
 
-def test_a_cgroup_that_allows_few_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cgroup_with_few_processes_left_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pids.max").write_text("100\n")
     (tmp_path / "pids.current").write_text("60\n")
     monkeypatch.setattr(limits, "cgroup_directories", lambda _: [tmp_path])
@@ -234,7 +236,9 @@ def test_a_cgroup_that_allows_few_processes(tmp_path: Path, monkeypatch: pytest.
     assert list(host.processes()) == []
 
 
-def test_a_cgroup_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cgroup_with_little_memory_left_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "memory.max").write_text("1000000000\n")
     (tmp_path / "memory.current").write_text("900000000\n")
     monkeypatch.setattr(limits, "cgroup_directories", lambda _: [tmp_path])
@@ -261,7 +265,7 @@ shift; exec "$@"
 @pytest.mark.root
 @pytest.mark.namespaces
 @pytest.mark.parametrize("state", ["full", "empty"])
-def test_a_small_file_system_is_said_when_it_is_full(state: str, state_dir: Path) -> None:
+def test_a_full_file_system_is_reported(state: str, state_dir: Path) -> None:
     """A real tmpfs, in a mount namespace of its own; the empty one is the control.  It lies in
     the state directory, whose name is short enough for a session's TMPDIR."""
     where = state_dir / "t"
@@ -283,7 +287,7 @@ def notice(kind: Any = "unguarded", subject: str = "a", magnitude: int = 0) -> N
     return Notice(kind, subject, f"{kind} {subject}", magnitude=magnitude)
 
 
-def test_a_finding_is_said_once_until_it_is_over() -> None:
+def test_a_finding_is_reported_once_until_it_is_over() -> None:
     reported = ReportedNotices()
     said = [
         [n.kind for n in reported.update(found)]
@@ -293,19 +297,19 @@ def test_a_finding_is_said_once_until_it_is_over() -> None:
     assert [n.kind for n in reported.update([notice()])] == ["unguarded"]
 
 
-def test_one_that_comes_and_goes_is_said_once() -> None:
+def test_a_finding_that_comes_and_goes_is_reported_once() -> None:
     reported = ReportedNotices()
     said = [reported.update(found) for found in [[notice()], []] * 5]
     assert sum(map(len, said)) == 1
 
 
-def test_one_that_grows_is_said_again() -> None:
+def test_a_finding_that_grows_is_reported_again() -> None:
     reported = ReportedNotices()
     said = [reported.update([notice("zombies", magnitude=size)]) for size in (1, 2, 2, 1, 2, 3)]
     assert [len(found) for found in said] == [1, 1, 0, 0, 0, 1]
 
 
-def test_what_was_done_is_never_over() -> None:
+def test_actions_are_never_reported_as_over() -> None:
     reported = ReportedNotices()
     assert len(reported.update([notice("swept")])) == 1
     assert not any(reported.update([]) for _ in range(ABSENT_ROUNDS + 1))
@@ -314,7 +318,7 @@ def test_what_was_done_is_never_over() -> None:
 # ------------------------------------------------------------------------------ it survives
 
 
-def test_a_look_that_fails_ends_neither_the_round_nor_the_watch(
+def test_a_failed_check_ends_neither_the_round_nor_the_watch(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     watch = Watch(INTERVAL, Tally())
@@ -340,7 +344,7 @@ def test_a_look_that_fails_ends_neither_the_round_nor_the_watch(
     assert caplog.records[1].exc_info is not None
 
 
-def test_what_a_sweep_did_before_it_failed_is_said(
+def test_removals_before_a_failure_of_the_sweep_are_reported(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Sweeper) -> Iterator[Finding]:
@@ -353,7 +357,7 @@ def test_what_a_sweep_did_before_it_failed_is_said(
     assert not record.exists()
 
 
-def test_a_state_directory_that_cannot_be_used_meanwhile(
+def test_the_watch_survives_an_unusable_state_directory(
     state_dir: Path, watching: Callable[..., Watching]
 ) -> None:
     watch = watching("--listen", "127.0.0.1:0")
@@ -386,7 +390,7 @@ def test_a_round_that_hangs_is_unhealthy() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_when_told_and_at_once(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_the_watch_at_once(number: signal.Signals, tmp_path: Path) -> None:
     watch = Watching(tmp_path / "log", "--interval", 600)
     try:
         watch.wait_for("watch-started")
@@ -399,7 +403,7 @@ def test_it_ends_when_told_and_at_once(number: signal.Signals, tmp_path: Path) -
     assert watch.lines()[-1]["event.action"] == "watch-ended"
 
 
-def test_its_lines_have_documented_fields_only(
+def test_log_lines_have_documented_fields_only(
     state_dir: Path, watching: Callable[..., Watching]
 ) -> None:
     record = write_record(state_dir, '{"schema": 99}')
@@ -412,7 +416,7 @@ def test_its_lines_have_documented_fields_only(
         assert f"`{facts['event.action']}`" in DOCUMENTED
 
 
-def test_once_says_by_its_status_whether_somebody_has_to_see_to_something(
+def test_the_status_of_once_tells_whether_a_person_has_to_act(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert print_notices([], as_json=True) == print_notices([notice("swept")], as_json=True) == 0
@@ -421,13 +425,13 @@ def test_once_says_by_its_status_whether_somebody_has_to_see_to_something(
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
-def test_a_nonsensical_interval_is_refused(seconds: str) -> None:
+def test_an_invalid_interval_is_refused(seconds: str) -> None:
     done = invoke("watch", "--once", "--interval", seconds)
     assert done.exit_code == 2
     assert "--interval" in done.output
 
 
-def test_a_nonsensical_address_is_refused() -> None:
+def test_an_invalid_address_is_refused() -> None:
     done = subprocess.run(
         [*CLI, "watch", "--listen", "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=30
     )
@@ -435,7 +439,7 @@ def test_a_nonsensical_address_is_refused() -> None:
     assert "'nowhere' is no HOST:PORT" in done.stderr
 
 
-def test_a_nonsensical_format_is_refused() -> None:
+def test_an_invalid_log_format_is_refused() -> None:
     env = {**os.environ, "BROWSERKEEPER_LOG": "xml"}
     words = [*CLI, "watch", "--once"]
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
@@ -443,7 +447,7 @@ def test_a_nonsensical_format_is_refused() -> None:
     assert "say json or text" in done.stderr
 
 
-def test_an_idle_watch_costs_little(watching: Callable[..., Watching]) -> None:
+def test_an_idle_watch_uses_little_memory(watching: Callable[..., Watching]) -> None:
     """Memory of the service, without sessions to look at: 23 MB was measured."""
     watch = watching()
     time.sleep(1)

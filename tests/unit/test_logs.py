@@ -81,7 +81,7 @@ def test_a_json_line_has_the_documented_fields(logger: logging.Logger, pipe: tup
     assert [name for name in facts if f"`{name}`" not in DOCUMENTED] == []
 
 
-def test_an_exception_is_error_fields_of_the_same_line(
+def test_an_exception_is_logged_as_fields_of_the_same_line(
     logger: logging.Logger, pipe: tuple[int, Lines]
 ) -> None:
     fd, lines = pipe
@@ -97,7 +97,7 @@ def test_an_exception_is_error_fields_of_the_same_line(
     assert [name for name in facts if f"`{name}`" not in DOCUMENTED] == []
 
 
-def test_a_text_line_is_one_line_without_escapes(
+def test_text_format_writes_one_line_without_escape_sequences(
     logger: logging.Logger, pipe: tuple[int, Lines]
 ) -> None:
     fd, lines = pipe
@@ -118,7 +118,7 @@ def test_a_bad_format_string_is_reported_and_raises_nothing(
     assert pipe[1]() == []
 
 
-def test_a_reader_that_has_gone_raises_nothing(logger: logging.Logger) -> None:
+def test_a_closed_pipe_raises_nothing(logger: logging.Logger) -> None:
     read, write = os.pipe()
     os.close(read)
     configure("json", logger=NAME, fd=write)
@@ -129,7 +129,7 @@ def test_a_reader_that_has_gone_raises_nothing(logger: logging.Logger) -> None:
 
 @pytest.mark.parametrize("text", ["x" * 100_000, "é" * 100_000, "\U0001f98a" * 9_000, "\x00" * 9_000])
 @pytest.mark.parametrize("format", ["json", "text"])
-def test_a_long_line_is_made_to_fit_a_pipe(
+def test_a_long_line_is_shortened_to_fit_a_pipe(
     logger: logging.Logger, pipe: tuple[int, Lines], text: str, format: Any
 ) -> None:
     configure(format, logger=NAME, fd=pipe[0])
@@ -142,7 +142,7 @@ def test_a_long_line_is_made_to_fit_a_pipe(
     assert len(found) == 2
 
 
-def test_a_file_gets_long_lines_whole(logger: logging.Logger, tmp_path: Path) -> None:
+def test_long_lines_are_written_whole_to_a_file(logger: logging.Logger, tmp_path: Path) -> None:
     with open(tmp_path / "log", "ab") as file:
         configure("json", logger=NAME, fd=file.fileno())
         logger.info("x" * 100_000)
@@ -152,7 +152,7 @@ def test_a_file_gets_long_lines_whole(logger: logging.Logger, tmp_path: Path) ->
 # --------------------------------------------------------------------------------- configure()
 
 
-def test_the_environment_chooses(
+def test_the_environment_variable_sets_the_format(
     logger: logging.Logger, pipe: tuple[int, Lines], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "json")
@@ -161,7 +161,7 @@ def test_the_environment_chooses(
     assert one(pipe[1])["message"] == "hello"
 
 
-def test_the_last_call_counts(logger: logging.Logger, pipe: tuple[int, Lines]) -> None:
+def test_the_last_call_of_configure_counts(logger: logging.Logger, pipe: tuple[int, Lines]) -> None:
     other = logging.NullHandler()
     logger.addHandler(other)
     for level in ("WARNING", "DEBUG"):
@@ -172,7 +172,9 @@ def test_the_last_call_counts(logger: logging.Logger, pipe: tuple[int, Lines]) -
     assert sum(isinstance(found, LineHandler) for found in logger.handlers) == 1
 
 
-def test_nonsense_is_refused(logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_formats_and_levels_are_refused(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError, match="say json or text"):
         configure("yaml", logger=NAME)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="say DEBUG"):
@@ -240,7 +242,7 @@ def test_a_fork_while_another_thread_logs_can_log() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_control_a_buffered_handler_is_stuck_in_such_a_fork() -> None:
+def test_control_a_buffered_handler_hangs_in_such_a_fork() -> None:
     """It is the buffer's lock: the thread that holds it does not exist in the child."""
     done = run(FORK, "buffered", stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (1, "the child is stuck\n")
@@ -325,7 +327,7 @@ with browser("chromium") as driver:
 
 
 @pytest.mark.chrome
-def test_a_session_says_how_it_began_and_ended(site: Site) -> None:
+def test_a_session_logs_its_start_and_its_end(site: Site) -> None:
     env = {**os.environ, VARIABLE: "json"}
     done = run(SESSION, site.url, env=env, stderr=subprocess.PIPE)
     events = [json.loads(line) for line in done.stderr.splitlines()]
@@ -341,7 +343,7 @@ def test_a_session_says_how_it_began_and_ended(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_the_history_knows_how_long_the_start_took(state_dir: Path) -> None:
+def test_the_history_holds_the_duration_of_the_start(state_dir: Path) -> None:
     from browserkeeper import browser
     from browserkeeper.state.ledger import Ledger
 
