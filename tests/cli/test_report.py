@@ -1,4 +1,4 @@
-"""``browserkeeper report``: the facts on one clock, and the page as people see it in a real browser."""
+"""``browserkeeper report``: the timeline, its text, and its page, also in a real browser."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ from browserkeeper.session import control_of
 from browserkeeper.state.documents import BadRecord
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import EndedSession, Record, Session
-from browserkeeper.status import timeline_axis
-from browserkeeper.status import timeline_page as page_module
+from browserkeeper.status import timeline_axis, timeline_page
 from browserkeeper.status.snapshot import snapshot
 from browserkeeper.status.timeline import Percentiles, SessionSpan, Timeline, timeline, timeline_of
 from browserkeeper.status.timeline_page import render
@@ -49,7 +48,7 @@ HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>&\x1b[31m""
 def ended(
     number: int = 0, *, ago: float = 100, lasted: float = 10, session: Any = None, **more: Any
 ) -> EndedSession:
-    """A session of the history; its guard was born half a second after it was asked for."""
+    """A session of the history.  Its guard started half a second after the session was created."""
     created = NOW - ago
     facts = Session(
         f"{number:012x}",
@@ -69,11 +68,11 @@ def ended(
     return EndedSession(facts, report)
 
 
-def picture(*found: EndedSession, seconds: float = 3600, unreadable: int = 0) -> Timeline:
+def timeline_with(*found: EndedSession, seconds: float = 3600, unreadable: int = 0) -> Timeline:
     return timeline_of((), found, unreadable, now=NOW, seconds=seconds)
 
 
-# ------------------------------------------------------------------------------------------ facts
+# --------------------------------------------------------------------------------------- timeline
 
 
 def test_process_times_are_converted_to_epoch_seconds() -> None:
@@ -82,7 +81,7 @@ def test_process_times_are_converted_to_epoch_seconds() -> None:
         ProcessExit(11, 5002.5, "chromium", "exited", code=0, ended=6.0, adopted=True),
         ProcessExit(12, 5003.0, "helper", "gone"),
     )
-    (span,) = picture(ended(processes=processes)).sessions
+    (span,) = timeline_with(ended(processes=processes)).sessions
     assert (span.began, span.ended) == (NOW - 100, NOW - 90)
     driver, adopted, unseen = span.processes
     assert driver.began == pytest.approx(NOW - 99.5)
@@ -94,16 +93,16 @@ def test_process_times_are_converted_to_epoch_seconds() -> None:
 
 
 def test_a_timeline_has_the_sessions_of_its_window_newest_first() -> None:
-    found = picture(ended(1, ago=9000), ended(2, ago=3605, lasted=10), ended(3, ago=50), seconds=3600)
+    found = timeline_with(ended(1, ago=9000), ended(2, ago=3605), ended(3, ago=50), seconds=3600)
     assert [span.id[-1] for span in found.sessions] == ["3", "2"]
     assert not found.truncated
     many = [ended(n, ago=100 + n) for n in range(500)]
-    assert picture(*many).truncated, "500 sessions within the hour: earlier ones may be lost"
-    assert not picture(*many, seconds=200).truncated
+    assert timeline_with(*many).truncated, "500 sessions within the hour: earlier ones may be lost"
+    assert not timeline_with(*many, seconds=200).truncated
 
 
 def test_a_timeline_sums_up_outcomes_durations_and_bytes() -> None:
-    found = picture(
+    found = timeline_with(
         ended(1, bytes_freed=10, lasted=5),
         ended(2, bytes_freed=20, lasted=50),
         ended(3, reason="timeout", survivors=(Survivor(9, "stuck", "D", "nfs_wait"),)),
@@ -126,7 +125,7 @@ def test_percentiles_are_measured_values() -> None:
 def test_memory_is_summed_over_the_sessions_alive_at_a_time() -> None:
     one = ended(1, ago=100, lasted=20, memory=((1.0, 100), (5.0, 300)))
     other = ended(2, ago=90, lasted=30, memory=((2.0, 50),))
-    found = picture(one, other)
+    found = timeline_with(one, other)
     assert [(round(when - NOW, 1), size) for when, size in found.memory_over_time()] == [
         (-98.5, 100),
         (-94.5, 300),
@@ -139,7 +138,7 @@ def test_memory_is_summed_over_the_sessions_alive_at_a_time() -> None:
 
 def test_a_swept_session_is_dated_by_its_end() -> None:
     one = ended(seconds={"killing": 0.1}, reason="swept", memory=((500.0, 7),))
-    (span,) = picture(one).sessions
+    (span,) = timeline_with(one).sessions
     assert span.teardown_seconds == 0.1
     assert span.memory == ((NOW - 90, 7),)
 
@@ -195,7 +194,7 @@ def host() -> str:
     ids=repr,
 )
 def test_an_invalid_history_entry_is_counted_as_unreadable(change: dict[str, Any]) -> None:
-    found = picture(ended(1), ended(2, **change))
+    found = timeline_with(ended(1), ended(2, **change))
     assert [span.id[-1] for span in found.sessions] == ["1"]
     assert found.unreadable == 1
     assert "1 record cannot be believed" in render(found, UTC)
@@ -211,7 +210,7 @@ def test_invalid_memory_makes_a_record_corrupt(state_dir: Path, memory: Any) -> 
     record.path.unlink()
 
 
-# ------------------------------------------------------------------------- what the guard looks at
+# ------------------------------------------------------------------------- the guard's memory samples
 
 
 def test_a_guard_keeps_a_bounded_number_of_memory_samples(
@@ -224,23 +223,23 @@ def test_a_guard_keeps_a_bounded_number_of_memory_samples(
     monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", crippled_guard(tmp_path / "guard", *quick))
     running = start(SLEEP_FOREVER, session="b" * 12, **in_ledger(state_dir, "b" * 12))
 
-    assert wait_until(lambda: any(age > 0.5 for age, _ in looks_in_record(state_dir)))
+    assert wait_until(lambda: any(age > 0.5 for age, _ in samples_in_record(state_dir)))
     report = running.end("closed", deadline_in())
     assert report is not None
     found = ExitReport.from_guard(report, session="b" * 12, browser="sleep").memory
     assert 4 <= len(found) < 8
-    assert found[0][0] < 0.2 < 0.4 < found[-1][0], "thinned out evenly: the beginning is still there"
+    assert 2 * found[0][0] < found[-1][0], "thinned out evenly: the beginning is still there"
     assert all(0 < size < 10e6 for _, size in found)
 
 
-def looks_in_record(state_dir: Path) -> tuple[tuple[float, int], ...]:
+def samples_in_record(state_dir: Path) -> tuple[tuple[float, int], ...]:
     found = [record for record in Ledger.open(state_dir).records() if isinstance(record, Record)]
     return found[0].memory if found else ()
 
 
 def test_a_portable_guard_samples_memory(state_dir: Path) -> None:
     running = start(SLEEP_FOREVER, "portable", session="c" * 12, **in_ledger(state_dir, "c" * 12))
-    assert wait_until(lambda: looks_in_record(state_dir))
+    assert wait_until(lambda: samples_in_record(state_dir))
     report = running.end("closed", deadline_in())
     assert report is not None
     assert report["memory"][0][1] > 0
@@ -250,7 +249,7 @@ def test_a_portable_guard_samples_memory(state_dir: Path) -> None:
 
 
 class Reader(HTMLParser):
-    """What a browser would make of it: elements, their attributes, and the text."""
+    """The elements of a page, their attributes, and its text."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -277,7 +276,7 @@ def hostile() -> str:
     )
     session = dataclasses.replace(one.session, id=HOSTILE, browser=HOSTILE, owner_name=HOSTILE)
     session = dataclasses.replace(session, command=("curl", "https://me:secret@example.com"))
-    return render(picture(EndedSession(session, one.report)), UTC)
+    return render(timeline_with(EndedSession(session, one.report)), UTC)
 
 
 def test_hostile_names_stay_text(hostile: str) -> None:
@@ -316,7 +315,7 @@ def test_a_page_of_five_hundred_sessions_stays_below_2_mb() -> None:
         found = [
             ended(n, ago=20_000 - n * 30, processes=processes(each), notes=notes) for n in range(500)
         ]
-        text = render(picture(*found, seconds=21_600), UTC)
+        text = render(timeline_with(*found, seconds=21_600), UTC)
         assert text.count("<details") == 500
         assert len(text.encode()) < 2_000_000
     assert "286 more: " in text
@@ -326,8 +325,8 @@ def test_a_page_of_five_hundred_sessions_stays_below_2_mb() -> None:
 def test_survivors_and_adopted_processes_are_shown_first() -> None:
     ordinary = [ProcessExit(n, float(n), "chromium", "killed") for n in range(20)]
     special = [ProcessExit(98, 98.0, "adopted", "killed", adopted=True), ProcessExit(99, 99.0, "left")]
-    (span,) = picture(ended(processes=(*ordinary, *special))).sessions
-    shown = page_module.most_relevant(span.processes, 4)
+    (span,) = timeline_with(ended(processes=(*ordinary, *special))).sessions
+    shown = timeline_page.most_relevant(span.processes, 4)
     assert [life.name for life in shown] == ["chromium", "chromium", "adopted", "left"]
 
 
@@ -344,7 +343,7 @@ def a_span(began: float) -> SessionSpan:
 
 
 def test_a_page_without_sessions() -> None:
-    text = render(picture(), UTC)
+    text = render(timeline_with(), UTC)
     assert "There was no session in this time." in text
     assert "NaN" not in text
 
@@ -370,7 +369,7 @@ def test_report_prints_survivors_and_problems_with_their_session(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     left = ended(3, survivors=(Survivor(9, "stuck", "D", "nfs_wait"),), problems=("TMPDIR not removed",))
-    report_command.show(picture(ended(1), left))
+    report_command.show(timeline_with(ended(1), left))
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith(": 2 sessions, 0 alive, 1 not clean")
     assert "000000000003: stuck (pid 9, D, nfs_wait)" in said
@@ -424,9 +423,9 @@ def test_bad_input_is_a_usage_error_with_its_remedy(arguments: tuple[str, ...], 
 
 @pytest.fixture
 def real_page(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of a Chromium that ran into a deadline, a driver that would not start, and a program with a
-    name that is markup."""
-    leave_something(Ledger.open(state_dir))
+    """The URL of a page with a Chromium that ran into its deadline, a driver that failed to start,
+    a program whose name is markup, and a session that was not clean."""
+    add_unclean_session(Ledger.open(state_dir))
     monkeypatch.setenv("FAKE_DRIVER", "http-500")
     bad = tmp_path / "<b>x<i>&quot;"
     shutil.copy("/bin/sleep", bad)
@@ -443,9 +442,9 @@ def real_page(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return target.as_uri()
 
 
-def leave_something(ledger: Ledger) -> None:
-    """Put a session into the history that was not clean: real ones are."""
-    reason = "a-reason-of-somebodys-own-that-goes-on-and-on-and-on"
+def add_unclean_session(ledger: Ledger) -> None:
+    """Writes a session that was not clean into the history, since real ones are clean."""
+    reason = "a-reason-of-another-program-that-goes-on-and-on-and-on"
     one = ended(reason=reason, survivors=(Survivor(9, "stuck", "D", "nfs_wait"),))
     session = dataclasses.replace(one.session, created=time.time() - 0.2)
     report = dataclasses.replace(one.report, ended_at=time.time(), seconds={})
@@ -469,7 +468,7 @@ def resize(driver: webdriver.Chrome, width: int) -> None:
 
 
 def is_whole(driver: webdriver.Chrome, selector: str) -> bool:
-    """Nothing of the element is cut off by what it lies in."""
+    """Is the element as a whole inside its parent?"""
     inner = driver.find_element(By.CSS_SELECTOR, selector).rect
     outer = driver.find_element(By.CSS_SELECTOR, f":has(> {selector})").rect
     inside = inner["x"] >= outer["x"] and inner["x"] + inner["width"] <= outer["x"] + outer["width"]

@@ -1,4 +1,4 @@
-"""``browserkeeper top`` on a real terminal: what stands on its screen, and how it leaves it."""
+"""``browserkeeper top`` on a real terminal: what its screen shows, and that the terminal is restored."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ Started = list[subprocess.Popen[str]]
 
 
 class Terminal:
-    """A pseudo-terminal with a program on it, and the screen that a person would see."""
+    """``top`` on a pseudo-terminal, and the screen that a person would see."""
 
     def __init__(self, *arguments: str, columns: int = 120, lines: int = 24):
         self.controller, self.terminal = pty.openpty()
         self.before = termios.tcgetattr(self.terminal)
         self.screen = pyte.Screen(columns, lines)
         self.stream = pyte.ByteStream(self.screen)
-        self.said = b""
+        self.output = b""
         self._set_size(columns, lines)
         env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
         self.process = subprocess.Popen(
@@ -64,12 +64,12 @@ class Terminal:
     def resize(self, columns: int, lines: int) -> None:
         self.screen.resize(lines, columns)
         self._set_size(columns, lines)
-        self.process.send_signal(signal.SIGWINCH)  # the kernel's, where it is somebody's terminal
+        self.process.send_signal(signal.SIGWINCH)  # the kernel sends it to a foreground job only
 
     def read(self) -> None:
         while select.select([self.controller], [], [], 0.02)[0]:
             part = os.read(self.controller, 65536)
-            self.said += part
+            self.output += part
             self.stream.feed(part)
 
     @property
@@ -97,17 +97,15 @@ class Terminal:
         os.write(self.controller, keys)
 
     def status(self) -> int:
-        """Once it has ended; whether it took its things with it is looked at by ``restored``."""
-        until = time.monotonic() + 60
-        while self.process.poll() is None and time.monotonic() < until:
-            self.read()
+        """Waits until it has ended, and returns its exit status."""
+        assert self.comes_to(lambda: self.process.poll() is not None)
         self.read()
-        return self.process.wait(60)
+        return self.process.wait()
 
     @property
     def restored(self) -> bool:
-        left = self.said.rfind(LEFT) > self.said.rfind(ENTERED) >= 0
-        seen = self.said.rfind(CURSOR) > self.said.rfind(b"\x1b[?25l") >= 0
+        left = self.output.rfind(LEFT) > self.output.rfind(ENTERED) >= 0
+        seen = self.output.rfind(CURSOR) > self.output.rfind(b"\x1b[?25l") >= 0
         return left and seen and termios.tcgetattr(self.terminal) == self.before
 
     def close(self) -> None:
@@ -137,7 +135,7 @@ def wait_until_listed(name: str) -> None:
 
 
 def order(screen: Terminal) -> list[str]:
-    """The first word of each session's line, and what it runs."""
+    """The browser, here the program's name, of each session, from the top down."""
     return re.findall(r"^[0-9a-f]{12}  ?(\S+)", screen.text, re.MULTILINE)
 
 
@@ -154,17 +152,17 @@ def test_keys_sort_the_sessions_and_q_ends_top(
     screen = terminal()
     screen.shows(r"^browserkeeper [\d:]{8}: 3 sessions, 3 processes, \d+\.\d MB, \d+% CPU, 0 zombies$")
     screen.shows(r"^session +browser +state +memory +cpu +age +deadline +procs +owner")
-    assert order(screen)[0] == "hungry"
+    assert screen.comes_to(lambda: order(screen)[0] == "hungry")
     screen.press(b"c")
     screen.shows(r"\(now: cpu\)")
     screen.shows(r"^[0-9a-f]{12} +busy +live +\d+\.\d MB +([1-9]\d*)%")
-    assert order(screen)[0] == "busy"
+    assert screen.comes_to(lambda: order(screen)[0] == "busy")
     screen.press(b"a")
     screen.shows(r"\(now: age\)")
-    assert order(screen) == ["old", "hungry", "busy"]
+    assert screen.comes_to(lambda: order(screen) == ["old", "hungry", "busy"])
     screen.resize(120, 7)
     screen.shows("^1 more session|^2 more sessions than this terminal has room for$")
-    assert len(order(screen)) < 3
+    assert screen.comes_to(lambda: len(order(screen)) < 3)
     screen.resize(120, 24)
     assert screen.comes_to(lambda: len(order(screen)) == 3)
     screen.press(b"q")
@@ -202,7 +200,7 @@ def test_signals_end_top_and_restore_the_terminal(
     screen.process.send_signal(number)
     assert screen.status() == 0
     assert screen.restored
-    assert b"Traceback" not in screen.said
+    assert b"Traceback" not in screen.output
 
 
 def test_control_a_killed_top_does_not_restore_the_terminal(terminal: Callable[..., Terminal]) -> None:
@@ -256,7 +254,7 @@ def test_a_process_name_cannot_send_escape_sequences(
     start_run(started, PidFile(tmp_path / "none"), 0, str(hostile), "600")
     screen = terminal()
     screen.shows("\N{REPLACEMENT CHARACTER}\\[31mred")
-    assert b"\x1b[31mred" not in screen.said
+    assert b"\x1b[31mred" not in screen.output
 
 
 # ------------------------------------------------------------------------------------- one frame

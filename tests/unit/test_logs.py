@@ -1,4 +1,4 @@
-"""Log lines: their fields, and that neither forks nor neighbours can stop or break one."""
+"""Log lines: their fields, and that neither forks nor other processes can block or break a line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from browserkeeper import ConfigError
 from browserkeeper.telemetry.logs import VARIABLE, LineHandler, configure
 from fixtures.server import Site
-from tests.support.waiting import wait_until
+from tests.support.waiting import SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTED = (ROOT / "docs" / "operations.md").read_text()
@@ -36,7 +36,7 @@ def logger() -> Iterator[logging.Logger]:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, Lines]]:
-    """The end to log to, and what has come out of it so far."""
+    """The descriptor to log to, and a function that returns the lines written since its last call."""
     read, write = os.pipe()
     os.set_blocking(read, False)
 
@@ -185,7 +185,7 @@ def test_invalid_formats_and_levels_are_refused(
     assert logger.handlers == []
 
 
-# ------------------------------------------------------------------------- forks and neighbours
+# ------------------------------------------------------------------------- forks and other processes
 
 FORK = """
 import logging, os, sys, threading, time
@@ -213,7 +213,7 @@ child = os.fork()
 if child == 0:
     logger.info("from the child")
     os._exit(0)
-until = time.monotonic() + 3
+until = time.monotonic() + (60 if kind == "ours" else 3)
 text, done = b"", 0
 os.set_blocking(read, False)
 while time.monotonic() < until and not done:
@@ -226,7 +226,7 @@ thread.join()
 if not done:
     os.kill(child, 9)
     os.waitpid(child, 0)
-    sys.exit("the child is stuck")
+    sys.exit("the child hangs")
 os.set_blocking(read, False)
 try:
     text += os.read(read, 65536)
@@ -243,9 +243,9 @@ def test_a_fork_while_another_thread_logs_can_log() -> None:
 
 
 def test_control_a_buffered_handler_hangs_in_such_a_fork() -> None:
-    """It is the buffer's lock: the thread that holds it does not exist in the child."""
+    """It waits for the buffer's lock, whose holder is a thread that does not exist in the child."""
     done = run(FORK, "buffered", stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (1, "the child is stuck\n")
+    assert (done.returncode, done.stderr) == (1, "the child hangs\n")
 
 
 WRITER = """
@@ -266,7 +266,7 @@ def log_together(stdout: int, bound: str) -> list[subprocess.Popen[bytes]]:
 
 
 def whole(lines: list[bytes]) -> list[str]:
-    """The letters of the lines that came out as they went in."""
+    """The letters of the lines that are whole."""
     found = []
     for line in lines:
         try:
@@ -283,14 +283,15 @@ def waits_to_write(writer: subprocess.Popen[bytes]) -> bool:
 
 
 def through_a_pipe(bound: str) -> list[bytes]:
-    """Nobody reads before all of them wait to write: they meet, however slowly one of them starts."""
+    """The lines of four processes.  They are read only when all four wait to write, so that they
+    write at the same time even if one of them starts slowly."""
     read, write = os.pipe()
     writers = log_together(write, bound)
     os.close(write)
     assert wait_until(lambda: all(map(waits_to_write, writers)))
     with os.fdopen(read, "rb") as file:
         lines = file.read().splitlines()
-    assert [writer.wait(30) for writer in writers] == [0] * 4
+    assert [writer.wait(SECONDS) for writer in writers] == [0] * 4
     return lines
 
 
@@ -307,7 +308,7 @@ def test_control_longer_lines_do_mix_in_a_pipe() -> None:
 def test_lines_of_several_processes_do_not_mix_in_a_file(tmp_path: Path) -> None:
     with open(tmp_path / "log", "wb") as file:
         writers = log_together(file.fileno(), "bounded")
-        assert [writer.wait(30) for writer in writers] == [0] * 4
+        assert [writer.wait(SECONDS) for writer in writers] == [0] * 4
     lines = (tmp_path / "log").read_bytes().splitlines()
     assert len(lines) == 400
     assert sorted(whole(lines)) == sorted("abcd" * 100)
