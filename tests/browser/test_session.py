@@ -29,7 +29,7 @@ from browserkeeper.process import guard_process
 from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.support import witness
-from tests.support.guards import BOTH, crippled_guard
+from tests.support.guards import BOTH, altered_guard
 
 
 @pytest.fixture(scope="module", params=BOTH)
@@ -55,7 +55,7 @@ def test_a_driver_may_be_sooner_than_its_guards_news(
 ) -> None:
     """On a busy machine the driver's port is known before the guard has said which process it is."""
     late = "        guard.start()\n        import time; time.sleep(1)\n"
-    directory = crippled_guard(tmp_path / "guard", ("        guard.start()\n", late))
+    directory = altered_guard(tmp_path / "guard", ("        guard.start()\n", late))
     monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", directory)
     with browser(name) as driver:
         session = session_of(driver)

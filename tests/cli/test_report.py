@@ -36,7 +36,7 @@ from browserkeeper.status.timeline import Percentiles, SessionSpan, Timeline, ti
 from browserkeeper.status.timeline_page import render
 from tests.conftest import PROGRAMS
 from tests.support.cli import ROOT, cli, cli_json, invoke, run_shell
-from tests.support.guards import SLEEP_FOREVER, crippled_guard, start
+from tests.support.guards import SLEEP_FOREVER, altered_guard, start
 from tests.support.ledger import dead_record, write_record
 from tests.support.waiting import deadline_in, wait_until
 
@@ -220,7 +220,7 @@ def test_a_guard_keeps_a_bounded_number_of_memory_samples(
         ("SAMPLES = (0.25, 1.0, 2.0, 5.0)", "SAMPLES = (0.01,)"),
         ("WEIGHINGS = 120", "WEIGHINGS = 8"),
     )
-    monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", crippled_guard(tmp_path / "guard", *quick))
+    monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", altered_guard(tmp_path / "guard", *quick))
     running = start(SLEEP_FOREVER, session="b" * 12, **in_ledger(state_dir, "b" * 12))
 
     assert wait_until(lambda: any(age > 0.5 for age, _ in samples_in_record(state_dir)))

@@ -1,4 +1,4 @@
-"""The guard on tiny programs that misbehave as processes; no browser anywhere."""
+"""The guard with small programs that are hard to end; no browser."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pytest
 
 from browserkeeper.guard.owner import to_json
 from browserkeeper.process.containment import choose, writable_cgroup
-from browserkeeper.process.guard_process import output_of
+from browserkeeper.process.guard_process import GUARD_DIRECTORY, output_of
 from browserkeeper.report import ExitReport
 from tests.conftest import PidFile
 from tests.support import witness
 from tests.support.guards import (
     NO_PIDFD,
-    crippled_guard,
+    PYTHON,
+    altered_guard,
     pids_once_there,
     plan_for,
     program,
@@ -38,7 +39,7 @@ MISBEHAVING = {
     "stop_itself": 2,
     "zombie_maker": 1,
 }
-"""Program: how many pids it writes before it is under way."""
+"""Each program, and the number of pids that it writes before it is ready."""
 
 CONTAINMENTS = [
     "subreaper",
@@ -50,7 +51,7 @@ CONTAINMENTS = [
 
 @pytest.mark.parametrize("containment", CONTAINMENTS)
 @pytest.mark.parametrize("name", MISBEHAVING)
-def test_ends_what_misbehaves(name: str, containment: str, pids_of: PidFile) -> None:
+def test_ends_processes_that_misbehave(name: str, containment: str, pids_of: PidFile) -> None:
     running = start(staying(program(name, pids_of)), containment)
     started = pids_once_there(pids_of, MISBEHAVING[name])
     report = running.end("closed", deadline_in())
@@ -62,14 +63,14 @@ def test_ends_what_misbehaves(name: str, containment: str, pids_of: PidFile) -> 
 
 @pytest.mark.leaves_zombies(9, "cleaning up after the control")
 @pytest.mark.parametrize("name", MISBEHAVING)
-def test_control_without_a_guard_they_survive(name: str, pids_of: PidFile) -> None:
-    """The same programs, ended the way people do it, leave something: the detector works."""
+def test_control_misbehaving_processes_survive_without_a_guard(name: str, pids_of: PidFile) -> None:
+    """Ended by ``terminate`` alone, the same programs leave processes, and the witness sees them."""
     child = subprocess.Popen(program(name, pids_of))
     started = pids_once_there(pids_of, MISBEHAVING[name])
     child.terminate()
     wait_until(
         lambda: not witness.alive([s for s in below() if s.pid == child.pid]), 0.5
-    )  # or ignores it
+    )  # some ignore it
     found = wait_until(lambda: witness.alive(below()) or [s for s in below() if s.pid != child.pid], 5)
     witness.end_by_pid(started)
     child.kill()
@@ -90,7 +91,7 @@ def test_ends_a_fork_bomb(containment: str, pids_of: PidFile) -> None:
     assert report["certificate"] == "ECHILD"
 
 
-def test_sees_a_whole_tree_and_how_each_ended(pids_of: PidFile) -> None:
+def test_the_report_names_every_process_of_the_tree_and_how_it_ended(pids_of: PidFile) -> None:
     running = start(program("tree", pids_of, 2, 3))
     started = pids_once_there(pids_of, 14)
     report = running.end("closed", deadline_in())
@@ -100,7 +101,7 @@ def test_sees_a_whole_tree_and_how_each_ended(pids_of: PidFile) -> None:
     assert {p["name"] for p in report["processes"]} & {s.name for s in started}
 
 
-def test_names_the_escapee_it_adopted(pids_of: PidFile) -> None:
+def test_the_report_marks_the_daemon_that_the_guard_adopted(pids_of: PidFile) -> None:
     running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     spawned = running.wait_for("spawned", deadline=deadline_in())
@@ -123,7 +124,7 @@ def test_reaps_zombies_during_the_session(tmp_path: Path) -> None:
     assert report["zombies_reaped"] >= 5
 
 
-def test_reports_an_exit_by_itself() -> None:
+def test_the_report_has_the_exit_status_of_a_command_that_exits() -> None:
     running = start(("/bin/sh", "-c", "exit 7"))
     ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
@@ -137,7 +138,7 @@ def test_reports_an_exit_by_itself() -> None:
 
 @pytest.mark.leaves_zombies(1, "the guard's own: its owner was killed, and pytest is PID 1")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_owner_killed(number: signal.Signals, pids_of: PidFile) -> None:
+def test_a_killed_owners_session_is_ended(number: signal.Signals, pids_of: PidFile) -> None:
     owner = start_owner(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     owner.send_signal(number)
@@ -146,7 +147,7 @@ def test_owner_killed(number: signal.Signals, pids_of: PidFile) -> None:
 
 
 @pytest.mark.leaves_zombies(2, "the guard's own and the owner's fork")
-def test_owner_killed_while_a_fork_of_it_holds_the_pipe(pids_of: PidFile) -> None:
+def test_a_killed_owners_session_is_ended_while_a_fork_holds_the_pipe(pids_of: PidFile) -> None:
     owner = start_owner(staying(program("daemonise", pids_of)), fork=True)
     (daemon,) = pids_once_there(pids_of, 1)
     _kill_owner(owner)
@@ -158,7 +159,7 @@ def test_owner_killed_while_a_fork_of_it_holds_the_pipe(pids_of: PidFile) -> Non
 
 @pytest.mark.leaves_zombies(9, "cleaning up after the control")
 def test_control_pipe_alone_leaks_when_a_fork_holds_it(tmp_path: Path, pids_of: PidFile) -> None:
-    directory = crippled_guard(tmp_path / "crippled", *NO_PIDFD)
+    directory = altered_guard(tmp_path / "altered", *NO_PIDFD)
     owner = start_owner(staying(program("daemonise", pids_of)), directory=directory, fork=True)
     (daemon,) = pids_once_there(pids_of, 1)
     _kill_owner(owner)
@@ -168,20 +169,22 @@ def test_control_pipe_alone_leaks_when_a_fork_holds_it(tmp_path: Path, pids_of: 
 
 
 def _kill_owner(owner: subprocess.Popen[str]) -> None:
-    """Without waiting for its output to end: the fork holds that open as well."""
+    """Without waiting for the end of its output, which its fork holds open."""
     owner.kill()
     owner.wait()
+    assert owner.stdin is not None
     assert owner.stdout is not None
+    owner.stdin.close()
     owner.stdout.close()
 
 
 @pytest.mark.leaves_zombies(1, "the standby of an owner that is dead belongs to PID 1")
-def test_owner_exits_by_os_exit(pids_of: PidFile) -> None:
-    """A clean-up handler never runs there; the guard does."""
+def test_the_session_of_an_owner_that_leaves_by_os_exit_is_ended(pids_of: PidFile) -> None:
+    """No clean-up handler of the owner runs then."""
     owner = start_owner(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
-    owner.kill()
-    owner.communicate()
+    owner.communicate("exit\n")
+    assert owner.returncode == 0
     assert wait_until(lambda: not witness.is_same(daemon))
 
 
@@ -190,7 +193,7 @@ def test_owner_exits_by_os_exit(pids_of: PidFile) -> None:
 
 @pytest.mark.parametrize("victim", ["primary", "standby"])
 @pytest.mark.leaves_zombies(1, "a primary guard whose standby was killed belongs to PID 1")
-def test_one_guard_killed_the_other_finishes(victim: str, pids_of: PidFile) -> None:
+def test_when_one_guard_is_killed_the_other_ends_the_session(victim: str, pids_of: PidFile) -> None:
     running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     spawned = running.wait_for("spawned", deadline=deadline_in())
@@ -204,14 +207,14 @@ def test_one_guard_killed_the_other_finishes(victim: str, pids_of: PidFile) -> N
     running.end("closed", deadline_in())
 
 
-@pytest.mark.leaves_zombies(9, "nobody is left to reap")
-def test_control_both_guards_killed_a_daemon_survives(pids_of: PidFile) -> None:
-    """Beyond the pair there is only the second line: this is the gap that it has to close."""
+@pytest.mark.leaves_zombies(9, "no guard is left to reap")
+def test_control_a_daemon_survives_when_both_guards_are_killed(pids_of: PidFile) -> None:
+    """Such a daemon is for the owner or a sweep to end, by LeftoverProcesses."""
     running = start(staying(program("daemonise", pids_of)))
     (daemon,) = pids_once_there(pids_of, 1)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
-    os.kill(running.pid, signal.SIGSTOP)  # so that it cannot finish for the primary guard
+    os.kill(running.pid, signal.SIGSTOP)  # so that it cannot end the session
     os.kill(spawned["primary"], signal.SIGKILL)
     os.kill(running.pid, signal.SIGKILL)
     survived = not wait_until(lambda: not witness.is_same(daemon), 1)
@@ -221,7 +224,7 @@ def test_control_both_guards_killed_a_daemon_survives(pids_of: PidFile) -> None:
 
 
 @pytest.mark.parametrize("victim", ["primary", "standby"])
-def test_a_stopped_guard_is_woken(victim: str) -> None:
+def test_a_stopped_guard_is_continued(victim: str) -> None:
     running = start(SLEEP)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
@@ -232,7 +235,7 @@ def test_a_stopped_guard_is_woken(victim: str) -> None:
     assert report["certificate"] == "ECHILD"
 
 
-def test_term_to_the_guard_tears_down(pids_of: PidFile) -> None:
+def test_sigterm_to_the_guard_ends_the_session(pids_of: PidFile) -> None:
     running = start(staying(program("daemonise", pids_of)))
     pids_once_there(pids_of, 1)
     os.kill(running.pid, signal.SIGTERM)
@@ -243,7 +246,7 @@ def test_term_to_the_guard_tears_down(pids_of: PidFile) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-def test_is_deaf_to_the_terminal(number: signal.Signals) -> None:
+def test_the_guard_ignores_the_signals_of_a_terminal(number: signal.Signals) -> None:
     running = start(SLEEP)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
@@ -256,7 +259,7 @@ def test_is_deaf_to_the_terminal(number: signal.Signals) -> None:
 # ------------------------------------------------------------------ deadlines
 
 
-def test_keeps_the_deadline_itself() -> None:
+def test_the_guard_ends_the_session_at_its_timeout() -> None:
     running = start(SLEEP, timeout=0.3)
     ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
@@ -264,7 +267,7 @@ def test_keeps_the_deadline_itself() -> None:
     running.end("closed", deadline_in())
 
 
-def test_keeps_the_deadline_that_its_owner_moves() -> None:
+def test_the_owner_can_move_the_deadline() -> None:
     running = start(SLEEP)
     running.set_deadline(0.3, "late")
     running.set_deadline(0, "")
@@ -277,7 +280,7 @@ def test_keeps_the_deadline_that_its_owner_moves() -> None:
     running.end("closed", deadline_in())
 
 
-def test_an_empty_line_from_its_owner_says_nothing() -> None:
+def test_empty_lines_from_the_owner_are_ignored() -> None:
     running = start(SLEEP)
     running._send("\n \ndeadline 0.1 late")
     ended = running.wait_for("ended", deadline=deadline_in())
@@ -286,7 +289,7 @@ def test_an_empty_line_from_its_owner_says_nothing() -> None:
     running.end("closed", deadline_in())
 
 
-def test_asks_before_it_kills_where_there_is_grace(tmp_path: Path) -> None:
+def test_sends_sigterm_before_sigkill_where_the_timeout_has_a_grace(tmp_path: Path) -> None:
     said = tmp_path / "said"
     script = f"trap 'echo bye > {said}; exit 0' TERM; while :; do sleep 0.05; done"
     running = start(("/bin/sh", "-c", script), timeout=0.5, grace=5)
@@ -298,7 +301,7 @@ def test_asks_before_it_kills_where_there_is_grace(tmp_path: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(not os.path.isdir("/sys/fs/cgroup/freezer"), reason="no cgroup v1 freezer")
-def test_reports_what_sigkill_cannot_end_and_goes_on_trying() -> None:
+def test_reports_processes_that_sigkill_cannot_end_and_goes_on_trying() -> None:
     """A process in a frozen v1 cgroup does not die of SIGKILL until it is thawed."""
     running = start(SLEEP, kill_deadline=0.5)
     spawned = running.wait_for("spawned", deadline=deadline_in())
@@ -326,7 +329,7 @@ def test_reports_what_sigkill_cannot_end_and_goes_on_trying() -> None:
 # ------------------------------------------------------------------ files and records
 
 
-def test_makes_its_tmpdir_private_and_removes_it_whole(tmp_path: Path) -> None:
+def test_the_tmpdir_is_private_and_removed_as_a_whole(tmp_path: Path) -> None:
     directory, outside = tmp_path / "session", tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("keep me")
@@ -346,7 +349,7 @@ def test_makes_its_tmpdir_private_and_removes_it_whole(tmp_path: Path) -> None:
     assert (outside / "precious").read_text() == "keep me"
 
 
-def test_removes_what_is_too_deep_for_a_path(tmp_path: Path) -> None:
+def test_removes_directories_too_deep_for_a_path(tmp_path: Path) -> None:
     directory = tmp_path / "session"
     script = (
         "cd $TMPDIR; for i in $(seq 1500); do mkdir dddd && cd dddd; done; touch end; touch $TMPDIR/done"
@@ -371,8 +374,8 @@ def test_a_tmpdir_that_was_replaced_by_a_link_is_not_followed(tmp_path: Path) ->
     assert (precious / "file").read_text() == "keep me"
 
 
-def test_an_owner_that_blocks_every_signal(pids_of: PidFile) -> None:
-    """Threads of servers do; a guard that inherits it would hear of nothing."""
+def test_works_for_an_owner_that_blocks_all_signals(pids_of: PidFile) -> None:
+    """Threads of servers do.  The guard inherits the signal mask and has to reset it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         running = start(("/bin/sh", "-c", "exit 3"))
@@ -385,20 +388,22 @@ def test_an_owner_that_blocks_every_signal(pids_of: PidFile) -> None:
 
 
 @pytest.mark.leaves_zombies(1, "the standby of an owner that is dead belongs to PID 1")
-def test_a_lead_that_breaks_is_finished_by_its_standby(tmp_path: Path, pids_of: PidFile) -> None:
-    """A bug of ours must not become a leak: here the teardown raises, in the primary guard only."""
+def test_the_standby_ends_the_session_when_the_primary_guard_crashes(
+    tmp_path: Path, pids_of: PidFile
+) -> None:
+    """Here the teardown raises an exception in the primary guard."""
     broken = (
         "def tear_down(guard: Guard) -> None:\n",
         "def tear_down(guard: Guard) -> None:\n    1 / bool(not guard.standby)\n",
     )
-    directory = crippled_guard(tmp_path / "broken", broken)
+    directory = altered_guard(tmp_path / "broken", broken)
     owner = start_owner(staying(program("daemonise", pids_of)), directory=directory)
     (daemon,) = pids_once_there(pids_of, 1)
     _kill_owner(owner)
     assert wait_until(lambda: not witness.is_same(daemon))
 
 
-def test_writes_the_record_first_and_replaces_it_by_the_history(tmp_path: Path) -> None:
+def test_the_record_is_replaced_by_the_history_at_the_end(tmp_path: Path) -> None:
     record, history = tmp_path / "r.json", tmp_path / "h.json"
     running = start(SLEEP, record=str(record), history=str(history), document='{"some":"facts"}')
     spawned = running.wait_for("spawned", deadline=deadline_in())
@@ -412,7 +417,16 @@ def test_writes_the_record_first_and_replaces_it_by_the_history(tmp_path: Path) 
     assert json.loads(history.read_text())["exit"]["reason"] == "closed"
 
 
-def test_the_document_is_not_passed_on(tmp_path: Path) -> None:
+def test_the_report_says_that_no_history_could_be_written() -> None:
+    running = start(SLEEP, history="/no/such/directory/history")
+    assert running.wait_for("spawned", deadline=deadline_in())
+    report = running.end("closed", deadline_in())
+    assert report is not None
+    assert report["certificate"] == "ECHILD"
+    assert "no history was written" in report["notes"][0]
+
+
+def test_the_command_does_not_inherit_the_document(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     running = start(("/bin/sh", "-c", f"env > {seen}; sleep 600"), document='"secret"')
     assert wait_until(lambda: seen.exists() and "BROWSERKEEPER_SESSION" in seen.read_text())
@@ -429,7 +443,7 @@ def test_the_document_is_not_passed_on(tmp_path: Path) -> None:
         ({"log": "/no/such/directory/log"}, "log"),
     ],
 )
-def test_says_where_a_start_failed_and_leaves_nothing(change: dict[str, object], where: str) -> None:
+def test_a_failed_start_names_the_step_and_leaves_nothing(change: dict[str, object], where: str) -> None:
     command = change.pop("command", SLEEP)
     running = start(command, **change)  # type: ignore[arg-type]
     failed = running.wait_for("failed", deadline=deadline_in())
@@ -440,7 +454,7 @@ def test_says_where_a_start_failed_and_leaves_nothing(change: dict[str, object],
     running.end("closed", deadline_in())
 
 
-def test_does_not_take_over_a_tmpdir_that_exists(tmp_path: Path) -> None:
+def test_refuses_a_tmpdir_that_exists(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
     running = start(SLEEP, tmpdir=str(tmp_path))
     failed = running.wait_for("failed", deadline=deadline_in())
@@ -450,8 +464,8 @@ def test_does_not_take_over_a_tmpdir_that_exists(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "keep"
 
 
-def test_removes_the_shared_memory_that_nobody_holds(tmp_path: Path) -> None:
-    """What a browser was killed before it could unlink; what another still holds is left."""
+def test_removes_shared_memory_that_no_process_uses(tmp_path: Path) -> None:
+    """A file that a process still has open is left."""
     stray = Path(f"/dev/shm/.org.chromium.Chromium.stray{os.getpid()}")
     held = Path(f"/dev/shm/.org.chromium.Chromium.held{os.getpid()}")
     running = start(SLEEP)
@@ -465,14 +479,14 @@ def test_removes_the_shared_memory_that_nobody_holds(tmp_path: Path) -> None:
     held.unlink()
 
 
-def test_output_of_a_helper_that_hangs_and_daemonises(pids_of: PidFile) -> None:
+def test_output_of_ends_a_helper_that_hangs_and_daemonises(pids_of: PidFile) -> None:
     with pytest.raises(TimeoutError, match="did not answer within 1 s"):
         output_of(
             staying(program("daemonise", pids_of)), timeout=1, containment=choose(), env=os.environ
         )
 
 
-def test_output_of_a_helper() -> None:
+def test_output_of_returns_status_and_output() -> None:
     status, text = output_of(
         ("/bin/sh", "-c", "echo out; echo err >&2; exit 3"),
         timeout=10,
@@ -498,12 +512,12 @@ def test_output_of_a_helper() -> None:
         {"a": {"b": []}},
     ],
 )
-def test_its_json_is_json(value: object) -> None:
+def test_the_guards_json_is_read_by_the_json_module(value: object) -> None:
     read = json.loads(to_json(value))
     assert read == value or read == pytest.approx(value, abs=1e-6)
 
 
-def test_the_report_reads_its_account() -> None:
+def test_the_guards_report_becomes_a_clean_exit_report() -> None:
     running = start(SLEEP)
     facts = running.end("closed", deadline_in())
     assert facts is not None
@@ -511,7 +525,7 @@ def test_the_report_reads_its_account() -> None:
     assert report.clean
 
 
-def test_an_interrupted_constructor_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """KeyboardInterrupt between the fork and the end of the constructor."""
     real = subprocess.Popen
 
@@ -527,6 +541,21 @@ def test_an_interrupted_constructor_leaves_nothing(monkeypatch: pytest.MonkeyPat
     witness.reap_orphans(set())
 
 
-def test_plan_leaves_out_what_is_empty() -> None:
+def test_a_plan_leaves_out_empty_options() -> None:
     options = plan_for(SLEEP).options()
     assert options == ["--kill-deadline", "10"]
+
+
+WITHOUT_C_HALF = """
+import _ctypes, os, sys
+del _ctypes.call_function
+sys.path.append(sys.argv[1])
+from guard.containment import _prctl
+print(_prctl(15, b"renamed"), open("/proc/self/comm").read().strip(), _prctl(36, 1), _prctl(9999, 0))
+"""
+
+
+def test_prctl_works_where_only_the_python_half_of_ctypes_has_it() -> None:
+    """As in PyPy."""
+    said = subprocess.check_output([*PYTHON, "-c", WITHOUT_C_HALF, GUARD_DIRECTORY], text=True)
+    assert said.split() == ["0", "renamed", "0", "-1"]

@@ -1,4 +1,4 @@
-"""The portable containment, asked for on Linux: the same ladder on psutil, and what it lacks."""
+"""The portable containment, asked for on Linux: what it ends, and one process that it misses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ORPHANS = pytest.mark.leaves_zombies(40, "no subreaper: orphans are PID 1's to r
 
 @ORPHANS
 @pytest.mark.parametrize("name", BOTH)
-def test_session(name: str, site: Site) -> None:
+def test_a_session_ends_with_the_two_scans_certificate(name: str, site: Site) -> None:
     session = browser(name, containment="portable")
     with session as driver:
         driver.get(site.url)
@@ -37,7 +37,7 @@ def test_session(name: str, site: Site) -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_timeout(site: Site) -> None:
+def test_a_session_is_ended_at_its_timeout(site: Site) -> None:
     session = browser(containment="portable", timeout=5)
     with pytest.raises(SessionTimeout), session as driver:
         driver.get(site.url_for("never"))
@@ -47,7 +47,7 @@ def test_timeout(site: Site) -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_stopped_browser(site: Site) -> None:
+def test_a_stopped_browser_is_ended(site: Site) -> None:
     session = browser(containment="portable")
     with session as driver:
         driver.get(site.url)
@@ -59,7 +59,7 @@ def test_stopped_browser(site: Site) -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_killed_guard(site: Site) -> None:
+def test_the_owner_ends_the_session_when_the_guard_is_killed(site: Site) -> None:
     session = browser(containment="portable")
     with pytest.raises(BrowserDied, match="its guard was killed"), session as driver:
         driver.get(site.url)
@@ -76,7 +76,7 @@ def test_killed_guard(site: Site) -> None:
 
 @ORPHANS
 @pytest.mark.parametrize("name", ["daemonise", "ignore_term", "stop_itself"])
-def test_ends_what_misbehaves(name: str, pids_of: PidFile) -> None:
+def test_ends_processes_that_misbehave(name: str, pids_of: PidFile) -> None:
     running = start(staying(program(name, pids_of)), "portable")
     started = pids_once_there(pids_of, 1)
     time.sleep(0.5)
@@ -87,7 +87,7 @@ def test_ends_what_misbehaves(name: str, pids_of: PidFile) -> None:
 
 
 @ORPHANS
-def test_owner_killed(pids_of: PidFile) -> None:
+def test_a_killed_owners_session_is_ended(pids_of: PidFile) -> None:
     owner = start_owner(staying(program("daemonise", pids_of)), containment="portable")
     (daemon,) = pids_once_there(pids_of, 1)
     owner.kill()
@@ -96,9 +96,11 @@ def test_owner_killed(pids_of: PidFile) -> None:
 
 
 @ORPHANS
-def test_control_what_hides_from_all_three_witnesses_survives(pids_of: PidFile) -> None:
-    """A daemon with an empty environment, gone from the tree before the first look: only a
-    subreaper or a cgroup ends it, which is why the report calls this containment weaker."""
+def test_control_a_daemon_without_marker_survives_if_it_left_the_tree_unseen(pids_of: PidFile) -> None:
+    """The daemon has an empty environment and left the tree before the guard's first look.
+
+    Only a subreaper or a cgroup ends it, so the certificate of this containment is a weaker one.
+    """
     running = start(staying(program("clear_environment", pids_of)), "portable")
     started = pids_once_there(pids_of, 1)
     report = running.end("closed", deadline_in())
@@ -109,7 +111,7 @@ def test_control_what_hides_from_all_three_witnesses_survives(pids_of: PidFile) 
 
 
 @pytest.mark.parametrize("platform", [linux, portable], ids=["linux", "portable"])
-def test_what_a_process_listens_on_is_seen(platform: Platform) -> None:
+def test_listening_port_finds_the_port_of_a_process(platform: Platform) -> None:
     with socket.socket() as listener, socket.socket() as other:
         listener.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))

@@ -34,7 +34,7 @@ def program(name: str, *arguments: object) -> tuple[str, ...]:
 
 
 def staying(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Run it, then stay: a guard whose command ends is done."""
+    """Run a command, then sleep: without that the guard would end the session with the command."""
     return ("/bin/sh", "-c", '"$@"; exec sleep 600', "sh", *command)
 
 
@@ -53,20 +53,20 @@ def start(command: tuple[str, ...], containment: str = "subreaper", **more: obje
 
 
 def pids_once_there(file: PidFile, number: int) -> list[witness.Seen]:
-    """The processes a program said it started, as they are while they live."""
+    """Wait until a program has written that many pids; what those processes are, while they live."""
     assert wait_until(lambda: len(file.read()) >= number), f"only {file.read()} of {number}"
     return [seen for pid in file.read() if (seen := witness.look(pid))]
 
 
-def crippled_guard(directory: Path, *changes: tuple[str, str]) -> str:
-    """A copy of the guard package with lines replaced, for negative controls; returns its directory."""
+def altered_guard(directory: Path, *changes: tuple[str, str]) -> str:
+    """A copy of the guard package with lines replaced, for negative controls; the directory it is in."""
     copy = directory / "guard"
     shutil.copytree(Path(GUARD_DIRECTORY, "guard"), copy, ignore=shutil.ignore_patterns("__pycache__"))
     for old, new in changes:
         holders = [path for path in copy.glob("*.py") if old in path.read_text()]
-        assert len(holders) == 1, f"the control no longer fits the guard: {old!r}"
+        assert len(holders) == 1, f"the guard has no such line any more, or several: {old!r}"
         text = holders[0].read_text()
-        assert text.count(old) == 1, f"the control no longer fits the guard: {old!r}"
+        assert text.count(old) == 1, f"the guard has no such line any more, or several: {old!r}"
         holders[0].write_text(text.replace(old, new))
     return str(directory)
 
@@ -79,7 +79,7 @@ NO_PIDFD = (
         "        return False\n",
     ),
 )
-"""A guard that knows its owner by the pipe alone."""
+"""A guard that learns of its owner's death by the pipe alone."""
 
 OWNER = """
 import sys, time, os
@@ -93,7 +93,8 @@ print(running.pid, flush=True)
 if {fork!r} and os.fork() == 0:
     time.sleep(60)  # holds the pipe to the guard open
     os._exit(0)
-time.sleep(600)
+sys.stdin.readline()
+os._exit(0)
 """
 
 
@@ -104,9 +105,14 @@ def start_owner(
     directory: str = GUARD_DIRECTORY,
     fork: bool = False,
 ) -> subprocess.Popen[str]:
-    """A process that owns a guarded command, to be killed."""
+    """A process that owns a guard with a command.
+
+    It exits by ``os._exit`` when it reads a line; most tests kill it.
+    """
     root = str(Path(__file__).resolve().parent.parent.parent)
     script = OWNER.format(
         root=root, directory=directory, command=command, containment=containment, fork=fork
     )
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
