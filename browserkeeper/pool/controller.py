@@ -128,7 +128,8 @@ class Controller:
     # -- the event loop
 
     def _after_each_batch(self, now: float) -> None:
-        """Take account of all that has changed, whether an event said so or not."""
+        """Runs after each batch of callbacks, and when something is due: find out what has changed,
+        carry out the decisions, wake waiters, and publish the new state."""
         self._collect_ended_leases(now)
         self.scheduler.decide(now)
         self._log_long_leases(now)
@@ -185,7 +186,7 @@ class Controller:
                 )
 
     def _check_unwatched_browsers(self, now: float) -> None:
-        """Find dead browsers where there is no pidfd that would tell."""
+        """Find dead browsers that have no pidfd which the event loop could watch."""
         for member in self.scheduler.members("idle", "leased"):
             if member not in self._exit_fds and not member.browser.looks_alive():
                 self._log_and_lose(member, now)

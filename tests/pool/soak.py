@@ -59,7 +59,7 @@ FEWEST_SAMPLES = 5
 START_LIMIT = 300.0
 """Seconds for the pool's first browsers to start; only a failure takes that long."""
 SETTLE = 60.0
-"""Seconds that the last of it may take to be gone."""
+"""Seconds that the last processes and threads may take to end."""
 SHOWN = 25
 """How many complaints are printed."""
 

@@ -289,7 +289,7 @@ def test_closing_cuts_off_a_lease_of_another_thread(site: Site) -> None:
 
 
 def test_a_pool_that_is_not_closed_ends_with_its_process() -> None:
-    script = "from browserkeeper import BrowserPool as P; p = P('chrome', max_size=1).open(); p.wait()"
+    script = "from browserkeeper import BrowserPool as P; p = P(max_size=1).open(); p.wait(300)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -213,11 +213,11 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         self.scheduler.launched(self.pick(data, self.model.to_launch), self.model.now)
         self.model.carry_out()
 
-    @rule(data=st.data(), hopeless=st.booleans())
+    @rule(data=st.data(), retryable=st.booleans())
     @precondition(lambda self: self.model.to_launch)
-    def fail(self, data: st.DataObject, hopeless: bool) -> None:
+    def fail(self, data: st.DataObject, retryable: bool) -> None:
         member = self.pick(data, self.model.to_launch)
-        error = ResolveError("no browser") if hopeless else LaunchError("did not start")
+        error = LaunchError("did not start") if retryable else ResolveError("no browser")
         self.scheduler.launch_failed(member, error, self.model.now)
         self.model.carry_out()
 
