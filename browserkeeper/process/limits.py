@@ -58,6 +58,27 @@ def tasks_left() -> int | None:
     return min(limit for limit in limits if limit) - int(words[3].partition("/")[2])
 
 
+def user_processes_left() -> int | None:
+    """How many more processes and threads RLIMIT_NPROC allows this user; None without a limit, and off
+    Linux.  The kernel counts the threads of all the user's processes, and exempts root (setrlimit(2)).
+    """
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if soft == resource.RLIM_INFINITY or os.geteuid() == 0 or not os.path.isdir("/proc/self/task"):
+        return None
+    return soft - sum(map(_threads, filter(str.isdigit, os.listdir("/proc"))))
+
+
+def _threads(pid: str) -> int:
+    """0 for a process of another user, or one that has ended meanwhile."""
+    try:
+        ours = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+        return len(os.listdir(f"/proc/{pid}/task")) if ours else 0
+    except OSError:
+        return 0
+
+
 def cgroup_directories(controller: str) -> Iterator[Path]:
     """Directories of our cgroup (v1 and v2) for a controller and of those above it, innermost first."""
     for line in _lines("/proc/self/cgroup"):

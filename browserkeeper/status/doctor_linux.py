@@ -13,7 +13,7 @@ from ..process import system
 from ..process.containment import choose, writable_cgroup
 from ..process.guard_process import GuardPlan, GuardProcess, interpreter
 from ..process.identity import ProcessIdentity
-from ..process.limits import cgroup_left
+from ..process.limits import cgroup_left, user_processes_left
 from ..state.tmpdirs import MEMORY_ROOT
 from .check import Check
 from .text import whole_megabytes
@@ -149,28 +149,6 @@ def processes() -> Check:
         return Check("processes", "ok", f"{min(limits)} more are allowed")
     remedy = "Raise the limit: docker run --pids-limit, systemd's TasksMax=, or ulimit -u."
     return Check("processes", "warn", f"only {min(limits)} more are allowed, threads included", remedy)
-
-
-def user_processes_left() -> int | None:
-    """How many more processes and threads RLIMIT_NPROC allows this user; None: no limit.
-
-    The kernel counts the threads of all the user's processes, and exempts root (setrlimit(2)).
-    """
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    if soft == resource.RLIM_INFINITY or os.geteuid() == 0:
-        return None
-    return soft - sum(map(_threads, filter(str.isdigit, os.listdir("/proc"))))
-
-
-def _threads(pid: str) -> int:
-    """0 for a process of another user, or one that has ended meanwhile."""
-    try:
-        ours = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
-        return len(os.listdir(f"/proc/{pid}/task")) if ours else 0
-    except OSError:
-        return 0
 
 
 def display() -> Check:

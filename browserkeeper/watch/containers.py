@@ -139,6 +139,8 @@ class Containers:
     def _count(
         self, docker: Docker, name: str, container: Container
     ) -> tuple[Usage | None, Notice | None]:
+        """Its processes and zombies, and a notice if they cannot be counted; (None, None) if it has
+        ended."""
         try:
             usage = docker.usage(container)
             if (usage.zombies or 0) > self.bounds.zombies:
@@ -147,7 +149,7 @@ class Containers:
         except RefusedError as error:
             found = docker.find(name)
             if found is None or found.state != "running":
-                return None, None  # it has ended meanwhile, which the next round reports
+                return None, None  # the next round reports that
             text = f"The processes of {name} cannot be counted: {error}."
             return None, Notice("container-uncounted", name, text, "The bounds do not hold meanwhile.")
         if usage.zombies is None:
@@ -178,7 +180,7 @@ class Containers:
             f"{name} {cause.text}, and is not restarted any more: --max-restarts is "
             f"{self.bounds.restarts} an hour."
         )
-        remedy = f"Find out why (docker logs {name}); docker restart {name} is up to you."
+        remedy = f"Find out why (docker logs {name}), then run docker restart {name}."
         return Notice("container-not-restarted", f"{name}: gave up", text, remedy)
 
 

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Iterator
 
 from ..errors import BrowserkeeperError
-from ..process.limits import cgroup_left, memory_left, tasks_left
+from ..process.limits import cgroup_left, memory_left, tasks_left, user_processes_left
 from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_ROOT, choose_root
-from ..status.doctor_linux import PROCESSES_NEEDED, user_processes_left
+from ..status.doctor_linux import PROCESSES_NEEDED
 from ..status.text import whole_megabytes
 from .notices import Notice
 
@@ -42,7 +42,9 @@ def processes() -> Iterator[Notice]:
     for whose, left in limits.items():
         if left is not None and left < PROCESSES_NEEDED:
             message = f"Only {left} more processes and threads are allowed; a browser has 100 to 250."
-            remedy = f"Raise the limit of {whose}, run fewer browsers, or find who holds them."
+            remedy = (
+                f"Raise the limit of {whose}, run fewer browsers, or find the programs that have them."
+            )
             yield Notice("processes-low", whose, message, remedy)
 
 
@@ -50,7 +52,7 @@ def memory() -> Iterator[Notice]:
     left = memory_left()
     if left < MEMORY_LOW:
         message = f"Only {whole_megabytes(left)} of memory are left, on the machine or in our cgroup."
-        remedy = "Run fewer browsers, or give more; what comes next is the OOM killer."
+        remedy = "Run fewer browsers, or give more memory; at 0 the kernel kills processes (OOM killer)."
         yield Notice("memory-low", "memory", message, remedy)
 
 

@@ -28,7 +28,9 @@ def _guarded(status: SessionStatus) -> Iterator[Notice]:
     wake = f"Wake it: kill -CONT {pids}." if stopped else ""
     session = status.record.session.id
     if stopped:
-        message = f"{_name(status)}: its guard (pid {pids}) is stopped, and would not see its owner die."
+        message = (
+            f"{_name(status)}: its guard (pid {pids}) is stopped, and cannot act when its owner dies."
+        )
         yield Notice("guard-stopped", session, message, wake, session)
     left = status.deadline_left
     if left is not None and left < -GRACE:
@@ -42,9 +44,11 @@ def _unguarded(status: SessionStatus) -> Notice:
     owner = status.record.session
     message = (
         f"{_name(status)}: its guards were killed; {len(status.processes)} of its processes are left. "
-        f"Its owner {owner.owner_name} (pid {owner.owner.pid}) lives, and ends them when it next looks."
+        f"Its owner {owner.owner_name} (pid {owner.owner.pid}) lives, and ends them when it notices."
     )
-    remedy = "Find out who kills guards (the OOM killer? dmesg says so); end the owner if it is stuck."
+    remedy = (
+        "Find out what kills guards (dmesg names victims of the OOM killer); end the owner if it hangs."
+    )
     return Notice("unguarded", owner.id, message, remedy, owner.id)
 
 
