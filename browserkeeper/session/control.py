@@ -178,14 +178,17 @@ class SessionControl:
         """One launch.  One that fails is ended, verified, before its error is raised."""
         self.attempt = None
         plan = plan_launch(self.config, self._start.began)
-        attempt = self.attempt = Attempt(plan)
         try:
+            attempt = self.attempt = Attempt(plan)
             attempt.ending.end_with(self, f"{self.config.name} session {attempt.id}")
             if self._start.called_off:
                 raise self._called_off()
             attempt.connect(self)
             return attempt
         except BaseException as error:
+            if self.attempt is None:
+                raise
+            attempt = self.attempt
             event = attempt.guard.event("failed") or attempt.guard.event("ending")
             report = self.end("failed")
             raise_if_leaked(report, self.config.on_leak, "session", error)

@@ -1,9 +1,9 @@
-"""A script of somebody's who knows nothing of browserkeeper: starts a driver, and never quits it.
+"""A script that starts a driver of Selenium, or of a library made of it, and never quits it.
 
     python foreign_owner.py selenium|undetected|seleniumbase chrome|firefox leave|adopt
 
-Only with ``adopt`` does it use the one line of ours.  Imports nothing of the tests, since the
-witness's first act is to become a subreaper.
+Only with ``adopt`` does it use browserkeeper.  It imports nothing of the tests, since importing the
+witness makes the process a subreaper.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def selenium(name: str) -> Any:
 
 
 def undetected(_: str) -> Any:
-    """It patches the driver's file, so it gets a copy (``UC_DRIVER``)."""
+    """undetected-chromedriver patches the driver's file, so it gets a copy (``UC_DRIVER``)."""
     import undetected_chromedriver
 
     options = undetected_chromedriver.ChromeOptions()
@@ -63,7 +63,7 @@ def main() -> None:
     if mode == "adopt":
         from browserkeeper import adopt
 
-        kept = adopt(driver)  # noqa: F841 # as long as this process lives
+        session = adopt(driver)  # noqa: F841 # as long as this process lives
     print("live", flush=True)
     time.sleep(600)
 

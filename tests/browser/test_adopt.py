@@ -1,6 +1,6 @@
-"""Drivers that other code made: Selenium's own, and what is made of them where it is installed.
+"""Adopted drivers: Selenium's own, and those of libraries made of it, where these are installed.
 
-The control is the same driver, not adopted, whose owner is killed: it stays.
+The control is the same driver, not adopted: it outlives its owner's SIGKILL.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from tests.support.guards import BOTH
 from tests.support.waiting import wait_until
 
 SOON = 15.0
-"""Seconds, generously."""
-ORPHANS = pytest.mark.leaves_zombies(40, "nobody but PID 1 is there for the orphans of a killed driver")
+"""Seconds that an end may take on a busy machine; it takes less than one."""
+ORPHANS = pytest.mark.leaves_zombies(40, "the orphans of a killed driver belong to PID 1")
 
 OWNER = str(Path(__file__).with_name("foreign_owner.py"))
 
@@ -52,8 +52,10 @@ OTHERS = [
 
 @pytest.fixture(autouse=True)
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A place of its own for profiles: chromedriver leaves an empty directory in it when it is killed,
-    which nothing ties to that driver."""
+    """A TMPDIR for each test, with no file left in it.
+
+    A chromedriver that is killed leaves an empty directory there, which cannot be traced to it.
+    """
     place = Path(tempfile.mkdtemp(prefix="tmpadopt"))
     monkeypatch.setenv("TMPDIR", str(place))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -77,7 +79,7 @@ def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, t
 
 @ORPHANS
 @pytest.mark.parametrize("name", BOTH)
-def test_its_end_is_verified(name: str) -> None:
+def test_the_end_of_an_adopted_driver_is_verified(name: str) -> None:
     driver = foreign_owner.selenium(name)
     before = witness.below(driver.service.process.pid)
     with adopt(driver) as session:
@@ -95,7 +97,7 @@ def test_its_end_is_verified(name: str) -> None:
 
 @ORPHANS
 @pytest.mark.parametrize(("how", "name"), OTHERS)
-def test_its_owners_death_ends_it(how: str, name: str) -> None:
+def test_an_adopted_driver_ends_when_its_owner_is_killed(how: str, name: str) -> None:
     known = {s.pid for s in witness.below(os.getpid())}
     started = owner(how, name, "adopt")
     started.kill()
@@ -105,7 +107,7 @@ def test_its_owners_death_ends_it(how: str, name: str) -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_control_not_adopted_it_stays(temporary: Path) -> None:
+def test_control_a_driver_that_was_not_adopted_outlives_its_owner(temporary: Path) -> None:
     known = {s.pid for s in witness.below(os.getpid())}
     started = owner("selenium", "chrome", "leave")
     started.kill()
@@ -120,7 +122,7 @@ def test_control_not_adopted_it_stays(temporary: Path) -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_a_timeout() -> None:
+def test_the_guard_ends_an_adopted_driver_at_its_timeout() -> None:
     with (
         pytest.raises(SessionTimeout, match="timeout of 2 s"),
         adopt(foreign_owner.selenium("chrome"), timeout=2) as it,
@@ -132,7 +134,7 @@ def test_a_timeout() -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_a_killed_guard_is_stood_in_for() -> None:
+def test_the_owner_ends_the_driver_where_the_guard_was_killed() -> None:
     session = adopt(foreign_owner.selenium("chrome"))
     (record,) = Ledger.open().records()
     os.kill(record.guards[0].pid, signal.SIGKILL)  # type: ignore[union-attr]
@@ -142,7 +144,7 @@ def test_a_killed_guard_is_stood_in_for() -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_owner_and_guard_killed_a_sweep_ends_it() -> None:
+def test_a_sweep_ends_the_driver_where_owner_and_guard_were_killed() -> None:
     started = owner("selenium", "chrome", "adopt")
     (record,) = Ledger.open().records()
     guard = record.guards[0].pid  # type: ignore[union-attr]
@@ -157,7 +159,7 @@ def test_owner_and_guard_killed_a_sweep_ends_it() -> None:
 
 @ORPHANS
 @pytest.mark.chrome
-def test_what_cannot_be_adopted(temporary: Path) -> None:
+def test_drivers_that_cannot_be_adopted_are_refused(temporary: Path) -> None:
     with pytest.raises(ConfigError, match="no driver process"):
         adopt(object())  # type: ignore[type-var]
     with MockHub() as hub, pytest.raises(ConfigError, match="Grid"):
@@ -177,8 +179,8 @@ def test_what_cannot_be_adopted(temporary: Path) -> None:
 
 @pytest.mark.parametrize(("how", "name"), OTHERS)
 @pytest.mark.leaves_zombies(2, "browserkeeper run itself, and its guard, were killed")
-def test_run_contains_it_with_no_change_to_the_code(how: str, name: str) -> None:
-    """The script has no word of browserkeeper in it, and the process in front is SIGKILLed."""
+def test_browserkeeper_run_contains_a_script_that_does_not_import_it(how: str, name: str) -> None:
+    """Also where ``browserkeeper run`` itself, the process in front, is SIGKILLed."""
     known = {s.pid for s in witness.below(os.getpid())}
     run = (sys.executable, "-m", "browserkeeper", "run", "--")
     started = owner(how, name, "leave", *run)
@@ -202,7 +204,7 @@ def test_theirs():
 
 @pytest.mark.chrome
 @pytest.mark.leaves_zombies(2, "browserkeeper run itself, and its guard, were killed")
-def test_run_contains_a_whole_pytest(tmp_path: Path) -> None:
+def test_browserkeeper_run_contains_a_whole_pytest_run(tmp_path: Path) -> None:
     known = {s.pid for s in witness.below(os.getpid())}
     (tmp_path / "test_theirs.py").write_text(SUITE.format(folder=str(Path(OWNER).parent)))
     run = (sys.executable, "-m", "browserkeeper", "run", "--")

@@ -1,4 +1,4 @@
-"""Nonsense in, a typed error with its remedy out, in bounded time, with nothing left."""
+"""Wrong arguments, programs and places: each is a typed error with a remedy, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FAKE_BROWSER = str(PROGRAMS / "fake_browser.py")
     ("name", "hint"),
     [("chrom", "chrome"), ("Fire-Fox", "firefox"), ("safari", ""), ("", ""), (None, "")],
 )
-def test_unknown_browser(name: str, hint: str) -> None:
+def test_an_unknown_browser_is_refused_with_the_nearest_name(name: str, hint: str) -> None:
     with pytest.raises(ConfigError, match="Unknown browser") as caught:
         browser(name)
     assert (f"Did you mean {hint!r}?" in str(caught.value)) == bool(hint)
@@ -50,7 +50,7 @@ def test_unknown_browser(name: str, hint: str) -> None:
 
 @pytest.mark.parametrize("name", ["timeout", "start_timeout", "command_timeout", "close_timeout"])
 @pytest.mark.parametrize("value", [-1, 0, math.nan, math.inf, "10", True, [1]])
-def test_nonsensical_times(name: str, value: object) -> None:
+def test_times_that_make_no_sense_are_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"{name}=.*seconds"):
         browser(**{name: value})  # type: ignore[call-overload]
 
@@ -73,12 +73,12 @@ def test_nonsensical_times(name: str, value: object) -> None:
         ({"binary": ""}, "give a path"),
     ],
 )
-def test_nonsensical_arguments(arguments: dict[str, object], match: str) -> None:
+def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, object], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         browser(**arguments)  # type: ignore[call-overload]
 
 
-def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_without_a_display_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ConfigError, match="xvfb-run"):
@@ -90,7 +90,7 @@ def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "options"), [("chrome", webdriver.FirefoxOptions), ("firefox", webdriver.ChromeOptions)]
 )
-def test_options_of_the_wrong_browser(name: str, options: Callable[[], object]) -> None:
+def test_options_of_another_browser_are_refused(name: str, options: Callable[[], object]) -> None:
     with pytest.raises(ConfigError, match="Options, not selenium"):
         browser(name, options=options()).start()
 
@@ -100,7 +100,7 @@ def test_options_of_the_wrong_browser(name: str, options: Callable[[], object]) 
 
 @pytest.mark.parametrize("which", ["binary", "driver_path"])
 @pytest.mark.chrome
-def test_not_there_not_a_file_not_executable(which: str, tmp_path: Path) -> None:
+def test_a_path_that_is_no_executable_file_is_refused(which: str, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("hello")
     for path, match in (
@@ -113,7 +113,7 @@ def test_not_there_not_a_file_not_executable(which: str, tmp_path: Path) -> None
 
 
 @pytest.mark.chrome
-def test_not_a_browser_and_not_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_is_no_browser_or_no_driver_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ResolveError, match=r"is not a chromium: --version .* says"):
         browser(binary="/bin/ls").start()
     with pytest.raises(ResolveError, match="is not a chromedriver"):
@@ -124,14 +124,14 @@ def test_not_a_browser_and_not_a_driver(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.chrome
-def test_a_driver_that_prints_rubbish(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_prints_no_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_DRIVER", "rubbish")
     with pytest.raises(ResolveError, match="is not a chromedriver"):
         browser(driver_path=FAKE_DRIVER).start()
 
 
 @pytest.mark.chrome
-def test_a_driver_of_the_wrong_major(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_of_another_major_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_DRIVER", "wrong-major")
     with pytest.raises(VersionMismatch, match="majors must be equal") as caught:
         browser(driver_path=FAKE_DRIVER).start()
@@ -140,7 +140,7 @@ def test_a_driver_of_the_wrong_major(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.chrome
-def test_a_version_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_does_not_answer_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_DRIVER", "slow-version")
     monkeypatch.setattr("browserkeeper.drivers.probe.TIMEOUT", 1.0)
     with pytest.raises(ResolveError, match="did not answer within 1 s"):
@@ -159,7 +159,7 @@ def test_a_version_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.chrome
-def test_a_driver_that_misbehaves(
+def test_a_driver_that_misbehaves_is_a_launch_error(
     behaviour: str, match: str, monkeypatch: pytest.MonkeyPatch, pids_of: PidFile
 ) -> None:
     monkeypatch.setenv("FAKE_DRIVER", behaviour)
@@ -175,14 +175,16 @@ def test_a_driver_that_misbehaves(
 
 
 def _fitting_browser(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of the fake driver's major, so that it is the launch that fails."""
+    """A browser of the fake driver's major version, so that it is the launch that fails."""
     monkeypatch.setenv("FAKE_BROWSER", "hang")
     return FAKE_BROWSER
 
 
 @pytest.mark.chrome
 @pytest.mark.parametrize("behaviour", ["hang", "exit"])
-def test_a_browser_that_never_answers(behaviour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_browser_that_hangs_or_exits_is_a_launch_error(
+    behaviour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_BROWSER", behaviour)
     major = subprocess.run(
         [CHROMIUM, "--version"], capture_output=True, text=True, check=True
@@ -196,7 +198,7 @@ def test_a_browser_that_never_answers(behaviour: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.chrome
-def test_retries_where_it_can_help_and_chains_the_first_cause(
+def test_a_failed_launch_is_tried_again_and_the_first_error_is_chained(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("FAKE_DRIVER", "exit")
@@ -215,7 +217,7 @@ def test_retries_where_it_can_help_and_chains_the_first_cause(
 
 @pytest.mark.chrome
 @pytest.mark.parametrize("name", ["chrome", pytest.param("firefox", marks=pytest.mark.firefox)])
-def test_a_profile_in_use(name: str, site: Site, tmp_path: Path) -> None:
+def test_a_profile_in_use_is_refused(name: str, site: Site, tmp_path: Path) -> None:
     with browser(name, profile=tmp_path) as driver:
         driver.get(site.url)
         with pytest.raises(ProfileError, match="in use by"):
@@ -224,19 +226,19 @@ def test_a_profile_in_use(name: str, site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.chrome
-def test_a_profile_that_cannot_be_made() -> None:
+def test_a_profile_that_cannot_be_made_is_refused() -> None:
     with pytest.raises(ProfileError, match="cannot be made"):
         browser(profile="/proc/no/profile").start()
 
 
-def test_an_unwritable_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_state_directory_is_a_ledger_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", "/proc/no/state")
     with pytest.raises(LedgerError, match="Set BROWSERKEEPER_STATE_DIR"):
         browser().start()
 
 
 @pytest.mark.chrome
-def test_an_unusable_tmpdir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unusable_tmpdir_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BROWSERKEEPER_TMPDIR", "/no/such")
     with pytest.raises(ConfigError, match="set BROWSERKEEPER_TMPDIR"):
         browser().start()
@@ -248,7 +250,7 @@ def test_an_unusable_tmpdir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 @pytest.mark.chrome
-def test_a_log_that_cannot_be_written() -> None:
+def test_a_log_that_cannot_be_written_is_refused() -> None:
     with pytest.raises(ConfigError, match="log='/no/such/log' cannot be written"):
         browser(log="/no/such/log").start()
     with pytest.raises(ConfigError, match="not a regular file"):
@@ -258,8 +260,8 @@ def test_a_log_that_cannot_be_written() -> None:
 @pytest.mark.chrome
 @pytest.mark.root
 @pytest.mark.parametrize("full", ["state", "tmp"])
-def test_a_full_disk(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real one: a tmpfs of 64 kB, filled to the last byte."""
+def test_a_full_disk_is_an_error_and_leaves_nothing(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a tmpfs of 64 kB that is full."""
     disk = Path(f"/tmp/tmp-full-{os.getpid()}")
     disk.mkdir(mode=0o700)
     mounted = subprocess.run(
@@ -296,7 +298,7 @@ def _fill(disk: Path) -> None:
 
 
 @pytest.mark.chrome
-def test_containment_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_containment_that_this_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "browserkeeper.process.containment.writable_cgroup", lambda: ("", "no cgroup v2")
     )
@@ -311,8 +313,8 @@ def test_containment_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.root
 @pytest.mark.skipif(not os.path.isdir("/sys/fs/cgroup/freezer"), reason="no cgroup v1 freezer")
 @pytest.mark.parametrize("on_leak", ["raise", "warn", "ignore"])
-def test_a_leak_is_told(on_leak: str, site: Site) -> None:
-    """A driver in a frozen v1 cgroup survives SIGKILL: the only leak that can be had on demand."""
+def test_a_leak_is_raised_warned_of_or_ignored(on_leak: str, site: Site) -> None:
+    """A driver in a frozen v1 cgroup survives SIGKILL: the only leak that a test can make."""
     ice = Path("/sys/fs/cgroup/freezer", f"leak-test-{os.getpid()}")
     ice.mkdir()
     session = browser(close_timeout=1, on_leak=on_leak)  # type: ignore[call-overload]
@@ -359,7 +361,7 @@ def test_every_error_pickles() -> None:
 
 
 @pytest.mark.chrome
-def test_a_firefox_wrapper_is_private(state_dir: Path) -> None:
+def test_the_firefox_wrapper_is_readable_by_its_user_only(state_dir: Path) -> None:
     from browserkeeper.drivers.firefox import bound_binary
     from browserkeeper.drivers.probe import Program
 

@@ -1,4 +1,4 @@
-"""The same as a plain user without a home: what a container with a random uid gives."""
+"""A session of an ordinary user without a home, as in a container with a random uid."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def home() -> Iterator[Path]:
 
 
 def python_for_nobody(home: Path) -> tuple[str, dict[str, str]]:
-    """An interpreter that this user may run, with our packages; root's own home is closed to it."""
+    """(interpreter, environment) for the user ``nobody``, who may not read root's home.
+
+    The interpreter has the packages that browserkeeper needs.
+    """
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     env = {
         "HOME": "/nonexistent",
@@ -63,7 +66,7 @@ def python_for_nobody(home: Path) -> tuple[str, dict[str, str]]:
 
 @pytest.mark.root
 @pytest.mark.chrome
-def test_a_plain_user_without_a_home(home: Path, site: Site) -> None:
+def test_a_user_without_a_home_can_start_a_browser(home: Path, site: Site) -> None:
     python, env = python_for_nobody(home)
     done = subprocess.run(
         [python, "-c", SCRIPT, "chrome", site.url],

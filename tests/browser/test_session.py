@@ -1,4 +1,4 @@
-"""What a session is while it lives: real Chromium, real Firefox, real Selenium."""
+"""Sessions of a real Chromium and a real Firefox: ways to use them, and their arguments."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import gc
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -34,7 +36,7 @@ from tests.support.guards import BOTH, altered_guard
 
 @pytest.fixture(scope="module", params=BOTH)
 def shared(request: pytest.FixtureRequest, site: Site) -> Iterator[BrowserSession[webdriver.Remote]]:
-    """One browser for the tests that only look."""
+    """One session for all tests that do not end or change it."""
     state = os.environ.get("BROWSERKEEPER_STATE_DIR")
     os.environ["BROWSERKEEPER_STATE_DIR"] = f"/tmp/bkstate-shared-{os.getpid()}"
     session = browser(request.param)
@@ -50,10 +52,10 @@ def shared(request: pytest.FixtureRequest, site: Site) -> Iterator[BrowserSessio
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_a_driver_may_be_sooner_than_its_guards_news(
+def test_a_driver_whose_port_is_known_before_the_guards_event(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """On a busy machine the driver's port is known before the guard has said which process it is."""
+    """As on a busy machine: the guard's event, which names the driver's process, comes later."""
     late = "        guard.start()\n        import time; time.sleep(1)\n"
     directory = altered_guard(tmp_path / "guard", ("        guard.start()\n", late))
     monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", directory)
@@ -66,7 +68,7 @@ def test_a_driver_may_be_sooner_than_its_guards_news(
 # ------------------------------------------------------------------ it is Selenium, as ever
 
 
-def test_the_driver_is_seleniums_own(shared: BrowserSession[webdriver.Remote]) -> None:
+def test_the_driver_is_one_of_selenium(shared: BrowserSession[webdriver.Remote]) -> None:
     kind = webdriver.Firefox if shared.name == "firefox" else webdriver.Chrome
     assert isinstance(shared.driver, kind)
     assert shared.driver.find_elements(By.TAG_NAME, "a")
@@ -74,12 +76,14 @@ def test_the_driver_is_seleniums_own(shared: BrowserSession[webdriver.Remote]) -
     assert shared.driver.get_screenshot_as_png().startswith(b"\x89PNG")
 
 
-def test_seleniums_errors_stay_seleniums(shared: BrowserSession[webdriver.Remote]) -> None:
+def test_errors_of_selenium_are_raised_unchanged(shared: BrowserSession[webdriver.Remote]) -> None:
     with pytest.raises(NoSuchElementException):
         shared.driver.find_element(By.ID, "no-such-element")
 
 
-def test_knows_its_processes(shared: BrowserSession[webdriver.Remote]) -> None:
+def test_processes_and_memory_are_those_of_driver_and_browser(
+    shared: BrowserSession[webdriver.Remote],
+) -> None:
     seen = shared.processes()
     assert {p.pid for p in seen} == {s.pid for s in witness.below(seen[0].parent)}
     assert shared.pid in {p.pid for p in seen}
@@ -87,13 +91,13 @@ def test_knows_its_processes(shared: BrowserSession[webdriver.Remote]) -> None:
     assert 50e6 < shared.memory() < 3e9
 
 
-def test_knows_its_driver_and_is_known_by_it(shared: BrowserSession[webdriver.Remote]) -> None:
+def test_session_of_returns_the_session_of_a_driver(shared: BrowserSession[webdriver.Remote]) -> None:
     assert session_of(shared.driver) is shared
     with pytest.raises(ConfigError, match="not started by browserkeeper"):
         session_of(object())  # type: ignore[arg-type]
 
 
-def test_works_from_another_thread(shared: BrowserSession[webdriver.Remote]) -> None:
+def test_a_driver_works_in_another_thread(shared: BrowserSession[webdriver.Remote]) -> None:
     titles = []
     thread = threading.Thread(target=lambda: titles.append(shared.driver.title))
     thread.start()
@@ -101,7 +105,7 @@ def test_works_from_another_thread(shared: BrowserSession[webdriver.Remote]) -> 
     assert titles == [shared.driver.title]
 
 
-def test_a_fork_can_neither_use_nor_end_it(shared: BrowserSession[webdriver.Remote]) -> None:
+def test_a_fork_can_neither_use_nor_end_the_session(shared: BrowserSession[webdriver.Remote]) -> None:
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -123,7 +127,7 @@ def test_a_fork_can_neither_use_nor_end_it(shared: BrowserSession[webdriver.Remo
     assert shared.driver.title
 
 
-def test_its_files_lie_in_a_tmpdir_of_its_own(shared: BrowserSession[webdriver.Remote]) -> None:
+def test_the_profile_lies_in_the_tmpdir_of_the_session(shared: BrowserSession[webdriver.Remote]) -> None:
     caps = shared.driver.caps
     profile = caps.get("moz:profile") or caps["chrome"]["userDataDir"]
     assert f"/bk-{shared.id}/" in profile
@@ -133,7 +137,7 @@ def test_its_files_lie_in_a_tmpdir_of_its_own(shared: BrowserSession[webdriver.R
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_with_block(name: str, site: Site) -> None:
+def test_a_with_block_ends_with_a_certificate(name: str, site: Site) -> None:
     session = browser(name)
     with session as driver:
         driver.get(site.url)
@@ -148,7 +152,23 @@ def test_with_block(name: str, site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_start_and_close(site: Site) -> None:
+def test_a_clean_end_imports_nothing_of_the_cleanup_package() -> None:
+    """The guard's report is the exit report; cleanup is for sessions whose guard was killed."""
+    script = (
+        "import sys\n"
+        "from browserkeeper import browser\n"
+        "session = browser()\n"
+        "with session: pass\n"
+        "assert session.report.clean\n"
+        "print(*[name for name in sys.modules if name.startswith('browserkeeper.cleanup')])"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.chrome
+def test_a_session_can_be_started_once_and_closed_twice(site: Site) -> None:
     session = browser()
     driver = session.start()
     driver.get(site.url)
@@ -163,7 +183,7 @@ def test_start_and_close(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_quit_inside_the_block_is_a_normal_ending(site: Site) -> None:
+def test_quit_inside_the_block_is_a_normal_end(site: Site) -> None:
     session = browser()
     with session as driver:
         driver.get(site.url)
@@ -175,7 +195,7 @@ def test_quit_inside_the_block_is_a_normal_ending(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_decorator(site: Site) -> None:
+def test_the_decorator_passes_a_driver(site: Site) -> None:
     @browser()
     def title(url: str, driver: webdriver.Chrome, *, upper: bool = False) -> str:
         driver.get(url)
@@ -185,7 +205,7 @@ def test_decorator(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_decorator_on_a_method_and_without_a_driver(site: Site) -> None:
+def test_the_decorator_works_on_methods_and_without_a_driver_parameter(site: Site) -> None:
     class Shop:
         @browser()
         def visit(self, driver: webdriver.Chrome) -> str:
@@ -204,7 +224,7 @@ def test_decorator_on_a_method_and_without_a_driver(site: Site) -> None:
     assert Shop().idle() == before + 1
 
 
-def test_decorator_refuses_what_runs_later() -> None:
+def test_the_decorator_refuses_coroutines_and_generators() -> None:
     with pytest.raises(ConfigError, match="runs after the call"):
 
         @browser()
@@ -218,7 +238,7 @@ def test_decorator_refuses_what_runs_later() -> None:
 
 
 @pytest.mark.chrome
-def test_exit_stack_and_several_at_once(site: Site) -> None:
+def test_several_sessions_in_an_exit_stack(site: Site) -> None:
     sessions = [browser(), browser("chromium")]
     with contextlib.ExitStack() as stack:
         for session in sessions:
@@ -229,7 +249,7 @@ def test_exit_stack_and_several_at_once(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_sessions_in_threads(site: Site) -> None:
+def test_sessions_in_several_threads(site: Site) -> None:
     reports: list[ExitReport | None] = []
 
     def work() -> None:
@@ -247,7 +267,7 @@ def test_sessions_in_threads(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_headless_shell(site: Site) -> None:
+def test_chromium_headless_shell_works(site: Site) -> None:
     import shutil
 
     if not shutil.which("chromium-headless-shell"):
@@ -281,7 +301,7 @@ def test_chrome_options_are_copied_and_completed(site: Site, tmp_path: Path) -> 
 
 
 @pytest.mark.chrome
-def test_default_arguments_can_be_switched_off(site: Site) -> None:
+def test_default_arguments_can_be_left_out(site: Site) -> None:
     session = browser(ignore_default_arguments=["--disk-cache-size", "--disable-breakpad"])
     with session:
         line = Path(f"/proc/{session.pid}/cmdline").read_bytes().decode()
@@ -291,7 +311,7 @@ def test_default_arguments_can_be_switched_off(site: Site) -> None:
 
 
 @pytest.mark.firefox
-def test_firefox_options_preferences_and_window(site: Site) -> None:
+def test_firefox_gets_options_preferences_and_window_size(site: Site) -> None:
     options = webdriver.FirefoxOptions()
     options.set_preference("general.useragent.override", "CommandHandler/1")
     before = options.to_capabilities()
@@ -307,7 +327,7 @@ def test_firefox_options_preferences_and_window(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_downloads(name: str, site: Site, tmp_path: Path) -> None:
+def test_downloads_go_to_the_download_dir(name: str, site: Site, tmp_path: Path) -> None:
     with browser(name, download_dir=tmp_path) as driver, contextlib.suppress(Exception):
         driver.set_page_load_timeout(3)
         driver.get(site.url_for("download"))
@@ -338,7 +358,7 @@ def test_a_profile_is_used_and_kept(name: str, site: Site, tmp_path: Path) -> No
 
 
 @pytest.mark.chrome
-def test_debugging_port_is_the_users_choice(site: Site) -> None:
+def test_debugging_port_is_noted_in_the_report(site: Site) -> None:
     session = browser(debugging="port")
     with session as driver:
         assert "debuggerAddress" in driver.caps["goog:chromeOptions"]
@@ -348,7 +368,7 @@ def test_debugging_port_is_the_users_choice(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_bidi(name: str, site: Site) -> None:
+def test_bidi_works(name: str, site: Site) -> None:
     options = webdriver.FirefoxOptions() if name == "firefox" else webdriver.ChromeOptions()
     options.enable_bidi = True
     session = browser(name, options=options)
@@ -361,7 +381,7 @@ def test_bidi(name: str, site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_environment(site: Site) -> None:
+def test_env_sets_and_removes_variables(site: Site) -> None:
     os.environ["UNWANTED"] = "1"
     try:
         session = browser(env={"LANGUAGE": "fr", "UNWANTED": None})
@@ -374,7 +394,7 @@ def test_environment(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_log_is_appended_to(site: Site, tmp_path: Path) -> None:
+def test_the_drivers_log_is_appended_to_the_file(site: Site, tmp_path: Path) -> None:
     log = tmp_path / "driver.log"
     log.write_text("an earlier session\n")
     with browser(log=log) as driver:
@@ -384,7 +404,7 @@ def test_log_is_appended_to(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.chrome
-def test_closed_by_another_thread_during_its_start() -> None:
+def test_close_in_another_thread_calls_off_the_start() -> None:
     session = browser()
     threading.Timer(0.3, session.close).start()
     with pytest.raises(SessionClosed, match="closed during its start"):
@@ -393,8 +413,8 @@ def test_closed_by_another_thread_during_its_start() -> None:
 
 
 @pytest.mark.chrome
-def test_a_profile_among_the_arguments_is_the_users(site: Site, tmp_path: Path) -> None:
-    """It is asked to close politely, so that what it holds is written."""
+def test_a_profile_named_in_the_arguments_is_kept(site: Site, tmp_path: Path) -> None:
+    """The browser is asked to end by itself, so that it writes its profile."""
     options = webdriver.ChromeOptions()
     options.add_argument(f"--user-data-dir={tmp_path}")
     session = browser(options=options)
@@ -428,7 +448,7 @@ def test_a_report_pickles_prints_and_is_json(site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_a_dropped_session_is_ended_and_says_so() -> None:
+def test_a_garbage_collected_session_is_ended_with_a_warning() -> None:
     session = browser()
     session.start()
     pids = [p.pid for p in session.processes()]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.server import Site
-from tests.celery.clock import patience
 from tests.celery.workers import VERSIONS, Sent, Worker
 from tests.support import witness
+from tests.support.clock import patience
 from tests.support.waiting import wait_until
 
 WORKER_POOLS = ("prefork", "threads", "solo", "gevent")

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import pytest
 
 from fixtures.server import Site
-from tests.celery.clock import patience, start_seconds
 from tests.celery.phases import assert_no_browser_is_left, begin
 from tests.celery.workers import ROOT, Redis, Worker, running_worker
 from tests.support import witness
+from tests.support.clock import patience, start_seconds
 from tests.support.waiting import wait_until
 
 CELERY = (sys.executable, "-m", "celery", "-A", "tests.celery.celery_app", "browserkeeper")

@@ -17,7 +17,6 @@ import pytest
 from celery.exceptions import TimeLimitExceeded
 
 from fixtures.server import Site
-from tests.celery.clock import patience, task_limit
 from tests.celery.phases import (
     PHASES,
     WORKER_POOLS,
@@ -28,6 +27,7 @@ from tests.celery.phases import (
     send,
 )
 from tests.celery.workers import Redis, Sent, Worker, running_worker
+from tests.support.clock import patience, task_limit
 from tests.support.waiting import wait_until
 
 WAYS = [

@@ -10,10 +10,10 @@ import pytest
 from browserkeeper import BrowserDied
 from browserkeeper.celery import TaskTimeout
 from fixtures.server import Site
-from tests.celery.clock import patience
 from tests.celery.phases import WORKER_POOLS, drivers
 from tests.celery.workers import Redis, Worker, running_worker
 from tests.support import witness
+from tests.support.clock import patience
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.chrome, pytest.mark.redis]

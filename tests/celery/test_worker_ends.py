@@ -13,7 +13,6 @@ import pytest
 from celery.exceptions import WorkerLostError
 
 from fixtures.server import Site
-from tests.celery.clock import patience, task_limit
 from tests.celery.phases import (
     WORKER_POOLS,
     assert_no_browser_is_left,
@@ -23,6 +22,7 @@ from tests.celery.phases import (
 )
 from tests.celery.workers import Redis, Worker, running_redis, running_worker
 from tests.support import witness
+from tests.support.clock import patience, task_limit
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.chrome, pytest.mark.redis]

@@ -19,9 +19,9 @@ from celery import Celery
 from celery.states import PROPAGATE_STATES, READY_STATES
 
 from browserkeeper.state.tmpdirs import choose_root
-from tests.celery.clock import patience
 from tests.conftest import PROGRAMS
 from tests.support import witness
+from tests.support.clock import patience
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -1,4 +1,4 @@
-"""Finding browser and driver: the order, the refusals, the caches, the managers."""
+"""The search for browser and driver: its order, versions that do not fit, caches, driver managers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 class Machine:
-    """A home, a PATH and the usual places with nothing in them but what a test puts there."""
+    """A home, a PATH and usual places that hold only what a test puts there."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
         self.root, self.monkeypatch = root, monkeypatch
@@ -54,7 +54,7 @@ class Machine:
         return resolve(name, **{**given, **more}, directory=self.root)  # type: ignore[arg-type]
 
 
-def test_path_before_caches(machine: Machine) -> None:
+def test_path_comes_before_caches(machine: Machine) -> None:
     browser = machine.add("bin/chromium", "Chromium 120.0.1.2")
     machine.add(".cache/selenium/chromedriver/linux64/120.9/chromedriver", "ChromeDriver 120.9")
     driver = machine.add("bin/chromedriver", "ChromeDriver 120.0.1.2 (abc)")
@@ -63,7 +63,7 @@ def test_path_before_caches(machine: Machine) -> None:
     assert (found.browser.version, found.driver.origin) == ("120.0.1.2", "PATH")
 
 
-def test_environment_before_path(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_comes_before_path(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.add("bin/chromium", "Chromium 120.0.1.2")
     machine.add("bin/chromedriver", "ChromeDriver 120.0.1.2")
     other = machine.add("elsewhere/chromedriver", "ChromeDriver 120.0.9.9")
@@ -74,7 +74,9 @@ def test_environment_before_path(machine: Machine, monkeypatch: pytest.MonkeyPat
     assert machine.resolve().driver.origin == "CHROMEWEBDRIVER"
 
 
-def test_argument_before_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_argument_comes_before_the_environment(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.add("bin/chromium", "Chromium 120.0.1.2")
     mine = machine.add("mine/chromedriver", "ChromeDriver 120.0.5.5")
     monkeypatch.setenv("BROWSERKEEPER_CHROMEDRIVER", machine.add("x/chromedriver", "ChromeDriver 120.1"))
@@ -91,7 +93,7 @@ def test_argument_before_environment(machine: Machine, monkeypatch: pytest.Monke
         ),
     ],
 )
-def test_caches_newest_first(machine: Machine, place: str, origin: str) -> None:
+def test_the_newest_version_in_a_cache_is_taken(machine: Machine, place: str, origin: str) -> None:
     machine.add("bin/chromium", "Chromium 120.0.1.2")
     machine.add(place.format("120.0.9.0"), "ChromeDriver 120.0.9.0")
     newest = machine.add(place.format("120.0.10.0"), "ChromeDriver 120.0.10.0")
@@ -99,14 +101,14 @@ def test_caches_newest_first(machine: Machine, place: str, origin: str) -> None:
     assert (found.path, found.origin) == (newest, origin)
 
 
-def test_a_driver_that_does_not_fit_is_passed_over(machine: Machine) -> None:
+def test_a_driver_of_another_version_is_passed_over(machine: Machine) -> None:
     machine.add("bin/chromium", "Chromium 120.0.1.2")
     machine.add("bin/chromedriver", "ChromeDriver 119.0.1.2")
     fits = machine.add(".cache/selenium/chromedriver/linux64/120.0/chromedriver", "ChromeDriver 120.0")
     assert machine.resolve().driver.path == fits
 
 
-def test_only_a_driver_that_does_not_fit_is_refused(machine: Machine) -> None:
+def test_version_mismatch_is_raised_where_no_other_driver_is_found(machine: Machine) -> None:
     machine.add("bin/chromium", "Chromium 120.0.1.2")
     machine.add("bin/chromedriver", "ChromeDriver 119.0.1.2")
     with pytest.raises(VersionMismatch, match=r"ChromeDriver|chromedriver 119.*120") as caught:
@@ -114,7 +116,7 @@ def test_only_a_driver_that_does_not_fit_is_refused(machine: Machine) -> None:
     assert (caught.value.browser_version, caught.value.driver_version) == ("120.0.1.2", "119.0.1.2")
 
 
-def test_lists_every_place_that_was_tried(machine: Machine) -> None:
+def test_the_error_lists_all_places_that_were_tried(machine: Machine) -> None:
     machine.add("bin/chromium", "Chromium 120.0.1.2")
     machine.add("bin/chromedriver", "no driver at all")
     with pytest.raises(ResolveError) as caught:
@@ -126,12 +128,12 @@ def test_lists_every_place_that_was_tried(machine: Machine) -> None:
     assert caught.value.tried
 
 
-def test_no_browser(machine: Machine) -> None:
+def test_no_browser_is_an_error_with_the_variable_to_set(machine: Machine) -> None:
     with pytest.raises(ResolveError, match=r"No firefox found.*BROWSERKEEPER_FIREFOX"):
         machine.resolve("firefox")
 
 
-def test_geckodriver_that_needs_a_newer_firefox(machine: Machine) -> None:
+def test_a_geckodriver_that_needs_a_newer_firefox_is_refused(machine: Machine) -> None:
     machine.add("bin/firefox", "Mozilla Firefox 102.1")
     machine.add("bin/geckodriver", "geckodriver 0.36.0 (abc)")
     with pytest.raises(VersionMismatch, match="needs Firefox 128"):
@@ -143,7 +145,7 @@ def test_geckodriver_that_needs_a_newer_firefox(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("gecko", "firefox", "fits"), [("0.33.0", 102, True), ("0.33.0", 91, False), ("0.37.1", 153, True)]
 )
-def test_geckodriver_table(gecko: str, firefox: int, fits: bool) -> None:
+def test_geckodriver_and_firefox_versions_that_fit(gecko: str, firefox: int, fits: bool) -> None:
     pair = Program("f", f"{firefox}.0", ""), Program("g", gecko, "")
     if fits:
         check_fit(FAMILIES["firefox"], *pair)
@@ -155,7 +157,7 @@ def test_geckodriver_table(gecko: str, firefox: int, fits: bool) -> None:
 # ------------------------------------------------------------------ versions are remembered
 
 
-def test_a_version_is_asked_once_and_again_when_the_file_changes(machine: Machine) -> None:
+def test_a_version_is_cached_until_the_file_changes(machine: Machine) -> None:
     path = machine.add("bin/chromedriver", "ChromeDriver 1.0")
     cache = VersionCache(machine.root / "versions.json")
     assert probe(path, "chromedriver", "", cache).version == "1.0"
@@ -169,7 +171,7 @@ def test_a_version_is_asked_once_and_again_when_the_file_changes(machine: Machin
 
 
 @pytest.mark.parametrize("rubbish", ["", "{", "[]", '"x"', "\x00"])
-def test_a_corrupt_version_cache_is_no_obstacle(machine: Machine, rubbish: str) -> None:
+def test_a_corrupt_version_cache_is_ignored(machine: Machine, rubbish: str) -> None:
     machine.add("bin/chromium", "Chromium 120.0")
     machine.add("bin/chromedriver", "ChromeDriver 120.0")
     (machine.root / "versions.json").write_text(rubbish)
@@ -179,7 +181,7 @@ def test_a_corrupt_version_cache_is_no_obstacle(machine: Machine, rubbish: str) 
 # ------------------------------------------------------------------ the managers
 
 
-def test_selenium_manager_is_asked_under_our_lock(
+def test_selenium_manager_runs_while_the_lock_is_held(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.add("bin/chromium", "Chromium 120.0")
@@ -190,7 +192,7 @@ def test_selenium_manager_is_asked_under_our_lock(
     assert (found.path, found.origin) == (driver, "Selenium Manager")
 
 
-def test_without_a_network_the_managers_answers_are_in_the_message(machine: Machine) -> None:
+def test_without_a_network_the_error_quotes_the_managers(machine: Machine) -> None:
     machine.monkeypatch.setenv("PATH", f"{machine.root / 'bin'}")
     machine.add("bin/chromium", "Chromium 120.0")
     machine.monkeypatch.setenv("SE_MANAGER_PATH", machine.add("manager", "no network"))
@@ -210,7 +212,7 @@ def test_a_held_download_lock_is_waited_for_up_to_a_limit(machine: Machine) -> N
             machine.resolve(offline=False)
 
 
-def test_a_killed_holder_leaves_no_lock(machine: Machine) -> None:
+def test_the_lock_of_a_killed_process_is_released(machine: Machine) -> None:
     lock = machine.root / "download.lock"
     script = f"""
 import fcntl, time
@@ -228,12 +230,12 @@ f = open({str(lock)!r}, "w"); fcntl.flock(f, 2); print(1, flush=True); time.slee
     assert machine.resolve(offline=False).driver.path == driver
 
 
-def test_merges_feature_lists() -> None:
+def test_feature_lists_are_merged_into_one_argument() -> None:
     merged = merge_features(["--a", "--disable-features=X,Y", "--b=1", "--disable-features=Y,Z"])
     assert merged == ["--a", "--disable-features=X,Y,Z", "--b=1"]
 
 
-def test_the_environment_is_not_touched() -> None:
+def test_resolve_does_not_change_the_environment() -> None:
     before = dict(os.environ)
     with pytest.raises(ResolveError):
         resolve("edge", binary="/no/edge", driver_path=None, offline=True, directory=Path("/tmp"))

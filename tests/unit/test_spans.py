@@ -1,5 +1,7 @@
-"""OpenTelemetry spans, with its real SDK: whose children they are, what they say, and what they cost
-those who do not trace: nothing."""
+"""OpenTelemetry spans of a session, with OpenTelemetry's SDK: parents, attributes, errors.
+
+A program that does not trace must not pay for them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ FAKE_DRIVER = str(PROGRAMS / "fake_driver.py")
 
 
 class Spans:
-    """What was exported."""
+    """The spans that were exported."""
 
     def __init__(self, exporter: InMemorySpanExporter):
         self.exporter = exporter
@@ -81,7 +83,7 @@ def test_a_sessions_spans_are_children_of_the_callers(spans: Spans, site: Site) 
         session = browser("chromium")
         with session as driver:
             driver.get(site.url_for("slow", seconds=0) + "&token=secret")
-            assert spans.names() == [START], "a start is known at once, whatever becomes of the session"
+            assert spans.names() == [START], "the start span ends with the start"
     assert spans.names() == [START, TEARDOWN, SESSION, "the task"]
     whole, start, teardown = map(spans.one, (SESSION, START, TEARDOWN))
     assert is_child(whole, spans.one("the task"))
@@ -106,7 +108,7 @@ def test_a_sessions_spans_are_children_of_the_callers(spans: Spans, site: Site) 
 
 
 @pytest.mark.chrome
-def test_a_timeout_is_an_error_by_its_type(spans: Spans, site: Site) -> None:
+def test_a_timeout_sets_the_error_type(spans: Spans, site: Site) -> None:
     session = browser("chromium")
     with pytest.raises(SessionTimeout), session as driver:
         session.set_deadline(0.3)
@@ -120,7 +122,7 @@ def test_a_timeout_is_an_error_by_its_type(spans: Spans, site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_without_the_package_everything_works() -> None:
+def test_a_session_works_without_opentelemetry() -> None:
     script = (
         "import sys\n"
         "sys.modules['opentelemetry'] = None\n"  # what import makes of this is ImportError
@@ -143,9 +145,7 @@ def in_python(script: str, **environment: str) -> subprocess.CompletedProcess[st
 # ---------------------------------------------------------------------------- launches that fail
 
 
-def test_every_attempt_of_a_launch_has_its_teardown(
-    spans: Spans, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_failed_launch_has_a_teardown_span(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_DRIVER", "exit")
     with pytest.raises(LaunchError):
         browser("chromium", driver_path=FAKE_DRIVER, attempts=2).start()
@@ -158,7 +158,9 @@ def test_every_attempt_of_a_launch_has_its_teardown(
         assert not span.events
 
 
-def test_nobody_who_does_not_trace_gets_the_api_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_api_is_not_imported_in_a_program_that_does_not_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     script = (
         "import sys\n"
         "from browserkeeper import LaunchError, browser\n"
@@ -185,14 +187,14 @@ def finished(spans: Spans, report: ExitReport, error: BaseException | None = Non
     return spans.one(SESSION)
 
 
-def test_the_programs_own_exception_is_the_sessions_error(spans: Spans) -> None:
+def test_an_exception_of_the_program_sets_the_error_type_of_the_session(spans: Spans) -> None:
     whole = finished(spans, exit_report("error"), ValueError("http://me:secret@example.com"))
     assert told(whole)["error.type"] == "ValueError"
     assert whole.status.status_code is StatusCode.ERROR
     assert "secret" not in whole.to_json()
 
 
-def test_what_is_left_is_an_error_of_the_teardown(spans: Spans) -> None:
+def test_a_leak_is_an_error_of_the_teardown(spans: Spans) -> None:
     whole = finished(spans, exit_report(survivors=(Survivor(1, "x", "D"),)))
     assert whole.status.status_code is StatusCode.ERROR
     teardown = spans.one(TEARDOWN)
@@ -203,7 +205,7 @@ def test_what_is_left_is_an_error_of_the_teardown(spans: Spans) -> None:
     assert 0.09e9 < teardown.end_time - teardown.start_time < 60e9
 
 
-def test_what_a_programs_own_processor_raises_ends_no_session(
+def test_an_exception_of_a_span_processor_is_logged(
     spans: Spans, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(SpanProcessor):
@@ -218,7 +220,7 @@ def test_what_a_programs_own_processor_raises_ends_no_session(
     assert "a span could not be made" in caplog.text
 
 
-def test_without_a_begin_nothing_happens(spans: Spans) -> None:
+def test_no_span_is_made_without_a_begin(spans: Spans) -> None:
     of_session = SessionSpans()
     of_session.started("0123456789ab")
     of_session.ended(exit_report(), ValueError, 0.1)
