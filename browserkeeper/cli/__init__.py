@@ -85,10 +85,10 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="browserkeeper", message="%(prog)s %(version)s")
 def group() -> None:
-    """Selenium browser sessions that cannot leak, seen from outside.
+    """Show, check and clean up Selenium browser sessions, or run a command that cannot leak.
 
-    Exit status 2 means that browserkeeper itself could not do what was asked; the other ones are
-    each command's own (COMMAND --help).
+    Exit status 2: wrong usage, or browserkeeper could not do what was asked. Each command has
+    others of its own (COMMAND --help).
     """
 
 

@@ -21,8 +21,7 @@ def command(tree: bool, as_json: bool) -> int:
     is gone, its guard is at work); unguarded (its guard was killed); orphaned (both are gone);
     foreign (of another container that shares the state directory).
 
-    Exit status: 0 all is well; 1 there is an orphaned session, a record that cannot be believed,
-    or a zombie.
+    Exit status: 0 all is well; 1 there is an orphaned session, an invalid record or a zombie.
 
     \b
     Example:

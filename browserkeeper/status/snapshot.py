@@ -70,7 +70,8 @@ class SessionStatus:
 
 
 class Problem(NamedTuple):
-    """``kind``: orphaned, unguarded, zombie, bad record or foreign record; ``what`` has that problem."""
+    """``kind``: orphaned, unguarded, zombie, bad record or foreign record.  ``what``: the session,
+    process or record that has the problem."""
 
     kind: str
     what: str
@@ -156,8 +157,7 @@ def is_of_this_host(record: Record) -> bool:
 
 
 def mark_zombies(sessions: list[SessionStatus]) -> list[SessionStatus]:
-    """Fills in ``zombies`` after a second look, ZOMBIE_PATIENCE later, at the processes that are zombies
-    now."""
+    """Fills in ``zombies``: the processes that are zombies now, and still are ZOMBIE_PATIENCE later."""
     suspects = {
         status.record.session.id for status in sessions if any(p.is_zombie for p in status.processes)
     }

@@ -93,6 +93,7 @@ def megabytes(size: float) -> str:
 
 
 def seconds(value: float | None) -> str:
+    """Seconds with the unit that suits their size."""
     if value is None:
         return "–"
     if value < 1:
@@ -195,11 +196,12 @@ def _sessions(timeline: Timeline, window: Window) -> Iterator[str]:
     yield f'</fieldset><div class="axisrow">{axis(window)}</div>'
     limit = max(4, MOST_PROCESSES // len(timeline.sessions))
     for span in timeline.sessions:
-        yield session(span, window, limit)
+        yield session_html(span, window, limit)
     yield "</section>"
 
 
-def session(span: SessionSpan, window: Window, limit: int) -> str:
+def session_html(span: SessionSpan, window: Window, limit: int) -> str:
+    """One line, which unfolds to the details; ``limit``: how many of its processes are listed."""
     css_class = class_of(span)
     end = window.until if span.ended is None else span.ended
     unclean = " unclean" if span.clean is False else ""
@@ -235,7 +237,7 @@ def _details(span: SessionSpan, window: Window, limit: int) -> Iterator[str]:
     yield from _lines("survives: ", span.survivors, "warn")
     yield from _lines("problem: ", span.problems, "warn")
     yield from _lines("", span.notes, "dim")
-    yield from _processes(span, window, limit)
+    yield from _process_table(span, window, limit)
 
 
 def _lines(prefix: str, found: Sequence[str], css_class: str) -> Iterator[str]:
@@ -244,7 +246,7 @@ def _lines(prefix: str, found: Sequence[str], css_class: str) -> Iterator[str]:
         yield f'<ul class="{css_class}">{"".join(shown)}</ul>'
 
 
-def _processes(span: SessionSpan, window: Window, limit: int) -> Iterator[str]:
+def _process_table(span: SessionSpan, window: Window, limit: int) -> Iterator[str]:
     if not span.processes:
         yield '<p class="dim">No process of it is known.</p>'
         return
@@ -253,7 +255,7 @@ def _processes(span: SessionSpan, window: Window, limit: int) -> Iterator[str]:
     shown = most_relevant(span.processes, limit)
     end = window.until if span.ended is None else span.ended
     for one in shown:
-        yield process(one, span.began, end)
+        yield process_row(one, span.began, end)
     yield "</tbody></table>"
     if hidden := len(span.processes) - len(shown):
         command = f"browserkeeper history --session {escape(span.id)}"
@@ -261,13 +263,13 @@ def _processes(span: SessionSpan, window: Window, limit: int) -> Iterator[str]:
 
 
 def most_relevant(processes: Sequence[ProcessSpan], limit: int) -> list[ProcessSpan]:
-    """Up to ``limit`` processes in order of their starts: first survivors, then adopted ones, then the
-    others, as they are listed."""
+    """Up to ``limit`` processes, in the order of their starts.  Survivors are chosen first, then adopted
+    processes, then the first of the others."""
     by_relevance = sorted(processes, key=lambda one: (one.outcome != "survived", not one.adopted))
     return sorted(by_relevance[:limit], key=lambda one: (one.began, one.pid))
 
 
-def process(one: ProcessSpan, begin: float, end: float) -> str:
+def process_row(one: ProcessSpan, begin: float, end: float) -> str:
     """A table row; the bar's track is the lifetime of the session, from ``begin`` to ``end``."""
     length = max(end - begin, 0.001)
     until = end if one.ended is None else one.ended
@@ -290,7 +292,7 @@ def end_of(one: ProcessSpan) -> str:
         "exited": "by itself" + (f", status {one.code}" if one.code else ""),
         "signalled": f"by {signal_name(one.signal)}, not ours",
         "killed": "killed by browserkeeper",
-        "gone": "ended, its parent knows how",
+        "gone": "ended, reaped by its parent",
         "survived": "SURVIVED",
         "zombie": "a zombie",
         ALIVE: "lives",
@@ -309,8 +311,8 @@ def _foot(timeline: Timeline, window: Window) -> str:
     when = window.clock(timeline.until, "%Y-%m-%d %H:%M:%S %Z")
     return (
         f"<footer>browserkeeper {escape(__version__)}, {when}. "
-        "Adopted: it had left its parent, and would have escaped a walk of children. Memory: "
-        "resident pages that are no file's and not shared, looked at every five seconds or less often."
+        "Adopted: its parent had ended, so that a search for child processes would have missed it. "
+        "Memory: resident private pages without those of files, measured every five seconds or more."
         "</footer>"
     )
 
