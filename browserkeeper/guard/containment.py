@@ -157,7 +157,7 @@ class Subreaper:
     def _signal_all(self, number: int, members: Members, skip: Iterable[int] = ()) -> set[int]:
         """Signal every descendant once; the pids that got the signal.
 
-        A child of ours may be signalled by number, since nobody but us can reap it.
+        A child of ours may be signalled by number, since no other process can reap it.
         """
         if number == signal.SIGKILL:
             self._cgroup.kill()

@@ -37,7 +37,7 @@ MISBEHAVING = {
     "ignore_term": 1,
     "clear_environment": 1,
     "stop_itself": 2,
-    "zombie_maker": 1,
+    "zombie_maker": 4,
 }
 """Each program, and the number of pids that it writes before it is ready."""
 
