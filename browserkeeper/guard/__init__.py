@@ -1,14 +1,22 @@
 """The guard: the program that starts a session's command, outlives its owner and ends everything.
 
-It runs alone in its own process (``boot.py`` says how) and is built for a fast start, so these
-modules import the C half of the standard library only, and nothing of the package's other layers.
+It runs alone in its own process and is built for a fast start, so these modules import the C half of
+the standard library only (``_signal`` and ``_ctypes`` in place of ``signal`` and
+``ctypes``), and nothing of the package's other layers.
+
+    boot.py, front.py, pair.py        where the program begins; the processes that make a guard
+    life.py, teardown.py              the phases of a session
+    guard.py                          the parts that the phases share, which are:
+    options.py, signals.py, owner.py  the guard's surroundings
+    command.py, containment.py        what it starts; how processes are found and ended
+    members.py, record.py             what it has seen; what it writes about that
+    procfs.py, files.py               the ground floor
 
 ``procfs.py`` and ``files.py`` are the package's ground floor: every layer may import them.  Of the
 rest, the layers above import only what they need to put a guard together (``process/portable_guard.py``,
 ``cleanup/adopting_guard.py``) and the exit statuses (``cli/run.py``).
 
-The life of a session is in ``life.py``: prepare, start, watch, tear down, retire.  The kernel rules
-that it stands on:
+The kernel rules that the guard stands on:
 
 * ``prctl(PR_SET_CHILD_SUBREAPER)``: an orphaned descendant is re-parented to the nearest living
   subreaper among its ancestors (prctl(2)).  So every process started below the guard stays below it,

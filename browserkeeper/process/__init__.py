@@ -2,6 +2,15 @@
 
 ``linux.py`` and ``portable.py`` have the same functions, each for its platforms.  Other modules use
 ``from browserkeeper.process import system``, which is the right one of the two.
+
+    identity.py            who a process is
+    linux.py, portable.py  facts about processes and signals to them, one platform a file
+    limits.py              what this process may use
+    containment.py         which containment a session gets
+    guard_process.py       the owner's side of a guard
+    portable_guard.py      the guard where there is no subreaper
+    two_scans.py           killing and certificate of the guards that are no subreaper
+    leftover_processes.py  what is left of a session whose guards were killed
 """
 
 from __future__ import annotations
