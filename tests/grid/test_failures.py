@@ -116,7 +116,7 @@ def test_a_failing_command_ends_the_session_in_time(
 
 @pytest.mark.parametrize("behaviour", [NO_WEBDRIVER, BROKEN, silence, hang_up])
 def test_an_end_that_the_grid_does_not_confirm_is_not_clean(hub: MockHub, behaviour: Answerer) -> None:
-    session = browser(**asked(hub, close_timeout=2))  # type: ignore[call-overload]
+    session = browser(**asked(hub, close_timeout=SHORT))  # type: ignore[call-overload]
     began = time.monotonic()
     session.start()
     hub.behaviour["delete"] = behaviour
