@@ -217,7 +217,7 @@ def test_the_decorator_works_on_methods_and_without_a_driver_parameter(site: Sit
             return drivers()
 
     def drivers() -> int:
-        """A chromedriver below another one is its fork, which has its name until it becomes a browser."""
+        """A fork of chromedriver has its name until it becomes a browser."""
         found = {s.pid: s for s in witness.below(os.getpid()) if s.name == "chromedriver"}
         return len([seen for seen in found.values() if seen.parent not in found])
 
