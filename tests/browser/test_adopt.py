@@ -9,7 +9,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,20 +24,19 @@ from tests.browser import foreign_owner
 from tests.grid.mock_hub import MockHub
 from tests.support import witness
 from tests.support.guards import BOTH
+from tests.support.owners import Owner
 from tests.support.waiting import wait_until
 
-SOON = 15.0
+SOON = 60.0
 """Seconds that an end may take on a busy machine; it takes less than one."""
 ORPHANS = pytest.mark.leaves_zombies(40, "the orphans of a killed driver belong to PID 1")
 
 OWNER = str(Path(__file__).with_name("foreign_owner.py"))
 
 
-def owner(how: str, name: str, mode: str, *before: str) -> subprocess.Popen[str]:
-    words = [*before, sys.executable, OWNER, how, name, mode]
-    started = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    assert started.stdout
-    assert "live" in started.stdout.readline()
+def owner(how: str, name: str, mode: str, *before: str) -> Owner:
+    started = Owner(*before, sys.executable, OWNER, how, name, mode)
+    started.wait_for("live")
     return started
 
 
@@ -101,7 +99,6 @@ def test_an_adopted_driver_ends_when_its_owner_is_killed(how: str, name: str) ->
     known = {s.pid for s in witness.below(os.getpid())}
     started = owner(how, name, "adopt")
     started.kill()
-    started.communicate()
     assert not witness.wait_until_gone(os.getpid(), known, SOON)
 
 
@@ -111,7 +108,6 @@ def test_control_a_driver_that_was_not_adopted_outlives_its_owner(temporary: Pat
     known = {s.pid for s in witness.below(os.getpid())}
     started = owner("selenium", "chrome", "leave")
     started.kill()
-    started.communicate()
     time.sleep(2)
     assert len(witness.alive(witness.new_below(os.getpid(), known))) > 3
     assert [path for path in temporary.rglob("*") if path.is_file()], "and its profile"
@@ -152,7 +148,7 @@ def test_a_sweep_ends_the_driver_where_owner_and_guard_were_killed() -> None:
         os.kill(pid, signal.SIGSTOP)
     for pid in (guard, started.pid):
         os.kill(pid, signal.SIGKILL)
-    started.communicate()
+    started.wait()
     assert wait_until(lambda: not witness.alive([s for s in [witness.look(guard)] if s]))
     assert [found.removed for found in sweep(dry_run=False) if found.kind == "session"] == [True]
 
@@ -186,7 +182,6 @@ def test_browserkeeper_run_contains_a_script_that_does_not_import_it(how: str, n
     started = owner(how, name, "leave", *run)
     assert len(witness.alive(witness.new_below(os.getpid(), known))) > 4
     started.kill()
-    started.communicate()
     assert not witness.wait_until_gone(os.getpid(), known, SOON)
 
 
@@ -209,10 +204,8 @@ def test_browserkeeper_run_contains_a_whole_pytest_run(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(SUITE.format(folder=str(Path(OWNER).parent)))
     run = (sys.executable, "-m", "browserkeeper", "run", "--")
     words = [*run, sys.executable, "-m", "pytest", "-sq", "-p", "no:cacheprovider", "test_theirs.py"]
-    started = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    assert started.stdout
-    assert any("live" in line for line in started.stdout)
+    started = Owner(*words, cwd=tmp_path)
+    started.wait_for("live")
     assert len(witness.alive(witness.new_below(os.getpid(), known))) > 4
     started.kill()
-    started.communicate()
     assert not witness.wait_until_gone(os.getpid(), known, SOON)

@@ -33,6 +33,7 @@ from tests.support import witness
 from tests.support.cli import CLI, DOCUMENTED, ROOT, cli, cli_json, invoke, start_run
 from tests.support.guards import BOTH, program
 from tests.support.ledger import write_record
+from tests.support.owners import Owner
 from tests.support.waiting import SECONDS, wait_until
 from tests.support.watching import INTERVAL, Watching, watching
 from tests.system import faults
@@ -56,11 +57,8 @@ def kill_with_its_guards(name: str, site: Site, state: Path) -> tuple[list[int],
     """SIGKILLs an owner that is browsing, and both its guards.  Returns the killed pids and the
     record."""
     words = [sys.executable, "-m", "tests.system.fault_owner", name, site.url, "60"]
-    owner = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    for line in owner.stdout:
-        if json.loads(line)["event"] == "live":
-            break
+    owner = Owner(*words)
+    owner.wait_for('"live"')
     ours = os.getpid()
     record = next(
         found.path
@@ -71,7 +69,6 @@ def kill_with_its_guards(name: str, site: Site, state: Path) -> tuple[list[int],
     hit = faults.find(fault, owner.pid)
     for pid in hit:
         os.kill(pid, signal.SIGKILL)
-    owner.stdout.close()
     owner.wait()
     return hit, record
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from tests.grid.rig import BINARIES, Grid, asked, plain_options, running_grid, s
 from tests.support import witness
 from tests.support.guards import BOTH
 from tests.support.inner_pytest import Inner, inner
+from tests.support.owners import Owner
 from tests.support.waiting import wait_until
 
 __all__ = ["inner"]
@@ -74,25 +74,8 @@ def slots_are_free(grid: Grid) -> Iterator[None]:
     assert wait_until(grid.is_free), f"left on the Grid: {grid.sessions()}, {grid.queued()} queued"
 
 
-def start_owner(
-    grid: Grid, name: str, how: str = "browserkeeper", page: str = ""
-) -> subprocess.Popen[str]:
-    script = OWNER.format(root=ROOT)
-    words = [sys.executable, "-c", script, grid.url, name, how, page]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-
-
-def read_until(owner: subprocess.Popen[str], word: str) -> list[str]:
-    assert owner.stdout
-    for line in owner.stdout:
-        if line.startswith(word):
-            return line.split()
-    raise AssertionError(f"the owner did not print {word!r}")
-
-
-def kill(owner: subprocess.Popen[str]) -> None:
-    owner.kill()
-    owner.communicate()
+def start_owner(grid: Grid, name: str, how: str = "browserkeeper", page: str = "") -> Owner:
+    return Owner(sys.executable, "-c", OWNER.format(root=ROOT), grid.url, name, how, page)
 
 
 # ------------------------------------------------------------------------------- usual sessions
@@ -147,18 +130,18 @@ def test_a_timeout_ends_a_page_load(name: str, grid: Grid, site: Site) -> None:
 def test_the_death_of_the_owner_frees_the_slot(name: str, grid: Grid, site: Site) -> None:
     """During a page load, for which a plain DELETE would wait."""
     owner = start_owner(grid, name, page=site.url_for("never"))
-    read_until(owner, "live")
+    owner.wait_for("live")
     time.sleep(0.5)
-    kill(owner)
+    owner.kill()
     assert wait_until(grid.is_free)
 
 
 @pytest.mark.chrome
 def test_control_a_plain_remote_driver_keeps_its_slot(grid: Grid) -> None:
     owner = start_owner(grid, "chrome", "plain")
-    read_until(owner, "live")
+    owner.wait_for("live")
     (session,) = grid.sessions()
-    kill(owner)
+    owner.kill()
     assert stays_taken(grid, session, SOON)
     grid.end_session(session)  # the Grid's session timeout would take half a minute
 
@@ -168,9 +151,9 @@ def test_control_a_plain_remote_driver_keeps_its_slot(grid: Grid) -> None:
 @pytest.mark.leaves_zombies(1, "the guard, whose owner was killed, is a child of PID 1")
 def test_killing_the_owner_during_the_start_leaves_no_slot_taken(seconds: float, grid: Grid) -> None:
     owner = start_owner(grid, "chrome")
-    read_until(owner, "starting")
+    owner.wait_for("starting")
     time.sleep(seconds)
-    kill(owner)
+    owner.kill()
     time.sleep(2)
     assert wait_until(grid.is_free)
 
@@ -181,12 +164,12 @@ def test_killing_the_owner_during_the_start_leaves_no_slot_taken(seconds: float,
 def test_owner_and_guards_killed_at_once(victim: str, grid: Grid) -> None:
     """The relay gets SIGTERM from the kernel at the death of its guard, and frees the slot."""
     owner = start_owner(grid, "chrome")
-    standby = int(read_until(owner, "live")[1])
+    standby = int(owner.wait_for("live").split()[1])
     primary = next(s.pid for s in witness.below(standby) if s.parent == standby)
     pids = {"primary": [primary], "standby": [standby], "both": [standby, primary]}[victim]
     for pid in (owner.pid, *pids):
         os.kill(pid, signal.SIGKILL)
-    owner.communicate()
+    owner.wait()
     assert wait_until(grid.is_free)
     assert wait_until(lambda: not witness.alive([s for s in [witness.look(primary)] if s]))
     sweep(dry_run=False)
@@ -213,13 +196,13 @@ def test_the_owner_frees_the_slot_where_the_relay_was_killed(grid: Grid) -> None
 @pytest.mark.leaves_zombies(3, "the whole local part of the session was killed")
 def test_a_sweep_frees_the_slot_where_owner_guards_and_relay_were_killed(grid: Grid) -> None:
     owner = start_owner(grid, "chrome")
-    standby = int(read_until(owner, "live")[1])
+    standby = int(owner.wait_for("live").split()[1])
     tree = [standby, *(s.pid for s in witness.below(standby))]
     for pid in (owner.pid, tree[-1], *tree[:-1]):
         os.kill(pid, signal.SIGSTOP)
     for pid in (owner.pid, tree[-1], *tree[:-1]):
         os.kill(pid, signal.SIGKILL)
-    owner.communicate()
+    owner.wait()
     assert wait_until(lambda: not witness.alive([s for s in map(witness.look, tree) if s]))
     assert grid.sessions(), "the control: no process is left that frees the slot"
     found = sweep(dry_run=False)

@@ -4,7 +4,10 @@
     waiting.py       wait_until(): how tests wait
     owners.py        owner processes: programs that hold sessions and are killed
     needs.py         markers by what a test needs, and the reasons for a skip
-    clock.py         a measured start of the browser, for limits that scale with it
+    clock.py         limits that scale with a measured start of the browser
+    cli.py           the command line, run in this process and in others
+    ledger.py        records and histories to look at
+    watching.py      a `browserkeeper watch` that is running
     guards.py        guards with plans for tiny programs, and guards with a part taken out
     fake_browser.py  a pool's browser without a process
     faults.py        what the soak does to a lease's browser
