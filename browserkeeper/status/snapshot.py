@@ -158,18 +158,13 @@ def is_of_this_host(record: Record) -> bool:
 
 def mark_zombies(sessions: list[SessionStatus]) -> list[SessionStatus]:
     """Fills in ``zombies``: the processes that are zombies now, and still are ZOMBIE_PATIENCE later."""
-    suspects = {
-        status.record.session.id for status in sessions if any(p.is_zombie for p in status.processes)
-    }
-    if suspects:
+    if any(process.is_zombie for status in sessions for process in status.processes):
         time.sleep(ZOMBIE_PATIENCE)
     marked = []
     for status in sessions:
-        zombies: frozenset[int] = frozenset()
-        if status.record.session.id in suspects:
-            platform = platform_of(status.record.session)
-            zombies = frozenset(process.pid for process in still_zombies(status.processes, platform))
-        marked.append(dataclasses.replace(status, zombies=zombies))
+        zombies = still_zombies(status.processes, platform_of(status.record.session))
+        pids = frozenset(zombie.pid for zombie in zombies)
+        marked.append(dataclasses.replace(status, zombies=pids))
     return marked
 
 
