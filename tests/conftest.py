@@ -28,6 +28,7 @@ from tests.support import needs, witness
 pytest_plugins = (
     "pytester",  # for the runs inside of tests/pytest_plugin
     "tests.support.docker_rig",
+    "tests.support.inner_pytest",
     "tests.support.results",
 )
 PROGRAMS = Path(__file__).resolve().parent.parent / "fixtures" / "programs"

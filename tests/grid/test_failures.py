@@ -39,10 +39,9 @@ from tests.grid.mock_hub import (
     silence,
 )
 from tests.grid.mock_hub import _Handler as Handler
-from tests.support.inner_pytest import Inner, inner
+from tests.support.inner_pytest import InnerPytest
 from tests.support.waiting import wait_until
 
-__all__ = ["inner"]
 SHORT = 5.0
 """Seconds of the limit that a test waits for; a start takes 0.3 on a quiet machine."""
 BOUND = 60.0
@@ -221,10 +220,10 @@ def test_an_address_shows_no_password() -> None:
     ],
 )
 def test_a_wrong_remote_option_is_a_usage_error(
-    inner: Inner, words: tuple[str, ...], match: str
+    inner_pytest: InnerPytest, words: tuple[str, ...], match: str
 ) -> None:
-    inner.suite("def test_it(): pass")
-    done = inner.run(*words)
+    inner_pytest.suite("def test_it(): pass")
+    done = inner_pytest.run(*words)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done.stderr.fnmatch_lines([match])
     assert "Traceback" not in done.stderr.str()

@@ -29,11 +29,10 @@ from fixtures.server import Site
 from tests.grid.rig import BINARIES, Grid, asked, plain_options, running_grid, stays_taken
 from tests.support import witness
 from tests.support.guards import BOTH
-from tests.support.inner_pytest import Inner, inner
+from tests.support.inner_pytest import InnerPytest
 from tests.support.owners import Owner
 from tests.support.waiting import wait_until
 
-__all__ = ["inner"]
 SOON = 8.0
 """Seconds for a slot to be free, with a page load in flight: 0.3 to 1.2 measured (docs/remote.md).
 Less than the Grid's own session timeout."""
@@ -314,8 +313,8 @@ def test_a_pool_on_a_grid(grid: Grid, site: Site) -> None:
 
 
 @pytest.mark.chrome
-def test_the_pytest_option(inner: Inner, grid: Grid, site: Site) -> None:
-    inner.write(
+def test_the_pytest_option(inner_pytest: InnerPytest, grid: Grid, site: Site) -> None:
+    inner_pytest.write(
         conftest=f"""
         import pytest
 
@@ -325,14 +324,14 @@ def test_the_pytest_option(inner: Inner, grid: Grid, site: Site) -> None:
             return {{**keeper_browser_args, **where}}
         """
     )
-    inner.suite(
+    inner_pytest.suite(
         f"""
         def test_it(keeper_driver):
             keeper_driver.get({site.url!r})
             assert keeper_driver.command_handler.config.remote
         """
     )
-    done = inner.run("--keeper-remote", grid.url)
+    done = inner_pytest.run("--keeper-remote", grid.url)
     done.assert_outcomes(passed=1)
     done.stdout.fnmatch_lines([f"browserkeeper: chrome,*on {grid.url}"])
     assert grid.is_free()

@@ -1,7 +1,7 @@
-"""Runs of pytest inside of tests: a suite in a directory of its own, in a process of its own.
+"""The inner pytest run: a test runs pytest on a suite of its own, in its own directory and process.
 
-Every installed plugin is loaded by itself, ours among them, but for those neighbours that a test
-does not ask for.
+The inner run loads installed plugins by their entry points, as a user's does: ours, and of OTHER_PLUGINS
+those that the test asks for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from fixtures.server import Site
 
-NEIGHBOURS = {
+OTHER_PLUGINS = {
     "django": "pytest-django",
     "html": "pytest-html",
     "hypothesis": "hypothesis",
@@ -28,7 +28,7 @@ NEIGHBOURS = {
     "variables": "pytest-variables",
     "xdist": "pytest-xdist",
 }
-"""Plugins that are installed with the test tools: what tests call them, and their distributions."""
+"""Plugins that are installed with the test tools: how tests name them, and their distributions."""
 
 
 @functools.cache
@@ -38,18 +38,18 @@ def plugin_names(distribution: str) -> tuple[str, ...]:
     return tuple(point.name for point in found.select(group="pytest11"))
 
 
-LONGEST = 120.0
-"""Seconds for one run on a busy machine."""
+TIMEOUT = 540.0
+"""Seconds for one inner run.  Only one that hangs takes so long; a test may take 600."""
 
 PLAIN = """
 import os, shutil, signal, subprocess, sys, time
 import pytest
 from selenium import webdriver
 
-KEPT = []  # Selenium ends a driver whose last reference goes, if it comes to that
+KEPT = []  # Selenium quits a driver when its last reference is dropped
 
 def plain(name="chrome"):
-    "A browser as everybody starts it, behind browserkeeper's back."
+    "A browser of Selenium alone, without browserkeeper."
     if name == "firefox":
         options = webdriver.FirefoxOptions()
         options.add_argument("-headless")
@@ -66,70 +66,78 @@ def plain(name="chrome"):
 
 SITE = os.environ.get("SITE", "")
 """
-"""The head of a suite whose tests leak."""
+"""The first lines of a suite whose tests leak."""
 
 
-class Inner:
-    """One directory with a suite; ``run`` may be called again."""
+class InnerPytest:
+    """A directory with a suite; ``run()`` may be called several times."""
 
     def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
         self._pytester, self._monkeypatch = pytester, monkeypatch
         self.path = pytester.path
-        # The temporary directory of what is not ours; short, since Chrome puts a socket there.
+        # The TMPDIR of what does not choose its own; short, since Chrome puts a socket there.
         self.tmp = Path(os.environ["BROWSERKEEPER_STATE_DIR"], "t")
         self.tmp.mkdir()
         monkeypatch.setenv("TMPDIR", str(self.tmp))
         monkeypatch.delenv("BROWSERKEEPER_PYTEST", raising=False)
-        monkeypatch.setenv("COLUMNS", "250")  # pytest cuts its summary's lines
+        monkeypatch.setenv("COLUMNS", "250")  # pytest cuts the lines of its summary
 
-    def write(self, **files: str) -> Inner:
-        """``write(test_a="…", conftest="…", **{"package/module": "…"})``; dedented."""
+    def write(self, **files: str) -> InnerPytest:
+        """Write modules: ``write(test_a="…", conftest="…", **{"package/module": "…"})``.  Text is
+        dedented."""
         for name, text in files.items():
             path = self.path / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(textwrap.dedent(text))
         return self
 
-    def suite(self, text: str) -> Inner:
-        """A test module that can start plain browsers and knows the site."""
+    def suite(self, text: str) -> InnerPytest:
+        """Write a test module that can call ``plain()`` and knows ``SITE``."""
         return self.write(test_suite=PLAIN + textwrap.dedent(text))
 
-    def ini(self, **keys: str) -> Inner:
+    def ini(self, **keys: str) -> InnerPytest:
         lines = [f"{name} = {value}" for name, value in keys.items()]
+        """Write pytest.ini."""
         (self.path / "pytest.ini").write_text("\n".join(["[pytest]", *lines]))
         return self
 
-    def visit(self, site: Site) -> Inner:
+    def visit(self, site: Site) -> InnerPytest:
+        """Pass the site's URL to the suite in the environment variable SITE."""
         self._monkeypatch.setenv("SITE", site.url)
         return self
 
     def run(self, *words: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
-        """With the neighbours ``plugins`` and no others; warnings are errors."""
-        unwanted = [distribution for name, distribution in NEIGHBOURS.items() if name not in plugins]
+        """Run pytest with these arguments, and with those of OTHER_PLUGINS that ``plugins`` names.
+        Warnings are errors."""
+        unwanted = [distribution for name, distribution in OTHER_PLUGINS.items() if name not in plugins]
         without = [f"-pno:{name}" for each in unwanted for name in plugin_names(each)]
         given = ("-W", "error", "-p", "no:cacheprovider", *without, *words)
-        return self._pytester.runpytest_subprocess(*given, timeout=LONGEST)
+        return self._pytester.runpytest_subprocess(*given, timeout=TIMEOUT)
 
     @property
     def folders(self) -> list[Path]:
+        """The output folders of its tests."""
         return sorted(p for p in (self.path / "test-results").glob("*") if p.is_dir())
 
     def folder(self, word: str) -> Path:
-        """The one folder with this word in its name."""
+        """The output folder with this word in its name; there must be exactly one."""
         (found,) = [path for path in self.folders if word in path.name]
         return found
 
 
-def names(folder: Path) -> set[str]:
+def files_in(folder: Path) -> set[str]:
+    """The names of the files in an output folder, without the manifest."""
     return {path.name for path in folder.iterdir()} - {"keeper.json"}
 
 
-def leaked(done: pytest.RunResult) -> list[str]:
-    """The tests that a run with ``-v`` calls leaked."""
+def leaked_tests(done: pytest.RunResult) -> list[str]:
+    """The names of the tests that an inner run with ``-v`` shows as LEAKED."""
     lines = done.stdout.str().splitlines()
     return [line.split()[0].partition("::")[2] for line in lines if " LEAKED" in line]
 
 
 @pytest.fixture
-def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, state_dir: Path) -> Inner:
-    return Inner(pytester, monkeypatch)
+def inner_pytest(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, state_dir: Path
+) -> InnerPytest:
+    return InnerPytest(pytester, monkeypatch)

@@ -1,4 +1,4 @@
-"""The pytest plugin together with others, each the real one."""
+"""The plugin together with other pytest plugins, each the real one unless the test says otherwise."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import pytest
 
 from fixtures.server import Site
 from tests.support import witness
-from tests.support.inner_pytest import Inner, inner, names
-
-__all__ = ["inner"]
+from tests.support.clock import start_seconds
+from tests.support.inner_pytest import InnerPytest, files_in
+from tests.support.waiting import SECONDS
 
 chrome = pytest.mark.chrome
 
 
 @chrome
-def test_xdist_workers_share_nothing(inner: Inner, site: Site) -> None:
-    inner.visit(site).write(
+def test_xdist_workers_share_no_browser(inner_pytest: InnerPytest, site: Site) -> None:
+    inner_pytest.visit(site).write(
         test_a="""
         import os, pytest
         from browserkeeper import session_of
@@ -31,18 +31,20 @@ def test_xdist_workers_share_nothing(inner: Inner, site: Site) -> None:
             assert number != 3
         """
     )
-    done = inner.run("-n2", "--keeper-isolation=context", "-rP", plugins=("xdist",))
+    done = inner_pytest.run("-n2", "--keeper-isolation=context", "-rP", plugins=("xdist",))
     done.assert_outcomes(passed=3, failed=1)
     lines = {line for line in done.stdout.str().splitlines() if line.startswith("worker gw")}
     assert len(lines) == 2
-    assert "screenshot.png" in names(inner.folder("test_it-3"))
+    assert "screenshot.png" in files_in(inner_pytest.folder("test_it-3"))
     done.stdout.fnmatch_lines(["*= browserkeeper =*", "*test_it[[]3[]]", "*screenshot.png*"])
 
 
 @chrome
-@pytest.mark.leaves_zombies(40, "what a SIGKILLed worker had started is PID 1's to reap")
-def test_a_killed_worker_leaves_nothing_and_its_browsers_fate_is_told(inner: Inner, site: Site) -> None:
-    inner.visit(site).suite(
+@pytest.mark.leaves_zombies(40, "PID 1 has to reap what a SIGKILLed worker had started")
+def test_a_killed_xdist_workers_browsers_are_ended_and_reported(
+    inner_pytest: InnerPytest, site: Site
+) -> None:
+    inner_pytest.visit(site).suite(
         """
 def test_killed(driver):
     driver.get(SITE)
@@ -54,7 +56,7 @@ def test_other(driver):
 """
     )
     known = {process.pid for process in witness.below(os.getpid())}
-    done = inner.run("-n1", plugins=("xdist",))
+    done = inner_pytest.run("-n1", plugins=("xdist",))
     done.assert_outcomes(passed=1, failed=1)
     done.stdout.fnmatch_lines(
         [
@@ -63,14 +65,14 @@ def test_other(driver):
             "Left running, ended now: chromium of chromedriver *",
         ]
     )
-    assert witness.wait_until_gone(os.getpid(), known, 2) == []
-    assert "COMMAND" in (inner.folder("test_killed") / "driver.log").read_text()
+    assert witness.wait_until_gone(os.getpid(), known, SECONDS) == []
+    assert "COMMAND" in (inner_pytest.folder("test_killed") / "driver.log").read_text()
 
 
 @chrome
-@pytest.mark.leaves_zombies(2, "the run inside ends by os._exit; its guard's zombie is PID 1's")
-def test_timeout_by_thread_leaves_nothing(inner: Inner, site: Site) -> None:
-    inner.visit(site).write(
+@pytest.mark.leaves_zombies(2, "the inner run ends by os._exit, so PID 1 has to reap its guards")
+def test_pytest_timeout_by_thread_leaves_nothing(inner_pytest: InnerPytest, site: Site) -> None:
+    inner_pytest.visit(site).write(
         test_a="""
         import os
 
@@ -79,16 +81,17 @@ def test_timeout_by_thread_leaves_nothing(inner: Inner, site: Site) -> None:
         """
     )
     known = {process.pid for process in witness.below(os.getpid())}
-    done = inner.run("--timeout=2", "--timeout-method=thread", plugins=("timeout",))
+    done = inner_pytest.run("--timeout=2", "--timeout-method=thread", plugins=("timeout",))
     done.stdout.fnmatch_lines(["*+ Timeout +*"])
     assert done.ret == 1
-    assert witness.wait_until_gone(os.getpid(), known, 1) == []
+    assert witness.wait_until_gone(os.getpid(), known, SECONDS) == []
 
 
 @chrome
-def test_timeout_by_signal_is_captured(inner: Inner, site: Site) -> None:
-    """The browser is stuck in the command that was cut off, so that nothing can be asked of it."""
-    inner.visit(site).write(
+def test_pytest_timeout_by_signal_is_captured(inner_pytest: InnerPytest, site: Site) -> None:
+    """The browser hangs in the interrupted command, so it cannot be captured; that is saved instead."""
+    limit = f"--timeout={10 * start_seconds():g}"  # of set-up and call together
+    inner_pytest.visit(site).write(
         conftest="""
         from browserkeeper.pytest_plugin import capture
         capture.SHORT_PATIENCE = 1.0
@@ -100,14 +103,14 @@ def test_timeout_by_signal_is_captured(inner: Inner, site: Site) -> None:
             driver.get(os.environ["SITE"] + "never")
         """,
     )
-    done = inner.run("--timeout=2", "--timeout-method=signal", plugins=("timeout",))
+    done = inner_pytest.run(limit, "--timeout-method=signal", plugins=("timeout",))
     done.assert_outcomes(failed=1)
-    assert names(inner.folder("hangs")) >= {"capture.txt", "driver.log", "processes.txt"}
+    assert files_in(inner_pytest.folder("hangs")) >= {"capture.txt", "driver.log", "processes.txt"}
 
 
 @chrome
-def test_rerunfailures(inner: Inner, site: Site) -> None:
-    inner.visit(site).write(
+def test_each_rerun_has_a_browser_and_a_folder_of_its_own(inner_pytest: InnerPytest, site: Site) -> None:
+    inner_pytest.visit(site).write(
         test_a="""
         import os
         SITE, TRIED = os.environ["SITE"], []
@@ -123,18 +126,18 @@ def test_rerunfailures(inner: Inner, site: Site) -> None:
             assert 0
         """
     )
-    done = inner.run("--reruns=1", "--keeper-isolation=context", plugins=("rerunfailures",))
+    done = inner_pytest.run("--reruns=1", "--keeper-isolation=context", plugins=("rerunfailures",))
     done.assert_outcomes(passed=1, failed=1)
     done.stdout.fnmatch_lines(["*2 rerun*"])
-    assert len([path for path in inner.folders if "test_flaky" in path.name]) == 1
-    hopeless = [path.name for path in inner.folders if "test_hopeless" in path.name]
+    assert len([path for path in inner_pytest.folders if "test_flaky" in path.name]) == 1
+    hopeless = [path.name for path in inner_pytest.folders if "test_hopeless" in path.name]
     assert len(hopeless) == 2
     assert hopeless[1] == f"{hopeless[0]}-retry1"
 
 
 @chrome
-def test_randomly(inner: Inner, site: Site) -> None:
-    inner.visit(site).write(
+def test_shuffled_tests_share_one_warm_browser(inner_pytest: InnerPytest, site: Site) -> None:
+    inner_pytest.visit(site).write(
         test_a="""
         import os, pytest
         from browserkeeper import session_of
@@ -152,14 +155,14 @@ def test_randomly(inner: Inner, site: Site) -> None:
                 assert lease.uses <= 3
         """
     )
-    done = inner.run("--keeper-isolation=context", plugins=("randomly",))
+    done = inner_pytest.run("--keeper-isolation=context", plugins=("randomly",))
     done.assert_outcomes(passed=6)
     done.stdout.fnmatch_lines(["Using --randomly-seed=*"])
 
 
 @chrome
-def test_html(inner: Inner, site: Site) -> None:
-    inner.visit(site).write(
+def test_the_html_report_has_screenshot_and_page(inner_pytest: InnerPytest, site: Site) -> None:
+    inner_pytest.visit(site).write(
         test_a="""
         import os
 
@@ -169,8 +172,8 @@ def test_html(inner: Inner, site: Site) -> None:
         """
     )
     words = ("--html=report.html", "--self-contained-html")
-    inner.run(*words, plugins=("html",)).assert_outcomes(failed=1)
-    text = (inner.path / "report.html").read_text()
+    inner_pytest.run(*words, plugins=("html",)).assert_outcomes(failed=1)
+    text = (inner_pytest.path / "report.html").read_text()
     assert "data:image/png;base64," in text
     assert f"{site.url}about" in text
     assert "page.html" in text
@@ -234,9 +237,9 @@ DJANGO = {
 
 
 @chrome
-def test_django_flushes_its_database_when_the_browser_is_gone(inner: Inner) -> None:
-    inner.ini(DJANGO_SETTINGS_MODULE="settings", pythonpath=".").write(**DJANGO)
-    done = inner.run("-Wdefault", plugins=("django",))
+def test_django_flushes_its_database_after_the_end_of_the_browser(inner_pytest: InnerPytest) -> None:
+    inner_pytest.ini(DJANGO_SETTINGS_MODULE="settings", pythonpath=".").write(**DJANGO)
+    done = inner_pytest.run("-Wdefault", plugins=("django",))
     done.assert_outcomes(passed=2)
 
 
@@ -244,35 +247,35 @@ def test_django_flushes_its_database_when_the_browser_is_gone(inner: Inner) -> N
 
 
 @chrome
-def test_pytest_selenium_keeps_its_driver(inner: Inner) -> None:
-    inner.write(
+def test_pytest_selenium_keeps_its_fixture_driver(inner_pytest: InnerPytest) -> None:
+    inner_pytest.write(
         test_a="""
         def test_ours(keeper_driver): keeper_driver.get("data:,x")
         def test_theirs(driver): pass
         """
     )
-    done = inner.run("-Wdefault", plugins=("selenium", "base-url", "variables", "html"))
+    done = inner_pytest.run("-Wdefault", plugins=("selenium", "base-url", "variables", "html"))
     done.assert_outcomes(passed=1, errors=1)
     done.stdout.fnmatch_lines(["browserkeeper: the fixture `driver` is left to pytest-selenium*"])
     done.stdout.fnmatch_lines(["*--driver must be specified*"])
 
 
-def test_seleniumbase_keeps_its_driver(inner: Inner) -> None:
-    """A stand-in of its name: the real one pins its neighbours' versions (see docs/pytest.md)."""
-    inner.write(
+def test_seleniumbase_keeps_its_fixture_driver(inner_pytest: InnerPytest) -> None:
+    """With a stand-in of its name: the real one pins versions of other plugins (see docs/pytest.md)."""
+    inner_pytest.write(
         test_a="def test_a(driver): pass",
         **{
             f"seleniumbase/{name}": ""
             for name in ("__init__", "plugins/__init__", "plugins/pytest_plugin")
         },
     )
-    done = inner.ini(pythonpath=".").run("-p", "seleniumbase.plugins.pytest_plugin")
+    done = inner_pytest.ini(pythonpath=".").run("-p", "seleniumbase.plugins.pytest_plugin")
     done.stdout.fnmatch_lines(["browserkeeper: the fixture `driver` is left to SeleniumBase*"])
     done.stdout.fnmatch_lines(["*fixture 'driver' not found*"])
 
 
-def test_any_other_plugin_keeps_its_driver(inner: Inner) -> None:
-    inner.write(
+def test_any_other_plugin_keeps_its_fixture_driver(inner_pytest: InnerPytest) -> None:
+    inner_pytest.write(
         their_plugin="""
         import pytest
         @pytest.fixture
@@ -280,7 +283,7 @@ def test_any_other_plugin_keeps_its_driver(inner: Inner) -> None:
         """,
         test_a="def test_a(driver): assert driver == 'theirs'",
     )
-    done = inner.ini(pythonpath=".").run("-p", "their_plugin")
+    done = inner_pytest.ini(pythonpath=".").run("-p", "their_plugin")
     done.assert_outcomes(passed=1)
     done.stdout.fnmatch_lines(
         ["browserkeeper: the fixture `driver` is left to the plugin their_plugin*"]
