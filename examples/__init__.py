@@ -1,1 +1,1 @@
-"""Programs to read and to copy from.  Each one runs by itself, from a checkout of the project."""
+"""Programs to read and to copy from.  Each one runs from a checkout of the project, without a set-up."""

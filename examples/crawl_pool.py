@@ -1,15 +1,15 @@
-"""Crawl a site with a pool of browsers; each page gets a session without a memory of the last.
+"""Crawl a site with a pool of browsers.  Each page gets a session that knows nothing of earlier pages.
 
     python -m examples.crawl_pool [--url URL] [--browser firefox] [--size N] [--isolation fresh]
                                   [--limit N]
 
-Without ``--url`` it is the fixture site, on a port of its own, with its special pages: one never
-answers, one opens an alert, one is not there.  What is special to browserkeeper stands in
-:func:`crawl`: ``BrowserPool`` keeps the browsers, ``pool.map`` sends one level of links after the
-other through them.  A page that fails costs its own lease and nobody else's.
+Without ``--url`` it crawls the fixture site, which it starts on a free port, with its special pages: one
+never answers, one opens an alert, one does not exist.  The use of browserkeeper is in :func:`crawl`:
+``BrowserPool`` holds the browsers, ``pool.map`` visits one level of links after the other with them.  A
+page that fails ends its own lease only.
 
-Exit status: 0 when pages came and every browser is gone, 1 when none came or something is left,
-2 when there are no browsers to be had.
+Exit status: 0 if pages were loaded and every browser is gone, 1 if no page was loaded or something is
+left, 2 if no browser could be started.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ PAGE = """return [
     [...document.links].map(link => link.href),
 ]"""
 PAGE_TIMEOUT = 5.0
-"""Seconds for a page to load, kept by the browser."""
+"""Seconds for a page to load, enforced by the browser."""
 MAX_LEASE = 15.0
-"""Seconds for everything that is done with a page, kept by the browser's guard: for what hangs
-so that the browser itself does not notice."""
+"""Seconds for all that is done with a page, enforced by the browser's guard: it also ends a browser that
+hangs itself."""
 
 
 class BadPageError(Exception):
-    """The server answered, and not with the page."""
+    """The server answered with an error."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Page:
 
 @dataclass
 class Found:
-    """What the crawl has come to so far; by URL."""
+    """The results of the crawl; pages and errors by URL."""
 
     pages: dict[str, Page] = field(default_factory=dict)
     errors: dict[str, BaseException] = field(default_factory=dict)
@@ -83,14 +83,14 @@ class Found:
 def crawl(starts: list[str], most: int | None, pool: BrowserPool[Any], console: Console) -> Found:
     """Breadth-first over the pages of the same host, one level of links after the other.
 
-    Raises PoolError where there are no browsers to be had, LeakError where one left something.
+    Raises PoolError if no browser can be started, LeakError if one has left something.
     """
     found, level, known = Found(), starts[:most], set(starts[:most])
     with pool, progress_bar(console) as bar:
         task = bar.add_task("", total=len(level))
         while level:
             links: list[str] = []
-            # What the server says is final; what the browser stumbles over is worth a second try.
+            # A second try helps after an error of the browser, not after an error of the server.
             retry_on = (WebDriverException, BrowserkeeperError)
             for outcome in pool.map(read_page, level, retries=1, retry_on=retry_on):
                 links += take_in(outcome, found)
@@ -102,12 +102,12 @@ def crawl(starts: list[str], most: int | None, pool: BrowserPool[Any], console: 
             bar.update(task, total=len(known))
         bar.update(task, description="")
         found.stats = pool.stats()
-    found.reports = pool.close()  # it has been closed; this only returns the reports again
+    found.reports = pool.close()  # it is closed already; this returns the reports again
     return found
 
 
 def read_page(driver: WebDriver, url: str) -> Page:
-    driver.set_page_load_timeout(PAGE_TIMEOUT)  # the next lease will not know of it
+    driver.set_page_load_timeout(PAGE_TIMEOUT)  # for this lease only
     driver.get(url)
     status, title, links = driver.execute_script(PAGE)
     if status >= 400:
@@ -116,8 +116,8 @@ def read_page(driver: WebDriver, url: str) -> Page:
 
 
 def take_in(outcome: Outcome[str, Page], found: Found) -> tuple[str, ...]:
-    """Keep what came of a page; the links on it."""
-    if isinstance(outcome.error, PoolError):  # it is not the page's fault
+    """Store a page or its error; return the links on the page."""
+    if isinstance(outcome.error, PoolError):  # no error of this page
         raise outcome.error
     if outcome.error is not None:
         found.errors[outcome.item] = outcome.error
@@ -145,12 +145,12 @@ def progress_bar(console: Console) -> Progress:
 
 
 def show(found: Found, console: Console) -> None:
-    console.print(table("What did not come", {u: in_short(e) for u, e in found.errors.items()}))
+    console.print(table("Not loaded", {u: in_short(e) for u, e in found.errors.items()}))
     facts = {name: f"{value:,.1f}".removesuffix(".0") for name, value in found.stats.items() if value}
     console.print(table("The pool", facts))
-    console.print(f"{len(found.pages)} pages came, {len(found.errors)} did not")
+    console.print(f"{len(found.pages)} pages loaded, {len(found.errors)} not")
     clean = sum(report.clean for report in found.reports)
-    console.print(f"{clean} of {len(found.reports)} browsers ended clean, nothing of them is left")
+    console.print(f"{clean} of {len(found.reports)} browsers ended clean: nothing of them is left")
 
 
 def table(title: str, lines: Mapping[str, str]) -> Table:
@@ -200,7 +200,7 @@ def main() -> int:
                 given.browser, max_size=given.size, isolation=given.isolation, max_lease=MAX_LEASE
             )
             found = crawl(starts, given.limit, pool, console)
-    except (BrowserkeeperError, KeyboardInterrupt) as error:  # the pool has been closed on the way here
+    except (BrowserkeeperError, KeyboardInterrupt) as error:  # the pool is closed already
         if isinstance(error, KeyboardInterrupt):
             console.print("interrupted")
             return 130

@@ -2,15 +2,14 @@
 
     python -m examples.leak_demo
 
-A script opens a browser and is killed with SIGKILL in the middle of a page load, as the kernel does
-when memory is short, or Celery when a task is late.  No ``finally`` runs, no ``atexit``.  Two
-seconds later this program looks at what is left: processes, memory, files.  Then it removes it.
+A script opens a browser and is killed with SIGKILL in the middle of a page load.  The kernel does that
+when memory is short, and Celery when a task passes its hard limit.  Neither ``finally`` nor ``atexit``
+runs.  Two seconds later this program counts what is left: processes, memory, files.  Then it removes it.
 
-It can tell what is left because it plays PID 1 for both scripts: as a *child subreaper* it becomes
-the parent of every orphan below it (prctl(2)), so nothing gets away, and what it ends in the end
-are its own descendants, by pid.  Linux only.
+It acts as PID 1 for both scripts: as a *child subreaper* it becomes the parent of every orphan below it
+(prctl(2)), so it misses none.  At the end it kills only its own descendants, by pid.  Linux only.
 
-Exit status: 0 when browserkeeper left nothing, 1 when it left something, 2 when a browser failed.
+Exit status: 0 if browserkeeper left nothing, 1 if it left something, 2 if a browser failed.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ from fixtures.server import Site
 
 PR_SET_CHILD_SUBREAPER = 36
 SETTLE = 2.0
-"""Seconds from the crash to the look at what is left."""
+"""Seconds from the crash to the count of what is left."""
 START_PATIENCE = 60.0
 """Seconds for a browser to start and ask for the page."""
 GUARD_PATIENCE = 15.0
-"""Seconds for a guard to finish; it needs a tenth of one."""
+"""Seconds for a guard to finish; it takes 0.1."""
 INTERRUPTS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 
 
@@ -54,7 +53,7 @@ INTERRUPTS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 
 
 def plain_selenium(url: str) -> None:
-    """As careful as plain Selenium can be.  It does not help: SIGKILL runs no ``finally``."""
+    """Plain Selenium with ``finally``, which does not run after a SIGKILL."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -71,7 +70,7 @@ def plain_selenium(url: str) -> None:
 
 
 def with_browserkeeper(url: str) -> None:
-    """The same.  The browser ends because its guard outlives this process."""
+    """The same with browserkeeper: its guard outlives this process and ends the browser."""
     from browserkeeper import browser
 
     with browser() as driver:
@@ -89,11 +88,11 @@ SCRIPTS: dict[str, Callable[[str], None]] = {
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What was there during the page load, and what was left ``SETTLE`` seconds after the crash.
+    """What ran during the page load, and what was left ``SETTLE`` seconds after the crash.
 
-    ``gone_after``: seconds until the last process had exited, None where some are still there.
-    ``zombies``: those that had exited and waited for PID 1 to take note.  ``records``: files of
-    browserkeeper's own, which it keeps on purpose.
+    ``gone_after``: seconds until the last process had exited, None if some had not.  ``memory`` and
+    ``bytes`` are in bytes.  ``zombies``: processes that had exited and were to be reaped by PID 1.
+    ``records``: the files of browserkeeper's history, which it keeps on purpose.
     """
 
     before: Counter[str]
@@ -107,11 +106,11 @@ class Aftermath:
 
 
 class ScriptFailed(RuntimeError):
-    """The script ended before it could be killed; the message is what it said."""
+    """The script ended before it could be killed; the message is its output."""
 
 
 def crash(script: str) -> Aftermath:
-    """Run a script, kill it while it waits for a page, look, and leave nothing behind."""
+    """Run a script, kill it while it waits for a page, count what is left, and remove that."""
     with playground() as place, Site() as site:
         with (place / "log").open("wb") as log:
             owner = subprocess.Popen(
@@ -145,13 +144,13 @@ def places(directory: Path) -> dict[str, str]:
 
 
 def wait_for_page_load(owner: subprocess.Popen[bytes], site: Site, log: Path) -> None:
-    """The server knows best when the browser is waiting for an answer.  Raises ScriptFailed."""
+    """Blocks until the site has got the browser's request.  Raises ScriptFailed."""
     until = time.monotonic() + START_PATIENCE
     while time.monotonic() < until and owner.poll() is None:
         with suppress(TimeoutError):
             site.wait_for("/never", timeout=0.1)
             return
-    raise ScriptFailed(log.read_text(errors="replace").strip() or "it said nothing, and hung")
+    raise ScriptFailed(log.read_text(errors="replace").strip() or "it hung, without any output")
 
 
 def look_at_what_is_left(place: Path, before: Counter[str]) -> Aftermath:
@@ -172,10 +171,10 @@ def look_at_what_is_left(place: Path, before: Counter[str]) -> Aftermath:
 
 
 def watch(seconds: float) -> float | None:
-    """Look on for so long; seconds until nothing was alive any more, None where something is."""
+    """Watch for so many seconds; how long something was alive, None if something still is."""
     began, gone_after = time.monotonic(), None
     while (now := time.monotonic() - began) < seconds:
-        if alive(psutil.Process().children()):  # whoever lives hangs below a child that lives
+        if alive(psutil.Process().children()):  # every living descendant is below a living child
             gone_after = None
         elif gone_after is None:
             gone_after = now
@@ -218,7 +217,7 @@ def names(processes: Iterable[psutil.Process]) -> Counter[str]:
 
 
 def memory_of(process: psutil.Process) -> int:
-    """PSS: pages that are shared count once, divided among those who share them."""
+    """PSS in bytes: a shared page is divided among the processes that share it."""
     try:
         return int(process.memory_full_info().pss)
     except psutil.Error:
@@ -226,7 +225,7 @@ def memory_of(process: psutil.Process) -> int:
 
 
 def measure(directory: Path) -> tuple[int, int]:
-    """(files, bytes on disk) below a directory; sockets and links are files too."""
+    """(files, bytes on disk) below a directory; sockets and links count as files."""
     sizes = []
     for path, _, files in os.walk(directory):
         for name in files:
@@ -237,7 +236,7 @@ def measure(directory: Path) -> tuple[int, int]:
 
 @contextmanager
 def playground() -> Iterator[Path]:
-    """A directory for one script; at the end nothing of the script is left, nor the directory."""
+    """A directory for one script.  At the end the script's processes and the directory are removed."""
     place = Path(tempfile.mkdtemp(prefix="bkdemo-", dir="/tmp"))
     try:
         (place / "tmp").mkdir()
@@ -250,7 +249,7 @@ def playground() -> Iterator[Path]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not stop the cleaning up."""
+    """Ignore signals, so that a second Ctrl-C does not stop the clean-up."""
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
     try:
         yield
@@ -260,20 +259,20 @@ def uninterrupted() -> Iterator[None]:
 
 
 def let_guards_finish() -> None:
-    """Where the demo was interrupted, browserkeeper is cleaning up already."""
+    """Wait for browserkeeper's own clean-up, which has begun if the demo was interrupted."""
     until = time.monotonic() + GUARD_PATIENCE
-    time.sleep(0.1)  # a guard that is being born has no name yet
+    time.sleep(0.1)  # a guard sets its name only after its start
     while time.monotonic() < until and names(alive(descendants()))["bk-guard"]:
         time.sleep(0.01)
 
 
 def end_descendants() -> None:
-    """Kill by pid and reap until there is no child: for a subreaper that means no descendant."""
+    """Kill by pid and reap until there is no child: then a subreaper has no descendant either."""
     let_guards_finish()
     while True:
         for process in descendants():
             with suppress(psutil.NoSuchProcess):
-                process.kill()  # psutil looks at the start time first: never a recycled pid
+                process.kill()  # psutil compares the start time first, so a reused pid is safe
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -336,7 +335,7 @@ def compare(console: Console) -> int:
         try:
             results[script] = crash(script)
         except ScriptFailed as error:
-            console.print(f"[red]{script} did not get as far as the page:[/]")
+            console.print(f"[red]{script} failed before the page was requested:[/]")
             console.print(str(error), markup=False)
             return 2
     console.print(table_of(results))
@@ -347,7 +346,9 @@ def compare(console: Console) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--play", nargs=2, help=argparse.SUPPRESS)  # how it starts the scripts
+    parser.add_argument(
+        "--play", nargs=2, help=argparse.SUPPRESS
+    )  # runs a script, in a process of its own
     if played := parser.parse_args().play:
         script, url = played
         SCRIPTS[script](url)

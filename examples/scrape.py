@@ -2,11 +2,11 @@
 
     python -m examples.scrape [--browser firefox] [--pages N] [--headed]
 
-The shop is the fixture site, on a port of its own; no network is needed.  What is special to
-browserkeeper stands in :func:`scrape`: ``browser()`` makes the session, ``with`` starts and ends
-it, ``session.report`` says how it ended.  The rest is plain Selenium, and a table or two.
+The shop is the fixture site, which this starts on a free port; no network is needed.  The use of
+browserkeeper is in :func:`scrape`: ``browser()`` makes the session, ``with`` starts and ends it,
+``session.report`` says how it ended.  The rest is plain Selenium, and some tables.
 
-Exit status: 0 when everything is gone, 1 when something is left, 2 when the browser failed.
+Exit status: 0 if everything is gone, 1 if something is left, 2 if the browser failed.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from fixtures.server import Site
 LINKS = "return [...document.links].map(link => link.href)"
 STATUS = "return performance.getEntriesByType('navigation')[0].responseStatus"
 LONGEST = 120.0
-"""Seconds for the whole session.  The guard keeps the time, so it holds whatever we hang in."""
+"""Seconds for the whole session, enforced by the guard: it holds even if this program hangs."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page of the shop; ``price`` and ``stock`` are "" where there is no book on it."""
+    """One page of the shop; ``price`` and ``stock`` are "" if there is no book on it."""
 
     path: str
     status: int
@@ -58,7 +58,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Traces:
-    """What can be seen of a session from outside while it runs, to be looked for afterwards."""
+    """The pids and the directory of a running session, seen from outside, to be looked for afterwards."""
 
     pids: frozenset[int]
     tmpdir: Path
@@ -70,19 +70,19 @@ class Traces:
 def scrape(
     name: str, *, headless: bool, most: int | None, console: Console
 ) -> tuple[list[Page], Traces, ExitReport]:
-    """Everything but the printing.  Raises BrowserkeeperError where the browser fails."""
-    # A leak would be raised as LeakError; this program shows the report and judges it itself.
+    """Crawl and end the browser.  Raises BrowserkeeperError if the browser fails."""
+    # Without on_leak a leak would be raised as LeakError; this program prints the report instead.
     session = browser(name, headless=headless, timeout=LONGEST, on_leak="ignore")
     with Site() as site, session as driver:
         pages = list(with_progress(crawl(driver, site.url), most, console))
-        assert session.pid is not None  # Chromium and Firefox both tell it
+        assert session.pid is not None  # Chromium and Firefox both report it
         traces = look_around(session.pid)
-    assert session.report is not None  # it is there as soon as the block has been left
+    assert session.report is not None  # it is set when the block ends
     return pages, traces, session.report
 
 
 def crawl(driver: WebDriver, start: str) -> Iterator[tuple[Page, int]]:
-    """Breadth-first over the pages of one host: each page, and how many are known by then."""
+    """Breadth-first over the pages of one host: (page, number of pages known by then)."""
     queue, known = deque([start]), {start}
     while queue:
         page = read_page(driver, queue.popleft())
@@ -107,7 +107,7 @@ def read_page(driver: WebDriver, url: str) -> Page:
 
 
 def text_of(driver: WebDriver, selector: str) -> str:
-    """The text of the first such element, "" where there is none."""
+    """The text of the first such element, "" if there is none."""
     found = driver.find_elements(By.CSS_SELECTOR, selector)
     return found[0].text if found else ""
 
@@ -115,7 +115,7 @@ def text_of(driver: WebDriver, selector: str) -> str:
 def with_progress(
     crawled: Iterable[tuple[Page, int]], most: int | None, console: Console
 ) -> Iterator[Page]:
-    """Pass on the first ``most`` pages (None: all of them), with a bar that grows as links are found."""
+    """The first ``most`` pages (None: all), with a progress bar that grows as links are found."""
     columns = (
         TextColumn("[bold]crawling[/]"),
         BarColumn(),
@@ -136,20 +136,20 @@ def with_progress(
 
 
 def look_around(browser_pid: int) -> Traces:
-    """Witnesses that share no code with browserkeeper: psutil's view of us and of the browser."""
+    """Read by psutil, which shares no code with browserkeeper."""
     below_us = frozenset(child.pid for child in psutil.Process().children(recursive=True))
     tmpdir = psutil.Process(browser_pid).environ()["TMPDIR"]
     return Traces(below_us, Path(tmpdir))
 
 
 def seen_by_ps(pids: Iterable[int]) -> list[str]:
-    """The lines of ps(1) for those of the processes that exist, zombies included."""
+    """The lines of ps(1) for the processes that exist, zombies included."""
     command = ["ps", "-o", "pid=,stat=,comm=", "-p", ",".join(map(str, pids))]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 def prove(traces: Traces, report: ExitReport, console: Console) -> bool:
-    """Look for everything that was seen, by the session or by us; True when it is all gone."""
+    """Look for all that was seen by the session or by this program; True if all of it is gone."""
     pids = sorted(traces.pids | {process.pid for process in report.processes})
     left = seen_by_ps(pids)
     if left:
@@ -165,7 +165,7 @@ def prove(traces: Traces, report: ExitReport, console: Console) -> bool:
 
 
 def table_of_pages(pages: Iterable[Page]) -> Table:
-    table = Table(title="What it found", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table = Table(title="The pages", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for column in ("title", "path"):
         table.add_column(column, overflow="fold")
     for column in ("price", "stock", "HTTP"):
@@ -233,7 +233,7 @@ def main() -> int:
         console.print(f"[red]{type(error).__name__}:[/] ", end="")
         console.print(str(error), markup=False)
         return 2
-    except KeyboardInterrupt:  # the session has been ended on the way here
+    except KeyboardInterrupt:  # the session has ended already
         console.print("interrupted")
         return 130
     console.print(table_of_pages(pages))
@@ -246,6 +246,6 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BrokenPipeError:  # `| head`: the reader has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

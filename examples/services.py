@@ -1,6 +1,6 @@
-"""What the Celery examples need around them: a Redis and a worker, for as long as a block.
+"""A Redis and a Celery worker for the examples, each for the duration of a ``with`` block.
 
-Yours are services that run by themselves; nothing here is special to browserkeeper.
+In production both are services.  Nothing here uses browserkeeper.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +22,7 @@ PATIENCE = 30.0
 
 @contextlib.contextmanager
 def redis_server() -> Iterator[str]:
-    """Its URL for Celery: a unix socket in a directory of its own, so that no port is needed."""
+    """A running Redis; yields its URL for Celery.  It has a unix socket in a directory of its own."""
     if not shutil.which("redis-server"):
         raise SystemExit("This example needs redis-server: apt install redis-server")
     with tempfile.TemporaryDirectory(prefix="tmpredis") as directory:
@@ -37,7 +37,7 @@ def redis_server() -> Iterator[str]:
 def celery_worker(
     app: str, *options: str, environment: Mapping[str, str], directory: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """``celery -A app worker``, ready for tasks; ended as a supervisor would."""
+    """``celery -A app worker``, ready for tasks; ended by SIGTERM."""
     with tempfile.NamedTemporaryFile(prefix="tmpworker", suffix=".log") as log:
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO", *options]
         env = {**os.environ, **environment}
@@ -52,7 +52,7 @@ def celery_worker(
 
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """SIGTERM, and SIGKILL where that is not heard."""
+    """End a process with the block: SIGTERM, and SIGKILL if it has not ended after PATIENCE seconds."""
     try:
         yield process
     finally:
@@ -64,8 +64,7 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
             process.wait()
 
 
-def _wait(condition: object, name: str) -> None:
-    assert callable(condition)
+def _wait(condition: Callable[[], object], name: str) -> None:
     until = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > until:

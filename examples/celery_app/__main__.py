@@ -1,8 +1,8 @@
-"""Try the app here: a Redis and a worker of its own, and the fixture site.
+"""Try the app with a Redis and a worker of its own, and the fixture site.
 
     python -m examples.celery_app [--firefox]
 
-Exit status: 0 when every task came out as it should and nothing is left, 1 when not.
+Exit status: 0 if every task returned what it should and nothing is left, else 1.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="tmpstate") as state,
         Site() as site,
     ):
-        told = {"EXAMPLE_REDIS": redis, "BROWSERKEEPER_STATE_DIR": state}
-        os.environ.update(told)
-        with celery_worker("examples.celery_app.app", "-c", "2", environment=told):
+        environment = {"EXAMPLE_REDIS": redis, "BROWSERKEEPER_STATE_DIR": state}
+        os.environ.update(environment)
+        with celery_worker("examples.celery_app.app", "-c", "2", environment=environment):
             results = send(site, firefox=arguments.firefox)
         left = [path.name for path in Path(state, "live").glob("*")]
     for name, (got, wanted) in results.items():
@@ -40,8 +40,8 @@ def main() -> int:
 
 
 def send(site: Site, *, firefox: bool) -> dict[str, tuple[str, str]]:
-    """What came of each task, and what should have."""
-    from .app import impatient, title, with_firefox  # they read EXAMPLE_REDIS
+    """(returned, expected) of each task."""
+    from .app import impatient, title, with_firefox  # importing them reads EXAMPLE_REDIS
 
     sent = {
         "title": (title.delay(site.url), "The Leaky Shelf"),

@@ -28,14 +28,14 @@ install(app, browser="chrome", pool={"max_size": 2})  # two warm browsers in eac
 @app.task(base=BrowserTask, bind=True)
 @with_retry(max_retries=2)
 def title(self: Any, url: str) -> str:
-    """A fresh session, though the browser is warm; given back when the task is over."""
+    """Gets a fresh session of a warm browser, which goes back to the pool when the task ends."""
     self.driver.get(url)
     return str(self.driver.title)
 
 
 @app.task(base=BrowserTask, bind=True, soft_time_limit=5, time_limit=15)
 def impatient(self: Any, url: str) -> str:
-    """For pages that hang: the soft limit reaches this code in the middle of ``get``."""
+    """For pages that hang: the soft limit is raised here, in the middle of ``get``."""
     from celery.exceptions import SoftTimeLimitExceeded
 
     try:
@@ -48,6 +48,6 @@ def impatient(self: Any, url: str) -> str:
 @app.task
 @with_browser("firefox")
 def with_firefox(url: str, driver: Any) -> str:
-    """Another browser than the app's, fresh; callers pass the URL alone."""
+    """A new browser, other than the app's.  Callers pass the URL only."""
     driver.get(url)
     return str(driver.title)

@@ -1,8 +1,8 @@
-"""Try the project here: a database, a Redis and a worker of its own, and the fixture site.
+"""Try the project with a database, a Redis and a worker of its own, and the fixture site.
 
     python -m examples.django_project
 
-Exit status: 0 when every page was checked and nothing is left, 1 when not.
+Exit status: 0 if every page was checked and nothing is left, else 1.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fixtures.server import Site
 
 PROJECT = Path(__file__).resolve().parent
 PATIENCE = 60.0
-NOBODY = "http://127.0.0.1:65531/"
-"""Where no server listens."""
+NO_SERVER = "http://127.0.0.1:65531/"
+"""A port that no server listens on."""
 
 
 def main() -> int:
@@ -31,16 +31,16 @@ def main() -> int:
         Site() as site,
     ):
         database, state = Path(directory, "db.sqlite3"), Path(directory, "state")
-        told = {
+        environment = {
             "EXAMPLE_REDIS": redis,
             "EXAMPLE_DATABASE": str(database),
             "BROWSERKEEPER_STATE_DIR": str(state),
             "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         }
-        manage("migrate", "--run-syncdb", "--verbosity", "0", told=told)
-        pages = [site.url, site.url_for("about"), site.url_for("never"), NOBODY]
-        with celery_worker("project", "-c", "2", environment=told, directory=PROJECT):
-            manage("check_urls", *pages, told=told)
+        manage("migrate", "--run-syncdb", "--verbosity", "0", environment=environment)
+        pages = [site.url, site.url_for("about"), site.url_for("never"), NO_SERVER]
+        with celery_worker("project", "-c", "2", environment=environment, directory=PROJECT):
+            manage("check_urls", *pages, environment=environment)
             found = wait_for_checks(database, len(pages))
         left = [path.name for path in (state / "live").glob("*")]
     for url, title, error in found:
@@ -49,14 +49,17 @@ def main() -> int:
     return int(bool(left) or len(found) != len(pages))
 
 
-def manage(*arguments: str, told: dict[str, str]) -> None:
+def manage(*arguments: str, environment: dict[str, str]) -> None:
     subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=PROJECT, env={**os.environ, **told}, check=True
+        [sys.executable, "manage.py", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        check=True,
     )
 
 
 def wait_for_checks(database: Path, number: int) -> list[tuple[str, str, str]]:
-    """(url, title, error) of each page that was looked at, when all were, or time is over."""
+    """(url, title, error) of each checked page.  Blocks until all are checked, or PATIENCE seconds."""
     until = time.monotonic() + PATIENCE
     while True:
         query = "select url, title, error from checks_pagecheck where title || error <> '' order by id"

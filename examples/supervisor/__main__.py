@@ -1,9 +1,9 @@
-"""Try supervisord.conf here: a worker is killed in the middle of a task, restarted, and stopped.
+"""Try supervisord.conf: a worker is killed in the middle of a task, restarted, and stopped.
 
     python -m examples.supervisor
 
-Needs supervisor (``pip install supervisor``).  Exit status: 0 when all went well and nothing is
-left, 1 when not.
+Needs supervisor (``pip install supervisor``).  Exit status: 0 if all went well and nothing is left,
+else 1.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def main() -> int:
         return 1
     with redis_server() as redis, tempfile.TemporaryDirectory(prefix="tmpsupervisor") as name:
         directory = Path(name)
-        told = {
+        environment = {
             "EXAMPLE_REDIS": redis,
             "EXAMPLE_ROOT": str(ROOT),
             "EXAMPLE_PYTHON": sys.executable,
             "EXAMPLE_DIRECTORY": name,
             "BROWSERKEEPER_STATE_DIR": f"{name}/state",
-            "TMPDIR": name,  # Celery's process pool leaves a directory where its worker is killed
+            "TMPDIR": name,  # Celery's prefork pool leaves a directory there if its worker is killed
         }
-        os.environ.update(told)
+        os.environ.update(environment)
         command = [supervisord, "-c", str(CONFIGURATION)]
         with Site() as site, ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)):
             went_well = story(site, directory)
@@ -49,8 +49,8 @@ def main() -> int:
 
 
 def story(site: Site, directory: Path) -> bool:
-    """Kill, restart, stop; each step is printed with what came of it."""
-    from examples.celery_app.app import title  # it reads EXAMPLE_REDIS
+    """Kill and restart a worker; prints the result of each step.  True if all went well."""
+    from examples.celery_app.app import title  # importing it reads EXAMPLE_REDIS
 
     log = directory / "worker.log"
     until(lambda: log.exists() and ready(log) == 1)
@@ -87,7 +87,7 @@ def worker_pid(directory: Path) -> int:
 
 
 def ready(log: Path) -> int:
-    """How often a worker has said so."""
+    """How many workers have logged that they are ready."""
     return log.read_text().count(" ready.")
 
 

@@ -1,4 +1,4 @@
-"""What all tests of the shop share: copy this folder and begin.
+"""Fixtures of all tests of the shop.  Copy this folder as a start for your own.
 
 pytest examples/tests
 pytest examples/tests --keeper-isolation context -n 2
@@ -20,12 +20,12 @@ from fixtures.server import Site
 
 @pytest.fixture(scope="session")
 def shop() -> Iterator[Site]:
-    """The site under test: here the local one; yours may be a URL."""
+    """The site under test: here a local one; yours may be a URL."""
     with Site() as site:
         yield site
 
 
 @pytest.fixture(scope="session")
 def keeper_browser_args(keeper_browser_args: dict[str, Any]) -> dict[str, Any]:
-    """Every browser of this suite has the same window."""
+    """Gives every browser of this suite the same window size."""
     return {**keeper_browser_args, "window_size": (1200, 900)}

@@ -1,4 +1,4 @@
-"""Tests of a small book shop: plain Selenium in browsers that cannot leak."""
+"""Tests of a small book shop: plain Selenium code, with browsers from browserkeeper's fixtures."""
 
 from __future__ import annotations
 

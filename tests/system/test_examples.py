@@ -189,11 +189,11 @@ def test_crawl_pool_finds_the_shop_and_says_what_did_not_come(
     assert status == 0, output
     assert re.search(r"/never +TimeoutException: ", output)
     assert re.search(r"/hidden +BadPageError: HTTP 404", output)
-    came, did_not = map(int, re.search(r"(\d+) pages came, (\d+) did not", output).groups())  # type: ignore[union-attr]
+    loaded, failed = map(int, re.search(r"(\d+) pages loaded, (\d+) not", output).groups())  # type: ignore[union-attr]
     assert came >= 20  # 12 books, 4 categories, the home page, about, and most of the special ones
     assert did_not >= 2
-    assert f"{came + did_not}/{came + did_not}" in output
-    assert int(row(output, "requests_num")[0]) > came + did_not  # /never was tried twice
+    assert f"{loaded + failed}/{loaded + failed}" in output
+    assert int(row(output, "requests_num")[0]) > loaded + failed  # /never was tried twice
     ended, started = re.search(r"(\d+) of (\d+) browsers ended clean", output).groups()  # type: ignore[union-attr]
     assert ended == started
     assert "Traceback" not in output
@@ -207,7 +207,7 @@ def test_crawl_pool_runs_by_its_path_from_anywhere(
     with nothing_comes_of_it():
         status, output = run(script, "--url", site.url, "--limit", "3", "--size", "1", cwd=tmp_path)
     assert status == 0, output
-    assert "3 pages came, 0 did not" in output
+    assert "3 pages loaded, 0 not" in output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -218,7 +218,7 @@ def test_crawl_pool_with_firefox(nothing_comes_of_it: NothingComesOfIt) -> None:
             *("-m", "examples.crawl_pool", "--browser", "firefox", "--limit", "2", "--size", "1")
         )
     assert status == 0, output
-    assert "2 pages came, 0 did not" in output
+    assert "2 pages loaded, 0 not" in output
 
 
 @pytest.mark.chrome

@@ -1,4 +1,4 @@
-"""What was found."""
+"""The results of the checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class PageCheck(models.Model):
-    """The last look at a page; ``error`` is "" where it loaded."""
+    """The last check of a page; ``error`` is "" if the page loaded."""
 
     url = models.URLField(unique=True)
     title = models.CharField(max_length=300, blank=True)

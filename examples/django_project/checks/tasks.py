@@ -1,4 +1,4 @@
-"""``check_urls_task``, as in everyone's blog post, but one task and one session for each page."""
+"""``check_urls_task`` and ``check_url``: one task and one session for each page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .models import PageCheck
 
 @shared_task
 def check_urls_task() -> int:
-    """For Beat, or a button: have every known page checked; how many there are.
+    """Queue a check of every known page; return their number.  For Beat, or for a button.
 
-    It waits for none of them: a task that waits for others keeps a worker from doing them.
+    It does not wait for the checks: a task that waits for others occupies a worker that could do them.
     """
     urls = list(PageCheck.objects.values_list("url", flat=True))
     group(check_url.s(url) for url in urls).delay()
@@ -26,7 +26,7 @@ def check_urls_task() -> int:
 
 @shared_task(base=BrowserTask, bind=True, soft_time_limit=6, time_limit=20)
 def check_url(self: Any, url: str) -> str:
-    """One page.  What is wrong with the page is a finding; what is wrong with the browser is retried."""
+    """Check one page.  Errors of the page are results; errors of the browser are retried."""
     try:
         found = {"title": load(self, url), "error": ""}
     except SoftTimeLimitExceeded:

@@ -1,4 +1,4 @@
-"""``manage.py check_urls URL…``: have pages checked, now and from now on."""
+"""``manage.py check_urls URL…``: add pages to those that are checked, and check all of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from checks.tasks import check_urls_task
 
 
 class Command(BaseCommand):
-    """Writes the URLs down and queues the check."""
+    """Stores the URLs and queues the check."""
 
-    help = "Have these pages, and those that are known, checked by the workers."
+    help = "Have the workers check these pages, and those that are known already."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("urls", nargs="*")
