@@ -58,7 +58,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Traces:
-    """The pids and the directory of a running session, seen from outside, to be looked for afterwards."""
+    """The pids and the directory of a running session, read from outside."""
 
     pids: frozenset[int]
     tmpdir: Path
