@@ -1,1 +1,1 @@
-"""What it costs, as ratios, side by side in one run: ``make bench`` or ``python -m benchmarks``."""
+"""Measurements of what browserkeeper costs, as ratios to its rivals: ``make bench``."""

@@ -1,4 +1,4 @@
-"""The worker's side of ``celery_tasks.py``: the same visit as a task, by each rival."""
+"""The Celery app that ``celery_tasks.py`` measures: the same visit as a task of each rival."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ install(app, pool=POOL)
 
 @app.task(name="plain")
 def plain(url: str) -> str:
-    """As in everyone's blog post."""
+    """Plain Selenium, as most tutorials write it."""
     driver = plain_selenium.chrome()
     try:
         driver.get(url)

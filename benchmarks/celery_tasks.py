@@ -27,12 +27,12 @@ from .measures import ROOT, in_turn, median
 RESULTS = ROOT / "benchmarks" / "RESULTS-celery.md"
 RIVALS = ("plain", "fresh", "pooled")
 BOUND = 5.0
-"""Pooled against plain, times."""
+"""The least ratio of tasks per second, pooled to plain."""
 PATIENCE = 300.0
 
 
 def seconds_for(client: Celery, name: str, url: str, number: int) -> float:
-    """From the first task sent to the last result."""
+    """From the first task sent to the last result, for so many tasks sent at once."""
     began = time.perf_counter()
     results = [client.send_task(name, args=[url]) for _ in range(number)]
     titles = {result.get(timeout=PATIENCE) for result in results}
@@ -54,7 +54,7 @@ def measure(tasks: int, rounds: int, children: int) -> dict[str, float]:
             environment={"EXAMPLE_REDIS": redis, "BROWSERKEEPER_STATE_DIR": state},
         ),
     ):
-        for name in RIVALS:  # every child has met every rival, and its pool is warm
+        for name in RIVALS:  # so that each child has run each rival's task, and its pool is warm
             seconds_for(client, name, site.url, 2 * children)
         runs: dict[str, Callable[[], float]] = {
             name: functools.partial(seconds_for, client, name, site.url, tasks) for name in RIVALS

@@ -1,4 +1,4 @@
-"""The measurements.  Rivals take turns in one run, so that a noisy machine disturbs all alike."""
+"""The measurements.  Rivals take turns in one run, so that other load disturbs all of them alike."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def in_turn(rivals: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each rival once a round, after one round that does not count."""
+    """The results of each rival, called once a round, without those of a first warm-up round."""
     results: dict[str, list[float]] = {name: [] for name in rivals}
     for number in range(rounds + 1):
         for name, measure in rivals.items():
@@ -51,7 +51,7 @@ def plain_session(name: str, url: str) -> None:
     driver.quit()
 
 
-def kept_session(name: str, url: str) -> None:
+def browserkeeper_session(name: str, url: str) -> None:
     session = browser(name)
     with session as driver:
         driver.get(url)
@@ -60,21 +60,21 @@ def kept_session(name: str, url: str) -> None:
 
 
 def sessions(name: str, url: str, rounds: int) -> dict[str, list[float]]:
-    """Start, one page, end: plain Selenium's quit() against our verified teardown, on tmpfs as by
-    default and on disk."""
+    """Seconds for start, one page and end: plain Selenium with quit(), browserkeeper with its verified
+    teardown, on tmpfs (the default) and on disk."""
 
     def on_disk() -> float:
         os.environ["BROWSERKEEPER_TMPDIR"] = "/tmp"
         try:
-            return timed(lambda: kept_session(name, url))
+            return timed(lambda: browserkeeper_session(name, url))
         finally:
             del os.environ["BROWSERKEEPER_TMPDIR"]
 
     return in_turn(
         {
             "plain": lambda: timed(lambda: plain_session(name, url)),
-            "kept": lambda: timed(lambda: kept_session(name, url)),
-            "kept, TMPDIR on disk": on_disk,
+            "browserkeeper": lambda: timed(lambda: browserkeeper_session(name, url)),
+            "browserkeeper, TMPDIR on disk": on_disk,
         },
         rounds,
     )
@@ -133,7 +133,7 @@ def teardown_seconds(url: str) -> float:
 
 
 def bystanders(url: str, number: int, rounds: int) -> dict[str, list[float]]:
-    """The ending of a session with no other process and with ``number`` sleeping ones, in turn."""
+    """Seconds for the end of a session beside no other process and beside ``number`` sleeping ones."""
     results: dict[str, list[float]] = {"none": [], "many": []}
     for half in range(2):
         results["none"] += [teardown_seconds(url) for _ in range(rounds)][half:]
@@ -150,7 +150,7 @@ def bystanders(url: str, number: int, rounds: int) -> dict[str, list[float]]:
 
 
 def guard_start(rounds: int) -> dict[str, list[float]]:
-    """From nothing to the command running: bare, and below a pair of guards."""
+    """Seconds until a command runs: started directly, and below a pair of guards."""
 
     def guarded() -> float:
         plan = GuardPlan("0" * 12, ("/bin/sleep", "60"), dict(os.environ), choose())
@@ -173,7 +173,7 @@ def guard_start(rounds: int) -> dict[str, list[float]]:
 
 
 def guard_memory() -> tuple[float, float]:
-    """PSS of both guards, in MB: as they start, and after a minute's worth of looks."""
+    """PSS of both guards in MB: at their start, and 4 s later."""
     plan = GuardPlan("0" * 12, ("/bin/sleep", "60"), dict(os.environ), choose())
     running = GuardProcess(plan)
     spawned = running.wait_for("spawned", deadline=time.monotonic() + 30)
@@ -199,7 +199,7 @@ def imports(rounds: int) -> dict[str, list[float]]:
         {
             "bare": lambda: run("pass"),
             "rival": lambda: run("import psutil, json"),
-            "kept": lambda: run("import browserkeeper"),
+            "browserkeeper": lambda: run("import browserkeeper"),
         },
         rounds,
     )

@@ -1,5 +1,5 @@
-"""The rival: plain Selenium as its documentation shows it, driver and browser named so that no
-manager is asked."""
+"""The rival: plain Selenium as its documentation shows it.  Driver and browser are named, so that
+Selenium Manager is not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool against its rivals: plain Selenium for each page, and Playwright's context for each page."""
+"""The pool against its rivals: a plain Selenium session, or a Playwright context, for each page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGES = 12
 
 
 def checkout(rounds: int) -> dict[str, list[float]]:
-    """Until the first command can be sent: a lease with a standby ready, and a plain start."""
+    """Seconds until a command can be sent: by a lease with an idle browser, and by a plain start."""
     results: dict[str, list[float]] = {"plain": [], "lease": []}
     with BrowserPool("chrome", max_size=2, min_idle=1) as pool:
         for _ in range(rounds):
@@ -79,7 +79,7 @@ def playwright_pages(browser: Any, url: str, pages: int) -> None:
 
 @contextlib.contextmanager
 def playwright_browser(binary: str) -> Iterator[Any]:
-    """Playwright's browser as its documentation shows it, on the same binary."""
+    """Playwright's browser as its documentation shows it, with the same binary."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -90,7 +90,7 @@ def playwright_browser(binary: str) -> Iterator[Any]:
 
 
 def throughput(url: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds for ``PAGES`` pages, each in a fresh isolated session, by rivals that take turns."""
+    """Seconds of each rival for ``PAGES`` pages, each page in a fresh isolated session."""
     binary = plain.which("chromium", "google-chrome")
     with (
         BrowserPool("chrome", max_size=1) as one,
@@ -117,7 +117,7 @@ def throughput(url: str, rounds: int) -> dict[str, list[float]]:
 
 
 def memory(url: str, number: int) -> tuple[float, float]:
-    """MB (PSS of everything below us) of so many plain sessions and of a pool of that size."""
+    """MB of so many plain sessions and of a pool of that size: PSS of all descendants."""
     drivers = [plain.chrome() for _ in range(number)]
     for driver in drivers:
         driver.get(url)

@@ -1,8 +1,8 @@
-"""Where the processor time of a page in a fresh context goes, by kind of process.
+"""The processor time of a page in a fresh context, by kind of process.
 
     python -m benchmarks.processor [--pages N] [--browser NAME] [-- ARGUMENT…]
 
-The arguments are the browser's, to see what a switch or a feature costs.
+The arguments are passed to the browser, to measure the cost of its switches and features.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WARM_UP = 3
 
 
 def kind(pid: int) -> str:
-    """Chromium's own word for what a process is."""
+    """The type of a process on Chromium's command line, else its name."""
     words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     match = re.search(r"--type=(\S+)(?:.*--utility-sub-type=(\w+))?", words)
     if match:
@@ -32,7 +32,7 @@ def kind(pid: int) -> str:
 
 
 def seconds(pid: int) -> tuple[float, float]:
-    """(its own, its reaped children's): a zygote's children are renderers that have ended."""
+    """Processor time of (the process, its reaped children); a zygote's children are ended renderers."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     user, system, children_user, children_system = map(int, fields[11:15])
     return (user + system) / TICK, (children_user + children_system) / TICK
@@ -49,7 +49,7 @@ def snapshot(session: Any) -> dict[str, float]:
 
 
 def measure(name: str, pages: int, arguments: list[str]) -> dict[str, float]:
-    """Milliseconds for each page: of processor time by kind, and ``wall``."""
+    """Milliseconds for each page: processor time by kind of process, and elapsed time as ``wall``."""
     with (
         Site() as site,
         BrowserPool(name, max_size=1, max_uses=None, isolation="context", arguments=arguments) as pool,

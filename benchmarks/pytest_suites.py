@@ -2,10 +2,9 @@
 
     python -m benchmarks.pytest_suites [--tests N] [--rounds N]
 
-The same visit to the same pages with the same Chromium, N times, each a test.  Rivals live in
-virtual environments of their own below ``.venv-bench`` (made on demand, from PyPI; no browser is
-downloaded).  Each run is timed whole, start of the interpreter included; rivals take turns.
-Writes ``RESULTS-pytest.md``.
+N tests visit the same pages with the same Chromium.  Rivals have virtual environments of their own below
+``.venv-bench`` (made on demand, from PyPI; no browser is downloaded).  Whole runs are timed, with the
+start of the interpreter; rivals take turns.  Writes ``RESULTS-pytest.md``.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ RESULTS = ROOT / "benchmarks" / "RESULTS-pytest.md"
 
 @dataclass(frozen=True)
 class Rival:
-    """``packages``: what its environment has; none for the one that runs this."""
+    """``packages`` are installed in its environment; without any it uses this interpreter."""
 
     name: str
     suite: str
@@ -48,8 +47,8 @@ SELENIUM = "pytest-selenium, a browser per test"
 PLAYWRIGHT = "pytest-playwright, a context per test"
 OURS = ("--disable-plugin-autoload", "-pbrowserkeeper.pytest_plugin")
 RIVALS = (
-    Rival(CONTEXT, "kept", (*OURS, "--keeper-isolation=context")),
-    Rival(FRESH, "kept", OURS),
+    Rival(CONTEXT, "browserkeeper", (*OURS, "--keeper-isolation=context")),
+    Rival(FRESH, "browserkeeper", OURS),
     Rival(
         SELENIUM,
         "selenium",
@@ -68,7 +67,7 @@ def prepare(rival: Rival) -> None:
 
 
 def run(rival: Rival, site: Site, tests: int) -> float:
-    """Seconds for the suite; raises where a test failed, since a failure may be fast."""
+    """Seconds for the suite.  Raises RuntimeError if a test failed: a failure may be fast."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome") or ""
     env = {**os.environ, "SITE": site.url, "TESTS": str(tests), "CHROMIUM": chromium}
     suite = SUITES / rival.suite

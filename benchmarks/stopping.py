@@ -3,11 +3,11 @@
     python -m benchmarks.stopping systemd        # each KillMode; needs root, systemd, cgroup v2
     python -m benchmarks.stopping supervisord    # stopasgroup, killasgroup; needs root, supervisor
 
-Each case has a manager of its own kind as it is, in a pid namespace of its own: a real systemd is
-its PID 1, with no unit but ours, and nothing of the machine's is touched.  A worker opens Chromium
-and waits; the manager stops it; what is alive afterwards in the namespace, and what lies in the
-worker's TMPDIR, is counted here, without a line of browserkeeper.  "deaf" is a worker that does
-nothing on SIGTERM, so that the manager's patience (3 s) passes.
+Each case runs a real service manager in a pid namespace of its own: systemd is PID 1 there, with one
+unit, and the machine's own services are not touched.  A worker opens Chromium and waits; the manager
+stops it; then this program counts the processes in the namespace and the files in the worker's TMPDIR,
+without code of browserkeeper.  A "deaf" worker ignores SIGTERM, so that the manager's timeout (3 s)
+passes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 3
 """Seconds from the manager's first signal to its last."""
 SETTLE = 3.0
-"""Seconds that what was not told to end may take to notice that its owner is gone."""
+"""Seconds for the processes that got no signal to end after the death of their owner."""
 START = 60.0
 SHELF = "data:text/html,<title>shelf</title>"
 
@@ -79,13 +79,13 @@ stopasgroup={stop}
 killasgroup={kill}
 """
 REAPING = '"$@" & while :; do wait; sleep 1; done'
-"""A shell that is PID 1 and collects what dies."""
+"""A shell that is PID 1 and reaps orphans."""
 KINDS = ("plain", "plain deaf", "browserkeeper", "browserkeeper deaf")
 
 
 @dataclasses.dataclass(frozen=True)
 class Left:
-    """After a stop, in one namespace and one TMPDIR."""
+    """What is left in one namespace and one TMPDIR after a stop."""
 
     names: tuple[str, ...]
     files: int
@@ -142,7 +142,7 @@ def members(leader: int) -> dict[int, str]:
 
 
 def only_child(pid: int) -> int:
-    """unshare(1)'s, once it is there."""
+    """The child of unshare(1); blocks until there is one."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
     until(lambda: bool(path.read_text().split()))
     return int(path.read_text().split()[0])
@@ -158,7 +158,7 @@ def until(condition: Callable[[], bool], seconds: float = START) -> bool:
 
 
 def look(leader: int, place: Path, known: set[int]) -> Left:
-    """What there is when nothing more goes of itself; then it is ended, by pid."""
+    """Count what is left after SETTLE seconds, and end it by pid."""
     until(lambda: not members(leader).keys() - known, SETTLE)
     left = {pid: name for pid, name in members(leader).items() if pid not in known}
     files = [path for path in place.rglob("*") if path.is_file() and path.parent != place]
@@ -173,7 +173,7 @@ def look(leader: int, place: Path, known: set[int]) -> Left:
 
 @contextlib.contextmanager
 def place_to_work() -> Iterator[tuple[Path, dict[str, str]]]:
-    """A TMPDIR, and the environment of a worker that uses it; the state directory lies elsewhere."""
+    """(TMPDIR, environment of a worker that uses it); the state directory is elsewhere."""
     with (
         tempfile.TemporaryDirectory(prefix="tmpstop") as name,
         tempfile.TemporaryDirectory(prefix="tmpstate") as state,
@@ -201,7 +201,7 @@ def cgroup2() -> Path:
 
 @contextlib.contextmanager
 def systemd(units: Path) -> Iterator[int]:
-    """A systemd of its own; its pid as seen from here."""
+    """Run a systemd in a pid namespace; yields its pid outside of the namespace."""
     leaf = cgroup2() / f"tmpstopping-{os.getpid()}"
     leaf.mkdir()
     (units / "basic.target").write_text("[Unit]\nDescription=nothing\n")
@@ -281,7 +281,7 @@ def stopped_by_supervisord(stop: str, kill: str, kind: str) -> Left:
 
 
 def is_manager(pid: int) -> bool:
-    """supervisord, and the ``sleep`` of the shell that is PID 1."""
+    """Is it supervisord, or the ``sleep`` of the shell that is PID 1?"""
     words = Path(f"/proc/{pid}/cmdline").read_bytes()
     return b"supervisor.supervisord" in words or words.startswith(b"sleep\0")
 
