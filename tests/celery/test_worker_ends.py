@@ -82,9 +82,9 @@ SHUTDOWNS = [
 def test_cold_shutdown_leaves_nothing(
     redis: Redis, pool: str, signals: tuple[signal.Signals, ...]
 ) -> None:
-    """SIGQUIT, or Ctrl-C twice.  Celery cannot end threads: those run until their limit."""
+    """SIGQUIT, or Ctrl-C twice.  Celery cannot end threads and greenlets: those run until their limit."""
     phases = ("command",) if pool == "solo" else ("command", "idle")
-    limit = 10 * task_limit(chrome=len(phases)) if pool != "threads" else 4 * task_limit(chrome=2)
+    limit = 5 * task_limit(chrome=len(phases))
     with running_worker(redis, pool) as worker, contextlib.ExitStack() as stack:
         for phase in phases:
             site = stack.enter_context(Site())
