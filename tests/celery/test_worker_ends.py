@@ -82,7 +82,7 @@ SHUTDOWNS = [
 def test_cold_shutdown_leaves_nothing(
     redis: Redis, pool: str, signals: tuple[signal.Signals, ...]
 ) -> None:
-    """SIGQUIT, or Ctrl-C twice.  Celery cannot end threads and greenlets: those run until their limit."""
+    """SIGQUIT, or Ctrl-C twice.  Celery cannot end threads and greenlets: they run until their limit."""
     phases = ("command",) if pool == "solo" else ("command", "idle")
     limit = 5 * task_limit(chrome=len(phases))
     with running_worker(redis, pool) as worker, contextlib.ExitStack() as stack:
