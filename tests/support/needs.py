@@ -41,7 +41,7 @@ BY_FILE = {
 
 def extend_path() -> None:
     """Programs that the set-up puts outside of the machine's own directories."""
-    for folder in (TOOLS / "bin", Path.home() / ".cargo" / "bin", UNPACKED / "bin", UNPACKED / "sbin"):
+    for folder in (Path.home() / ".cargo" / "bin", UNPACKED / "bin", UNPACKED / "sbin"):
         os.environ["PATH"] += f"{os.pathsep}{folder}"
 
 
