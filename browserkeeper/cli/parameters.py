@@ -25,7 +25,7 @@ def container_names(
     """Names or ids of containers."""
     for name in value:
         if not CONTAINER.fullmatch(name):
-            raise click.BadParameter(f"{name!r} is no name or id of a container.", param=parameter)
+            raise click.BadParameter(f"{name!r} is not the name or id of a container.", param=parameter)
     return value
 
 
@@ -35,6 +35,6 @@ def duration(_: click.Context, parameter: click.Parameter, value: str) -> float:
     unit = UNITS.get(found[2]) if found else None
     if found is None or unit is None or not float(found[1]):
         raise click.BadParameter(
-            f"{value!r} is no length of time; say 90s, 30m, 6h or 2d.", param=parameter
+            f"{value!r} is not a duration. Examples: 90s, 30m, 6h, 2d.", param=parameter
         )
     return float(found[1]) * unit

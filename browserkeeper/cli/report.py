@@ -45,7 +45,7 @@ def command(since: float, page: str | None, as_json: bool) -> int:
       browserkeeper report --since 24h --html sessions.html
     """
     if page == STDOUT and as_json:
-        raise ConfigError("--json and --html - both want standard output; give a FILE.")
+        raise ConfigError("--json and --html - both write to standard output; name a file for --html.")
     if page is not None and page != STDOUT:
         check_path(page)
     found = timeline(since)
@@ -67,14 +67,14 @@ def check_path(page: str) -> None:
     """Raises ConfigError if the page cannot be written there, before the ledger is read."""
     path = Path(page)
     if not page:
-        raise ConfigError("--html is empty; name a file, or say - for standard output.")
+        raise ConfigError("--html is empty; name a file, or use - for standard output.")
     if path.is_dir():
         raise ConfigError(f"--html {page!r} is a directory; name a file.")
     if path.exists() and not path.is_file():
-        raise ConfigError(f"--html {page!r} is not a regular file; for standard output say --html -.")
+        raise ConfigError(f"--html {page!r} is not a regular file; for standard output use --html -.")
     if not path.resolve().parent.is_dir():
         raise ConfigError(
-            f"--html {page!r}: there is no directory {path.resolve().parent}; make it first."
+            f"--html {page!r}: there is no directory {path.resolve().parent}; create it first."
         )
 
 
@@ -94,7 +94,9 @@ def write(page: str, text: str, *, quiet: bool) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink()
-        raise ConfigError(f"--html {page!r} cannot be written: {error.strerror}.") from error
+        raise ConfigError(
+            f"--html {page!r} cannot be written: {error.strerror}. Name another file."
+        ) from error
     if not quiet:
         output.print_line(f"{page}: {len(data) / 1e3:,.0f} kB")
 
@@ -113,7 +115,7 @@ def show(found: Timeline) -> None:
         )
     if found.unreadable:
         records = output.count(found.unreadable, "record")
-        output.print_line(f"{records} cannot be believed; see `browserkeeper ps`.", "red")
+        output.print_line(f"Invalid: {records}; see `browserkeeper ps`.", "red")
     if not found.sessions:
         return
     show_outcomes(found)

@@ -56,14 +56,14 @@ def recommended_settings(
     if time_limit <= TEARDOWN_BUDGET:
         raise ConfigError(
             f"time_limit={time_limit:g} leaves no time for the task: {TEARDOWN_BUDGET:g} s are kept for "
-            "the browser's teardown. Give more."
+            "the browser's teardown. Set a higher limit."
         )
     visibility = visibility_timeout or max(LEAST_VISIBILITY, VISIBILITY_FACTOR * time_limit)
     check_seconds("visibility_timeout", visibility)
     if visibility <= time_limit:
         raise ConfigError(
             f"visibility_timeout={visibility:g} is not above time_limit={time_limit:g}: tasks would "
-            "run twice."
+            "run twice. Set a higher timeout."
         )
     return {
         "task_time_limit": time_limit,
@@ -226,7 +226,7 @@ def load_app(name: str) -> Any:
         app = find_app(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"The Celery app {name!r} cannot be loaded: {error}. Say it as for `celery -A`, such as "
+            f"The Celery app {name!r} cannot be loaded: {error}. Name it as for `celery -A`, such as "
             "`project.celery:app`, where `python -c 'import project.celery'` works."
         ) from error
     app.loader.import_default_modules()

@@ -116,7 +116,7 @@ def _head(timeline: Timeline, window: Window) -> Iterator[str]:
         yield '<p class="warn">The history keeps 500 sessions: earlier ones of this time are gone.</p>'
     if timeline.unreadable:
         text = count(timeline.unreadable, "record")
-        yield f'<p class="warn">{text} cannot be believed; see `browserkeeper ps`.</p>'
+        yield f'<p class="warn">Invalid: {text}; see `browserkeeper ps`.</p>'
     yield "</header>"
 
 

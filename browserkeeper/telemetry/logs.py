@@ -54,13 +54,17 @@ def configure(
     """
     chosen = format or os.environ.get(VARIABLE) or "text"
     if chosen not in ("json", "text"):
-        raise ConfigError(f"{VARIABLE} or format={chosen!r}: say json or text.")
+        raise ConfigError(
+            f"The log format {chosen!r} (format= or {VARIABLE}) is unknown. Use json or text."
+        )
     handler = LineHandler(fd, cast(Format, chosen))
     target = logging.getLogger(logger)
     try:
         target.setLevel(level)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"level={level!r}: say DEBUG, INFO, WARNING or ERROR.") from error
+        raise ConfigError(
+            f"The log level {level!r} is unknown. Use DEBUG, INFO, WARNING or ERROR."
+        ) from error
     for found in [found for found in target.handlers if isinstance(found, LineHandler)]:
         target.removeHandler(found)
     target.addHandler(handler)

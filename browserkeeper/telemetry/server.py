@@ -32,7 +32,7 @@ def split_address(text: str) -> tuple[str, int]:
     if not (colon and bare and port.isascii() and port.isdigit() and int(port) < 65536) or (
         ":" in bare and bare == host
     ):
-        raise ConfigError(f"{text!r} is no HOST:PORT; say 127.0.0.1:9187, or [::1]:9187.")
+        raise ConfigError(f"{text!r} is not HOST:PORT. Examples: 127.0.0.1:9187, [::1]:9187.")
     return bare, int(port)
 
 
@@ -50,7 +50,7 @@ class Server:
             self._server = _Server((host, port), _Handler)
         except OSError as error:
             raise ConfigError(
-                f"{address} cannot be listened on: {error.strerror or error}. Choose another."
+                f"Cannot listen on {address}: {error.strerror or error}. Choose another address."
             ) from error
         self._server.set_app(self._app)
         self.address = f"[{host}]" if ":" in host else host
@@ -69,7 +69,8 @@ def _application(tally: Tally, healthy: Probe, ready: Probe) -> Callable[..., It
         from .collector import registry
     except ImportError as error:
         raise ConfigError(
-            f"Metrics need prometheus_client ({error}). Say pip install 'browserkeeper[metrics]'."
+            f"Metrics need prometheus_client ({error}). Install it: "
+            "pip install 'browserkeeper[metrics]'."
         ) from error
     metrics = make_wsgi_app(registry(tally))
     probes = {"/healthz": healthy, "/readyz": ready}
@@ -79,7 +80,7 @@ def _application(tally: Tally, healthy: Probe, ready: Probe) -> Callable[..., It
         if path == "/metrics":
             return metrics(environ, start_response)  # type: ignore[no-any-return]
         probe = probes.get(path)
-        problem = probe() if probe else "/metrics, /healthz and /readyz are here"
+        problem = probe() if probe else "not found: there are /metrics, /healthz and /readyz"
         status = "404 Not Found" if not probe else "503 Service Unavailable" if problem else "200 OK"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{problem or 'ok'}\n".encode()]

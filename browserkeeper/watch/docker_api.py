@@ -131,7 +131,7 @@ def connect() -> Iterator[Docker]:
         import docker
     except ImportError as error:
         raise ConfigError(
-            f"Containers are watched with Docker's SDK ({error}). Say pip install "
+            f"Watching containers needs Docker's SDK ({error}). Install it: pip install "
             "'browserkeeper[docker]'."
         ) from error
     with _refusal_of_the_daemon(), _translated_errors():
@@ -169,7 +169,7 @@ def _translated_errors() -> Iterator[None]:
         raise RefusedError(str(error.explanation or error)) from error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DockerError(
-            f"What answers as the Docker daemon makes no sense: {error!r}. Is DOCKER_HOST right?"
+            f"The Docker daemon's answer has an unknown form: {error!r}. Is DOCKER_HOST right?"
         ) from error
     except (DockerException, requests.RequestException, OSError) as error:
         raise DockerError(

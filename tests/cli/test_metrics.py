@@ -310,7 +310,7 @@ def test_other_paths_are_not_found(server: Server) -> None:
 
 
 def test_an_address_in_use_is_refused_with_a_remedy(server: Server) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be listened on: .* Choose another"):
+    with pytest.raises(ConfigError, match=r"Cannot listen on .* Choose another address"):
         Server(server.address, Tally(), str, str)
 
 

@@ -197,7 +197,7 @@ def test_an_invalid_history_entry_is_counted_as_unreadable(change: dict[str, Any
     found = timeline_with(ended(1), ended(2, **change))
     assert [span.id[-1] for span in found.sessions] == ["1"]
     assert found.unreadable == 1
-    assert "1 record cannot be believed" in render(found, UTC)
+    assert "Invalid: 1 record;" in render(found, UTC)
 
 
 @pytest.mark.parametrize("memory", [[[1, float("inf")]], [["x", 1]], [[1]], 7])
@@ -400,16 +400,16 @@ def umask() -> int:
     ("arguments", "says"),
     [
         (("--html", "."), "is a directory; name a file"),
-        (("--html", ""), "is empty; name a file, or say -"),
-        (("--html", "/nowhere/at/all.html"), "there is no directory /nowhere/at; make it first"),
-        (("--html", "/dev/null"), "for standard output say --html -"),
+        (("--html", ""), "is empty; name a file, or use -"),
+        (("--html", "/nowhere/at/all.html"), "there is no directory /nowhere/at; create it first"),
+        (("--html", "/dev/null"), "for standard output use --html -"),
         (("--html", "/proc/page.html"), "cannot be written: "),
-        (("--html", "-", "--json"), "both want standard output"),
-        (("--since", "soon"), "'soon' is no length of time; say 90s, 30m, 6h or 2d."),
-        (("--since", "-1h"), "is no length of time"),
-        (("--since", "0"), "is no length of time"),
-        (("--since", "nan"), "is no length of time"),
-        (("--since", "5y"), "is no length of time"),
+        (("--html", "-", "--json"), "both write to standard output"),
+        (("--since", "soon"), "'soon' is not a duration. Examples: 90s, 30m, 6h, 2d."),
+        (("--since", "-1h"), "is not a duration"),
+        (("--since", "0"), "is not a duration"),
+        (("--since", "nan"), "is not a duration"),
+        (("--since", "5y"), "is not a duration"),
     ],
 )
 def test_bad_input_is_a_usage_error_with_its_remedy(arguments: tuple[str, ...], says: str) -> None:

@@ -442,7 +442,7 @@ def test_an_invalid_address_is_refused() -> None:
         [*CLI, "watch", "--listen", "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 2
-    assert "'nowhere' is no HOST:PORT" in done.stderr
+    assert "'nowhere' is not HOST:PORT" in done.stderr
 
 
 def test_an_invalid_log_format_is_refused() -> None:
@@ -450,7 +450,7 @@ def test_an_invalid_log_format_is_refused() -> None:
     words = [*CLI, "watch", "--once"]
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
-    assert "say json or text" in done.stderr
+    assert "Use json or text" in done.stderr
 
 
 def test_an_idle_watch_uses_little_memory(watching: Callable[..., Watching]) -> None:

@@ -278,7 +278,7 @@ def test_without_the_sdk_the_remedy_is_said() -> None:
         "connect().__enter__()\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert "ConfigError: Containers are watched with Docker's SDK" in done.stderr
+    assert "ConfigError: Watching containers needs Docker's SDK" in done.stderr
     assert "pip install 'browserkeeper[docker]'" in done.stderr
 
 
@@ -348,7 +348,7 @@ def test_children_of_browsers_count_whatever_they_are_called() -> None:
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     done = invoke("watch", "--once", "--docker", name)
     assert done.exit_code == 2
-    assert "is no name or id of a container" in done.output
+    assert "is not the name or id of a container" in done.output
 
 
 @pytest.mark.parametrize(
