@@ -47,6 +47,8 @@ NO_WORLD = 125
 """Exit status with ``--require`` where no world can be made; env(1) and timeout(1) use the same."""
 GRACE = 20.0
 """Seconds from a SIGTERM to the command until the whole world is killed."""
+OLD = 60.0
+"""Seconds after which an empty cgroup of a world is no longer about to be entered."""
 MARKER = "BROWSERKEEPER_WORLD"
 OF_THE_DESKTOP = ("DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "TMPDIR")
 """Environment variables that lead out of a world."""
@@ -100,6 +102,7 @@ def cgroup(user: str) -> Iterator[Path | None]:
     """A new cgroup below our own, with a child ``init`` for the world's processes, since a cgroup that
     has processes cannot give controllers to its children (a Docker daemon in the world wants that)."""
     place, made = cgroup_mount(), None
+    remove_old_cgroups(place)
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/cgroup").read_text().splitlines()
         ours = next(line[3:] for line in lines if line.startswith("0::"))
@@ -113,6 +116,15 @@ def cgroup(user: str) -> Iterator[Path | None]:
     finally:
         if made:
             remove_cgroups(made)
+
+
+def remove_old_cgroups(place: str) -> None:
+    """Those of worlds that were killed with SIGKILL, once nothing is in them."""
+    for old in Path(place).glob("bk-world-*") if place else ():
+        with contextlib.suppress(OSError):
+            populated = "populated 1" in (old / "cgroup.events").read_text()
+            if not populated and time.time() - old.stat().st_mtime > OLD:
+                remove_cgroups(old)
 
 
 def remove_cgroups(top: Path) -> None:

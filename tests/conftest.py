@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def pytest_configure() -> None:
         faulthandler.dump_traceback_later(seconds, exit=True, file=os.dup(2))
 
 
+INTERRUPTED = threading.Event()
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Called before the fixtures of the interrupted test are torn down."""
+    INTERRUPTED.set()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for need in needs.implied(item):
@@ -101,6 +110,9 @@ def nothing_left(request: pytest.FixtureRequest, state_dir: Path) -> Iterator[No
     known = {s.pid for s in witness.below(os.getpid())}
     baseline = witness.Baseline(state_dir)
     yield
+    if INTERRUPTED.is_set():
+        witness.clean_up(known)
+        return
     left = witness.wait_until_gone(os.getpid(), known, SETTLE)
     zombies = witness.zombies(witness.new_below(os.getpid(), known))
     witness.clean_up(known)
