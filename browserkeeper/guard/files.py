@@ -163,8 +163,9 @@ def stray_shared_memory(since: float) -> list[str]:
     """Paths of browsers' files in ``/dev/shm`` that no living process uses, made after ``since``.
 
     Browsers unlink such a file microseconds after they make it, but not when they are killed in
-    between.  A file is named here only when it belongs to this user, was modified after ``since``
-    (epoch seconds), and no process that can be seen has it open or mapped.
+    between.  A file is named here only when it is a regular file, belongs to this user, was modified
+    after ``since`` (epoch seconds), and no process that can be seen has it open or mapped.  A
+    directory of such a name is a profile: of a browser of another program, whose TMPDIR is there.
     """
     found = {}
     try:
@@ -178,7 +179,8 @@ def stray_shared_memory(since: float) -> list[str]:
             facts = entry.stat(follow_symlinks=False)
         except OSError:
             continue
-        if facts.st_uid == os.geteuid() and facts.st_mtime >= since - 1:
+        is_regular = facts.st_mode & 0o170000 == 0o100000
+        if is_regular and facts.st_uid == os.geteuid() and facts.st_mtime >= since - 1:
             found[(facts.st_dev, facts.st_ino)] = entry.path
     used = _files_in_use(found) if found else set()
     return [path for key, path in found.items() if key not in used]
