@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 30.0
-"""Seconds for a service to be ready, and to end."""
+PATIENCE = 120.0
+"""Seconds for a service to be ready, and to end; on a quiet machine it takes 2."""
 
 
 @contextlib.contextmanager

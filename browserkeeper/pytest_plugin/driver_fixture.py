@@ -13,7 +13,7 @@ OTHER_PLUGINS = {
     "pytest_selenium.pytest_selenium": "pytest-selenium",
     "seleniumbase.plugins.pytest_plugin": "SeleniumBase",
 }
-"""Plugins with a fixture ``driver`` of their own, by module, and what they are called."""
+"""Plugins with a fixture ``driver`` of their own: their modules and their names."""
 
 
 @pytest.fixture

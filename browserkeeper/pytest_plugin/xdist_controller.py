@@ -22,7 +22,7 @@ class ControllerHooks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pids: dict[str, int] = {}
-        self._fates: dict[str, list[str]] = {}
+        self._endings: dict[str, list[str]] = {}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_newgateway(self, gateway: Any) -> None:
@@ -34,17 +34,17 @@ class ControllerHooks:
         if not error:
             return
         name, pid = node.gateway.id, self._pids.get(node.gateway.id, 0)
-        fates = sessions_of_dead(pid) if pid else []
+        endings = sessions_of_dead(pid) if pid else []
         if self._settings.leaks != "off":
-            fates += _end_leaks(worker_run(node.workerinput))
-        self._fates[name] = fates
+            endings += _end_leaks(worker_run(node.workerinput))
+        self._endings[name] = endings
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
         node: Any = getattr(report, "node", None)
-        fates = self._fates.pop(node.gateway.id, []) if node is not None else []
-        if fates:
-            report.longrepr = "\n".join([str(report.longrepr), *fates])
+        endings = self._endings.pop(node.gateway.id, []) if node is not None else []
+        if endings:
+            report.longrepr = "\n".join([str(report.longrepr), *endings])
 
 
 def sessions_of_dead(pid: int) -> list[str]:
@@ -67,8 +67,8 @@ def sessions_of_dead(pid: int) -> list[str]:
     while (left := live()) and time.monotonic() < until:
         time.sleep(0.02)
     ended = [e.report for e in ledger.ended(RECENT) if e.session.owner.pid == pid]
-    fates = [f"Its browser: {report}" for report in ended if report.reason == "owner-died"]
-    return fates + [
+    endings = [f"Its browser: {report}" for report in ended if report.reason == "owner-died"]
+    return endings + [
         f"Its browser: {record.session.browser} session {record.session.id} is still there; "
         "look with `browserkeeper ps`, end it with `browserkeeper sweep --yes`."
         for record in left

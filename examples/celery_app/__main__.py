@@ -16,7 +16,8 @@ from pathlib import Path
 from examples.services import celery_worker, redis_server
 from fixtures.server import Site
 
-PATIENCE = 60
+PATIENCE = 120
+"""Seconds for a task to be done; on a quiet machine it takes 2."""
 
 
 def main() -> int:

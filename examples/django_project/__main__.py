@@ -19,7 +19,8 @@ from examples.services import ROOT, celery_worker, redis_server
 from fixtures.server import Site
 
 PROJECT = Path(__file__).resolve().parent
-PATIENCE = 60.0
+PATIENCE = 300.0
+"""Seconds for all checks to be done; on a quiet machine they take 10."""
 NO_SERVER = "http://127.0.0.1:65531/"
 """A port that no server listens on."""
 

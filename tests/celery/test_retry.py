@@ -50,7 +50,7 @@ def test_failed_checks_of_the_page_are_not_retried() -> None:
     assert not helps(AssertionError("wrong title"))
     assert not helps(NoSuchElementException("no such element"))
     assert not helps(raised(lambda: WebDriverWait(None, 0.01, 0.005).until(lambda _: False)))  # type: ignore[type-var]
-    assert not helps(TimeoutException("somebody's own"))
+    assert not helps(TimeoutException("raised by the task"))
     assert not helps(driver_error("script timeout"))
     assert not helps(LaunchError("no such binary", retryable=False))
     assert not helps(PoolUnavailable("none", LaunchError("no such binary", retryable=False)))

@@ -1,1 +1,1 @@
-"""Pages that are looked at now and then, and what was seen."""
+"""The pages that are checked from time to time, and the results."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from celery import group, shared_task
@@ -24,7 +25,11 @@ def check_urls_task() -> int:
     return len(urls)
 
 
-@shared_task(base=BrowserTask, bind=True, soft_time_limit=6, time_limit=20)
+TIME_LIMIT = int(os.environ.get("EXAMPLE_TIME_LIMIT", "6"))
+"""Seconds for one page, the browser's start included."""
+
+
+@shared_task(base=BrowserTask, bind=True, soft_time_limit=TIME_LIMIT, time_limit=TIME_LIMIT + 15)
 def check_url(self: Any, url: str) -> str:
     """Check one page.  Errors of the page are results; errors of the browser are retried."""
     try:
