@@ -25,8 +25,10 @@ NOT_OURS = ("pytest-of-", "pip-", "pyright", "tmp", ".X", "hsperf", "bash_", "se
 NOBODY = 65534
 """The plain user of the tests that need another one."""
 SESSION_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")
-ALONE = bool(os.environ.get("BROWSERKEEPER_WORLD")) and "PYTEST_XDIST_WORKER" not in os.environ
-"""Are /tmp, /dev/shm and the cgroups this process's own?  Workers of pytest-xdist share theirs."""
+SHARED = "PYTEST_XDIST_WORKER" in os.environ
+"""Workers of pytest-xdist are in one world."""
+OWN = frozenset() if SHARED else frozenset(os.environ.get("BROWSERKEEPER_WORLD", "").split())
+"""What this process has for itself: "pid" (with /tmp and /dev/shm), "cgroup" (scripts/world.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,20 +189,21 @@ class Baseline:
 
     def __init__(self, *state_directories: Path, alone: bool | None = None):
         self.state_directories = list(state_directories)
-        self.alone = ALONE if alone is None else alone
+        self.own_files = "pid" in OWN if alone is None else alone
+        self.own_cgroups = "cgroup" in OWN if alone is None else alone
         self._files, self._cgroups = _files(), _cgroups()
 
     def new_files(self) -> set[str]:
         return {p for p in _files() - self._files if self._is_of_a_session(p) or self._is_strange(p)}
 
     def new_cgroups(self) -> set[str]:
-        return {p for p in _cgroups() - self._cgroups if self._is_of_a_session(p) or self.alone}
+        return {p for p in _cgroups() - self._cgroups if self._is_of_a_session(p) or self.own_cgroups}
 
     def _is_of_a_session(self, path: str) -> bool:
         return any(word in os.path.basename(path) for word in session_ids(self.state_directories))
 
     def _is_strange(self, path: str) -> bool:
-        return self.alone and not of_a_bystander(path)
+        return self.own_files and not of_a_bystander(path)
 
 
 def new_below(root: int, known: set[int]) -> list[Seen]:
