@@ -305,6 +305,7 @@ def test_the_policy_allows_only_the_pages_style_sheet(hostile: str) -> None:
     assert "@import" not in style[1]
 
 
+@pytest.mark.slow
 def test_a_page_of_five_hundred_sessions_stays_below_2_mb() -> None:
     def processes(number: int) -> tuple[ProcessExit, ...]:
         facts = [(p, 1.0 + p, "chrome_crashpad", "killed") for p in range(number)]

@@ -142,6 +142,7 @@ def order(screen: Terminal) -> list[str]:
 # ------------------------------------------------------------------------------------- the screen
 
 
+@pytest.mark.slow
 def test_keys_sort_the_sessions_and_q_ends_top(
     terminal: Callable[..., Terminal], started: Started, tmp_path: Path
 ) -> None:

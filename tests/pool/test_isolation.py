@@ -650,6 +650,7 @@ def download(lease: Lease[webdriver.Remote], site: Site) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_downloads_are_removed_after_their_lease(
     chrome: BrowserPool[webdriver.Remote], site: Site
 ) -> None:

@@ -84,6 +84,7 @@ def below() -> list[witness.Seen]:
 
 
 @pytest.mark.parametrize("containment", CONTAINMENTS)
+@pytest.mark.slow
 def test_ends_a_fork_bomb(containment: str, pids_of: PidFile) -> None:
     running = start(program("fork_while_killed", pids_of, 150), containment)
     assert wait_until(lambda: len(pids_of.read()) >= 100)
@@ -350,6 +351,7 @@ def test_the_tmpdir_is_private_and_removed_as_a_whole(tmp_path: Path) -> None:
     assert (outside / "precious").read_text() == "keep me"
 
 
+@pytest.mark.slow
 def test_removes_directories_too_deep_for_a_path(tmp_path: Path) -> None:
     directory = tmp_path / "session"
     script = (

@@ -117,6 +117,7 @@ def firing(address: str) -> set[str]:
     return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
 
+@pytest.mark.slow
 def test_every_query_finds_something(prometheus: str, state_dir: Path) -> None:
     queries = panel_queries()
     assert len(queries) > 15

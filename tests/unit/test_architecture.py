@@ -195,6 +195,7 @@ def test_nothing_kills_by_name() -> None:
                 assert not any(word in path.read_text() for word in words), path
 
 
+@pytest.mark.slow
 def test_type_checkers_infer_the_public_types(tmp_path: Path) -> None:
     snippet = tmp_path / "snippet.py"
     snippet.write_text(
