@@ -261,8 +261,8 @@ def test_metrics_of_a_run() -> None:
 
 
 def test_a_record_of_a_dead_owner_counts_as_orphaned_and_overdue(ledger: Ledger) -> None:
-    nobody = ProcessIdentity(2**22 - 1, 1.0)
-    session = dataclasses.replace(new_session(), owner=nobody, deadline=time.time() - 5)
+    no_process = ProcessIdentity(2**22 - 1, 1.0)
+    session = dataclasses.replace(new_session(), owner=no_process, deadline=time.time() - 5)
     add_live(ledger, session)
     found = scrape(Tally())
     ledger.record_path(session.id).unlink()

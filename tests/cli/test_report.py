@@ -371,10 +371,10 @@ def test_report_prints_survivors_and_problems_with_their_session(
 ) -> None:
     left = ended(3, survivors=(Survivor(9, "stuck", "D", "nfs_wait"),), problems=("TMPDIR not removed",))
     report_command.show(timeline_with(ended(1), left))
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].endswith(": 2 sessions, 0 alive, 1 not clean")
-    assert "000000000003: stuck (pid 9, D, nfs_wait)" in said
-    assert "000000000003: TMPDIR not removed" in said
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith(": 2 sessions, 0 alive, 1 not clean")
+    assert "000000000003: stuck (pid 9, D, nfs_wait)" in printed
+    assert "000000000003: TMPDIR not removed" in printed
 
 
 def test_the_page_replaces_the_file_that_a_link_points_to(state_dir: Path, tmp_path: Path) -> None:

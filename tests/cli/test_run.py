@@ -143,11 +143,11 @@ def test_run_without_a_ledger_writes_no_record(state_dir: Path) -> None:
 
 def test_run_json_prints_the_path_of_the_coming_report() -> None:
     done = run_shell("echo out; echo err >&2", "--json")
-    place, err = done.stderr.splitlines()
+    line, err = done.stderr.splitlines()
     assert (done.stdout, err) == ("out\n", "err")
-    told = json.loads(place)
-    assert told["schema"] == 1
-    assert json.loads(Path(told["history"]).read_text())["session"]["id"] == told["session"]
+    place = json.loads(line)
+    assert place["schema"] == 1
+    assert json.loads(Path(place["history"]).read_text())["session"]["id"] == place["session"]
 
 
 @pytest.mark.parametrize("name", ["no-such-command", "./no/such/command", ""])

@@ -295,24 +295,24 @@ def notice(kind: Any = "unguarded", subject: str = "a", magnitude: int = 0) -> N
 
 def test_a_finding_is_reported_once_until_it_is_over() -> None:
     reported = ReportedNotices()
-    said = [
+    reports = [
         [n.kind for n in reported.update(found)]
         for found in [[notice()]] * 3 + [[]] * (ABSENT_ROUNDS + 1)
     ]
-    assert said == [["unguarded"], [], [], *([[]] * (ABSENT_ROUNDS - 1)), ["over"], []]
+    assert reports == [["unguarded"], [], [], *([[]] * (ABSENT_ROUNDS - 1)), ["over"], []]
     assert [n.kind for n in reported.update([notice()])] == ["unguarded"]
 
 
 def test_a_finding_that_comes_and_goes_is_reported_once() -> None:
     reported = ReportedNotices()
-    said = [reported.update(found) for found in [[notice()], []] * 5]
-    assert sum(map(len, said)) == 1
+    reports = [reported.update(found) for found in [[notice()], []] * 5]
+    assert sum(map(len, reports)) == 1
 
 
 def test_a_finding_that_grows_is_reported_again() -> None:
     reported = ReportedNotices()
-    said = [reported.update([notice("zombies", magnitude=size)]) for size in (1, 2, 2, 1, 2, 3)]
-    assert [len(found) for found in said] == [1, 1, 0, 0, 0, 1]
+    reports = [reported.update([notice("zombies", magnitude=size)]) for size in (1, 2, 2, 1, 2, 3)]
+    assert [len(found) for found in reports] == [1, 1, 0, 0, 0, 1]
 
 
 def test_actions_are_never_reported_as_over() -> None:

@@ -122,9 +122,9 @@ def test_a_closed_pipe_raises_nothing(logger: logging.Logger) -> None:
     read, write = os.pipe()
     os.close(read)
     configure("json", logger=NAME, fd=write)
-    logger.info("to nobody")
+    logger.info("to a closed pipe")
     os.close(write)
-    logger.info("to nowhere")
+    logger.info("to a closed descriptor")
 
 
 @pytest.mark.parametrize("text", ["x" * 100_000, "é" * 100_000, "\U0001f98a" * 9_000, "\x00" * 9_000])
@@ -332,8 +332,8 @@ def test_a_session_logs_its_start_and_its_end(site: Site) -> None:
     env = {**os.environ, VARIABLE: "json"}
     done = run(SESSION, site.url, env=env, stderr=subprocess.PIPE)
     events = [json.loads(line) for line in done.stderr.splitlines()]
-    told = {facts["event.action"]: facts for facts in events if "event.action" in facts}
-    began, ended = told["session-started"], told["session-ended"]
+    logged = {facts["event.action"]: facts for facts in events if "event.action" in facts}
+    began, ended = logged["session-started"], logged["session-ended"]
     assert began["browserkeeper.session.id"] == ended["browserkeeper.session.id"]
     assert 0 < began["event.duration"] < 60e9
     assert ended["event.outcome"] == "success"
