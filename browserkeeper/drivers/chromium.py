@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
 import os
@@ -14,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
-from ..errors import ConfigError
 from . import profile
-from .launch import Launch
+from .launch import Launch, copy_options
 from .resolve import Resolved
 
 if TYPE_CHECKING:
@@ -70,10 +68,8 @@ def user_options(config: SessionConfig) -> ChromiumOptions:
 
     if config.options is None:
         return EdgeOptions() if config.name == "edge" else ChromeOptions()
-    if not isinstance(config.options, ChromiumOptions):
-        kind = f"{type(config.options).__module__}.{type(config.options).__name__}"
-        raise ConfigError(f"browser({config.name!r}) needs ChromeOptions, not {kind}.")
-    return copy.deepcopy(config.options)
+    options: ChromiumOptions = copy_options(config, ChromiumOptions, "ChromeOptions")
+    return options
 
 
 def build_options(config: SessionConfig, binary: str, tmpdir: str) -> ChromiumOptions:

@@ -270,8 +270,12 @@ class Contexts:
     def _check_targets(self) -> None:
         """Raises ProtocolError where a page or worker of an earlier lease is still there."""
         for target in self._targets():
-            ours = target["browserContextId"] == self.context or target["targetId"] in self._residents
-            if not ours and (target["browserContextId"] != self._default or target["type"] == "page"):
+            expected = (
+                target["browserContextId"] == self.context or target["targetId"] in self._residents
+            )
+            if not expected and (
+                target["browserContextId"] != self._default or target["type"] == "page"
+            ):
                 raise ProtocolError(f"a {target['type']} of an earlier lease is still there")
 
     def _targets(self) -> list[dict[str, Any]]:
@@ -324,8 +328,8 @@ class Contexts:
     def _route_handles(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Leave windows of other contexts out of the list."""
         response = command()
-        ours = {t["targetId"] for t in self._targets() if t["browserContextId"] == self.context}
-        response["value"] = [handle for handle in response["value"] if handle in ours]
+        own = {t["targetId"] for t in self._targets() if t["browserContextId"] == self.context}
+        response["value"] = [handle for handle in response["value"] if handle in own]
         return response
 
     def _route_log(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 from collections.abc import Callable
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
-from ..errors import ConfigError
 from . import profile
-from .launch import Launch
+from .launch import Launch, copy_options
 from .probe import Program
 from .resolve import Resolved
 
@@ -80,18 +78,16 @@ def user_options(config: SessionConfig) -> Options:
 
     if config.options is None:
         return Options()
-    if not isinstance(config.options, Options):
-        kind = f"{type(config.options).__module__}.{type(config.options).__name__}"
-        raise ConfigError(f"browser('firefox') needs FirefoxOptions, not {kind}.")
-    return copy.deepcopy(config.options)
+    options: Options = copy_options(config, Options, "FirefoxOptions")
+    return options
 
 
 def build_options(config: SessionConfig, binary: str, tmpdir: str) -> Options:
     """The options of the session: the user's, over the defaults of this module."""
     options = user_options(config)
     options.binary_location = binary
-    theirs = {**options.preferences, **config.preferences}
-    for name, value in {**_defaults(config, tmpdir), **theirs}.items():
+    of_user = {**options.preferences, **config.preferences}
+    for name, value in {**_defaults(config, tmpdir), **of_user}.items():
         options.set_preference(name, value)
     if config.headless:
         options.add_argument("-headless")

@@ -1,13 +1,24 @@
-"""``Launch``: how to start the driver of one session, and what to tell it."""
+"""``Launch``: how to start the driver of one session; and what the engines share in making it."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..config import SessionConfig
+from ..errors import ConfigError
 from ..process.identity import ProcessFacts
 from .browser_handle import BrowserHandle, find_local
+
+
+def copy_options(config: SessionConfig, kind: type[Any], wanted: str) -> Any:
+    """A copy of the user's Selenium options.  Raises ConfigError unless they are of this ``kind``."""
+    if not isinstance(config.options, kind):
+        given = f"{type(config.options).__module__}.{type(config.options).__name__}"
+        raise ConfigError(f"browser({config.name!r}) needs {wanted}, not {given}.")
+    return copy.deepcopy(config.options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,21 +67,21 @@ def build_options(config: SessionConfig, session: str) -> Any:
 
 
 def _for_chromium(options: Any, config: SessionConfig) -> None:
-    ours = ["--headless=new"] * config.headless
+    arguments = ["--headless=new"] * config.headless
     if config.window_size:
-        ours.append("--window-size={},{}".format(*config.window_size))
-    options._arguments = chromium.merge_features([*ours, *options.arguments, *config.arguments])
+        arguments.append("--window-size={},{}".format(*config.window_size))
+    options._arguments = chromium.merge_features([*arguments, *options.arguments, *config.arguments])
     if config.preferences:
-        theirs = options.experimental_options.get("prefs", {})
-        options.add_experimental_option("prefs", {**theirs, **config.preferences})
+        prefs = options.experimental_options.get("prefs", {})
+        options.add_experimental_option("prefs", {**prefs, **config.preferences})
 
 
 def _for_firefox(options: Any, config: SessionConfig) -> None:
     options.web_socket_url = True  # only BiDi can stop a page load that a command waits for
     for name, value in config.preferences.items():
         options.set_preference(name, value)
-    ours = ["-headless"] * config.headless
+    arguments = ["-headless"] * config.headless
     if config.window_size:
-        ours += [f"--width={config.window_size[0]}", f"--height={config.window_size[1]}"]
-    for argument in (*ours, *config.arguments):
+        arguments += [f"--width={config.window_size[0]}", f"--height={config.window_size[1]}"]
+    for argument in (*arguments, *config.arguments):
         options.add_argument(argument)

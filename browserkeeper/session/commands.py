@@ -40,8 +40,10 @@ class Commands:
         return self._in_flight == 0 and not self._interrupted
 
     def run(self, name: str, command: Callable[[], T]) -> T:
-        """Run one command.  Raises Selenium's errors as they are; where the browser or the connection to
-        its driver is lost, ends the session and raises a SessionTimeout, BrowserDied or SessionClosed.
+        """Run one command, and return its result.
+
+        Raises Selenium's errors as they are.  Where the browser, or the connection to its driver, is
+        lost, ends the session and raises SessionTimeout, BrowserDied or SessionClosed.
         """
         from selenium.common.exceptions import WebDriverException
         from urllib3.exceptions import HTTPError
@@ -90,8 +92,10 @@ class Commands:
 
 
 def browser_is_lost(attempt: Attempt, message: str = "") -> bool:
-    """True if the guard is dead or ending the session, or the browser is gone, or about to go by the
-    driver's ``message``."""
+    """True if the guard is dead or is ending the session, or if the browser is gone.
+
+    ``message`` is the driver's error; after one that announces the browser's end, waits for it.
+    """
     guard = attempt.guard
     if guard.event("ending") or not guard.is_alive():
         return True

@@ -1,7 +1,7 @@
-"""The internal side of a session: what ``BrowserSession`` is made of, and what pools, pytest and Celery
-need of it beyond its public methods.
+"""``SessionControl``: the inside of a ``BrowserSession``, for the pool, the pytest plugin and Celery.
 
-Not for users: names here change without notice.  Reach it by ``control_of(session)``.
+It has what they need beyond the public methods.  Not for users: its names may change in any release.
+``control_of(session)`` returns it.
 """
 
 from __future__ import annotations
@@ -83,10 +83,12 @@ class SessionControl:
 
     @property
     def id(self) -> str:
+        """The id of the latest launch; "" before."""
         return self.attempt.id if self.attempt else ""
 
     @property
     def report(self) -> ExitReport | None:
+        """How the latest launch ended; None before its end."""
         return self.attempt.report if self.attempt else self._nothing_started
 
     @property
@@ -102,6 +104,7 @@ class SessionControl:
         return self.attempt.browser.identity if self.attempt else None
 
     def processes(self) -> list[ProcessFacts]:
+        """See ``BrowserSession.processes``."""
         return self.attempt.processes() if self.attempt else []
 
     def uses_more_than(self, limit: int) -> bool:
@@ -198,8 +201,7 @@ class SessionControl:
             raise attempt.explain(error, event, self.deadline_errors) from cause
 
     def call_off(self) -> None:
-        """Give up a start that is under way in another thread, where SessionClosed is raised; returns at
-        once.  Before a start: the start will be given up."""
+        """Cancel the start, which then raises SessionClosed in its thread.  Returns at once."""
         self._start.called_off = True
         if self.attempt is not None:
             self.attempt.guard.tell_to_end("closed")
@@ -283,9 +285,8 @@ class SessionControl:
     def close(self) -> ExitReport:
         """End the session, and raise, warn of or log a leak; see ``BrowserSession.close``.
 
-        A start that is under way is called off first.
-        A signal handler of the starting thread cannot wait for the start, so SessionClosed is raised
-        there, to be carried out of it.
+        A start that is under way in another thread is called off, and waited for.  In a signal handler
+        of the starting thread, which cannot wait for itself, SessionClosed is raised instead.
         """
         self.refuse_fork("ended")
         if self.state == "starting":
@@ -298,11 +299,11 @@ class SessionControl:
         return report
 
     def end(self, reason: str, *, politely: bool = False) -> ExitReport:
-        """End the session for this reason, and verify it.  Idempotent: concurrent callers get the same
-        report.  Raises nothing for a leak: the report names it.
+        """End the session for this reason, and verify it.
 
-        ``politely``: where a profile is to be kept, and no command is in flight, the browser is asked to
-        end by itself first, so that it writes the profile.
+        Idempotent: concurrent callers get the same report.  Raises nothing for a leak: the report names
+        it.  ``politely``: a browser with a profile that is kept is first asked to end by itself, so that
+        it writes the profile, unless a command is in flight.
         """
         with self._lock:
             if self.report is not None:

@@ -70,10 +70,11 @@ class Ending:
     ) -> ExitReport:
         """End the session for this reason.  Idempotent: concurrent callers get the same report.
 
-        ``ask`` is called first: it asks the browser to end by itself until a deadline
-        (``time.monotonic()``), and returns a note for the report or "".  ``disconnect`` closes what
-        this process holds open of the session, after the end.  Blocks for two close timeouts at most,
-        and for the time of a cleanup where the guard is dead.  Raises nothing for a leak.
+        ``ask`` is called first.  It gets a deadline (``time.monotonic()``) until which it may ask the
+        browser to end by itself, and returns a note for the report, or "".  ``disconnect`` is called
+        after the end, to close what this process holds open of the session.  Blocks for up to two close
+        timeouts, and longer where the guard is dead and this process cleans up.  Raises nothing for a
+        leak.
         """
         with self._lock:
             if self.report is not None:
@@ -142,8 +143,12 @@ def ask_browser_to_quit(driver: Any, deadline: float, is_gone: Callable[[], bool
 def leave_block(
     end: Callable[[str], ExitReport], error: BaseException | None, on_leak: OnLeak, what: str
 ) -> ExitReport:
-    """The end of a ``with`` block that ``error`` leaves, if any: ``end`` the session, and raise,
-    warn of or log a leak."""
+    """What a session does at the end of its ``with`` block: ends, by ``end``, and raises, warns of or
+    logs a leak.
+
+    ``error`` is the exception that leaves the block, None where there is none; ``what`` names the kind
+    of session in messages.
+    """
     report = end("closed" if error is None else "error")
     raise_if_leaked(report, on_leak, what, error, stacklevel=4)
     return report

@@ -280,7 +280,7 @@ def launch_errors() -> tuple[type[Exception], ...]:
 
 
 def environment(
-    theirs: Mapping[str, str | None], launch: Mapping[str, str], tmpdir: str
+    user_env: Mapping[str, str | None], launch_env: Mapping[str, str], tmpdir: str
 ) -> dict[str, str]:
     """The environment of driver and browser: this process's, the launch's, and the user's over them.
 
@@ -293,7 +293,7 @@ def environment(
         "XDG_CACHE_HOME": os.path.join(tmpdir, "cache"),
         "XDG_DATA_HOME": os.path.join(tmpdir, "data"),
     }
-    merged: dict[str, str | None] = {**os.environ, GRID: None, **private, **launch, **theirs}
+    merged: dict[str, str | None] = {**os.environ, GRID: None, **private, **launch_env, **user_env}
     return {name: str(value) for name, value in merged.items() if value is not None}
 
 

@@ -140,10 +140,7 @@ class BrowserSession(Generic[D_co]):
         if error is not None:
             control.spans.left_by(error)
         known = control.report is not None  # then a command has raised a timeout already
-
-        def end(reason: str) -> ExitReport:
-            return control.end(reason, politely=True)
-
+        end = functools.partial(control.end, politely=True)
         report = leave_block(end, error, self.config.on_leak, "session")
         if error is None and report.reason == "timeout" and not known:
             raise control.over("when its block ended")

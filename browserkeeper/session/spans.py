@@ -106,8 +106,8 @@ class SessionSpans:
             return  # another launch may follow
         self._session.set_attributes(facts)
         if report.reason not in EXPECTED_REASONS or not report.clean:
-            ours = UNNAMED_ERROR if report.reason == "error" else _name(error())
-            _set_error(self._session, self._block_error or ours)
+            kind = UNNAMED_ERROR if report.reason == "error" else _name(error())
+            _set_error(self._session, self._block_error or kind)
         self._session.end()
         self._session = None
 
