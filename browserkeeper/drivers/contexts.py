@@ -200,7 +200,7 @@ class Contexts:
         self._connection = BidiConnection(capabilities["webSocketUrl"])
         try:
             targets = self._targets()
-            self._residents = {target["targetId"] for target in targets}
+            self._first_targets = {target["targetId"] for target in targets}
             self._default = targets[0]["browserContextId"]
             self._logs = run("getAvailableLogTypes", {})
         except BaseException:
@@ -270,12 +270,9 @@ class Contexts:
     def _check_targets(self) -> None:
         """Raises ProtocolError where a page or worker of an earlier lease is still there."""
         for target in self._targets():
-            expected = (
-                target["browserContextId"] == self.context or target["targetId"] in self._residents
-            )
-            if not expected and (
-                target["browserContextId"] != self._default or target["type"] == "page"
-            ):
+            if target["browserContextId"] == self.context or target["targetId"] in self._first_targets:
+                continue
+            if target["browserContextId"] != self._default or target["type"] == "page":
                 raise ProtocolError(f"a {target['type']} of an earlier lease is still there")
 
     def _targets(self) -> list[dict[str, Any]]:
