@@ -23,13 +23,13 @@ from selenium import webdriver
 
 from tests.support import witness
 from tests.support.needs import GRID_JARS
-from tests.support.waiting import wait_until
+from tests.support.waiting import SECONDS, wait_until
 
 PATIENCE = 60.0
 """Seconds for a Grid to be ready; it takes 2, and more on a machine that is busy."""
-SESSION_TIMEOUT = 12
-"""Seconds without a command after which the Grid frees a slot by itself.  Longer than any test may take
-until the slot is free."""
+SESSION_TIMEOUT = 5 * int(SECONDS)
+"""Seconds without a command after which the Grid frees a slot by itself.  A test waits for less than
+that until the slot is free: else the Grid would do what browserkeeper has to do."""
 
 TOML = """
 [server]
@@ -100,7 +100,7 @@ class Grid:
         return {slot["session"]["sessionId"] for slot in slots if slot["session"]}
 
     def end_session(self, session: str) -> None:
-        """End a session that a control left."""
+        """End a session that a control or a failed test left."""
         request = urllib.request.Request(f"{self.url}/session/{session}", method="DELETE")
         urllib.request.urlopen(request, timeout=PATIENCE).close()
 

@@ -132,7 +132,10 @@ def test_a_killed_or_stopped_browser_is_not_leased(number: signal.Signals, site:
         assert wait_until(lambda: not witness.look(pid))
 
 
-def test_the_death_of_an_idle_browser_is_noticed_at_once() -> None:
+def test_the_death_of_an_idle_browser_is_noticed_without_a_ping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("browserkeeper.pool.scheduler.PING_EVERY", 3600.0)
     with patient_pool("chrome", max_size=1) as pool:
         pid = pid_of_idle_browser(pool)
         os.kill(pid, signal.SIGKILL)
