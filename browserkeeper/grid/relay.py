@@ -60,13 +60,17 @@ class StatusFile:
 
     def __init__(self, path: str, grid: str):
         self._path = path
+        self._lock = threading.Lock()
         self._remote = RemoteEnd(grid)
         self.update()
 
     def update(self, **changes: str | bool | None) -> None:
         """Change fields of the RemoteEnd and replace the file, so that it is complete at any moment."""
-        self._remote = dataclasses.replace(self._remote, **changes)  # type: ignore[arg-type]
-        facts = self._remote.to_status_file()
+        with self._lock:
+            self._remote = dataclasses.replace(self._remote, **changes)  # type: ignore[arg-type]
+            self._write(self._remote.to_status_file())
+
+    def _write(self, facts: dict[str, str]) -> None:
         lines = "".join(f"{name} {' '.join(text.split())}\n" for name, text in facts.items())
         draft = f"{self._path}.new"
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -25,6 +27,8 @@ from browserkeeper import (
 from browserkeeper.celery import install
 from browserkeeper.celery.settings import settings_of
 from browserkeeper.grid.address import Address
+from browserkeeper.grid.relay import StatusFile
+from browserkeeper.guard.files import read_status_file
 from tests.grid.mock_hub import (
     BROKEN,
     NO_WEBDRIVER,
@@ -167,6 +171,26 @@ def test_a_session_that_is_created_after_the_close_is_ended(hub: MockHub) -> Non
     closing.join()
     assert hub.asked("DELETE", f"/session/{SESSION}")
     assert not hub.running
+
+
+def test_updates_of_the_status_file_by_two_threads_are_all_kept(tmp_path: Path) -> None:
+    """The relay learns the session's id in one thread while its end begins in another."""
+    path = tmp_path / "grid"
+    for number in range(200):
+        status_file = StatusFile(str(path), "http://localhost:4444")
+        both_run = threading.Barrier(2)
+
+        def update(both_run: threading.Barrier, status_file: StatusFile, **changes: str | bool) -> None:
+            both_run.wait(60)
+            status_file.update(**changes)
+
+        with ThreadPoolExecutor(2) as threads:
+            named = threads.submit(update, both_run, status_file, session=f"session-{number}")
+            queued = threads.submit(update, both_run, status_file, queued=True)
+        named.result()
+        queued.result()
+        facts = read_status_file(str(path))
+        assert (facts["session"], facts["queued"]) == (f"session-{number}", "yes")
 
 
 def test_a_grid_that_does_not_listen_is_named_in_the_error() -> None:
