@@ -66,7 +66,7 @@ def end_session(hub: Hub, session: str, deadline: float) -> Ending:
     deleting.start()
     deleting.join(min(DELETE_ALONE, _left(deadline)))
     if deleting.is_alive():
-        interrupt_command(hub, session, max(0.1, min(LOOK_TIMEOUT, _left(deadline))))
+        interrupt_command(hub, session, deadline)
         deleting.join(_left(deadline))
     ending = answers[0] if answers else Ending(None, None, "no answer to DELETE in time")
     return _verified(hub, session, ending, deadline)

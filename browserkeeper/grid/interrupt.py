@@ -12,20 +12,25 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from .hub import FAILURES, Hub
 
+ATTEMPT_TIMEOUT = 2.0
+"""Seconds for each wait for the Grid."""
 
-def interrupt_command(hub: Hub, session: str, timeout: float) -> None:
+
+def interrupt_command(hub: Hub, session: str, deadline: float) -> None:
     """Make the running command of a session return, where the browser can be told to.
 
-    Chromium is closed over CDP.  Firefox, where the session has BiDi, loads a blank page.
-    ``timeout`` is in seconds, for each wait.
+    Chromium is closed over CDP.  Firefox, where the session has BiDi, loads a blank page.  Waits are
+    shortened to end at ``deadline`` (``time.monotonic()``), but not below 0.1 s.
     """
     attempts: list[tuple[str, Callable[[Channel], None]]] = [("cdp", _close), ("bidi", _load_blank)]
     for channel, act in attempts:
+        timeout = max(0.1, min(ATTEMPT_TIMEOUT, deadline - time.monotonic()))
         with contextlib.suppress(*FAILURES), _connect(hub, session, channel, timeout) as websocket:
             act(websocket)
             return

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from celery import Celery
@@ -27,6 +28,8 @@ from browserkeeper import (
 from browserkeeper.celery import install
 from browserkeeper.celery.settings import settings_of
 from browserkeeper.grid.address import Address
+from browserkeeper.grid.hub import Hub
+from browserkeeper.grid.interrupt import interrupt_command
 from browserkeeper.grid.relay import StatusFile
 from browserkeeper.guard.files import read_status_file
 from tests.grid.mock_hub import (
@@ -171,6 +174,22 @@ def test_a_session_that_is_created_after_the_close_is_ended(hub: MockHub) -> Non
     closing.join()
     assert hub.asked("DELETE", f"/session/{SESSION}")
     assert not hub.running
+
+
+def test_the_attempts_to_interrupt_a_command_end_at_the_deadline() -> None:
+    """The guard kills the relay soon after that.  The Grid accepts connections and answers nothing."""
+    timeouts = []
+
+    class HangingHub(Hub):
+        def connect(self, timeout: float | None) -> NoReturn:
+            assert timeout is not None
+            timeouts.append(timeout)
+            time.sleep(timeout)
+            raise TimeoutError
+
+    hub = HangingHub(Address.parse("http://localhost:4444"))
+    interrupt_command(hub, SESSION, time.monotonic() + 0.5)
+    assert timeouts[1:] == [0.1], "the first attempt has used up the time"
 
 
 def test_updates_of_the_status_file_by_two_threads_are_all_kept(tmp_path: Path) -> None:
