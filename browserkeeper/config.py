@@ -24,7 +24,7 @@ START_TIMEOUT = 60.0
 COMMAND_TIMEOUT = 120.0
 """Seconds for one WebDriver command, as in Selenium."""
 CLOSE_TIMEOUT = 10.0
-"""Seconds for the end of a session.  A browser takes 0.1, a fork bomb 2.5."""
+"""Seconds for a browser to end when asked, and as many for the kill, which takes 0.1 to 2.5."""
 ATTEMPTS = 2
 """How often a launch is tried, where another one may help."""
 NOT_ON_A_GRID = {

@@ -152,7 +152,8 @@ def why_no_sandbox() -> str:
 def has_user_namespaces() -> bool:
     """True if this user can make a user namespace.
 
-    Found out by making one: sysctls, seccomp and AppArmor can each forbid it.
+    Found out by making one, since sysctls, seccomp and AppArmor can each forbid it.  Without unshare(1):
+    True if the kernel has user namespaces.
     """
     unshare = shutil.which("unshare")
     if unshare is None:

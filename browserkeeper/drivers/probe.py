@@ -42,7 +42,7 @@ class Program:
 class VersionCache:
     """Versions by a file's path, size, inode and modification time, kept in one small file.
 
-    It saves a short script two process starts, 0.1 s, for its first session.
+    It saves each session two process starts, 0.1 s.
     """
 
     def __init__(self, file: Path):
