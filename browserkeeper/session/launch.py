@@ -123,13 +123,17 @@ class Attempt:
             self.guard = GuardProcess(plan.guard)
         except OSError as error:
             raise LaunchError(f"The guard cannot be started: {error}.") from error
-        record = dataclasses.replace(plan.record, guards=(identity_of(self.guard.pid),))
         config = plan.config
-        self.ending = Ending(self.guard, plan.ledger, record, config.close_timeout, config.remote)
-        self.ending.notes = (plan.launch.note,) if plan.launch.note else ()
-        self.driver_process: ProcessIdentity | None = None
-        self.driver: Any = None
-        self.browser: BrowserHandle = LocalBrowserHandle(None)
+        try:
+            record = dataclasses.replace(plan.record, guards=(identity_of(self.guard.pid),))
+            self.ending = Ending(self.guard, plan.ledger, record, config.close_timeout, config.remote)
+            self.ending.notes = (plan.launch.note,) if plan.launch.note else ()
+            self.driver_process: ProcessIdentity | None = None
+            self.driver: Any = None
+            self.browser: BrowserHandle = LocalBrowserHandle(None)
+        except BaseException:  # of a signal handler: no caller has this attempt yet, to end it
+            self.guard.end("failed", time.monotonic() + 2 * config.close_timeout)
+            raise
 
     @property
     def report(self) -> ExitReport | None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from selenium import webdriver
@@ -141,6 +142,22 @@ def test_an_exception_from_a_signal_handler_during_the_launch_is_raised_unchange
         signal.signal(signal.SIGUSR1, before)
     assert session.report
     assert session.report.clean
+
+
+@pytest.mark.chrome
+def test_an_exception_between_the_guards_start_and_the_first_look_at_it_ends_the_guard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pids = []
+
+    def interrupt(pid: int) -> NoReturn:
+        pids.append(pid)
+        raise TimeIsUp
+
+    monkeypatch.setattr("browserkeeper.session.launch.identity_of", interrupt)
+    with pytest.raises(TimeIsUp):
+        browser().start()
+    assert [witness.look(pid) for pid in pids] == [None]
 
 
 @pytest.mark.chrome
