@@ -9,28 +9,42 @@ from __future__ import annotations
 import functools
 import math
 import os
+import subprocess
+import sys
 import tempfile
-import time
+from pathlib import Path
 
-import pytest
-
-from browserkeeper import browser
-
+ROOT = Path(__file__).resolve().parent.parent.parent
 CORES = os.cpu_count() or 1
+
+
+SCRIPT = """
+import sys, time
+from browserkeeper import browser
+began = time.monotonic()
+with browser(sys.argv[1]) as driver:
+    driver.get("data:text/html,started")
+    print(time.monotonic() - began)
+"""
 
 
 @functools.cache
 def start_seconds(name: str = "chrome") -> float:
-    """Seconds from nothing to the first page, for one browser alone; measured at the first call."""
-    with (
-        tempfile.TemporaryDirectory(prefix="tmpclock") as directory,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("BROWSERKEEPER_STATE_DIR", directory)
-        began = time.monotonic()
-        with browser(name) as driver:
-            driver.get("data:text/html,started")
-            return time.monotonic() - began
+    """Seconds from nothing to the first page, for one browser alone; measured at the first call.
+
+    In a process of its own: modules that are imported here during a test with ``pytester`` would be
+    dropped after it, and imported again as other classes.
+    """
+    with tempfile.TemporaryDirectory(prefix="tmpclock") as directory:
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, name],
+            cwd=ROOT,
+            env={**os.environ, "BROWSERKEEPER_STATE_DIR": directory},
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    return float(done.stdout)
 
 
 def patience(at_once: int = 1) -> float:
