@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from ..drivers.resolve import Resolved
 
 PORT_PAUSE = 0.005
-"""Seconds, at the most, between two looks for the driver's port; Selenium's reach 0.5."""
+"""Seconds, at the most, between two checks for the driver's port; Selenium waits up to 0.5."""
 _NO_RETRY = re.compile(
     r"only supports|cannot find|no chrome binary|unrecognized|invalid argument|"
     r"unable to find a matching|not executable|binary is not|expected browser binary|credentials",
     re.IGNORECASE,
 )
-"""Words of an error message that comes again, however often the launch is tried."""
+"""Words of error messages after which another launch would fail in the same way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +66,9 @@ class LaunchPlan:
 def plan_launch(config: SessionConfig, began: float) -> LaunchPlan:
     """Find browser and driver, and give the launch an id, a TMPDIR and a containment of its own.
 
-    ``began`` is when the session's start began (``time.monotonic()``).  Starts nothing but the version
-    queries of programs not seen before.  Raises ConfigError, ResolveError, VersionMismatch,
-    ContainmentError or LedgerError.
+    ``began`` is when the session's start began (``time.monotonic()``).  Starts no browser, but may run
+    programs for their version, and download a driver.  Raises ConfigError, ResolveError,
+    VersionMismatch, ContainmentError or LedgerError.
     """
     ledger = Ledger.open()
     ledger.prune()
@@ -214,10 +214,10 @@ class Attempt:
         event: Mapping[str, Any] | None,
         deadline_errors: Mapping[str, DeadlineError],
     ) -> BrowserkeeperError:
-        """The error to raise for a launch that failed and was ended: its cause, its remedy, and whether
-        another launch may help.
+        """Returns the error to raise for a launch that failed and was ended.
 
-        ``event``: the guard's "failed" or "ending" from before it was told to end, if there was one.
+        It says the cause, the remedy, and whether another launch may help.  ``event``: the guard's
+        "failed" or "ending" from before it was told to end, if there was one.
         """
         config, report = self.plan.config, self.report
         if event and event["event"] == "failed":
