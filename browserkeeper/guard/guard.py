@@ -120,8 +120,9 @@ class Guard:
             ignore_errors(self.write_record)
 
     def write_record(self) -> None:
-        guards = [os.getpid(), *([self.standby] if self.standby else [])]
-        self.record.write(guards, self.members, self.memory)
+        pids = [os.getpid(), *([self.standby] if self.standby else [])]
+        stats = map(self.containment.stat, pids)
+        self.record.write([stat for stat in stats if stat], self.members, self.memory)
 
     def facts(self, survivors: list[dict[str, Any]]) -> dict[str, Any]:
         """The report as it stands."""

@@ -6,13 +6,13 @@ import time
 
 from .files import discard, write_atomically
 from .owner import to_json
-from .procfs import read_stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .members import Members, MemoryCurve
+    from .procfs import Stat
 
 SCHEMA = 1
 
@@ -27,12 +27,11 @@ class Record:
         self._path, self._history, self._document = path, history, document
         self._recorded: set[int] = set()
 
-    def write(self, guards: list[int], members: Members, memory: MemoryCurve) -> None:
-        """Raises OSError."""
+    def write(self, guards: list[Stat], members: Members, memory: MemoryCurve) -> None:
+        """``guards``: by the containment, so that all start times are of one clock.  Raises OSError."""
         if not self._path:
             return
-        stats = [read_stat(pid) for pid in guards]
-        who = to_json([{"pid": stat.pid, "start": stat.start} for stat in stats if stat])
+        who = to_json([{"pid": stat.pid, "start": stat.start} for stat in guards])
         processes = to_json([[m.pid, m.start, m.name] for m in members.living.values()])
         write_atomically(
             self._path,

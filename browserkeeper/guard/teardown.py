@@ -60,13 +60,27 @@ def _wait_for_certificate(guard: Guard, seconds: float) -> str | None:
         guard.signals.wait(left)
 
 
+def _has_children(guard: Guard, seconds: float) -> bool:
+    """Reap for so many seconds; False as soon as the guard has no child.
+
+    Not by the certificate: some containments give none before they have killed.
+    """
+    until = guard.report.age() + seconds
+    while guard.members.reap():
+        left = until - guard.report.age()
+        if left <= 0:
+            return True
+        guard.signals.wait(left)
+    return False
+
+
 def _ask_command(guard: Guard) -> None:
     """SIGTERM to the command, and wait for its end for the grace of a timeout."""
     if guard.command.pid:
         ignore_errors(lambda: os.kill(guard.command.pid, signal.SIGTERM))
     until = guard.report.age() + guard.options.grace
     while not guard.command.has_ended() and guard.report.age() < until:
-        _wait_for_certificate(guard, ASKING_PAUSE)
+        _has_children(guard, ASKING_PAUSE)
 
 
 def _ask_all(guard: Guard) -> None:
@@ -81,7 +95,7 @@ def _ask_all(guard: Guard) -> None:
         for number in (signal.SIGTERM, signal.SIGCONT):
             ignore_errors(lambda pid=stat.pid, n=number: os.kill(pid, n))  # type: ignore[misc]
     until = began + guard.options.stop_grace_period
-    while guard.report.age() < until and not _wait_for_certificate(guard, ASKING_PAUSE):
+    while _has_children(guard, ASKING_PAUSE) and guard.report.age() < until:
         pass
     guard.report.seconds["stop_grace_period"] = guard.report.age() - began
 

@@ -171,7 +171,9 @@ class GuardProcess:
     @property
     def primary_pid(self) -> int:
         """The command's parent: the primary guard of a pair, or the single one; 0 before ``spawned``."""
-        spawned = self.event("spawned")
+        # Read from the pipe only once: a fork of this process may ask, and would take the next events.
+        known = (event for event in self._events if event["event"] == "spawned")
+        spawned = next(known, None) or self.event("spawned")
         return int(spawned["primary"]) if spawned else 0
 
     # -- events of the guard

@@ -565,6 +565,19 @@ def test_an_interrupted_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
     witness.reap_orphans(set())
 
 
+def test_a_fork_that_asks_for_the_primary_guard_takes_no_event_of_its_parent() -> None:
+    """As in a fork that calls ``BrowserSession.processes()``."""
+    running = start(SLEEP)
+    assert running.wait_for("spawned", deadline=deadline_in())
+    running.tell_to_end("closed")
+    os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)  # all events are in the pipe
+    if (fork := os.fork()) == 0:
+        os._exit(0 if running.primary_pid else 1)
+    _, status = os.waitpid(fork, 0)
+    assert status == 0
+    assert running.end("closed", deadline_in()) is not None
+
+
 def test_a_plan_leaves_out_empty_options() -> None:
     options = plan_for(SLEEP).options()
     assert options == ["--kill-deadline", "10"]

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from browserkeeper import BrowserDied, SessionTimeout, browser
-from browserkeeper.process import Platform, linux, portable
+from browserkeeper.process import Platform, is_alive, linux, portable
+from browserkeeper.process.identity import ProcessIdentity
 from fixtures.server import Site
 from tests.conftest import PidFile
 from tests.support import witness
-from tests.support.guards import BOTH, pids_once_there, program, start, start_owner, staying
+from tests.support.guards import (
+    BOTH,
+    SLEEP_FOREVER,
+    pids_once_there,
+    program,
+    start,
+    start_owner,
+    staying,
+)
 from tests.support.waiting import deadline_in, wait_until
 
 ORPHANS = pytest.mark.leaves_zombies(40, "no subreaper: orphans are PID 1's to reap, as the docs say")
@@ -93,6 +104,25 @@ def test_a_killed_owners_session_is_ended(pids_of: PidFile) -> None:
     owner.kill()
     owner.communicate()
     assert wait_until(lambda: not witness.is_same(daemon))
+
+
+def test_a_stop_grace_period_is_over_when_the_command_ends() -> None:
+    running = start(SLEEP_FOREVER, "portable", stop_grace_period=30)
+    assert running.wait_for("spawned", deadline=deadline_in())
+    report = running.end("closed", deadline_in())
+    assert report is not None
+    assert report["certificate"] == "two-scans"
+    assert report["seconds"]["stop_grace_period"] < 25
+
+
+def test_the_recorded_guard_is_alive_by_the_clock_of_its_platform(tmp_path: Path) -> None:
+    """A sweep takes a session for orphaned whose owner is dead and whose guards it does not find."""
+    record = tmp_path / "record.json"
+    running = start(SLEEP_FOREVER, "portable", record=str(record))
+    assert running.wait_for("spawned", deadline=deadline_in())
+    (guard,) = json.loads(record.read_text())["guards"]
+    assert is_alive(ProcessIdentity(**guard), portable)
+    running.end("closed", deadline_in())
 
 
 @ORPHANS
