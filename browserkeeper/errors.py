@@ -39,7 +39,8 @@ __all__ = [
 ]
 
 
-def _unpickle(kind: type[BrowserkeeperError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+# The name of this function is in every pickle, so that it cannot change.
+def _rebuild(kind: type[BrowserkeeperError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
@@ -51,7 +52,7 @@ class BrowserkeeperError(Exception):
 
     # Exception.__reduce__ would call __init__ with the message only.
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (type(self), self.args, self.__dict__.copy())
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
 
 
 class ConfigError(BrowserkeeperError, ValueError):

@@ -1,13 +1,17 @@
-"""Modules that have moved can be imported by the names under which they were documented."""
+"""Modules that have moved can be imported by the names under which they were documented, and what was
+pickled under the former names can be read."""
 
 from __future__ import annotations
 
 import importlib
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
+
+from browserkeeper import ExitReport, LaunchError
 
 MOVED = {
     "browserkeeper.logs": "browserkeeper.telemetry.logs",
@@ -46,6 +50,17 @@ browserkeeper.metrics.collector.LedgerCollector
     pytest.importorskip("prometheus_client")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_exception_that_was_pickled_before_the_move_can_be_read() -> None:
+    """As in the result backend of Celery, or from a worker that was not restarted yet."""
+    stored = (
+        b"cbrowserkeeper.errors\n_rebuild\n(cbrowserkeeper.errors\nLaunchError\n(Vgone\nt(dVreport\n"
+    )
+    stored += b"cbrowserkeeper.report\nExitReport\nstR."
+    error = pickle.loads(stored)
+    assert isinstance(error, LaunchError)
+    assert (error.args, error.report) == (("gone",), ExitReport)
 
 
 def test_other_missing_modules_are_reported_as_missing() -> None:
