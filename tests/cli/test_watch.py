@@ -182,6 +182,14 @@ def test_a_session_whose_guards_were_killed_is_reported_but_not_ended() -> None:
     assert notices("unguarded") == []
 
 
+def stop_guards(pids: list[int]) -> None:
+    """The standby guard, which is the parent, first: it would continue a stopped primary guard."""
+    seen = [witness.look(pid) for pid in pids]
+    for guard in sorted(filter(None, seen), key=lambda guard: guard.parent in pids):
+        os.kill(guard.pid, signal.SIGSTOP)
+        assert wait_until(lambda pid=guard.pid: getattr(witness.look(pid), "state", "") == "T")  # type: ignore[misc]
+
+
 def test_a_stopped_guard_and_its_overdue_session_are_reported(
     started: list[subprocess.Popen[str]],
 ) -> None:
@@ -193,8 +201,7 @@ def test_a_stopped_guard_and_its_overdue_session_are_reported(
     (record,) = records()
     watch = Watch(INTERVAL, Tally())
     assert kinds(watch.round()) == set()
-    for guard in record.guards:
-        os.kill(guard.pid, signal.SIGSTOP)
+    stop_guards([guard.pid for guard in record.guards])
     remedy = f"Wake it: kill -CONT {' '.join(str(g.pid) for g in record.guards)}."
     assert wait_until(lambda: remedy in [notice.remedy for notice in watch.round()])
     set_deadline(record, time.time() - 2 * sessions.GRACE)
