@@ -26,6 +26,7 @@ from browserkeeper import (
     sweep,
 )
 from fixtures.server import Site
+from tests.browser.test_endings import limit_after_start
 from tests.grid.rig import BINARIES, Grid, asked, plain_options, running_grid, stays_taken
 from tests.support import witness
 from tests.support.guards import BOTH
@@ -114,11 +115,12 @@ def test_files_are_uploaded_to_the_grid(grid: Grid, site: Site, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_a_timeout_ends_a_page_load(name: str, grid: Grid, site: Site) -> None:
-    session = browser(remote=grid.url, timeout=5, **asked(name))
+    limit = limit_after_start(name)
+    session = browser(remote=grid.url, timeout=limit, **asked(name))
     began = time.monotonic()
-    with pytest.raises(SessionTimeout, match="timeout of 5 s"), session as driver:
+    with pytest.raises(SessionTimeout, match=f"timeout of {limit} s"), session as driver:
         driver.get(site.url_for("never"))
-    assert time.monotonic() - began < 5 + SOON
+    assert time.monotonic() - began < limit + SOON
     assert session.report
     assert session.report.remote
     assert (session.report.reason, session.report.remote.gone) == ("timeout", True)
@@ -244,9 +246,10 @@ def test_a_grid_that_hangs_or_dies_costs_bounded_time() -> None:
     """Raises typed errors and leaves nothing on this machine.  The test has a Grid of its own, since it
     breaks it."""
     with running_grid() as grid:
-        session = browser(remote=grid.url, timeout=5, close_timeout=3, **asked("chrome"))
+        session = browser(remote=grid.url, close_timeout=3, **asked("chrome"))
         with pytest.raises(SessionTimeout) as hung, session as driver:
             os.kill(grid.server, signal.SIGSTOP)
+            session.set_deadline(2)
             _ = driver.title
         os.kill(grid.server, signal.SIGCONT)
         assert hung.value.report
