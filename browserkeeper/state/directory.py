@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import LedgerError
@@ -15,14 +15,16 @@ VARIABLE = "BROWSERKEEPER_STATE_DIR"
 _REMEDY = f"Set {VARIABLE} to a directory that only this user can write."
 
 
-def find_state_directory(named: str | os.PathLike[str] | None, parts: Iterable[str]) -> Path:
+def find_state_directory(named: str | os.PathLike[str] | None, parts: Sequence[str]) -> Path:
     """Find the state directory, make it and its ``parts`` with mode 0700, and return its path.
 
     The first of these: ``named``; ``BROWSERKEEPER_STATE_DIR``; the platform's directory for such
     files; where that cannot be used (a container's user without a home), a directory below the
     one for temporary files.  Raises LedgerError with the remedy.
+
+    Of the parts only the first, the records of live sessions, must be writable: sessions work without
+    a history and without the states of pools, and report that these cannot be written.
     """
-    parts = list(parts)
     named = named or os.environ.get(VARIABLE)
     if named:
         return _private_directory(Path(named).expanduser().absolute(), parts)
@@ -49,7 +51,7 @@ def _fallback_directory() -> Path:
         ) from error
 
 
-def _private_directory(path: Path, parts: Iterable[str]) -> Path:
+def _private_directory(path: Path, parts: Sequence[str]) -> Path:
     """Make the directories that are missing, with mode 0700.  Refuse existing ones that another
     user can write, and do not change their mode: the path may be ``/tmp`` by mistake."""
     if untrusted := first_untrusted_directory(path.parent):
@@ -66,7 +68,7 @@ def _private_directory(path: Path, parts: Iterable[str]) -> Path:
                     f"State directory {part} is a link, belongs to another user, or can be written "
                     f"by others. {_REMEDY}"
                 )
-        if not all(os.access(path / name, os.W_OK) for name in parts):
+        if not os.access(path / parts[0], os.W_OK):
             raise PermissionError(13, "Permission denied")
     except LedgerError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -117,6 +118,16 @@ def test_a_state_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(directory, 65534, 65534)
     with pytest.raises(LedgerError, match="belongs to another user"):
         Ledger.open(directory)
+
+
+@pytest.mark.parametrize(("part", "refused"), [("history", False), ("pools", False), ("live", True)])
+def test_only_the_directory_of_live_records_has_to_be_writable(
+    part: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``access`` is replaced, since root may write everywhere."""
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != part)
+    with pytest.raises(LedgerError) if refused else contextlib.nullcontext():
+        Ledger.open(tmp_path / "state")
 
 
 def test_without_a_home_the_state_directory_is_in_the_temporary_one(
