@@ -67,7 +67,10 @@ class Terminal:
         self.process.send_signal(signal.SIGWINCH)  # the kernel sends it to a foreground job only
 
     def read(self) -> None:
-        while select.select([self.controller], [], [], 0.02)[0]:
+        """Until nothing more is printed, but not for longer than a second: ``top`` may print faster than
+        the screen is emulated."""
+        end = time.monotonic() + 1
+        while time.monotonic() < end and select.select([self.controller], [], [], 0.02)[0]:
             part = os.read(self.controller, 65536)
             self.output += part
             self.stream.feed(part)
