@@ -19,6 +19,7 @@ LOG_TAIL = 2000  # bytes of the command's log that the report quotes
 ASKING_PAUSE = 0.02  # seconds between looks at a command that was asked to end
 LONGEST_PAUSE = 0.02  # seconds between rounds of killing
 PAUSE_WHEN_STUCK = 0.25  # and after the kill deadline
+UNSEEN_TIMEOUT = 1.0  # seconds after the kill deadline until it is reported without a survivor
 
 
 def tear_down(guard: Guard) -> None:
@@ -42,9 +43,13 @@ def tear_down(guard: Guard) -> None:
         if report.certificate:
             break
         pause = min(pause * 2, longest)
-        if longest == LONGEST_PAUSE and report.age() - began > options.kill_deadline:
-            guard.owner.send("stuck", report=guard.facts(guard.containment.survivors()))
-            longest = PAUSE_WHEN_STUCK
+        late = report.age() - began - options.kill_deadline
+        if longest == LONGEST_PAUSE and late > 0:
+            survivors = guard.containment.survivors()
+            # Where no process is seen any more, the next round mostly gives the certificate.
+            if survivors or late > UNSEEN_TIMEOUT:
+                guard.owner.send("stuck", report=guard.facts(survivors))
+                longest = PAUSE_WHEN_STUCK
     members.end_all()
     report.seconds["killing"] = report.age() - began
 

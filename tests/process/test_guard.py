@@ -10,10 +10,14 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from browserkeeper.guard.options import Options
 from browserkeeper.guard.owner import to_json
+from browserkeeper.guard.record import Report
+from browserkeeper.guard.teardown import tear_down
 from browserkeeper.process.containment import choose, writable_cgroup
 from browserkeeper.process.guard_process import GUARD_DIRECTORY, output_of
 from browserkeeper.report import ExitReport
@@ -326,6 +330,33 @@ def test_reports_processes_that_sigkill_cannot_end_and_goes_on_trying() -> None:
         running.end("closed", deadline_in())
         assert wait_until(lambda: not (ice / "cgroup.procs").read_text())
         ice.rmdir()
+
+
+@pytest.mark.parametrize("survivors", [[], [{"pid": 7}]])
+def test_a_teardown_is_stuck_only_if_a_process_survives_the_kill_deadline(
+    survivors: list[dict[str, int]],
+) -> None:
+    """The deadline passes at once, and the certificate comes after the third round."""
+    rounds: list[object] = []
+    sent: list[tuple[str, object]] = []
+    guard = SimpleNamespace(
+        options=Options(["--kill-deadline", "0", "--"]),
+        report=Report("none"),
+        members=SimpleNamespace(end_all=lambda: None),
+        signals=SimpleNamespace(wait=time.sleep),
+        owner=SimpleNamespace(send=lambda event, report: sent.append((event, report))),
+        look=lambda: None,
+        facts=lambda survivors: survivors,
+        containment=SimpleNamespace(
+            shortest_pause=0.01,
+            kill=rounds.append,
+            certify=lambda members: "ECHILD" if len(rounds) == 3 else None,
+            survivors=lambda: survivors,
+        ),
+    )
+    tear_down(guard)  # type: ignore[arg-type]
+    assert guard.report.certificate == "ECHILD"
+    assert sent == ([("stuck", survivors)] if survivors else [])
 
 
 # ------------------------------------------------------------------ files and records
