@@ -133,6 +133,10 @@ def test_control_a_daemon_without_marker_survives_if_it_left_the_tree_unseen(pid
     """
     running = start(staying(program("clear_environment", pids_of)), "portable")
     started = pids_once_there(pids_of, 1)
+    spawned = running.wait_for("spawned", deadline=deadline_in())
+    assert spawned is not None
+    # The program has returned then, so the daemon has lost the marker.
+    assert wait_until(lambda: (seen := witness.look(spawned["pid"])) and seen.name == "sleep")
     report = running.end("closed", deadline_in())
     assert report is not None
     survived = [s for s in started if witness.is_same(s)]
