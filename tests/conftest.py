@@ -35,13 +35,14 @@ pytest_plugins = (
 PROGRAMS = Path(__file__).resolve().parent.parent / "fixtures" / "programs"
 UNPACKED = needs.UNPACKED
 CI = os.environ.get("CI", "").lower() == "true"
-SETTLE = 60.0
-"""Seconds that the last test's processes may take to be gone; only a leak pays for it."""
+SETTLE = 20.0
+"""Seconds that the processes of a test may take to be gone: over 200 times the median (0.085 s) after an
+owner's death.  Not longer, since a leaked process that ends by itself within this time is not seen."""
 
 
 def restore_signals() -> None:
     """The defaults, also where the run was started by ``nohup``, by ``cmd &`` of a script or by a CI
-    runner that ignores or blocks signals: what the tests start would inherit that."""
+    runner that ignores or blocks signals: programs that tests start would inherit that state."""
     for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -57,7 +58,7 @@ needs.extend_path()
 
 
 def pytest_configure() -> None:
-    """The last resort of a lane that hangs: the stacks of all threads, and the end."""
+    """A lane that takes too long prints the stacks of all its threads and exits."""
     if seconds := float(os.environ.pop("BROWSERKEEPER_LANE_SECONDS", "0")):
         # Nothing is captured at this moment, so descriptor 2 is the run's own.
         faulthandler.dump_traceback_later(seconds, exit=True, file=os.dup(2))

@@ -26,7 +26,7 @@ from .temporary_profiles import profiles_of
 
 
 class AdoptedDriver:
-    """In the place of the command: ``roots`` are driver and browser."""
+    """Takes the place of the command that other guards start.  ``roots`` are driver and browser."""
 
     pid = 0
     status: int | None = None
@@ -45,7 +45,8 @@ class AdoptedDriver:
 
 
 class AdoptedContainment:
-    """Implements ``guard.containment.Containment``: all that was ever seen below the roots.
+    """Implements ``guard.containment.Containment``.  Its processes are driver and browser (``roots``)
+    and every process that was below them in one of the scans.
 
     ``directories`` are removed at the end, with the temporary profiles of the processes.
     """
@@ -65,7 +66,7 @@ class AdoptedContainment:
         """No subreaper: orphans of processes that others started would not come to this one."""
 
     def signal_at_parents_death(self, number: int) -> None:
-        """This guard is alone, and starts no process."""
+        """Does nothing: this guard has no parent guard and starts no process."""
 
     def find(self) -> list[Stat]:
         """All that were ever seen and still live, and what is below them; they are remembered."""
@@ -92,7 +93,8 @@ class AdoptedContainment:
         return own_memory(pid)
 
     def stray_files(self, since: float) -> Iterable[str]:
-        """The profiles.  Files in shared memory are left alone: the browser's other owner has them."""
+        """The temporary profiles.  Files in shared memory are left alone: other processes of the
+        program that started the browser may use them."""
         return map(str, self._profiles)
 
 

@@ -39,17 +39,17 @@ class Ending:
     answer: str
 
 
-def end_on_grid(report: ExitReport, grid: Address, patience: float) -> ExitReport:
+def end_on_grid(report: ExitReport, grid: Address, limit: float) -> ExitReport:
     """End the session of a report on its Grid, and return the report with the Grid's answer.
 
     For a session whose relay was killed before it could do so.  Finds the session by its id on the
     Grid, or by our marker where that id is not known.  Asks nothing where the report says that the
-    session is gone.  Blocks for ``patience`` seconds at most.
+    session is gone.  Blocks for ``limit`` seconds at most.
     """
     remote = report.remote or RemoteEnd(str(grid))
     if remote.gone:
         return report
-    hub, deadline = Hub(grid), time.monotonic() + patience
+    hub, deadline = Hub(grid), time.monotonic() + limit
     if remote.session:
         ending = end_session(hub, remote.session, deadline)
     else:

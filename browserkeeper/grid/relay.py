@@ -51,7 +51,7 @@ HOP_BY_HOP = frozenset(
 ERROR_PREFIX = "browserkeeper: the Grid"
 """How the messages of errors begin that the relay answers in the Grid's place."""
 CREATING_SHARE = 0.7
-"""Share of the patience for which the relay waits for the answer to a POST that left the queue."""
+"""Share of the time limit for which the relay waits for the answer to a POST that left the queue."""
 
 
 class StatusFile:
@@ -129,10 +129,10 @@ class Relay:
                 self._sessions[session] = None
             self.status_file.update(session=session)
 
-    def end(self, patience: float) -> None:
+    def end(self, limit: float) -> None:
         """Close the owner's connections, so that a running command returns there, and end all that was
-        created or requested.  Blocks for ``patience`` seconds at most."""
-        deadline = time.monotonic() + patience
+        created or requested.  Blocks for ``limit`` seconds at most."""
+        deadline = time.monotonic() + limit
         with self._lock:
             self.ending = True
             clients = list(self._clients)

@@ -10,11 +10,11 @@ the standard library only (``_signal`` and ``_ctypes`` in place of ``signal`` an
     options.py, signals.py, owner.py  the guard's surroundings
     command.py, containment.py        what it starts; how processes are found and ended
     members.py, record.py             what it has seen; what it writes about that
-    procfs.py, files.py               the ground floor
+    procfs.py, files.py               functions that every layer may use
 
-``procfs.py`` and ``files.py`` are the package's ground floor: every layer may import them.  Of the
-rest, the layers above import only what they need to put a guard together (``process/portable_guard.py``,
-``cleanup/adopting_guard.py``) and the exit statuses (``cli/run.py``).
+Every layer may import ``procfs.py`` and ``files.py``.  Of the rest, the layers above import only what
+they need to put a guard together (``process/portable_guard.py``, ``cleanup/adopting_guard.py``) and the
+exit statuses (``cli/run.py``).
 
 The kernel rules that the guard stands on:
 

@@ -5,7 +5,7 @@ It is imported and run, alone in its process::
     python -I -S -c 'import sys;sys.path.append(sys.argv.pop(1));from guard.boot import main;main()' \\
         .../browserkeeper [options] -- chromedriver --port=0
 
-Imported, not run as a script, so that its bytecode is cached: that halves its start.
+It is imported, since Python caches the bytecode of imported modules only: that halves its start.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Guard:
         self.standby = 0  # pid of the standby guard, in the primary guard only
 
     def arm(self) -> None:
-        """From here on the owner may die at any moment.  Raises Failure.
+        """Detach from the owner, and watch it: its death is noticed from here on.  Raises Failure.
 
         The guard leaves the owner's session, so that the keys of its terminal do not reach it; with
         a foreground command only its process group, since the command keeps the terminal.
@@ -125,7 +125,7 @@ class Guard:
         self.record.write([stat for stat in stats if stat], self.members, self.memory)
 
     def facts(self, survivors: list[dict[str, Any]]) -> dict[str, Any]:
-        """The report as it stands."""
+        """The exit report as a dict for JSON, with all that is known at this moment."""
         return self.report.facts(self.members, self.memory, self.command.status, survivors)
 
     def report_failure(self, failure: Failure) -> None:

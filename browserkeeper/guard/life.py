@@ -18,7 +18,7 @@ else:
 
 
 def guard_session(guard: Guard) -> int:
-    """The whole life of a session, once the guard is armed; the exit status of the guard."""
+    """Run all phases of a session after :meth:`Guard.arm`.  Returns the exit status of the guard."""
     failed = None
     try:
         guard.prepare()
@@ -64,7 +64,10 @@ class Watch:
                 next_look = age() + pause
 
     def _reason_to_end(self, ready: set[int]) -> str | None:
-        """None while there is none.  Of several reasons the one that explains the others comes first."""
+        """The reason to end the session now, or None.
+
+        The order matters: a dead owner also closes its pipe, and a dead standby guard ends the command.
+        """
         guard, age = self.guard, self.guard.report.age
         signals = guard.signals.received() if guard.signals.fd in ready else b""
         guard.members.reap()

@@ -144,7 +144,7 @@ class MemoryCurve:
     """``looks``: the session's memory over time, as [its age in seconds, bytes]."""
 
     def __init__(self, pause: float) -> None:
-        """``pause``: seconds between two looks from the first thinning out on."""
+        """``pause``: seconds between two samples, once samples have been dropped for the first time."""
         self.looks: list[list[float]] = []
         self._first_pause = pause
         self._pause = self._next = 0.0
@@ -153,7 +153,8 @@ class MemoryCurve:
         return age >= self._next
 
     def add(self, age: float, size: int) -> None:
-        """Of each pair of looks the higher one stays when there are too many, to keep the peaks."""
+        """Add a sample.  When there are too many, the smaller of each two neighbours is dropped, which
+        keeps the peaks."""
         self.looks.append([age, size])
         if len(self.looks) >= WEIGHINGS:
             pairs = zip(self.looks[::2], self.looks[1::2], strict=True)

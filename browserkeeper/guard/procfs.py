@@ -1,7 +1,7 @@
 """Readers of ``/proc`` (proc(5)): one process, its children, everything below it.
 
-Part of the package's ground floor: the guard is built on these functions, and every layer above
-may import them.  Standard library's C modules only, like all of ``guard/``.
+The guard is built on these functions, and every layer above it may import them too.  Like all of
+``guard/``, this module imports C modules of the standard library only.
 """
 
 from __future__ import annotations

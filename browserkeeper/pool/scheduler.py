@@ -60,7 +60,7 @@ class Member:
     browser: Any = None
     """Set and used by the caller; the scheduler ignores it."""
     request: Any = None
-    """The request that it was granted to."""
+    """The request that holds this browser."""
 
 
 @dataclasses.dataclass(frozen=True)

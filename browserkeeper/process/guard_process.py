@@ -21,7 +21,7 @@ from .containment import Containment
 from .leftover_processes import DOCUMENT, MARKER
 
 GUARD_DIRECTORY = str(Path(__file__).resolve().parent.parent)
-# Imported, not run as a script: so its bytecode is cached, which halves its start.
+# The guard is imported, since Python caches the bytecode of imported modules only: half of the start.
 _BOOT = "import sys;sys.path.append(sys.argv.pop(1));from guard.boot import main;main()"
 _ADOPTING_BOOT = (
     "import sys;sys.path.append(sys.argv.pop(1));"

@@ -91,6 +91,8 @@ class LeftoverProcesses:
         older than the guard, or after the guard's session was empty, and then it has another leader.
         """
         for guard in self.guards:
+            if not guard.start:
+                continue  # an identity without a start time equals nothing
             if guard.pid != process.session or process.identity.start < guard.start:
                 continue
             leader = self.platform.facts(guard.pid)
@@ -163,7 +165,8 @@ class LeftoverProcesses:
 
 
 def _self_and_ancestors() -> set[int]:
-    """Never signalled: a sweep may run inside a session, and must not end itself."""
+    """The pids of this process and its ancestors.  They are never signalled: a sweep may run inside a
+    session, and must not end itself."""
     line, pid = set(), os.getpid()
     while pid > 0 and pid not in line:
         line.add(pid)

@@ -156,7 +156,7 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def exit_fd(target: ProcessIdentity) -> int:
-    """Always -1, for: there is no such descriptor.  Callers poll ``facts`` then."""
+    """Returns -1: this platform has no descriptor of a process.  Callers poll :func:`facts` instead."""
     return -1
 
 

@@ -38,7 +38,7 @@ class PortableContainment:
         """There is no subreaper to become."""
 
     def signal_at_parents_death(self, number: int) -> None:
-        """Not on every platform, so on none."""
+        """Does nothing: only Linux has such a signal (PR_SET_PDEATHSIG)."""
 
     def find(self) -> list[Stat]:
         """The processes below this one; they are remembered, since they may leave the tree."""

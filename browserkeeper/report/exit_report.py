@@ -182,8 +182,8 @@ class ExitReport:
 
     def with_remote(self, remote: RemoteEnd) -> ExitReport:
         """A copy with this answer of the Grid; its problem replaces the one of the former answer."""
-        before = {remote.problem, self.remote.problem if self.remote else ""}
-        known = [problem for problem in self.problems if problem not in before]
+        head = f"{remote.grid} did not say that "  # how each :attr:`RemoteEnd.problem` begins
+        known = [problem for problem in self.problems if not problem.startswith(head)]
         problems = (*known, *filter(None, [remote.problem]))
         return dataclasses.replace(self, remote=remote, problems=problems)
 

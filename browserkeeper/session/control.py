@@ -33,7 +33,7 @@ logger = logging.getLogger("browserkeeper")
 
 
 class Start:
-    """The start of a session, while it is under way: was it called off, and which launches failed."""
+    """State of a session's start while it runs: whether it was called off, and the failed launches."""
 
     def __init__(self) -> None:
         self.began = 0.0

@@ -29,7 +29,7 @@ from browserkeeper.state.records import new_id
 from browserkeeper.state.tmpdirs import choose_root
 from tests.process.test_ledger import session, write
 from tests.support import witness
-from tests.support.other_user import NOBODY, shell_as_stranger
+from tests.support.other_user import NOBODY, shell_as_nobody
 
 pytestmark = pytest.mark.root
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -66,13 +66,13 @@ def is_untouched(directory: Path) -> bool:
 
 
 def other_users_directory(shared: Path) -> Path:
-    shell_as_stranger('mkdir -m 0777 "$1/theirs"', shared)
+    shell_as_nobody('mkdir -m 0777 "$1/theirs"', shared)
     return shared / "theirs"
 
 
 def other_users_link(shared: Path) -> Path:
     (shared / "ours").mkdir(mode=0o700)
-    shell_as_stranger('ln -s ours "$1/theirs"', shared)
+    shell_as_nobody('ln -s ours "$1/theirs"', shared)
     return shared / "theirs"
 
 
@@ -113,7 +113,7 @@ def test_a_fallback_directory_that_another_user_made_is_refused(
     monkeypatch.delenv("BROWSERKEEPER_STATE_DIR")
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/no/such")
     monkeypatch.setattr("tempfile.tempdir", str(shared))
-    shell_as_stranger('mkdir -m 0777 "$1/browserkeeper-0"', shared)
+    shell_as_nobody('mkdir -m 0777 "$1/browserkeeper-0"', shared)
     with pytest.raises(LedgerError, match=r"browserkeeper-0 .*Set BROWSERKEEPER_STATE_DIR"):
         Ledger.open()
 
@@ -147,7 +147,7 @@ def test_nothing_is_swept_below_another_users_directory(
     theirs = other_users_directory(shared)
     (theirs / "private").mkdir(mode=0o700)
     name = f"bk-{new_id()}"
-    shell_as_stranger('mv "$1/private" "$1/$2"', theirs, name)
+    shell_as_nobody('mv "$1/private" "$1/$2"', theirs, name)
     monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(theirs))
     assert theirs / name not in session_directories()
     os.chown(theirs, 0, 0)  # the control: the same directory in one of ours
@@ -207,7 +207,7 @@ def test_a_tmpdir_that_is_exchanged_for_a_link_after_the_check(
     (victim / "file").write_text("precious")
 
     def islink(path: str) -> bool:
-        shell_as_stranger('mv "$1" "$1.away"; ln -s victim "$1"', path)
+        shell_as_nobody('mv "$1" "$1.away"; ln -s victim "$1"', path)
         return False
 
     monkeypatch.setattr("os.path.islink", islink)
@@ -224,7 +224,7 @@ def test_a_tmpdir_that_is_exchanged_for_another_users_directory(
     directory = session_directory_in_open(shared)
 
     def islink(path: str) -> bool:
-        shell_as_stranger('mv "$1" "$1.away"; mkdir "$1"; echo precious >"$1/file"', path)
+        shell_as_nobody('mv "$1" "$1.away"; mkdir "$1"; echo precious >"$1/file"', path)
         return False
 
     monkeypatch.setattr("os.path.islink", islink)

@@ -240,7 +240,7 @@ def clean_up(directory: Path, sockets: set[Path]) -> None:
     for mount in reversed(mounts):
         subprocess.run(["umount", "-l", mount], check=False)
     shutil.rmtree(directory)
-    for dead in filter(nobody_listens, sockets):
+    for dead in filter(is_dead_socket, sockets):
         dead.unlink()
     for place in (CGROUPS / directory.name, *CGROUPS.glob(f"*/{directory.name}")):  # v2's, v1's
         for inner in (*sorted(place.rglob("*/"), reverse=True), place):
@@ -251,7 +251,7 @@ def clean_up(directory: Path, sockets: set[Path]) -> None:
             place.rmdir()  # another daemon's stay
 
 
-def nobody_listens(path: Path) -> bool:
+def is_dead_socket(path: Path) -> bool:
     """Another daemon's may have come meanwhile."""
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(path)) != 0

@@ -9,8 +9,10 @@ PYTHON = ("/usr/bin/python3", "-I", "-S", "-c")
 """An interpreter that everybody may run, without anybody's packages."""
 
 
-def as_stranger(*command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run it as nobody, with nobody's groups and environment; raises CalledProcessError."""
+def as_nobody(*command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a command as the user ``nobody``, without groups, in a minimal environment.
+
+    Raises CalledProcessError."""
     return subprocess.run(
         command,
         user=NOBODY,
@@ -25,6 +27,6 @@ def as_stranger(*command: str, seconds: float = 60) -> subprocess.CompletedProce
     )
 
 
-def shell_as_stranger(script: str, *arguments: object) -> str:
-    """The output of a shell script run as nobody; its arguments are ``$1`` and so on."""
-    return as_stranger("/bin/sh", "-euc", script, "sh", *map(str, arguments)).stdout
+def shell_as_nobody(script: str, *arguments: object) -> str:
+    """The output of a shell script run as the user ``nobody``; its arguments are ``$1`` and so on."""
+    return as_nobody("/bin/sh", "-euc", script, "sh", *map(str, arguments)).stdout

@@ -248,7 +248,7 @@ def end_by_pid(processes: list[Seen]) -> None:
 
 
 def clean_up(known: set[int], seconds: float = 10) -> None:
-    """After a control: end and reap every stranger below us, by pid, until there is none."""
+    """After a control: end and reap all new processes below this one, by pid, until there is none."""
     until = time.monotonic() + seconds
     while (left := new_below(os.getpid(), known)) and time.monotonic() < until:
         end_by_pid(left)

@@ -27,7 +27,7 @@ from fixtures.server import Site
 from tests.support import witness
 from tests.support.cli import cli
 from tests.support.guards import BOTH
-from tests.support.other_user import PYTHON, as_stranger, shell_as_stranger
+from tests.support.other_user import PYTHON, as_nobody, shell_as_nobody
 
 pytestmark = pytest.mark.root
 SECRET = "only-the-owner-knows"
@@ -79,9 +79,9 @@ class Running:
         return [seen for seen in witness.below(os.getpid()) if seen.name != "python3"]
 
     def request(self, method: str, path: str, body: str = "") -> Any:
-        """Ask the driver, as the stranger; the answer's value."""
+        """Ask the driver, as the other user; the answer's value."""
         url = f"http://127.0.0.1:{self.driver.service.port}{path}"
-        return json.loads(as_stranger(*PYTHON, REQUEST, method, url, body).stdout)["value"]
+        return json.loads(as_nobody(*PYTHON, REQUEST, method, url, body).stdout)["value"]
 
     def ports(self) -> dict[int, str]:
         """Every TCP port that the session listens on, whose, and that it is a loopback one."""
@@ -117,7 +117,7 @@ def running(request: pytest.FixtureRequest, site: Site, tmp_path: Path) -> Itera
 
 @contextlib.contextmanager
 def a_trap() -> Iterator[Path]:
-    """A program of the stranger's choice, which says who ran it in the file ``trace``."""
+    """A program that the other user chose, which says who ran it in the file ``trace``."""
     with tempfile.TemporaryDirectory(prefix="tmp-trap-") as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -131,7 +131,7 @@ def new_session(binary: Path) -> str:
     return json.dumps({"capabilities": {"firstMatch": choices}})
 
 
-def test_what_a_stranger_reaches(running: Running, state_dir: Path, tmp_path: Path) -> None:
+def test_what_another_user_can_reach(running: Running, state_dir: Path, tmp_path: Path) -> None:
     """One browser for all of it: to start one costs more than all the looks."""
     files_are_closed(running, state_dir, tmp_path)
     processes_show_their_command_lines_only(running)
@@ -145,7 +145,7 @@ def test_what_a_stranger_reaches(running: Running, state_dir: Path, tmp_path: Pa
 
 def files_are_closed(running: Running, state_dir: Path, tmp_path: Path) -> None:
     for directory in (running.session.tmpdir, state_dir):
-        assert shell_as_stranger('ls "$1" 2>&1 || true', directory).endswith("Permission denied\n")
+        assert shell_as_nobody('ls "$1" 2>&1 || true', directory).endswith("Permission denied\n")
     places = [Path(running.session.tmpdir), state_dir, state_dir / "live", state_dir / "history"]
     assert {path.stat().st_mode & 0o777 for path in places} == {0o700}
     records = [*(state_dir / "live").iterdir(), tmp_path / "driver.log"]
@@ -156,11 +156,11 @@ def files_are_closed(running: Running, state_dir: Path, tmp_path: Path) -> None:
 def processes_show_their_command_lines_only(running: Running) -> None:
     """The environment, with whatever secrets the owner's has, is this user's alone (proc(5))."""
     for seen in witness.alive(running.members):
-        words = shell_as_stranger('cat "/proc/$1/cmdline"', seen.pid)
+        words = shell_as_nobody('cat "/proc/$1/cmdline"', seen.pid)
         assert SECRET not in words
         assert running.site.url not in words
         for name in ("environ", "maps", "mem"):
-            opened = shell_as_stranger('head -c 1 "/proc/$1/$2" 2>&1 || true', seen.pid, name)
+            opened = shell_as_nobody('head -c 1 "/proc/$1/$2" 2>&1 || true', seen.pid, name)
             assert opened.endswith("Permission denied\n")
 
 
@@ -198,11 +198,11 @@ def firefoxes_ports(running: Running) -> None:
         assert answer["message"] == "Session is already started"
         assert not (trap / "trace").exists()
     said = [
-        as_stranger(*PYTHON, CONNECT, str(port), UPGRADE.format(port=port)).stdout.strip()
+        as_nobody(*PYTHON, CONNECT, str(port), UPGRADE.format(port=port)).stdout.strip()
         for port, name in ports.items()
         if name == "firefox-esr"
     ]
-    assert not any("sessionId" in words for words in said), "a second session, for a stranger"
+    assert not any("sessionId" in words for words in said), "a second session, for another user"
 
 
 @pytest.mark.chrome
@@ -214,7 +214,7 @@ def test_a_debugging_port_shows_the_pages_to_everybody(site: Site) -> None:
         ports = Running(session, driver, site).ports()
         (port,) = (port for port, name in ports.items() if name != "chromedriver")
         url = f"http://127.0.0.1:{port}/json/list"
-        pages = json.loads(as_stranger(*PYTHON, REQUEST, "GET", url, "").stdout)
+        pages = json.loads(as_nobody(*PYTHON, REQUEST, "GET", url, "").stdout)
         assert site.url in [page["url"] for page in pages]
         assert all(page["webSocketDebuggerUrl"] for page in pages)
 
@@ -227,7 +227,7 @@ def test_geckodriver_serves_whoever_comes_first() -> None:
         assert driver.stdout
         port = next(line for line in driver.stdout if "Listening" in line).strip().rpartition(":")[2]
         words = (f"http://127.0.0.1:{port}/session", new_session(trap / "program"))
-        answer = json.loads(as_stranger(*PYTHON, REQUEST, "POST", *words).stdout)["value"]
+        answer = json.loads(as_nobody(*PYTHON, REQUEST, "POST", *words).stdout)["value"]
         driver.kill()
         assert (trap / "trace").read_text() == f"{os.getuid()}\n", answer
 

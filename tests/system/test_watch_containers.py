@@ -159,7 +159,7 @@ def test_pauses_grow_and_restarts_are_bounded(
 
 
 @pytest.mark.root
-def test_what_is_somebody_elses_doing_is_said_and_left(docker_host: Daemon) -> None:
+def test_a_paused_created_or_missing_container_is_reported_and_left_alone(docker_host: Daemon) -> None:
     with running(docker_host, paused=STAY, other=STAY) as there:
         there["paused"].pause()
         created = docker_host.client.containers.create("browserkeeper-test", "true", name="created")
