@@ -93,7 +93,7 @@ def test_cold_shutdown_leaves_nothing(
             worker.signal(number)
             if number == signal.SIGINT:  # the next one is only a second one when this was handled
                 assert wait_until(lambda: "worker: Warm shutdown" in worker.lines(), patience())
-        worker.wait_ended()
+        worker.wait_ended(limit)
         assert_no_browser_is_left(worker)
 
 

@@ -24,6 +24,8 @@ from tests.support import witness
 from tests.support.clock import patience
 from tests.support.waiting import wait_until
 
+START_TIMEOUT = 600.0
+"""Seconds for the start of a task's browser; the default of 60 is too near where nine start at once."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 VERSIONS = {"chrome": "Chromium 156.0.8078.79", "firefox": "Mozilla Firefox 153.0esr"}
 
@@ -173,9 +175,10 @@ class Worker:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait_ended(self) -> int:
+    def wait_ended(self, task_limit: float = 0) -> int:
+        """The exit status.  ``task_limit``: seconds that a task which cannot be ended may go on."""
         try:
-            return self.process.wait(patience())
+            return self.process.wait(task_limit + patience())
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the worker does not end:\n{self.lines()}") from None
 
@@ -217,7 +220,13 @@ def running_worker(
     rig = {
         "redis": redis.url,
         "install": {} if install is None else dict(install),
-        "conf": {"task_default_queue": queue, "worker_prefetch_multiplier": 1, **(conf or {})},
+        "conf": {
+            "task_default_queue": queue,
+            "worker_prefetch_multiplier": 1,
+            # Many browsers start at once, perhaps on a busy machine: only the limits under test count.
+            "browserkeeper_arguments": {"start_timeout": START_TIMEOUT},
+            **(conf or {}),
+        },
         "binaries": {name: hanging_browser(directory, name) for name in VERSIONS},
         "chromium": shutil.which("chromium") or shutil.which("google-chrome"),
         "chromedriver": shutil.which("chromedriver"),
