@@ -32,11 +32,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,7 +240,7 @@ def be_init(arguments: argparse.Namespace, own: Path | None, keep: list[str], re
     os.write(report, b"\0")
     os.close(report)
     if arguments.probe:
-        print(" ".join(parts))
+        print(" ".join(parts), flush=True)
         return 0
     for name in OF_THE_DESKTOP:
         os.environ.pop(name, None)
@@ -326,10 +328,19 @@ def by_sudo() -> list[str]:
     asked = subprocess.run(words, check=False, capture_output=True, stdin=subprocess.DEVNULL)
     if asked.returncode != 0:
         return []
-    # sudo sets these three itself, whatever it is told to preserve.
-    own = [f"{name}={os.environ[name]}" for name in ("PATH", "HOME", "USER") if name in os.environ]
+    # sudo changes and removes variables (PATH, HOME, PYTHONPATH, …), whatever it is told to preserve.
+    descriptor, path = tempfile.mkstemp(prefix="tmpworld")
+    with open(descriptor, "w") as file:
+        json.dump(dict(os.environ), file)
     user = f"--user={os.getuid()}:{os.getgid()}"
-    return ["sudo", "-n", "--preserve-env", "env", *own, sys.executable, __file__, user]
+    return ["sudo", "-n", sys.executable, __file__, user, "--environment", path]
+
+
+def take_environment(path: Path) -> None:
+    """The caller's, which came in a file past sudo."""
+    os.environ.clear()
+    os.environ.update(json.loads(path.read_text()))
+    path.unlink()
 
 
 def main() -> int:
@@ -338,6 +349,7 @@ def main() -> int:
     parser.add_argument("--probe", action="store_true", help="say what can be had here")
     parser.add_argument("--die-with-parent", action="store_true", help="end when the caller is killed")
     parser.add_argument("--keep", action="append", default=[], metavar="DIRECTORY")
+    parser.add_argument("--environment", help=argparse.SUPPRESS)
     parser.add_argument("--user", default="", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
@@ -347,7 +359,9 @@ def main() -> int:
         parser.error("no command")
     if arguments.die_with_parent:
         die_with_parent(os.getppid())
-    if (again := by_sudo()) and not arguments.user:
+    if arguments.environment:
+        take_environment(Path(arguments.environment))
+    if not arguments.user and (again := by_sudo()):
         os.execvp(again[0], [*again, *sys.argv[1:]])
     status, why = make_world(arguments) if sys.platform == "linux" else (NO_WORLD, "only Linux has them")
     if not why:

@@ -53,14 +53,14 @@ def story(site: Site, directory: Path) -> bool:
     from examples.celery_app.app import title  # importing it reads EXAMPLE_REDIS
 
     log = directory / "worker.log"
-    until(lambda: log.exists() and ready(log) == 1)
+    wait_until(lambda: log.exists() and ready(log) == 1)
     result = title.delay(site.url_for("slow", seconds=3))
     site.wait_for("/slow", PATIENCE)
     os.kill(worker_pid(directory), signal.SIGKILL)
     killed = time.monotonic()
-    until(lambda: not live(directory))
+    wait_until(lambda: not live(directory))
     print(f"worker killed in mid-task: no session left after {time.monotonic() - killed:.2f} s")
-    until(lambda: ready(log) == 2)
+    wait_until(lambda: ready(log) == 2)
     print("supervisord has started another one")
     answer = title.delay(site.url).get(timeout=PATIENCE)
     print(f"which does the next task: {answer}")
@@ -68,7 +68,7 @@ def story(site: Site, directory: Path) -> bool:
         f"the task that was killed is {result.state}: it comes back when its visibility timeout passes"
     )
     watch = directory / "watch.log"
-    until(lambda: watch.exists() and "watch-started" in watch.read_text())
+    wait_until(lambda: watch.exists() and "watch-started" in watch.read_text())
     print("a watch runs beside it")
     return bool(answer == "The Leaky Shelf")
 
@@ -95,7 +95,8 @@ def live(directory: Path) -> list[str]:
     return [path.name for path in (directory / "state" / "live").glob("*")]
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll; ends the program with a message where that takes longer than PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
