@@ -33,6 +33,7 @@ from fixtures.server import Site
 from tests.conftest import PROGRAMS, PidFile
 from tests.support import witness
 from tests.support.clock import start_seconds
+from tests.support.waiting import wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 FAKE_DRIVER = str(PROGRAMS / "fake_driver.py")
@@ -317,7 +318,7 @@ def test_a_containment_that_this_machine_lacks_is_refused(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("on_leak", ["raise", "warn", "ignore"])
 def test_a_leak_is_raised_warned_of_or_ignored(on_leak: str, site: Site) -> None:
     """A driver in a frozen v1 cgroup survives SIGKILL: the only leak that a test can make."""
-    ice = Path("/sys/fs/cgroup/freezer", f"leak-test-{os.getpid()}")
+    ice = Path("/sys/fs/cgroup/freezer", f"leak-test-{os.urandom(4).hex()}")
     ice.mkdir()
     session = browser(close_timeout=1, on_leak=on_leak)  # type: ignore[call-overload]
     try:
@@ -338,9 +339,7 @@ def test_a_leak_is_raised_warned_of_or_ignored(on_leak: str, site: Site) -> None
             assert not session.close().clean
     finally:
         (ice / "freezer.state").write_text("THAWED")
-        until = time.monotonic() + 5
-        while (ice / "cgroup.procs").read_text() and time.monotonic() < until:
-            time.sleep(0.01)
+        assert wait_until(lambda: not (ice / "cgroup.procs").read_text())
         ice.rmdir()
 
 

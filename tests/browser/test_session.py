@@ -9,7 +9,6 @@ import pickle
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.support import witness
 from tests.support.guards import BOTH, altered_guard
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module", params=BOTH)
@@ -333,9 +333,7 @@ def test_downloads_go_to_the_download_dir(name: str, site: Site, tmp_path: Path)
     with browser(name, download_dir=tmp_path) as driver, contextlib.suppress(Exception):
         driver.set_page_load_timeout(3)
         driver.get(site.url_for("download"))
-        until = time.monotonic() + 10
-        while not _whole_files(tmp_path) and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_until(lambda: _whole_files(tmp_path))
     assert _whole_files(tmp_path)
 
 

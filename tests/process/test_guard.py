@@ -312,7 +312,7 @@ def test_reports_processes_that_sigkill_cannot_end_and_goes_on_trying() -> None:
     running = start(SLEEP, kill_deadline=0.5)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
-    ice = Path("/sys/fs/cgroup/freezer", f"guard-test-{os.getpid()}")
+    ice = Path("/sys/fs/cgroup/freezer", f"guard-test-{os.urandom(4).hex()}")
     ice.mkdir()
     try:
         (ice / "cgroup.procs").write_text(str(spawned["pid"]))

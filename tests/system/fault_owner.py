@@ -19,7 +19,7 @@ def main() -> None:
     name, url, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
     until = time.monotonic() + seconds
     session = browser(
-        name, timeout=seconds + 8, command_timeout=4, close_timeout=5, start_timeout=20, attempts=2
+        name, timeout=seconds + 8, command_timeout=4, close_timeout=20, start_timeout=60, attempts=2
     )
     say("starting")
     try:

@@ -38,7 +38,7 @@ TARGETS = {
     "owner and both guards": 1,
 }
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP)
-SETTLE = 4.0
+SETTLE = 60.0
 """Seconds after the owner's end in which everything must be gone; it takes 0.1."""
 
 
@@ -199,7 +199,7 @@ class Campaign:
     def _strike(self, fault: Fault, owner: subprocess.Popen[bytes]) -> tuple[list[int], float]:
         """At the moment, or as soon after it as the target exists."""
         time.sleep(fault.moment)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while owner.poll() is None and time.monotonic() < until:
             if pids := find(fault, owner.pid):
                 for pid in pids:
@@ -217,7 +217,7 @@ class Campaign:
         """Read the owner to its end; the zombies that stood around as it said it was over."""
         if fault.target == "owner" and fault.signal == signal.SIGSTOP:
             # Its guard must keep the deadline alone; then the owner may go.
-            until = time.monotonic() + fault.moment + 20
+            until = time.monotonic() + fault.moment + 120
             while witness.alive(witness.below(owner.pid)) and time.monotonic() < until:
                 time.sleep(0.05)
             owner.kill()
@@ -230,7 +230,7 @@ class Campaign:
                 zombies = [s.name for s in seen if s.pid not in self.known]
         owner.stdout.close()
         try:
-            owner.wait(30)
+            owner.wait(120)
         except subprocess.TimeoutExpired:
             owner.kill()
             owner.wait()
@@ -243,7 +243,7 @@ class Campaign:
             env={**os.environ, "BROWSERKEEPER_STATE_DIR": state},
             stdout=subprocess.DEVNULL,
             check=True,
-            timeout=60,
+            timeout=300,
         )
 
 
