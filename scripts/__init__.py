@@ -1,0 +1,1 @@
+"""Set-up and test runs: what the Makefile calls.  Not part of the package."""

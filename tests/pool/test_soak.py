@@ -59,7 +59,7 @@ def test_control_contexts_that_are_not_disposed_of_count_as_growth(
         renew(self)
 
     monkeypatch.setattr(Contexts, "renew", renew_without_disposal)
-    monkeypatch.setattr(Contexts, "_look_for_strays", lambda self: None)
+    monkeypatch.setattr(Contexts, "_check_targets", lambda self: None)
     result = soak.run(Settings(n=30, seed=1, share=0, batch=5))
     grew = [text for text in result.complaints if " grew from " in text]
     assert {text.split()[0] for text in grew} >= {"processes", "memory"}
