@@ -149,7 +149,7 @@ class SessionControl:
             logger.info(
                 "%s session %s started in %.2f s", self.config.name, attempt.id, seconds, extra=facts
             )
-            return attempt.driver
+            return self.driver  # raises SessionClosed where it was closed meanwhile
         except BaseException as error:
             if self.state == "starting":
                 self.state = "closed"

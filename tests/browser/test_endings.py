@@ -103,13 +103,12 @@ def test_a_command_timeout_ends_the_session(name: str, site: Site) -> None:
 def test_a_keyboard_interrupt_during_a_command_ends_the_session_soon(site: Site) -> None:
     """A command after the interrupted one would block for 30 s or more, so the browser is killed."""
     session = browser()
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), session as driver:
         threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
         driver.get(site.url_for("never"))
-    assert time.monotonic() - began < GENEROUS
     assert session.report
     assert session.report.clean
+    assert session.report.seconds["close"] < 20, "a command would have blocked for longer"
 
 
 class TimeIsUp(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import pickle
 import subprocess
@@ -315,14 +316,14 @@ def test_default_arguments_can_be_left_out(site: Site) -> None:
 @pytest.mark.firefox
 def test_firefox_gets_options_preferences_and_window_size(site: Site) -> None:
     options = webdriver.FirefoxOptions()
-    options.set_preference("general.useragent.override", "CommandHandler/1")
+    options.set_preference("general.useragent.override", "Example/1")
     before = options.to_capabilities()
     session = browser(
         "firefox", options=options, preferences={"intl.accept_languages": "de"}, window_size=(800, 600)
     )
     with session as driver:
         driver.get(site.url)
-        assert driver.execute_script("return navigator.userAgent") == "CommandHandler/1"
+        assert driver.execute_script("return navigator.userAgent") == "Example/1"
         assert driver.execute_script("return navigator.language") == "de"
         assert driver.get_window_size()["width"] == 800
     assert options.to_capabilities() == before
@@ -410,6 +411,25 @@ def test_close_in_another_thread_calls_off_the_start() -> None:
     with pytest.raises(SessionClosed, match="closed during its start"):
         session.start()
     assert session.close().clean
+
+
+@pytest.mark.chrome
+def test_a_session_that_is_closed_before_its_start_returns_raises_session_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = browser()
+
+    def close_at_start(record: logging.LogRecord) -> bool:
+        if "started in" in record.getMessage():
+            session.close()
+        return True
+
+    logger = logging.getLogger("browserkeeper")
+    monkeypatch.setattr(logger, "filters", [close_at_start])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    logger.manager._clear_cache()  # type: ignore[attr-defined] # of isEnabledFor()
+    with pytest.raises(SessionClosed, match="This session is closed"):
+        session.start()
 
 
 @pytest.mark.chrome
