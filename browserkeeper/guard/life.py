@@ -66,7 +66,8 @@ class Watch:
     def _reason_to_end(self, ready: set[int]) -> str | None:
         """The reason to end the session now, or None.
 
-        The order matters: a dead owner also closes its pipe, and a dead standby guard ends the command.
+        The order matters: what the owner has written counts more than its death, and the death of the
+        standby guard also brings a SIGTERM (PR_SET_PDEATHSIG), which alone means ``terminated``.
         """
         guard, age = self.guard, self.guard.report.age
         signals = guard.signals.received() if guard.signals.fd in ready else b""
