@@ -288,9 +288,9 @@ def print_times(lanes: list[Lane], total: float) -> None:
 
 
 def save_seconds(lanes: list[Lane]) -> None:
-    """For the next dealing; only what took a second or more."""
+    """For the next dealing; of lanes that ran to their end."""
     seconds: dict[str, float] = dict(json.loads(SECONDS.read_text())) if SECONDS.exists() else {}
-    for lane in lanes:
+    for lane in filter(lambda lane: not lane.trouble(), lanes):
         for file in lane.files:
             took = sum(t["seconds"] for t in lane.tests if t["test"].startswith(f"{file}::"))
             seconds[file] = round(took, 1)
