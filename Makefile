@@ -41,7 +41,7 @@ bench: setup ## the figures, side by side in one run, into benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what make made
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .lanes test-results dist build
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .lanes test-results .venv-bench dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-demo: $(VENV)/.ready ## what `make demo` needs: Chromium and the virtual environment
