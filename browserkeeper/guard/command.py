@@ -109,7 +109,7 @@ class Command:
 
 
 class Terminal:
-    """The terminal of a foreground command that has an owner; else all does nothing."""
+    """The terminal of a foreground command that has an owner.  Otherwise every method does nothing."""
 
     def __init__(self, options: Options):
         self._owner = options.owner if options.foreground else 0

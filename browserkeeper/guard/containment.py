@@ -35,7 +35,7 @@ if TYPE_CHECKING:
             """Have the kernel send this process a signal when its parent dies, where it can."""
 
         def find(self) -> Iterable[Stat]:
-            """Every process of the session that exists now, zombies that the guard reaps included."""
+            """Every process of the session that exists now, with zombies that the guard will reap."""
 
         def stat(self, pid: int) -> Stat | None:
             """The facts of one process, or None where it does not exist."""
@@ -63,7 +63,7 @@ FREEZING_ROUNDS = 200  # each takes milliseconds; a fork bomb of 2,000 needs a d
 
 
 class Cgroup:
-    """A leaf of cgroup v2 for the session; with the path "" there is none, and all does nothing."""
+    """A leaf of cgroup v2 for the session.  With the path "" every method does nothing."""
 
     def __init__(self, path: str):
         self.path = path

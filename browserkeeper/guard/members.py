@@ -28,7 +28,7 @@ else:
     import _signal as signal
 
 PAST_LIMIT = 300  # ended processes that a report names; a pipe takes 64 KiB at once
-WEIGHINGS = 120  # looks at memory that a report holds; at that number they are thinned out
+WEIGHINGS = 120  # memory samples that a report holds; at that number every second one is dropped
 
 
 class Member:
@@ -121,7 +121,7 @@ class Members:
             self._ended(pid, "killed" if ours else "signalled", by=-code)
 
     def end_all(self) -> None:
-        """No process is left: those that no ``wait`` has shown are gone as well."""
+        """Mark all remaining members as gone.  Called when no process is left."""
         for pid in list(self.living):
             self._ended(pid, "gone")
 

@@ -53,10 +53,10 @@ class Owner:
         return bool(self.pid) and self.is_parent and os.getppid() != self.pid
 
     def read(self) -> list[list[str]]:
-        """The messages that have come in, each as its words; at the end of the pipe one with the reason.
+        """The messages that have come in, each as a list of words.
 
-        Messages are whole: each is one write below PIPE_BUF, which is atomic (pipe(7)).  The end
-        of the pipe is ``owner-died`` or, where the owner lives, ``abandoned``.
+        Messages are whole: each is one write below PIPE_BUF, which is atomic (pipe(7)).  At EOF
+        returns one message: ``owner-died`` or, where the owner lives, ``abandoned``.
         """
         text = os.read(self.control_fd, 65536).decode("ascii", "replace")
         if text:

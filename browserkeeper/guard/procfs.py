@@ -98,7 +98,8 @@ def children_by_scan() -> dict[int, list[int]]:
 def descendants(root: int) -> Iterator[tuple[int, int]]:
     """(pid, parent pid) of everything below a process, parents first.
 
-    Costs O(the tree), on kernels without CONFIG_PROC_CHILDREN O(the host).
+    Reads as many files as the tree has processes.  On kernels without CONFIG_PROC_CHILDREN it reads
+    one for each process of the machine.
     """
     direct = os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     families = {} if direct else children_by_scan()

@@ -44,7 +44,7 @@ class Record:
         return set(members.living) != self._recorded
 
     def retire(self, report: dict[str, Any]) -> str:
-        """Replace the record by the history; why no history could be written, or ""."""
+        """Replace the record by the history.  Returns why no history could be written, or ""."""
         problem = ""
         if self._history:
             line = f'{{"schema":{SCHEMA},"session":{self._document},"exit":{to_json(report)}}}\n'

@@ -92,7 +92,7 @@ class LeftoverProcesses:
         """
         for guard in self.guards:
             if not guard.start:
-                continue  # an identity without a start time equals nothing
+                continue  # an identity without a start time matches no process
             if guard.pid != process.session or process.identity.start < guard.start:
                 continue
             leader = self.platform.facts(guard.pid)
@@ -116,7 +116,7 @@ class LeftoverProcesses:
     ) -> list[ProcessFacts]:
         """Scan and SIGKILL once; the processes that lived at the beginning.
 
-        ``before_kill`` gets all processes that are about to be killed, in their last moment.
+        ``before_kill`` is called with the processes just before they are killed.
         """
         self._kill_cgroup()
         alive = [process for process in self.find() if not process.is_zombie]

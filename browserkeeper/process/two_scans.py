@@ -1,4 +1,4 @@
-"""What the portable and the adopting guard share: killing by scans, and the certificate of that.
+"""Killing by scans, and the certificate ``two-scans``, for the portable and the adopting guard.
 
 Neither guard is the ancestor of every process of its session, so no ECHILD proves the end.  The
 certificate ``two-scans`` says that two scans in a row found no living process of the session.

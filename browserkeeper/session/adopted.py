@@ -107,13 +107,16 @@ class AdoptedSession(Generic[D]):
         Raises LeakError as ``on_leak`` says, ForkedSessionError in a process that inherited the session.
         """
         if os.getpid() != self._owner:
-            raise ForkedSessionError(f"Process {self._owner} has adopted this driver; it ends it.")
+            raise ForkedSessionError(
+                f"This driver was adopted by process {self._owner}; only that process can end it."
+            )
         report = self._end("closed")
         raise_if_leaked(report, self._on_leak, "adopted session")
         return report
 
     def quit(self) -> None:
-        """:meth:`close`; ``driver.quit()`` is this method from the adoption on."""
+        """The same as :meth:`close`, for code that expects this name.  After :func:`adopt`,
+        ``driver.quit()`` calls it."""
         self.close()
 
     def _end(self, reason: str) -> ExitReport:
@@ -158,9 +161,9 @@ def _wait_until_armed(guard: GuardProcess, close_timeout: float) -> None:
     """
     event = guard.wait_for("spawned", "failed", "ended", deadline=time.monotonic() + ARM_TIMEOUT)
     if event is None or event["event"] != "spawned":
-        why = event.get("text", "it ended") if event else "it did not start"
+        why = event.get("text", "it ended") if event else f"no answer within {ARM_TIMEOUT:g} s"
         guard.end("failed", time.monotonic() + close_timeout)
-        raise LaunchError(f"The guard of the adopted driver is not there: {why}.")
+        raise LaunchError(f"The guard of the adopted driver did not start: {why}.")
 
 
 def adopt(

@@ -27,8 +27,8 @@ class Commands:
     """The commands of a session that is live."""
 
     def __init__(self, attempt: Attempt, fail: Callable[[str, str, Exception], BrowserkeeperError]):
-        """``fail`` ends the session for a reason; given that, the name of the command and its error, it
-        returns the error to raise."""
+        """``fail(reason, command, error)`` ends the session for ``reason``, and returns the exception to
+        raise for ``error``, which the command of that name raised."""
         self._attempt, self._fail = attempt, fail
         self._in_flight = 0
         self._lock = threading.Lock()

@@ -176,6 +176,8 @@ class SessionControl:
             if len(start.failures) > 1:
                 raise error from start.failures[0]
             raise
+        finally:
+            start.failures.clear()  # their tracebacks hold the drivers of launches that failed
 
     def _launch(self) -> Attempt:
         """One launch.  One that fails is ended, verified, before its error is raised."""

@@ -57,8 +57,8 @@ class Ending:
         self._finalizer: weakref.finalize[..., Any] | None = None
 
     def end_with(self, holder: object, name: str) -> None:
-        """End the session when ``holder`` is garbage-collected, or this interpreter exits, before
-        :meth:`run`.  A ResourceWarning then names the session by ``name``."""
+        """Register a finalizer: it ends the session when ``holder`` is garbage-collected, or when this
+        interpreter exits, unless :meth:`run` was called before.  Its ResourceWarning uses ``name``."""
         self._finalizer = weakref.finalize(holder, end_forgotten, self._guard, os.getpid(), name)
 
     def run(
