@@ -8,7 +8,7 @@ N      ?= 200
 SEED   ?=
 LANES  ?=
 QUICK  := not (chrome or firefox or redis or docker or grid or systemd or slow)
-QUICK_WORKERS ?= 4
+QUICK_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick check faults soak bench clean setup-demo setup

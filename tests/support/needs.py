@@ -33,10 +33,12 @@ BY_FIXTURE = {
     "units": "systemd",
 }
 BY_FILE = {
+    "cli/test_top.py": "slow",
+    "system/test_grafana.py": "slow",
     "grid/test_grid.py": "grid",
     "celery/test_examples.py": "redis",
 }
-"""For tests that start a daemon in their own body."""
+"""For tests that start a daemon in their own body, and for files that take long as a whole."""
 
 
 def extend_path() -> None:
