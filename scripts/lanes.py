@@ -209,7 +209,7 @@ class Run:
     def attend(self, wave: list[Lane]) -> None:
         told = time.monotonic()
         until = time.monotonic() + self.limit + PATIENCE
-        while not self.stopped and any(lane.poll() is None for lane in wave):
+        while not self.stopped and None in [lane.poll() for lane in wave]:  # asks each of them
             for lane in wave:
                 for test in lane.read_results():
                     if test["outcome"] == "failed":

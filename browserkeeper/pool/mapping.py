@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from ..errors import PoolClosed
-from ..session.session import control_of
 from .backoff import random_pause
 from .latch import Latch
 from .lease import Lease
@@ -118,7 +117,7 @@ class _MapRun(Generic[T, R]):
             for worker in workers:
                 if (lease := worker.lease) is not None:
                     with contextlib.suppress(Exception):
-                        control_of(lease.session).end("closed")
+                        lease.session.close()
             self._discard_results(timeout=0.1)
         self._discard_results(timeout=0)
         for worker in workers:
