@@ -7,10 +7,10 @@ BIN    := $(VENV)/bin
 N      ?= 200
 SEED   ?=
 LANES  ?=
-QUICK  := not (chrome or firefox or redis or docker or grid or systemd or slow)
-QUICK_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
+# Without cached bytecode every guard and every command line in the tests compiles its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test quick check faults soak bench clean setup-demo setup
 
 help: ## what there is
@@ -23,7 +23,7 @@ test: setup ## the checks, and all tests with real browsers and daemons, in lane
 	@$(BIN)/python -m scripts.lanes $(if $(LANES),--lanes $(LANES))
 
 quick: $(VENV)/.ready ## tests that need no browser and no daemon, in parallel; for the inner loop
-	@$(BIN)/python scripts/world.py $(BIN)/python -m pytest -q -n $(QUICK_WORKERS) --dist worksteal -m "$(QUICK)"
+	@$(BIN)/python -m scripts.lanes --quick $(if $(LANES),--lanes $(LANES))
 
 check: $(VENV)/.ready ## types and style only
 	@$(BIN)/ruff check .

@@ -1,11 +1,12 @@
-"""`make test`: the checks, and all tests in lanes that run side by side.
+"""`make test`: the checks, and all tests in lanes that run side by side.  `make quick`: a part of them.
 
-    python -m scripts.lanes [--lanes N] [--limit SECONDS] [--save-seconds] [PATH...]
+    python -m scripts.lanes [--quick] [--lanes N] [--limit SECONDS] [--save-seconds] [PATH...]
 
 A lane is one run of pytest in a world of its own (scripts/world.py) over some of the test files.  The
 files are dealt out so that lanes take equally long, by the seconds that each file took when
 scripts/lane_seconds.json was written.  Where no worlds can be made the lanes run one after the other,
-since they would see each other's processes and files.
+since they would see each other's processes and files.  ``--quick`` runs the tests that need no browser and
+no daemon and are not slow, without the checks; its seconds are in scripts/quick_seconds.json.
 
 A lane's output goes to .lanes/NAME.log.  On the terminal: progress, each failure as it comes, at the end
 all failures whole, what was skipped and why, and as the last line "N passed, N failed, N skipped".
@@ -34,6 +35,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".lanes"
 SECONDS = Path(__file__).resolve().parent / "lane_seconds.json"
+QUICK_SECONDS = SECONDS.with_name("quick_seconds.json")
+QUICK = "not (chrome or firefox or redis or docker or grid or systemd or slow)"
 UNKNOWN = 10.0
 """Seconds that a file is taken to need which has not been measured."""
 LIMIT = 3600.0
@@ -287,28 +290,32 @@ def print_times(lanes: list[Lane], total: float) -> None:
     print(f"  {total:.0f} s in all")
 
 
-def save_seconds(lanes: list[Lane]) -> None:
+def read_seconds(path: Path) -> dict[str, float]:
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def save_seconds(lanes: list[Lane], path: Path) -> None:
     """For the next dealing; of lanes that ran to their end."""
-    seconds: dict[str, float] = dict(json.loads(SECONDS.read_text())) if SECONDS.exists() else {}
+    seconds = read_seconds(path)
     for lane in filter(lambda lane: not lane.trouble(), lanes):
         for file in lane.files:
             took = sum(t["seconds"] for t in lane.tests if t["test"].startswith(f"{file}::"))
             seconds[file] = round(took, 1)
     there = {file: took for file, took in sorted(seconds.items()) if (ROOT / file).exists()}
-    SECONDS.write_text(json.dumps(there, indent=1) + "\n")
+    path.write_text(json.dumps(there, indent=1) + "\n")
 
 
-def default_lanes() -> int:
-    """One more than there are cores: a lane waits for browsers much of its time."""
-    return min(4, len(os.sched_getaffinity(0)) + 1)
+def default_lanes(quick: bool) -> int:
+    """More than there are cores: a lane waits much of its time."""
+    return min(4, len(os.sched_getaffinity(0)) + (2 if quick else 1))
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The checks, and all tests in lanes side by side.")
-    parser.add_argument("--lanes", type=int, default=default_lanes(), metavar="N")
+    parser.add_argument("--lanes", type=int, metavar="N")
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS", help="of a lane")
     parser.add_argument("--save-seconds", action="store_true", help="measured times are for dealing")
-    parser.add_argument("--no-checks", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="without browsers, daemons and checks")
     parser.add_argument("--pytest", action="append", default=[], metavar="WORD", help="passed to pytest")
     parser.add_argument("paths", nargs="*", default=["tests"])
     return parser.parse_args(words)
@@ -318,16 +325,18 @@ def main(words: list[str]) -> int:
     arguments = parse(words)
     shutil.rmtree(LOGS, ignore_errors=True)
     LOGS.mkdir()
-    seconds = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
-    lanes = deal(test_files(arguments.paths), arguments.lanes, seconds)
-    run = Run(lanes, arguments.limit, has_worlds(), arguments.pytest)
-    if not arguments.no_checks:
+    weights = QUICK_SECONDS if arguments.quick else SECONDS
+    number = arguments.lanes or default_lanes(arguments.quick)
+    lanes = deal(test_files(arguments.paths), number, read_seconds(weights))
+    more = ["-m", QUICK, *arguments.pytest] if arguments.quick else arguments.pytest
+    run = Run(lanes, arguments.limit, has_worlds(), more)
+    if not arguments.quick:
         run.start_checks()
     run.run()
     output = run.checks.communicate()[0] if run.checks else ""
     checked = not run.checks or run.checks.returncode == 0
     if arguments.save_seconds:
-        save_seconds(lanes)
+        save_seconds(lanes, weights)
     return summarise(run, checked, output)
 
 
@@ -335,8 +344,9 @@ def summarise(run: Run, checked: bool, output: str) -> int:
     print_failures(run.lanes)
     print_skipped(run.lanes)
     print_times(run.lanes, time.monotonic() - run.began)
-    print(f"\nchecks: {'passed' if checked else 'FAILED'}")
-    print("\n".join(output.rstrip().splitlines()))
+    if run.checks:
+        print(f"\nchecks: {'passed' if checked else 'FAILED'}")
+        print("\n".join(output.rstrip().splitlines()))
     number = collections.Counter(test["outcome"] for lane in run.lanes for test in lane.tests)
     broken = [why for lane in run.lanes if (why := lane.trouble())]
     for why in [*broken, *([f"stopped by {run.stopped}"] if run.stopped else [])]:

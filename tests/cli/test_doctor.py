@@ -12,6 +12,7 @@ import pytest
 from tests.support.cli import CLI, cli
 
 
+@pytest.mark.slow
 @pytest.mark.leaves_zombies(1, "doctor makes an orphan, and pytest, its PID 1 here, does not reap")
 def test_doctor_warns_where_orphans_are_not_reaped() -> None:
     done = cli("doctor", "--json")

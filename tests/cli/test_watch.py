@@ -130,6 +130,7 @@ def test_foreign_records_are_reported_and_not_removed(state_dir: Path) -> None:
 # ---------------------------------------------------------------------------------------- zombies
 
 
+@pytest.mark.slow
 def test_zombies_are_reported_once_with_their_parent(
     started: list[subprocess.Popen[str]], pids_of: PidFile, watching: Callable[..., Watching]
 ) -> None:

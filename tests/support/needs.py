@@ -37,6 +37,9 @@ BY_FILE = {
     "system/test_grafana.py": "slow",
     "grid/test_grid.py": "grid",
     "celery/test_examples.py": "redis",
+    "grid/test_failures.py": "slow",
+    "pytest_plugin/test_leaks.py": "slow",
+    "pytest_plugin/test_usage_errors.py": "slow",
 }
 """For tests that start a daemon in their own body, and for files that take long as a whole."""
 

@@ -242,6 +242,7 @@ def test_a_fork_while_another_thread_logs_can_log() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_control_a_buffered_handler_hangs_in_such_a_fork() -> None:
     """It waits for the buffer's lock, whose holder is a thread that does not exist in the child."""
     done = run(FORK, "buffered", stderr=subprocess.PIPE)
