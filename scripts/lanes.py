@@ -1,12 +1,12 @@
-"""`make test`: the checks, and all tests in lanes that run side by side.  `make quick`: a part of them.
+"""`make test`: the checks, and all tests in lanes side by side.  `make quick`: a part of the tests.
 
     python -m scripts.lanes [--quick] [--lanes N] [--limit SECONDS] [--save-seconds] [PATH...]
 
 A lane is one run of pytest in a world of its own (scripts/world.py) over some of the test files.  The
 files are dealt out so that lanes take equally long, by the seconds that each file took when
 scripts/lane_seconds.json was written.  Where no worlds can be made the lanes run one after the other,
-since they would see each other's processes and files.  ``--quick`` runs the tests that need no browser and
-no daemon and are not slow, without the checks; its seconds are in scripts/quick_seconds.json.
+since they would see each other's processes and files.  ``--quick`` runs the tests that need no browser
+and no daemon and are not slow, without the checks; its seconds are in scripts/quick_seconds.json.
 
 A lane's output goes to .lanes/NAME.log.  On the terminal: progress, each failure as it comes, at the end
 all failures whole, what was skipped and why, and as the last line "N passed, N failed, N skipped".
