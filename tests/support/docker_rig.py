@@ -208,7 +208,7 @@ def started(directory: Path) -> Iterator[Daemon]:
 
 
 def is_up(directory: Path) -> bool:
-    """Without the SDK, which leaves its socket open where nobody answers."""
+    """True if the daemon answers.  Asked without the SDK, which leaves its socket open if none does."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         try:

@@ -17,7 +17,7 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parent.parent.parent / ".tools"
 UNPACKED = TOOLS / "usr"
-"""Where scripts/unpack.sh puts the daemons of Debian's packages that nobody wants installed."""
+"""Where scripts/unpack.sh puts daemons from Debian's packages, which an installation would start."""
 GRID_JARS = TOOLS / "grid" / "lib"
 SYSTEMD = "/lib/systemd/systemd"
 

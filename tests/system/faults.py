@@ -61,7 +61,7 @@ class Outcome:
     survivors: tuple[str, ...]
     files: tuple[str, ...]
     zombies_alive: tuple[str, ...]
-    """Zombies that were nobody's to reap but ours while the owner lived."""
+    """Zombies that only this process could have reaped while the owner lived."""
     zombies_after: tuple[str, ...]
     harmed: tuple[str, ...]
     raw_error: str
@@ -74,7 +74,7 @@ class Outcome:
         found += [f"harmed: {name}" for name in self.harmed]
         found += [f"raw error: {self.raw_error}"] if self.raw_error else []
         if self.fault.target == "owner and both guards":
-            return found  # nobody is left to reap: PID 1's zombies, as the design says
+            return found  # no guard is left to reap: these are PID 1's zombies, as docs/design.md says
         # A killed standby leaves its primary guard to PID 1, which is us, and we do not reap.
         allowed = len(self.hit) if self.fault.target in ("guard's standby", "owner and guard") else 0
         if len(self.zombies_alive) > allowed:

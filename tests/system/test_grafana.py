@@ -111,7 +111,7 @@ def ask(address: str, query: str) -> list[Any]:
 
 
 def firing(address: str) -> set[str]:
-    """The alerts that Prometheus would send to somebody now."""
+    """The alerts that fire now."""
     with urllib.request.urlopen(f"{address}/api/v1/alerts", timeout=10) as answer:
         alerts = json.load(answer)["data"]["alerts"]
     return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
@@ -133,7 +133,7 @@ def test_every_query_finds_something(prometheus: str, state_dir: Path) -> None:
 
 @contextlib.contextmanager
 def overdue_session(ledger: Ledger) -> Iterator[None]:
-    """Its guards are stopped, so that nobody keeps its deadline."""
+    """Its guards are stopped, so that they cannot keep its deadline."""
     session = dataclasses.replace(new_session(), deadline=time.time() + 1)
     files = {"record": ledger.record_path(session.id), "history": ledger.history_path(session.id)}
     running = start(

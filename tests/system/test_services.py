@@ -67,7 +67,7 @@ def cgroup2_or_nothing() -> str:
 
 @pytest.fixture
 def old_directory() -> Iterator[Path]:
-    """A TMPDIR that some session of nobody's left in /tmp, older than a session that just starts."""
+    """A TMPDIR in /tmp that a session of the user ``nobody`` left, older than one that just starts."""
     directory = Path("/tmp", f"bk-{new_id()}")
     leave(directory)
     yield directory
@@ -83,7 +83,7 @@ def leave(directory: Path) -> None:
 
 
 def a_marked_process_is_swept(leader: int) -> bool:
-    """Start one as nobody inside of the namespace, and wait for its end."""
+    """Start one as the user ``nobody`` in the namespace, and wait for its end."""
     words = ["env", f"BROWSERKEEPER_SESSION={new_id()}", "setpriv", f"--reuid={NOBODY}"]
     words += [f"--regid={NOBODY}", "--clear-groups", "sleep", "600"]
     enter(leader, "sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words)

@@ -122,7 +122,7 @@ def test_a_bystanders_file_does_not_count(
             stack.enter_context(bystander(env={**os.environ, "PROFILE": str(theirs)}))
         monkeypatch.setattr(witness, "below", lambda _: [])
         assert baseline.new_files() == {f"{places}/ours"}
-    assert baseline.new_files() == {f"{places}/ours", str(theirs)}, "nobody uses it any more"
+    assert baseline.new_files() == {f"{places}/ours", str(theirs)}, "no process uses it any more"
 
 
 @pytest.mark.root
