@@ -129,7 +129,7 @@ for name in ("chrome", "firefox"):
         base=BrowserTask,
         bind=True,
         browser=name,
-        browser_arguments={"binary": RIG["binaries"][name]},
+        browser_arguments={"binary": RIG["binaries"][name], "start_timeout": FOREVER},
     )(launch)
 
 # With the browser that install() named, from its pool where there is one.
