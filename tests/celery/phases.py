@@ -90,8 +90,11 @@ def assert_no_browser_is_left(worker: Worker) -> None:
     Zombies may be left, of guards only: Celery gives a child 0.1 s from SIGTERM to SIGKILL, and a child
     that needs longer to reap its guards leaves them to PID 1.
     """
-    gone = wait_until(lambda: not witness.alive(worker.new_below()), patience())
-    left = worker.new_below()
-    assert gone, f"{left}\n{worker.lines()}"
-    assert {process.name for process in left} <= ({"bk-guard"} if worker.pool == "prefork" else set())
+    may_stay = {"bk-guard"} if worker.pool == "prefork" else set()
+
+    def is_gone() -> bool:
+        left = worker.new_below()
+        return not witness.alive(left) and {process.name for process in left} <= may_stay
+
+    assert wait_until(is_gone, patience(), pause=0.02), f"{worker.new_below()}\n{worker.lines()}"
     assert not worker.records()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.common.exceptions import (
+    InvalidArgumentException,
     NoAlertPresentException,
     UnexpectedAlertPresentException,
     WebDriverException,
@@ -604,7 +605,18 @@ def test_alerts_behave_as_in_plain_selenium(chrome: BrowserPool[webdriver.Remote
         assert driver.title == "Alert dismissed"
         touch_an_unsaved_page(driver, site)
         driver.get(site.url)
-        assert driver.current_url == site.url
+        assert wait_until(lambda: address_after_a_prompt(driver) == site.url)
+
+
+def address_after_a_prompt(driver: webdriver.Remote) -> str:
+    """The address, or "" where ChromeDriver is still dismissing the prompt of the page that was left:
+    with BiDi on, it then answers "Unexpected dialog type beforeunload" (seen with 156, busy machine)."""
+    try:
+        return driver.current_url
+    except InvalidArgumentException as error:
+        if "beforeunload" not in str(error.msg):
+            raise
+        return ""
 
 
 # ------------------------------------------------------------------ leases that end badly
