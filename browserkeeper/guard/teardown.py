@@ -109,10 +109,10 @@ def retire(guard: Guard) -> None:
     """After the certificate: remove the files, replace the record by the history, report the end."""
     options, report = guard.options, guard.report
     began = report.age()
-    log_tail = (read_bytes(options.log) or b"")[-LOG_TAIL:] if options.log else b""
+    log = (read_bytes(options.log) or b"") if options.log else b""
     status = read_status_file(options.status_file) if options.status_file else None
     if options.keep_log:
-        _keep_log(guard)
+        _keep_log(guard, log)
     _remove_files(guard)
     report.seconds["files"] = report.age() - began
     # ``account`` is the status file's content; the name stays, since older versions read it.
@@ -120,20 +120,19 @@ def retire(guard: Guard) -> None:
     if problem := guard.record.retire(facts):
         facts["notes"] = [*facts["notes"], problem]
     # The history does not get the log, which may hold addresses of pages.
-    guard.owner.send("ended", report={**facts, "log_tail": log_tail.decode("utf-8", "replace")})
+    guard.owner.send("ended", report={**facts, "log_tail": log[-LOG_TAIL:].decode("utf-8", "replace")})
 
 
-def _keep_log(guard: Guard) -> None:
-    """Append the log to the user's file.
+def _keep_log(guard: Guard, log: bytes) -> None:
+    """Append the command's log to the user's file.
 
     At the end only: of two sessions that write to one file at a time, each would read the other's port.
     """
-    options = guard.options
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
-        fd = os.open(options.keep_log, flags, 0o600)
+        fd = os.open(guard.options.keep_log, flags, 0o600)
         try:
-            os.write(fd, read_bytes(options.log) or b"")
+            os.write(fd, log)
         finally:
             os.close(fd)
     except OSError as error:

@@ -37,7 +37,8 @@ class TwoScans:
         self._alive = self.leftovers.kill_round(note)
 
     def certify(self, members: Members) -> str | None:
-        """Reaps the children of this process, too."""
+        """``two-scans`` after two scans without a living process, else None.  Also reaps this process's
+        children."""
         members.reap()
         return "two-scans" if self.leftovers.are_gone() else None
 
