@@ -21,7 +21,7 @@ import pytest
 from fixtures.server import FILES, Site
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-QUICK = 1.0
+QUICK = 5.0
 """Seconds that a fast answer may take on a busy machine."""
 SHOP_PAGES = 18
 """Home, about, 4 shelves and 12 books."""
@@ -169,8 +169,8 @@ def test_slow_answers_late(site: Site) -> None:
 def test_slow_pages_do_not_hold_up_others(site: Site) -> None:
     with ThreadPoolExecutor(8) as pool:
         began = time.monotonic()
-        list(pool.map(get, [site.url_for("slow", seconds=0.3)] * 8))
-        assert time.monotonic() - began < 8 * 0.3
+        list(pool.map(get, [site.url_for("slow", seconds=1)] * 8))
+        assert time.monotonic() - began < 8, "one after the other takes 8 s"
 
 
 def test_never_does_not_answer(site: Site) -> None:
