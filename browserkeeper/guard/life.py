@@ -117,6 +117,7 @@ class Watch:
 def finish(guard: Guard, failure: Failure | None = None) -> int:
     """Tear down and retire; the status that a shell would give for the command."""
     tear_down(guard)
+    guard.report.reason = guard.owner.settled(guard.report.reason)
     retire(guard)
     guard.terminal.restore()
     if not guard.options.foreground:

@@ -7,12 +7,13 @@ import select
 import time
 
 from .options import Failure, Options
+from .procfs import read_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-OWNER_PATIENCE = 0.02  # seconds from an owner's EOF to its death; only the report depends on it
+PF_EXITING = 0x4  # in the flags of /proc/PID/stat: do_exit() sets it before it closes files
 SEND_TIMEOUT = 5.0  # seconds that an owner may take to read an event
 
 
@@ -25,6 +26,7 @@ class Owner:
         self.pidfd = -1
         self.is_parent = True  # False in the primary guard, whose parent is the standby guard
         self._status_fd = options.status_fd
+        self._closed_unseen = False  # EOF came, and whether the owner was exiting could not be read
 
     def watch(self) -> None:
         """Take the owner's pidfd.  Raises Failure where the owner is dead already.
@@ -56,14 +58,25 @@ class Owner:
         """The messages that have come in, each as a list of words.
 
         Messages are whole: each is one write below PIPE_BUF, which is atomic (pipe(7)).  At EOF
-        returns one message: ``owner-died`` or, where the owner lives, ``abandoned``.
+        returns one message: ``owner-died`` or, where the owner lives on, ``abandoned``.
         """
         text = os.read(self.control_fd, 65536).decode("ascii", "replace")
         if text:
             return [words for words in map(str.split, text.splitlines()) if words]
-        # A dying process closes its files a moment before its pidfd becomes readable.
-        dead = _is_readable(self.pidfd, OWNER_PATIENCE) if self.pidfd >= 0 else self.is_dead()
-        return [["owner-died" if dead else "abandoned"]]
+        # A dying process closes its files before its pidfd becomes readable: on a busy machine, or with
+        # files that are slow to close, long before.
+        exiting = is_exiting(self.pid)
+        self._closed_unseen = exiting is None
+        return [["owner-died" if exiting or self.is_dead() else "abandoned"]]
+
+    def settled(self, reason: str) -> str:
+        """The reason for the report, asked once more at the end of the teardown.
+
+        Where ``/proc`` could not tell whether the owner was exiting when it closed the pipe, an owner
+        that is dead by now counts as having died.
+        """
+        unsure = self._closed_unseen and reason == "abandoned"
+        return "owner-died" if unsure and self.is_dead() else reason
 
     def send(self, event: str, **facts: Any) -> None:
         """Write one event; gives up after SEND_TIMEOUT, or when the owner is dead."""
@@ -83,10 +96,26 @@ class Owner:
                 return
 
 
-def _is_readable(fd: int, seconds: float = 0) -> bool:
+def is_exiting(pid: int) -> bool | None:
+    """True if every thread of the process is on its way out, or ended; None where that cannot be read.
+
+    A program whose first thread alone has ended (pthread_exit(3)) lives on.
+    """
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:  # it is gone, /proc hides it, or this system has no /proc
+        return None
+    for thread in threads:
+        raw = read_bytes(f"/proc/{pid}/task/{thread}/stat")
+        if raw and not int(raw.rpartition(b")")[2].split()[6]) & PF_EXITING:
+            return False
+    return True
+
+
+def _is_readable(fd: int) -> bool:
     poller = select.poll()
     poller.register(fd, select.POLLIN)
-    return bool(poller.poll(seconds * 1000))
+    return bool(poller.poll(0))
 
 
 def to_json(value: Any) -> str:
