@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from ..errors import DockerError
@@ -85,9 +85,19 @@ def within_an_hour(restarts: Sequence[float], now: float) -> list[float]:
 
 
 class Containers:
-    """The watched containers.  ``patience``: seconds that one check may take, if all are restarted."""
+    """The watched containers.  ``patience``: seconds that one check may take, if all are restarted.
 
-    def __init__(self, names: Sequence[str], bounds: Bounds, tally: Tally):
+    ``clock`` gives the time of a restart in seconds; a step of the machine's clock must not change it.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        bounds: Bounds,
+        tally: Tally,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._clock = clock
         self.names, self.bounds, self.tally = tuple(dict.fromkeys(names)), bounds, tally
         self.patience = 3 * docker_api.PATIENCE * len(self.names)
         self._restarts: dict[str, collections.deque[float]] = {
@@ -160,7 +170,7 @@ class Containers:
 
     def _restart(self, docker: Docker, name: str, container: Container, cause: Cause) -> Notice:
         """Failed restarts count too, so that a restart that never works is not tried without end."""
-        now = time.monotonic()
+        now = self._clock()
         if wait := seconds_to_wait(self._restarts[name], now, self.bounds.restarts):
             gave_up = len(within_an_hour(self._restarts[name], now)) >= self.bounds.restarts
             return self._gave_up(name, cause) if gave_up else _put_off(name, cause, wait)

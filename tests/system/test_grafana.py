@@ -34,8 +34,9 @@ GRAFANA = ROOT / "examples" / "grafana"
 ALERTS = (GRAFANA / "alerts.yml").read_text()
 RULES = re.findall(r"^        expr: (.+) (<|>) ([\d.]+)$", ALERTS, re.MULTILINE)
 """(the quantity, how it is compared, with what) of each alert."""
+# A scrape takes 0.05 s.  One that takes longer than its timeout makes all series stale for a moment.
 CONFIG = """
-global: {{ scrape_interval: 300ms, scrape_timeout: 300ms, evaluation_interval: 300ms }}
+global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}
 rule_files: ["{rules}"]
 scrape_configs:
   - job_name: browserkeeper
@@ -62,7 +63,7 @@ def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
     server = None
     try:
         target = watch.wait_for("watch-listening")["browserkeeper.address"]
-        time.sleep(0.5)  # the first look is the base line
+        assert wait_until(lambda: watch.get("/readyz")[0] == 200), "the first round is the base line"
         publish(Ledger.open(state_dir), a_state(stats={"pool_max": 4, "requests_waiting": 0}))
         add_ended(
             Ledger.open(state_dir), new_session(), seconds={"start": 0.6, "killing": 0.05, "files": 0.01}

@@ -133,26 +133,30 @@ def test_each_reason_restarts_what_was_named_and_nothing_else(
 
 
 @pytest.mark.root
-def test_pauses_grow_and_restarts_are_bounded(
-    docker_host: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(containers, "FIRST_PAUSE", 0.5)
+def test_pauses_grow_and_restarts_are_bounded(docker_host: Daemon) -> None:
+    """The clock of the pauses is the test's, so the machine may be as slow as it likes."""
+    now = [0.0]
+    bounds = dataclasses.replace(FEW, restarts=3)
     with running(docker_host, crasher=("false",)) as there:
-        watched = Containers(["crasher"], FEW, tally := Tally())
-        said: list[str] = []
+        watched = Containers(["crasher"], bounds, tally := Tally(), clock=lambda: now[0])
 
-        def gave_up() -> bool:
+        def said_at(seconds: float) -> str:
             there["crasher"].wait()
-            said.extend(found.subject for found in watched.check())
-            return "crasher: gave up" in said
+            now[0] = seconds
+            (found,) = watched.check()
+            return f"{found.kind} {found.subject}: {found.message}"
 
-        assert wait_until(gave_up)
-        assert said.count("crasher") == FEW.restarts
-        assert said.index("crasher: waits") > said.index("crasher")
-        assert tally.restarts["crasher", "stopped"] == FEW.restarts
-        assert (
-            look("crasher", bounds=dataclasses.replace(FEW, restarts=0))[0].subject == "crasher: gave up"
-        )
+        assert "container-restarted crasher" in said_at(0)
+        assert "restarted in 10 s" in said_at(0)
+        assert "restarted in 1 s" in said_at(9)
+        assert "container-restarted crasher" in said_at(10)
+        assert "restarted in 20 s" in said_at(10)
+        assert "container-restarted crasher" in said_at(30)
+        assert "crasher: gave up" in said_at(31)
+        assert tally.restarts["crasher", "stopped"] == bounds.restarts
+        assert "container-restarted crasher" in said_at(HOUR), "the first restart is an hour ago"
+        never = dataclasses.replace(FEW, restarts=0)
+        assert look("crasher", bounds=never)[0].subject == "crasher: gave up"
 
 
 # ------------------------------------------------------------------------------- it leaves alone
@@ -222,11 +226,13 @@ def test_a_daemon_that_dies_is_said_and_found_again(
 def test_a_daemon_that_hangs_holds_up_a_round_for_a_bounded_time(
     docker_host: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_api, "PATIENCE", 1)
+    """The short patience is that of the calls to the stopped daemon only: no answer is expected there."""
     with running(docker_host, worker=STAY):
         os.kill(docker_host.pid, signal.SIGSTOP)
         try:
-            found = look("worker", "another")
+            with monkeypatch.context() as patch:
+                patch.setattr(docker_api, "PATIENCE", 1)
+                found = look("worker", "another")
         finally:
             os.kill(docker_host.pid, signal.SIGCONT)
         assert [notice.kind for notice in found] == ["docker-unreachable"]
