@@ -226,7 +226,7 @@ def test_a_daemon_that_dies_is_said_and_found_again(
 def test_a_daemon_that_hangs_holds_up_a_round_for_a_bounded_time(
     docker_host: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The short patience is that of the calls to the stopped daemon only: no answer is expected there."""
+    """The short patience is for the stopped daemon only, from which no answer is expected."""
     with running(docker_host, worker=STAY):
         os.kill(docker_host.pid, signal.SIGSTOP)
         try:
