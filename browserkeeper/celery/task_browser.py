@@ -79,8 +79,9 @@ class PoolLease:
                 raise deadline.error(f"{error}") from error
         self._lease, self.session = lease, lease.session
         if deadline is not None:
-            control_of(self.session).deadline_errors[LIMIT_REASON] = deadline.error
-            self.session.set_deadline(max(0.001, deadline.left), LIMIT_REASON)
+            control = control_of(self.session)
+            control.deadline_errors[LIMIT_REASON] = deadline.error
+            control.set_deadline(max(0.001, deadline.left), LIMIT_REASON)
         return lease.driver
 
     def end(self) -> None:
@@ -89,7 +90,7 @@ class PoolLease:
         if self._lease is None:
             return
         if self._deadline is not None and self.session is not None:
-            self.session.set_deadline(None, LIMIT_REASON)
+            control_of(self.session).set_deadline(None, LIMIT_REASON)
         with contextlib.suppress(LeaseTimeout):
             self._lease.release()
 

@@ -35,12 +35,15 @@ def guard_session(guard: Guard) -> int:
 
 
 class Watch:
-    """The phase between start and teardown; ``deadline`` is the owner's, in the session's age."""
+    """The phase between start and teardown.
+
+    ``deadlines``: those that the owner has set, by reason, in the session's age.  The nearest one ends
+    the session.  The timeout of the options is not among them: the owner cannot take it back.
+    """
 
     def __init__(self, guard: Guard):
         self.guard = guard
-        self.deadline = 0.0
-        self.deadline_reason = ""
+        self.deadlines: dict[str, float] = {}
 
     def run(self) -> str:
         """Block until the session is over; the reason."""
@@ -54,7 +57,7 @@ class Watch:
         pause = next(pauses)
         next_look = age() + pause
         while True:
-            ends = [next_look, *filter(None, (guard.options.timeout, self.deadline))]
+            ends = [next_look, *(when for when, _ in self._deadlines())]
             ready = {fd for fd, _ in poller.poll(max(0.0, min(ends) - age()) * 1000)}
             if reason := self._reason_to_end(ready):
                 return reason
@@ -80,15 +83,20 @@ class Watch:
             return "guard-died"
         if guard.command.has_ended():
             return "exited"
-        if guard.options.timeout and age() >= guard.options.timeout:
-            return "timeout"
-        if self.deadline and age() >= self.deadline:
-            return self.deadline_reason
+        if passed := [deadline for deadline in self._deadlines() if age() >= deadline[0]]:
+            return min(passed)[1]
         if guard.options.foreground:
             self._forward(signals)
         elif signal.SIGTERM in signals:
             return "terminated"
         return None
+
+    def _deadlines(self) -> list[tuple[float, str]]:
+        """All deadlines as pairs: the session's age, and the reason."""
+        deadlines = [(when, reason) for reason, when in self.deadlines.items()]
+        if self.guard.options.timeout:
+            deadlines.append((self.guard.options.timeout, "timeout"))
+        return deadlines
 
     def _forward(self, signals: bytes) -> None:
         command = self.guard.command.pid
@@ -99,16 +107,20 @@ class Watch:
     def _read_owner(self) -> str | None:
         """Handle the owner's messages; the reason to end, if one of them is that.
 
-        ``deadline SECONDS REASON`` from now, ``deadline 0`` for none; ``started SECONDS``: how long
+        ``deadline SECONDS REASON`` from now, in place of the one before with the same reason;
+        ``deadline 0 REASON`` takes it back, ``deadline 0 *`` all of them; ``started SECONDS``: how long
         the owner's start took, for the report; any other word is a reason to end.
         """
         for words in self.guard.owner.read():
             if words[0] == "started":
                 self.guard.report.seconds["start"] = float(words[1])
             elif words[0] == "deadline":
-                seconds = float(words[1])
-                self.deadline = self.guard.report.age() + seconds if seconds else 0.0
-                self.deadline_reason = words[2] if seconds else ""
+                seconds, reason = float(words[1]), words[2]
+                self.deadlines.pop(reason, None)
+                if reason == "*":
+                    self.deadlines.clear()
+                elif seconds:
+                    self.deadlines[reason] = self.guard.report.age() + seconds
             else:
                 return words[0]
         return None

@@ -109,7 +109,7 @@ class PooledBrowser:
             return driver.execute(name, params)["value"]
 
         config = self._config.browser
-        self.session.set_deadline(RENEW_TIMEOUT, "hung")
+        self._control.set_deadline(RENEW_TIMEOUT, "hung")
         downloads = config.download_dir or Path(self.session.tmpdir, "downloads")
         self._contexts = Contexts(
             driver.caps,
@@ -119,7 +119,7 @@ class PooledBrowser:
             headless=config.headless,
         )
         self._contexts.renew()
-        self.session.set_deadline(None)
+        self._control.set_deadline(None, "hung")
 
     def call_off(self) -> None:
         """Cancel the launch; the worker's call of ``launch`` then raises SessionClosed."""
@@ -133,12 +133,13 @@ class PooledBrowser:
         """
         if not self._control.at_rest:
             raise NotReusableError("interrupted: a command was in flight at the end of the lease")
+        self._control.take_back_deadlines()  # those that the user of the lease has set
         if self._contexts:
             if self._contexts.beyond:
                 raise NotReusableError(f"beyond: {self._contexts.beyond} reaches beyond its context")
-            self.session.set_deadline(RENEW_TIMEOUT, "hung")
+            self._control.set_deadline(RENEW_TIMEOUT, "hung")
             self._contexts.renew()
-            self.session.set_deadline(None)
+            self._control.set_deadline(None, "hung")
         return self._reason_to_replace()
 
     def ping(self) -> str:
@@ -149,12 +150,12 @@ class PooledBrowser:
         """
         from selenium.common.exceptions import WebDriverException
 
-        self.session.set_deadline(PING_TIMEOUT, "hung")
+        self._control.set_deadline(PING_TIMEOUT, "hung")
         try:
             _ = self.session.driver.title
         except WebDriverException:  # an error from the browser is an answer too
             pass
-        self.session.set_deadline(None)
+        self._control.set_deadline(None, "hung")
         return self._reason_to_replace()
 
     def _reason_to_replace(self) -> str:
@@ -176,7 +177,7 @@ class PooledBrowser:
 
     def set_deadline(self, seconds: float | None, reason: str) -> None:
         """Have the guard end the browser in so many seconds; None takes the deadline back."""
-        self.session.set_deadline(seconds, reason)
+        self._control.set_deadline(seconds, reason)
 
     def driver_for(self, handler: CommandHandler) -> Any:
         """Returns a Selenium driver whose commands go through ``handler``."""

@@ -202,8 +202,7 @@ class Controller:
                 )
             case Renew(member):
                 self._renew_began[member] = now
-                if self.config.max_lease is not None:
-                    member.browser.set_deadline(None, "lease-expired")
+                member.browser.set_deadline(None, "lease-expired")
                 self._workers[member].renew()
             case Ping(member):
                 self._workers[member].ping()
@@ -287,8 +286,7 @@ class Controller:
         """The request's thread no longer waits.  It may have been granted just before."""
         member = request.member
         if member is not None and member.request is request:
-            if self.config.max_lease is not None:
-                member.browser.set_deadline(None, "lease-expired")
+            member.browser.set_deadline(None, "lease-expired")
             self.scheduler.decline_grant(member, now)
         else:
             self.scheduler.cancel_request(request, now)

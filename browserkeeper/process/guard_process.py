@@ -251,7 +251,8 @@ class GuardProcess:
     def set_deadline(self, seconds: float, reason: str) -> None:
         """Have the guard end the session in ``seconds`` from now, for ``reason``, one word.
 
-        Replaces the deadline before; 0: no deadline.  It holds even where this process is stuck.
+        Replaces the deadline of that reason, and only that one; 0 takes it back (with the reason ``*``:
+        those of all reasons).  The nearest deadline ends the session, even where this process is stuck.
         """
         self._send(f"deadline {seconds:.6f} {reason}")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import LeaseTimeout
 from ..pool import BrowserPool
-from ..session import BrowserSession, browser
+from ..session import BrowserSession, browser, control_of
 from . import capture
 from .background_pools import BACKGROUND_POOLS
 from .browser_spec import BrowserSpec, fail, one_line_errors
@@ -69,7 +69,7 @@ def leased_browser(
     opened = record.add(lease.driver, lease.session, is_leased=True)
     opened.log_start = capture.log_size(opened.session)
     if timeout is not None:
-        lease.session.set_deadline(timeout, "lease-expired")
+        control_of(lease.session).set_deadline(timeout, "lease-expired")
     yield opened
     _capture_failed_teardown(record, opened)
     was_raised = opened.report is not None  # a command of the test has raised the timeout already

@@ -280,9 +280,14 @@ class SessionControl:
     # -- the end
 
     def set_deadline(self, seconds: float | None, reason: str) -> None:
-        """See ``BrowserSession.set_deadline``."""
+        """Have the guard end the session in so many seconds; None takes the deadline of that reason
+        back.  Leaves the deadlines of other reasons as they are."""
         if self.attempt is not None:
             self.attempt.guard.set_deadline(seconds or 0, reason)
+
+    def take_back_deadlines(self) -> None:
+        """Take back the deadlines of all reasons.  The session's ``timeout`` stays."""
+        self.set_deadline(None, "*")
 
     def close(self) -> ExitReport:
         """End the session, and raise, warn of or log a leak; see ``BrowserSession.close``.

@@ -36,6 +36,8 @@ class BrowserSession(Generic[D_co]):
 
     def __init__(self, config: SessionConfig):
         self._control = SessionControl(self, config)
+        self._reasons: dict[str, None] = {}
+        """Of the deadlines that :meth:`set_deadline` has set."""
 
     @property
     def config(self) -> SessionConfig:
@@ -110,12 +112,22 @@ class BrowserSession(Generic[D_co]):
         driver: D_co = self._control.start()
         return driver
 
-    def set_deadline(self, seconds: float | None, reason: str = "timeout") -> None:
-        """Have the guard end the session in ``seconds`` from now, for ``reason``, one word.
+    def set_deadline(self, seconds: float | None, reason: str = "") -> None:
+        """Have the guard end the session in ``seconds`` from now, for ``reason``, one word (``timeout``
+        where none is given).
 
-        The guard does so whatever this process is stuck in.  None: takes the deadline back.
+        The guard does so whatever this process is stuck in.  Each reason has a deadline of its own, and
+        the nearest of all ends the session.  ``set_deadline(None, reason)`` takes the one of that reason
+        back, ``set_deadline(None)`` all that this method has set.  The ``timeout`` of :func:`browser`,
+        a pool's ``max_lease`` and a Celery task's limit stay.
         """
-        self._control.set_deadline(seconds, reason)
+        if seconds is None and not reason:
+            for known in tuple(self._reasons):
+                self._control.set_deadline(None, known)
+            self._reasons.clear()
+            return
+        self._reasons[reason or "timeout"] = None
+        self._control.set_deadline(seconds, reason or "timeout")
 
     def close(self) -> ExitReport:
         """End the session and verify it; the second call returns the same report.

@@ -226,6 +226,29 @@ def test_max_lease_is_kept_while_the_user_runs_no_command() -> None:
             pass
 
 
+def test_max_lease_is_kept_where_a_later_deadline_is_set_for_another_reason() -> None:
+    """A Celery task's limit, or the user's own; to take that back leaves ``max_lease``, too."""
+    with patient_pool("chrome", max_size=1, max_lease=1.5, min_idle=0) as pool:
+        lease = pool.lease()
+        lease.session.set_deadline(500)
+        control_of(lease.session).set_deadline(500, "task-limit")
+        lease.session.set_deadline(None)
+        assert wait_until(lambda: pool.stats()["browsers_lost"] == 1)
+        with pytest.raises(LeaseTimeout, match="max_lease"):
+            lease.release()
+
+
+def test_a_deadline_that_a_lease_has_set_does_not_end_the_next_lease() -> None:
+    with patient_pool("chrome", max_size=1, min_idle=0) as pool:
+        with pool.lease() as lease:
+            first = lease.browser_id
+            lease.session.set_deadline(3, "own")
+        with pool.lease() as lease:
+            if lease.browser_id == first:  # else the machine was too slow for the first lease
+                time.sleep(3.5)
+            assert lease.driver.title == ""
+
+
 OWNER = """
 import sys, time
 from browserkeeper import BrowserPool

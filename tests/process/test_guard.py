@@ -276,13 +276,47 @@ def test_the_guard_ends_the_session_at_its_timeout() -> None:
 def test_the_owner_can_move_the_deadline() -> None:
     running = start(SLEEP)
     running.set_deadline(0.3, "late")
-    running.set_deadline(0, "")
+    running.set_deadline(0, "late")
     assert running.wait_for("ending", deadline=deadline_in(1)) is None
     running.set_deadline(0.1, "late")
     ended = running.wait_for("ended", deadline=deadline_in())
     assert ended is not None
     assert ended["report"]["reason"] == "late"
     assert not ended["report"]["problems"]
+    running.end("closed", deadline_in())
+
+
+@pytest.mark.parametrize("order", [("near", "far"), ("far", "near")])
+def test_the_nearest_of_several_deadlines_ends_the_session(order: tuple[str, str]) -> None:
+    """The limit of a lease and that of a Celery task: each has a deadline of its own."""
+    running = start(SLEEP, timeout=600)
+    for reason in order:
+        running.set_deadline({"near": 0.2, "far": 500}[reason], reason)
+    ended = running.wait_for("ended", deadline=deadline_in())
+    assert ended is not None
+    assert ended["report"]["reason"] == "near"
+    running.end("closed", deadline_in())
+
+
+@pytest.mark.parametrize("taken_back", ["near", "later"])
+def test_a_deadline_that_is_taken_back_leaves_the_others(taken_back: str) -> None:
+    running = start(SLEEP, timeout=1.5)
+    running.set_deadline(0.2, "near")
+    running.set_deadline(0.7, "later")
+    running.set_deadline(0, taken_back)
+    ended = running.wait_for("ended", deadline=deadline_in())
+    assert ended is not None
+    assert ended["report"]["reason"] == {"near": "later", "later": "near"}[taken_back]
+    running.end("closed", deadline_in())
+
+
+def test_the_owner_cannot_take_the_timeout_of_the_options_back() -> None:
+    running = start(SLEEP, timeout=0.5)
+    running.set_deadline(500, "timeout")
+    running.set_deadline(0, "timeout")
+    ended = running.wait_for("ended", deadline=deadline_in())
+    assert ended is not None
+    assert ended["report"]["reason"] == "timeout"
     running.end("closed", deadline_in())
 
 
