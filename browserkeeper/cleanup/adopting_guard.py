@@ -89,6 +89,9 @@ class AdoptedContainment:
         found = system.facts(pid)
         return stat_of(found) if found and not found.is_zombie else None
 
+    def now(self) -> float:
+        return system.now()
+
     def memory(self, pid: int) -> int:
         return own_memory(pid)
 

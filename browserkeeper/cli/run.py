@@ -76,7 +76,7 @@ def command(
     if ledger:
         ledger.prune()
     containment = choose()
-    session = describe(argv, timeout, containment, keep_tmpdir=keep_tmpdir)
+    session = describe(argv, timeout, containment, ledger, keep_tmpdir=keep_tmpdir)
     plan = GuardPlan(
         session=session.id,
         command=argv,
@@ -85,6 +85,7 @@ def command(
         document=session.to_json(),
         tmpdir=session.tmpdir,
         record=str(ledger.record_path(session.id)) if ledger else "",
+        lock=session.lock,
         history=str(ledger.history_path(session.id)) if ledger else "",
         timeout=timeout or 0,
         grace=grace,
@@ -109,17 +110,25 @@ def refusal(name: str, *, as_json: bool) -> int:
 
 
 def describe(
-    argv: tuple[str, ...], timeout: float | None, containment: Containment, *, keep_tmpdir: bool
+    argv: tuple[str, ...],
+    timeout: float | None,
+    containment: Containment,
+    ledger: Ledger | None,
+    *,
+    keep_tmpdir: bool,
 ) -> Session:
     """The session for its record.  Its owner is this process, whose pid exec keeps."""
-    now, me, session = time.time(), system.facts(os.getpid()), new_id()
+    now, me, session, host = time.time(), system.facts(os.getpid()), new_id(), system.host()
     return Session(
         id=session,
         kind="run",
         browser=os.path.basename(argv[0]),
         owner=me.identity if me else ProcessIdentity(os.getpid(), 0.0),
         owner_name="browserkeeper run",
-        host=system.host_id(),
+        host=host.id,
+        init_start=host.init_start,
+        uid=host.uid,
+        lock=str(ledger.lock_path(session)) if ledger else "",
         containment=containment.kind,
         created=now,
         deadline=now + timeout if timeout else None,

@@ -7,6 +7,7 @@ have two more: ``process/portable_guard.py`` and ``cleanup/adopting_guard.py``.
 from __future__ import annotations
 
 import os
+import time
 
 from .files import ignore_errors, stray_shared_memory
 from .options import Failure
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
         def stat(self, pid: int) -> Stat | None:
             """The facts of one process, or None where it does not exist."""
+
+        def now(self) -> float:
+            """The time now, on the clock of the start times in :class:`Stat`."""
 
         def memory(self, pid: int) -> int:
             """Bytes of memory that a process uses; 0 where it is gone."""
@@ -131,6 +135,9 @@ class Subreaper:
 
     def stat(self, pid: int) -> Stat | None:
         return read_stat(pid)
+
+    def now(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)  # seconds since boot, as in /proc/PID/stat
 
     def memory(self, pid: int) -> int:
         return own_memory(pid)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from .command import Command, Terminal
 from .containment import Cgroup, Subreaper
 from .files import ignore_errors
+from .lock import SessionLock, lock_directory
 from .members import Members, MemoryCurve
 from .options import Failure, Options
 from .owner import Owner
@@ -46,7 +46,8 @@ class Guard:
         self.command = command or Command(options, self.signals, self.containment, self.cgroup)
         self.report = Report(self.containment.name)
         document = os.environ.pop("BROWSERKEEPER_DOCUMENT", "null")
-        self.record = Record(options.record, options.history, document)
+        self.lock = SessionLock(options.lock)
+        self.record = Record(options.record, options.history, document, self.lock)
         self.members = Members(self.containment, self.command, self.report.age)
         self.memory = MemoryCurve(2 * SAMPLES[-1])
         self.terminal = Terminal(options)
@@ -66,6 +67,7 @@ class Guard:
         self.signals.listen()
         self.containment.arm()
         self.owner.watch()
+        self.lock.take()  # before the record is there: a record with a free lock means dead guards
 
     def become_primary(self, standby: int) -> None:
         """In the child of the fork, which inherits neither the subreaper nor the wake-up pipe.
@@ -75,6 +77,7 @@ class Guard:
         self.standby, self.owner.is_parent = standby, False
         self.signals.listen()
         self.containment.arm()
+        self.lock.take()
         self.containment.signal_at_parents_death(signal.SIGTERM)
 
     def standby_is_dead(self) -> bool:
@@ -89,14 +92,9 @@ class Guard:
         if self.options.tmpdir:
             self._step("tmpdir", lambda: os.mkdir(self.options.tmpdir, 0o700))
             self.made_tmpdir = True
-            self._lock(self.options.tmpdir)
+            lock_directory(self.options.tmpdir)
             os.environ["TMPDIR"] = self.options.tmpdir
         self._step("cgroup", self.cgroup.make)
-
-    def _lock(self, directory: str) -> None:
-        """A sweep in another pid namespace cannot see the session's processes, but this lock."""
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        ignore_errors(lambda: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
 
     def _step(self, where: str, action: Callable[[], None]) -> None:
         try:
@@ -111,13 +109,18 @@ class Guard:
 
     def look(self) -> None:
         """Look at all processes of the session once, and save for recovery what has changed."""
+        now = self.containment.now()
         self.members.update()
         age, weighed = self.report.age(), False
         if self.memory.is_due(age):
             self.memory.add(age, sum(map(self.containment.memory, self.members.living)))
             weighed = True
         if weighed or self.record.is_outdated(self.members):
-            ignore_errors(self.write_record)
+            try:
+                self.write_record()
+            except OSError:  # a full disk
+                return
+        self.lock.stamp(now)
 
     def write_record(self) -> None:
         pids = [os.getpid(), *([self.standby] if self.standby else [])]

@@ -42,6 +42,7 @@ class Options:
         self.foreground = bool(number("--foreground", 0))  # a command of the user's, not a driver
         self.tmpdir = given.pop("--tmpdir", "")  # made, exported as TMPDIR, removed
         self.record = given.pop("--record", "")  # the ledger's file while the session lives
+        self.lock = given.pop("--lock", "")  # a file that is locked while the guards live
         self.history = given.pop("--history", "")  # the ledger's file that takes its place
         self.log = given.pop("--log", "")  # the command's output is appended to this file
         self.keep_log = given.pop("--keep-log", "")  # the log is appended to this file at the end

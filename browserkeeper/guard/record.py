@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .lock import SessionLock
     from .members import Members, MemoryCurve
     from .procfs import Stat
 
@@ -23,8 +24,9 @@ class Record:
     ``document`` is JSON about the session that its owner made; it is copied as it is.
     """
 
-    def __init__(self, path: str, history: str, document: str):
+    def __init__(self, path: str, history: str, document: str, lock: SessionLock):
         self._path, self._history, self._document = path, history, document
+        self._lock = lock
         self._recorded: set[int] = set()
 
     def write(self, guards: list[Stat], members: Members, memory: MemoryCurve) -> None:
@@ -44,7 +46,10 @@ class Record:
         return set(members.living) != self._recorded
 
     def retire(self, report: dict[str, Any]) -> str:
-        """Replace the record by the history.  Returns why no history could be written, or ""."""
+        """Replace the record by the history, then remove the lock.
+
+        Returns why no history could be written, or "".
+        """
         problem = ""
         if self._history:
             line = f'{{"schema":{SCHEMA},"session":{self._document},"exit":{to_json(report)}}}\n'
@@ -54,6 +59,7 @@ class Record:
                 problem = f"no history was written: {error}"
         if self._path:
             discard(self._path)
+        self._lock.remove()
         return problem
 
 

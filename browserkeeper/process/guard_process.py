@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .containment import Containment
-from .leftover_processes import DOCUMENT, MARKER
+from .leftover_processes import DOCUMENT, LOCK, MARKER
 
 GUARD_DIRECTORY = str(Path(__file__).resolve().parent.parent)
 # The guard is imported, since Python caches the bytecode of imported modules only: half of the start.
@@ -47,6 +47,7 @@ class GuardPlan:
     document: str = "null"
     tmpdir: str = ""
     record: str = ""
+    lock: str = ""
     history: str = ""
     log: str = ""
     keep_log: str = ""
@@ -61,6 +62,7 @@ class GuardPlan:
         pairs = {
             "--tmpdir": self.tmpdir,
             "--record": self.record,
+            "--lock": self.lock,
             "--history": self.history,
             "--log": self.log,
             "--keep-log": self.keep_log,
@@ -74,9 +76,11 @@ class GuardPlan:
         return [str(word) for pair in pairs.items() if pair[1] != "" for word in pair]
 
     def environment(self) -> dict[str, str]:
-        """The environment with the marker and the document, which other users can read in a command
-        line, but not here."""
-        return {**self.env, MARKER: self.session, DOCUMENT: self.document}
+        """The environment with the marker, the lock's path and the document, which other users can read
+        in a command line, but not here."""
+        outer = {name: value for name, value in self.env.items() if name != LOCK}
+        lock = {LOCK: self.lock} if self.lock else {}
+        return {**outer, MARKER: self.session, **lock, DOCUMENT: self.document}
 
 
 def interpreter() -> str:

@@ -20,6 +20,8 @@ from .identity import ProcessFacts, ProcessIdentity
 
 MARKER = "BROWSERKEEPER_SESSION"
 """The environment variable that every process of a session is started with; its value: the id."""
+LOCK = "BROWSERKEEPER_LOCK"
+"""The environment variable beside the marker, with the path of the session's lock file."""
 DOCUMENT = "BROWSERKEEPER_DOCUMENT"
 """The environment variable with the ledger's document; the guard removes it for its command."""
 

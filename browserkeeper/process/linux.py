@@ -8,10 +8,19 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 from ..guard.procfs import PAGE_SIZE, TICKS, children_of, descendants, read_bytes, read_stat
-from .identity import ProcessFacts, ProcessIdentity
+from .identity import (
+    ALWAYS,
+    INITIAL_NAMESPACE,
+    UNKNOWN,
+    Host,
+    ProcessFacts,
+    ProcessIdentity,
+    is_same_start,
+)
 
 
 def facts(pid: int) -> ProcessFacts | None:
@@ -190,30 +199,108 @@ def exit_fd(target: ProcessIdentity) -> int:
     return -1
 
 
-def host_id() -> str:
-    """Machine, boot and pid namespace in one string: within them a pid and start time are unique."""
-    machine = (read_bytes("/etc/machine-id") or b"").decode().strip()
+def host() -> Host:
+    """This machine, boot and pid namespace, and the user, as far as they can be read.
+
+    Where an image has no machine id, the boot id takes its place: it is unique to one boot of one
+    kernel.  A record of an earlier boot is then of an unknown machine.
+
+    ``/proc`` must be that of our own namespace; else (``unshare --pid`` without a new ``/proc``) its
+    pids are not those that kill(2) takes, and nothing is known.
+    """
     boot = (read_bytes("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
+    machine = (read_bytes("/etc/machine-id") or b"").decode("ascii", "replace").strip()
+    if not _is_machine_id(machine):
+        machine = f"boot:{boot}" if boot else ""
+    namespace = _namespace_of("self") if _is_proc_ours() else ""
+    if namespace == INITIAL_NAMESPACE:
+        init_start = ALWAYS  # readable also where hidepid hides PID 1
+    else:
+        init = read_stat(1) if namespace else None
+        init_start = init.start if init else UNKNOWN
+    return Host(machine, boot, namespace, init_start, os.geteuid())
+
+
+def _is_machine_id(text: str) -> bool:
+    """False for a file that is empty, or ``uninitialized`` (machine-id(5))."""
+    return len(text) == 32 and all(character in "0123456789abcdef" for character in text)
+
+
+def _is_proc_ours() -> bool:
     try:
-        namespace = os.readlink("/proc/self/ns/pid")
+        return os.readlink("/proc/self") == str(os.getpid())
     except OSError:
-        namespace = "?"
-    return f"{machine}/{boot}/{namespace}"
+        return False
+
+
+def _namespace_of(pid: int | str) -> str:
+    """The pid namespace of a process, as ``pid:[INODE]``; "" where it cannot be read."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
+
+
+def host_id() -> str:
+    """Machine, boot and pid namespace of :func:`host` in one string."""
+    return host().id
+
+
+def is_namespace_in_use(namespace: str, init_start: float) -> bool:
+    """Whether a process that can be seen is in this pid namespace, whose PID 1 has this start time.
+
+    The inode number may be another namespace's by now, which the start time of its PID 1 tells.  Where
+    that PID 1 cannot be seen the answer is True.  O(host).
+    """
+    inside = [pid for pid in pids() if _namespace_of(pid) == namespace]
+    starts = [stat.start for pid in inside if _innermost_pid(pid) == 1 and (stat := read_stat(pid))]
+    return any(is_same_start(start, init_start) for start in starts) or (bool(inside) and not starts)
+
+
+def _innermost_pid(pid: int) -> int:
+    """The process's pid in its own namespace; 0 where that cannot be read."""
+    for line in (read_bytes(f"/proc/{pid}/status") or b"").splitlines():
+        if line.startswith(b"NSpid:"):
+            return int(line.split()[-1])
+    return 0
+
+
+def is_in_our_namespace(pid: int) -> bool:
+    """True if the process is in the pid namespace of this one; False where that cannot be read."""
+    namespace = _namespace_of(pid)
+    return namespace != "" and namespace == _namespace_of("self")
+
+
+def resources(pid: int) -> str:
+    """The cgroups of a process, which its children inherit; "" where they cannot be read.
+
+    A service manager gives each unit that it starts a cgroup of its own.
+    """
+    return (read_bytes(f"/proc/{pid}/cgroup") or b"").decode("utf-8", "replace")
 
 
 def now() -> float:
     """The time now, on the clock of processes' start times: seconds since boot."""
-    return float((read_bytes("/proc/uptime") or b"0").split()[0])
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def booted() -> float:
+    """When the machine was started, in seconds since the epoch, by the clock of now."""
+    return time.time() - now()
 
 
 __all__ = [
     "bears_marker",
+    "booted",
     "children",
     "command_line",
     "everyone",
     "exit_fd",
     "facts",
+    "host",
     "host_id",
+    "is_in_our_namespace",
+    "is_namespace_in_use",
     "listening_port",
     "marker_value",
     "memory",
@@ -222,6 +309,7 @@ __all__ = [
     "processor_time",
     "program",
     "resident",
+    "resources",
     "send_signal",
     "tree",
     "users",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 
-from .identity import ProcessFacts, ProcessIdentity
+from .identity import ALWAYS, NO_NAMESPACES, Host, ProcessFacts, ProcessIdentity
 
 _STATES = {
     psutil.STATUS_ZOMBIE: "Z",
@@ -160,11 +160,37 @@ def exit_fd(target: ProcessIdentity) -> int:
     return -1
 
 
+def host() -> Host:
+    """This machine, boot and user.  These systems have no pid namespaces."""
+    machine, boot = os.uname().nodename, str(int(psutil.boot_time()))
+    return Host(machine, boot, NO_NAMESPACES, ALWAYS, os.geteuid())
+
+
 def host_id() -> str:
-    """Machine and boot in one string: within them a pid and start time are unique."""
-    return f"{os.uname().nodename}/{int(psutil.boot_time())}/"
+    """Machine, boot and pid namespace of :func:`host` in one string."""
+    return host().id
+
+
+def is_namespace_in_use(namespace: str, init_start: float) -> bool:
+    """False: there are no namespaces."""
+    return False
+
+
+def is_in_our_namespace(pid: int) -> bool:
+    """True, on Linux too: psutil names no namespaces."""
+    return True
+
+
+def resources(pid: int) -> str:
+    """Returns "": these systems have no cgroups."""
+    return ""
 
 
 def now() -> float:
     """The time now, on the clock of processes' start times: seconds since the epoch."""
     return time.time()
+
+
+def booted() -> float:
+    """When the machine was started, in seconds since the epoch."""
+    return float(psutil.boot_time())

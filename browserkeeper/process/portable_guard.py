@@ -50,6 +50,9 @@ class PortableContainment:
         found = portable.facts(pid)
         return stat_of(found) if found else None
 
+    def now(self) -> float:
+        return portable.now()
+
     def memory(self, pid: int) -> int:
         return portable.own_memory(pid)
 

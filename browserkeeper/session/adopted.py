@@ -58,7 +58,14 @@ class AdoptedSession(Generic[D]):
         self._owner = os.getpid()
         ledger = Ledger.open()
         ledger.prune()
-        session = describe(self.id, self.name, CONTAINMENT, created=time.time(), timeout=timeout)
+        session = describe(
+            self.id,
+            self.name,
+            CONTAINMENT,
+            created=time.time(),
+            timeout=timeout,
+            lock=str(ledger.lock_path(self.id)),
+        )
         guard = GuardProcess(self._plan(ledger, session))
         known = tuple((root, "") for root in roots)
         record = Record(ledger.record_path(self.id), session, (identity_of(guard.pid),), known)
@@ -96,6 +103,7 @@ class AdoptedSession(Generic[D]):
             containment=CONTAINMENT,
             document=session.to_json(),
             record=str(ledger.record_path(self.id)),
+            lock=session.lock,
             history=str(ledger.history_path(self.id)),
             timeout=self._timeout or 0,
             kill_deadline=self._close_timeout,

@@ -87,6 +87,7 @@ def plan_launch(config: SessionConfig, began: float) -> LaunchPlan:
         timeout=config.timeout,
         tmpdir=tmpdir,
         grid=str(config.remote or ""),
+        lock=str(ledger.lock_path(session_id)),
     )
     left = config.timeout and max(0.001, began + config.timeout - time.monotonic())
     guard = GuardPlan(
@@ -97,6 +98,7 @@ def plan_launch(config: SessionConfig, began: float) -> LaunchPlan:
         document=session.to_json(),
         tmpdir=tmpdir,
         record=str(ledger.record_path(session_id)),
+        lock=session.lock,
         history=str(ledger.history_path(session_id)),
         log=os.path.join(tmpdir, "driver.log"),
         keep_log=config.log or "",

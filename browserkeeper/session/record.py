@@ -18,22 +18,27 @@ def describe(
     timeout: float | None,
     tmpdir: str = "",
     grid: str = "",
+    lock: str = "",
 ) -> Session:
     """The record of a session that this process owns.
 
     ``created`` is in seconds since the epoch, ``timeout`` in seconds from then.
     """
+    host = system.host()
     return Session(
         id=session_id,
         kind="session",
         browser=browser,
         owner=identity_of(os.getpid()),
         owner_name=own_name(),
-        host=system.host_id(),
+        host=host.id,
+        init_start=host.init_start,
+        uid=host.uid,
         containment=containment.kind,
         created=created,
         deadline=created + timeout if timeout else None,
         tmpdir=tmpdir,
         cgroup=containment.leaf(session_id),
         grid=grid,
+        lock=lock,
     )

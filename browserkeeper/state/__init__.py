@@ -3,6 +3,7 @@
     directory.py     where the state directory is
     documents.py     reads one JSON file, if no other user can have written it
     records.py       the files about one session: its record, and its entry in the history
+    locks.py         asks whether the guards of a session live
     ledger.py        the state directory as a whole: live sessions, history, pools
     pool_state.py    the state that a pool publishes for other processes
     tmpdirs.py       where the TMPDIR of a session is made

@@ -1,8 +1,8 @@
 """The state directory as a whole: a small file for each live session, and a history of ended ones.
 
 ``live/ID.json`` is written by the session's guard before it starts the browser.  After the session's end
-``history/ID.json`` replaces it.  ``pools/`` holds the states that pools publish
-(``pool_state.py``).
+``history/ID.json`` replaces it.  ``locks/ID`` is locked while a guard of the session lives.  ``pools/``
+holds the states that pools publish (``pool_state.py``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..guard.files import write_atomically
 from ..report import ExitReport
 from .directory import find_state_directory
 from .documents import BadRecord
+from .locks import LOCKS
 from .records import EndedSession, Record, read_ended, read_record
 
 HISTORY_LIMIT = 500
@@ -30,15 +31,19 @@ class Ledger:
         self.live = directory / "live"
         self.history = directory / "history"
         self.pools = directory / "pools"
+        self.locks = directory / LOCKS
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str] | None = None) -> Ledger:
         """Find the state directory as :func:`find_state_directory` does, and make it where it is
         missing.  Raises LedgerError with the remedy."""
-        return cls(find_state_directory(directory, ("live", "history", "pools")))
+        return cls(find_state_directory(directory, ("live", "history", "pools", LOCKS)))
 
     def record_path(self, session: str) -> Path:
         return self.live / f"{session}.json"
+
+    def lock_path(self, session: str) -> Path:
+        return self.locks / session
 
     def history_path(self, session: str) -> Path:
         return self.history / f"{session}.json"

@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LedgerError
-from ..process.identity import ProcessIdentity
+from ..process.identity import Host, ProcessIdentity
 from ..report import SCHEMA, ExitReport, parse_memory_samples
 from .documents import CorruptRecordError, identity_from, read_document
 
-_TYPES: dict[str, Any] = {"str": str, "float": (int, float), "float | None": (int, float, type(None))}
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "int | None": (int, type(None)),
+}
 """The types that a field of a Session may have in a file, by its annotation."""
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 """Raised where a document lacks a field or has one of the wrong type."""
@@ -39,8 +44,10 @@ def is_id(text: str) -> bool:
 class Session:
     """The facts about a session that its owner knows before the guard starts.
 
-    ``created`` and ``deadline`` are in seconds since the epoch.  ``host`` is
-    ``system.host_id()``.  ``grid`` is the Grid's address, without credentials, "" for a local session.
+    ``created`` and ``deadline`` are in seconds since the epoch.  ``grid`` is the Grid's address, without
+    credentials, "" for a local session.  ``host``, ``init_start`` and ``uid`` are the parts of
+    ``system.host()``.  ``lock`` is the path of the lock file, "" where there is none.  Records of
+    versions that had no locks lack the last three.
     """
 
     id: str
@@ -56,6 +63,14 @@ class Session:
     cgroup: str = ""
     command: tuple[str, ...] = ()
     grid: str = ""
+    lock: str = ""
+    init_start: float | None = None
+    uid: int | None = None
+
+    @property
+    def place(self) -> Host:
+        """The host where the session's pids mean something."""
+        return Host.parse(self.host, self.init_start, self.uid)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
