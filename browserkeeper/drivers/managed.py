@@ -19,10 +19,10 @@ from selenium.webdriver.remote.client_config import ClientConfig
 from selenium.webdriver.remote.remote_connection import RemoteConnection
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from ..grid.address import Address
+    from ..process.child import ChildProcess
 
 BIDI_INTERVAL = 0.005
 """Seconds between two checks for a BiDi answer.  Selenium's 0.1 is most of the time of a command."""
@@ -47,7 +47,7 @@ class ManagedService:
     Its process is the guard: all processes of the session are below that.
     """
 
-    def __init__(self, handler: CommandHandler, path: str, port: int, process: subprocess.Popen[bytes]):
+    def __init__(self, handler: CommandHandler, path: str, port: int, process: ChildProcess):
         self._command_handler = handler
         self.path, self.port, self.process = path, port, process
 

@@ -7,6 +7,7 @@
     linux.py, portable.py  facts about processes and signals to them, one platform a file
     limits.py              what this process may use
     containment.py         which containment a session gets
+    child.py               a child process that signal handlers may use
     guard_process.py       the owner's side of a guard
     portable_guard.py      the guard where there is no subreaper
     two_scans.py           killing and certificate of the guards that are no subreaper

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
+import collections
 import contextlib
 import dataclasses
+import functools
+import io
 import json
+import operator
 import os
 import select
 import shutil
@@ -13,10 +18,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..guard.descriptors import pipe_above_stdio
+from .child import ChildProcess
 from .containment import Containment
 from .leftover_processes import DOCUMENT, LOCK, MARKER
 
@@ -30,6 +37,9 @@ _ADOPTING_BOOT = (
 
 FINISHING_TIMEOUT = 3.0
 """Seconds that a primary guard whose standby was killed may take to end the session and report it."""
+
+MOST_OUTPUT = 65536
+"""Bytes of a helper's output that :func:`output_of` returns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +133,12 @@ def foreground_command(plan: GuardPlan, *, front: bool) -> list[str]:
 class GuardProcess:
     """A command and its guard: a pair of processes, or a single one off Linux and for an adopted driver.
 
-    Safe to use from several threads.
+    Safe to use from several threads, and in a signal handler that interrupts any of its methods.  In a
+    fork of this process it only tells what was known before the fork.
     """
 
-    _status = _control = -1
+    _status: io.FileIO | None = None
+    _control: io.FileIO | None = None
 
     def __init__(self, plan: GuardPlan):
         """Start the guard; returns before it has started the command (event ``spawned``).
@@ -134,38 +146,48 @@ class GuardProcess:
         Raises OSError where no process can be started.
         """
         self.plan = plan
-        self._events: list[dict[str, Any]] = []
-        self._buffer = b""
+        self._owner = os.getpid()
         self._dead_since = 0.0
-        self._lock = threading.RLock()  # a signal handler may close the session in mid-read
-        control_read, self._control = os.pipe()
+        self._chunks: list[bytes | None] = []
+        """All that was read from the guard, in the order in which it came; b"" is the end."""
+        self._parsed: tuple[int, list[dict[str, Any]]] = (0, [])
+        """The events in so many of the chunks."""
+        self._chunk_sizes = [65536]
+        """How many bytes to read at a time; empty once the pipe is closed."""
+        self._reading = threading.RLock()
+        control_read, control_write = pipe_above_stdio()
+        inherited = [control_read]
         try:
-            self._status, status_write = os.pipe()
-        except OSError:
-            os.close(control_read)
-            raise
-        try:
-            self.process = subprocess.Popen(
-                [
-                    *guard_command(plan),
-                    *("--owner", str(os.getpid())),
-                    *("--control-fd", "0", "--status-fd", str(status_write)),
-                    *plan.options(),
-                    "--",
-                    *plan.command,
-                ],
-                stdin=control_read,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=plan.environment(),
-                pass_fds=[status_write],
+            # A FileIO: its close() is one step for signal handlers, and may be called twice.
+            self._control = io.FileIO(control_write, "w")
+            status_read, status_write = pipe_above_stdio()
+            inherited.append(status_write)
+            self._status = io.FileIO(status_read)
+            for fd in (control_write, status_read):
+                os.set_blocking(fd, False)
+            self.process = ChildProcess(
+                subprocess.Popen(
+                    [
+                        *guard_command(plan),
+                        *("--owner", str(os.getpid())),
+                        *("--control-fd", "0", "--status-fd", str(status_write)),
+                        *plan.options(),
+                        "--",
+                        *plan.command,
+                    ],
+                    stdin=control_read,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=plan.environment(),
+                    pass_fds=[status_write],
+                )
             )
         except BaseException:
             self.close()
             raise
         finally:
-            os.close(control_read)
-            os.close(status_write)
+            for fd in inherited:
+                os.close(fd)
 
     @property
     def pid(self) -> int:
@@ -175,9 +197,7 @@ class GuardProcess:
     @property
     def primary_pid(self) -> int:
         """The command's parent: the primary guard of a pair, or the single one; 0 before ``spawned``."""
-        # Read from the pipe only once: a fork of this process may ask, and would take the next events.
-        known = (event for event in self._events if event["event"] == "spawned")
-        spawned = next(known, None) or self.event("spawned")
+        spawned = self.event("spawned")
         return int(spawned["primary"]) if spawned else 0
 
     # -- events of the guard
@@ -185,7 +205,7 @@ class GuardProcess:
     def event(self, name: str) -> dict[str, Any] | None:
         """The last event of that name that has come in so far, without waiting."""
         self._pump(0)
-        return next((e for e in reversed(self._events) if e["event"] == name), None)
+        return next((e for e in reversed(self._events()) if e["event"] == name), None)
 
     def wait_for(self, *names: str, deadline: float) -> dict[str, Any] | None:
         """Wait for one of these events, at most until ``deadline`` (``time.monotonic()``).
@@ -193,14 +213,14 @@ class GuardProcess:
         None at the deadline, or as soon as no more events can come.
         """
         while True:
-            for event in self._events:
+            is_over = time.monotonic() >= deadline or self._is_over()
+            self._pump(0)
+            for event in self._events():
                 if event["event"] in names:
                     return event
-            left = deadline - time.monotonic()
-            if left <= 0 or self._is_over():
-                self._pump(0)
-                return next((e for e in self._events if e["event"] in names), None)
-            self._pump(min(left, 0.05))
+            if is_over:
+                return None
+            self._pump(min(max(0.0, deadline - time.monotonic()), 0.05))
 
     def _is_over(self) -> bool:
         """True when no more events can come: both guards have closed their end of the pipe.
@@ -208,34 +228,55 @@ class GuardProcess:
         A fork of this process may hold a copy of that end, so that the pipe stays open.  So it also
         counts as over FINISHING_TIMEOUT after our child's death.
         """
-        if self._status < 0:
+        if not self._chunk_sizes or os.getpid() != self._owner:
             return True
         if self.is_alive():
             return False
         self._dead_since = self._dead_since or time.monotonic()
         return time.monotonic() - self._dead_since > FINISHING_TIMEOUT and not self._pump(0)
 
-    def _pump(self, seconds: float) -> bool:
-        """Read the events that have come in; True if there were any.  Waits without the lock."""
-        fd = self._status
-        if fd < 0 or not _readable(fd, seconds):
-            return False
-        with self._lock:
-            if self._status < 0 or not _readable(self._status, 0):
-                return False
-            data = os.read(self._status, 65536)
-            if not data:
-                self._close_status()
-                return False
-            *lines, self._buffer = (self._buffer + data).split(b"\n")
-            for line in lines:
+    def _events(self) -> list[dict[str, Any]]:
+        """All events so far.  Parses all chunks again whenever there is a new one: a signal handler, or
+        another thread, that does the same in between gets the same result."""
+        number = len(self._chunks)
+        if self._parsed[0] != number:
+            lines = b"".join(filter(None, self._chunks[:number])).split(b"\n")
+            found = []
+            for line in lines[:-1]:
                 with contextlib.suppress(ValueError):  # half a line: the guard was killed while it wrote
-                    self._events.append(json.loads(line))
-            return True
+                    found.append(json.loads(line))
+            self._parsed = (number, found)
+            return found
+        return self._parsed[1]
+
+    def _pump(self, seconds: float) -> bool:
+        """Read what has come in within so many seconds; True if there was anything.
+
+        A fork of this process reads nothing: its parent would miss that.
+        """
+        status, before = self._status, len(self._chunks)
+        if status is None or not self._chunk_sizes or os.getpid() != self._owner:
+            return False
+        if not _readable(status, seconds):
+            return False
+        # The pipe does not block: another thread may have been faster.
+        read = map(status.read, self._chunk_sizes)
+        _uninterrupted(
+            self._reading.acquire, functools.partial(self._chunks.extend, read), self._reading.release
+        )
+        if b"" in self._chunks[before:]:
+            self._close_status()
+        return len(self._chunks) > before
 
     def _close_status(self) -> None:
-        os.close(self._status)
-        self._status = -1
+        if self._status is None:
+            return
+        if os.getpid() != self._owner:  # a fork: a thread that it does not have may have held the lock
+            self._status.close()
+            return
+        _uninterrupted(
+            self._reading.acquire, self._chunk_sizes.clear, self._status.close, self._reading.release
+        )
 
     def is_alive(self) -> bool:
         """True while our child lives.  Reaps it."""
@@ -245,12 +286,8 @@ class GuardProcess:
 
     def tell_to_end(self, reason: str) -> None:
         """Ask for the teardown; returns at once.  Continues a guard that was stopped."""
-        try:
-            os.write(self._control, f"{reason}\n".encode())
-        except OSError:  # EPIPE: it is dead or on its way
-            pass
-        if self.is_alive():
-            self.process.send_signal(signal.SIGCONT)
+        self._send(reason)
+        self.process.send_signal(signal.SIGCONT)
 
     def set_deadline(self, seconds: float, reason: str) -> None:
         """Have the guard end the session in ``seconds`` from now, for ``reason``, one word.
@@ -265,8 +302,11 @@ class GuardProcess:
         self._send(f"started {seconds:.6f}")
 
     def _send(self, line: str) -> None:
-        with self._lock, contextlib.suppress(OSError):  # EPIPE, EBADF: it is over already
-            os.write(self._control, f"{line}\n".encode())
+        """Never blocks: a pipe that is full belongs to a guard that has not run for long."""
+        if self._control is not None:
+            # OSError: EPIPE, the guard is dead or on its way; ValueError: the pipe is closed.
+            with contextlib.suppress(OSError, ValueError):
+                self._control.write(f"{line}\n".encode())
 
     def end(self, reason: str, deadline: float) -> dict[str, Any] | None:
         """Tear down and wait for the report, at most until ``deadline`` (``time.monotonic()``).
@@ -280,8 +320,9 @@ class GuardProcess:
         if event is None or event["event"] == "stuck":
             event = self.event("ended") or event
         if event is not None and event["event"] == "stuck":
-            # The guard goes on for as long as it takes, and has to be reaped after that.
-            threading.Thread(target=self.process.wait, daemon=True).start()
+            # The guard goes on for as long as it takes, and has to be reaped after that.  Not by
+            # threading.Thread, whose start() takes locks that are not reentrant.
+            _thread.start_new_thread(self.process.wait, ())
             report: dict[str, Any] = event["report"]
             return report
         if event is None:
@@ -296,36 +337,52 @@ class GuardProcess:
 
     def close(self) -> None:
         """Close the pipes; a guard that still lives ends the session then."""
-        with self._lock:
-            if self._status >= 0:
-                self._close_status()
-            if self._control >= 0:
-                os.close(self._control)
-                self._control = -1
+        self._close_status()
+        if self._control is not None:
+            self._control.close()
+        if (process := vars(self).get("process")) is not None:
+            process.close()
 
     def __del__(self) -> None:
         self.close()  # where the constructor was interrupted: its guard must not wait for ever
 
 
-def _readable(fd: int, seconds: float) -> bool:
+def _uninterrupted(*steps: Callable[[], object]) -> None:
+    """Call them one after another, with no point in between at which Python runs a signal handler.
+
+    All have to be functions in C.  An exception leaves the steps after it undone; the first step may
+    raise one of a signal handler, the others must raise none.
+    """
+    collections.deque(map(_call, steps), maxlen=0)
+
+
+_call = operator.methodcaller("__call__")
+
+
+def _readable(file: io.FileIO, seconds: float) -> bool:
     poller = select.poll()
-    poller.register(fd, select.POLLIN)
+    try:
+        poller.register(file, select.POLLIN)
+    except ValueError:  # closed by another thread
+        return False
     return any(event != select.POLLNVAL for _, event in poller.poll(seconds * 1000))
 
 
 def output_of(
     command: tuple[str, ...], *, timeout: float, containment: Containment, env: Mapping[str, str]
 ) -> tuple[int, str]:
-    """Run a short-lived helper under a guard: (exit status, its stdout and stderr).
+    """Run a short-lived helper under a guard: (exit status, stdout and stderr).
 
-    All processes that it starts are gone afterwards.  Raises TimeoutError after ``timeout`` seconds
-    and OSError where it cannot be started.
+    Of the output, MOST_OUTPUT bytes at the most.  All processes that it starts are gone afterwards.
+    Raises TimeoutError after ``timeout`` seconds and OSError where it cannot be started.
     """
     import tempfile
 
-    with tempfile.NamedTemporaryFile() as log:
+    # Named by its path only: kept open it might get a descriptor of the standard streams.
+    with tempfile.TemporaryDirectory() as directory:
+        log = os.path.join(directory, "output")
         session = f"helper-{os.urandom(4).hex()}"
-        plan = GuardPlan(session, command, env, containment, log=log.name, timeout=timeout)
+        plan = GuardPlan(session, command, env, containment, log=log, timeout=timeout)
         guard = GuardProcess(plan)
         try:
             ended = guard.wait_for("ended", deadline=time.monotonic() + timeout + 15)
@@ -335,4 +392,6 @@ def output_of(
             raise OSError(failed["errno"], failed["text"], command[0])
         if ended is None or ended["report"]["reason"] == "timeout":
             raise TimeoutError(f"{command[0]} did not answer within {timeout:g} s")
-        return int(ended["report"]["status"] or 0), log.read().decode("utf-8", "replace")
+        with open(log, "rb") as file:
+            output = file.read(MOST_OUTPUT).decode("utf-8", "replace")
+        return int(ended["report"]["status"] or 0), output

@@ -27,8 +27,7 @@ def slow_files():
         libc.inotify_add_watch(watched, b"/", 2)
 
 def close_the_pipe():
-    os.close(running._control)
-    running._control = -1
+    running._control.close()
 
 def close_the_pipe_in_a_thread():
     def run():
