@@ -64,7 +64,8 @@ class ProfileError(ConfigError):
 
 
 class ContainmentError(BrowserkeeperError, OSError):
-    """The requested containment is not available on this machine."""
+    """The requested containment is not available on this machine, or ``/proc`` does not show the
+    processes of this process's pid namespace."""
 
 
 class DockerError(BrowserkeeperError, ConnectionError):

@@ -53,12 +53,13 @@ class AdoptedContainment:
 
     name = "adopted"
     shortest_pause = TwoScans.shortest_pause
+    owns_shared_memory = False  # other processes of the program that started the browser may use it
 
     def __init__(self, session: str, roots: Iterable[ProcessIdentity], directories: Iterable[str]):
         self._roots = tuple(roots)
         self._scans = TwoScans(LeftoverProcesses(session, self._roots))
         self.kill, self.certify = self._scans.kill, self._scans.certify
-        self.survivors = self._scans.survivors
+        self.survivors, self.unseen = self._scans.survivors, self._scans.unseen
         self._profiles = {Path(directory) for directory in directories}
         self._examined: set[ProcessIdentity] = set()
 
@@ -95,9 +96,8 @@ class AdoptedContainment:
     def memory(self, pid: int) -> int:
         return own_memory(pid)
 
-    def stray_files(self, since: float) -> Iterable[str]:
-        """The temporary profiles.  Files in shared memory are left alone: other processes of the
-        program that started the browser may use them."""
+    def profiles(self) -> Iterable[str]:
+        """The temporary profiles."""
         return map(str, self._profiles)
 
 
@@ -109,6 +109,8 @@ def main() -> None:
     pairs = (word.split(":") for word in options.command if not word.startswith("/"))
     roots = [ProcessIdentity(int(pid), float(start)) for pid, start in pairs]
     guard = Guard(options, AdoptedContainment(session, roots, directories), AdoptedDriver(roots))
+    if refusal := guard.refusal():
+        sys.exit(refusal.exit_status)
     guard.arm()
     sys.exit(guard_session(guard))
 

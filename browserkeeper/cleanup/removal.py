@@ -14,7 +14,9 @@ from pathlib import Path
 from ..errors import ConfigError, LedgerError
 from ..grid.address import Address
 from ..grid.ending import end_on_grid
-from ..guard.files import is_private_directory, read_status_file, remove_tree, stray_shared_memory
+from ..guard.files import is_private_directory, read_status_file, remove_stray_shared_memory
+from ..guard.procfs import hidden_processes
+from ..guard.trees import try_to_remove
 from ..process import is_alive
 from ..process.identity import ProcessFacts
 from ..report import ExitReport, ProcessExit, RemoteEnd, Survivor
@@ -50,8 +52,8 @@ def end_dead_session(
 
     ``grid`` is the Grid's address with its credentials; without it they are taken from
     ``BROWSERKEEPER_REMOTE`` where that names the same Grid.  The certificate is ``two-scans``: only a
-    guard, as an ancestor of the processes, can get ECHILD.  Files and record are kept while a process
-    survives.
+    guard, as an ancestor of the processes, can get ECHILD.  There is none where ``/proc`` hides
+    processes.  Files and record are kept while a process survives.
     """
     began = time.monotonic()
     session = record.session
@@ -66,15 +68,17 @@ def end_dead_session(
             ProcessExit(p.pid, p.identity.start, p.name, "killed") for p in leftovers.seen.values() if p
         ]
     killing = time.monotonic() - began
+    unseen = hidden_processes()
     files, size, problems = 0, 0, ["files are kept"]
     if not survivors:
         files, size, problems = _remove_files(session, profiles)
+        problems += [f"processes of the session may be left: {unseen}"] if unseen else []
     report = ExitReport(
         session.id,
         session.browser,
         reason,
         session.containment,
-        None if survivors else "two-scans",
+        None if survivors or unseen else "two-scans",
         tuple(processes),
         tuple(Survivor(p.pid, p.name, p.state) for p in survivors),
         files_removed=files,
@@ -130,20 +134,14 @@ def _remove_files(session: Session, profiles: set[Path]) -> tuple[int, int, list
     problems = []
     path = Path(session.tmpdir) if session.tmpdir else None
     if path and path.name == tmpdir_name(session.id) and is_private_directory(str(path)):
-        try:
-            files, size = remove_tree(str(path))
-        except OSError as error:
-            problems.append(f"TMPDIR not removed: {error}")
+        files, size, left = try_to_remove(str(path))
+        problems += [f"TMPDIR not removed: {left}"] if left else []
     elif path and os.path.lexists(path):
         problems.append(f"{path} does not look like a session's directory; left alone")
-    for stray in stray_shared_memory(session.created):
-        try:
-            os.unlink(stray)
-            files += 1
-        except OSError as error:
-            problems.append(f"{stray}: {error.strerror}")
+    if session.containment != "adopted":  # else it may be of the program that started the browser
+        files += remove_stray_shared_memory(session.created)[0]
     for profile in profiles:
-        with contextlib.suppress(OSError):
-            more = remove_tree(str(profile))
-            files, size = files + more[0], size + more[1]
+        more, bytes_of_it, left = try_to_remove(str(profile))
+        files, size = files + more, size + bytes_of_it
+        problems += [f"temporary profile not removed: {left}"] if left else []
     return files, size, problems

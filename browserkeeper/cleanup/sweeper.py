@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..guard.files import remove_tree
-from ..process import system
+from ..guard.trees import remove_tree
+from ..process import require_own_proc, system
 from ..process.containment import leaf_name, writable_cgroup
 from ..process.identity import ProcessFacts
 from ..process.leftover_processes import DOCUMENT, MARKER, LeftoverProcesses
@@ -74,7 +74,8 @@ def sweep(
     """Find what dead owners left and, unless ``dry_run``, end and remove it.
 
     ``older_than``: only sessions and files of at least this age, in seconds.  Raises LedgerError
-    where the state directory cannot be used.
+    where the state directory cannot be used, and ContainmentError where ``/proc`` shows another pid
+    namespace than this process's.
     """
     sweeper = Sweeper(ledger or Ledger.open(), dry_run=dry_run, older_than=older_than)
     return list(sweeper.run())
@@ -92,6 +93,8 @@ class Sweeper:
         self.claimed: set[str] = set()
 
     def run(self) -> Iterator[Finding]:
+        """Raises ContainmentError where the processes cannot be judged from here."""
+        require_own_proc()
         for record in list(self.ledger.records()):
             if isinstance(record, BadRecord):
                 yield self._bad_record(record)

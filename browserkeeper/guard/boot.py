@@ -29,6 +29,8 @@ def run(argv: list[str]) -> int:
     As PID 1 there is no pair: the kernel ends everything with PID 1 anyway.
     """
     guard = Guard(Options(argv))
+    if refusal := guard.refusal():
+        return refusal.exit_status
     if os.getpid() != 1:
         return guard_as_a_pair(guard)
     guard.arm()

@@ -9,9 +9,18 @@ from __future__ import annotations
 import os
 import time
 
-from .files import ignore_errors, stray_shared_memory
+from .files import ignore_errors
 from .options import Failure
-from .procfs import Stat, descendants, own_memory, read_bytes, read_stat, signal_descendant
+from .procfs import (
+    Stat,
+    descendants,
+    exists,
+    own_memory,
+    read_bytes,
+    read_stat,
+    signal_descendant,
+    unreadable,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
         """As in the report."""
         shortest_pause: float
         """Seconds between the first two rounds of killing."""
+        owns_shared_memory: bool
+        """Whether the session's browser may have left files in ``/dev/shm`` that the guard removes."""
 
         def arm(self) -> None:
             """Prepare this process to be the guard.  Raises Failure."""
@@ -56,8 +67,14 @@ if TYPE_CHECKING:
         def survivors(self) -> list[dict[str, Any]]:
             """The processes that SIGKILL has not ended yet, for the report."""
 
-        def stray_files(self, since: float) -> Iterable[str]:
-            """Files and directories to remove besides TMPDIR; ``since``: the start, epoch seconds."""
+        def unseen(self) -> str:
+            """Why a process of the session may be left all the same; "" where none can be.
+
+            Asked once after the certificate, which is withheld then.
+            """
+
+        def profiles(self) -> Iterable[str]:
+            """Directories to remove besides TMPDIR."""
 
 else:
     import _signal as signal
@@ -114,6 +131,7 @@ class Subreaper:
     """All descendants stay below the guard, so ECHILD proves that none is left."""
 
     shortest_pause = 0.002
+    owns_shared_memory = True
 
     def __init__(self, cgroup: Cgroup):
         self.name = "cgroup" if cgroup.path else "subreaper"
@@ -131,10 +149,12 @@ class Subreaper:
         _prctl(PR_SET_PDEATHSIG, number)
 
     def find(self) -> list[Stat]:
-        return [stat for pid, _ in descendants(os.getpid()) if (stat := read_stat(pid))]
+        return [stat for pid, _ in descendants(os.getpid()) if (stat := self.stat(pid))]
 
     def stat(self, pid: int) -> Stat | None:
-        return read_stat(pid)
+        """Without name and start where ``/proc`` hides the process.  Its number is in the list of its
+        parent's children all the same, and its own children come to the guard when it dies."""
+        return read_stat(pid) or (unreadable(pid) if exists(pid) else None)
 
     def now(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)  # seconds since boot, as in /proc/PID/stat
@@ -194,5 +214,9 @@ class Subreaper:
             found.append({"pid": stat.pid, "name": stat.name, "state": stat.state, "wchan": where})
         return found
 
-    def stray_files(self, since: float) -> Iterable[str]:
-        return stray_shared_memory(since)
+    def unseen(self) -> str:
+        """The kernel's answer to waitpid(2) covers the processes that ``/proc`` hides, too."""
+        return ""
+
+    def profiles(self) -> Iterable[str]:
+        return ()

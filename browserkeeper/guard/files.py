@@ -1,4 +1,4 @@
-"""Small files, private directories and their removal, browsers' stray shared memory.
+"""Small files, private directories, browsers' stray shared memory.
 
 The guard is built on these functions, and every layer above it may import them too.  Like all of
 ``guard/``, this module imports C modules of the standard library only.
@@ -6,13 +6,17 @@ The guard is built on these functions, and every layer above it may import them 
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from .procfs import read_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
+else:
+    import _signal as signal
 
 SHARED_MEMORY = "/dev/shm"
 SHARED_MEMORY_PREFIXES = (
@@ -78,127 +82,60 @@ def is_private_directory(path: str) -> bool:
     return is_directory and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
 
 
-def remove_tree(top: str) -> tuple[int, int]:
-    """Delete a directory of this user's; (files, bytes on disk).  Links are removed, never followed.
-
-    All is done through open directories, so that another process cannot lead the deletion elsewhere
-    by putting a link where a directory was.  Subdirectories are moved up to the top before they are
-    emptied, so that no depth of them is too deep for the stack, for open files or for a path's length.
-    Raises OSError where something cannot be removed even after ``chmod u+rwx``.
-    """
-    if os.path.islink(top):
-        os.unlink(top)
-        return 1, 0
-    root = _open_directory(top)
-    try:
-        if os.fstat(root).st_uid != os.geteuid():
-            raise PermissionError(1, "another user's directory", top)
-        found = _empty(root)
-    finally:
-        os.close(root)
-    os.rmdir(top)
-    return found
-
-
-def _empty(root: int) -> tuple[int, int]:
-    # The random part keeps clear of names that the session's programs have chosen.
-    unique, moved = os.urandom(4).hex(), 0
-    queue, files, size = _clear(root)
-    while queue:
-        name = queue.pop()
-        current = _open_directory(name, root)
-        try:
-            below, number, freed = _clear(current)
-            for directory in below:
-                moved += 1
-                queue.append(f".{unique}-{moved}")
-                _move(directory, current, queue[-1], root)
-        finally:
-            os.close(current)
-        os.rmdir(name, dir_fd=root)
-        files, size = files + number, size + freed
-    return files, size
-
-
-def _clear(current: int) -> tuple[list[str], int, int]:
-    """Remove everything but directories: (the directories' names, files removed, bytes on disk)."""
-    directories = []
-    files = size = 0
-    for entry in list(os.scandir(current)):
-        if entry.is_dir(follow_symlinks=False):
-            directories.append(entry.name)
-            continue
-        try:
-            bytes_on_disk = entry.stat(follow_symlinks=False).st_blocks * 512
-            os.unlink(entry.name, dir_fd=current)
-            size += bytes_on_disk
-        except FileNotFoundError:
-            pass
-        files += 1
-    return directories, files, size
-
-
-def _open_directory(name: str, inside: int | None = None) -> int:
-    """Open a directory, never a link's target, and make it readable and writable for this user."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(name, flags, dir_fd=inside)
-    except PermissionError:
-        os.chmod(name, 0o700, dir_fd=inside)
-        fd = os.open(name, flags, dir_fd=inside)
-    if os.fstat(fd).st_mode & 0o700 != 0o700:
-        ignore_errors(lambda: os.fchmod(fd, 0o700))
-    return fd
-
-
-def _move(name: str, inside: int, target: str, root: int) -> None:
-    try:
-        os.rename(name, target, src_dir_fd=inside, dst_dir_fd=root)
-    except PermissionError:
-        os.chmod(name, 0o700, dir_fd=inside)  # a move rewrites the directory's own ``..``
-        os.rename(name, target, src_dir_fd=inside, dst_dir_fd=root)
-
-
-def stray_shared_memory(since: float) -> list[str]:
-    """Paths of browsers' files in ``/dev/shm`` that no living process uses, made after ``since``.
+def remove_stray_shared_memory(since: float) -> tuple[int, list[str]]:
+    """Delete browsers' files in ``/dev/shm`` that no process uses: (their number, notes).
 
     Browsers unlink such a file microseconds after they make it, but not when they are killed in
-    between.  A file is named here only when it is a regular file, belongs to this user, was modified
-    after ``since`` (epoch seconds), and no process that can be seen has it open or mapped.  A
-    directory of such a name is a profile: of a browser of another program, whose TMPDIR is there.
+    between.  A file is deleted only when its name is a browser's, it is a regular file of this user's
+    that was modified after ``since`` (epoch seconds), and the kernel says that no process has it open
+    or mapped.  Anything else with such a name is left alone: a directory is the profile of another
+    program's browser, whose TMPDIR is there.  A note says what could not be deleted.
     """
-    found = {}
+    number, notes = 0, []
     try:
-        entries = list(os.scandir(SHARED_MEMORY))
-    except OSError:
-        return []
-    for entry in entries:
-        if not entry.name.startswith(SHARED_MEMORY_PREFIXES):
-            continue
-        try:
-            facts = entry.stat(follow_symlinks=False)
-        except OSError:
-            continue
+        place = os.open(SHARED_MEMORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # there is none
+        return 0, []
+    try:
+        for name in os.listdir(place):
+            if name.startswith(SHARED_MEMORY_PREFIXES):
+                try:
+                    number += _remove_unused(name, place, since)
+                except OSError as error:
+                    notes.append(f"{SHARED_MEMORY}/{ascii(name)[1:-1]} was left: {error.strerror}")
+    finally:
+        os.close(place)
+    return number, notes
+
+
+def _remove_unused(name: str, place: int, since: float) -> bool:
+    """Delete one such file; False where that is not to be done.  Raises OSError.
+
+    A write lease is granted only if nobody else has the file open or mapped (fcntl(2), F_SETLEASE).
+    So no other process has to be looked at, and this answer also covers those that cannot be seen.
+    Until the file is closed again, the lease blocks whoever opens it, for microseconds; the holder is
+    told by SIGURG then, which is ignored by default, and not by SIGIO, which ends a process.
+    """
+    try:
+        facts = os.stat(name, dir_fd=place, follow_symlinks=False)
         is_regular = facts.st_mode & 0o170000 == 0o100000
-        if is_regular and facts.st_uid == os.geteuid() and facts.st_mtime >= since - 1:
-            found[(facts.st_dev, facts.st_ino)] = entry.path
-    used = _files_in_use(found) if found else set()
-    return [path for key, path in found.items() if key not in used]
-
-
-def _files_in_use(files: dict[tuple[int, int], str]) -> set[tuple[int, int]]:
-    used: set[tuple[int, int]] = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        maps = read_bytes(f"/proc/{pid}/maps") or b""
-        used |= {key for key, path in files.items() if path.encode() in maps}
-        try:
-            descriptors = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        for descriptor in descriptors:
-            try:
-                facts = os.stat(f"/proc/{pid}/fd/{descriptor}")
-            except OSError:
-                continue
-            used |= {(facts.st_dev, facts.st_ino)} & files.keys()
-    return used
+        if not is_regular or facts.st_uid != os.geteuid() or facts.st_mtime < since - 1:
+            return False
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(name, flags, dir_fd=place)
+    except FileNotFoundError:
+        return False
+    try:
+        opened = os.fstat(fd)
+        if (opened.st_dev, opened.st_ino) != (facts.st_dev, facts.st_ino):
+            return False  # exchanged in between
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        os.unlink(name, dir_fd=place)
+        return True
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:  # EAGAIN: it is in use
+        return False
+    finally:
+        os.close(fd)

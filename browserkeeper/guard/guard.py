@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .command import Command, Terminal
@@ -11,6 +12,7 @@ from .lock import SessionLock, lock_directory
 from .members import Members, MemoryCurve
 from .options import Failure, Options
 from .owner import Owner
+from .procfs import foreign_proc
 from .record import Record, Report
 from .signals import Signals
 
@@ -53,6 +55,18 @@ class Guard:
         self.terminal = Terminal(options)
         self.made_tmpdir = False
         self.standby = 0  # pid of the standby guard, in the primary guard only
+
+    def refusal(self) -> Failure | None:
+        """Why no process may be signalled from here, after telling the owner; None if there is none.
+
+        Asked first of all: the teardown, too, would signal numbers that it reads in ``/proc``.
+        """
+        why = foreign_proc()
+        if not why:
+            return None
+        failure = Failure("proc", OSError(errno.ENOTSUP, why))
+        self.report_failure(failure)
+        return failure
 
     def arm(self) -> None:
         """Detach from the owner, and watch it: its death is noticed from here on.  Raises Failure.

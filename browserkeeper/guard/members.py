@@ -80,6 +80,8 @@ class Members:
     def _note(self, stat: Stat) -> Member:
         pid = stat.pid
         member = self.living.get(pid)
+        if member is not None and stat.state == "?":
+            return member  # it has been hidden since
         if member is None or member.start != stat.start:
             if member is not None:
                 self._ended(pid, "gone")
@@ -133,6 +135,10 @@ class Members:
         if len(self.past) > PAST_LIMIT:
             del self.past[0]
             self.forgotten += 1
+
+    def hidden(self) -> int:
+        """How many were never seen otherwise than hidden in ``/proc``."""
+        return sum(member.name == "?" for member in (*self.past, *self.living.values()))
 
     def facts(self) -> list[dict[str, Any]]:
         """As in the report, the oldest process first."""

@@ -7,6 +7,7 @@ The guard is built on these functions, and every layer above it may import them 
 from __future__ import annotations
 
 import os
+import sys
 
 # The C half of ``signal``: the Python half builds enums, and costs 10 ms of a 20 ms start.
 TYPE_CHECKING = False
@@ -18,6 +19,10 @@ else:
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+CAP_SYS_PTRACE = 19
+FOREIGN_PROC = "/proc shows another pid namespace; mount one of this namespace (unshare --mount-proc)"
 
 
 class Stat:
@@ -72,6 +77,87 @@ def own_memory(pid: int) -> int:
     """
     fields = (read_bytes(f"/proc/{pid}/statm") or b"0 0 0").split()
     return max(0, int(fields[1]) - int(fields[2])) * PAGE_SIZE
+
+
+def exists(pid: int) -> bool:
+    """Whether a process has this pid now, a zombie included.  Asks the kernel and not ``/proc``, which
+    may hide the process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # EPERM: another user's
+        pass
+    return True
+
+
+def foreign_proc() -> str:
+    """Why the numbers in ``/proc`` are not the pids of this process's pid namespace; "" where they are.
+
+    ``/proc`` shows the pid namespace of its mount.  In ``unshare --pid --fork`` without a new ``/proc``
+    that is another one than ours: there a number read in ``/proc`` is the pid of another process here.
+    NSpid (Linux 4.1) has our pids in the namespace of the mount and in all between it and ours, so it
+    is a single number where both are the same.
+    """
+    if sys.platform != "linux":
+        return ""
+    try:
+        numbers = [os.readlink("/proc/self")]
+    except FileNotFoundError:  # this process is not in the pid namespace of the mount, or there is none
+        mounted = os.path.isdir("/proc") and any(map(str.isdigit, os.listdir("/proc")))
+        return FOREIGN_PROC if mounted else "/proc is not mounted (mount -t proc proc /proc)"
+    except OSError as error:
+        return f"/proc cannot be read ({error.strerror})"
+    status = read_bytes("/proc/self/status")
+    if status is None:
+        return "/proc cannot be read (/proc/self/status)"
+    line = next((line for line in status.splitlines() if line.startswith(b"NSpid:")), b"")
+    numbers = line.decode("ascii", "replace").split()[1:] or numbers
+    if numbers != [str(os.getpid())]:
+        return FOREIGN_PROC
+    return ""
+
+
+def hidden_processes() -> str:
+    """Why ``/proc`` hides some of this user's own processes from this process; "" where it hides none.
+
+    With the mount option ``hidepid`` (proc(5)) a process can be seen only by those that may trace it.
+    That excludes a process that is not dumpable (prctl(2), PR_SET_DUMPABLE), as a browser's sandboxed
+    ones are, even for the same user.  CAP_SYS_PTRACE may trace all; and but for ``ptraceable``, the
+    members of the group of the option ``gid``, by default root's, see all.
+    """
+    if sys.platform != "linux":
+        return ""
+    mounts = read_bytes("/proc/self/mountinfo")
+    if mounts is None:
+        return "/proc/self/mountinfo cannot be read, so it is not known whether /proc hides processes"
+    options = _proc_options(mounts)
+    mode = options.get("hidepid", "off")
+    if mode in ("0", "off"):
+        return ""
+    status = read_bytes("/proc/self/status") or b""
+    line = next((line for line in status.splitlines() if line.startswith(b"CapEff:")), b"CapEff: 0")
+    if int(line.split()[1], 16) >> CAP_SYS_PTRACE & 1:
+        return ""
+    if mode not in ("4", "ptraceable") and int(options.get("gid", 0)) in (os.getegid(), *os.getgroups()):
+        return ""
+    return f"/proc is mounted with hidepid={mode}, which hides processes that are not dumpable"
+
+
+def _proc_options(mounts: bytes) -> dict[str, str]:
+    """The options of the file system on ``/proc``; ``mounts``: of ``/proc/self/mountinfo`` (proc(5))."""
+    found = b""
+    for line in mounts.splitlines():
+        if line.split()[4:5] == [b"/proc"]:
+            found = line  # of several, the last one covers the others
+    words = found.rpartition(b" - ")[2].split()[2:]
+    pairs = (word.partition("=") for word in b",".join(words).decode("ascii", "replace").split(","))
+    return {name: value for name, _, value in pairs}
+
+
+def unreadable(pid: int) -> Stat:
+    """The facts of a process that exists but is hidden.  No process has started at 0."""
+    return Stat(pid, "?", "?", 0, 0, 0.0)
 
 
 def children_of(pid: int) -> list[int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from .files import ignore_errors, read_status_file, remove_tree
+from .files import ignore_errors, read_status_file, remove_stray_shared_memory
 from .procfs import read_bytes
+from .trees import try_to_remove
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def tear_down(guard: Guard) -> None:
     """Kill and reap until the containment certifies that nothing is left.
 
     Reports survivors at the kill deadline, but goes on for as long as it takes: by its exit a guard
-    would give up its descendants.
+    would give up its descendants.  In the end the certificate is withheld where the containment cannot
+    see everything.
     """
     options, report, members = guard.options, guard.report, guard.members
     if report.reason == "timeout" and options.grace:
@@ -51,6 +53,11 @@ def tear_down(guard: Guard) -> None:
                 guard.owner.send("stuck", report=guard.facts(survivors))
                 longest = PAUSE_WHEN_STUCK
     members.end_all()
+    if unseen := guard.containment.unseen():
+        report.certificate = None
+        report.problems.append(unseen)
+    if hidden := members.hidden():
+        report.notes.append(f"{hidden} processes are listed without a name, since /proc hid them")
     report.seconds["killing"] = report.age() - began
 
 
@@ -140,23 +147,19 @@ def _keep_log(guard: Guard, log: bytes) -> None:
 
 
 def _remove_files(guard: Guard) -> None:
-    report = guard.report
+    report, containment = guard.report, guard.containment
     tmpdir = guard.options.tmpdir if guard.made_tmpdir else ""
-    for path in (tmpdir, *guard.containment.stray_files(report.born_epoch)):
-        if not path or not os.path.lexists(path):
-            continue
-        try:
-            if os.path.isdir(path):
-                files, size = remove_tree(path)
-                report.files, report.bytes = report.files + files, report.bytes + size
-            else:
-                os.unlink(path)
-                report.files += 1
-        except FileNotFoundError:
-            pass
-        except Exception as error:
-            what = "TMPDIR" if path == tmpdir else path
-            report.problems.append(f"{what} not removed: {error!r}")
+    for path in (tmpdir, *containment.profiles()):
+        if path:
+            files, size, left = try_to_remove(path)
+            report.files, report.bytes = report.files + files, report.bytes + size
+            if left:
+                what = "TMPDIR" if path == tmpdir else "temporary profile"
+                report.problems.append(f"{what} not removed: {left}")
+    if containment.owns_shared_memory:
+        number, notes = remove_stray_shared_memory(report.born_epoch)
+        report.files += number
+        report.notes += notes
     try:
         guard.cgroup.remove()
     except FileNotFoundError:

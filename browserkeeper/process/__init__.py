@@ -22,6 +22,8 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
+from ..errors import ContainmentError
+from ..guard.procfs import foreign_proc
 from .identity import Host, ProcessFacts, ProcessIdentity
 
 if sys.platform == "linux":
@@ -71,9 +73,17 @@ def is_alive(identity: ProcessIdentity, platform: Platform = system) -> bool:
     return found is not None and identity.is_same_as(found.identity) and not found.is_zombie
 
 
+def require_own_proc() -> None:
+    """Raises ContainmentError where the numbers in ``/proc`` are not the pids of this process's pid
+    namespace.  Every tool that signals or judges processes calls this first: it would take one process
+    for another."""
+    if why := foreign_proc():
+        raise ContainmentError(f"{why}. No process was started, signalled or judged.")
+
+
 def own_name() -> str:
     """The name of the program that this process runs, for people."""
     return os.path.basename(sys.argv[0] or "python") or "python"
 
 
-__all__ = ["Platform", "identity_of", "is_alive", "own_name", "system"]
+__all__ = ["Platform", "identity_of", "is_alive", "own_name", "require_own_proc", "system"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import ConfigError, ContainmentError
+from . import require_own_proc
 
 Kind = Literal["auto", "subreaper", "cgroup", "portable"]
 KINDS: tuple[Kind, ...] = ("auto", "subreaper", "cgroup", "portable")
@@ -38,10 +39,12 @@ def leaf_name(session: str) -> str:
 def choose(asked: Kind = "auto") -> Containment:
     """The strongest containment that this machine allows, or the kind that was asked for.
 
-    Raises ConfigError for an unknown kind and ContainmentError where the machine does not allow it.
+    Raises ConfigError for an unknown kind and ContainmentError where the machine does not allow it, as
+    with a ``/proc`` of another pid namespace.
     """
     if asked not in KINDS:
         raise ConfigError(f"containment={asked!r} is not known; choose one of {', '.join(KINDS)}.")
+    require_own_proc()
     if asked == "portable":
         return Containment("portable", "asked for")
     if sys.platform != "linux":

@@ -11,7 +11,15 @@ import signal
 import time
 from collections.abc import Iterator
 
-from ..guard.procfs import PAGE_SIZE, TICKS, children_of, descendants, read_bytes, read_stat
+from ..guard.procfs import (
+    PAGE_SIZE,
+    TICKS,
+    children_of,
+    descendants,
+    foreign_proc,
+    read_bytes,
+    read_stat,
+)
 from .identity import (
     ALWAYS,
     INITIAL_NAMESPACE,
@@ -160,7 +168,10 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
 
     The pidfd is opened first and the start time is read after it, so that a recycled pid is noticed.
     Before Linux 5.3 there is no pidfd, and the pid could be recycled in the microseconds between.
+    False as well where ``/proc`` shows another pid namespace: there its numbers mean other processes.
     """
+    if _is_foreign_proc(os.getpid()):
+        return False
     try:
         fd = os.pidfd_open(target.pid)
     except ProcessLookupError:
@@ -181,6 +192,12 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
     finally:
         if fd >= 0:
             os.close(fd)
+
+
+@functools.cache
+def _is_foreign_proc(pid: int) -> bool:
+    """Once for each process, which a fork may have put into a pid namespace of its own."""
+    return bool(foreign_proc())
 
 
 def exit_fd(target: ProcessIdentity) -> int:

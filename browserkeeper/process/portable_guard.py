@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Iterable
 
-from ..guard.files import stray_shared_memory
 from ..guard.guard import Guard
 from ..guard.life import guard_session
 from ..guard.options import Options
@@ -28,11 +27,12 @@ class PortableContainment:
 
     name = "portable"
     shortest_pause = TwoScans.shortest_pause
+    owns_shared_memory = True
 
     def __init__(self, session: str):
         self._scans = TwoScans(LeftoverProcesses(session, (), platform=portable))
         self.kill, self.certify = self._scans.kill, self._scans.certify
-        self.survivors = self._scans.survivors
+        self.survivors, self.unseen = self._scans.survivors, self._scans.unseen
 
     def arm(self) -> None:
         """There is no subreaper to become."""
@@ -56,14 +56,16 @@ class PortableContainment:
     def memory(self, pid: int) -> int:
         return portable.own_memory(pid)
 
-    def stray_files(self, since: float) -> Iterable[str]:
-        return stray_shared_memory(since)
+    def profiles(self) -> Iterable[str]:
+        return ()
 
 
 def main() -> None:
     """The session's id comes first, then the guard's options."""
     session, *argv = sys.argv[1:]
     guard = Guard(Options(argv), PortableContainment(session))
+    if refusal := guard.refusal():
+        sys.exit(refusal.exit_status)
     guard.arm()
     sys.exit(guard_session(guard))
 

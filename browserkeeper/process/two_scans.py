@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..guard.members import Members
-from ..guard.procfs import Stat
+from ..guard.procfs import Stat, hidden_processes
 from .identity import ProcessFacts
 from .leftover_processes import LeftoverProcesses
 
@@ -41,6 +41,11 @@ class TwoScans:
         children."""
         members.reap()
         return "two-scans" if self.leftovers.are_gone() else None
+
+    def unseen(self) -> str:
+        """Why a process may be left that no scan shows; "" where there is no reason."""
+        why = hidden_processes()
+        return f"processes of the session may be left: {why}" if why else ""
 
     def survivors(self) -> list[dict[str, Any]]:
         """The processes that lived when the last round of killing began."""

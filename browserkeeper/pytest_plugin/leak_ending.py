@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..cleanup.temporary_profiles import profiles_of
-from ..guard.files import remove_tree
+from ..guard.trees import remove_tree
 from ..process import is_alive, system
 from .leaks import Leak
 

@@ -18,7 +18,7 @@ from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from ..errors import ConfigError, ForkedSessionError, LaunchError, SessionTimeout
 from ..grid.address import VARIABLE as GRID
 from ..guard.files import is_private_directory
-from ..process import identity_of, system
+from ..process import identity_of, require_own_proc, system
 from ..process.containment import Containment
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
@@ -196,8 +196,10 @@ def adopt(
     Raises:
         ConfigError: the driver is none, is on a Grid, is browserkeeper's own, was adopted before, or has
             ended.
+        ContainmentError: ``/proc`` shows another pid namespace than this process's.
         LaunchError: the guard did not start.
     """
+    require_own_proc()
     if timeout is not None:
         check_seconds("timeout", timeout)
     check_seconds("close_timeout", close_timeout)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ..cleanup.evidence import State, leftover_processes_of, owner_state, platform_of, state_of
-from ..process import Platform, system
+from ..process import Platform, require_own_proc, system
 from ..process.identity import ProcessFacts
 from ..state.documents import BadRecord
 from ..state.ledger import Ledger
@@ -107,8 +107,10 @@ class Snapshot:
 def snapshot() -> Snapshot:
     """Reads the ledger and the processes behind it.  Blocks for ZOMBIE_PATIENCE if there are zombies.
 
-    Raises LedgerError if the state directory cannot be used.
+    Raises LedgerError if the state directory cannot be used, and ContainmentError where ``/proc`` shows
+    another pid namespace than this process's.
     """
+    require_own_proc()
     ledger = Ledger.open()
     found = list(ledger.records())
     records = sorted((r for r in found if isinstance(r, Record)), key=lambda r: r.session.created)

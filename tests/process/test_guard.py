@@ -376,7 +376,7 @@ def test_a_teardown_is_stuck_only_if_a_process_survives_the_kill_deadline(
     guard = SimpleNamespace(
         options=Options(["--kill-deadline", "0", "--"]),
         report=Report("none"),
-        members=SimpleNamespace(end_all=lambda: None),
+        members=SimpleNamespace(end_all=lambda: None, hidden=lambda: 0),
         signals=SimpleNamespace(wait=time.sleep),
         owner=SimpleNamespace(send=lambda event, report: sent.append((event, report))),
         look=lambda: None,
@@ -386,6 +386,7 @@ def test_a_teardown_is_stuck_only_if_a_process_survives_the_kill_deadline(
             kill=rounds.append,
             certify=lambda members: "ECHILD" if len(rounds) == 3 else None,
             survivors=lambda: survivors,
+            unseen=lambda: "",
         ),
     )
     tear_down(guard)  # type: ignore[arg-type]

@@ -19,8 +19,9 @@ import pytest
 
 from browserkeeper import ConfigError, LedgerError, sweep
 from browserkeeper.cleanup.evidence import session_directories
-from browserkeeper.guard import files as guard_files
-from browserkeeper.guard.files import remove_tree, write_atomically
+from browserkeeper.guard import trees
+from browserkeeper.guard.files import write_atomically
+from browserkeeper.guard.trees import LeftBehind, remove_tree
 from browserkeeper.process import system
 from browserkeeper.process.containment import writable_cgroup
 from browserkeeper.state.documents import BadRecord
@@ -212,8 +213,8 @@ def test_a_tmpdir_that_is_exchanged_for_a_link_after_the_check(
 
     monkeypatch.setattr("os.path.islink", islink)
     if not protected:
-        monkeypatch.setattr("os.O_NOFOLLOW", 0)
-    with pytest.raises(NotADirectoryError):  # the control fails at its last step, rmdir of the link
+        monkeypatch.setattr(trees, "_PLACE", trees._PLACE & ~os.O_NOFOLLOW)
+    with pytest.raises(LeftBehind, match="Not a directory"):  # the control fails at rmdir of the link
         remove_tree(str(directory))
     assert is_untouched(victim) == protected
 
@@ -228,7 +229,7 @@ def test_a_tmpdir_that_is_exchanged_for_another_users_directory(
         return False
 
     monkeypatch.setattr("os.path.islink", islink)
-    with pytest.raises(PermissionError, match="another user's directory"):
+    with pytest.raises(LeftBehind, match="another user's directory"):
         remove_tree(str(directory))
     assert is_untouched(directory)
 
@@ -239,18 +240,18 @@ def test_a_directory_in_a_tmpdir_that_is_exchanged_for_a_link(
 ) -> None:
     """By a process of this user: a survivor of the session, say."""
     directory = session_directory_in_open(shared)
-    really = guard_files._open_directory
+    really = trees._place
 
-    def exchanging(name: str, inside: int | None = None) -> int:
+    def exchanging(name: str, inside: int) -> int:
         if name == "profile":
             (directory / name).rename(directory / "away")
             (directory / name).symlink_to(precious)
         return really(name, inside)
 
-    monkeypatch.setattr(guard_files, "_open_directory", exchanging)
+    monkeypatch.setattr(trees, "_place", exchanging)
     if not protected:
-        monkeypatch.setattr("os.O_NOFOLLOW", 0)
-    with pytest.raises(NotADirectoryError):
+        monkeypatch.setattr(trees, "_PLACE", trees._PLACE & ~os.O_NOFOLLOW)
+    with pytest.raises(LeftBehind, match=r"Not a directory|it was moved"):
         remove_tree(str(directory))
     assert is_untouched(precious) == protected
 
@@ -278,7 +279,7 @@ def test_a_removal_that_fails_closes_its_file_descriptors(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("os.unlink", refuse)
-    with pytest.raises(PermissionError):
+    with pytest.raises(LeftBehind, match=r"immutable: Operation not permitted .*lsattr"):
         remove_tree(str(tmp_path / "top"))
     monkeypatch.undo()
     assert witness.own("fd") == before

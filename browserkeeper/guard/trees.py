@@ -1,0 +1,291 @@
+"""Removal of a directory tree that never leaves it: not by a link, not by a mount point.
+
+Every layer may import this module.  Like all of ``guard/``, it imports C modules of the standard
+library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from .files import ignore_errors
+from .procfs import read_bytes
+
+NAMED = 3  # things left that an error names; of the others it says how many they are
+LONGEST_PATH = 200  # characters of a path in an error
+MOUNT_POINT = "a mount point; unmount it and sweep"
+OTHER_FILE_SYSTEM = "on another file system; remove it yourself"
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PLACE = _DIRECTORY | getattr(
+    os, "O_PATH", 0
+)  # opens nothing: no permission needed, no file system asked
+
+
+class LeftBehind(OSError):
+    """Something of a tree was not removed.  The message names it and says why.
+
+    ``files`` and ``size`` count what was removed all the same.
+    """
+
+    def __init__(self, left: list[str], files: int, size: int):
+        more = [f"and {len(left) - NAMED} more"] if len(left) > NAMED else []
+        super().__init__("; ".join([*left[:NAMED], *more]))
+        self.left, self.files, self.size = left, files, size
+
+
+def remove_tree(top: str) -> tuple[int, int]:
+    """Delete a directory of this user's; (files, bytes on disk).  A link is removed, never followed.
+
+    What is mounted below ``top``, or on it, is left as it is, bind mounts of the same file system
+    included: it is a directory of somewhere else, which is seen here too.  Nothing is unmounted.
+    Another user's ``top`` is left as well.  All that can be removed is removed; then LeftBehind is
+    raised if something is left.  FileNotFoundError where there is no ``top``.
+
+    All is done through open directories, so that another process cannot lead the deletion elsewhere
+    by putting a link where a directory was.  Only a handful are open at any time, and the walk climbs by
+    ``..`` without recursion, so that no depth is too deep for open files, the stack or a path's length.
+    """
+    parent, name = os.path.split(top.rstrip("/"))
+    above = os.open(parent or ".", _PLACE & ~os.O_NOFOLLOW)
+    try:
+        removal = _Removal(above, parent)
+        if os.path.islink(top):
+            os.unlink(name, dir_fd=above)
+            return 1, 0
+        removal.run(name, is_last=False)
+        for is_last in (False, True):
+            if removal.again:
+                removal.run(name, is_last=is_last)
+    finally:
+        os.close(above)
+    if removal.left:
+        raise LeftBehind(removal.left, removal.files, removal.size)
+    return removal.files, removal.size
+
+
+def try_to_remove(top: str) -> tuple[int, int, str]:
+    """:func:`remove_tree` without exceptions: (files, bytes on disk, what is left and why, or "")."""
+    try:
+        return (*remove_tree(top), "")
+    except FileNotFoundError:
+        return 0, 0, ""
+    except LeftBehind as error:
+        return error.files, error.size, str(error)
+    except OSError as error:
+        return 0, 0, str(error)
+
+
+class _Level:
+    """One directory on the way from the top to the current one.
+
+    ``directories``: those in it that were not visited yet.  ``is_kept``: it is known that it cannot be
+    removed, because something in it cannot.
+    """
+
+    __slots__ = ("directories", "identity", "is_kept", "name")
+
+    def __init__(self, name: str, identity: tuple[int, int]):
+        self.name, self.identity = name, identity
+        self.directories: list[str] = []
+        self.is_kept = False
+
+
+class _Removal:
+    """``left``: what cannot be removed, and why.  ``again``: a directory was filled meanwhile."""
+
+    def __init__(self, above: int, parent: str):
+        """``above``: the open directory that the tree is in; ``parent``: its path, for messages."""
+        self.files = self.size = 0
+        self.left: list[str] = []
+        self.again = False
+        self._above, self._parent = above, parent
+        self._mount, self._device = _mount_of(above), 0
+        self._levels: list[_Level] = []
+        self._known: set[str] = set()
+        self._is_entered = False
+
+    def run(self, name: str, *, is_last: bool) -> None:
+        """One pass: remove what can be removed.  In the last one, a directory that was filled meanwhile
+        is counted as left.  Raises FileNotFoundError where the tree does not exist."""
+        self.again = False
+        self._levels = []
+        try:
+            current = self._enter(name, self._above)
+        except FileNotFoundError:
+            if self._is_entered:
+                return
+            raise
+        except OSError as error:
+            self._keep(name, error)
+            return
+        self._is_entered = True
+        try:
+            while True:
+                level = self._levels[-1]
+                if level.directories:
+                    current = self._down(level, current)
+                elif len(self._levels) > 1:
+                    current = self._up(current, is_last=is_last)
+                else:
+                    break
+        except OSError as error:  # of a step that the rest of the walk depends on
+            self._keep("", error)
+            self._levels[0].is_kept = True
+        finally:
+            os.close(current)
+        top, self._levels = self._levels[0], []
+        if not top.is_kept:
+            self._rmdir(top.name, self._above, is_last=is_last)
+
+    def _down(self, level: _Level, current: int) -> int:
+        """Enter the next directory; the directory that is current then.  Closes the other one."""
+        name = level.directories.pop()
+        try:
+            below = self._enter(name, current)
+        except FileNotFoundError:
+            return current
+        except OSError as error:
+            self._keep(name, error)
+            return current
+        os.close(current)
+        return below
+
+    def _enter(self, name: str, inside: int) -> int:
+        """Make it the last level and remove everything in it but directories; its descriptor.
+
+        Raises OSError as :meth:`_open` does.
+        """
+        current, identity = self._open(name, inside)
+        level = _Level(name, identity)
+        self._levels.append(level)
+        try:
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        level.directories.append(entry.name)
+                    else:
+                        self._unlink(entry, current)
+        except OSError as error:
+            self._keep("", error)
+        return current
+
+    def _unlink(self, entry: os.DirEntry[str], current: int) -> None:
+        try:
+            bytes_on_disk = entry.stat(follow_symlinks=False).st_blocks * 512
+            os.unlink(entry.name, dir_fd=current)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._keep(entry.name, error)
+            return
+        self.files, self.size = self.files + 1, self.size + bytes_on_disk
+
+    def _up(self, current: int, *, is_last: bool) -> int:
+        """Leave the current directory and remove it; the directory that is current then.
+
+        Raises OSError where ``..`` is not the directory that the walk came from: the current one was
+        moved meanwhile.
+        """
+        done = self._levels[-1]
+        above = os.open("..", _DIRECTORY, dir_fd=current)
+        facts = os.fstat(above)
+        if (facts.st_dev, facts.st_ino) != self._levels[-2].identity:
+            os.close(above)
+            raise OSError(errno.EBUSY, "it was moved while it was removed")
+        os.close(current)
+        self._levels.pop()
+        if done.is_kept:
+            self._levels[-1].is_kept = True
+        else:
+            self._rmdir(done.name, above, is_last=is_last)
+        return above
+
+    def _rmdir(self, name: str, above: int, *, is_last: bool) -> None:
+        try:
+            os.rmdir(name, dir_fd=above)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno == errno.ENOTEMPTY and not is_last:
+                self.again = True
+            else:
+                self._keep(name, error)
+
+    def _keep(self, name: str, error: OSError) -> None:
+        """Remember what is left, and that the directories above it cannot be removed."""
+        if self._levels:
+            self._levels[-1].is_kept = True
+        path = os.path.join(self._parent, *(level.name for level in self._levels), name).rstrip("/")
+        if path in self._known:  # from an earlier pass
+            return
+        self._known.add(path)
+        shown = path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
+        reason = error.strerror or str(error)
+        if reason == os.strerror(errno.EBUSY):  # unlink(2) and rmdir(2) say so of a mount point
+            reason = MOUNT_POINT
+        elif reason == os.strerror(errno.EPERM):
+            reason += " (an immutable file or directory? see lsattr(1))"
+        self.left.append(f"{shown if shown.isprintable() else ascii(shown)}: {reason}")
+
+    def _open(self, name: str, inside: int) -> tuple[int, tuple[int, int]]:
+        """Open a directory for reading, and make it accessible for this user; (descriptor, identity).
+
+        Raises OSError where it is a link, a mount point or on another file system, and where the tree's
+        top is another user's.
+        """
+        place = _place(name, inside)
+        try:
+            # Before all else: asking the file system itself, of a dead NFS server say, could block.
+            if _mount_of(place) != self._mount:
+                raise OSError(errno.EBUSY, MOUNT_POINT)
+            facts = os.fstat(place)
+            if not self._levels:
+                self._device = facts.st_dev
+                if facts.st_uid != os.geteuid():
+                    raise PermissionError(errno.EPERM, "another user's directory")
+            elif facts.st_dev != self._device:
+                raise OSError(errno.EBUSY, OTHER_FILE_SYSTEM)
+            if facts.st_mode & 0o700 != 0o700:
+                ignore_errors(lambda: _make_accessible(place))
+            return os.open(".", _DIRECTORY, dir_fd=place), (facts.st_dev, facts.st_ino)
+        finally:
+            os.close(place)
+
+
+def _place(name: str, inside: int) -> int:
+    """A descriptor of a directory, never of a link's target."""
+    try:
+        return os.open(name, _PLACE, dir_fd=inside)
+    except PermissionError:
+        if _PLACE != _DIRECTORY:
+            raise
+        os.chmod(name, 0o700, dir_fd=inside)  # where there is no O_PATH: not on Linux
+        return os.open(name, _PLACE, dir_fd=inside)
+
+
+def _make_accessible(place: int) -> None:
+    """``chmod u+rwx``; fchmod(2) refuses a descriptor by O_PATH."""
+    if _PLACE == _DIRECTORY:
+        os.fchmod(place, 0o700)
+    else:
+        os.chmod(f"/proc/self/fd/{place}", 0o700)
+
+
+def _mount_of(fd: int) -> bytes:
+    """The id of the mount that an open file is in (proc(5), ``mnt_id``, since Linux 3.15).
+
+    A bind mount of the same file system has the same device and another id.  The id is the open
+    file's, so nothing can be mounted between this answer and the use of the descriptor.  b"" on
+    systems without such ids (gVisor, macOS), where the device has to do.
+    """
+    if sys.platform != "linux":
+        return b""
+    facts = read_bytes(f"/proc/self/fdinfo/{fd}")
+    if not facts:
+        raise OSError(
+            errno.ENOSYS, "mount points cannot be told, since /proc/self/fdinfo cannot be read"
+        )
+    return next((line for line in facts.splitlines() if line.startswith(b"mnt_id:")), b"")
