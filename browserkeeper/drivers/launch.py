@@ -31,6 +31,7 @@ class Launch:
     ``note`` says why the browser would outlive the SIGKILL of its driver; "" where it would not.
     ``stop_grace_period`` is the time, in seconds, that the driver may take after SIGTERM to end a
     session on another machine, and ``status_file`` is where it writes how that went.
+    ``url_path`` is the beginning of the path of all commands; it may be a secret.
     ``find_browser`` returns the browser, given its capabilities and the processes of the session.
     """
 
@@ -41,4 +42,5 @@ class Launch:
     note: str
     stop_grace_period: float = 0
     status_file: str = ""
+    url_path: str = dataclasses.field(default="", repr=False)
     find_browser: Callable[[Mapping[str, Any], Sequence[ProcessFacts]], BrowserHandle] = find_local

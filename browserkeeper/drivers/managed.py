@@ -47,13 +47,22 @@ class ManagedService:
     Its process is the guard: all processes of the session are below that.
     """
 
-    def __init__(self, handler: CommandHandler, path: str, port: int, process: ChildProcess):
+    def __init__(
+        self,
+        handler: CommandHandler,
+        path: str,
+        port: int,
+        process: ChildProcess,
+        url_path: str = "",
+    ):
         self._command_handler = handler
         self.path, self.port, self.process = path, port, process
+        self.url_path = url_path
+        """The path before that of each command; a secret where the driver is the relay to a Grid."""
 
     @property
     def service_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}{self.url_path}"
 
     def start(self) -> None:
         """Does nothing: the driver runs already."""
@@ -210,7 +219,8 @@ def another(driver: Any, handler: CommandHandler) -> Any:
 
     Sends nothing.  State of one driver object (file detector, pinned scripts) is not in the other.
     """
-    service = ManagedService(handler, driver.service.path, driver.service.port, driver.service.process)
+    before = driver.service
+    service = ManagedService(handler, before.path, before.port, before.process, before.url_path)
     return type(driver)(handler, service, driver.command_executor, driver.options, driver)
 
 

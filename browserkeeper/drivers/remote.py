@@ -7,10 +7,12 @@ to the Grid's machines and their administrator.
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 from ..config import SessionConfig
+from ..grid.admission import digest_of
 from ..grid.hub import MARKER
 from ..process.guard_process import interpreter
 from . import chromium, firefox
@@ -29,10 +31,12 @@ def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
     if config.options is not None:
         _user_options(config)
     status_file = os.path.join(tmpdir, "grid")
+    secret = secrets.token_urlsafe(32)  # kept in this process only; the relay is told its digest
     options = {
         "--url": str(config.remote),
         "--marker": session,
         "--status-file": status_file,
+        "--secret-sha256": digest_of(secret),
         "--patience": f"{config.close_timeout * STOP_SHARE:g}",
     }
     words = (word for pair in options.items() for word in pair)
@@ -40,6 +44,7 @@ def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
         command=(interpreter(), "-I", "-S", "-c", _BOOT, _HOME, *words),
         env={},
         build_options=lambda: build_options(config, session),
+        url_path=f"/{secret}",
         port_pattern=rb"listening on port (\d+)\s",
         note="",
         stop_grace_period=config.close_timeout,

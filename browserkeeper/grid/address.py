@@ -48,7 +48,7 @@ class Address:
             parts.scheme,
             host,
             port if port is not None else PORTS[parts.scheme],
-            parts.path.rstrip("/"),
+            urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~"),
             urllib.parse.unquote(parts.username or ""),
             urllib.parse.unquote(parts.password or ""),
         )

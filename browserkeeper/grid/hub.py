@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.client
 import json
 import os
+import socket
 import ssl
-from collections.abc import Mapping
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .address import Address
@@ -16,6 +20,10 @@ MARKER = "se:browserkeeper"
 """The capability with the id of our session: the Grid lists it in its status and in its queue."""
 FAILURES = (OSError, http.client.HTTPException, ValueError)
 """Raised where a Grid cannot be reached or does not speak HTTP."""
+LARGEST = 512 * 1024**2
+"""Bytes of the largest answer that is read: files that a browser downloaded come as one answer."""
+PIECE = 1024**2
+"""Bytes that are read at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +51,72 @@ class Answer:
 
     @property
     def brief(self) -> str:
-        """One line for messages: the status, and the WebDriver error or the beginning of the body."""
+        """One line for messages: the status, and the WebDriver error or the beginning of the body.
+        Only printable characters, so that it can be shown on a terminal."""
         value = self.value
         text = value.get("message") if isinstance(value, dict) else None
-        line = " ".join(str(text or self.body[:120].decode("utf-8", "replace")).split())
+        shown = str(text or self.body[:120].decode("utf-8", "replace"))
+        line = " ".join("".join(c if c.isprintable() else " " for c in shown).split())
         return f"{self.status}: {line[:160]}" if line else str(self.status)
 
 
+def read_answer(response: http.client.HTTPResponse) -> Answer:
+    """The whole answer, decompressed.  Raises HTTPException if it is cut off, larger than
+    :data:`LARGEST`, or compressed in a way that is not known."""
+    pieces, size = [], 0
+    while piece := response.read(PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > LARGEST:
+            raise http.client.HTTPException(f"its answer is larger than {LARGEST} bytes")
+    if response.length:  # read(n) does not raise IncompleteRead, read() alone would
+        raise http.client.IncompleteRead(b"", response.length)
+    body = _decompressed(b"".join(pieces), response.headers.get("Content-Encoding", ""))
+    return Answer(response.status, body)
+
+
+def _decompressed(body: bytes, encoding: str) -> bytes:
+    """A proxy may compress an answer although no request of ours asks for that."""
+    kind = encoding.strip().lower()
+    if kind in ("", "identity") or not body:
+        return body
+    if kind not in ("gzip", "x-gzip", "deflate"):
+        raise http.client.HTTPException("its answer has a Content-Encoding that was not asked for")
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib, by the first bytes
+    try:
+        plain = unpacking.decompress(body, LARGEST)
+    except zlib.error as error:
+        raise http.client.HTTPException(f"its compressed answer is broken: {error}") from error
+    if not unpacking.eof:
+        raise http.client.HTTPException("its compressed answer is cut off or too large")
+    return plain
+
+
+@contextlib.contextmanager
+def cut_after(connection: http.client.HTTPConnection, seconds: float) -> Iterator[None]:
+    """Connect, and shut the connection down after so many seconds.
+
+    The timeout of a socket is for each wait, so an answer that comes byte by byte would take for ever.
+    """
+    connection.connect()
+    link = connection.sock
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            link.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Hub:
-    """One Grid.  Each call opens a connection of its own; ``timeout`` is in seconds, for each wait.
+    """One Grid.  Each call opens a connection of its own, and takes ``timeout`` seconds at most; so long
+    again where the Grid's name is looked up or its address does not answer at all.
 
     Calls raise one of :data:`FAILURES`.
     """
@@ -75,9 +140,9 @@ class Hub:
     def ask(self, method: str, path: str, timeout: float) -> Answer:
         connection = self.connect(timeout)
         try:
-            connection.request(method, self.address.path + path, headers=self.headers())
-            response = connection.getresponse()
-            return Answer(response.status, response.read())
+            with cut_after(connection, timeout):
+                connection.request(method, self.address.path + path, headers=self.headers())
+                return read_answer(connection.getresponse())
         finally:
             connection.close()
 
@@ -104,4 +169,4 @@ class Hub:
         return answer.status == 200 and f'"{marker}"'.encode() in answer.body.replace(b'\\"', b'"')
 
 
-__all__ = ["FAILURES", "MARKER", "Answer", "Hub"]
+__all__ = ["FAILURES", "LARGEST", "MARKER", "Answer", "Hub", "cut_after", "read_answer"]

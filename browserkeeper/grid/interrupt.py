@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .hub import FAILURES, Hub
+from .hub import FAILURES, Hub, cut_after
 
 ATTEMPT_TIMEOUT = 2.0
 """Seconds for each wait for the Grid."""
@@ -60,9 +60,10 @@ def _connect(hub: Hub, session: str, channel: str, timeout: float) -> Iterator[C
             "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
         }
         path = f"{hub.address.path}/session/{session}/se/{channel}"
-        connection.request("GET", path, headers=headers)
-        link = connection.sock  # a response that ends the connection sets connection.sock to None
-        status = connection.getresponse().status
+        with cut_after(connection, timeout):
+            connection.request("GET", path, headers=headers)
+            link = connection.sock  # a response that ends the connection sets connection.sock to None
+            status = connection.getresponse().status
         if status != 101 or link is None:
             raise ConnectionError(f"no websocket ({status})")
         yield Channel(link)

@@ -128,7 +128,7 @@ def ask_browser_to_quit(driver: Any, deadline: float, is_gone: Callable[[], bool
     limit = max(0.1, (deadline - time.monotonic()) / 2)
     connection = http.client.HTTPConnection("127.0.0.1", driver.service.port, timeout=limit)
     try:
-        connection.request("DELETE", f"/session/{driver.session_id}")
+        connection.request("DELETE", f"{driver.service.url_path}/session/{driver.session_id}")
         connection.getresponse().read()
         until = time.monotonic() + limit
         while time.monotonic() < until and not is_gone():

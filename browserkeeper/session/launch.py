@@ -162,7 +162,9 @@ class Attempt:
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
         self.driver_process = identity_of(spawned["pid"])
-        service = managed.ManagedService(handler, launch.command[0], port, self.guard.process)
+        service = managed.ManagedService(
+            handler, launch.command[0], port, self.guard.process, launch.url_path
+        )
         left = max(0.1, deadline - time.monotonic())
         driver = managed.connect(config.name, handler, service, options, left, config.remote)
         managed.set_command_timeout(driver, config.command_timeout)

@@ -73,7 +73,7 @@ def asked(hub: MockHub, **more: float) -> dict[str, object]:
         (TRUNCATED, "did not start"),
         (BROKEN, "on fire"),
         (silence, "did not answer within start_timeout"),
-        (hang_up, "cannot be reached"),
+        (hang_up, "gave no answer to POST /session .* not sent again"),
         (answer(401, ""), "credentials"),
         (answer(200, '{"value": null}'), "did not start"),
         (answer(200, '["value"]'), "no WebDriver"),

@@ -1,0 +1,135 @@
+"""A Grid on plain sockets that does with a connection what a script says: answers, half answers, and
+connections that break.  It answers every request whose path the script does not name with ``null``."""
+
+from __future__ import annotations
+
+import json
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+Step = Callable[[socket.socket], bool]
+"""What happens to a connection after a request has been read; False: the connection is closed."""
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def raw(answer: bytes, *, then_open: bool = False) -> Step:
+    """Send these bytes, and close the connection unless ``then_open``."""
+
+    def step(link: socket.socket) -> bool:
+        link.sendall(answer)
+        return then_open
+
+    return step
+
+
+def http_answer(status: str, body: bytes, *headers: str) -> Step:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return raw("\r\n".join(lines).encode() + body, then_open=True)
+
+
+def value(found: Any) -> Step:
+    kind = "Content-Type: application/json; charset=utf-8"
+    return http_answer("200 OK", json.dumps({"value": found}, ensure_ascii=False).encode(), kind)
+
+
+def hang_up(link: socket.socket) -> bool:
+    """Close without an answer."""
+    return False
+
+
+def reset(link: socket.socket) -> bool:
+    """Close with a RST in place of a FIN, as where the machine has lost the connection."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    return False
+
+
+def answer_and_close(link: socket.socket) -> bool:
+    """A whole answer, and then the end of the connection without a word."""
+    value("first")(link)
+    return False
+
+
+class ScriptedGrid:
+    """``script``: for ``"METHOD /path"`` the steps of its requests in turn; the last one is repeated."""
+
+    def __init__(self, script: dict[str, list[Step]] | None = None):
+        self.script = script or {}
+        self.seen: list[Request] = []
+        self.connections = 0
+        self._server = _Server(("127.0.0.1", 0), _Connection)
+        self._server.grid = self
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> ScriptedGrid:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def step_for(self, request: Request) -> Step:
+        steps = self.script.get(f"{request.method} {request.path}", [value(None)])
+        return steps.pop(0) if len(steps) > 1 else steps[0]
+
+    def asked(self, method: str, path: str) -> list[Request]:
+        return [seen for seen in self.seen if (seen.method, seen.path) == (method, path)]
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    grid: ScriptedGrid
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Prints nothing: the relay closed its connection."""
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        grid: ScriptedGrid = self.server.grid  # type: ignore[attr-defined]
+        grid.connections += 1
+        while (request := self._read()) is not None:
+            grid.seen.append(request)
+            if not grid.step_for(request)(self.connection):
+                return
+
+    def _read(self) -> Request | None:
+        first = self.rfile.readline().decode("latin-1").split()
+        if len(first) < 2:
+            return None
+        headers = {}
+        while line := self.rfile.readline().strip():
+            name, _, text = line.decode("latin-1").partition(":")
+            headers[name.lower()] = text.strip()
+        return Request(
+            first[0], first[1], headers, self.rfile.read(int(headers.get("content-length", 0)))
+        )
+
+
+__all__ = [
+    "Request",
+    "ScriptedGrid",
+    "Step",
+    "answer_and_close",
+    "hang_up",
+    "http_answer",
+    "raw",
+    "reset",
+    "value",
+]
