@@ -31,7 +31,7 @@ class BrowserPools:
     those that it inherits belong to its parent."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close the pools in between
         self._open: list[tuple[BrowserSpec, BrowserPool[Any]]] = []
         os.register_at_fork(after_in_child=self._forget)
 
@@ -59,7 +59,7 @@ class BrowserPools:
                 logger.exception("the worker's pool left something")
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._open = []
 
 

@@ -127,7 +127,10 @@ class ProtocolError(Exception):
 
 
 class BidiConnection:
-    """A BiDi websocket besides Selenium's.  Threads take turns: it sends one command at a time."""
+    """A BiDi websocket besides Selenium's.  Threads take turns: it sends one command at a time.
+
+    A signal handler cannot send a command while the thread that it has interrupted waits for an answer.
+    """
 
     def __init__(self, url: str):
         import websocket
@@ -136,7 +139,8 @@ class BidiConnection:
             url, timeout=ANSWER_TIMEOUT, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
         )
         self._number = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._is_waiting = False
 
     def bidi(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Send one command and return its result.  Events that come meanwhile are dropped.
@@ -144,11 +148,21 @@ class BidiConnection:
         Raises ProtocolError for an error, and a websocket's error after ANSWER_TIMEOUT.
         """
         with self._lock:
-            self._number += 1
-            self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
-            answer: dict[str, Any] = {}
-            while answer.get("id") != self._number:
-                answer = json.loads(self._socket.recv())
+            if self._is_waiting:  # the websocket's own locks would wait for ever
+                raise ProtocolError(
+                    f"{method}: this thread was interrupted by a signal in mid-command; send commands "
+                    "after the signal handler has returned"
+                )
+            self._is_waiting = True
+            try:
+                self._number += 1
+                message = {"id": self._number, "method": method, "params": params}
+                self._socket.send(json.dumps(message))
+                answer: dict[str, Any] = {}
+                while answer.get("id") != self._number:
+                    answer = json.loads(self._socket.recv())
+            finally:
+                self._is_waiting = False
         if answer.get("type") != "success":
             raise ProtocolError(f"{method} {params.get('method', '')}: {answer.get('message')}")
         return cast("dict[str, Any]", answer["result"])

@@ -47,7 +47,7 @@ class VersionCache:
 
     def __init__(self, file: Path):
         self.file = file
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may start a browser in between
         self._known: dict[str, str] | None = None
 
     def get(self, key: str) -> str | None:

@@ -2,7 +2,7 @@
 
 ``factory.py`` has ``browser()``, ``session.py`` what users see of a session, ``control.py`` its internal
 side; ``launch.py``, ``commands.py`` and ``ending.py`` are its phases, ``adopted.py`` is the session of a
-driver that other code started.
+driver that other code started.  ``apart.py`` makes the end safe in signal handlers.
 """
 
 from .factory import browser

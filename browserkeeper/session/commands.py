@@ -31,7 +31,7 @@ class Commands:
         raise for ``error``, which the command of that name raised."""
         self._attempt, self._fail = attempt, fail
         self._in_flight = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send a command in between
         self._interrupted = False
 
     @property

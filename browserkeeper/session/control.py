@@ -6,6 +6,7 @@ It has what they need beyond the public methods.  Not for users: its names may c
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -19,6 +20,7 @@ from ..errors import BrowserkeeperError, ForkedSessionError, LaunchError, Sessio
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
+from .apart import hold, run_apart
 from .commands import Commands, browser_is_lost, over_error
 from .ending import DeadlineError, ask_browser_to_quit, raise_if_leaked
 from .launch import Attempt, launch_errors, plan_launch
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
 
 T = TypeVar("T")
+
+SPANS_TIMEOUT = 2.0
+"""Seconds to wait until a session's spans have ended; it takes microseconds."""
+SETTLE_PAUSE = 0.005
+"""Seconds between two looks at a start that was called off."""
 
 logger = logging.getLogger("browserkeeper")
 
@@ -40,8 +47,8 @@ class Start:
         self.thread = 0
         """The ident of the thread that starts the session; 0 before."""
         self.called_off = False
-        self.settled = threading.Event()
-        """Set when the start has succeeded or failed."""
+        self.settled = False
+        """True when the start has succeeded or failed."""
         self.failures: list[LaunchError] = []
 
     def may_retry(self, error: BaseException, config: SessionConfig) -> bool:
@@ -156,7 +163,7 @@ class SessionControl:
             self.spans.failed(error)
             raise
         finally:
-            self._start.settled.set()
+            self._start.settled = True
 
     def _launch_with_retries(self) -> Attempt:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -300,7 +307,11 @@ class SessionControl:
             self.call_off()
             if self._start.thread == threading.get_ident():
                 raise self._called_off()
-            self._start.settled.wait(self.config.start_timeout + 2 * self.config.close_timeout)
+            limit = self.config.start_timeout + 2 * self.config.close_timeout
+            until = time.monotonic() + limit
+            # threading.Event has a lock that hangs when a signal handler waits as well.
+            while not self._start.settled and time.monotonic() < until:
+                time.sleep(SETTLE_PAUSE)
         report = self.end("closed", politely=True)
         raise_if_leaked(report, self.config.on_leak, "session", stacklevel=4)
         return report
@@ -312,7 +323,7 @@ class SessionControl:
         it.  ``politely``: a browser with a profile that is kept is first asked to end by itself, so that
         it writes the profile, unless a command is in flight.
         """
-        with self._lock:
+        with hold(self._lock, self.config.close_timeout):
             if self.report is not None:
                 return self.report
             attempt = self.attempt
@@ -329,8 +340,12 @@ class SessionControl:
             report = attempt.ending.run(reason, ask=ask, disconnect=attempt.disconnect)
             if self.state == "live":
                 self.state = "closed"
-            self.spans.ended(report, self.over, report.seconds["close"])
+            if self.spans.are_open:
+                run_apart(functools.partial(self._end_spans, report), SPANS_TIMEOUT)
             return report
+
+    def _end_spans(self, report: ExitReport) -> None:
+        self.spans.ended(report, self.over, report.seconds["close"])
 
     def _ask(self, deadline: float) -> str:
         assert self.attempt is not None

@@ -24,6 +24,7 @@ from ..process.guard_process import GuardProcess
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record
+from .apart import hold, run_apart
 
 logger = logging.getLogger("browserkeeper")
 
@@ -32,6 +33,9 @@ DeadlineError = Callable[[str, "ExitReport | None"], SessionTimeout]
 
 EVENT_TIMEOUT = 2.0
 """Seconds to wait for an event that the guard sends within milliseconds, on a busy machine."""
+
+DISCONNECT_TIMEOUT = 3.0
+"""Seconds to wait until the connections to a driver are closed; it takes milliseconds."""
 
 
 class Ending:
@@ -76,7 +80,7 @@ class Ending:
         timeouts, and longer where the guard is dead and this process cleans up.  Raises nothing for a
         leak.
         """
-        with self._lock:
+        with hold(self._lock, self._close_timeout):
             if self.report is not None:
                 return self.report
             began = time.monotonic()
@@ -88,16 +92,21 @@ class Ending:
                 # The guard kills for close_timeout before it reports a process that survives.
                 facts = self._guard.end(reason, deadline + self._close_timeout + EVENT_TIMEOUT)
             report = self._report_from(facts)
-            disconnect()
+            run_apart(disconnect, DISCONNECT_TIMEOUT)
+            return self._settle(report, time.monotonic() - began)
+
+    def _settle(self, report: ExitReport, seconds: float) -> ExitReport:
+        """Make it this session's report, unless a signal handler has ended the session in between."""
+        if self.report is None:
             self.report = dataclasses.replace(
                 report,
-                seconds={**report.seconds, **self.seconds, "close": time.monotonic() - began},
+                seconds={**report.seconds, **self.seconds, "close": seconds},
                 notes=(*report.notes, *self.notes),
             )
             if self._finalizer is not None:
                 self._finalizer.detach()
             logger.info("%s", self.report, extra=self.report.log_fields())
-            return self.report
+        return self.report
 
     def _report_from(self, facts: Mapping[str, Any] | None) -> ExitReport:
         """The guard's report; where the guard is dead or silent, the report of a cleanup."""

@@ -56,6 +56,11 @@ class SessionSpans:
         self._start: Span | None = None
         self._block_error = ""
 
+    @property
+    def are_open(self) -> bool:
+        """True from :meth:`begin` to the end, in a program that traces."""
+        return self._session is not None
+
     @never_raises
     def begin(self, browser: str) -> None:
         """The start begins.  The caller's current span becomes the parent."""

@@ -1,0 +1,170 @@
+"""A signal handler closes a session or a pool, whatever lock the thread that it has interrupted holds.
+
+Each case runs in a process of its own, since the failure that it shows is a thread that waits for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from browserkeeper.session.apart import run_apart
+from tests.support.owners import ROOT
+from tests.support.waiting import SECONDS, wait_until
+
+START = """
+import contextlib, random, signal, sys, threading, time
+from browserkeeper import BrowserkeeperError, BrowserPool, browser
+from browserkeeper.session import control_of
+
+URL = "data:text/html,hello"
+
+def http_locks(driver):
+    '''The locks of urllib3's pool of connections to the driver.'''
+    manager = driver.command_executor._conn
+    return [manager.pools[key].pool.mutex for key in manager.pools.keys()]
+"""
+
+LOCKS = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+class Spans(SpanProcessor):
+    lock = threading.Lock()
+
+    def on_end(self, span):
+        with self.lock:
+            pass
+
+if sys.argv[1] == "spans":
+    trace.set_tracer_provider(TracerProvider())
+    trace.get_tracer_provider().add_span_processor(Spans())
+
+session = browser("chrome")
+driver = session.start()
+driver.get(URL)
+control = control_of(session)
+locks = {
+    "commands": lambda: [control._commands._lock],
+    "session": lambda: [control._lock, control.attempt.ending._lock],
+    "http": lambda: http_locks(driver),
+    "spans": lambda: [Spans.lock],
+}[sys.argv[1]]()
+assert locks
+
+def handler(*_):
+    assert session.close().clean
+
+signal.signal(signal.SIGALRM, handler)
+with contextlib.ExitStack() as held:
+    for lock in locks:
+        held.enter_context(lock)
+    signal.raise_signal(signal.SIGALRM)  # runs the handler here
+print("closed", session.report.certificate)
+"""
+
+RANDOM = """
+def handler(*_):
+    assert session.close().clean
+
+signal.signal(signal.SIGALRM, handler)
+for number in range(4):
+    session = browser("chrome")
+    driver = session.start()
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 0.1))
+    with contextlib.suppress(BrowserkeeperError):
+        while True:
+            driver.get(URL)
+            driver.title
+    assert session.report.clean, session.report
+print("closed", session.report.certificate)
+"""
+
+POOL = """
+pool = BrowserPool("chrome", max_size=1, isolation="context", checkout_timeout=300, start_timeout=300,
+                   close_timeout=3)
+pool.open()
+lease = pool.lease()
+driver = lease.driver
+control = control_of(lease.session)
+locks = {
+    "session": lambda: [control._lock, control.attempt.ending._lock],
+    "channel": lambda: [lease._handler.browser._contexts._connection._lock],
+    "lease": lambda: [lease._handler._lock],
+    "http": lambda: http_locks(driver),
+    "none": lambda: [],
+}[sys.argv[1]]()
+if sys.argv[1] == "none":
+    connection = lease._handler.browser._contexts._connection
+    connection._is_waiting = True
+    try:
+        driver.switch_to.new_window()
+    except Exception as error:
+        assert "interrupted by a signal" in str(error), error
+    connection._is_waiting = False
+
+reports = []
+signal.signal(signal.SIGALRM, lambda *_: reports.extend(pool.close()))
+with contextlib.ExitStack() as held:
+    for lock in locks:
+        held.enter_context(lock)
+    signal.raise_signal(signal.SIGALRM)
+assert reports and all(report.clean for report in reports), reports
+print("closed", reports[-1].certificate)
+"""
+
+
+def run(script: str, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", START + script, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=5 * SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.chrome
+@pytest.mark.parametrize("lock", ["commands", "session", "http", "spans"])
+def test_a_handler_closes_a_session_whose_thread_holds_a_lock(lock: str) -> None:
+    assert run(LOCKS, lock) == "closed ECHILD"
+
+
+@pytest.mark.chrome
+def test_a_handler_closes_a_session_at_random_moments_of_its_commands() -> None:
+    assert run(RANDOM) == "closed ECHILD"
+
+
+@pytest.mark.chrome
+@pytest.mark.parametrize("lock", ["session", "channel", "lease", "http", "none"])
+def test_a_handler_closes_a_pool_whose_thread_holds_a_lock(lock: str) -> None:
+    """``none``: a command over the pool's own channel while that waits for an answer is refused."""
+    assert run(POOL, lock) == "closed ECHILD"
+
+
+def test_control_a_lock_of_the_interrupted_thread_is_never_free_in_the_handler() -> None:
+    """The same call without a thread of its own: it blocks until its caller has returned."""
+    mutex = threading.Lock()
+    with mutex:
+        assert not mutex.acquire(timeout=0.2)
+
+
+def test_what_runs_apart_is_done_when_its_lock_is_free() -> None:
+    mutex, done = threading.Lock(), []
+
+    def action() -> None:
+        with mutex:
+            done.append(time.monotonic())
+
+    with mutex:
+        run_apart(action, 0.1)
+        assert not done
+    assert wait_until(lambda: done)
