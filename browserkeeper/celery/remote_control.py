@@ -1,5 +1,9 @@
 """The remote control commands ``browserkeeper.ps`` and ``browserkeeper.sweep``: the worker's side.
 
+Their answers go over the broker, which others may read.  So they are made of the fields that are named
+here, and have no command line and nothing that was read from an invalid file: the command of a
+``browserkeeper run`` may have a token or a proxy's password.
+
 They run in the worker's main process, between its other work.  They take milliseconds, except for a
 sweep that has to kill processes which do not end.
 """
@@ -13,6 +17,8 @@ from ..errors import BrowserkeeperError
 
 if TYPE_CHECKING:
     from ..cleanup.sweeper import Finding
+    from ..state.documents import BadRecord
+    from ..status.snapshot import SessionStatus
 
 logger = logging.getLogger("browserkeeper")
 
@@ -36,9 +42,45 @@ def ps(state: Any, **_: Any) -> dict[str, Any]:
     from ..status.snapshot import snapshot
 
     try:
-        return snapshot().to_dict()
+        found = snapshot()
     except BrowserkeeperError as error:
         return {"error": str(error)}
+    return {
+        "ok": found.ok,
+        "sessions": [_session_facts(status) for status in found.sessions],
+        "pools": [pool.to_dict() for pool in found.pools],
+        "bad_records": [
+            {"path": str(record.path), "why": _why(record), "foreign": not record.corrupt}
+            for record in found.bad_records
+        ],
+    }
+
+
+def _session_facts(status: SessionStatus) -> dict[str, Any]:
+    session, facts = status.record.session, status.to_dict()
+    return {
+        "id": session.id,
+        "kind": session.kind,
+        "browser": session.browser,
+        "containment": session.containment,
+        "created": session.created,
+        "deadline": session.deadline,
+        "tmpdir": session.tmpdir,
+        "state": status.state,
+        "owner": facts["owner"],
+        "guards": facts["guards"],
+        "age": facts["age"],
+        "deadline_left": facts["deadline_left"],
+        "memory": facts["memory"],
+        "processes": facts["processes"],
+        "zombies": facts["zombies"],
+    }
+
+
+def _why(record: BadRecord) -> str:
+    """``record.why`` may quote what the file has."""
+    kind = "corrupt" if record.corrupt else "not to be trusted, or of another version"
+    return f"{kind}; `browserkeeper ps` on that host says more"
 
 
 def sweep_host(state: Any, yes: bool = False, older_than: float = 0.0, **_: Any) -> dict[str, Any]:
@@ -56,11 +98,12 @@ def sweep_host(state: Any, yes: bool = False, older_than: float = 0.0, **_: Any)
 
 
 def _to_dict(finding: Finding) -> dict[str, Any]:
+    quotes_a_file = finding.kind == "record" and finding.what.startswith(finding.files)
     ended = finding.report.processes if finding.report else finding.processes
     return {
         "kind": finding.kind,
         "session": finding.session,
-        "what": finding.what,
+        "what": "not a valid record" if quotes_a_file else finding.what,
         "processes": [{"pid": process.pid, "name": process.name} for process in ended],
         "files": list(finding.files),
         "removed": finding.removed,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
+from ..grid.address import environment_without_credentials
 from . import profile
 from .launch import Launch, copy_options
 from .resolve import Resolved
@@ -158,7 +159,8 @@ def has_user_namespaces() -> bool:
     unshare = shutil.which("unshare")
     if unshare is None:
         return os.path.exists("/proc/self/ns/user")
-    done = subprocess.run([unshare, "-U", "true"], capture_output=True, check=False, timeout=10)
+    env = environment_without_credentials()
+    done = subprocess.run([unshare, "-U", "true"], env=env, capture_output=True, check=False, timeout=10)
     return done.returncode == 0
 
 

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from ..errors import ResolveError
+from ..grid.address import environment_without_credentials
 from ..guard.files import write_atomically
 from ..process.containment import choose
 from ..process.guard_process import output_of
@@ -111,7 +112,10 @@ def _key(path: str, kind: str) -> str:
 def _ask(path: str, kind: str) -> str:
     try:
         status, text = output_of(
-            (path, "--version"), timeout=TIMEOUT, containment=choose(), env=os.environ
+            (path, "--version"),
+            timeout=TIMEOUT,
+            containment=choose(),
+            env=environment_without_credentials(),
         )
     except TimeoutError as error:
         raise ResolveError(f"{path} --version did not answer within {TIMEOUT:g} s.") from error

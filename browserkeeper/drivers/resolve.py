@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ResolveError, VersionMismatch
+from ..grid.address import environment_without_credentials
 from ..process.containment import choose
 from ..process.guard_process import output_of
 from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
@@ -167,7 +168,7 @@ class Resolver:
         if command is None:
             self.tried.append((manager, "it ships no binary for this platform"))
             return
-        quiet = {**os.environ, "SE_AVOID_STATS": "true", "WDM_LOG": "0"}
+        quiet = {**environment_without_credentials(), "SE_AVOID_STATS": "true", "WDM_LOG": "0"}
         try:
             status, text = output_of(command, timeout=DOWNLOAD_TIMEOUT, containment=choose(), env=quiet)
         except (OSError, TimeoutError) as error:

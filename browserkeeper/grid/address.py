@@ -14,6 +14,15 @@ VARIABLE = "BROWSERKEEPER_REMOTE"
 PORTS = {"http": 80, "https": 443}
 
 
+def environment_without_credentials() -> dict[str, str]:
+    """A copy of this process's environment without ``BROWSERKEEPER_REMOTE``, which may have a password.
+
+    For every program that browserkeeper starts: guards, drivers, browsers, helpers.  Only a command
+    that the user runs below ``browserkeeper run`` gets the whole environment.
+    """
+    return {name: value for name, value in os.environ.items() if name != VARIABLE}
+
+
 @dataclasses.dataclass(frozen=True)
 class Address:
     """The parts of a Grid's URL.  ``str()`` and ``repr()`` show no credentials."""
@@ -75,4 +84,4 @@ class Address:
         return f"Basic {base64.b64encode(pair).decode()}"
 
 
-__all__ = ["Address"]
+__all__ = ["VARIABLE", "Address", "environment_without_credentials"]

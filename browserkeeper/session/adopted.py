@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from ..errors import ConfigError, ForkedSessionError, LaunchError, SessionTimeout
-from ..grid.address import VARIABLE as GRID
+from ..grid.address import environment_without_credentials
 from ..guard.files import is_private_directory
 from ..process import identity_of, require_own_proc, system
 from ..process.containment import Containment
@@ -99,7 +99,7 @@ class AdoptedSession(Generic[D]):
         return GuardPlan(
             session=self.id,
             command=(*roots, *_directories_of(self.driver)),
-            env={name: value for name, value in os.environ.items() if name != GRID},
+            env=environment_without_credentials(),
             containment=CONTAINMENT,
             document=session.to_json(),
             record=str(ledger.record_path(self.id)),

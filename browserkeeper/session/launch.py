@@ -25,7 +25,7 @@ from ..errors import (
     SessionTimeout,
     VersionMismatch,
 )
-from ..grid.address import VARIABLE as GRID
+from ..grid.address import environment_without_credentials
 from ..process import identity_of, system
 from ..process.containment import choose
 from ..process.guard_process import GuardPlan, GuardProcess
@@ -301,7 +301,8 @@ def environment(
         "XDG_CACHE_HOME": os.path.join(tmpdir, "cache"),
         "XDG_DATA_HOME": os.path.join(tmpdir, "data"),
     }
-    merged: dict[str, str | None] = {**os.environ, GRID: None, **private, **launch_env, **user_env}
+    inherited = environment_without_credentials()
+    merged: dict[str, str | None] = {**inherited, **private, **launch_env, **user_env}
     return {name: str(value) for name, value in merged.items() if value is not None}
 
 

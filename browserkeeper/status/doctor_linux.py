@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from ..drivers import chromium
+from ..grid.address import environment_without_credentials
 from ..process import system
 from ..process.containment import choose, writable_cgroup
 from ..process.guard_process import GuardPlan, GuardProcess, interpreter
@@ -26,7 +27,12 @@ REAP_PATIENCE = 5.0
 
 def guard() -> Check:
     """Runs ``true`` under a guard: the guard must be a subreaper, spawn, and certify the end."""
-    plan = GuardPlan(f"helper-{os.urandom(4).hex()}", ("true",), os.environ, choose("subreaper"))
+    plan = GuardPlan(
+        f"helper-{os.urandom(4).hex()}",
+        ("true",),
+        environment_without_credentials(),
+        choose("subreaper"),
+    )
     process = GuardProcess(plan)
     try:
         event = process.wait_for("ended", deadline=time.monotonic() + 10)
@@ -75,8 +81,15 @@ if os.fork() == 0:
 def make_orphan() -> tuple[ProcessIdentity, int]:
     """A process whose parent has exited and that has exited since, and the pid that adopted it."""
     command = [interpreter(), "-I", "-S", "-c", _ORPHAN]
-    text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-    pid, ticks, adopter = map(int, text.split())
+    done = subprocess.run(
+        command,
+        env=environment_without_credentials(),
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    pid, ticks, adopter = map(int, done.stdout.split())
     return ProcessIdentity(pid, ticks / os.sysconf("SC_CLK_TCK")), adopter
 
 
