@@ -57,7 +57,7 @@ class AdoptedContainment:
 
     def __init__(self, session: str, roots: Iterable[ProcessIdentity], directories: Iterable[str]):
         self._roots = tuple(roots)
-        self._scans = TwoScans(LeftoverProcesses(session, self._roots))
+        self._scans = TwoScans(LeftoverProcesses(self._roots))
         self.kill, self.certify = self._scans.kill, self._scans.certify
         self.survivors, self.unseen = self._scans.survivors, self._scans.unseen
         self._profiles = {Path(directory) for directory in directories}

@@ -1,12 +1,26 @@
 """Evidence about a session, its owner and its files.  Functions here read; they change nothing.
 
-Each function names its witness: the record in the state directory, the recorded process identities,
-the lock on the session's directory, or the marker in the environment of processes.
+This module decides whether a session is alive, dead, or not ours to judge.  The rules:
+
+1. **Alive means that the lock is held.**  Both guards hold the session's lock (``state/locks.py``), and
+   the kernel lets go of it when they die.  The lock is asked first.  A lock that cannot be asked (no
+   permission, file missing, no such lock on this file system) means: not ours to judge.
+2. **An identity is whole or it says nothing.**  A recorded pid means a process here only where machine,
+   boot, pid namespace, the start time of that namespace's PID 1 and the user are all known and equal
+   (``process.identity.Host``).  Records of versions without locks are judged by this alone.
+3. **Two witnesses before a kill.**  A free lock, and for each process one of: its recorded identity;
+   descent from one; the session's marker together with being its orphan
+   (``process.leftover_processes.MarkedOrphans``).
+4. **A free lock and no pids.**  A session of a killed container has a free lock, but its pids mean
+   nothing here.  No process is ended for it: its files and its record are removed.  The same goes for
+   an earlier boot of this machine.
+
+What is not ours to judge is left alone, and named with the reason.
 """
 
 from __future__ import annotations
 
-import fcntl
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -16,50 +30,136 @@ from typing import Literal
 from ..guard.files import is_private_directory
 from ..process import Platform, is_alive, system
 from ..process.containment import leaf_name
-from ..process.identity import ProcessIdentity
-from ..process.leftover_processes import MARKER, LeftoverProcesses
+from ..process.identity import INITIAL_NAMESPACE, Host, ProcessIdentity
+from ..process.leftover_processes import MARKER, LeftoverProcesses, MarkedOrphans
+from ..state.locks import ask, last_look
 from ..state.records import Record, Session
 from ..state.tmpdirs import roots, session_of
 
 State = Literal["live", "unguarded", "orphaned", "ending", "foreign"]
 OwnerState = Literal["alive", "dead", "foreign"]
+Scope = Literal["here", "ended-with-boot", "ended-with-namespace", "unseen"]
+
+NEXT_LOOK = 5.0 + 10.0
+"""Seconds until the guards must have looked again at their processes: the longest pause between two
+looks (``guard.guard.SAMPLES``), and as much more as it may last on a busy machine."""
 
 
-def state_of(record: Record) -> State:
-    """Whether the session's owner and guards live, by the identities in its record.
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What is known of a session.
+
+    ``state``:
 
     - ``live``: the owner and a guard live.
     - ``unguarded``: the owner lives, both guards are dead.
     - ``ending``: the owner is dead and a guard lives, which ends the session.
-    - ``orphaned``: owner and guards are dead.
-    - ``foreign``: the record is of another machine (a home directory on NFS) or of another pid
-      namespace of this boot (a container that shares the state directory).  Its pids mean
-      other processes here, so the session cannot be judged.
+    - ``orphaned``: both guards are dead, and so is the owner as far as it can be seen from here.
+    - ``foreign``: not ours to judge; ``why`` says the reason.
+
+    ``scope`` says of the processes of an orphaned session: ``here``: they can be looked for;
+    ``ended-with-boot`` and ``ended-with-namespace``: the kernel has ended them all, since the machine
+    was started anew, or since PID 1 of their pid namespace is gone (pid_namespaces(7)); ``unseen``: they
+    are or were in a pid namespace that cannot be looked into.
     """
-    owner = owner_state(record.session.host, record.session.owner)
-    if owner == "foreign":
-        return "foreign"
-    if not is_of_this_boot(record):
-        return "orphaned"
-    guard = any(is_alive(guard, platform_of(record.session)) for guard in record.guards)
-    if owner == "alive":
-        return "live" if guard else "unguarded"
-    return "ending" if guard else "orphaned"
+
+    state: State
+    scope: Scope = "here"
+    why: str = ""
 
 
-def owner_state(host: str, owner: ProcessIdentity) -> OwnerState:
-    """Whether a process that was recorded on ``host`` (a ``system.host_id()``) lives; ``foreign``
-    as in :func:`state_of`."""
-    machine, boot, namespace = f"{host}//".split("/")[:3]
-    our_machine, our_boot, our_namespace = system.host_id().split("/")[:3]
-    if machine != our_machine or (boot == our_boot and namespace != our_namespace):
+def verdict_of(record: Record) -> Verdict:
+    """Whether the session is alive, dead, or not ours to judge.  O(host) for another pid namespace."""
+    here, there = system.host(), record.session.place
+    if record.lock is not None:
+        answer = ask(record.lock)
+        if answer.state == "unknown":
+            return Verdict("foreign", why=answer.why)
+        if answer.state == "held" and not there.is_same_as(here):
+            return Verdict("foreign", why="a guard of it lives, which is none of this pid namespace")
+        guarded = answer.state == "held"
+    else:
+        guarded = False
+    if why := _obstacle(here, there):
+        return Verdict("foreign", why=why)
+    if there.is_same_as(here):
+        # A guard that could not take the lock (a file system without one) has removed the file.  One
+        # that lives by its identity all the same is believed to.
+        platform = platform_of(record.session)
+        guarded = guarded or any(is_alive(guard, platform) for guard in record.guards)
+        if is_alive(record.session.owner):
+            return Verdict("live" if guarded else "unguarded")
+        return Verdict("ending" if guarded else "orphaned")
+    if not there.is_same_boot_as(here):
+        return _verdict_on_earlier_boot(record)
+    return _verdict_on_other_namespace(record, here, there)
+
+
+def state_of(record: Record) -> State:
+    """The state in :func:`verdict_of`."""
+    return verdict_of(record).state
+
+
+def _obstacle(here: Host, there: Host) -> str:
+    """Why the two hosts cannot be compared, or are two machines or users; "" where neither is so."""
+    if missing := here.missing_parts():
+        return f"this process cannot read the {' and the '.join(missing)} of its own host"
+    if missing := there.missing_parts():
+        return f"its record does not have the {' and the '.join(missing)}"
+    if not there.is_same_machine_as(here):
+        return "it is of another machine"
+    if there.uid not in (-1, here.uid):
+        return f"it is of another user (uid {there.uid})"
+    return ""
+
+
+def _verdict_on_earlier_boot(record: Record) -> Verdict:
+    """Another boot id alone does not say that the boot is over: a container may have one of its own."""
+    if _written(record.path) < system.booted():
+        return Verdict("orphaned", "ended-with-boot")
+    return Verdict(
+        "foreign", why="it is of another boot, and was written after this machine was started"
+    )
+
+
+def _verdict_on_other_namespace(record: Record, here: Host, there: Host) -> Verdict:
+    if record.lock is None:
+        return Verdict("foreign", why="it is of another pid namespace, and has no lock to ask")
+    if system.is_namespace_in_use(there.namespace, there.init_start):
+        return Verdict("foreign", why="its pid namespace is in use: a sweep in there can end it")
+    # Root in the initial namespace sees all processes, and two namespaces never share a number.
+    sees_all = here.namespace == INITIAL_NAMESPACE and here.uid == 0
+    is_gone = sees_all or here.namespace == there.namespace
+    return Verdict("orphaned", "ended-with-namespace" if is_gone else "unseen")
+
+
+def _written(path: Path) -> float:
+    """When the file was last written, in seconds since the epoch; now where it is gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def owner_state(host: str, owner: ProcessIdentity, last_sign: float) -> OwnerState:
+    """Whether a process that was recorded on ``host`` (a ``system.host_id()``) lives.
+
+    ``last_sign``: when it was last known to live, in seconds since the epoch.  ``foreign``: it is of
+    another machine or pid namespace, or its host is not known whole.
+    """
+    here = system.host()
+    there = Host.parse(host, here.init_start, here.uid)
+    if _obstacle(here, there):
         return "foreign"
-    return "alive" if boot == our_boot and is_alive(owner) else "dead"
+    if there.is_same_as(here):
+        return "alive" if is_alive(owner) else "dead"
+    is_over = not there.is_same_boot_as(here) and last_sign < system.booted()
+    return "dead" if is_over else "foreign"
 
 
 def is_of_this_boot(record: Record) -> bool:
-    """Whether the record's pids are of this machine, boot and pid namespace."""
-    return record.session.host == system.host_id()
+    """Whether the record's pids mean the same processes here."""
+    return record.session.place.is_same_as(system.host())
 
 
 def platform_of(session: Session) -> Platform:
@@ -71,14 +171,36 @@ def platform_of(session: Session) -> Platform:
     return portable
 
 
-def leftover_processes_of(record: Record) -> LeftoverProcesses:
-    """How to find and end the processes of a session.  Use only where :func:`is_of_this_boot`."""
+def leftover_processes_of(record: Record, *, with_guards: bool = False) -> LeftoverProcesses:
+    """How to find and end the processes of a session.  Use only where :func:`is_of_this_boot`.
+
+    ``with_guards``: the guards too, for an owner whose guards do not answer.
+    """
     session = record.session
     # Every process in the cgroup will be killed, so its name must be one that a guard gives,
     # whatever the record says.
     cgroup = session.cgroup if os.path.basename(session.cgroup) == leaf_name(session.id) else ""
     recorded = [identity for identity, _ in record.processes]
-    return LeftoverProcesses(session.id, recorded, cgroup, platform_of(session), record.guards)
+    if with_guards:
+        recorded += record.guards
+    return LeftoverProcesses(recorded, cgroup, platform_of(session), _marked_orphans(record))
+
+
+def _marked_orphans(record: Record) -> MarkedOrphans | None:
+    """Which marked processes are orphans of the session; None where no marked process is one.
+
+    A cgroup holds all processes of its session, so there is no need of the marker.  The driver that
+    :func:`adopt` takes does not bear it.
+    """
+    session = record.session
+    looked = last_look(record.lock) if record.lock is not None else None
+    if looked is None or session.cgroup or session.containment == "adopted":
+        return None
+    # The guards are subreapers: while they live each orphan stays below them, and each look sees it.
+    # Only a portable guard may miss one that left the tree between two looks.
+    after = session.created if session.containment == "portable" else looked
+    before = looked + NEXT_LOOK
+    return MarkedOrphans(f"{MARKER}={session.id}", after, before, record.cgroups)
 
 
 def has_marked_process(session: str) -> bool:
@@ -98,25 +220,6 @@ def session_directories() -> Iterator[Path]:
             path = Path(root, name)
             if session_of(name) and is_private_directory(str(path)):
                 yield path
-
-
-def is_held(directory: Path) -> bool:
-    """Whether a guard holds the lock on this session directory.
-
-    The lock is seen across pid namespaces, and containers may share ``/dev/shm``.  True as well
-    where the lock cannot be asked; False for a directory that cannot be opened.
-    """
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def is_empty_cgroup(leaf: Path) -> bool:

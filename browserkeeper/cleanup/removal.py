@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, LedgerError
@@ -17,17 +18,21 @@ from ..grid.ending import end_on_grid
 from ..guard.files import is_private_directory, read_status_file, remove_stray_shared_memory
 from ..guard.procfs import hidden_processes
 from ..guard.trees import try_to_remove
-from ..process import is_alive
+from ..process import is_alive, system
 from ..process.identity import ProcessFacts
 from ..report import ExitReport, ProcessExit, RemoteEnd, Survivor
 from ..state.ledger import Ledger
+from ..state.locks import holding
 from ..state.records import Record, Session, read_ended, read_record
 from ..state.tmpdirs import tmpdir_name
-from .evidence import is_of_this_boot, leftover_processes_of
+from .evidence import Scope, is_of_this_boot, leftover_processes_of
 from .temporary_profiles import profiles_of
 
 KILL_DEADLINE = 10.0
 """Seconds that the leftover processes of one session may take to end."""
+LOCK_PATIENCE = 2.0
+"""Seconds until a guard that was killed lets go of its lock; it takes milliseconds."""
+UNSEEN = "its processes could not be looked for from here: their pid namespace cannot be seen"
 
 
 def report_without_guard(ledger: Ledger, record: Record, grid: Address | None = None) -> ExitReport:
@@ -38,22 +43,35 @@ def report_without_guard(ledger: Ledger, record: Record, grid: Address | None = 
     cannot be read.  ``grid`` is the Grid's address with its credentials.
     """
     with contextlib.suppress(LedgerError, OSError):
-        return read_ended(ledger.history_path(record.session.id)).report
+        report = read_ended(ledger.history_path(record.session.id)).report
+        if report.certificate is not None:  # else a sweep of another container, which sees no process
+            return report
     with contextlib.suppress(LedgerError, OSError):
         record = read_record(record.path)
-    return end_dead_session(ledger, record, "guard-died", grid)
+    return end_dead_session(ledger, record, "guard-died", grid, by_owner=True)
 
 
 def end_dead_session(
-    ledger: Ledger, record: Record, reason: str, grid: Address | None = None
+    ledger: Ledger,
+    record: Record,
+    reason: str,
+    grid: Address | None = None,
+    *,
+    scope: Scope = "here",
+    by_owner: bool = False,
 ) -> ExitReport:
     """End the session's processes, remove its files, end its part on a Grid, and move its record to
     the history.  Blocks for about ``KILL_DEADLINE`` seconds at most, and as long again for a Grid.
 
     ``grid`` is the Grid's address with its credentials; without it they are taken from
-    ``BROWSERKEEPER_REMOTE`` where that names the same Grid.  The certificate is ``two-scans``: only a
-    guard, as an ancestor of the processes, can get ECHILD.  There is none where ``/proc`` hides
-    processes.  Files and record are kept while a process survives.
+    ``BROWSERKEEPER_REMOTE`` where that names the same Grid.  ``scope`` is that of the verdict on the
+    session (``evidence.Verdict``): processes are looked for only ``here``, and the certificate is then
+    ``two-scans``, since only a guard, as an ancestor of the processes, can get ECHILD; there is none
+    where ``/proc`` hides processes.  Elsewhere the scope is the certificate, or there is none.
+    ``by_owner``: guards that hang are ended too.
+
+    The session's lock is asked right before the removal.  Files and record are kept while a process
+    survives or a guard holds the lock.
     """
     began = time.monotonic()
     session = record.session
@@ -61,43 +79,82 @@ def end_dead_session(
     profiles = _profiles_of_adopted(record)
     processes: list[ProcessExit] = []
     survivors: list[ProcessFacts] = []
-    if is_of_this_boot(record):
-        leftovers = leftover_processes_of(record)
+    unseen = hidden_processes() if scope == "here" else ""
+    certificate: str | None = None if scope == "unseen" else scope
+    # An owner and its session are in one place, also where it cannot be named (``/proc`` without a boot
+    # id), unless ``/proc`` is another pid namespace's.
+    is_here = is_of_this_boot(record) or (by_owner and system.host().namespace != "")
+    if scope == "here" and is_here:
+        leftovers = leftover_processes_of(record, with_guards=by_owner)
         survivors = leftovers.end(KILL_DEADLINE)
+        certificate = None if survivors or unseen else "two-scans"
         processes = [
             ProcessExit(p.pid, p.identity.start, p.name, "killed") for p in leftovers.seen.values() if p
         ]
+    elif scope == "here":
+        certificate = None  # nothing was scanned
     killing = time.monotonic() - began
-    unseen = hidden_processes()
     files, size, problems = 0, 0, ["files are kept"]
-    if not survivors:
-        files, size, problems = _remove_files(session, profiles)
-        problems += [f"processes of the session may be left: {unseen}"] if unseen else []
-    report = ExitReport(
-        session.id,
-        session.browser,
-        reason,
-        session.containment,
-        None if survivors or unseen else "two-scans",
-        tuple(processes),
-        tuple(Survivor(p.pid, p.name, p.state) for p in survivors),
-        files_removed=files,
-        bytes_freed=size,
-        seconds={"killing": killing, "files": time.monotonic() - began - killing},
-        memory=record.memory,
-        ended_at=time.time(),
-        problems=tuple(problems),
-    )
-    if session.grid:
-        report = report.with_remote(RemoteEnd.from_status_file({"grid": session.grid, **status_file}))
-        address = grid or _grid_of(session)
-        report = end_on_grid(report, address, KILL_DEADLINE) if address else report
-    if not survivors:
+    with _all_locks(record, by_owner=by_owner) as obstacle:
+        if obstacle:
+            with contextlib.suppress(LedgerError, OSError):  # another sweep was faster
+                return read_ended(ledger.history_path(session.id)).report
+            problems = [f"files are kept: {obstacle}"]
+        elif not survivors:
+            files, size, problems = _remove_files(session, profiles, scope)
+            problems += [f"processes of the session may be left: {unseen}"] if unseen else []
+        report = ExitReport(
+            session.id,
+            session.browser,
+            reason,
+            session.containment,
+            certificate,
+            tuple(processes),
+            tuple(Survivor(p.pid, p.name, p.state) for p in survivors),
+            files_removed=files,
+            bytes_freed=size,
+            seconds={"killing": killing, "files": time.monotonic() - began - killing},
+            memory=record.memory,
+            ended_at=time.time(),
+            problems=tuple(problems),
+            notes=() if certificate or survivors or unseen else (UNSEEN,),
+        )
+        if session.grid and not obstacle:
+            remote = RemoteEnd.from_status_file({"grid": session.grid, **status_file})
+            report = report.with_remote(remote)
+            address = grid or _grid_of(session)
+            report = end_on_grid(report, address, KILL_DEADLINE) if address else report
+        if survivors or obstacle:
+            return report
         try:
             ledger.retire(record, report)
+            if record.lock is not None:
+                record.lock.unlink(missing_ok=True)
         except OSError as error:
             return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))
     return report
+
+
+@contextlib.contextmanager
+def _all_locks(record: Record, *, by_owner: bool) -> Iterator[str]:
+    """Hold the session's lock and that of its TMPDIR.  Yields why they cannot be had, or "".
+
+    The owner has waited for the deaths of its guards, so to it a lock that is missing (a state
+    directory that was removed) is no obstacle.
+    """
+    with contextlib.ExitStack() as stack:
+        paths = [record.lock] if record.lock is not None else []
+        if _is_made_by_guard(record.session):
+            paths.append(Path(record.session.tmpdir))
+        for path in paths:
+            answer = stack.enter_context(holding(path, LOCK_PATIENCE))
+            if answer.state == "held":
+                yield f"the lock {path} is held"
+                return
+            if answer.state == "unknown" and path == record.lock and not by_owner:
+                yield answer.why
+                return
+        yield ""
 
 
 def _grid_of(session: Session) -> Address | None:
@@ -123,22 +180,29 @@ def _profiles_of_adopted(record: Record) -> set[Path]:
     return {path for identity in known for path in profiles_of(identity.pid)}
 
 
-def _remove_files(session: Session, profiles: set[Path]) -> tuple[int, int, list[str]]:
+def _is_made_by_guard(session: Session) -> bool:
+    """True if the recorded TMPDIR has the name, owner and mode that a guard gives to one."""
+    name = os.path.basename(session.tmpdir)
+    return name == tmpdir_name(session.id) and is_private_directory(session.tmpdir)
+
+
+def _remove_files(session: Session, profiles: set[Path], scope: Scope) -> tuple[int, int, list[str]]:
     """Remove the session's TMPDIR, its shared memory and ``profiles``.  Returns the number of files,
     their bytes, and the problems.
 
-    A TMPDIR is removed only where its name, owner and mode are what a guard gives to one,
-    whatever the record says.
+    Shared memory is removed only where all processes that may use it can be seen.
+
+    A TMPDIR is removed only where it is such as a guard makes, whatever the record says.
     """
     files = size = 0
     problems = []
-    path = Path(session.tmpdir) if session.tmpdir else None
-    if path and path.name == tmpdir_name(session.id) and is_private_directory(str(path)):
-        files, size, left = try_to_remove(str(path))
+    if _is_made_by_guard(session):
+        files, size, left = try_to_remove(session.tmpdir)
         problems += [f"TMPDIR not removed: {left}"] if left else []
-    elif path and os.path.lexists(path):
-        problems.append(f"{path} does not look like a session's directory; left alone")
-    if session.containment != "adopted":  # else it may be of the program that started the browser
+    elif session.tmpdir and os.path.lexists(session.tmpdir):
+        problems.append(f"{session.tmpdir} does not look like a session's directory; left alone")
+    # Not of an adopted browser: it may be of the program that started that one.
+    if scope == "here" and session.containment != "adopted":
         files += remove_stray_shared_memory(session.created)[0]
     for profile in profiles:
         more, bytes_of_it, left = try_to_remove(str(profile))

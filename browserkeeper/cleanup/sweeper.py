@@ -2,7 +2,7 @@
 
 A session is swept only where its owner and both of its guards are dead.  While one of them
 lives, the session is theirs to end; a sweep only continues (SIGCONT) a stopped guard whose owner is
-dead.
+dead.  What cannot be judged is left alone; ``evidence.py`` has the rules.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
+from ..errors import LedgerError
 from ..guard.trees import remove_tree
 from ..process import require_own_proc, system
 from ..process.containment import leaf_name, writable_cgroup
 from ..process.identity import ProcessFacts
-from ..process.leftover_processes import DOCUMENT, MARKER, LeftoverProcesses
+from ..process.leftover_processes import LOCK, MARKER
 from ..report import ExitReport
 from ..state.documents import BadRecord
 from ..state.ledger import Ledger
+from ..state.locks import LOCKS, ask, fits, holding
+from ..state.permissions import first_untrusted_directory
 from ..state.pool_state import drafts as pool_drafts
 from ..state.pool_state import path_of, published, withdraw
-from ..state.records import Record
+from ..state.records import Record, is_id, read_ended, read_record
 from ..state.tmpdirs import session_of
 from .evidence import (
     age_of,
     has_marked_process,
     is_empty_cgroup,
-    is_held,
-    is_of_this_boot,
     leftover_processes_of,
     owner_state,
     session_directories,
-    state_of,
+    verdict_of,
 )
-from .removal import KILL_DEADLINE, end_dead_session
+from .removal import end_dead_session
 
 SETTLING_TIME = 60.0
 """Seconds for which a file that no record claims is left alone: its session may be just starting,
@@ -52,10 +53,9 @@ SWEPT_KINDS: tuple[Kind, ...] = get_args(Kind)
 class Finding:
     """Something that a dead owner left, and what was done about it.
 
-    ``kind``: ``session`` (a record, with its processes and files), ``processes`` (marked, but
-    without a record), ``directory``, ``cgroup`` (an empty leaf), ``record`` (a file in the state
-    directory that is no valid record).  ``removed`` is False in a dry run, and where ``problem`` says
-    why.
+    ``kind``: ``session`` (a record, with its processes and files), ``directory``, ``cgroup`` (an empty
+    leaf), ``record`` (a file in the state directory that is no valid record).  ``removed`` is False in a
+    dry run, and where ``problem`` says why.
     """
 
     kind: Kind
@@ -66,6 +66,19 @@ class Finding:
     removed: bool = False
     problem: str = ""
     report: ExitReport | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftAlone:
+    """Something that looks like a session's, and is not ours to judge; ``why`` says the reason.
+
+    ``kind`` is that of a :class:`Finding`: ``session``, ``processes`` or ``directory``.
+    """
+
+    kind: Kind
+    session: str
+    what: str
+    why: str
 
 
 def sweep(
@@ -82,7 +95,7 @@ def sweep(
 
 
 class Sweeper:
-    """One pass.
+    """One pass.  Afterwards ``left_alone`` names what was not ours to judge.
 
     Records come first: a session that is left alone claims its processes and directories, which
     the later steps then skip.
@@ -91,6 +104,7 @@ class Sweeper:
     def __init__(self, ledger: Ledger, *, dry_run: bool, older_than: float):
         self.ledger, self.dry_run, self.older_than = ledger, dry_run, older_than
         self.claimed: set[str] = set()
+        self.left_alone: list[LeftAlone] = []
 
     def run(self) -> Iterator[Finding]:
         """Raises ContainmentError where the processes cannot be judged from here."""
@@ -98,48 +112,57 @@ class Sweeper:
         for record in list(self.ledger.records()):
             if isinstance(record, BadRecord):
                 yield self._bad_record(record)
-            elif finding := self._session(record):
+            elif finding := self._session(record, self.ledger):
                 yield finding
         yield from self._pools()
         yield from self._drafts()
         yield from self._marked_processes()
         yield from self._directories()
         yield from self._cgroups()
+        yield from self._locks()
 
     # -- what records name
 
-    def _session(self, record: Record) -> Finding | None:
+    def _session(self, record: Record, ledger: Ledger) -> Finding | None:
         session = record.session
-        state = state_of(record)
+        verdict = verdict_of(record)
         if not record.path.exists():  # it ended meanwhile
             return None
-        if state == "ending" and not self.dry_run:
+        if verdict.state == "foreign":
+            self._leave_alone("session", session.id, f"{session.browser} session", verdict.why)
+        if verdict.state == "ending" and not self.dry_run:
             for guard in record.guards:
                 system.send_signal(guard, signal.SIGCONT)
-        if state != "orphaned" or time.time() - session.created < self.older_than:
+        if verdict.state != "orphaned" or time.time() - session.created < self.older_than:
             self.claimed.add(session.id)
             return None
         what = f"{session.browser} of {session.owner_name} (pid {session.owner.pid}, dead)"
         files = tuple(path for path in (session.tmpdir, str(record.path)) if os.path.lexists(path))
         if self.dry_run:
             self.claimed.add(session.id)
-            found = tuple(leftover_processes_of(record).find()) if is_of_this_boot(record) else ()
+            found = tuple(leftover_processes_of(record).find()) if verdict.scope == "here" else ()
             return Finding("session", session.id, what, found, files)
-        report = end_dead_session(self.ledger, record, "swept")
+        report = end_dead_session(ledger, record, "swept", scope=verdict.scope)
         return Finding(
             "session",
             session.id,
             what,
             files=files,
-            removed=report.clean,
+            removed=not report.survivors and not report.problems,
             problem="; ".join(report.problems),
             report=report,
         )
+
+    def _leave_alone(self, kind: Kind, session: str, what: str, why: str) -> None:
+        self.left_alone.append(LeftAlone(kind, session, what, why))
 
     def _bad_record(self, bad: BadRecord) -> Finding:
         """Remove a corrupt file.  Other files that are not valid records are only reported: they may
         be another user's, who wants us to act on them, or a newer version's."""
         finding = Finding("record", bad.path.stem, bad.why, files=(str(bad.path),))
+        lock = bad.path.parent.parent / LOCKS / bad.path.stem
+        if bad.corrupt and ask(lock).state == "held":
+            return dataclasses.replace(finding, problem="left alone: a guard of its session lives")
         if self.dry_run or not bad.corrupt:
             return dataclasses.replace(finding, problem="" if bad.corrupt else "left alone")
         bad.path.unlink(missing_ok=True)
@@ -150,7 +173,7 @@ class Sweeper:
         for pool in published(self.ledger):
             if isinstance(pool, BadRecord):
                 yield self._bad_record(pool)
-            elif owner_state(pool.host, pool.owner) == "dead":
+            elif owner_state(pool.host, pool.owner, pool.written) == "dead":
                 if not self.dry_run:
                     withdraw(self.ledger, pool)
                 what = f"state of a pool of {pool.owner_name} (pid {pool.owner.pid}, dead)"
@@ -168,32 +191,51 @@ class Sweeper:
     # -- what no record names
 
     def _marked_processes(self) -> Iterator[Finding]:
-        """Processes with our marker whose session has no record (the state directory was deleted,
-        say) and no guard."""
-        orphans: dict[str, list[ProcessFacts]] = {}
-        guarded: set[str] = set()
+        """Processes with our marker whose session has no record in this state directory.
+
+        The environment of such a process names the session's lock, and with it the state directory that
+        has the record.  Where that record says that the session is dead, the session is ended as it
+        would be by a sweep there.  Everything else that bears a marker is left alone.
+        """
+        marked: dict[tuple[str, str], list[ProcessFacts]] = {}
         for process in system.everyone():
             session = system.marker_value(process.pid, MARKER)
-            if not session or session in self.claimed or process.is_zombie:
+            if not session or not is_id(session) or session in self.claimed or process.is_zombie:
                 continue
             if system.users(process.pid) <= {os.geteuid()}:  # root can read every user's processes
-                orphans.setdefault(session, []).append(process)
-                if system.marker_value(process.pid, DOCUMENT) is not None:  # only guards have it
-                    guarded.add(session)
-        for session, processes in orphans.items():
-            old_enough = system.now() - min(p.identity.start for p in processes) >= self.older_than
-            if old_enough and session not in guarded:
-                yield self._end_marked(session, processes)
+                lock = system.marker_value(process.pid, LOCK) or ""
+                marked.setdefault((session, lock), []).append(process)
+        # Of a session's processes some may have lost the lock's path: they come last.
+        for (session, lock), processes in sorted(marked.items(), key=lambda item: not item[0][1]):
+            if session in self.claimed:
+                continue
+            record, why = self._record_behind(session, Path(lock))
+            finding = self._session(record, Ledger(Path(lock).parent.parent)) if record else None
+            if finding:
+                yield finding
+            elif record is None and why:
+                names = " ".join(f"{process.name} (pid {process.pid})" for process in processes)
+                self._leave_alone("processes", session, names, why)
 
-    def _end_marked(self, session: str, processes: list[ProcessFacts]) -> Finding:
-        what = f"{len(processes)} processes without a record"
-        finding = Finding("processes", session, what, tuple(processes))
-        if self.dry_run:
+    def _record_behind(self, session: str, lock: Path) -> tuple[Record | None, str]:
+        """(the record of the session to which this lock belongs, ""), or (None, why there is none that
+        may be acted upon); the reason is "" for a session that is alive."""
+        if not fits(lock, session):
+            return None, "it bears the marker of a session, but does not name its lock"
+        ledger = Ledger(lock.parent.parent)
+        if untrusted := first_untrusted_directory(ledger.directory):
+            return None, f"its lock is below {untrusted}, which belongs to another user"
+        answer = ask(lock)
+        if answer.state == "held":
             self.claimed.add(session)
-            return finding
-        left = LeftoverProcesses(session, [p.identity for p in processes]).end(KILL_DEADLINE)
-        problem = f"{len(left)} survive" if left else ""
-        return dataclasses.replace(finding, removed=not left, problem=problem)
+            return None, ""
+        try:
+            if answer.state == "free" and ledger.directory != self.ledger.directory:
+                return read_record(ledger.record_path(session)), ""
+            certificate = read_ended(ledger.history_path(session)).report.certificate
+        except (OSError, LedgerError):
+            return None, answer.why or "no record says whose it is"
+        return None, _why_after_end(certificate)
 
     def _directories(self) -> Iterator[Finding]:
         """Session directories that no record, no guard and no process claims."""
@@ -203,10 +245,15 @@ class Sweeper:
             # Another state directory's session may be just starting.
             if session in claimed or age_of(path) < max(self.older_than, SETTLING_TIME):
                 continue
-            if is_held(path) or has_marked_process(session):
-                continue
-            finding = Finding("directory", session, "no session", files=(str(path),))
-            yield finding if self.dry_run else _removed(finding, path)
+            with holding(path) as answer:
+                if answer.state != "free":
+                    continue
+                if has_marked_process(session):
+                    why = "a process bears the marker of its session"
+                    self._leave_alone("directory", session, str(path), why)
+                    continue
+                finding = Finding("directory", session, "no session", files=(str(path),))
+                yield finding if self.dry_run else _removed(finding, path)
 
     def _cgroups(self) -> Iterator[Finding]:
         """Empty cgroups of no session; rmdir(2) refuses to remove one that is in use."""
@@ -220,6 +267,19 @@ class Sweeper:
             finding = Finding("cgroup", session, "no session", files=(str(path),))
             yield finding if self.dry_run else _removed(finding, path)
 
+    def _locks(self) -> Iterator[Finding]:
+        """Locks of no record, whose guards were killed right before they removed them."""
+        for path in self.ledger.lock_files():
+            session = path.name
+            if session in self._claimed_now() or age_of(path) < max(self.older_than, SETTLING_TIME):
+                continue
+            with holding(path) as answer:
+                if answer.state == "free":
+                    if not self.dry_run:
+                        path.unlink(missing_ok=True)
+                    files = (str(path),)
+                    yield Finding("record", session, "a lock of no session", (), files, not self.dry_run)
+
     def _claimed_now(self) -> set[str]:
         """The claimed sessions and those that were started since the pass began."""
         records = (r for r in self.ledger.records() if isinstance(r, Record))
@@ -232,3 +292,10 @@ def _removed(finding: Finding, path: Path) -> Finding:
     except OSError as error:
         return dataclasses.replace(finding, problem=str(error))
     return dataclasses.replace(finding, removed=True)
+
+
+def _why_after_end(certificate: str | None) -> str:
+    """Why a marked process is left alone whose session has ended."""
+    if certificate == "ECHILD":
+        return "its session ended with the certificate ECHILD: the process did not descend from it"
+    return "its session has ended, and the process is not known to descend from it"

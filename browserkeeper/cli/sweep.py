@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Iterable
@@ -9,7 +10,8 @@ from typing import Any
 
 import click
 
-from ..cleanup.sweeper import Finding, sweep
+from ..cleanup.sweeper import Finding, LeftAlone, Sweeper
+from ..state.ledger import Ledger
 from . import output
 
 FOUND, NOT_REMOVED = 1, 3
@@ -35,7 +37,8 @@ def finite(_: click.Context, parameter: click.Parameter, value: float) -> float:
 def command(yes: bool, older_than: float, as_json: bool) -> int:
     """Find, and with --yes remove, what dead owners left: processes, TMPDIRs, records.
 
-    A session whose owner or guard lives is never touched.
+    A session whose owner or guard lives is never touched. What cannot be judged, such as a session of
+    another machine or a process that only bears a session's marker, is left alone and listed.
 
     Exit status: 0 nothing was found, or all of it was removed; 1 something was found, and this
     was a dry run; 3 something could not be removed.
@@ -44,17 +47,26 @@ def command(yes: bool, older_than: float, as_json: bool) -> int:
     Example:
       browserkeeper sweep --yes --older-than 3600
     """
-    findings = sweep(dry_run=True, older_than=older_than)
+    findings, left_alone = one_pass(dry_run=True, older_than=older_than)
     sizes = {path: disk_usage(path) for finding in findings for path in finding.files}
     if yes:  # a second pass: sizes can only be measured before the removal
-        findings = sweep(dry_run=False, older_than=older_than)
+        findings, left_alone = one_pass(dry_run=False, older_than=older_than)
     if as_json:
-        output.print_json(document(findings, sizes, yes=yes))
+        output.print_json(document(findings, left_alone, sizes, yes=yes))
     else:
         show(findings, sizes, yes=yes)
+        for thing in left_alone:
+            output.print_line(f"Left alone, not ours to judge: {thing.what}: {thing.why}.", "dim")
     if not yes:
         return FOUND if findings else 0
     return 0 if all(finding.removed for finding in findings) else NOT_REMOVED
+
+
+def one_pass(*, dry_run: bool, older_than: float) -> tuple[list[Finding], list[LeftAlone]]:
+    """What a sweep found, and what it left alone."""
+    sweeper = Sweeper(Ledger.open(), dry_run=dry_run, older_than=older_than)
+    findings = list(sweeper.run())
+    return findings, sweeper.left_alone
 
 
 def disk_usage(path: str) -> int:
@@ -83,10 +95,13 @@ def processes_of(finding: Finding) -> list[dict[str, Any]]:
     return [{"pid": process.pid, "name": process.name} for process in found]
 
 
-def document(findings: list[Finding], sizes: dict[str, int], *, yes: bool) -> dict[str, Any]:
+def document(
+    findings: list[Finding], left_alone: list[LeftAlone], sizes: dict[str, int], *, yes: bool
+) -> dict[str, Any]:
     return {
         "dry_run": not yes,
         "findings": [as_dict(finding, sizes) for finding in findings],
+        "left_alone": [dataclasses.asdict(thing) for thing in left_alone],
         "totals": {
             "findings": len(findings),
             "processes": sum(len(processes_of(finding)) for finding in findings),

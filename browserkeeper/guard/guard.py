@@ -102,7 +102,9 @@ class Guard:
 
         The record comes first, so that a sweep can find whatever is made after it.
         """
+        now = self.containment.now()
         self._step("record", self.write_record)
+        self.lock.stamp(now)
         if self.options.tmpdir:
             self._step("tmpdir", lambda: os.mkdir(self.options.tmpdir, 0o700))
             self.made_tmpdir = True

@@ -13,6 +13,7 @@ import select
 from .files import ignore_errors, is_private_directory
 from .guard import Guard
 from .life import finish, guard_session
+from .lock import lock_directory
 from .options import Failure
 
 TYPE_CHECKING = False
@@ -68,6 +69,8 @@ def run_standby(guard: Guard, primary: int) -> int:
         elif pid:
             guard.report.reason = "guard-died"
             guard.made_tmpdir = is_private_directory(guard.options.tmpdir)
+            if guard.made_tmpdir:  # the primary guard's lock on it is gone
+                ignore_errors(lambda: lock_directory(guard.options.tmpdir))
             guard.owner.send("ending", reason=guard.report.reason)
             return finish(guard)
         has_pidfd = guard.owner.pidfd >= 0  # then the primary guard watches the owner

@@ -6,6 +6,7 @@ import time
 
 from .files import discard, write_atomically
 from .owner import to_json
+from .procfs import read_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Record:
     def __init__(self, path: str, history: str, document: str, lock: SessionLock):
         self._path, self._history, self._document = path, history, document
         self._lock = lock
+        self._cgroups = (read_bytes("/proc/self/cgroup") or b"").decode("utf-8", "replace")
         self._recorded: set[int] = set()
 
     def write(self, guards: list[Stat], members: Members, memory: MemoryCurve) -> None:
@@ -38,7 +40,8 @@ class Record:
         write_atomically(
             self._path,
             f'{{"schema":{SCHEMA},"session":{self._document},'
-            f'"guards":{who},"processes":{processes},"memory":{to_json(memory.looks)}}}\n',
+            f'"guards":{who},"processes":{processes},"memory":{to_json(memory.looks)},'
+            f'"cgroups":{to_json(self._cgroups)}}}\n',
         )
         self._recorded = set(members.living)
 

@@ -61,9 +61,9 @@ class Platform(Protocol):
     def booted(self) -> float: ...
 
 
-def identity_of(pid: int) -> ProcessIdentity:
+def identity_of(pid: int, platform: Platform = system) -> ProcessIdentity:
     """The identity of a process; with start=0, which matches no process, if it has exited."""
-    found = system.facts(pid)
+    found = platform.facts(pid)
     return found.identity if found else ProcessIdentity(pid, 0.0)
 
 

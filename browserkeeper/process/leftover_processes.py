@@ -1,18 +1,27 @@
 """Finds and ends a session's processes from outside, where no guard can do it by descent.
 
 Used by an owner whose guards were killed, by ``sweep``, and by the guards that are not the ancestor
-of all processes of their session (``two_scans.py``).  Each witness alone misses some processes, so
-there are several: recorded identities (pid and start time), the process session that a guard led
-(setsid(2)), the marker in the environment, and descent from any of those.
+of all processes of their session (``two_scans.py``).  A process belongs to the session by one of these:
+
+- Its identity (pid and start time) was recorded when it was seen below a guard.
+- It descends from such a process, or is in the cgroup that was made for the session.
+- It bears the session's marker in its environment *and* is an orphan of the session
+  (:class:`MarkedOrphans`).  The marker alone says nothing: a job server starts jobs with the
+  environment of its client.
+
+A pid, process group or process session alone is never a reason: the kernel hands these numbers out
+again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from . import Platform, system
@@ -30,27 +39,70 @@ PAUSE = 0.01
 """Seconds between two rounds of killing."""
 
 
+@dataclasses.dataclass(frozen=True)
+class MarkedOrphans:
+    """Which processes that bear a session's marker are its orphans.
+
+    ``marker`` is the assignment in their environment.  ``after`` and ``before`` are on the clock of the
+    start times: when the guards last looked at all processes below them, and when they must have been
+    dead.  Of a process that is older, the guards would have recorded that it is theirs; one that is
+    younger was not started in the session's life.  ``resources`` are the cgroups of the guards, as
+    ``Platform.resources`` gives them.
+    """
+
+    marker: str
+    after: float
+    before: float
+    resources: str
+
+    def has(self, process: ProcessFacts, platform: Platform) -> bool:
+        """True if all that can be known of the process says that it is the session's orphan."""
+        started = process.identity.start
+        return (
+            not process.is_zombie
+            and self.after <= started <= self.before
+            and platform.bears_marker(process.pid, self.marker)
+            and platform.users(process.pid) == {os.geteuid()}
+            and platform.is_in_our_namespace(process.pid)
+            and self._has_our_cgroups(process.pid, platform)
+            and _was_adopted(process, platform.facts(process.parent))
+        )
+
+    def _has_our_cgroups(self, pid: int, platform: Platform) -> bool:
+        """False for a unit that a service manager started: PID 1 is its parent by birth."""
+        if sys.platform == "linux" and not self.resources:
+            return False  # they could not be read
+        return platform.resources(pid) == self.resources
+
+
+def _was_adopted(process: ProcessFacts, parent: ProcessFacts | None) -> bool:
+    """True if the process is proved to be an orphan: its parent did not start it.
+
+    A process has the process session (setsid(2)) of the parent that started it, unless it has made one
+    of its own, which has its pid as the number.  With any other number it was started by a process that
+    is gone, and the kernel gave it to this parent, PID 1 or a subreaper.  False where nothing is proved.
+    """
+    return parent is not None and process.session not in (0, process.pid, parent.session)
+
+
 class LeftoverProcesses:
     """The processes that may be left of one session.
 
     ``recorded`` are identities that were seen below its guard; ``cgroup`` is its leaf, if any;
-    ``platform`` is the one whose clock the recorded start times were read from; ``guards`` are the
-    session's guards: each led a process session (setsid(2)), which its descendants stay in unless
-    they make their own.
+    ``platform`` is the one whose clock the recorded start times were read from; ``orphans`` says which
+    marked processes count, None that none does.
     """
 
     def __init__(
         self,
-        session: str,
         recorded: Iterable[ProcessIdentity],
         cgroup: str = "",
         platform: Platform = system,
-        guards: Iterable[ProcessIdentity] = (),
+        orphans: MarkedOrphans | None = None,
     ):
         self.platform = platform
-        self.marker = f"{MARKER}={session}"
         self.cgroup = cgroup
-        self.guards = tuple(guards)
+        self.orphans = orphans
         self.seen: dict[ProcessIdentity, ProcessFacts | None] = dict.fromkeys(recorded)
         self._protected = _self_and_ancestors()
         self._empty_scans = 0
@@ -64,42 +116,43 @@ class LeftoverProcesses:
         """Every process of the session that exists now, zombies included.  O(host)."""
         found: dict[int, ProcessFacts] = {}
         families: dict[int, list[ProcessFacts]] = {}
+        inside = set(self._pids_in_cgroup())
         for process in self.platform.everyone():
             families.setdefault(process.parent, []).append(process)
-            if self._is_ours(process):
+            if process.pid not in self._protected and (
+                process.pid in inside or self._is_recorded(process) or self._is_orphan(process)
+            ):
                 found[process.pid] = process
-        queue = list(found)
+        queue = [process for process in found.values() if process.pid in families]
         while queue:
-            for child in families.get(queue.pop(), []):
+            parent = queue.pop()
+            if not self._is_still_there(parent):
+                continue  # during the scan another process may have got its pid, and children
+            for child in families[parent.pid]:
                 if child.pid not in found and child.pid not in self._protected:
                     found[child.pid] = child
-                    queue.append(child.pid)
+                    queue += [child] if child.pid in families else []
         self.remember(found.values())
         return list(found.values())
 
-    def _is_ours(self, process: ProcessFacts) -> bool:
-        if process.pid in self._protected:
-            return False
+    def _is_recorded(self, process: ProcessFacts) -> bool:
         known = (identity for identity in self.seen if identity.pid == process.pid)
-        if any(map(process.identity.is_same_as, known)):
-            return True
-        return self._is_in_session(process) or self.platform.bears_marker(process.pid, self.marker)
+        return any(map(process.identity.is_same_as, known))
 
-    def _is_in_session(self, process: ProcessFacts) -> bool:
-        """True where the process is in a process session that one of the guards led.
+    def _is_orphan(self, process: ProcessFacts) -> bool:
+        return self.orphans is not None and self.orphans.has(process, self.platform)
 
-        The kernel does not hand out a pid while a session has that number (kernel/pid.c).  So another
-        session can have the guard's number only before the guard started, and then its processes are
-        older than the guard, or after the guard's session was empty, and then it has another leader.
-        """
-        for guard in self.guards:
-            if not guard.start:
-                continue  # an identity without a start time matches no process
-            if guard.pid != process.session or process.identity.start < guard.start:
-                continue
-            leader = self.platform.facts(guard.pid)
-            return leader is None or guard.is_same_as(leader.identity)
-        return False
+    def _is_still_there(self, process: ProcessFacts) -> bool:
+        now = self.platform.facts(process.pid)
+        return now is not None and process.identity.is_same_as(now.identity)
+
+    def _pids_in_cgroup(self) -> Iterator[int]:
+        """The processes in the session's leaf and in the cgroups that they have made below it."""
+        for directory, _, _ in os.walk(self.cgroup) if self.cgroup else ():
+            try:
+                yield from map(int, Path(directory, "cgroup.procs").read_text().split())
+            except OSError:
+                continue  # it was removed
 
     def end(self, deadline: float) -> list[ProcessFacts]:
         """SIGKILL until two scans in a row find no living process; the survivors at the deadline.

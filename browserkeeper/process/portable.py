@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 
+from ..guard.procfs import read_bytes
 from .identity import ALWAYS, NO_NAMESPACES, Host, ProcessFacts, ProcessIdentity
 
 _STATES = {
@@ -182,8 +183,8 @@ def is_in_our_namespace(pid: int) -> bool:
 
 
 def resources(pid: int) -> str:
-    """Returns "": these systems have no cgroups."""
-    return ""
+    """The cgroups of a process on Linux; "" on other systems, which have none."""
+    return (read_bytes(f"/proc/{pid}/cgroup") or b"").decode("utf-8", "replace")
 
 
 def now() -> float:

@@ -2,13 +2,14 @@
 
 Run as ``python -m browserkeeper.process.portable_guard SESSION`` with the options of
 ``guard/options.py``.  It does not get what daemonises as its child, so it keeps a list of all
-processes that it saw below itself, and ends those, their descendants and all that bear the session's
-marker in their environment, until two scans in a row find nothing.  It reaps its direct children
+processes that it saw below itself, and ends those, their descendants and the session's marked orphans
+(``leftover_processes.py``), until two scans in a row find nothing.  It reaps its direct children
 only, and no process dies with it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -17,8 +18,8 @@ from ..guard.guard import Guard
 from ..guard.life import guard_session
 from ..guard.options import Options
 from ..guard.procfs import Stat
-from . import portable
-from .leftover_processes import LeftoverProcesses
+from . import identity_of, portable
+from .leftover_processes import MARKER, LeftoverProcesses, MarkedOrphans
 from .two_scans import TwoScans, stat_of
 
 
@@ -30,7 +31,10 @@ class PortableContainment:
     owns_shared_memory = True
 
     def __init__(self, session: str):
-        self._scans = TwoScans(LeftoverProcesses(session, (), platform=portable))
+        own = identity_of(os.getpid(), portable).start
+        marked = f"{MARKER}={session}"
+        orphans = MarkedOrphans(marked, own, math.inf, portable.resources(os.getpid()))
+        self._scans = TwoScans(LeftoverProcesses((), platform=portable, orphans=orphans))
         self.kill, self.certify = self._scans.kill, self._scans.certify
         self.survivors, self.unseen = self._scans.survivors, self._scans.unseen
 

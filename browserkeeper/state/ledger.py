@@ -64,6 +64,10 @@ class Ledger:
         """Half-written records, oldest first.  The writer of an old one is dead."""
         return [path for path in _oldest_first(self.live) if path.suffix == ".tmp"]
 
+    def lock_files(self) -> list[Path]:
+        """The locks of all sessions, oldest first."""
+        return _oldest_first(self.locks)
+
     def ended(self, limit: int = HISTORY_LIMIT) -> Iterator[EndedSession]:
         """The history, newest first; skips files that cannot be read."""
         for path in reversed(_oldest_first(self.history)[-limit:]):

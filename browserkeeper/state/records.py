@@ -17,6 +17,7 @@ from ..errors import LedgerError
 from ..process.identity import Host, ProcessIdentity
 from ..report import SCHEMA, ExitReport, parse_memory_samples
 from .documents import CorruptRecordError, identity_from, read_document
+from .locks import LOCKS
 
 _TYPES: dict[str, Any] = {
     "str": str,
@@ -93,13 +94,24 @@ class Session:
 @dataclasses.dataclass(frozen=True)
 class Record:
     """The file of a live session: the session's facts, its guards, the processes that the guards saw
-    last, and the memory samples of those processes, as in :attr:`ExitReport.memory`."""
+    last, the memory samples of those processes, as in :attr:`ExitReport.memory`, and the cgroups of the
+    guards, "" where they could not be read."""
 
     path: Path
     session: Session
     guards: tuple[ProcessIdentity, ...]
     processes: tuple[tuple[ProcessIdentity, str], ...]
     memory: tuple[tuple[float, int], ...] = ()
+    cgroups: str = ""
+
+    @property
+    def lock(self) -> Path | None:
+        """The session's lock file; None where it has none.
+
+        By the place of the record: the path in the record may be that of another container's mount.
+        """
+        directory = self.path.parent.parent
+        return directory / LOCKS / self.session.id if self.session.lock else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +144,10 @@ def read_record(path: Path) -> Record:
         guards = tuple(identity_from(**guard) for guard in facts["guards"])
         processes = tuple((identity_from(pid, start), name) for pid, start, name in facts["processes"])
         memory = parse_memory_samples(facts.get("memory", ()))
+        cgroups = str(facts.get("cgroups", ""))
     except _MALFORMED as error:
         raise CorruptRecordError(f"{path}: not a record of a session ({error!r})") from error
-    return Record(path, session, guards, processes, memory)
+    return Record(path, session, guards, processes, memory, cgroups)
 
 
 def read_ended(path: Path) -> EndedSession:

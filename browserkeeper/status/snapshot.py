@@ -9,8 +9,15 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ..cleanup.evidence import State, leftover_processes_of, owner_state, platform_of, state_of
-from ..process import Platform, require_own_proc, system
+from ..cleanup.evidence import (
+    State,
+    is_of_this_boot,
+    leftover_processes_of,
+    owner_state,
+    platform_of,
+    verdict_of,
+)
+from ..process import Platform, is_alive, require_own_proc
 from ..process.identity import ProcessFacts
 from ..state.documents import BadRecord
 from ..state.ledger import Ledger
@@ -25,13 +32,15 @@ reap it."""
 @dataclasses.dataclass(frozen=True)
 class SessionStatus:
     """A record, and the processes of its session now.  ``memory``: bytes by pid; ``zombies``: the pids
-    of zombies that outlasted ZOMBIE_PATIENCE."""
+    of zombies that outlasted ZOMBIE_PATIENCE; ``why``: the reason why a foreign session is not ours to
+    judge."""
 
     record: Record
     state: State
     processes: tuple[ProcessFacts, ...]
     memory: dict[int, int]
     zombies: frozenset[int] = frozenset()
+    why: str = ""
 
     @property
     def age(self) -> float:
@@ -49,6 +58,7 @@ class SessionStatus:
         return {
             **dataclasses.asdict(session),
             "state": self.state,
+            "why": self.why,
             "owner": {**dataclasses.asdict(session.owner), "name": session.owner_name},
             "guards": [dataclasses.asdict(guard) for guard in self.record.guards],
             "age": self.age,
@@ -119,43 +129,40 @@ def snapshot() -> Snapshot:
     pools = [
         pool
         for pool in published(ledger)
-        if isinstance(pool, PoolState) and owner_state(pool.host, pool.owner) == "alive"
+        if isinstance(pool, PoolState) and owner_state(pool.host, pool.owner, pool.written) == "alive"
     ]
     return Snapshot(tuple(sessions), tuple(pools), tuple(bad), tuple(problems_of(sessions, bad)))
 
 
 def status_of(record: Record) -> SessionStatus | None:
     """None if the session ended normally since its record was read."""
-    state = state_of(record)
-    if state in ("unguarded", "orphaned") and not record.path.exists():
+    verdict = verdict_of(record)
+    state = verdict.state
+    if state in ("unguarded", "orphaned", "foreign") and not record.path.exists():
         return None  # a guard removes the record before it exits
     processes = processes_of(record, state)
     platform = platform_of(record.session)
-    return SessionStatus(record, state, processes, {p.pid: platform.memory(p.pid) for p in processes})
+    memory = {process.pid: platform.memory(process.pid) for process in processes}
+    return SessionStatus(record, state, processes, memory, why=verdict.why)
 
 
 def processes_of(record: Record, state: State) -> tuple[ProcessFacts, ...]:
     """While a guard lives: its descendants (of an adopted session: the recorded processes).  After that:
     the processes that a sweep would find.  None of another host's session."""
     platform = platform_of(record.session)
-    guards = {guard.pid for guard in record.guards}
+    guards = {guard.pid for guard in record.guards if is_alive(guard, platform)}
     if record.session.containment == "adopted" and state in ("live", "ending"):
         recorded = [(identity, platform.facts(identity.pid)) for identity, _ in record.processes]
         return tuple(p for known, p in recorded if p and known.is_same_as(p.identity))
     if state in ("live", "ending"):
         below = {process.pid: process for pid in guards for process in platform.tree(pid)}
         return tuple(process for pid, process in below.items() if pid not in guards)
-    if state == "foreign" or not is_of_this_host(record):
+    if state == "foreign" or not is_of_this_boot(record):
         return ()
     # The front process of `browserkeeper run` bears the session's marker too, but it is the owner.
     owner = record.session.owner
     found = leftover_processes_of(record).find()
     return tuple(process for process in found if not owner.is_same_as(process.identity))
-
-
-def is_of_this_host(record: Record) -> bool:
-    """False for another machine, boot or pid namespace: the record's pids are other processes here."""
-    return record.session.host == system.host_id()
 
 
 def mark_zombies(sessions: list[SessionStatus]) -> list[SessionStatus]:
@@ -191,4 +198,4 @@ def problems_of(sessions: Iterable[SessionStatus], bad: Iterable[BadRecord]) -> 
         yield Problem("bad record" if record.corrupt else "foreign record", record.why)
 
 
-__all__ = ["ZOMBIE_PATIENCE", "Problem", "SessionStatus", "Snapshot", "is_of_this_host", "snapshot"]
+__all__ = ["ZOMBIE_PATIENCE", "Problem", "SessionStatus", "Snapshot", "snapshot"]

@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..cleanup.evidence import platform_of
+from ..cleanup.evidence import is_of_this_boot, platform_of
 from ..report import ExitReport
 from ..state.ledger import HISTORY_LIMIT, Ledger
 from ..state.records import EndedSession
-from .snapshot import SessionStatus, is_of_this_host, snapshot
+from .snapshot import SessionStatus, snapshot
 
 ALIVE = "lives"
 """The outcome of a process that has not ended."""
@@ -302,7 +302,7 @@ def span_of_live(status: SessionStatus, now: float) -> SessionSpan:
     platform = platform_of(session)
     clock = now - platform.now()  # epoch seconds at the zero of the platform's start times
     born = session.created
-    if is_of_this_host(record):
+    if is_of_this_boot(record):
         born = min((guard.start + clock for guard in record.guards), default=born)
     processes = tuple(
         ProcessSpan(p.pid, p.name, p.identity.start + clock, None, "zombie" if p.is_zombie else ALIVE)

@@ -17,7 +17,7 @@ from tests.conftest import PidFile
 from tests.support import witness
 from tests.support.cli import cli, cli_json, invoke, start_run
 from tests.support.guards import program
-from tests.support.ledger import dead_record, write_record
+from tests.support.ledger import add_free_lock, dead_record, write_record
 from tests.support.waiting import SECONDS
 
 ANCIENT = 1e9
@@ -114,12 +114,16 @@ def orphaned(state_dir: Path, tmp_path: Path) -> Iterator[Orphaned]:
     """Written by hand and two hours old: ``--older-than 3600`` keeps the sweep from all younger
     sessions."""
     session = os.urandom(6).hex()
-    environment = {"BROWSERKEEPER_SESSION": session}
-    process = subprocess.Popen(["/bin/sleep", "600"], env=environment)
+    process = subprocess.Popen(["/bin/sleep", "600"])
+    seen = witness.look(process.pid)
+    assert seen
     tmpdir = tmp_path / f"bk-{session}"
     tmpdir.mkdir(mode=0o700)
     (tmpdir / "profile").write_bytes(b"x" * 100_000)
-    record = write_record(state_dir, json.dumps(dead_record(session, tmpdir)), session)
+    content = dead_record(session, tmpdir)
+    content["processes"] = [[seen.pid, seen.start / os.sysconf("SC_CLK_TCK"), seen.name]]
+    add_free_lock(state_dir, session)
+    record = write_record(state_dir, json.dumps(content), session)
     yield Orphaned(session, process, tmpdir, record)
     process.kill()
     process.wait()

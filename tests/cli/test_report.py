@@ -23,7 +23,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browserkeeper import LaunchError, browser
 from browserkeeper.cli import report as report_command
-from browserkeeper.process import guard_process
+from browserkeeper.process import guard_process, system
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import ExitReport, ProcessExit, Survivor
 from browserkeeper.session import control_of
@@ -161,7 +161,9 @@ def test_a_live_session_is_shown_with_its_memory(state_dir: Path) -> None:
 def in_ledger(state_dir: Path, session: str) -> dict[str, str]:
     ledger = Ledger.open(state_dir)
     facts = dataclasses.replace(ended(session={}).session, id=session, host=host(), created=NOW)
-    facts = dataclasses.replace(facts, owner=me(), created=timeline(60).until)
+    place = system.host()
+    facts = dataclasses.replace(facts, owner=me(), init_start=place.init_start, uid=place.uid)
+    facts = dataclasses.replace(facts, created=timeline(60).until)
     return {
         "document": facts.to_json(),
         "record": str(ledger.record_path(session)),
@@ -170,16 +172,12 @@ def in_ledger(state_dir: Path, session: str) -> dict[str, str]:
 
 
 def me() -> ProcessIdentity:
-    from browserkeeper.process import system
-
     found = system.facts(os.getpid())
     assert found is not None
     return found.identity
 
 
 def host() -> str:
-    from browserkeeper.process import system
-
     return system.host_id()
 
 

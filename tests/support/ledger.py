@@ -18,8 +18,18 @@ def new_session(browser: str = "chromium", kind: str = "session") -> Session:
     """A session owned by this process, not yet in the ledger."""
     me = system.facts(os.getpid())
     assert me is not None
+    host = system.host()
     return Session(
-        new_id(), kind, browser, me.identity, "test", system.host_id(), "subreaper", time.time()
+        new_id(),
+        kind,
+        browser,
+        me.identity,
+        "test",
+        host.id,
+        "subreaper",
+        time.time(),
+        init_start=host.init_start,
+        uid=host.uid,
     )
 
 
@@ -50,8 +60,7 @@ def write_record(state_dir: Path, content: str, session: str = "0123456789ab") -
 
 def dead_record(session: str, tmpdir: Path) -> dict[str, Any]:
     """The content of a record whose owner and guard are dead; two hours old."""
-    machine = Path("/etc/machine-id").read_text().strip() if os.path.exists("/etc/machine-id") else ""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    host = system.host()
     no_process = {"pid": 2**22 - 1, "start": 1.0}
     return {
         "schema": 1,
@@ -61,7 +70,10 @@ def dead_record(session: str, tmpdir: Path) -> dict[str, Any]:
             "browser": "chrome",
             "owner": no_process,
             "owner_name": "gone.py",
-            "host": f"{machine}/{boot}/{os.readlink('/proc/self/ns/pid')}",
+            "host": host.id,
+            "init_start": host.init_start,
+            "uid": host.uid,
+            "lock": "there is one",
             "containment": "subreaper",
             "created": time.time() - 7200,
             "tmpdir": str(tmpdir),
@@ -69,3 +81,13 @@ def dead_record(session: str, tmpdir: Path) -> dict[str, Any]:
         "guards": [no_process],
         "processes": [],
     }
+
+
+def add_free_lock(state_dir: Path, session: str) -> Path:
+    """The lock of a session whose guards are dead; returns its path."""
+    directory = state_dir / "locks"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    lock = directory / session
+    lock.write_text(f"{system.now():20.2f}\n")
+    lock.chmod(0o600)
+    return lock
