@@ -8,6 +8,7 @@
     limits.py              what this process may use
     containment.py         which containment a session gets
     child.py               a child process that signal handlers may use
+    uninterrupted.py       steps that no signal handler comes between
     guard_process.py       the owner's side of a guard
     portable_guard.py      the guard where there is no subreaper
     two_scans.py           killing and certificate of the guards that are no subreaper

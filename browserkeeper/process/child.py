@@ -7,7 +7,6 @@ one of these would wait for ever.  Here no lock is taken.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import io
 import operator
@@ -19,6 +18,7 @@ import time
 from typing import Any
 
 from ..guard.descriptors import above_stdio
+from .uninterrupted import Descriptor
 
 LONGEST_PAUSE = 0.05
 """Seconds between two looks at a child, where the system has no pidfd (pidfd_open(2), Linux 5.3)."""
@@ -36,7 +36,6 @@ class ChildProcess:
         self.pid, self.args = process.pid, process.args
         process.returncode = 0  # then its destructor neither reaps the child nor warns
         self._owner = os.getpid()
-        # A FileIO: its close() is one step for signal handlers, and may be called twice.
         self._pidfd = _open_pidfd(self.pid)
         self._ends: list[Any] = []
         """What wait functions have returned: one element once the child has been reaped."""
@@ -129,7 +128,7 @@ class ChildProcess:
             else:
                 # One call of C code: a signal handler in between may close the pidfd.
                 fds = map(io.FileIO.fileno, (self._pidfd,))
-                collections.deque(map(signal.pidfd_send_signal, fds, (number,)), maxlen=0)
+                list(map(signal.pidfd_send_signal, fds, (number,)))
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -142,15 +141,10 @@ class ChildProcess:
         if self._pidfd is not None and self.returncode is not None:
             self._pidfd.close()
 
-    def __del__(self) -> None:
-        pidfd = vars(self).get("_pidfd")
-        if pidfd is not None:
-            pidfd.close()
 
-
-def _open_pidfd(pid: int) -> io.FileIO | None:
+def _open_pidfd(pid: int) -> Descriptor | None:
     try:
-        return io.FileIO(above_stdio(os.pidfd_open(pid)))
+        return Descriptor(above_stdio(os.pidfd_open(pid)))
     except (
         OSError,  # the kernel is older than 5.3, or a sandbox refuses it
         AttributeError,  # Python was built on such a kernel, or for another system

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import _thread
-import collections
 import contextlib
 import dataclasses
 import functools
-import io
 import json
-import operator
 import os
 import select
 import shutil
@@ -18,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from ..guard.descriptors import pipe_above_stdio
 from .child import ChildProcess
 from .containment import Containment
 from .leftover_processes import DOCUMENT, LOCK, MARKER
+from .uninterrupted import Descriptor, uninterrupted
 
 GUARD_DIRECTORY = str(Path(__file__).resolve().parent.parent)
 # The guard is imported, since Python caches the bytecode of imported modules only: half of the start.
@@ -137,8 +135,8 @@ class GuardProcess:
     fork of this process it only tells what was known before the fork.
     """
 
-    _status: io.FileIO | None = None
-    _control: io.FileIO | None = None
+    _status: Descriptor | None = None
+    _control: Descriptor | None = None
 
     def __init__(self, plan: GuardPlan):
         """Start the guard; returns before it has started the command (event ``spawned``).
@@ -158,11 +156,10 @@ class GuardProcess:
         control_read, control_write = pipe_above_stdio()
         inherited = [control_read]
         try:
-            # A FileIO: its close() is one step for signal handlers, and may be called twice.
-            self._control = io.FileIO(control_write, "w")
+            self._control = Descriptor(control_write, "w")
             status_read, status_write = pipe_above_stdio()
             inherited.append(status_write)
-            self._status = io.FileIO(status_read)
+            self._status = Descriptor(status_read)
             for fd in (control_write, status_read):
                 os.set_blocking(fd, False)
             self.process = ChildProcess(
@@ -261,7 +258,7 @@ class GuardProcess:
             return False
         # The pipe does not block: another thread may have been faster.
         read = map(status.read, self._chunk_sizes)
-        _uninterrupted(
+        uninterrupted(
             self._reading.acquire, functools.partial(self._chunks.extend, read), self._reading.release
         )
         if b"" in self._chunks[before:]:
@@ -274,9 +271,8 @@ class GuardProcess:
         if os.getpid() != self._owner:  # a fork: a thread that it does not have may have held the lock
             self._status.close()
             return
-        _uninterrupted(
-            self._reading.acquire, self._chunk_sizes.clear, self._status.close, self._reading.release
-        )
+        uninterrupted(self._reading.acquire, self._chunk_sizes.clear, self._reading.release)
+        self._status.close()
 
     def is_alive(self) -> bool:
         """True while our child lives.  Reaps it."""
@@ -347,19 +343,7 @@ class GuardProcess:
         self.close()  # where the constructor was interrupted: its guard must not wait for ever
 
 
-def _uninterrupted(*steps: Callable[[], object]) -> None:
-    """Call them one after another, with no point in between at which Python runs a signal handler.
-
-    All have to be functions in C.  An exception leaves the steps after it undone; the first step may
-    raise one of a signal handler, the others must raise none.
-    """
-    collections.deque(map(_call, steps), maxlen=0)
-
-
-_call = operator.methodcaller("__call__")
-
-
-def _readable(file: io.FileIO, seconds: float) -> bool:
+def _readable(file: Descriptor, seconds: float) -> bool:
     poller = select.poll()
     try:
         poller.register(file, select.POLLIN)
