@@ -12,6 +12,7 @@ from ..process.identity import ProcessIdentity
 from ..report import ExitReport
 from ..session import BrowserSession, control_of
 from .config import PoolConfig
+from .logs import log_error
 
 if TYPE_CHECKING:
     from ..config import SessionConfig
@@ -166,7 +167,10 @@ class PooledBrowser:
         """End the browser, and return the verified report."""
         report = self._control.end(reason)
         if self._contexts:
-            self._contexts.close()
+            try:
+                self._contexts.close()
+            except Exception:  # noqa: BLE001 # our end of a websocket; the browser's end is verified
+                log_error("browser %s: its websocket could not be closed", self.id)
         return report
 
     # -- its leases

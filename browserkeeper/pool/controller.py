@@ -6,13 +6,14 @@ users' threads  --requests-->  event loop (this module, the scheduler)  --jobs--
 
 from __future__ import annotations
 
+import collections
 import logging
 import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import BrowserkeeperError, PoolClosed
+from ..errors import BrowserkeeperError, LaunchError, PoolClosed
 from ..process import system
 from ..report import ExitReport
 from .browser import Browser
@@ -21,6 +22,7 @@ from .config import PoolConfig
 from .event_loop import EventLoop
 from .latch import Latch
 from .lease import LeaseInfo, Request
+from .logs import log, log_error
 from .published_state import Content, StatePublisher
 from .scheduler import Close, Decision, Grant, Launch, Member, Ping, Refuse, Renew, Scheduler
 from .worker import (
@@ -36,8 +38,6 @@ from .worker import (
 
 T = TypeVar("T")
 
-logger = logging.getLogger("browserkeeper")
-
 ANSWER_TIMEOUT = 30.0
 """Seconds for the event loop to run a call; it takes microseconds."""
 REPORTS_KEPT = 100
@@ -52,6 +52,9 @@ class Controller:
 
     Methods with a parameter ``now`` run in the event loop's thread only, and never block.  All
     others may be called from any thread.
+
+    The event loop ends by itself when the pool was closed and the last browser has ended, also where no
+    thread waits for that.
     """
 
     def __init__(self, config: PoolConfig, make_browser: Callable[[PoolConfig], Browser]):
@@ -66,13 +69,27 @@ class Controller:
         """Pidfds of the browsers, where the kernel has them; the event loop watches and closes them."""
         self._renew_began: dict[Member, float] = {}
         self._waiters: list[tuple[Callable[[], bool], Latch]] = []
+        self._orders: collections.deque[Decision] = collections.deque()
         self._publisher = StatePublisher(config.browser.name)
-        self.loop = EventLoop(self._after_each_batch, self._next_due)
+        # Each step runs whatever the steps before it raise.
+        steps = (
+            self._collect_ended_leases,
+            self.scheduler.decide,
+            self._log_long_leases,
+            self._check_unwatched_browsers,
+            self._carry_out_orders,
+            self._publish,
+            self._end_if_empty,
+            self._wake_waiters,
+        )
+        self.loop = EventLoop(steps, self._next_due)
 
     # -- for users' threads
 
     def start(self) -> None:
+        """Start the event loop.  Raises LaunchError if the system gives no more threads."""
         self.loop.post(self.scheduler.decide)
+        self.loop.start()
 
     def call(self, function: Callable[[float], T]) -> T:
         """Run the function in the event loop's thread, and return its result.
@@ -92,22 +109,25 @@ class Controller:
     def wait_until(self, condition: Callable[[], bool], deadline: float) -> bool:
         """Block until the condition is true, which the event loop checks after each change.
 
-        Returns False if it is not true at the deadline (on the monotonic clock).
+        Returns False if it is not true at the deadline (on the monotonic clock), and where the event
+        loop does not run.
         """
-        if condition():
-            return True
+        if condition() or not self.loop.is_running():
+            return condition()
         waiter = (condition, Latch())
-        self.loop.post(lambda now: self._waiters.append(waiter))
-        waiter[1].wait(deadline - time.monotonic())
+        if self.loop.post(lambda now: self._waiters.append(waiter)):
+            waiter[1].wait(deadline - time.monotonic())
         return condition()
 
     def request(self, request: Request) -> None:
-        """Queue the request; returns at once."""
-        self.loop.post(lambda now: self.scheduler.add_request(request, now))
+        """Queue the request; returns at once.  Raises PoolClosed if the event loop is over."""
+        if not self.loop.post(lambda now: self.scheduler.add_request(request, now)):
+            raise PoolClosed("The pool is closed; it gives no more leases.")
 
     def cancel(self, request: Request) -> None:
         """Take the request back, and its lease if it was granted meanwhile; returns at once."""
-        self.loop.post(lambda now: self.on_cancelled(request, now))
+        request.cancelled = True
+        self.loop.wake()
 
     def is_empty(self) -> bool:
         return not self.scheduler.members()
@@ -115,37 +135,37 @@ class Controller:
     def leases(self) -> list[LeaseInfo]:
         return self.call(lambda now: [r.info(now, self.config.max_lease) for r in self._leased()])
 
+    def is_over(self) -> bool:
+        """True when the pool was closed, and all of its browsers have ended."""
+        return self.scheduler.closed and self.is_empty()
+
     def close(self) -> None:
-        """Close every browser; returns at once."""
-        if not self.scheduler.closed:
-            self.loop.post(self.scheduler.close)
+        """Close every browser, and then end the event loop; returns at once."""
+        self.loop.post(self.scheduler.close)
 
     def abandon(self) -> None:
-        """Close every browser, after the ``BrowserPool`` was garbage-collected; returns at once."""
+        """As :meth:`close`, after the ``BrowserPool`` was garbage-collected; does nothing in a fork."""
         if os.getpid() == self.owner:
             self.close()
 
     # -- the event loop
 
-    def _after_each_batch(self, now: float) -> None:
-        """Runs after each batch of callbacks, and when something is due: find out what has changed,
-        carry out the decisions, wake waiters, and publish the new state."""
-        self._collect_ended_leases(now)
-        self.scheduler.decide(now)
-        self._log_long_leases(now)
-        self._check_unwatched_browsers(now)
-        while decisions := self.scheduler.take_decisions():
-            for decision in decisions:
-                self._carry_out(decision, now)
-        for waiter in list(self._waiters):
-            condition, latch = waiter
-            if condition():
-                self._waiters.remove(waiter)
-                latch.set()
-        if self.scheduler.closed and self.is_empty():
+    def _publish(self, now: float) -> None:
+        if self.is_over():
             self._publisher.withdraw()
         else:
             self._publisher.refresh(self._content, now)
+
+    def _end_if_empty(self, now: float) -> None:
+        if self.is_over():
+            self.loop.stop()
+
+    def _wake_waiters(self, now: float) -> None:
+        for waiter in list(self._waiters):
+            condition, latch = waiter
+            if self.loop.is_over or condition():
+                self._waiters.remove(waiter)
+                latch.set()
 
     def _next_due(self, now: float) -> float | None:
         moments = [self.scheduler.next_due(now), self._publisher.next_due()]
@@ -160,6 +180,9 @@ class Controller:
     def _collect_ended_leases(self, now: float) -> None:
         """Take back the browsers of leases that were released or garbage-collected, and cancel the
         requests whose callers are gone."""
+        for request in [*self._leased(), *self.scheduler.queue()]:
+            if request.cancelled:
+                self.on_cancelled(request, now)
         for request in self._leased():
             reason = request.ended_with
             if reason is None and request.handler() is None:
@@ -180,7 +203,8 @@ class Controller:
             if not request.leak_logged and now - request.granted_at >= limit:
                 request.leak_logged = True
                 info = request.info(now, self.config.max_lease)
-                logger.warning(
+                log(
+                    logging.WARNING,
                     "pool: browser %s has been out for %.0f s, with %s, which took it here:\n%s",
                     *(info.browser_id, info.seconds, info.thread, info.stack),
                 )
@@ -188,24 +212,69 @@ class Controller:
     def _check_unwatched_browsers(self, now: float) -> None:
         """Find dead browsers that have no pidfd which the event loop could watch."""
         for member in self.scheduler.members("idle", "leased"):
-            if member not in self._exit_fds and not member.browser.looks_alive():
+            if member in self._exit_fds:
+                continue
+            try:
+                is_alive = member.browser.looks_alive()
+            except Exception:  # noqa: BLE001 # it could not be seen: that is no proof of its death
+                log_error("pool: browser %s cannot be looked at", member.browser.id)
+                continue
+            if not is_alive:
                 self._log_and_lose(member, now)
 
     # -- decisions
 
-    def _carry_out(self, decision: Decision, now: float) -> None:
-        match decision:
+    def _carry_out_orders(self, now: float) -> None:
+        """Each order by itself: one that raises an error is reported to the scheduler, and the others
+        are carried out all the same."""
+        while True:
+            self._orders.extend(self.scheduler.take_decisions())
+            if not self._orders:
+                return
+            order = self._orders.popleft()
+            try:
+                self._carry_out(order, now)
+            except BaseException as error:  # noqa: BLE001 # the scheduler decides what follows
+                self._on_order_failed(order, error, now)
+                log_error("pool: %s failed", type(order).__name__)
+
+    def _on_order_failed(self, order: Decision, error: BaseException, now: float) -> None:
+        match order:
+            case Launch(member):
+                if not isinstance(error, BrowserkeeperError):
+                    error = LaunchError(f"The launch of a browser could not begin: {error!r}")
+                self._workers.pop(member, None)
+                self.scheduler.launch_failed(member, error, now)
+            case Renew(member) | Ping(member):
+                self.scheduler.lost(member, now)
+            case Grant(member, _):
+                self.scheduler.grant_failed(member, now)
+            case Close(member) if member.state == "closing":
+                self._workers.pop(member, None)
+                self._keep(self._report_of_failed_end(member, error))
+                self.scheduler.ended(member, now)
+            case Close() | Refuse():
+                pass  # a launch that could not be cancelled is closed when it is done
+
+    def _carry_out(self, order: Decision, now: float) -> None:
+        match order:
             case Launch(member):
                 member.browser = self._make_browser(self.config)
                 self._workers[member] = BrowserWorker(
-                    member.browser, self._poster_for(member), member.number
+                    member.browser,
+                    self.config.browser.name,
+                    self._poster_for(member),
+                    member.number,
                 )
             case Renew(member):
                 self._renew_began[member] = now
                 member.browser.set_deadline(None, "lease-expired")
                 self._workers[member].renew()
             case Ping(member):
-                self._workers[member].ping()
+                if member.browser.looks_alive():
+                    self._workers[member].ping()
+                else:  # dead or stopped: it would not answer
+                    self._log_and_lose(member, now)
             case Close(member):
                 self._close(member)
             case Grant(member, request):
@@ -214,13 +283,16 @@ class Controller:
                 request.refuse(error)
 
     def _poster_for(self, member: Member) -> Callable[[WorkerEvent], None]:
-        return lambda event: self.loop.post(lambda now: self.on_event(member, event, now))
+        def post(event: WorkerEvent) -> None:
+            self.loop.post(lambda now: self.on_event(member, event, now))
+
+        return post
 
     def _grant(self, member: Member, request: Request, now: float) -> None:
         browser: Browser = member.browser
         if not browser.looks_alive():
-            logger.warning("pool: browser %s is dead or stopped; taking another one", browser.id)
             self.scheduler.grant_failed(member, now)
+            log(logging.WARNING, "pool: browser %s is dead or stopped; taking another one", browser.id)
             return
         if self.config.max_lease is not None:
             browser.set_deadline(self.config.max_lease, "lease-expired")
@@ -228,54 +300,65 @@ class Controller:
         request.grant(member, now)
 
     def _close(self, member: Member) -> None:
-        if fd := self._exit_fds.pop(member, 0):
-            self.loop.unwatch(fd)
-        if member.state == "starting":
-            member.browser.call_off()
-        else:
-            logger.info("pool: browser %s retires: %s", member.browser.id, member.retire_reason)
-            reason = "browser-died" if member.retire_reason == "lost" else "retired"
-            self._workers[member].close(reason)
+        fd = self._exit_fds.pop(member, None)
+        try:
+            if member.state == "starting":
+                member.browser.call_off()
+            else:
+                reason = "browser-died" if member.retire_reason == "lost" else "retired"
+                self._workers[member].close(reason)
+                text = "pool: browser %s retires: %s"
+                log(logging.INFO, text, member.browser.id, member.retire_reason)
+        finally:
+            if fd is not None:
+                self.loop.unwatch(fd)
 
-    # -- events
+    def _report_of_failed_end(self, member: Member, error: BaseException) -> ExitReport:
+        problem = f"it could not be told to end: {error!r}; it is not known whether it is gone"
+        name = self.config.browser.name
+        return ExitReport(member.browser.id, name, "retired", "", None, problems=(problem,))
+
+    # -- events: the scheduler learns of each first, so that no error here can hide it
 
     def on_event(self, member: Member, event: WorkerEvent, now: float) -> None:
         """The member's worker has finished a job."""
+        if member not in self._workers:
+            return  # given up before
         match event:
             case Launched(seconds):
+                self.scheduler.launched(member, now)
                 self._seconds["browsers"] += seconds
                 self._watch_for_exit(member)
-                self.scheduler.launched(member, now)
             case LaunchFailed(error):
                 self._on_launch_failed(member, error, now)
             case Ready(retire_reason, renewed):
+                self.scheduler.ready(member, retire_reason, now)
                 if renewed:
                     self._seconds["renewals"] += now - self._renew_began.pop(member, now)
-                self.scheduler.ready(member, retire_reason, now)
             case NotReusable(reason):
                 self.scheduler.retire(member, reason, now)
             case Lost():
                 self.scheduler.lost(member, now)
             case Ended(report):
                 del self._workers[member]
+                self.scheduler.ended(member, now)
                 self._renew_began.pop(member, None)
                 self._keep(report)
-                self.scheduler.ended(member, now)
 
     def _on_launch_failed(self, member: Member, error: BrowserkeeperError, now: float) -> None:
-        if not member.retire_reason:  # else the launch was cancelled
-            logger.warning("pool: a browser did not start: %s", error)
         del self._workers[member]
+        self.scheduler.launch_failed(member, error, now)
         if (report := getattr(error, "report", None)) is not None:
             self._keep(report)
-        self.scheduler.launch_failed(member, error, now)
+        if not member.retire_reason:  # else the launch was cancelled
+            log(logging.WARNING, "pool: a browser did not start: %s", error)
 
     def _watch_for_exit(self, member: Member) -> None:
         identity = member.browser.identity
         fd = system.exit_fd(identity) if identity else -1
         if fd >= 0:
-            self._exit_fds[member] = fd
             self.loop.watch(fd, lambda now: self.on_exit(member, now))
+            self._exit_fds[member] = fd
 
     def on_exit(self, member: Member, now: float) -> None:
         """The browser's main process has exited, for whatever reason."""
@@ -292,9 +375,11 @@ class Controller:
             self.scheduler.cancel_request(request, now)
 
     def _log_and_lose(self, member: Member, now: float) -> None:
-        if member.state != "closing":
-            logger.warning("pool: browser %s ended while it was %s", member.browser.id, member.state)
+        state = member.state
         self.scheduler.lost(member, now)
+        if state != "closing":
+            text = "pool: browser %s ended, or was stopped, while it was %s"
+            log(logging.WARNING, text, member.browser.id, state)
 
     def _keep(self, report: ExitReport) -> None:
         self.reports = [*self.reports, report][-REPORTS_KEPT:]

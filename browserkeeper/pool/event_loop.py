@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import logging
+import fcntl
 import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .latch import Latch
-
-logger = logging.getLogger("browserkeeper")
+from .logs import log_error
+from .threads import start_thread
 
 Callback = Callable[[float], None]
 """Runs in the loop's thread and must not block.  Its argument is the time (``time.monotonic()``)."""
@@ -29,38 +29,53 @@ class EventLoop:
     asyncio loop, and an exception from a signal handler may interrupt any call of :meth:`post`.
     """
 
-    def __init__(self, after_each_batch: Callback, next_due: Callable[[float], float | None]):
-        """``after_each_batch`` runs after every batch of callbacks, and at the time that ``next_due``
+    def __init__(self, after_each_batch: Sequence[Callback], next_due: Callable[[float], float | None]):
+        """``after_each_batch`` run after every batch of callbacks, and at the time that ``next_due``
         returns (None: no such time)."""
         self._after_each_batch, self._next_due = after_each_batch, next_due
         self._inbox: collections.deque[Callback] = collections.deque()
         self._watched: dict[int, Callback] = {}
-        self._wake_read, self._wake_write = os.pipe()
-        for fd in (self._wake_read, self._wake_write):
-            os.set_blocking(fd, False)
+        self._wakeup: _Wakeup | None = _Wakeup()
         self._poller = select.poll()
-        self._poller.register(self._wake_read, select.POLLIN)
+        self._poller.register(self._wakeup.readable, select.POLLIN)
         self._stopping = False
+        self.is_over = False
+        """True when no callback runs any more that is posted from now on."""
         self._thread = threading.Thread(target=self._run, name="browserkeeper-pool", daemon=True)
-        self._thread.start()
+
+    def start(self) -> None:
+        """Start the thread, which runs what was posted before.  Raises LaunchError if the system gives
+        no more threads."""
+        start_thread(self._thread)
+
+    def is_running(self) -> bool:
+        """False before the thread's start and after its end."""
+        return self._thread.is_alive()
 
     # -- from any thread
 
-    def post(self, callback: Callback) -> None:
-        """Have the callback run soon.  Never blocks; safe in destructors and signal handlers."""
+    def post(self, callback: Callback) -> bool:
+        """Have the callback run soon.  Returns False if it may never run, since the loop is over.
+
+        Never blocks; safe in destructors and signal handlers.
+        """
         self._inbox.append(callback)
         self.wake()
+        return not self.is_over  # the thread sets this before it looks into the inbox for the last time
 
     def wake(self) -> None:
         """Have ``after_each_batch`` run soon.  Never blocks; safe in destructors and signal handlers."""
-        with contextlib.suppress(OSError):  # EAGAIN: a wake-up is pending already; EBADF: it has stopped
-            os.write(self._wake_write, b".")
+        wakeup = self._wakeup  # our reference keeps the descriptor open, so that no other file has it
+        if wakeup is not None:
+            wakeup.send()
 
     def call(self, callback: Callback, timeout: float) -> bool:
         """Have the callback run, and wait until it has.
 
-        Returns False if the loop has stopped, or if it took longer than ``timeout`` seconds.
+        Returns False if the loop does not run, or if it took longer than ``timeout`` seconds.
         """
+        if not self.is_running():
+            return False
         done = Latch()
 
         def run(now: float) -> None:
@@ -69,17 +84,18 @@ class EventLoop:
             finally:
                 done.set()
 
-        if not self._thread.is_alive():
-            return False
-        self.post(run)
-        return done.wait(timeout)
+        return self.post(run) and done.wait(timeout)
 
-    def stop(self) -> None:
-        """Run all that was posted before, then end the thread and wait for that.  Idempotent."""
-        self.call(self._request_stop, 10)
-        self._thread.join(10)
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has ended, for up to ``timeout`` seconds."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     # -- from the loop's thread
+
+    def stop(self) -> None:
+        """End the thread after this batch and after all that has been posted until then."""
+        self._stopping = True
 
     def watch(self, fd: int, callback: Callback) -> None:
         """Run the callback once, when ``fd`` becomes readable.  From now on the loop owns ``fd``."""
@@ -93,39 +109,78 @@ class EventLoop:
             os.close(fd)
 
     def _run(self) -> None:
-        while not self._stopping:
-            for fd in self._poll():
-                self._inbox.append(self._watched[fd])
+        try:
+            while not self._stopping:
+                for fd in self._poll():
+                    self._inbox.append(self._watched[fd])
+                    self.unwatch(fd)
+                self._run_batch()
+        finally:
+            self.is_over = True
+            self._run_batch()
+            for fd in list(self._watched):
                 self.unwatch(fd)
-            while self._inbox:
-                self._run_callback(self._inbox.popleft())
-            self._run_callback(self._after_each_batch)
-        for fd in list(self._watched):
-            self.unwatch(fd)
+            self._wakeup = None  # closes the pipe, when no other thread is about to write to it
 
     def _poll(self) -> list[int]:
         """Sleep until something happens or is due; returns the watched descriptors that are readable."""
-        now = time.monotonic()
-        due = self._next_due(now)
-        seconds = LONGEST_SLEEP if due is None else min(LONGEST_SLEEP, max(0.0, due - now))
-        if self._inbox:
-            seconds = 0
+        seconds = 0.0 if self._inbox else self._seconds_to_sleep()
         ready = [fd for fd, _ in self._poller.poll(seconds * 1000)]
-        if self._wake_read in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_read, 65536)
+        if self._wakeup is not None and self._wakeup.readable in ready:
+            self._wakeup.receive()
         return [fd for fd in ready if fd in self._watched]
 
-    def _run_callback(self, callback: Callback) -> None:
+    def _seconds_to_sleep(self) -> float:
+        now = time.monotonic()
         try:
-            callback(time.monotonic())
-        except Exception:  # one callback's error must not leave all browsers unattended
-            logger.exception("the pool's event loop: an error in %r", callback)
+            due = self._next_due(now)
+        except Exception:  # noqa: BLE001 # the thread goes on, without this moment
+            log_error("the pool's event loop: an error in %r", self._next_due)
+            due = None
+        return LONGEST_SLEEP if due is None else min(LONGEST_SLEEP, max(0.0, due - now))
 
-    def _request_stop(self, now: float) -> None:
-        self._stopping = True
+    def _run_batch(self) -> None:
+        while self._inbox:
+            _run_callback(self._inbox.popleft())
+        for callback in self._after_each_batch:
+            _run_callback(callback)
+
+
+def _run_callback(callback: Callback) -> None:
+    try:
+        callback(time.monotonic())
+    except BaseException:  # noqa: BLE001 # one callback's error must not leave all browsers unattended
+        log_error("the pool's event loop: an error in %r", callback)
+
+
+class _Wakeup:
+    """A pipe that wakes the loop's thread.  Closed when the last reference to it is gone: a thread that
+    is about to write keeps one, so its byte never goes to another file with the same number."""
+
+    def __init__(self) -> None:
+        self.readable, self._writable = (_above_standard_streams(fd) for fd in os.pipe())
+        for fd in (self.readable, self._writable):
+            os.set_blocking(fd, False)
+
+    def send(self) -> None:
+        with contextlib.suppress(OSError):  # EAGAIN: a wake-up is pending already
+            os.write(self._writable, b".")
+
+    def receive(self) -> None:
+        with contextlib.suppress(OSError):
+            os.read(self.readable, 65536)
 
     def __del__(self) -> None:
-        for fd in (self._wake_read, self._wake_write):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        for name in ("readable", "_writable"):
+            with contextlib.suppress(AttributeError, OSError):
+                os.close(getattr(self, name))
+
+
+def _above_standard_streams(fd: int) -> int:
+    """The same file with a number above 2: a daemon may have closed its standard streams, and what it
+    prints must not come into the pipe."""
+    if fd > 2:
+        return fd
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved

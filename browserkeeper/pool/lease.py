@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout
 from ..session import BrowserSession
 from .browser import Browser
+from .call_stack import CallStack
 from .latch import Latch
 from .scheduler import Member
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
 else:
     D_co = TypeVar("D_co", covariant=True)
-
-STACK_DEPTH = 12
-"""Frames of the stack that asked for a lease, kept to name the code that never released it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +54,7 @@ class Request:
 
     def __init__(self) -> None:
         self.thread = threading.current_thread().name
-        frames = traceback.walk_stack(None)
-        self._stack = traceback.StackSummary.extract(frames, limit=STACK_DEPTH, lookup_lines=False)
+        self._stack = CallStack()
         self.made_at = time.monotonic()
         self.granted_at = 0.0
         """On the monotonic clock; 0 until the request is granted."""
@@ -69,6 +65,8 @@ class Request:
         """A weak reference.  When it is dead, no thread waits for this request or uses its lease."""
         self.ended_with: str | None = None
         """None until the lease ends; then why the browser must be retired, "" if it need not be."""
+        self.cancelled = False
+        """True when no thread waits for the answer, and none has the lease."""
         self.leak_logged = False
         self._answered = Latch()
 
@@ -90,9 +88,7 @@ class Request:
     @property
     def stack(self) -> str:
         """Where the lease was asked for, formatted as in a traceback, without the pool's own frames."""
-        ours = __name__.rpartition(".")[0].replace(".", "/")
-        frames = [frame for frame in reversed(self._stack) if ours not in frame.filename]
-        return "".join(traceback.StackSummary.from_list(frames).format())
+        return str(self._stack)
 
     def info(self, now: float, max_lease: float | None) -> LeaseInfo:
         assert self.member is not None
@@ -120,8 +116,9 @@ class LeaseHandler:
     handler raises it.
     """
 
-    def __init__(self, request: Request):
-        self.request = request
+    def __init__(self, request: Request, pool: object = None):
+        """``pool`` is kept alive with the lease: one that is dropped ends its browsers."""
+        self.request, self._pool = request, pool
         request.handler = weakref.ref(self)
         self.uses = 0
         self.retire_reason = ""
@@ -148,10 +145,10 @@ class LeaseHandler:
     def run_command(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Run a command of the lease's driver.  Raises LeaseEnded after the lease."""
         with self._lock:
+            self._pending += 1  # first: a signal handler may end the lease before the next line
+        try:
             if not self.is_open:
                 raise self.ended_error()
-            self._pending += 1
-        try:
             return self.browser.run(name, params, command)
         finally:
             with self._lock:
@@ -164,18 +161,33 @@ class LeaseHandler:
             self.session.close()
 
     def end_lease(self) -> None:
-        """Refuse all further commands, and let the pool have the browser back."""
-        used_bidi = self.driver is not None and getattr(self.driver, "used_bidi", False)
-        with self._lock:
-            if self._pending:
-                reason = "interrupted: a command was in flight at the end of the lease"
-            elif used_bidi:
-                reason = "beyond: the lease used BiDi, whose subscriptions outlast a context"
-            else:
-                reason = self.retire_reason
-            self.request.ended_with = reason
+        """Refuse all further commands, and let the pool have the browser back.  Idempotent.
+
+        An exception of a signal handler, at whatever moment, ends the lease too; then the browser is
+        replaced.
+        """
+        try:
+            used_bidi = self.driver is not None and getattr(self.driver, "used_bidi", False)
+            with self._lock:
+                if self._pending:
+                    reason = "interrupted: a command was in flight at the end of the lease"
+                elif used_bidi:
+                    reason = "beyond: the lease used BiDi, whose subscriptions outlast a context"
+                else:
+                    reason = self.retire_reason
+                if self.is_open:
+                    self.request.ended_with = reason
+        except BaseException:
+            self.cut_off("interrupted: an exception came while the lease was released")
+            raise
         if used_bidi:
             self.driver.disconnect_bidi()
+
+    def cut_off(self, reason: str) -> None:
+        """End the lease at once, whoever uses it, and have its browser ended.  Does nothing if the lease
+        is over: then the browser may be another lease's."""
+        if self.is_open:
+            self.request.ended_with = reason
 
     def ended_error(self) -> BrowserkeeperError:
         """The error for a command that comes after the end of the lease."""
@@ -242,8 +254,11 @@ class Lease(Generic[D_co]):
         """
         if not self._handler.is_open:
             return
-        failure = self._handler.browser.failure()
-        self._release()
+        failure: BaseException | None = None
+        try:
+            failure = self._handler.browser.failure()
+        finally:
+            self._release()
         if isinstance(failure, LeaseTimeout):
             raise failure
 

@@ -18,6 +18,7 @@ from ..config import BrowserArguments, SessionConfig, check_count, check_seconds
 from ..errors import (
     ConfigError,
     ForkedSessionError,
+    LaunchError,
     LeakError,
     PoolClosed,
     PoolTimeout,
@@ -26,6 +27,7 @@ from ..errors import (
 from ..report import ExitReport
 from ..session import BrowserSession
 from .browser import Browser, PooledBrowser
+from .call_stack import CallStack
 from .config import (
     CHECKOUT_TIMEOUT,
     IDLE_TIMEOUT,
@@ -152,19 +154,42 @@ class BrowserPool(Generic[D_co]):
         self._make_browser: Callable[[PoolConfig], Browser] = PooledBrowser
         self._controller: Controller | None = None
         self._closed = False
+        self._opening = threading.RLock()  # reentrant: a signal handler may close the pool in between
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     # -- opening and closing
 
     def open(self) -> Self:
-        """Start to launch browsers, in the background.  Raises PoolClosed after :meth:`close`."""
-        if self._closed:
-            raise PoolClosed("This pool was closed; make a new one.")
-        if self._controller is None:
-            controller = self._controller = Controller(self.config, self._make_browser)
-            controller.start()
-            self._finalizer = weakref.finalize(self, Controller.abandon, controller)
+        """Start to launch browsers, in the background.
+
+        Raises PoolClosed after :meth:`close`, and PoolUnavailable if the system gives no more threads;
+        then the pool may be opened again.
+        """
+        with self._opening:
+            if self._closed:
+                raise PoolClosed("This pool was closed; make a new one.")
+            if self._controller is None:
+                self._start(Controller(self.config, self._make_browser))
         return self
+
+    def _start(self, controller: Controller) -> None:
+        opened_at = CallStack()
+        finalizer = weakref.finalize(
+            self, _end_dropped_pool, controller, self.config.browser.name, opened_at
+        )
+        try:
+            self._controller, self._finalizer = controller, finalizer
+            controller.start()
+            if self._closed:
+                raise PoolClosed("This pool was closed while it was opened.")
+        except BaseException as error:  # an exception of a signal handler stays what it is
+            controller.close()
+            finalizer.detach()
+            if not self._closed:
+                self._controller = None
+            if isinstance(error, LaunchError):
+                raise PoolUnavailable(f"The pool cannot be opened. {error}", error) from error
+            raise
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until ``min_idle`` browsers are ready.
@@ -179,7 +204,10 @@ class BrowserPool(Generic[D_co]):
         def is_decided() -> bool:
             return scheduler.available >= controller.config.min_idle or scheduler.breaker.is_open
 
-        if not controller.wait_until(is_decided, time.monotonic() + limit):
+        decided = controller.wait_until(is_decided, time.monotonic() + limit)
+        if scheduler.closed:
+            raise PoolClosed("The pool was closed while its browsers started.")
+        if not decided:
             raise PoolTimeout(
                 f"{self!r} has not {controller.config.min_idle} browsers ready after {limit:g} s."
             )
@@ -207,20 +235,25 @@ class BrowserPool(Generic[D_co]):
     def close(self) -> tuple[ExitReport, ...]:
         """End every browser, leased ones too, and verify it.  Returns the last 100 exit reports.
 
-        The second call returns the same.  Raises LeakError if anything is left of a browser.
+        The second call returns the same.  Raises LeakError if anything is left of a browser.  If an
+        exception of a signal handler interrupts it, the browsers are ended in the background.
         """
-        controller, self._closed = self._controller, True
-        if controller is None:
-            return ()
-        self._refuse_fork(controller)
-        controller.close()
-        limit = 2 * self.config.browser.close_timeout + ANSWER_TIMEOUT
-        emptied = controller.wait_until(controller.is_empty, time.monotonic() + limit)
-        controller.loop.stop()
-        if self._finalizer is not None:
-            self._finalizer.detach()
+        try:
+            self._closed = True
+            controller = self._controller
+            if controller is None:
+                return ()
+            self._refuse_fork(controller)
+            self._let_go()
+            limit = 2 * self.config.browser.close_timeout + ANSWER_TIMEOUT
+            emptied = controller.wait_until(controller.is_over, time.monotonic() + limit)
+            if emptied:
+                controller.loop.join(10)
+        except BaseException:
+            self._let_go()
+            raise
         bad = [report for report in controller.reports if not report.clean]
-        if bad or not emptied:
+        if bad or controller.scheduler.members():
             raise LeakError(
                 f"{len(bad)} browsers left something, {len(controller.scheduler.members())} did not end "
                 f"within {limit:g} s.\n" + "\n".join(map(str, bad)),
@@ -228,8 +261,20 @@ class BrowserPool(Generic[D_co]):
             )
         return tuple(controller.reports)
 
+    def _let_go(self) -> None:
+        """Have the browsers ended in the background; returns at once.  Idempotent."""
+        self._closed = True
+        if self._controller is not None:
+            self._controller.abandon()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
     def __enter__(self) -> Self:
-        return self.open()
+        try:
+            return self.open()
+        except BaseException:  # the block is not entered, and so __exit__ is not called
+            self._let_go()
+            raise
 
     def __exit__(
         self,
@@ -259,27 +304,28 @@ class BrowserPool(Generic[D_co]):
         limit = self.config.checkout_timeout if timeout is None else timeout
         check_seconds("timeout", limit)
         request = Request()
-        handler = LeaseHandler(request)
-        dropped = weakref.finalize(handler, _warn_of_dropped_lease, controller, request)
         try:
+            handler = LeaseHandler(request, self)
+            dropped = weakref.finalize(handler, _warn_of_dropped_lease, controller, request)
+
+            def release() -> None:
+                try:
+                    handler.end_lease()
+                finally:
+                    controller.loop.wake()
+                    dropped.detach()
+
+            lease: Lease[D_co] = Lease(handler, release)
             controller.request(request)
             member = request.wait(limit)
+            if member is None:
+                controller.cancel(request)
+                raise PoolTimeout(self._explain_timeout(controller, limit))
+            handler.uses = member.uses
+            return lease
         except BaseException:  # a refusal; or an exception of a signal handler (Ctrl-C, a time limit)
-            dropped.detach()
             controller.cancel(request)
             raise
-        if member is None:
-            dropped.detach()
-            controller.cancel(request)
-            raise PoolTimeout(self._explain_timeout(controller, limit))
-        handler.uses = member.uses
-
-        def release() -> None:
-            handler.end_lease()
-            controller.loop.wake()
-            dropped.detach()
-
-        return Lease(handler, release)
 
     @contextlib.contextmanager
     def driver(self, timeout: float | None = None) -> Iterator[D_co]:
@@ -368,11 +414,13 @@ class BrowserPool(Generic[D_co]):
     # -- internal
 
     def _live_controller(self) -> Controller:
-        if self._controller is None or self._closed:
+        with self._opening:  # another thread may be about to start it
+            controller = self._controller
+        if controller is None or self._closed:
             state = "closed" if self._closed else "not open yet"
             raise PoolClosed(f"The pool is {state}; use it inside `with BrowserPool(...) as pool:`.")
-        self._refuse_fork(self._controller)
-        return self._controller
+        self._refuse_fork(controller)
+        return controller
 
     def _refuse_fork(self, controller: Controller) -> None:
         if os.getpid() != controller.owner:
@@ -395,9 +443,24 @@ def _warn_of_dropped_lease(controller: Controller, request: Request) -> None:
     if os.getpid() != controller.owner or controller.scheduler.closed:
         return
     controller.loop.wake()
+    if request.cancelled or request.ended_with is not None:
+        return
     warnings.warn(
         "A lease was dropped without release(); its browser is taken back. Use `with pool.lease()`. "
         f"It was taken here:\n{request.stack}",
+        ResourceWarning,
+        stacklevel=2,
+    )
+
+
+def _end_dropped_pool(controller: Controller, name: str, opened_at: CallStack) -> None:
+    """The pool was garbage-collected, or the interpreter exits, before its :meth:`BrowserPool.close`."""
+    if os.getpid() != controller.owner:
+        return
+    controller.abandon()
+    warnings.warn(
+        f"A pool ({name}) was dropped without close(); its browsers are ended. "
+        f"Use `with BrowserPool()`. It was opened here:\n{opened_at}",
         ResourceWarning,
         stacklevel=2,
     )

@@ -20,6 +20,9 @@ State = Literal["starting", "idle", "checking", "leased", "refreshing", "closing
 
 PING_AFTER = 2.0
 """Seconds.  A browser that has not answered for this long is pinged before it is leased."""
+CHECK_PATIENCE = 0.5
+"""Seconds for the answer to such a ping, which takes milliseconds.  After that the check goes on, but
+the request gets another browser."""
 PING_EVERY = 30.0
 """Seconds between two pings of an idle browser, so that a hung one is replaced before it is needed."""
 JITTER = 0.1
@@ -55,6 +58,8 @@ class Member:
     idle_since: float = 0.0
     answered_at: float = 0.0
     """When the browser last answered."""
+    checked_since: float = 0.0
+    """When the ping was sent, in the state ``checking``."""
     retire_reason: str = ""
     """Why it gets no further lease; "" while it may get one."""
     browser: Any = None
@@ -160,6 +165,8 @@ class Scheduler:
         moments = [self.breaker.retry_at]
         moments += [m.expires_at for m in self._idle if not m.retire_reason]
         moments += [m.answered_at + PING_EVERY for m in self._idle]
+        if self._waiting:
+            moments += [m.checked_since + CHECK_PATIENCE for m in self.members("checking")]
         if len(self._idle) > self._ready_wanted():
             moments += [m.idle_since + self.limits.idle_timeout for m in self._idle]
         return min((moment for moment in moments if moment > now), default=None)
@@ -275,7 +282,7 @@ class Scheduler:
         self.retire(member, "lost", now)
 
     def ended(self, member: Member, now: float) -> None:
-        """The browser's end is verified.  Its place is free only now."""
+        """The browser's end is verified, or was given up after errors.  Its place is free only now."""
         self._members.remove(member)
         self.decide(now)
 
@@ -330,19 +337,36 @@ class Scheduler:
         self._refuse_if_unavailable()
 
     def _grant_leases(self, now: float) -> None:
-        # Each browser that is being checked will serve one of the waiting requests.
-        while self._idle and len(self._waiting) > len(self.members("checking")):
-            if len(self.members("leased", "checking")) >= self.limits.max_size:
-                return
-            member = self._idle.pop()
-            if now - member.answered_at > PING_AFTER:
-                member.state = "checking"
-                self._decisions.append(Ping(member))
+        """Lease idle browsers that have answered recently; ping as many others as requests wait for.
+
+        A browser that does not answer its ping does not make a request wait: after CHECK_PATIENCE the
+        next one is pinged.
+        """
+        while self._waiting and self._idle:
+            leased = len(self.members("leased"))
+            fresh = [m for m in self._idle if now - m.answered_at <= PING_AFTER]
+            if fresh and leased < self.limits.max_size:
+                member = fresh[-1]
+                self._idle.remove(member)
+                request, _ = self._waiting.popitem(last=False)
+                member.state, member.request = "leased", request
+                member.uses += 1
+                self._decisions.append(Grant(member, request))
                 continue
-            request, _ = self._waiting.popitem(last=False)
-            member.state, member.request = "leased", request
-            member.uses += 1
-            self._decisions.append(Grant(member, request))
+            checks = len(self.members("checking")) - len(self._late_checks(now))
+            # Each of these browsers will serve one of the waiting requests.
+            if checks >= len(self._waiting) or leased + checks >= self.limits.max_size:
+                return
+            self._check(self._idle[-1], now)
+
+    def _check(self, member: Member, now: float) -> None:
+        self._idle.remove(member)
+        member.state, member.checked_since = "checking", now
+        self._decisions.append(Ping(member))
+
+    def _late_checks(self, now: float) -> list[Member]:
+        """Browsers that have not answered a ping in time.  No request counts on them."""
+        return [m for m in self.members("checking") if now >= m.checked_since + CHECK_PATIENCE]
 
     def _close_aged_browsers(self, now: float) -> None:
         """Make before break: a browser with a soft reason serves until enough others are ready."""
@@ -362,9 +386,7 @@ class Scheduler:
 
     def _ping_idle_browsers(self, now: float) -> None:
         for member in [m for m in self._idle if now >= m.answered_at + PING_EVERY]:
-            self._idle.remove(member)
-            member.state = "checking"
-            self._decisions.append(Ping(member))
+            self._check(member, now)
 
     def _launch_browsers(self, now: float) -> None:
         if self.closed or self.draining:
@@ -372,6 +394,8 @@ class Scheduler:
         limits = self.limits
         coming = self.members("starting", "refreshing", "checking")
         wanted = self._ready_wanted() - self._ready() - sum(not m.retire_reason for m in coming)
+        late = sum(not m.retire_reason for m in self._late_checks(now))
+        wanted += min(late, len(self._waiting))
         # With max_uses=1 every leased browser is on its last use: the surge would never end.
         serving = self.members("idle", "checking", "leased", "refreshing")
         replacing = limits.max_uses != 1 and any(map(self._is_leaving, serving))

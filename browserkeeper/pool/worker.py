@@ -12,8 +12,8 @@ from collections.abc import Callable
 from ..errors import BrowserkeeperError, LaunchError
 from ..report import ExitReport
 from .browser import Browser, NotReusableError
-
-logger = logging.getLogger("browserkeeper")
+from .logs import log, log_error
+from .threads import start_thread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,27 +54,36 @@ class Lost:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """The browser's end is verified; the worker's thread ends."""
+    """The browser has ended, as the report says; the worker's thread ends.
+
+    The report has a problem, and no certificate, where every attempt to end the browser raised an error.
+    """
 
     report: ExitReport
 
 
 WorkerEvent = Launched | LaunchFailed | Ready | NotReusable | Lost | Ended
 
+END_ATTEMPTS = 3
+"""How often a browser's end is tried if it raises an error."""
+END_PAUSE = 0.1
+"""Seconds between the first two attempts; the later pauses are longer."""
+
 
 class BrowserWorker:
     """Launches its browser when it is made; then does one job after another.
 
-    The browser's guard ends a browser that hangs, so no job blocks for ever.
+    The browser's guard ends a browser that hangs, so no job blocks for ever.  Each job ends with an
+    event, whatever it raises, and the last event is LaunchFailed or Ended: the pool waits for it.
     """
 
-    def __init__(self, browser: Browser, report: Callable[[WorkerEvent], None], number: int):
-        """``report`` is called in the worker's thread, with the result of each job."""
-        self._browser, self._report = browser, report
+    def __init__(self, browser: Browser, name: str, report: Callable[[WorkerEvent], None], number: int):
+        """``report`` is called in the worker's thread, with the result of each job.  ``name`` is the
+        browser's.  Raises LaunchError if the system gives no more threads."""
+        self._browser, self._name, self._report = browser, name, report
         self._jobs: queue.SimpleQueue[Callable[[], WorkerEvent]] = queue.SimpleQueue()
-        name = f"browserkeeper-{number}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name=f"browserkeeper-{number}", daemon=True)
+        start_thread(self._thread)
 
     # -- from any thread: each call queues a job and returns at once
 
@@ -86,16 +95,22 @@ class BrowserWorker:
 
     def close(self, reason: str) -> None:
         """End the browser.  This is the last job."""
-        self._jobs.put(lambda: Ended(self._browser.end(reason)))
+        self._jobs.put(lambda: Ended(self._end(reason)))
 
     # -- in the worker's thread
 
     def _run(self) -> None:
-        event = self._launch()
+        event: WorkerEvent | None = None
+        try:
+            event = self._launch()
+            while not isinstance(event, (LaunchFailed, Ended)):
+                self._report(event)
+                event = self._jobs.get()()
+        except BaseException:  # noqa: BLE001 # no job raises; the pool must not wait for this thread
+            log_error("browser %s: its thread failed", self._browser.id)
+        if not isinstance(event, (LaunchFailed, Ended)):
+            event = Ended(self._end("failed"))
         self._report(event)
-        while not isinstance(event, (LaunchFailed, Ended)):
-            event = self._jobs.get()()
-            self._report(event)
 
     def _launch(self) -> WorkerEvent:
         began = time.monotonic()
@@ -103,9 +118,9 @@ class BrowserWorker:
             self._browser.launch()
         except BrowserkeeperError as error:
             return LaunchFailed(error)
-        except Exception as error:  # noqa: BLE001 # requests may be waiting: they are told the cause
-            text = f"The browser did not get ready for its first lease: {error}"
-            return LaunchFailed(LaunchError(text))
+        except BaseException as error:  # noqa: BLE001 # requests may be waiting: they are told the cause
+            text = f"The browser did not get ready for its first lease: {error or type(error).__name__}"
+            return LaunchFailed(LaunchError(text, report=self._end("failed")))
         return Launched(time.monotonic() - began)
 
     def _renew(self) -> WorkerEvent:
@@ -113,13 +128,30 @@ class BrowserWorker:
             return Ready(self._browser.renew(), renewed=True)
         except NotReusableError as error:
             return NotReusable(str(error))
-        except Exception as error:  # noqa: BLE001 # a browser that cannot be renewed is replaced
-            logger.warning("browser %s cannot be made ready: %s", self._browser.id, error)
+        except BaseException as error:  # noqa: BLE001 # a browser that cannot be renewed is replaced
+            log(logging.WARNING, "browser %s cannot be made ready: %s", self._browser.id, error)
             return Lost()
 
     def _ping(self) -> WorkerEvent:
         try:
             return Ready(self._browser.ping(), renewed=False)
-        except Exception as error:  # noqa: BLE001 # a browser that does not answer is replaced
-            logger.warning("browser %s does not answer: %s", self._browser.id, error)
+        except BaseException as error:  # noqa: BLE001 # a browser that does not answer is replaced
+            log(logging.WARNING, "browser %s does not answer: %s", self._browser.id, error)
             return Lost()
+
+    def _end(self, reason: str) -> ExitReport:
+        """End the browser, and return its report.  Tries again after an error.
+
+        Raises nothing: where every attempt failed, the report says that the end is not proved.  Then
+        the browser's guard ends it, when the pool has dropped the session.
+        """
+        for attempt in range(1, END_ATTEMPTS + 1):
+            try:
+                return self._browser.end(reason)
+            except BaseException as error:  # noqa: BLE001 # a place of the pool waits for this end
+                problem = f"its end raised {error!r}; it is not known whether its processes are gone"
+                text = "browser %s: attempt %d of %d to end it failed"
+                log_error(text, self._browser.id, attempt, END_ATTEMPTS)
+            if attempt < END_ATTEMPTS:
+                time.sleep(END_PAUSE * attempt)
+        return ExitReport(self._browser.id, self._name, reason, "", None, problems=(problem,))

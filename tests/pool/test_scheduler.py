@@ -27,10 +27,12 @@ from browserkeeper.pool.circuit_breaker import (
     launch_pause,
 )
 from browserkeeper.pool.scheduler import (
+    CHECK_PATIENCE,
     PING_AFTER,
     PING_EVERY,
     SURGE,
     Close,
+    Decision,
     Grant,
     Launch,
     Limits,
@@ -76,9 +78,20 @@ class PoolModel:
         self.dead: set[Member] = set()
         self.closed: set[Member] = set()
         self.grants: list[int] = []
+        self.failing: set[type[Decision]] = set()
+        """The next order of each of these kinds cannot be carried out."""
+        self.passed_over: set[int] = set()
+        """Requests whose grant failed: those behind them in the queue may be served first."""
 
     def carry_out(self) -> None:
-        for decision in self.scheduler.take_decisions():
+        orders = self.scheduler.take_decisions()
+        while orders:
+            decision = orders.pop(0)
+            if type(decision) in self.failing and not isinstance(decision, Refuse):
+                self.failing.remove(type(decision))
+                self._fail(decision)
+                orders += self.scheduler.take_decisions()
+                continue
             if isinstance(decision, Refuse):
                 assert decision.request not in self.answers
                 self.answers[decision.request] = decision.error
@@ -96,6 +109,22 @@ class PoolModel:
                 case Grant(_, request):
                     self._granted(member, request)
 
+    def _fail(self, order: Launch | Renew | Ping | Close | Grant) -> None:
+        """What the controller does with an order that raised an error."""
+        member = order.member
+        match order:
+            case Launch():  # no thread could be started, for example
+                self.scheduler.launch_failed(member, LaunchError("no thread"), self.now)
+            case Renew() | Ping():
+                self.scheduler.lost(member, self.now)
+            case Grant():
+                self.dead.add(member)
+                self.passed_over.add(order.request)
+                self.scheduler.grant_failed(member, self.now)
+            case Close() if member.state == "closing":
+                self.closed.add(member)
+                self.scheduler.ended(member, self.now)
+
     def _granted(self, member: Member, request: int) -> None:
         assert request not in self.answers, "answered twice"
         assert member not in self.held.values(), "leased twice at the same time"
@@ -107,7 +136,8 @@ class PoolModel:
         assert self.in_use() < self.scheduler.limits.max_size
         self.answers[request] = member
         self.held[request] = member
-        self.grants.append(request)
+        if request not in self.passed_over:
+            self.grants.append(request)
 
     def ask(self) -> int:
         request = len(self.requests)
@@ -242,6 +272,21 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         self.scheduler.decide(self.model.now)
         self.model.carry_out()
 
+    @rule(kind=st.sampled_from([Launch, Renew, Ping, Close, Grant]))
+    def an_order_will_fail(self, kind: type[Decision]) -> None:
+        self.model.failing.add(kind)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.model.to_answer)
+    def hang(self, data: st.DataObject) -> None:
+        """A browser never answers its ping or its renewal: the guard ends it after the time limit."""
+        member = self.pick(data, self.model.to_answer)
+        self.model.now += data.draw(st.sampled_from([0.3, CHECK_PATIENCE, 10.0]))
+        self.scheduler.decide(self.model.now)
+        self.model.carry_out()
+        self.scheduler.lost(member, self.model.now)
+        self.model.carry_out()
+
     @rule()
     def recycle(self) -> None:
         self.scheduler.recycle(self.model.now)
@@ -287,10 +332,14 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def no_request_waits_while_a_browser_is_idle(self) -> None:
-        scheduler = self.scheduler
-        at_work = len(scheduler.members("leased", "checking"))
+        """Each request that waits while a browser is idle is about to get another one, which was asked
+        for a sign of life a moment ago."""
+        scheduler, now = self.scheduler, self.model.now
+        checking = scheduler.members("checking")
+        checks = sum(now < member.checked_since + CHECK_PATIENCE for member in checking)
+        at_work = len(scheduler.members("leased")) + checks
         if scheduler.available and at_work < scheduler.limits.max_size:
-            assert scheduler.waiting <= len(scheduler.members("checking"))
+            assert scheduler.waiting <= checks
 
     @invariant()
     def first_come_first_served(self) -> None:
@@ -423,6 +472,102 @@ def test_a_browser_without_a_recent_answer_is_pinged_before_it_is_leased(model: 
     assert len(model.scheduler.members("checking")) == 1
     model.finish_all()
     assert request in model.held
+
+
+def late_model(**limits: int) -> PoolModel:
+    """``min_idle`` idle browsers, none of which has answered recently."""
+    model = PoolModel(scheduler_of(**{"launch_concurrency": 4, **limits}))
+    model.scheduler.decide(0.0)
+    model.carry_out()
+    model.finish_all()
+    model.now += PING_AFTER + 1
+    return model
+
+
+def test_a_request_does_not_wait_for_a_hung_browser_while_others_are_idle() -> None:
+    model = late_model(max_size=4, min_idle=4)
+    request = model.ask()
+    (hung,) = model.take("to_answer")
+    assert model.scheduler.available == 3
+    assert model.scheduler.next_due(model.now) == model.now + CHECK_PATIENCE
+    model.now += CHECK_PATIENCE
+    model.scheduler.decide(model.now)
+    model.carry_out()
+    (healthy,) = model.take("to_answer")
+    model.scheduler.ready(healthy, "", model.now)
+    model.carry_out()
+    assert model.held[request] is healthy
+    assert hung.state == "checking"
+
+
+def test_control_a_request_waits_for_a_check_that_is_not_late() -> None:
+    model = late_model(max_size=4, min_idle=4)
+    model.ask()
+    model.now += CHECK_PATIENCE * 0.9
+    model.scheduler.decide(model.now)
+    model.carry_out()
+    assert len(model.to_answer) == 1
+
+
+def test_a_request_gets_a_browser_that_becomes_ready_before_the_checked_one_answers() -> None:
+    model = late_model(max_size=3, min_idle=2)
+    busy, request = model.ask(), model.ask()
+    first, hung = model.take("to_answer")
+    model.scheduler.ready(first, "", model.now)
+    model.carry_out()
+    assert model.held[busy] is first
+    model.give_back(busy)
+    assert model.take("to_answer") == [first]
+    model.scheduler.ready(first, "", model.now)
+    model.carry_out()
+    assert model.held[request] is first
+    assert hung.state == "checking"
+
+
+def test_a_browser_that_answered_recently_is_leased_before_one_that_has_to_be_checked() -> None:
+    model = late_model(max_size=2, min_idle=2)
+    recent = model.scheduler.members("idle")[0]
+    recent.answered_at = model.now
+    assert model.held[model.ask()] is recent
+    assert not model.to_answer
+
+
+def test_a_browser_is_launched_while_the_only_idle_one_hangs_if_there_is_room() -> None:
+    model = late_model(max_size=2, min_idle=1)
+    request = model.ask()
+    model.take("to_launch")  # for min_idle: see below
+    model.now += CHECK_PATIENCE
+    model.scheduler.decide(model.now)
+    model.carry_out()
+    starting = model.scheduler.members("starting")
+    assert len(starting) == 1
+    model.scheduler.launched(starting[0], model.now)
+    model.carry_out()
+    assert model.held[request] is starting[0]
+
+
+def test_with_a_hung_browser_max_size_leases_are_given_and_no_more() -> None:
+    model = late_model(max_size=2, min_idle=2)
+    model.ask()
+    model.take("to_answer")
+    model.now += CHECK_PATIENCE
+    requests = [model.ask(), model.ask()]
+    model.finish_all()
+    assert len(model.held) <= 2
+    assert requests[-1] not in model.held
+
+
+def test_an_order_that_fails_frees_the_place_and_the_request_stays_the_first() -> None:
+    model = PoolModel(scheduler_of(max_size=1, min_idle=0))
+    model.failing = {Launch, Grant, Ping, Renew, Close}
+    first, second = model.ask(), model.ask()
+    model.finish_all()
+    assert first in model.held
+    assert second not in model.answers
+    model.give_back(first)
+    model.finish_all()
+    assert second in model.held
+    assert not model.failing - {Ping}
 
 
 def test_idle_browsers_are_pinged_from_time_to_time(model: PoolModel) -> None:

@@ -414,15 +414,6 @@ def test_close_raises_a_leak_error_for_what_a_browser_left() -> None:
         pool.close()
 
 
-def test_a_garbage_collected_pool_ends_its_browsers() -> None:
-    pool = FakePool(min_idle=1).open()
-    pool.wait()
-    browsers = pool.browsers
-    del pool
-    gc.collect()
-    assert wait_until(lambda: not browsers[0].alive)
-
-
 def test_a_pool_that_is_not_open_gives_no_lease() -> None:
     pool = FakePool()
     with pytest.raises(PoolClosed, match="not open yet"):

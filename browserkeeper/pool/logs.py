@@ -1,0 +1,19 @@
+"""Log calls that raise nothing: an error in a handler of the user's must not end a pool's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+logger = logging.getLogger("browserkeeper")
+
+
+def log(level: int, text: str, *args: object) -> None:
+    with contextlib.suppress(BaseException):
+        logger.log(level, text, *args)
+
+
+def log_error(text: str, *args: object) -> None:
+    """Log the exception that is being handled, with its traceback."""
+    with contextlib.suppress(BaseException):
+        logger.exception(text, *args)

@@ -1,0 +1,26 @@
+"""Starting a thread, with a typed error where the system gives no more threads."""
+
+from __future__ import annotations
+
+import threading
+
+from ..errors import LaunchError
+
+NO_MORE_THREADS = "can't start new thread"
+"""CPython's message where pthread_create(3) fails.  An exception of a signal handler, which may be
+raised in the same call and be a RuntimeError too, has another one."""
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start the thread.  Raises LaunchError with the remedy if the system gives no more threads; every
+    other exception stays what it is."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if str(error) != NO_MORE_THREADS:
+            raise
+        raise LaunchError(
+            f"The thread {thread.name!r} cannot be started ({error}). This user or this container has "
+            "as many processes and threads as it may have: raise the limit (ulimit -u, systemd's "
+            "TasksMax, docker run --pids-limit), or use fewer browsers (max_size)."
+        ) from error
