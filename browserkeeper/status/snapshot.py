@@ -31,9 +31,9 @@ reap it."""
 
 @dataclasses.dataclass(frozen=True)
 class SessionStatus:
-    """A record, and the processes of its session now.  ``memory``: bytes by pid; ``zombies``: the pids
-    of zombies that outlasted ZOMBIE_PATIENCE; ``why``: the reason why a foreign session is not ours to
-    judge."""
+    """A record, and the processes of its session now.  ``memory``: bytes by pid, empty if it was not
+    read; ``zombies``: the pids of zombies that outlasted ZOMBIE_PATIENCE; ``why``: the reason why a
+    foreign session is not ours to judge."""
 
     record: Record
     state: State
@@ -44,14 +44,14 @@ class SessionStatus:
 
     @property
     def age(self) -> float:
-        """Seconds since the owner asked for the session."""
-        return max(0.0, time.time() - self.record.session.created)
+        """Seconds since the owner asked for the session; see :func:`age_of`."""
+        return age_of(self.record)
 
     @property
     def deadline_left(self) -> float | None:
         """Seconds, negative after the deadline; None without a deadline."""
-        deadline = self.record.session.deadline
-        return None if deadline is None else deadline - time.time()
+        session = self.record.session
+        return None if session.deadline is None else session.deadline - session.created - self.age
 
     def to_dict(self) -> dict[str, Any]:
         session = self.record.session
@@ -114,8 +114,24 @@ class Snapshot:
         }
 
 
-def snapshot() -> Snapshot:
+def age_of(record: Record) -> float:
+    """Seconds since the session began.
+
+    Since its first guard started, where that is a process of this host: the kernel counts from the boot
+    on, so this is right when the machine's clock is set to another time meanwhile, and it is the time
+    that the guard goes by.  Else by the clock, since ``created``, which is a moment earlier.
+    """
+    started = [guard.start for guard in record.guards]
+    if started and is_of_this_host(record):
+        return max(0.0, platform_of(record.session).now() - min(started))
+    return max(0.0, time.time() - record.session.created)
+
+
+def snapshot(*, with_memory: bool = True) -> Snapshot:
     """Reads the ledger and the processes behind it.  Blocks for ZOMBIE_PATIENCE if there are zombies.
+
+    ``with_memory``: also what each process has, which takes the kernel milliseconds for a browser, and
+    as long as it likes for one that waits for a lock of its memory map.
 
     Raises LedgerError if the state directory cannot be used, and ContainmentError where ``/proc`` shows
     another pid namespace than this process's.
@@ -124,7 +140,8 @@ def snapshot() -> Snapshot:
     ledger = Ledger.open()
     found = list(ledger.records())
     records = sorted((r for r in found if isinstance(r, Record)), key=lambda r: r.session.created)
-    sessions = mark_zombies([status for record in records if (status := status_of(record))])
+    seen = (status_of(record, with_memory=with_memory) for record in records)
+    sessions = mark_zombies([status for status in seen if status])
     bad = [record for record in found if isinstance(record, BadRecord)]
     pools = [
         pool
@@ -134,7 +151,7 @@ def snapshot() -> Snapshot:
     return Snapshot(tuple(sessions), tuple(pools), tuple(bad), tuple(problems_of(sessions, bad)))
 
 
-def status_of(record: Record) -> SessionStatus | None:
+def status_of(record: Record, *, with_memory: bool) -> SessionStatus | None:
     """None if the session ended normally since its record was read."""
     verdict = verdict_of(record)
     state = verdict.state
@@ -142,7 +159,7 @@ def status_of(record: Record) -> SessionStatus | None:
         return None  # a guard removes the record before it exits
     processes = processes_of(record, state)
     platform = platform_of(record.session)
-    memory = {process.pid: platform.memory(process.pid) for process in processes}
+    memory = {p.pid: platform.memory(p.pid) for p in processes} if with_memory else {}
     return SessionStatus(record, state, processes, memory, why=verdict.why)
 
 

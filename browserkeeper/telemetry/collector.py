@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import get_args
 
@@ -28,37 +29,52 @@ from .tally import RESTART_REASONS, Histogram, Outcome, Tally, label
 
 logger = logging.getLogger("browserkeeper")
 
+PATIENCE = 5.0
+"""Seconds that a scrape waits for an earlier one; Prometheus's own limit for a scrape is 10 s."""
+
 
 class LedgerCollector(Collector):
     """For a registry: ``CollectorRegistry().register(LedgerCollector())``.
 
     Each scrape reads the ledger and the processes behind it: it costs as much as ``browserkeeper ps``.
+    These reads may take long, so they do not hold the tally's lock, which the rounds of the watch need.
+    One scrape at a time reads; another one waits for PATIENCE, and then has the counters only.
     """
 
     def __init__(self, tally: Tally | None = None):
         self.tally = tally or Tally()
+        self._reading = threading.Lock()
 
     def collect(self) -> Iterator[Metric]:
+        found = self._read_ledger()
+        with self.tally.lock:  # no `yield` in here: the reader may take its time between two of them
+            metrics = list(self._metrics(found))
+        yield from metrics
+
+    def _metrics(self, found: Snapshot | None) -> Iterator[Metric]:
         yield _one("browserkeeper_build_info", "Always 1.", {"version": __version__}, 1)
-        with self.tally.lock:
-            found = self._read_ledger()
-            up = float(found is not None)
-            yield _one("browserkeeper_ledger_up", "Can the state directory be read?", {}, up)
-            if found is not None:
-                yield from gauges(found, self.tally.browsers)
-            yield from counters(self.tally)
-            yield from histograms(self.tally)
-            if self.tally.containers:
-                yield from containers(self.tally)
+        up = float(found is not None)
+        yield _one("browserkeeper_ledger_up", "Can the state directory be read?", {}, up)
+        if found is not None:
+            yield from gauges(found, self.tally.browsers)
+        yield from counters(self.tally)
+        yield from histograms(self.tally)
+        if self.tally.containers:
+            yield from containers(self.tally)
 
     def _read_ledger(self) -> Snapshot | None:
-        """Updates the tally too; None if the ledger cannot be read."""
+        """Updates the tally too; None if the ledger cannot be read, or not in time."""
+        if not self._reading.acquire(timeout=PATIENCE):
+            logger.warning("metrics: an earlier scrape still reads, after %g s", PATIENCE)
+            return None
         try:
             self.tally.update(Ledger.open())
             return snapshot()
         except (BrowserkeeperError, OSError) as error:
             logger.warning("metrics: the ledger cannot be read: %s", error)
             return None
+        finally:
+            self._reading.release()
 
 
 def registry(tally: Tally) -> CollectorRegistry:

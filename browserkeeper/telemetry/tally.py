@@ -77,10 +77,12 @@ class Histogram:
 
 
 class Tally:
-    """Counters and histograms.  Hold ``lock`` to read several that belong together."""
+    """Counters and histograms.  Hold ``lock`` to read several that belong together, for a moment only:
+    the watch's rounds need it."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self._updating = threading.Lock()
         self.browsers: set[str] = set()
         """All values of the label ``browser`` so far."""
         self.started: collections.Counter[str] = collections.Counter()
@@ -102,25 +104,30 @@ class Tally:
     def update(self, ledger: Ledger) -> None:
         """Counts the starts and ends since the last update.  Raises OSError if the ledger cannot be
         read."""
-        with self.lock:
+        with self._updating:  # one at a time, and without the lock while files are read
             # Read the live sessions first: one that ends between the two reads is in the history by
             # then.
             records = [found for found in ledger.records() if isinstance(found, Record)]
             live = {found.session.id: label(found.session) for found in records}
             ended = set(ledger.ended_ids())
-            if self._ended is None:  # the base line; only the browsers' names, so that series begin at 0
-                self.browsers.update(label(found.session) for found in ledger.ended())
-            else:
-                self._count(ledger, live, ended - self._ended)
-            self.browsers.update(live.values())
-            self._live, self._ended = {id: live[id] for id in live.keys() - ended}, ended
+            before = self._ended
+            # At the base line only the browsers' names count, so that series begin at 0.
+            known = [label(found.session) for found in ledger.ended()] if before is None else []
+            ends = {} if before is None else {id: _read(ledger, id) for id in ended - before}
+            with self.lock:
+                self.browsers.update(known)
+                if before is not None:
+                    self._count(live, ends)
+                self.browsers.update(live.values())
+                self._live, self._ended = {id: live[id] for id in live.keys() - ended}, ended
 
-    def _count(self, ledger: Ledger, live: dict[str, str], ended: set[str]) -> None:
-        for id in live.keys() - self._live.keys() - ended:
+    def _count(self, live: dict[str, str], ends: dict[str, EndedSession | None]) -> None:
+        """``ends``: the sessions that have ended since the last update."""
+        for id in live.keys() - self._live.keys() - ends.keys():
             self.started[live[id]] += 1
-        for id in ended:
-            self._count_end(id, _read(ledger, id))
-        for id in self._live.keys() - live.keys() - ended:
+        for id, ended in ends.items():
+            self._count_end(id, ended)
+        for id in self._live.keys() - live.keys() - ends.keys():
             self._count_end(id, None)
 
     def _count_end(self, id: str, ended: EndedSession | None) -> None:

@@ -404,13 +404,16 @@ def test_the_watch_survives_an_unusable_state_directory(
 
 
 def test_a_round_that_hangs_is_unhealthy() -> None:
-    watch = Watch(10, Tally())
+    now = [1000.0]
+    watch = Watch(10, Tally(), clock=lambda: now[0])
     assert watch.why_unhealthy() == ""
     assert watch.why_not_ready() == "the first round has not ended yet"
+    now[0] += 2 * 10 + HEALTH_PATIENCE + 1
+    assert "ended 81 s ago" in watch.why_unhealthy(), "the first round hangs"
     watch.round()
     assert watch.why_not_ready() == ""
-    watch.tally.last_round -= 2 * 10 + HEALTH_PATIENCE + 1
-    watch._born -= 2 * 10 + HEALTH_PATIENCE + 1
+    assert watch.why_unhealthy() == ""
+    now[0] += 2 * 10 + HEALTH_PATIENCE + 1
     assert "ended 81 s ago" in watch.why_unhealthy()
 
 
