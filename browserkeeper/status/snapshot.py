@@ -122,7 +122,7 @@ def age_of(record: Record) -> float:
     that the guard goes by.  Else by the clock, since ``created``, which is a moment earlier.
     """
     started = [guard.start for guard in record.guards]
-    if started and is_of_this_host(record):
+    if started and is_of_this_boot(record):
         return max(0.0, platform_of(record.session).now() - min(started))
     return max(0.0, time.time() - record.session.created)
 
