@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+SELF = "/proc/self"
+"""Where the kernel says in which cgroups this process is, and where these are mounted."""
+
 
 def cores() -> int:
     """Cores that this process may use, by affinity and by its cgroups' quotas; at least 1."""
@@ -30,23 +33,41 @@ def memory_left() -> int:
     import psutil
 
     left = int(psutil.virtual_memory().available)
-    in_cgroup = cgroup_left("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+    in_cgroup = memory_left_in_cgroups()
     return left if in_cgroup is None else min(left, in_cgroup)
 
 
-def cgroup_left(controller: str, files: tuple[str, str]) -> int | None:
-    """Limit minus use, the least of our cgroup and those above it; None where there is no limit.
-
-    ``files`` are the names of limit and use in version 1; in version 2 they are ``memory.max`` and
-    ``memory.current``, for the controller ``memory``.
-    """
+def memory_left_in_cgroups() -> int | None:
+    """Bytes that our cgroup and each of those above it still allow, the least of them; None without a
+    limit.  Page cache counts as free: the kernel drops it when memory is needed."""
     lefts = []
-    for directory in cgroup_directories(controller):
-        limit = _number(directory / files[0]) or _number(directory / f"{controller}.max")
-        used = _number(directory / files[1]) or _number(directory / f"{controller}.current")
-        if limit is not None and used is not None:
-            lefts.append(limit - used + _cache(directory))
-    return min(lefts, default=None)
+    for directory in cgroup_directories("memory"):
+        for limit, used in (
+            ("memory.max", "memory.current"),  # version 2
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),  # version 1
+        ):
+            left = _difference(directory, limit, used)
+            if left is not None:
+                lefts.append(left + _cache(directory))
+    return max(0, min(lefts)) if lefts else None
+
+
+def processes_left_in_cgroups() -> int | None:
+    """How many more processes and threads our cgroup and each of those above it allow, the least of
+    them; None without a limit.  The files are the same in both versions (kernel/cgroup/pids.c)."""
+    lefts = [
+        left
+        for directory in cgroup_directories("pids")
+        if (left := _difference(directory, "pids.max", "pids.current")) is not None
+    ]
+    return max(0, min(lefts)) if lefts else None
+
+
+def _difference(directory: Path, limit: str, used: str) -> int | None:
+    """Negative where more is in use than is allowed, as after the limit was lowered.  None without a
+    limit ("max"), and without these files, as in the root cgroup."""
+    most, now = _number(directory / limit), _number(directory / used)
+    return None if most is None or now is None else most - now
 
 
 def tasks_left() -> int | None:
@@ -81,7 +102,7 @@ def _threads(pid: str) -> int:
 
 def cgroup_directories(controller: str) -> Iterator[Path]:
     """Directories of our cgroup (v1 and v2) for a controller and of those above it, innermost first."""
-    for line in _lines("/proc/self/cgroup"):
+    for line in _lines(f"{SELF}/cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
@@ -94,7 +115,7 @@ def cgroup_directories(controller: str) -> Iterator[Path]:
 
 def cgroup_mounts(controller: str) -> list[str]:
     """The mount points of a controller of version 1; with "" those of version 2."""
-    fields = [line.split() for line in _lines("/proc/self/mounts")]
+    fields = [line.split() for line in _lines(f"{SELF}/mounts")]
     if not controller:
         return [field[1] for field in fields if field[2] == "cgroup2"]
     return [f[1] for f in fields if f[2] == "cgroup" and controller in f[3].split(",")]
@@ -113,9 +134,10 @@ def _number(path: Path) -> int | None:
 
 
 def _cache(directory: Path) -> int:
-    """Bytes of page cache: they count as used, but the kernel frees them when memory is needed."""
-    for line in _lines(str(directory / "memory.stat")):
-        name, _, value = line.partition(" ")
-        if name == "inactive_file":
-            return int(value)
-    return 0
+    """Bytes of page cache, of the cgroups below as well: they are in the number that is in use.
+
+    In version 1 ``inactive_file`` is that of this cgroup alone, and ``total_inactive_file`` that of all;
+    version 2 has only the former, and counts all in it.
+    """
+    found = dict(line.split(" ", 1) for line in _lines(str(directory / "memory.stat")) if " " in line)
+    return int(found.get("total_inactive_file") or found.get("inactive_file") or 0)
