@@ -107,7 +107,10 @@ def _obstacle(here: Host, there: Host) -> str:
     if missing := there.missing_parts():
         return f"its record does not have the {' and the '.join(missing)}"
     if not there.is_same_machine_as(here):
-        return "it is of another machine"
+        unnamed = here.machine == f"boot:{here.boot}"
+        return "it is of another machine" + (
+            ", or of an earlier boot of this one, which has no machine id" if unnamed else ""
+        )
     if there.uid not in (-1, here.uid):
         return f"it is of another user (uid {there.uid})"
     return ""

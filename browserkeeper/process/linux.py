@@ -267,10 +267,12 @@ def is_namespace_in_use(namespace: str, init_start: float) -> bool:
     """Whether a process that can be seen is in this pid namespace, whose PID 1 has this start time.
 
     The inode number may be another namespace's by now, which the start time of its PID 1 tells.  Where
-    that PID 1 cannot be seen the answer is True.  O(host).
+    that PID 1 cannot be seen the answer is True.  Zombies do not count: PID 1 becomes one after all
+    others have ended (pid_namespaces(7)).  O(host).
     """
-    inside = [pid for pid in pids() if _namespace_of(pid) == namespace]
-    starts = [stat.start for pid in inside if _innermost_pid(pid) == 1 and (stat := read_stat(pid))]
+    inside = [stat for pid in pids() if _namespace_of(pid) == namespace and (stat := read_stat(pid))]
+    inside = [stat for stat in inside if stat.state != "Z"]
+    starts = [stat.start for stat in inside if _innermost_pid(stat.pid) == 1]
     return any(is_same_start(start, init_start) for start in starts) or (bool(inside) and not starts)
 
 

@@ -1,0 +1,696 @@
+"""Who is a session's, and who only looks like it: sweeps among processes and hosts that mislead.
+
+Each case has a control: the rule before would have harmed the bystander, or a true orphan is ended.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from browserkeeper import sweep
+from browserkeeper.cleanup import evidence
+from browserkeeper.cleanup.evidence import NEXT_LOOK, state_of
+from browserkeeper.cleanup.removal import end_dead_session, report_without_guard
+from browserkeeper.cleanup.sweeper import Finding, LeftAlone, Sweeper
+from browserkeeper.guard.guard import SAMPLES
+from browserkeeper.process import system
+from browserkeeper.process.identity import ALWAYS, INITIAL_NAMESPACE, UNKNOWN, Host, ProcessIdentity
+from browserkeeper.process.leftover_processes import LOCK, MARKER
+from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.locks import ask, holding
+from browserkeeper.state.records import Record, new_id, read_ended
+from tests.conftest import PidFile
+from tests.process.test_ledger import session, write
+from tests.support import witness
+from tests.support.cli import CLI, ROOT, cli, cli_json
+from tests.support.evidence import (
+    Guarded,
+    call_as_nobody,
+    guarded,
+    marked_by_the_old_rule,
+    me,
+    state_by_the_old_rule,
+    sweep_in,
+)
+from tests.support.guards import SLEEP_FOREVER, pids_once_there, program, staying
+from tests.support.ledger import add_free_lock
+from tests.support.other_user import NOBODY
+from tests.support.waiting import wait_until
+
+ORPHANS = pytest.mark.leaves_zombies(9, "both guards were killed, so no guard reaps")
+
+
+@pytest.fixture
+def ledger(state_dir: Path) -> Ledger:
+    return Ledger.open()
+
+
+@pytest.fixture(autouse=True)
+def roots(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The only directory in which session directories are searched."""
+    directory = Path(tempfile.mkdtemp(prefix="tmp-evidence-"))
+    monkeypatch.setattr("browserkeeper.cleanup.evidence.roots", lambda: [str(directory)])
+    yield directory
+    directory.rmdir()
+
+
+@pytest.fixture
+def bystanders() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Are ended after the test."""
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def sweep_fully(ledger: Ledger) -> tuple[list[Finding], list[LeftAlone]]:
+    sweeper = Sweeper(ledger, dry_run=False, older_than=0)
+    return list(sweeper.run()), sweeper.left_alone
+
+
+# ------------------------------------------------------------------ the lock
+
+
+def test_both_guards_hold_the_lock_and_no_other_process_does(ledger: Ledger) -> None:
+    found = guarded(ledger, SLEEP_FOREVER)
+    spawned = found.guard.wait_for("spawned", deadline=0)
+    assert spawned
+    inode = str(found.lock.stat().st_ino)
+    assert {spawned["primary"], found.guard.pid} <= holders(inode)
+    assert ask(found.lock).state == "held"
+    command = Path(f"/proc/{spawned['pid']}/fd")
+    assert str(found.lock) not in {os.readlink(fd) for fd in command.iterdir()}
+    os.kill(spawned["primary"], signal.SIGKILL)
+    assert wait_until(lambda: found.guard.event("ended"))
+    assert not found.lock.exists(), "the standby guard has ended the session"
+    found.end()
+
+
+def holders(inode: str) -> set[int]:
+    lines = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return {int(words[4]) for words in lines if words[1] == "FLOCK" and words[5].endswith(f":{inode}")}
+
+
+def test_the_standby_guard_alone_keeps_a_session_alive(ledger: Ledger) -> None:
+    """While it ends what the primary guard left, which takes long where a process hangs."""
+    found = guarded(ledger, SLEEP_FOREVER)
+    spawned = found.guard.wait_for("spawned", deadline=0)
+    assert spawned
+    os.kill(found.guard.pid, signal.SIGSTOP)
+    os.kill(spawned["primary"], signal.SIGKILL)
+    assert wait_until(lambda: not witness.alive(witness.below(found.guard.pid)))
+    assert ask(found.lock).state == "held"
+    assert sweep(dry_run=False) == []
+    os.kill(found.guard.pid, signal.SIGCONT)
+    assert found.end()["certificate"] == "ECHILD"
+
+
+def test_a_lock_that_cannot_be_asked_means_not_ours_to_judge(ledger: Ledger) -> None:
+    """A dead session is left alone while its lock is missing, a link, or may be another user's.  The
+    control: with its lock back it is swept."""
+    of = session()
+    path = write(ledger, of)
+    lock = ledger.lock_path(of.id)
+    lock.chmod(0o666)
+    assert_is_left_alone(ledger, of.id, str(lock))
+    lock.unlink()
+    assert_is_left_alone(ledger, of.id, str(lock))
+    lock.symlink_to(path)
+    assert_is_left_alone(ledger, of.id, str(lock))
+    lock.unlink()
+    add_free_lock(ledger.directory, of.id)
+    assert [finding.removed for finding in sweep_fully(ledger)[0]] == [True]
+    assert not lock.exists()
+
+
+def assert_is_left_alone(ledger: Ledger, session: str, why: str) -> None:
+    findings, left_alone = sweep_fully(ledger)
+    assert findings == []
+    assert [(thing.session, why in thing.why) for thing in left_alone] == [(session, True)]
+
+
+def test_a_second_sweep_does_not_work_on_a_session_that_is_being_swept(ledger: Ledger) -> None:
+    of = session()
+    write(ledger, of)
+    with holding(ledger.lock_path(of.id)) as answer:
+        assert answer.state == "free"
+        assert sweep(dry_run=False) == []
+    assert [finding.removed for finding in sweep(dry_run=False)] == [True]
+
+
+def test_a_lock_without_a_record_is_swept_when_it_is_old(ledger: Ledger) -> None:
+    lock = add_free_lock(ledger.directory, new_id())
+    assert sweep(dry_run=False) == []
+    os.utime(lock, (0, 0))
+    assert [finding.what for finding in sweep(dry_run=False)] == ["a lock of no session"]
+    assert not lock.exists()
+
+
+def test_a_record_of_a_version_without_locks_is_judged_by_its_identities(ledger: Ledger) -> None:
+    """Only where its pids are known to mean the same processes: in the initial pid namespace."""
+    of = session(lock="", init_start=None, uid=None, owner=me())
+    write(ledger, of, guard=me())
+    (record,) = ledger.records()
+    assert isinstance(record, Record)
+    is_initial = system.host().namespace == INITIAL_NAMESPACE
+    assert state_of(record) == ("live" if is_initial else "foreign")
+    assert sweep(dry_run=False) == []
+    record.path.unlink()
+
+
+def test_the_window_of_orphans_is_longer_than_the_pause_between_two_looks() -> None:
+    assert 2 * SAMPLES[-1] < NEXT_LOOK
+
+
+# ------------------------------------------------------------------ 1: a live application is swept
+
+
+@pytest.mark.root
+def test_the_application_of_a_service_of_root_is_left_alone_by_its_own_users_sweep(
+    ledger: Ledger, pids_of: PidFile
+) -> None:
+    """``browserkeeper run -- setpriv USER app``: the user sees marked processes, and no guard."""
+    drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    pids_of.path.touch()
+    pids_of.path.chmod(0o666)
+    pids_of.path.parent.chmod(0o777)
+    for above in (pids_of.path.parent, *pids_of.path.parent.parents):
+        above.chmod(above.stat().st_mode | 0o055) if above != Path("/") else None
+    words = (*CLI, "run", "--keep-tmpdir", "--", *drop, "/bin/sh", "-c", f"echo $$ >{pids_of}; read x")
+    front = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE)
+    (app,) = pids_once_there(pids_of, 1)
+    with tempfile.TemporaryDirectory(prefix="tmp-nobody-") as name:
+        os.chown(name, NOBODY, NOBODY)
+
+        def sweep_as_user() -> list[object]:
+            old = [pid for pid in marked_by_the_old_rule() if pid == app.pid]
+            findings, left_alone = sweep_fully(Ledger.open(Path(name, "state")))
+            return [old, len(findings), [thing.why for thing in left_alone]]
+
+        old, number, (why,) = call_as_nobody(sweep_as_user)
+    assert old == [app.pid], "the control: the old rule would have ended it"
+    assert number == 0
+    assert "cannot be asked: Permission denied" in why
+    assert witness.is_same(app)
+    assert front.stdin
+    front.stdin.close()
+    front.wait()
+
+
+def test_a_session_of_another_state_directory_is_left_alone(ledger: Ledger, tmp_path: Path) -> None:
+    """Of this user, and with a guard; its lock is asked, also for a process whose guards cannot be
+    told from other processes."""
+    found = guarded(Ledger.open(tmp_path / "other"), SLEEP_FOREVER)
+    copy = subprocess.Popen(["sleep", "600"], env=found.environment)
+    assert sweep_fully(ledger) == ([], [])
+    assert copy.poll() is None
+    copy.kill()
+    copy.wait()
+    found.end()
+
+
+@ORPHANS
+def test_a_dead_session_of_another_state_directory_is_swept(
+    ledger: Ledger, tmp_path: Path, pids_of: PidFile
+) -> None:
+    """The control: the process that bears the marker names the lock, and so the record."""
+    found = guarded(Ledger.open(tmp_path / "other"), staying(program("daemonise", pids_of)))
+    (daemon,) = pids_once_there(pids_of, 1)
+    assert wait_until(lambda: daemon.pid in recorded(found))
+    found.kill_guards()
+    findings, _ = sweep_fully(ledger)
+    assert [(finding.session, finding.removed) for finding in findings] == [(found.session.id, True)]
+    assert not witness.is_same(daemon)
+    assert not found.lock.exists()
+
+
+def recorded(found: Guarded) -> set[int]:
+    return {identity.pid for identity, _ in found.record.processes}
+
+
+@pytest.mark.parametrize("path", ["", "locks/ID", "/tmp/elsewhere/ID", "/tmp/no such/locks/ID"])
+def test_a_lock_that_does_not_fit_is_not_believed(
+    ledger: Ledger, path: str, bystanders: list[subprocess.Popen[bytes]]
+) -> None:
+    identifier = new_id()
+    env = {MARKER: identifier, LOCK: path.replace("ID", identifier)}
+    bystanders.append(subprocess.Popen(["/bin/sleep", "600"], env=env))
+    assert wait_until(lambda: bystanders[0].pid in marked_by_the_old_rule()), "the control"
+    findings, (thing,) = sweep_fully(ledger)
+    assert findings == []
+    assert "does not name its lock" in thing.why or "cannot be asked" in thing.why
+    assert bystanders[0].poll() is None
+
+
+# ------------------------------------------------------------------ 2: a job server
+
+
+class JobServer:
+    """Outside of every session: starts jobs with the environment that its clients send."""
+
+    def __init__(self) -> None:
+        self.jobs: list[subprocess.Popen[bytes]] = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+
+    def serve_one(self, *command: str, detached: bool) -> subprocess.Popen[bytes]:
+        connection, _ = self.socket.accept()
+        with connection, connection.makefile("rb") as file:
+            env = dict(item.split("=", 1) for item in json.loads(file.read()))
+        job = subprocess.Popen(command, env=env, start_new_session=detached)
+        self.jobs.append(job)
+        return job
+
+
+@pytest.fixture
+def job_server() -> Iterator[JobServer]:
+    server = JobServer()
+    yield server
+    server.socket.close()
+    for job in server.jobs:
+        job.kill()
+        job.wait()
+
+
+CLIENT = """
+import json, os, socket, time
+with socket.create_connection(("127.0.0.1", {port})) as connection:
+    connection.sendall(json.dumps([f"{{k}}={{v}}" for k, v in os.environ.items()]).encode())
+time.sleep(600)
+"""
+
+
+def client_of(server: JobServer) -> tuple[str, ...]:
+    return (sys.executable, "-I", "-S", "-c", CLIENT.format(port=server.port))
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_the_job_of_a_job_server_outlives_a_session_that_ended(
+    ledger: Ledger, job_server: JobServer, history: bool
+) -> None:
+    """ECHILD itself proves that the job was no descendant.  Without the history nothing says whose it
+    is."""
+    found = guarded(ledger, client_of(job_server))
+    job = job_server.serve_one("/bin/sleep", "600", detached=True)
+    assert found.end()["certificate"] == "ECHILD"
+    if not history:
+        ledger.history_path(found.session.id).unlink()
+    assert job.pid in marked_by_the_old_rule(), "the control"
+    findings, (thing,) = sweep_fully(ledger)
+    assert findings == []
+    assert thing.what == f"sleep (pid {job.pid})"
+    assert ("ECHILD" if history else "cannot be asked") in thing.why
+    assert job.poll() is None
+
+
+@ORPHANS
+@pytest.mark.parametrize("detached", [True, False])
+def test_the_job_of_a_job_server_outlives_a_session_whose_guards_were_killed(
+    ledger: Ledger, job_server: JobServer, detached: bool
+) -> None:
+    """There is no ECHILD, but the job's parent started it, so it is no orphan."""
+    found = guarded(ledger, client_of(job_server))
+    job = job_server.serve_one("/bin/sleep", "600", detached=detached)
+    found.kill_guards()
+    assert job.pid in marked_by_the_old_rule(), "the control"
+    findings, left_alone = sweep_fully(ledger)
+    assert [finding.removed for finding in findings] == [True]
+    assert [thing.what for thing in left_alone] == [f"sleep (pid {job.pid})"]
+    assert job.poll() is None
+
+
+@ORPHANS
+@pytest.mark.parametrize("seconds", [-1.0, 1.0, 60.0])
+def test_a_marked_orphan_counts_only_if_the_guards_cannot_have_seen_it(
+    ledger: Ledger, pids_of: PidFile, seconds: float
+) -> None:
+    """The daemon has the session's environment and no parent that started it: either it escaped from
+    the session after the guards' last look at their processes, or it is a job of another program.
+
+    ``seconds``: from that look to its start.  Before the look the guards would have recorded it, and a
+    minute later they were dead.
+    """
+    found = guarded(ledger, SLEEP_FOREVER)
+    found.kill_guards()
+    subprocess.run(program("daemonise", pids_of), env=found.environment, check=True)
+    (daemon,) = pids_once_there(pids_of, 1)
+    facts = system.facts(daemon.pid)
+    assert facts
+    found.lock.write_text(f"{facts.identity.start - seconds:20.2f}\n")
+    findings, _ = sweep_fully(ledger)
+    assert [finding.removed for finding in findings] == [True]
+    assert witness.is_same(daemon) == (seconds != 1.0)
+    witness.end_by_pid([daemon])
+
+
+@ORPHANS
+@pytest.mark.parametrize("change", ["user", "cgroups"])
+@pytest.mark.root
+def test_a_marked_orphan_of_another_user_or_cgroup_is_left_alone(
+    ledger: Ledger, pids_of: PidFile, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cgroup is that of a unit that a service manager started with an imported environment.  The
+    control is the test before."""
+    found = guarded(ledger, SLEEP_FOREVER)
+    found.kill_guards()
+    drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    words = program("daemonise", pids_of)
+    if change == "user":
+        pids_of.path.touch()
+        pids_of.path.chmod(0o666)
+        words = (*drop, "/usr/bin/python3", "-I", "-S", "-c", DAEMON, str(pids_of))
+        for above in (pids_of.path.parent, *pids_of.path.parent.parents):
+            above.chmod(above.stat().st_mode | 0o055) if above != Path("/") else None
+    else:
+        monkeypatch.setattr(system, "resources", lambda pid: "0::/system.slice/job.service\n")
+    subprocess.run(words, env=found.environment, check=True)
+    (daemon,) = pids_once_there(pids_of, 1)
+    facts = system.facts(daemon.pid)
+    assert facts
+    found.lock.write_text(f"{facts.identity.start - 1:20.2f}\n")
+    sweep_fully(ledger)
+    assert witness.is_same(daemon)
+    witness.end_by_pid([daemon])
+
+
+DAEMON = (ROOT / "fixtures" / "programs" / "daemonise.py").read_text()
+
+
+# ------------------------------------------------------------------ 3: a recycled number
+
+
+RECYCLED = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+from browserkeeper.cleanup import evidence
+from browserkeeper.process import system
+from browserkeeper.process.identity import ProcessIdentity
+from browserkeeper.state.ledger import Ledger
+from tests.process.test_ledger import session, write
+from browserkeeper import sweep
+
+evidence.roots = list
+ledger = Ledger.open()
+daemonise = [sys.executable, "-I", "-S", {daemonise!r}, {pids!r}]
+for _ in range(5):
+    subprocess.run(["true"], check=True)
+shell = subprocess.Popen(["sleep", "600"])
+guard = system.facts(shell.pid).identity
+shell.kill()
+shell.wait()
+time.sleep(0.05)  # start times are told apart in hundredths of a second
+Path("/proc/sys/kernel/ns_last_pid").write_text(str(shell.pid - 2))
+subprocess.run(daemonise, check=True, env={{**os.environ, **{env!r}}})
+daemon = int(Path({pids!r}).read_text())
+facts = system.facts(daemon)
+of = session(**{change!r})
+write(ledger, of, guard=guard)
+# The rule before: the process session has the guard's number, is younger, and has no other leader.
+old = facts.session == guard.pid and facts.identity.start >= guard.start
+old = old and system.facts(guard.pid) is None
+findings = sweep(dry_run=False)
+alive = system.facts(daemon)
+print(json.dumps([old, [f.removed for f in findings], bool(alive) and not alive.is_zombie]))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.namespaces
+@pytest.mark.parametrize("later_container", [False, True])
+def test_a_process_session_with_the_number_of_a_recorded_guard_is_not_the_sessions(
+    pids_of: PidFile, later_container: bool
+) -> None:
+    """A daemon whose process session has the number that a guard had; also in a later container whose
+    pid namespace got the same inode number."""
+    script = RECYCLED.format(
+        daemonise=str(ROOT / "fixtures" / "programs" / "daemonise.py"),
+        pids=str(pids_of),
+        env={},
+        change={"init_start": 1.0} if later_container else {},
+    )
+    inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    done = subprocess.run(
+        [*inside, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [True, [True], True]
+
+
+def test_recorded_numbers_of_an_earlier_namespace_with_the_same_inode_end_nothing(
+    ledger: Ledger, bystanders: list[subprocess.Popen[bytes]]
+) -> None:
+    """Even pid and start time together: they were those of a process in another namespace.  The control
+    is the same record with the start time of our own PID 1."""
+    bystanders.append(subprocess.Popen(["sleep", "600"]))
+    seen = witness.look(bystanders[0].pid)
+    assert seen
+    write(ledger, session(init_start=1.0), [seen])
+    ((finding,), _) = sweep_fully(ledger)
+    assert finding.report
+    assert (finding.removed, finding.report.certificate) == (True, "ended-with-namespace")
+    assert bystanders[0].poll() is None
+    write(ledger, session(), [seen])
+    ((finding,), _) = sweep_fully(ledger)
+    assert finding.report
+    assert finding.report.certificate == "two-scans"
+    assert bystanders[0].wait() == -signal.SIGKILL
+
+
+# ------------------------------------------------------------------ 4: hosts that cannot be read
+
+
+WITHOUT_BOOT_ID = "mount -t proc -o subset=pid proc /proc"
+WITHOUT_MACHINE_ID = "mount --bind /dev/null /etc/machine-id"
+OWN_BOOT_ID = """
+echo 11111111-2222-3333-4444-555555555555 >{file}
+mount --bind {file} /proc/sys/kernel/random/boot_id
+"""
+OWN_MACHINE_ID = "echo 0123456789abcdef0123456789abcdef >{file}\nmount --bind {file} /etc/machine-id"
+
+
+@pytest.mark.root
+@pytest.mark.namespaces
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        (WITHOUT_BOOT_ID, r"this process cannot read the .*boot id"),
+        (WITHOUT_MACHINE_ID, "of another machine, or of an earlier boot of this one"),
+        (OWN_BOOT_ID, "was written after this machine was started"),
+        (OWN_MACHINE_ID, "it is of another machine$"),
+    ],
+    ids=["no boot id", "no machine id", "own boot id", "own machine id"],
+)
+@ORPHANS
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_session_is_left_alone_where_its_host_or_ours_cannot_be_told(
+    ledger: Ledger, roots: Path, tmp_path: Path, place: str, why: str, alive: bool
+) -> None:
+    """A live session, and one that died a moment ago: of a host that may be another one.  The control:
+    where the host is whole, the dead one is swept."""
+    if place == OWN_BOOT_ID and not Path("/etc/machine-id").exists():
+        pytest.skip("this image has no machine id")
+    found = guarded(ledger, SLEEP_FOREVER, tmpdirs=roots)
+    if not alive:
+        found.kill_guards()
+    findings, left_alone = sweep_in(place.format(file=tmp_path / "id"), ledger.directory, roots=(roots,))
+    assert findings == []
+    kind, identifier, _, reason = left_alone[0]
+    assert (kind, identifier) == ("session", found.session.id)
+    assert re.search("a guard of it lives" if alive else why, reason)
+    assert os.path.isdir(found.session.tmpdir)
+    assert found.record
+    if alive:
+        found.end()
+        return
+    ((_, _, removed, problem),) = sweep_in("", ledger.directory, roots=(roots,))[0]
+    assert (removed, problem) == (True, "")
+    assert not os.path.exists(found.session.tmpdir)
+
+
+HOSTS = {
+    "no machine id, no boot id": "//pid:[4026531836]",
+    "no machine id, another boot": "/another-boot/pid:[4026531836]",
+    "no machine id, this boot": "/{boot}/{namespace}",
+    "another boot": "{machine}/another-boot/{namespace}",
+    "no boot id": "{machine}//{namespace}",
+    "no namespace": "{machine}/{boot}/",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
+def test_a_record_of_a_host_that_is_not_whole_is_not_ours_to_judge(ledger: Ledger, host: str) -> None:
+    """Of two hosts whose images have no machine id, and that share the state directory, say.  The
+    record is new, so ``another boot`` is none that has ended."""
+    here = dataclasses.asdict(system.host())
+    of = session(host=host.format(**here))
+    path = write(ledger, of)
+    findings, left_alone = sweep_fully(ledger)
+    assert findings == []
+    assert [thing.session for thing in left_alone] == [of.id]
+    path.unlink()
+
+
+@pytest.mark.parametrize("guards_live", [True, False])
+def test_control_the_old_rule_took_an_unreadable_boot_id_for_an_ended_boot(guards_live: bool) -> None:
+    here = system.host()
+    assert state_by_the_old_rule(f"{here.machine}//{here.namespace}", guards_live) == "orphaned"
+    assert state_by_the_old_rule(f"{here.machine}/another/{here.namespace}", guards_live) == "orphaned"
+
+
+def test_a_part_that_could_not_be_read_equals_nothing() -> None:
+    whole = Host("machine", "boot", "pid:[1]", 5.0, 0)
+    assert whole.is_same_as(dataclasses.replace(whole))
+    for change in ({"machine": ""}, {"boot": ""}, {"namespace": ""}, {"init_start": UNKNOWN}):
+        partial = dataclasses.replace(whole, **change)
+        assert not partial.is_same_as(partial)
+        assert len(partial.missing_parts()) == 1
+    for other in ({"init_start": 6.0}, {"uid": 1}, {"init_start": ALWAYS}):
+        assert not whole.is_same_as(dataclasses.replace(whole, **other))
+    nothing = ProcessIdentity(1, UNKNOWN)
+    assert not nothing.is_same_as(nothing)
+
+
+def test_the_lock_is_asked_again_right_before_the_files_are_removed(
+    ledger: Ledger, roots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict that was wrong, or is no longer right, does no harm to the files."""
+    found = guarded(ledger, SLEEP_FOREVER, tmpdirs=roots)
+    monkeypatch.setattr(
+        "browserkeeper.cleanup.sweeper.verdict_of",
+        lambda record: evidence.Verdict("orphaned", "ended-with-boot"),
+    )
+    monkeypatch.setattr("browserkeeper.cleanup.removal.LOCK_PATIENCE", 0.1)
+    ((finding,), _) = sweep_fully(ledger)
+    assert not finding.removed
+    assert "files are kept: the lock" in finding.problem
+    assert os.path.isdir(found.session.tmpdir)
+    assert found.record
+    found.end()
+
+
+def test_the_certificate_of_an_earlier_boot_says_that_nothing_was_scanned(ledger: Ledger) -> None:
+    host = system.host()
+    of = session(host=f"{host.machine}/another-boot/{host.namespace}")
+    path = write(ledger, of)
+    os.utime(path, (system.booted() - 60,) * 2)
+    ((finding,), _) = sweep_fully(ledger)
+    assert finding.removed
+    report = read_ended(ledger.history_path(of.id)).report
+    assert (report.certificate, report.clean) == ("ended-with-boot", True)
+
+
+# ------------------------------------------------------------------ 21: killed containers
+
+
+CONTAINED = """
+import os, sys, time
+from pathlib import Path
+from browserkeeper.state.ledger import Ledger
+from tests.support.evidence import guarded, me
+from tests.support.guards import SLEEP_FOREVER
+found = guarded(Ledger.open(), SLEEP_FOREVER, tmpdirs=Path(sys.argv[1]), owner=me())
+print(found.session.id, flush=True)
+if sys.stdin.readline() == "kill\\n":
+    found.kill_guards()
+    print("killed", flush=True)
+time.sleep(600)
+"""
+
+
+def container(roots: Path) -> subprocess.Popen[str]:
+    """A pid namespace of its own with a session in it; SIGKILL ends all of it."""
+    inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    words = [*inside, sys.executable, "-c", CONTAINED, str(roots)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+
+
+@pytest.mark.root
+@pytest.mark.namespaces
+@pytest.mark.leaves_zombies(9, "the processes of a killed pid namespace")
+def test_the_session_of_a_killed_container_is_retired_and_that_of_a_live_one_is_not(
+    ledger: Ledger, roots: Path
+) -> None:
+    running = container(roots)
+    assert running.stdout
+    assert running.stdin
+    identifier = running.stdout.readline().strip()
+    findings, (thing,) = sweep_fully(ledger)
+    assert (findings, thing.session) == ([], identifier)
+    assert "a guard of it lives" in thing.why
+    running.stdin.write("kill\n")
+    running.stdin.flush()
+    assert running.stdout.readline() == "killed\n"
+    findings, (thing,) = sweep_fully(ledger)
+    assert (findings, thing.session) == ([], identifier)
+    assert "its pid namespace is in use" in thing.why
+    assert list(roots.iterdir())
+    running.kill()
+    running.wait()
+    running.stdin.close()
+    running.stdout.close()
+    assert wait_until(lambda: [f.session for f in sweep(dry_run=True)] == [identifier])
+    ((finding,), _) = sweep_fully(ledger)
+    assert (finding.session, finding.removed) == (identifier, True)
+    assert finding.report
+    sees_all = system.host().namespace == INITIAL_NAMESPACE
+    assert finding.report.certificate == ("ended-with-namespace" if sees_all else None)
+    assert not list(roots.iterdir())
+    assert not ledger.lock_path(identifier).exists()
+    assert sweep_fully(ledger) == ([], [])
+
+
+def test_an_owner_does_not_believe_the_report_of_a_sweep_that_saw_no_process(
+    ledger: Ledger, bystanders: list[subprocess.Popen[bytes]]
+) -> None:
+    """A sweep in another container has retired its session; the process still lives here."""
+    bystanders.append(subprocess.Popen(["sleep", "600"]))
+    seen = witness.look(bystanders[0].pid)
+    assert seen
+    write(ledger, session(), [seen])
+    (record,) = ledger.records()
+    assert isinstance(record, Record)
+    assert end_dead_session(ledger, record, "swept", scope="unseen").certificate is None
+    assert bystanders[0].poll() is None
+    report = report_without_guard(ledger, record)
+    assert (report.reason, report.certificate) == ("guard-died", "two-scans")
+    assert bystanders[0].wait() == -signal.SIGKILL
+
+
+# ------------------------------------------------------------------ what the commands say
+
+
+def test_the_command_names_what_it_leaves_alone(
+    ledger: Ledger, bystanders: list[subprocess.Popen[bytes]]
+) -> None:
+    """It is no finding: the exit status is 0."""
+    of = session(host="another-machine/boot/pid:[1]")
+    path = write(ledger, of)
+    env = {**os.environ, MARKER: new_id()}
+    env.pop(LOCK, None)
+    bystanders.append(subprocess.Popen(["sleep", "600"], env=env))
+    done = cli("sweep", "--yes")
+    assert done.returncode == 0
+    assert "Left alone, not ours to judge: chrome session" in done.stdout
+    assert "it is of another machine" in done.stdout
+    assert f"sleep (pid {bystanders[0].pid})" in done.stdout
+    things = {thing["session"]: thing for thing in cli_json("sweep", "--yes")["left_alone"]}
+    assert things[of.id]["why"] == "it is of another machine"
+    assert things[env[MARKER]]["kind"] == "processes"
+    (shown,) = cli_json("ps")["sessions"]
+    assert (shown["state"], shown["why"]) == ("foreign", "it is of another machine")
+    path.unlink()
