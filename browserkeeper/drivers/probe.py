@@ -7,6 +7,7 @@ import json
 import os
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ResolveError
@@ -14,6 +15,7 @@ from ..grid.address import environment_without_credentials
 from ..guard.files import write_atomically
 from ..process.containment import choose
 from ..process.guard_process import output_of
+from .cancellation import Cancellation
 
 TIMEOUT = 20.0
 """Seconds for ``--version``.  A Chromium that is not in the page cache takes two on a busy machine."""
@@ -76,17 +78,19 @@ class VersionCache:
         return self._known
 
 
-def probe(path: str, kind: str, origin: str, cache: VersionCache) -> Program:
+def probe(
+    path: str, kind: str, origin: str, cache: VersionCache, cancellation: Cancellation | None = None
+) -> Program:
     """Check that ``path`` is an executable of this kind, and find its version.
 
-    Raises ResolveError, which says why it is not.  Blocks for up to TIMEOUT seconds; a program that
-    does not answer by then is ended, with all processes that it started.
+    Raises ResolveError, which says why it is not, and the error of a cancelled launch.  Blocks for up to
+    TIMEOUT seconds; a program that does not answer by then is ended, with all processes that it started.
     """
     _check_file(path, kind)
     key = _key(path, kind)
     version = cache.get(key) if key else None
     if version is None:
-        version = _ask(path, kind)
+        version = _ask(path, kind, cancellation)
         if key:
             cache.put(key, version)
     return Program(path, version, origin)
@@ -109,14 +113,26 @@ def _key(path: str, kind: str) -> str:
     return f"{kind}:{path}:{facts.st_size}:{facts.st_ino}:{facts.st_mtime_ns}"
 
 
-def _ask(path: str, kind: str) -> str:
+def ask(
+    command: tuple[str, ...], timeout: float, env: Mapping[str, str], cancellation: Cancellation | None
+) -> tuple[int, str]:
+    """Run a helper under a guard; see :func:`output_of`.
+
+    Raises the error of ``cancellation`` where the launch was cancelled.
+    """
+    if cancellation is None:
+        return output_of(command, timeout=timeout, containment=choose(), env=env)
+    cancellation.check()
+    answer = output_of(
+        command, timeout=timeout, containment=choose(), env=env, on_start=cancellation.watch
+    )
+    cancellation.check()
+    return answer
+
+
+def _ask(path: str, kind: str, cancellation: Cancellation | None = None) -> str:
     try:
-        status, text = output_of(
-            (path, "--version"),
-            timeout=TIMEOUT,
-            containment=choose(),
-            env=environment_without_credentials(),
-        )
+        status, text = ask((path, "--version"), TIMEOUT, environment_without_credentials(), cancellation)
     except TimeoutError as error:
         raise ResolveError(f"{path} --version did not answer within {TIMEOUT:g} s.") from error
     except OSError as error:

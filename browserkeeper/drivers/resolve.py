@@ -8,6 +8,7 @@ for this user.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import json
@@ -15,18 +16,20 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ResolveError, VersionMismatch
 from ..grid.address import environment_without_credentials
-from ..process.containment import choose
-from ..process.guard_process import output_of
+from .cancellation import Cancellation
 from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
-from .probe import Program, VersionCache, probe
+from .probe import Program, VersionCache, ask, probe
 
 DOWNLOAD_TIMEOUT = 300.0
 """Seconds for a manager to download a driver, and as many to wait for another process to do so."""
+LOCK_PAUSE = 0.5
+"""Seconds between two looks whether the launch that waits for a download was cancelled."""
 
 GECKODRIVER_NEEDS = ((36, 128), (34, 115), (32, 102), (31, 91), (30, 78), (0, 60))
 """(geckodriver 0.N, the first Firefox it supports), newest first.
@@ -53,8 +56,17 @@ class _Candidate:
 class Resolver:
     """One search.  Keeps a list of what it tried, for the error message."""
 
-    def __init__(self, family: Family, cache: VersionCache, lock: Path, *, offline: bool):
+    def __init__(
+        self,
+        family: Family,
+        cache: VersionCache,
+        lock: Path,
+        *,
+        offline: bool,
+        cancellation: Cancellation | None = None,
+    ):
         self.family, self.cache, self.lock, self.offline = family, cache, lock, offline
+        self.cancellation = cancellation
         self.tried: list[tuple[str, str]] = []
         self.mismatch: VersionMismatch | None = None
 
@@ -81,7 +93,7 @@ class Resolver:
     def _browser(self, binary: str | None) -> Program:
         for candidate in self._browser_candidates(binary):
             try:
-                return probe(candidate.path, self.family.engine, candidate.origin, self.cache)
+                return self._probe(candidate, self.family.engine)
             except ResolveError as error:
                 if candidate.insist:
                     raise ResolveError(f"{candidate.origin}: {error}") from error
@@ -91,6 +103,9 @@ class Resolver:
             f"{self.family.package}), set {self.family.environment[0]}, or pass binary=.",
             tuple(self.tried),
         )
+
+    def _probe(self, candidate: _Candidate, kind: str) -> Program:
+        return probe(candidate.path, kind, candidate.origin, self.cache, self.cancellation)
 
     def _browser_candidates(self, binary: str | None) -> Iterator[_Candidate]:
         if binary:
@@ -137,7 +152,7 @@ class Resolver:
     def _fitting(self, candidates: Iterator[_Candidate], browser: Program) -> Program | None:
         for candidate in candidates:
             try:
-                driver = probe(candidate.path, self.family.driver, candidate.origin, self.cache)
+                driver = self._probe(candidate, self.family.driver)
                 check_fit(self.family, browser, driver)
                 return driver
             except VersionMismatch as error:
@@ -154,15 +169,35 @@ class Resolver:
     # -- the driver managers, which download
 
     def _managed_drivers(self, browser: Program) -> Iterator[_Candidate]:
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         try:
             # flock(2): the kernel releases it when the process that holds it ends, in any way.
-            with FileLock(self.lock, timeout=DOWNLOAD_TIMEOUT):
+            with self._only_download():
                 yield from self._run_manager("Selenium Manager", self._selenium_manager(browser))
                 yield from self._run_manager("webdriver-manager", self._webdriver_manager(browser))
         except Timeout:
             self.tried.append((str(self.lock), f"locked by another process for {DOWNLOAD_TIMEOUT:g} s"))
+
+    @contextlib.contextmanager
+    def _only_download(self) -> Iterator[None]:
+        """Hold the download lock.  Raises filelock's Timeout, or the error of a cancelled launch."""
+        from filelock import FileLock, Timeout
+
+        lock, until = FileLock(self.lock), time.monotonic() + DOWNLOAD_TIMEOUT
+        while True:
+            if self.cancellation is not None:
+                self.cancellation.check()
+            try:
+                lock.acquire(timeout=LOCK_PAUSE)
+                break
+            except Timeout:
+                if time.monotonic() >= until:
+                    raise
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _run_manager(self, manager: str, command: tuple[str, ...] | None) -> Iterator[_Candidate]:
         if command is None:
@@ -170,7 +205,7 @@ class Resolver:
             return
         quiet = {**environment_without_credentials(), "SE_AVOID_STATS": "true", "WDM_LOG": "0"}
         try:
-            status, text = output_of(command, timeout=DOWNLOAD_TIMEOUT, containment=choose(), env=quiet)
+            status, text = ask(command, DOWNLOAD_TIMEOUT, quiet, self.cancellation)
         except (OSError, TimeoutError) as error:
             self.tried.append((manager, str(error)))
             return
@@ -272,12 +307,14 @@ def resolve(
     driver_path: str | None,
     offline: bool,
     directory: Path,
+    cancellation: Cancellation | None = None,
 ) -> Resolved:
     """Find a browser of this name, and a driver for it.
 
-    ``directory`` is for the version cache and the download lock.  Raises ResolveError, or
-    VersionMismatch.  Blocks for up to 20 s for each version query, and 300 s for a download.
+    ``directory`` is for the version cache and the download lock.  Raises ResolveError, VersionMismatch,
+    or the error of ``cancellation``.  Blocks for up to 20 s for each version query, and 300 s for a
+    download.
     """
-    cache = VersionCache(directory / "versions.json")
-    resolver = Resolver(FAMILIES[name], cache, directory / "download.lock", offline=offline)
+    cache, lock = VersionCache(directory / "versions.json"), directory / "download.lock"
+    resolver = Resolver(FAMILIES[name], cache, lock, offline=offline, cancellation=cancellation)
     return resolver.resolve(binary, driver_path)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -353,12 +353,18 @@ def _readable(file: Descriptor, seconds: float) -> bool:
 
 
 def output_of(
-    command: tuple[str, ...], *, timeout: float, containment: Containment, env: Mapping[str, str]
+    command: tuple[str, ...],
+    *,
+    timeout: float,
+    containment: Containment,
+    env: Mapping[str, str],
+    on_start: Callable[[GuardProcess], None] = lambda guard: None,
 ) -> tuple[int, str]:
     """Run a short-lived helper under a guard: (exit status, stdout and stderr).
 
-    Of the output, MOST_OUTPUT bytes at the most.  All processes that it starts are gone afterwards.
-    Raises TimeoutError after ``timeout`` seconds and OSError where it cannot be started.
+    Of the output, MOST_OUTPUT bytes at the most.  ``on_start`` is called with the guard, which another
+    thread may tell to end.  All processes that the helper starts are gone afterwards.  Raises
+    TimeoutError after ``timeout`` seconds and OSError where it cannot be started.
     """
     import tempfile
 
@@ -369,6 +375,7 @@ def output_of(
         plan = GuardPlan(session, command, env, containment, log=log, timeout=timeout)
         guard = GuardProcess(plan)
         try:
+            on_start(guard)
             ended = guard.wait_for("ended", deadline=time.monotonic() + timeout + 15)
         finally:
             guard.end("closed", time.monotonic() + 15)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from ..config import SessionConfig
@@ -17,6 +15,7 @@ from ..errors import (
     SessionTimeout,
 )
 from ..report import ExitReport
+from .call import Call
 from .ending import EVENT_TIMEOUT, DeadlineError
 from .launch import Attempt
 
@@ -28,50 +27,53 @@ class Commands:
 
     def __init__(self, attempt: Attempt, fail: Callable[[str, str, Exception], BrowserkeeperError]):
         """``fail(reason, command, error)`` ends the session for ``reason``, and returns the exception to
-        raise for ``error``, which the command of that name raised."""
+        raise for ``error``, which the command of that name raised.  It is called in a thread of
+        :class:`Call`."""
         self._attempt, self._fail = attempt, fail
-        self._in_flight = 0
-        self._lock = threading.RLock()  # a signal handler may send a command in between
+        self._in_flight: set[object] = set()  # its methods are atomic, and need no lock
         self._interrupted = False
 
     @property
     def at_rest(self) -> bool:
         """True if no command is in flight, and none was interrupted before its answer came."""
-        return self._in_flight == 0 and not self._interrupted
+        return not self._in_flight and not self._interrupted
 
     def run(self, name: str, command: Callable[[], T]) -> T:
-        """Run one command, and return its result.
+        """Run one command in a thread of its own, and return its result.
 
-        Raises Selenium's errors as they are.  Where the browser, or the connection to its driver, is
-        lost, ends the session and raises SessionTimeout, BrowserDied or SessionClosed.
+        Raises Selenium's errors as they are, and exceptions from outside, such as a signal handler's.
+        Where the browser, or the connection to its driver, is lost, ends the session and raises
+        SessionTimeout, BrowserDied or SessionClosed.
         """
+        call: Call[T] = Call(lambda: self._run(name, command, lambda: call.is_abandoned))
+        self._in_flight.add(call)
+        try:
+            return call.run()
+        except BaseException:
+            # The answer may still be to come, so this connection cannot be used again.
+            self._interrupted = self._interrupted or not (call.is_over or call.was_prevented)
+            raise
+        finally:
+            self._in_flight.discard(call)
+
+    def _run(self, name: str, command: Callable[[], T], is_abandoned: Callable[[], bool]) -> T:
+        """Runs in a thread of its own.  A command that no caller waits for does not end the session."""
         from selenium.common.exceptions import WebDriverException
         from urllib3.exceptions import HTTPError
         from websocket import WebSocketException
 
-        with self._counted():
-            try:
-                return command()
-            except WebDriverException as error:
-                if browser_is_lost(self._attempt, f"{type(error).__name__}: {error.msg}"):
-                    raise self._fail(self._reason_of(error), name, error) from error
-                raise
-            except (HTTPError, WebSocketException, OSError) as error:
-                raise self._fail(self._reason_of(error), name, error) from error
-            except BaseException:
-                # The answer is still to come, so this connection cannot be used again.
-                self._interrupted = True
-                raise
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        with self._lock:  # += is no atomic operation
-            self._in_flight += 1
         try:
-            yield
-        finally:
-            with self._lock:
-                self._in_flight -= 1
+            return command()
+        except WebDriverException as error:
+            if not is_abandoned() and browser_is_lost(
+                self._attempt, f"{type(error).__name__}: {error.msg}"
+            ):
+                raise self._fail(self._reason_of(error), name, error) from error
+            raise
+        except (HTTPError, WebSocketException, OSError) as error:
+            if is_abandoned():
+                raise
+            raise self._fail(self._reason_of(error), name, error) from error
 
     def _reason_of(self, error: Exception) -> str:
         """Why a command failed, as a reason for the exit report.

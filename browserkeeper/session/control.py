@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..config import SessionConfig
 from ..drivers.browser_handle import is_running
+from ..drivers.cancellation import Cancellation
 from ..errors import BrowserkeeperError, ForkedSessionError, LaunchError, SessionClosed
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
 from .apart import hold, run_apart
+from .call import Call, finish
 from .commands import Commands, browser_is_lost, over_error
 from .ending import DeadlineError, ask_browser_to_quit, raise_if_leaked
-from .launch import Attempt, launch_errors, plan_launch
+from .launch import Attempt, StartRefusedError, plan_launch
 from .spans import SessionSpans
 
 if TYPE_CHECKING:
@@ -42,14 +44,18 @@ logger = logging.getLogger("browserkeeper")
 class Start:
     """State of a session's start while it runs: whether it was called off, and the failed launches."""
 
-    def __init__(self) -> None:
+    def __init__(self, cancelled: Callable[[], Exception]) -> None:
         self.began = 0.0
         self.thread = 0
-        """The ident of the thread that starts the session; 0 before."""
-        self.called_off = False
+        """The ident of the thread that waits for the start; 0 before."""
+        self.cancellation = Cancellation(cancelled)
         self.settled = False
         """True when the start has succeeded or failed."""
         self.failures: list[LaunchError] = []
+
+    @property
+    def called_off(self) -> bool:
+        return self.cancellation.requested
 
     def may_retry(self, error: BaseException, config: SessionConfig) -> bool:
         """True if another launch may help and there is time for it.  Never after a leak."""
@@ -83,7 +89,7 @@ class SessionControl:
         about it than the session (a pool's ``max_lease``, a Celery task's time limit)."""
         self.spans = SessionSpans()
         self.owner = os.getpid()
-        self._start = Start()
+        self._start = Start(self._called_off)
         self._commands: Commands | None = None
         self._nothing_started: ExitReport | None = None
         self._lock = threading.RLock()
@@ -127,8 +133,8 @@ class SessionControl:
 
     # -- the start
 
-    def start(self) -> Any:
-        """Start the browser and return its driver; see ``BrowserSession.start``."""
+    def claim_start(self) -> None:
+        """To be called before :meth:`start`.  Raises SessionClosed where it was called before."""
         with self._lock:
             if self.state != "new":
                 raise SessionClosed(
@@ -136,34 +142,51 @@ class SessionControl:
                 )
             self.state = "starting"
             self._start.thread, self._start.began = threading.get_ident(), time.monotonic()
-        self.spans.begin(self.config.name)
+
+    def start(self) -> Any:
+        """Start the browser and return its driver; see ``BrowserSession.start``.
+
+        The caller has to catch every exception, and call :meth:`abandon_start`.
+        """
+        return Call(self._start_apart).run(stop=self.call_off)
+
+    def abandon_start(self, error: BaseException) -> None:
+        """End all that the start has made, before ``error`` leaves it.
+
+        ``error`` may come from outside, and at any moment, also after the browser has started.
+        """
+        if self.attempt is not None and self.attempt.report is None:
+            self.spans.left_by(error)
+            raise_if_leaked(self.end("failed"), self.config.on_leak, "session", error)
+        if self.state == "starting":
+            self.state = "closed"
+        self.spans.failed(error)
+        self._start.settled = True
+
+    def _start_apart(self) -> Any:
+        """The whole start, in a thread of its own: no exception from outside comes up here."""
+        start, config = self._start, self.config
+        self.spans.begin(config.name)
         try:
             attempt = self._launch_with_retries()
-            seconds = attempt.ending.seconds["start"] = time.monotonic() - self._start.began
+            seconds = attempt.ending.seconds["start"] = time.monotonic() - start.began
             with self._lock:
+                if start.called_off:
+                    self._end("closed", politely=False)
+                    raise self._called_off()
                 self.state, self._commands = "live", Commands(attempt, self._fail)
-                if self._start.called_off:
-                    self.end("closed", politely=True)
-                    raise self.over("during its start")
                 self.spans.started(attempt.id)
             attempt.guard.tell_started(seconds)
             facts = {
                 "event.action": "session-started",
                 "event.duration": int(seconds * 1e9),  # ECS: nanoseconds
                 "browserkeeper.session.id": attempt.id,
-                "browserkeeper.browser": self.config.name,
+                "browserkeeper.browser": config.name,
             }
-            logger.info(
-                "%s session %s started in %.2f s", self.config.name, attempt.id, seconds, extra=facts
-            )
+            logger.info("%s session %s started in %.2f s", config.name, attempt.id, seconds, extra=facts)
             return self.driver  # raises SessionClosed where it was closed meanwhile
-        except BaseException as error:
-            if self.state == "starting":
-                self.state = "closed"
-            self.spans.failed(error)
-            raise
         finally:
-            self._start.settled = True
+            start.settled = True
 
     def _launch_with_retries(self) -> Attempt:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -172,6 +195,7 @@ class SessionControl:
         retrying = Retrying(
             stop=stop_after_attempt(self.config.attempts),
             wait=wait_random_exponential(multiplier=0.1, max=2),
+            sleep=start.cancellation.sleep,
             retry=retry_if_exception(lambda error: start.may_retry(error, self.config)),
             reraise=True,
         )
@@ -189,31 +213,26 @@ class SessionControl:
     def _launch(self) -> Attempt:
         """One launch.  One that fails is ended, verified, before its error is raised."""
         self.attempt = None
-        plan = plan_launch(self.config, self._start.began)
+        cancellation = self._start.cancellation
+        cancellation.check()
+        attempt = self.attempt = Attempt(plan_launch(self.config, self._start.began, cancellation))
         try:
-            attempt = self.attempt = Attempt(plan)
             attempt.ending.end_with(self, f"{self.config.name} session {attempt.id}")
-            if self._start.called_off:
-                raise self._called_off()
+            cancellation.watch(attempt.guard)
+            cancellation.check()
             attempt.connect(self)
             return attempt
         except BaseException as error:
-            if self.attempt is None:
-                raise
-            attempt = self.attempt
             event = attempt.guard.event("failed") or attempt.guard.event("ending")
-            report = self.end("failed")
+            report = self._end("failed", politely=False)
             raise_if_leaked(report, self.config.on_leak, "session", error)
-            if not isinstance(error, launch_errors()):
+            if not isinstance(error, (LaunchError, StartRefusedError)):
                 raise
-            cause = error.__cause__ if isinstance(error, LaunchError) else error
-            raise attempt.explain(error, event, self.deadline_errors) from cause
+            raise attempt.explain(error, event, self.deadline_errors) from error.__cause__
 
     def call_off(self) -> None:
         """Cancel the start, which then raises SessionClosed in its thread.  Returns at once."""
-        self._start.called_off = True
-        if self.attempt is not None:
-            self.attempt.guard.tell_to_end("closed")
+        self._start.cancellation.request()
 
     def _called_off(self) -> SessionClosed:
         return SessionClosed(f"{self.config.name} session {self.id} was closed during its start.")
@@ -273,7 +292,7 @@ class SessionControl:
 
     def _fail(self, reason: str, command: str, error: Exception) -> BrowserkeeperError:
         """End the session after a command that failed; returns the error to raise for it."""
-        raise_if_leaked(self.end(reason), self.config.on_leak, "session", error)
+        raise_if_leaked(self._end(reason, politely=False), self.config.on_leak, "session", error)
         return self.over(f"during {command!r}", error)
 
     def refuse_fork(self, verb: str) -> None:
@@ -321,8 +340,21 @@ class SessionControl:
 
         Idempotent: concurrent callers get the same report.  Raises nothing for a leak: the report names
         it.  ``politely``: a browser with a profile that is kept is first asked to end by itself, so that
-        it writes the profile, unless a command is in flight.
+        it writes the profile, unless a command is in flight.  An exception from outside that comes
+        meanwhile is raised when the session has ended.
         """
+        if (report := self.report) is not None:
+            return report
+        call = Call(lambda: self._end(reason, politely=politely))
+        try:
+            return call.run(stop=finish)
+        except BaseException:
+            if call.was_prevented:  # it came before the end had begun
+                Call(lambda: self._end(reason, politely=False)).run(stop=finish)
+            raise
+
+    def _end(self, reason: str, *, politely: bool) -> ExitReport:
+        """See :meth:`end`; for threads of :class:`Call`."""
         with hold(self._lock, self.config.close_timeout):
             if self.report is not None:
                 return self.report

@@ -34,6 +34,9 @@ DeadlineError = Callable[[str, "ExitReport | None"], SessionTimeout]
 EVENT_TIMEOUT = 2.0
 """Seconds to wait for an event that the guard sends within milliseconds, on a busy machine."""
 
+LOG_TIMEOUT = 2.0
+"""Seconds to wait until the line about an end is logged; it takes microseconds."""
+
 DISCONNECT_TIMEOUT = 3.0
 """Seconds to wait until the connections to a driver are closed; it takes milliseconds."""
 
@@ -105,8 +108,14 @@ class Ending:
             )
             if self._finalizer is not None:
                 self._finalizer.detach()
-            logger.info("%s", self.report, extra=self.report.log_fields())
+            run_apart(self._log, LOG_TIMEOUT)
         return self.report
+
+    def _log(self) -> None:
+        """Called apart: a signal handler that waits for this end may have interrupted a thread that has
+        the lock of a log handler."""
+        assert self.report is not None
+        logger.info("%s", self.report, extra=self.report.log_fields())
 
     def _report_from(self, facts: Mapping[str, Any] | None) -> ExitReport:
         """The guard's report; where the guard is dead or silent, the report of a cleanup."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import SessionConfig
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
+from ..drivers.cancellation import Cancellation
 from ..drivers.launch import Launch
 from ..errors import (
     BrowserkeeperError,
@@ -49,6 +50,15 @@ _NO_RETRY = re.compile(
     re.IGNORECASE,
 )
 """Words of error messages after which another launch would fail in the same way."""
+WRONG_OPTIONS = (AttributeError, KeyError, TypeError, ValueError)
+"""What Selenium raises for options with values that it did not expect."""
+
+
+class StartRefusedError(Exception):
+    """The driver did not start the browser, or Selenium did not accept the options.
+
+    ``__cause__`` is the error of Selenium or of a library below it.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,18 +73,18 @@ class LaunchPlan:
     deadline: float
 
 
-def plan_launch(config: SessionConfig, began: float) -> LaunchPlan:
+def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation) -> LaunchPlan:
     """Find browser and driver, and give the launch an id, a TMPDIR and a containment of its own.
 
     ``began`` is when the session's start began (``time.monotonic()``).  Starts no browser, but may run
     programs for their version, and download a driver.  Raises ConfigError, ResolveError,
-    VersionMismatch, ContainmentError or LedgerError.
+    VersionMismatch, ContainmentError, LedgerError, or the error of ``cancellation``.
     """
     ledger = Ledger.open()
     ledger.prune()
     if config.log:
         _check_log(config.log)
-    found = _resolve(config, ledger)
+    found = _resolve(config, ledger, cancellation)
     session_id = new_id()
     tmpdir = new_tmpdir_path(session_id)
     launch = _prepare(config, found, session_id, tmpdir, ledger)
@@ -133,7 +143,7 @@ class Attempt:
             self.driver_process: ProcessIdentity | None = None
             self.driver: Any = None
             self.browser: BrowserHandle = LocalBrowserHandle(None)
-        except BaseException:  # of a signal handler: no caller has this attempt yet, to end it
+        except BaseException:  # no caller has this attempt yet, to end it
             self.guard.end("failed", time.monotonic() + 2 * config.close_timeout)
             raise
 
@@ -149,27 +159,51 @@ class Attempt:
     def connect(self, handler: CommandHandler) -> None:
         """Wait for the driver, and have it start the browser.
 
-        The driver's commands pass through ``handler``.  Raises LaunchError, Selenium's errors, or those
-        of the libraries below it; see :func:`launch_errors`.
+        The driver's commands pass through ``handler``.  Raises LaunchError, StartRefusedError, and
+        ConfigError for options that do not fit the browser.
         """
-        from ..drivers import managed
-
-        config, launch, deadline = self.plan.config, self.plan.launch, self.plan.deadline
-        options = launch.build_options()  # imports selenium while the driver starts
+        launch, deadline = self.plan.launch, self.plan.deadline
+        options = self._options()
         port = self._wait_for_port()
         # On a busy machine the driver's port may be known before the guard's event is sent.
         spawned = self.guard.wait_for("spawned", deadline=deadline)
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
         self.driver_process = identity_of(spawned["pid"])
+        self.driver = self._open_session(handler, port, options)
+        self.browser = launch.find_browser(self.driver.caps, self.processes())
+
+    def _options(self) -> Any:
+        """Selenium's options.  Imports selenium while the driver starts."""
+        try:
+            return self.plan.launch.build_options()
+        except ConfigError:
+            raise
+        except WRONG_OPTIONS as error:
+            raise StartRefusedError from error
+
+    def _open_session(self, handler: CommandHandler, port: int, options: Any) -> Any:
+        """Have the driver start the browser, and return Selenium's driver object."""
+        from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
+
+        from ..drivers import managed
+
+        config, launch = self.plan.config, self.plan.launch
         service = managed.ManagedService(
             handler, launch.command[0], port, self.guard.process, launch.url_path
         )
-        left = max(0.1, deadline - time.monotonic())
-        driver = managed.connect(config.name, handler, service, options, left, config.remote)
-        managed.set_command_timeout(driver, config.command_timeout)
-        self.driver = driver
-        self.browser = launch.find_browser(driver.caps, self.processes())
+        left = max(0.1, self.plan.deadline - time.monotonic())
+        try:
+            driver = managed.connect(config.name, handler, service, options, left, config.remote)
+            managed.set_command_timeout(driver, config.command_timeout)
+            return driver
+        except BrowserkeeperError:
+            raise
+        except (WebDriverException, HTTPError, http.client.HTTPException, OSError) as error:
+            raise StartRefusedError from error
+        except WRONG_OPTIONS as error:
+            raise StartRefusedError from error
 
     def _wait_for_port(self) -> int:
         """The driver chooses a free port and writes it to its log, so no other program can take it."""
@@ -214,7 +248,7 @@ class Attempt:
 
     def explain(
         self,
-        error: Exception,
+        error: LaunchError | StartRefusedError,
         event: Mapping[str, Any] | None,
         deadline_errors: Mapping[str, DeadlineError],
     ) -> BrowserkeeperError:
@@ -242,11 +276,12 @@ class Attempt:
             text = f"{config.name} did not answer within start_timeout={config.start_timeout:g} s."
             text += _hint_at_queue(report)
         else:
-            line = str(getattr(error, "msg", None) or error).split("\n")[0]
+            cause = error.__cause__ or error
+            line = str(getattr(cause, "msg", None) or cause).split("\n")[0]
             if "only supports" in line:
                 return VersionMismatch(f"The driver refuses the browser: {line}", "?", "?")
-            text = f"{config.name} did not start: {line or type(error).__name__}"
-            retryable = not _NO_RETRY.search(line) and not isinstance(error, TypeError)
+            text = f"{config.name} did not start: {line or type(cause).__name__}"
+            retryable = not _NO_RETRY.search(line) and not isinstance(cause, TypeError)
         kind = GridError if config.remote else LaunchError
         return kind(text, log_tail=log_tail, retryable=retryable, report=report)
 
@@ -265,26 +300,6 @@ class Attempt:
             retryable=False,
             report=self.report,
         )
-
-
-def launch_errors() -> tuple[type[Exception], ...]:
-    """The errors of :meth:`Attempt.connect` that mean a failed launch.
-
-    Any other exception came from outside (Celery's SoftTimeLimitExceeded, a signal handler's), and is
-    to stay what it is.
-    """
-    from selenium.common.exceptions import WebDriverException
-    from urllib3.exceptions import HTTPError
-
-    wrong_options = (AttributeError, KeyError, TypeError, ValueError)
-    return (
-        LaunchError,
-        WebDriverException,
-        HTTPError,
-        http.client.HTTPException,
-        OSError,
-        *wrong_options,
-    )
 
 
 def environment(
@@ -306,7 +321,7 @@ def environment(
     return {name: str(value) for name, value in merged.items() if value is not None}
 
 
-def _resolve(config: SessionConfig, ledger: Ledger) -> Resolved | None:
+def _resolve(config: SessionConfig, ledger: Ledger, cancellation: Cancellation) -> Resolved | None:
     """Browser and driver on this machine; None for a Grid, which has its own."""
     from ..drivers.resolve import resolve
 
@@ -318,6 +333,7 @@ def _resolve(config: SessionConfig, ledger: Ledger) -> Resolved | None:
         driver_path=config.driver_path,
         offline=config.offline,
         directory=ledger.directory,
+        cancellation=cancellation,
     )
 
 

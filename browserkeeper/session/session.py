@@ -107,10 +107,18 @@ class BrowserSession(Generic[D_co]):
 
         Raises ConfigError, ResolveError or VersionMismatch before anything is started;
         LaunchError, LedgerError, ContainmentError or SessionTimeout when all that had been
-        started is gone again.
+        started is gone again.  An exception from outside, such as a signal handler's, is raised
+        unchanged, when all that had been started is gone again.
         """
-        driver: D_co = self._control.start()
-        return driver
+        self._control.claim_start()
+        try:
+            driver: D_co = self._control.start()
+            return driver
+        except BaseException as error:  # also of a signal handler, after the start has succeeded
+            self._control.abandon_start(error)
+            raise
+
+    __enter__ = start  # the same function: a call in between would be a place for a signal's exception
 
     def set_deadline(self, seconds: float | None, reason: str = "") -> None:
         """Have the guard end the session in ``seconds`` from now, for ``reason``, one word (``timeout``
@@ -136,9 +144,6 @@ class BrowserSession(Generic[D_co]):
         LeakError as ``on_leak`` says, ForkedSessionError in a process that inherited the session.
         """
         return self._control.close()
-
-    def __enter__(self) -> D_co:
-        return self.start()
 
     def __exit__(
         self,

@@ -18,7 +18,7 @@ from tests.support.owners import ROOT
 from tests.support.waiting import SECONDS, wait_until
 
 START = """
-import contextlib, random, signal, sys, threading, time
+import contextlib, logging, random, signal, sys, threading, time
 from browserkeeper import BrowserkeeperError, BrowserPool, browser
 from browserkeeper.session import control_of
 
@@ -45,12 +45,13 @@ if sys.argv[1] == "spans":
     trace.set_tracer_provider(TracerProvider())
     trace.get_tracer_provider().add_span_processor(Spans())
 
+logging.basicConfig(level=logging.INFO)
 session = browser("chrome")
 driver = session.start()
 driver.get(URL)
 control = control_of(session)
 locks = {
-    "commands": lambda: [control._commands._lock],
+    "log": lambda: [logging.getLogger().handlers[0].lock],
     "session": lambda: [control._lock, control.attempt.ending._lock],
     "http": lambda: http_locks(driver),
     "spans": lambda: [Spans.lock],
@@ -133,7 +134,7 @@ def run(script: str, *words: str) -> str:
 
 
 @pytest.mark.chrome
-@pytest.mark.parametrize("lock", ["commands", "session", "http", "spans"])
+@pytest.mark.parametrize("lock", ["session", "http", "spans", "log"])
 def test_a_handler_closes_a_session_whose_thread_holds_a_lock(lock: str) -> None:
     assert run(LOCKS, lock) == "closed ECHILD"
 

@@ -1,0 +1,48 @@
+"""``Cancellation``: tells a launch that runs in another thread to stop, wherever it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..process.guard_process import GuardProcess
+
+PAUSE = 0.05
+"""Seconds between two looks whether the launch was cancelled."""
+
+
+class Cancellation:
+    """Whether a launch was cancelled, and the guard that the launch waits for.
+
+    :meth:`request` may be called in any thread and in a signal handler; the other methods are for the
+    thread of the launch.
+    """
+
+    def __init__(self, error: Callable[[], Exception]):
+        """``error`` returns the exception to raise in a launch that was cancelled."""
+        self.requested = False
+        self._error = error
+        self._guard: GuardProcess | None = None
+
+    def request(self) -> None:
+        """Cancel the launch.  Returns at once; the guard that the launch waits for is told to end."""
+        self.requested = True
+        if self._guard is not None:
+            self._guard.tell_to_end("closed")
+
+    def watch(self, guard: GuardProcess) -> None:
+        """The launch waits for this guard from now on: for a driver, or for a program's answer."""
+        self._guard = guard
+        if self.requested:
+            guard.tell_to_end("closed")
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep for so many seconds, or until the launch is cancelled."""
+        until = time.monotonic() + seconds
+        while not self.requested and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, PAUSE))
+
+    def check(self) -> None:
+        """Raises the error of a cancelled launch, if this one was cancelled."""
+        if self.requested:
+            raise self._error()

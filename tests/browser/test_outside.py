@@ -1,0 +1,437 @@
+"""Exceptions from outside: raised by a signal handler, or injected into a thread, at any moment.
+
+RQ, Airflow, ``timeout_decorator`` and ``signal.alarm`` raise exceptions of any class in a handler.  The
+very same object has to come out, nothing may be launched again, and nothing may be left.  The driver and
+the browser are small programs, so that many moments can be tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from selenium.common.exceptions import TimeoutException, WebDriverException
+from urllib3.exceptions import ProtocolError
+
+from browserkeeper import (
+    BrowserSession,
+    ConfigError,
+    LaunchError,
+    SessionClosed,
+    SessionTimeout,
+    browser,
+)
+from browserkeeper.session.call import Call
+from tests.browser.test_bad_input import FAKE_BROWSER, FAKE_DRIVER
+from tests.conftest import PidFile
+from tests.support.waiting import wait_until
+
+
+class JobTimeoutError(Exception):
+    """Like RQ's ``JobTimeoutException`` and Celery's ``SoftTimeLimitExceeded``."""
+
+
+ERRORS: list[BaseException] = [
+    TimeoutError("alarm"),
+    OSError(errno.EIO, "alarm"),
+    ConnectionResetError("alarm"),
+    BlockingIOError(errno.EAGAIN, "alarm"),
+    FileNotFoundError(errno.ENOENT, "alarm"),
+    KeyError("alarm"),
+    ValueError("alarm"),
+    RuntimeError("alarm"),
+    TimeoutException("alarm"),
+    WebDriverException("chrome not reachable"),
+    ProtocolError("alarm"),
+    LaunchError("of another session"),
+    SessionTimeout("of another session"),
+    JobTimeoutError("alarm"),
+    KeyboardInterrupt("alarm"),
+]
+
+
+@pytest.fixture
+def fake_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pids_of: PidFile) -> str:
+    """The path of a driver that works, and starts without the delay of ``env python3``."""
+    monkeypatch.setenv("FAKE_BROWSER", "hang")
+    monkeypatch.setenv("FAKE_DRIVER", "works")
+    monkeypatch.setenv("FAKE_DRIVER_PIDS", str(pids_of))
+    monkeypatch.setenv("FAKE_DRIVER_ASKED", str(tmp_path / "asked"))
+    for name, program in (("driver", FAKE_DRIVER), ("browser", FAKE_BROWSER)):
+        script = tmp_path / name
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {program} "$@"\n')
+        script.chmod(0o755)
+    return str(tmp_path / "driver")
+
+
+def new_session(fake_driver: str, **arguments: Any) -> BrowserSession[Any]:
+    return browser(
+        driver_path=fake_driver,
+        binary=str(Path(fake_driver).with_name("browser")),
+        containment="subreaper",
+        **arguments,
+    )
+
+
+class Handler:
+    """A handler of SIGALRM that raises an exception, once, unless ``armed`` was set to None."""
+
+    def __init__(self) -> None:
+        self.armed: BaseException | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        error, self.armed = self.armed, None
+        if error is not None:
+            raise error
+
+
+@pytest.fixture
+def handler() -> Iterator[Handler]:
+    handler = Handler()
+    before = signal.signal(signal.SIGALRM, handler)
+    yield handler
+    handler.armed = None
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def alarm_when(condition: Callable[[], object]) -> threading.Thread:
+    """Send this process SIGALRM when the condition has come true, from another thread."""
+
+    def send() -> None:
+        assert wait_until(condition)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def raised_by(call: Callable[[], object]) -> BaseException | None:
+    try:
+        call()
+    except BaseException as error:
+        return error
+    return None
+
+
+def alarmed(
+    call: Callable[[], object], seconds: float, error: BaseException, handler: Handler
+) -> BaseException | None:
+    """What the call raises where the handler raises ``error`` after so many seconds; fails if that error
+    was swallowed."""
+
+    def run() -> None:
+        handler.armed = error
+        signal.setitimer(signal.ITIMER_REAL, max(1e-5, seconds))
+        try:
+            call()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    raised = raised_by(run)
+    was_delivered, handler.armed = handler.armed is None, None
+    assert raised is (error if was_delivered else None), f"{error!r} became {raised!r}"
+    return raised
+
+
+def is_asked_for_version() -> bool:
+    """True while a program runs with ``--version``."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            words = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
+            if b"--version" in words and any(word.endswith(b"fake_driver.py") for word in words):
+                return True
+    return False
+
+
+# ------------------------------------------------------------------ the launch
+
+PHASES: dict[str, Callable[[BrowserSession[Any]], bool]] = {
+    "slow-version": lambda session: is_asked_for_version(),
+    "mute": lambda session: bool(session.guard_pid),
+    "silent-session": lambda session: os.path.exists(os.environ["FAKE_DRIVER_ASKED"]),
+}
+"""Where the launch hangs, and how to see that it is there."""
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [
+        *((phase, error) for phase in PHASES for error in (ERRORS[0], ERRORS[6])),
+        *(("silent-session", error) for error in ERRORS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_an_exception_of_a_signal_handler_leaves_the_launch_unchanged(
+    behaviour: str,
+    error: BaseException,
+    fake_driver: str,
+    handler: Handler,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("FAKE_DRIVER", behaviour)
+    session = new_session(fake_driver)
+    handler.armed = error
+    sender = alarm_when(lambda: PHASES[behaviour](session))
+    assert raised_by(session.start) is error
+    sender.join()
+    assert "trying again" not in caplog.text
+    assert session.report is None or session.report.clean
+    with pytest.raises(SessionClosed):
+        _ = session.driver
+
+
+@pytest.mark.parametrize("error", [TimeoutError("alarm"), ValueError("alarm")], ids=repr)
+def test_control_without_a_thread_of_its_own_the_launch_takes_the_exception_for_its_own(
+    error: BaseException, fake_driver: str, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Call, "_start", Call._run)
+    monkeypatch.setenv("FAKE_DRIVER", "silent-session")
+    session = new_session(fake_driver, attempts=1)
+    handler.armed = error
+    sender = alarm_when(lambda: PHASES["silent-session"](session))
+    assert isinstance(raised_by(session.start), LaunchError)
+    sender.join()
+
+
+def test_an_exception_at_any_moment_of_a_start_leaves_nothing(
+    fake_driver: str, handler: Handler, pids_of: PidFile
+) -> None:
+    """One session for each moment; ``nothing_left`` of conftest.py looks for what remains."""
+    usual = 0.0
+    for _ in range(2):  # the first one asks for versions
+        began = time.monotonic()
+        with new_session(fake_driver):
+            usual = time.monotonic() - began
+    came_out = 0
+    for number in range(24):
+        session = new_session(fake_driver)
+        launches = len(pids_of.read())
+        returned: list[object] = []
+        error = alarmed(
+            lambda: returned.append(session.start()),  # noqa: B023  # called at once
+            usual * number / 24,
+            ERRORS[number % len(ERRORS)],
+            handler,
+        )
+        assert returned or " live " not in repr(session)
+        assert len(pids_of.read()) <= launches + 1, "it was launched again"
+        if error is None or session.report is None:
+            session.close()  # where it came after the start had returned
+        came_out += error is not None
+        assert session.report
+        assert session.report.clean
+        assert not session.processes()
+    assert came_out > 3
+
+
+def test_a_handler_that_closes_the_session_ends_the_launch(
+    fake_driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_DRIVER", "silent-session")
+    session = new_session(fake_driver)
+    before = signal.signal(signal.SIGALRM, lambda number, frame: session.close() and None)
+    sender = alarm_when(lambda: PHASES["silent-session"](session))
+    try:
+        with pytest.raises(SessionClosed, match="during its start"):
+            session.start()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    sender.join()
+    assert session.report
+    assert session.report.clean
+
+
+def test_an_exception_that_is_injected_into_a_thread_leaves_the_launch_unchanged(
+    fake_driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RQ and stopit do where there are no signals (PyThreadState_SetAsyncExc)."""
+    monkeypatch.setenv("FAKE_DRIVER", "silent-session")
+    session = new_session(fake_driver)
+    raised: list[BaseException | None] = []
+    thread = threading.Thread(target=lambda: raised.append(raised_by(session.start)))
+    thread.start()
+    assert wait_until(lambda: PHASES["silent-session"](session))
+    inject = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    assert inject(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeoutError)) == 1
+    thread.join()
+    assert [type(error) for error in raised] == [TimeoutError]
+    assert session.report
+    assert session.report.clean
+
+
+def test_a_config_error_of_the_launch_stays_what_it_is(
+    fake_driver: str, monkeypatch: pytest.MonkeyPatch, pids_of: PidFile
+) -> None:
+    error = ConfigError("these options cannot be used")
+
+    def refuse(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr("browserkeeper.drivers.chromium.build_options", refuse)
+    session = new_session(fake_driver)
+    assert raised_by(session.start) is error
+    assert not pids_of.read()
+
+
+# ------------------------------------------------------------------ after the launch
+
+
+@pytest.mark.parametrize("enter", ["start", "__enter__"])
+def test_an_exception_after_the_launch_ends_the_session(enter: str, fake_driver: str) -> None:
+    """Here of a log handler, after the line that says that the session has started."""
+    error = KeyboardInterrupt("in a log handler")
+
+    class Interrupting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "started in" in record.getMessage():
+                raise error
+
+    logger, level = logging.getLogger("browserkeeper"), logging.getLogger("browserkeeper").level
+    handler = Interrupting()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    session = new_session(fake_driver)
+    try:
+        raised = raised_by(getattr(session, enter))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert raised is error
+    assert session.report
+    assert session.report.clean
+    assert not session.processes()
+
+
+class RaiseAt:
+    """A trace function that raises an error at the n-th bytecode of ``browserkeeper.session``, but for
+    those of the loop that waits, whose number varies."""
+
+    def __init__(self, number: int, error: BaseException):
+        self.left, self.error = number, error
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        if "browserkeeper/session" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_code.co_name != "_wait":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise self.error
+        return self
+
+
+def test_an_exception_at_any_instruction_of_a_start_ends_the_session(fake_driver: str) -> None:
+    """Raised by a trace function, in the caller's thread, at the n-th bytecode of the package."""
+    came_out = 0
+    while True:
+        session = new_session(fake_driver)
+        error = JobTimeoutError("at an instruction")
+        sys.settrace(RaiseAt(1 + 7 * came_out, error))
+        raised = raised_by(session.start)
+        sys.settrace(None)
+        if raised is None:
+            session.close()
+            break
+        assert raised is error
+        came_out += 1
+        assert session.report is not None or not session.id
+        assert not session.processes()
+    assert came_out > 10
+
+
+def test_a_start_of_a_session_that_is_live_does_not_end_it(fake_driver: str) -> None:
+    session = new_session(fake_driver)
+    with session as driver:
+        with pytest.raises(SessionClosed, match="started before"):
+            session.start()
+        assert driver.title == "done"
+
+
+# ------------------------------------------------------------------ commands
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_exception_of_a_signal_handler_leaves_a_command_unchanged(
+    error: BaseException, fake_driver: str, handler: Handler
+) -> None:
+    session = new_session(fake_driver)
+
+    def use() -> None:
+        with session as driver:
+            assert driver.title == "done"
+            handler.armed = error
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            driver.get("http://never.invalid/")
+
+    assert raised_by(use) is error
+    assert session.report
+    assert (session.report.reason, session.report.clean) == ("error", True)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("alarm"), ProtocolError("alarm")], ids=repr)
+def test_control_without_a_thread_of_its_own_a_command_takes_the_exception_for_its_own(
+    error: BaseException, fake_driver: str, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Call, "_start", Call._run)
+
+    def use() -> None:
+        with new_session(fake_driver) as driver:
+            handler.armed = error
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            driver.get("http://never.invalid/")
+
+    assert raised_by(use) is not error
+
+
+def test_an_exception_at_any_moment_of_commands_comes_out(fake_driver: str, handler: Handler) -> None:
+    came_out = 0
+    with new_session(fake_driver) as driver:
+        for number in range(150):
+            error = ERRORS[number % len(ERRORS)]
+            titles = alarmed(lambda: [driver.title for _ in range(3)], 2e-5 * number, error, handler)
+            came_out += titles is not None
+        assert driver.title == "done"
+    assert came_out > 20
+
+
+def test_a_command_that_was_interrupted_does_not_end_the_session_later(
+    fake_driver: str, handler: Handler
+) -> None:
+    with new_session(fake_driver, command_timeout=1) as driver:
+        handler.armed = error = TimeoutError("alarm")
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert raised_by(lambda: driver.get("http://never.invalid/")) is error
+        time.sleep(1.5)
+        assert driver.title == "done"
+
+
+# ------------------------------------------------------------------ the end
+
+
+@pytest.mark.parametrize("error", [TimeoutError("alarm"), ValueError("alarm"), KeyboardInterrupt()])
+def test_an_exception_during_the_end_comes_out_when_the_session_has_ended(
+    error: BaseException, fake_driver: str, handler: Handler
+) -> None:
+    """The driver is asked to end a browser with a profile; the fake one does not."""
+    profile = Path(fake_driver).with_name("profile")
+    for number in range(8):
+        session = new_session(fake_driver, profile=profile, close_timeout=1)
+        session.start()
+        alarmed(session.close, 2e-4 * (1 + 3**number % 50), error, handler)
+        assert session.close().clean
