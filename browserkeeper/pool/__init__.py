@@ -25,7 +25,7 @@ Other packages import from here, not from the modules.
 """
 
 from .lease import Lease, LeaseInfo, lease_of
-from .mapping import Outcome
+from .mapping import Outcome, Outcomes
 from .pool import BrowserPool
 
-__all__ = ["BrowserPool", "Lease", "LeaseInfo", "Outcome", "lease_of"]
+__all__ = ["BrowserPool", "Lease", "LeaseInfo", "Outcome", "Outcomes", "lease_of"]

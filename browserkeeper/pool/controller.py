@@ -121,13 +121,9 @@ class Controller:
 
     def request(self, request: Request) -> None:
         """Queue the request; returns at once.  Raises PoolClosed if the event loop is over."""
+        request.wake = self.loop.wake
         if not self.loop.post(lambda now: self.scheduler.add_request(request, now)):
             raise PoolClosed("The pool is closed; it gives no more leases.")
-
-    def cancel(self, request: Request) -> None:
-        """Take the request back, and its lease if it was granted meanwhile; returns at once."""
-        request.cancelled = True
-        self.loop.wake()
 
     def is_empty(self) -> bool:
         return not self.scheduler.members()
@@ -373,6 +369,8 @@ class Controller:
             self.scheduler.decline_grant(member, now)
         else:
             self.scheduler.cancel_request(request, now)
+            if member is None:  # a thread that waits all the same is not to wait for ever
+                request.refuse(PoolClosed("The request was cancelled."))
 
     def _log_and_lose(self, member: Member, now: float) -> None:
         state = member.state

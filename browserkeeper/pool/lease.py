@@ -66,9 +66,19 @@ class Request:
         self.ended_with: str | None = None
         """None until the lease ends; then why the browser must be retired, "" if it need not be."""
         self.cancelled = False
-        """True when no thread waits for the answer, and none has the lease."""
+        """True when no thread wants the answer, and none uses the lease."""
+        self.wake: Callable[[], None] = lambda: None
+        """Has the event loop look at this request.  Set by the controller."""
         self.leak_logged = False
         self._answered = Latch()
+
+    def cancel(self) -> None:
+        """Take the request back, and its lease if it was granted meanwhile; returns at once.
+
+        A thread that waits for the answer gets PoolClosed.
+        """
+        self.cancelled = True
+        self.wake()
 
     def grant(self, member: Member, now: float) -> None:
         self.granted_at, self.granted_epoch, self.member = now, time.time(), member
@@ -188,6 +198,7 @@ class LeaseHandler:
         is over: then the browser may be another lease's."""
         if self.is_open:
             self.request.ended_with = reason
+            self.request.wake()
 
     def ended_error(self) -> BrowserkeeperError:
         """The error for a command that comes after the end of the lease."""
@@ -261,6 +272,12 @@ class Lease(Generic[D_co]):
             self._release()
         if isinstance(failure, LeaseTimeout):
             raise failure
+
+    def cut_off(self, reason: str) -> None:
+        """End the lease from another thread, and have the browser ended; returns at once.  A command in
+        flight raises SessionClosed, later ones LeaseEnded.  For the pool itself; users call
+        :meth:`retire` and :meth:`release`."""
+        self._handler.cut_off(reason)
 
     def __enter__(self) -> Lease[D_co]:
         return self

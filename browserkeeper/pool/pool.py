@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import threading
@@ -42,7 +43,7 @@ from .config import (
 )
 from .controller import ANSWER_TIMEOUT, Controller
 from .lease import Lease, LeaseHandler, LeaseInfo, Request
-from .mapping import Outcome, Work, run_map
+from .mapping import Outcomes, Work
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -300,10 +301,12 @@ class BrowserPool(Generic[D_co]):
         the order of their calls.  Raises PoolTimeout, TooManyWaiting, PoolUnavailable, PoolClosed,
         or ForkedSessionError.
         """
-        controller = self._live_controller()
         limit = self.config.checkout_timeout if timeout is None else timeout
         check_seconds("timeout", limit)
-        request = Request()
+        return self._lease_for(Request(), limit)
+
+    def _lease_for(self, request: Request, limit: float) -> Lease[D_co]:
+        controller = self._live_controller()
         try:
             handler = LeaseHandler(request, self)
             dropped = weakref.finalize(handler, _warn_of_dropped_lease, controller, request)
@@ -319,12 +322,12 @@ class BrowserPool(Generic[D_co]):
             controller.request(request)
             member = request.wait(limit)
             if member is None:
-                controller.cancel(request)
+                request.cancel()
                 raise PoolTimeout(self._explain_timeout(controller, limit))
             handler.uses = member.uses
             return lease
         except BaseException:  # a refusal; or an exception of a signal handler (Ctrl-C, a time limit)
-            controller.cancel(request)
+            request.cancel()
             raise
 
     @contextlib.contextmanager
@@ -341,22 +344,24 @@ class BrowserPool(Generic[D_co]):
         retries: int = 0,
         retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
         workers: int | None = None,
-    ) -> Iterator[Outcome[T, R]]:
+    ) -> Outcomes[T, R]:
         """Call ``function(driver, item)`` for each item, each call in a lease of its own, in threads.
 
         Yields an outcome for each item, in the order in which they are ready.  An outcome has the
         ``item``, and the ``value`` or the ``error``.  A call that raised ``retry_on`` is repeated up
         to ``retries`` times, each time in another lease and after a pause.
 
-        An item is taken from the iterable when a thread is free, and a thread takes its next item
-        when you have taken its last outcome.  If you drop the iterator before its end, the browsers
-        of running calls are ended.  An error of the iterable is raised after all outcomes before it.
+        As many items as there are ``workers`` are taken from the iterable, and another one whenever
+        you have taken an outcome.  If you drop the iterator before its end, the browsers of running
+        calls are ended; its ``close()`` also waits for the calls, and its list ``unfinished`` has the
+        items without an outcome.  An error of the iterable is raised after all outcomes before it.
         """
         self._live_controller()
         check_count("retries", retries, least=0)
         workers = self.config.max_size if workers is None else workers
         check_count("workers", workers, least=1)
-        return run_map(Work(self.lease, function, iter(items), retries + 1, retry_on, workers))
+        lease = functools.partial(self._lease_for, limit=self.config.checkout_timeout)
+        return Outcomes(Work(lease, function, iter(items), retries + 1, retry_on, workers))
 
     # -- operations
 
