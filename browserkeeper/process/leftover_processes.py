@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ..guard.procfs import hidden_processes
 from . import Platform, system
 from .identity import ProcessFacts, ProcessIdentity
 
@@ -34,6 +35,8 @@ LOCK = "BROWSERKEEPER_LOCK"
 DOCUMENT = "BROWSERKEEPER_DOCUMENT"
 """The environment variable with the ledger's document; the guard removes it for its command."""
 
+NAMED = 3
+"""Processes that a doubt names; of the others it says how many they are."""
 FREEZING_ROUNDS = 50
 PAUSE = 0.01
 """Seconds between two rounds of killing."""
@@ -66,6 +69,21 @@ class MarkedOrphans:
             and platform.is_in_our_namespace(process.pid)
             and self._has_our_cgroups(process.pid, platform)
             and _was_adopted(process, platform.facts(process.parent))
+        )
+
+    def may_have(self, process: ProcessFacts, platform: Platform) -> bool:
+        """True if the process is not told from the session's orphans, since its environment cannot be
+        read: it is not dumpable (prctl(2)), or the read hangs.  It is not ended for that."""
+        could_be_orphan = process.session == process.pid or (
+            _was_adopted(process, platform.facts(process.parent))
+        )
+        return (
+            not process.is_zombie
+            and self.after <= process.identity.start <= self.before
+            and could_be_orphan
+            and platform.users(process.pid) == {os.geteuid()}
+            and self._has_our_cgroups(process.pid, platform)
+            and not platform.has_readable_environment(process.pid)
         )
 
     def _has_our_cgroups(self, pid: int, platform: Platform) -> bool:
@@ -104,6 +122,7 @@ class LeftoverProcesses:
         self.cgroup = cgroup
         self.orphans = orphans
         self.seen: dict[ProcessIdentity, ProcessFacts | None] = dict.fromkeys(recorded)
+        self._doubtful: list[ProcessFacts] = []  # of the last scan
         self._protected = _self_and_ancestors()
         self._empty_scans = 0
 
@@ -116,6 +135,7 @@ class LeftoverProcesses:
         """Every process of the session that exists now, zombies included.  O(host)."""
         found: dict[int, ProcessFacts] = {}
         families: dict[int, list[ProcessFacts]] = {}
+        doubtful: list[ProcessFacts] = []
         inside = set(self._pids_in_cgroup())
         for process in self.platform.everyone():
             families.setdefault(process.parent, []).append(process)
@@ -123,6 +143,8 @@ class LeftoverProcesses:
                 process.pid in inside or self._is_recorded(process) or self._is_orphan(process)
             ):
                 found[process.pid] = process
+            elif self.orphans is not None and self.orphans.may_have(process, self.platform):
+                doubtful.append(process)
         queue = [process for process in found.values() if process.pid in families]
         while queue:
             parent = queue.pop()
@@ -133,6 +155,7 @@ class LeftoverProcesses:
                     found[child.pid] = child
                     queue += [child] if child.pid in families else []
         self.remember(found.values())
+        self._doubtful = [process for process in doubtful if process.pid not in found]
         return list(found.values())
 
     def _is_recorded(self, process: ProcessFacts) -> bool:
@@ -187,6 +210,18 @@ class LeftoverProcesses:
     def are_gone(self) -> bool:
         """True when the last two rounds found no living process, and the cgroup is removed."""
         return self._empty_scans >= 2 and self._remove_cgroup()
+
+    def doubts(self) -> str:
+        """Why a process of the session may be left although no scan shows one; "" if there is no reason.
+
+        Call it after the scans.
+        """
+        if why := hidden_processes():
+            return why
+        left = [process for process in self._doubtful if self._is_still_there(process)]
+        names = ", ".join(f"{process.name} ({process.pid})" for process in left[:NAMED])
+        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+        return f"the environment of {names}{more} cannot be read" if left else ""
 
     def _freeze(self, alive: list[ProcessFacts]) -> None:
         """Stop all before killing any: a process that forks while it is killed outruns the scans."""

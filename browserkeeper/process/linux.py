@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Iterator
 
-from ..guard.descriptors import above_stdio
 from ..guard.procfs import (
     PAGE_SIZE,
     TICKS,
@@ -21,16 +20,19 @@ from ..guard.procfs import (
     read_bytes,
     read_stat,
 )
+from .bounded import read_within
 from .identity import (
     ALWAYS,
     INITIAL_NAMESPACE,
-    NAMED_BY_BOOT,
     UNKNOWN,
     Host,
     ProcessFacts,
     ProcessIdentity,
     is_same_start,
 )
+
+READ_TIMEOUT = 2.0
+"""Seconds for a read of another process's memory, which takes microseconds."""
 
 
 def facts(pid: int) -> ProcessFacts | None:
@@ -85,7 +87,7 @@ def command_line(pid: int) -> bytes:
 
     A process can overwrite its command line, with other separators too.
     """
-    return read_bytes(f"/proc/{pid}/cmdline") or b""
+    return read_within(READ_TIMEOUT, f"/proc/{pid}/cmdline") or b""
 
 
 def bears_marker(pid: int, marker: str) -> bool:
@@ -93,14 +95,24 @@ def bears_marker(pid: int, marker: str) -> bool:
 
     False proves nothing: Chrome's zygote children overwrite their environment.
     """
-    raw = read_bytes(f"/proc/{pid}/environ")
+    raw = _environment(pid)
     return raw is not None and marker.encode() in raw.split(b"\0")
+
+
+def has_readable_environment(pid: int) -> bool:
+    """False where the environment of a process cannot be read, so that no marker in it is seen."""
+    return _environment(pid) is not None
+
+
+def _environment(pid: int) -> bytes | None:
+    """None where it cannot be read: of another user, not dumpable, gone, or the read hangs."""
+    return read_within(READ_TIMEOUT, f"/proc/{pid}/environ")
 
 
 def marker_value(pid: int, name: str) -> str | None:
     """The value of an environment variable at the process's start; None where there is none."""
     prefix = name.encode() + b"="
-    for item in (read_bytes(f"/proc/{pid}/environ") or b"").split(b"\0"):
+    for item in (_environment(pid) or b"").split(b"\0"):
         if item.startswith(prefix):
             return item[len(prefix) :].decode("utf-8", "replace")
     return None
@@ -208,7 +220,7 @@ def exit_fd(target: ProcessIdentity) -> int:
     -1 where the process has exited already, and before Linux 5.3 (pidfd_open(2)).
     """
     try:
-        fd = above_stdio(os.pidfd_open(target.pid))
+        fd = os.pidfd_open(target.pid)
     except (OSError, AttributeError):
         return -1
     found = facts(target.pid)
@@ -230,7 +242,7 @@ def host() -> Host:
     boot = (read_bytes("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
     machine = (read_bytes("/etc/machine-id") or b"").decode("ascii", "replace").strip()
     if not _is_machine_id(machine):
-        machine = NAMED_BY_BOOT + boot if boot else ""
+        machine = f"boot:{boot}" if boot else ""
     namespace = _namespace_of("self") if _is_proc_ours() else ""
     if namespace == INITIAL_NAMESPACE:
         init_start = ALWAYS  # readable also where hidepid hides PID 1
@@ -269,13 +281,11 @@ def is_namespace_in_use(namespace: str, init_start: float) -> bool:
     """Whether a process that can be seen is in this pid namespace, whose PID 1 has this start time.
 
     The inode number may be another namespace's by now, which the start time of its PID 1 tells.  Where
-    that PID 1 cannot be seen, or ``init_start`` is UNKNOWN, any process counts.  Zombies do not: PID 1
-    becomes one after all others have ended (pid_namespaces(7)).  O(host).
+    that PID 1 cannot be seen the answer is True.  Zombies do not count: PID 1 becomes one after all
+    others have ended (pid_namespaces(7)).  O(host).
     """
     inside = [stat for pid in pids() if _namespace_of(pid) == namespace and (stat := read_stat(pid))]
     inside = [stat for stat in inside if stat.state != "Z"]
-    if init_start == UNKNOWN:
-        return bool(inside)
     starts = [stat.start for stat in inside if _innermost_pid(stat.pid) == 1]
     return any(is_same_start(start, init_start) for start in starts) or (bool(inside) and not starts)
 
@@ -320,6 +330,7 @@ __all__ = [
     "everyone",
     "exit_fd",
     "facts",
+    "has_readable_environment",
     "host",
     "host_id",
     "is_in_our_namespace",

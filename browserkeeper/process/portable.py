@@ -84,6 +84,15 @@ def bears_marker(pid: int, marker: str) -> bool:
     return marker_value(pid, name) == value
 
 
+def has_readable_environment(pid: int) -> bool:
+    """False where the environment of a process cannot be read, so that no marker in it is seen."""
+    try:
+        psutil.Process(pid).environ()
+    except (psutil.Error, OSError):
+        return False
+    return True
+
+
 def marker_value(pid: int, name: str) -> str | None:
     """The value of an environment variable at the process's start; None where there is none."""
     try:

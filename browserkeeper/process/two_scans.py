@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..guard.members import Members
-from ..guard.procfs import Stat, hidden_processes
+from ..guard.procfs import Stat
 from .identity import ProcessFacts
 from .leftover_processes import LeftoverProcesses
 
@@ -44,7 +44,7 @@ class TwoScans:
 
     def unseen(self) -> str:
         """Why a process may be left that no scan shows; "" where there is no reason."""
-        why = hidden_processes()
+        why = self.leftovers.doubts()
         return f"processes of the session may be left: {why}" if why else ""
 
     def survivors(self) -> list[dict[str, Any]]:

@@ -80,6 +80,7 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
     programs for their version, and download a driver.  Raises ConfigError, ResolveError,
     VersionMismatch, ContainmentError, LedgerError, or the error of ``cancellation``.
     """
+    containment = choose(config.containment)  # first: the search for a driver starts guards, too
     ledger = Ledger.open()
     ledger.prune()
     if config.log:
@@ -88,7 +89,6 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
     session_id = new_id()
     tmpdir = new_tmpdir_path(session_id)
     launch = _prepare(config, found, session_id, tmpdir, ledger)
-    containment = choose(config.containment)
     session = describe(
         session_id,
         config.name,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..drivers import chromium
 from ..grid.address import environment_without_credentials
+from ..guard.procfs import foreign_proc, hidden_processes
 from ..process import system
 from ..process.containment import choose, writable_cgroup
 from ..process.guard_process import GuardPlan, GuardProcess, interpreter
@@ -23,6 +24,17 @@ PROCESSES_NEEDED = 512
 """Processes and threads: one browser has 100 to 250 threads."""
 REAP_PATIENCE = 5.0
 """Seconds that PID 1 may take to reap an orphan; one that polls every 2 s was measured."""
+
+
+def proc() -> Check:
+    """Does ``/proc`` show the processes of this pid namespace, and all of this user's own?"""
+    remedy = "Mount /proc in this pid namespace: mount -t proc proc /proc, or unshare --mount-proc."
+    if why := foreign_proc():
+        return Check("/proc", "fail", why, remedy)
+    if why := hidden_processes():
+        remedy = "Mount /proc with gid= of a group that this user is in."
+        return Check("/proc", "warn", f"{why}: no certificate by two-scans", remedy)
+    return Check("/proc", "ok", "shows this pid namespace, and hides no process of this user")
 
 
 def guard() -> Check:
@@ -113,19 +125,6 @@ def pidfd() -> Check:
     return Check("pidfd", "ok", "works: signals cannot reach a recycled pid")
 
 
-def identity() -> Check:
-    """Whether a recorded pid can be known to mean the same process later (``process.identity.Host``)."""
-    here = system.host()
-    if missing := here.missing_parts():
-        what = f"the {' and the '.join(missing)} cannot be read, so sweep and watch end no session"
-        remedy = "Mount /proc without subset=pid (systemd: ProcSubset=all), and of this pid namespace."
-        return Check("identity", "warn", what, remedy)
-    if here.is_machine_unnamed:
-        what = "no machine id: a sweep leaves what sessions of an earlier boot left"
-        return Check("identity", "ok", what, "Run systemd-machine-id-setup, or mount /etc/machine-id.")
-    return Check("identity", "ok", "machine, boot and pid namespace can be told from others")
-
-
 def cgroup() -> Check:
     """Never a warning: the subreaper's certificate does not depend on a cgroup."""
     path, obstacle = writable_cgroup()
@@ -186,10 +185,10 @@ def display() -> Check:
 
 
 CHECKS: tuple[Callable[[], Check], ...] = (
+    proc,
     guard,
     pid_1,
     pidfd,
-    identity,
     cgroup,
     setpriv,
     sandbox,

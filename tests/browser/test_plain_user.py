@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.server import Site
+from tests.support.other_user import NOBODY, python_for_nobody
 
-NOBODY = 65534
-ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = """
 import os, sys
 from browserkeeper import ProfileError, browser
@@ -41,33 +39,10 @@ def home() -> Iterator[Path]:
     shutil.rmtree(f"{tempfile.gettempdir()}/browserkeeper-{NOBODY}", ignore_errors=True)
 
 
-def python_for_nobody(home: Path) -> tuple[str, dict[str, str]]:
-    """(interpreter, environment) for the user ``nobody``, who may not read root's home.
-
-    The interpreter has the packages that browserkeeper needs.
-    """
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    env = {
-        "HOME": "/nonexistent",
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "PYTHONPATH": f"{ROOT}:{packages}",
-        "BROWSERKEEPER_OFFLINE": "1",
-    }
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for python in (sys.executable, f"/usr/bin/python{version}", "/usr/bin/python3"):
-        check = [python, "-c", f"import sys, psutil, selenium; assert '{version}' in sys.version"]
-        try:
-            if subprocess.run(check, user=NOBODY, env=env, cwd="/", capture_output=True).returncode == 0:
-                return python, env
-        except OSError:
-            continue
-    pytest.skip(f"no Python {version} that a plain user may run here")
-
-
 @pytest.mark.root
 @pytest.mark.chrome
 def test_a_user_without_a_home_can_start_a_browser(home: Path, site: Site) -> None:
-    python, env = python_for_nobody(home)
+    python, env = python_for_nobody()
     done = subprocess.run(
         [python, "-c", SCRIPT, "chrome", site.url],
         user=NOBODY,

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -37,7 +36,6 @@ from tests.process.test_ledger import session, write
 from tests.support import witness
 from tests.support.cli import CLI, ROOT, cli, cli_json
 from tests.support.evidence import (
-    DEAD,
     Guarded,
     call_as_nobody,
     guarded,
@@ -159,18 +157,6 @@ def test_a_lock_without_a_record_is_swept_when_it_is_old(ledger: Ledger) -> None
     os.utime(lock, (0, 0))
     assert [finding.what for finding in sweep(dry_run=False)] == ["a lock of no session"]
     assert not lock.exists()
-
-
-def test_a_session_in_a_copied_state_directory_is_alive(ledger: Ledger, tmp_path: Path) -> None:
-    """No guard holds the copy of the lock, and to a container the pids in the record say nothing."""
-    found = guarded(ledger, SLEEP_FOREVER, host=f"{system.host().machine}/{system.host().boot}/pid:[1]")
-    copy = tmp_path / "copy"
-    shutil.copytree(ledger.directory, copy)
-    assert ask(copy / "locks" / found.session.id).state == "free"
-    findings, (thing,) = sweep_fully(Ledger.open(copy))
-    assert findings == []
-    assert "a guard of it lives" in thing.why
-    found.end()
 
 
 def test_a_record_of_a_version_without_locks_is_judged_by_its_identities(ledger: Ledger) -> None:
@@ -666,31 +652,6 @@ def test_the_session_of_a_killed_container_is_retired_and_that_of_a_live_one_is_
     assert not list(roots.iterdir())
     assert not ledger.lock_path(identifier).exists()
     assert sweep_fully(ledger) == ([], [])
-
-
-def test_the_state_of_a_pool_is_dead_only_where_its_owner_is_known_to_be(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A pool has no lock.  Of another pid namespace only root in the initial one knows that it is gone;
-    of another boot only what was written before this one."""
-    here = system.host()
-    here = dataclasses.replace(here, namespace=INITIAL_NAMESPACE, init_start=ALWAYS, uid=0)
-    user = dataclasses.replace(here, uid=1000)
-    gone, other_boot = f"{here.machine}/{here.boot}/pid:[1]", f"{here.machine}/another/pid:[1]"
-    now, before = system.booted() + 1, system.booted() - 1
-    cases = [
-        (here, here.id, me(), now, "alive"),
-        (here, here.id, DEAD, now, "dead"),
-        (here, gone, DEAD, now, "dead"),
-        (user, gone, DEAD, now, "foreign"),
-        (here, other_boot, DEAD, before, "dead"),
-        (here, other_boot, DEAD, now, "foreign"),
-        (here, f"/another/{here.namespace}", DEAD, before, "foreign"),
-        (dataclasses.replace(here, boot=""), here.id, DEAD, before, "foreign"),
-    ]
-    for ours, theirs, owner, last_sign, expected in cases:
-        monkeypatch.setattr(system, "host", lambda ours=ours: ours)
-        assert evidence.owner_state(theirs, owner, last_sign) == expected
 
 
 def test_an_owner_does_not_believe_the_report_of_a_sweep_that_saw_no_process(

@@ -1,0 +1,98 @@
+"""Reads of ``/proc`` that may hang.
+
+``environ`` and ``cmdline`` of ``/proc/PID`` are read out of that process's memory.  The kernel waits for
+a lock of the process and for pages of it, and both may take for ever: where the process hangs in a page
+fault whose file is on a dead network file system, for one.  What else this package reads of a process,
+the kernel has at hand.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+
+from ..guard.procfs import read_bytes
+
+IDLE = 1.0
+"""Seconds until a thread without work ends."""
+
+
+class _Reader:
+    """A thread that reads files."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()  # a fork of this process does not have the thread
+        self._jobs: queue.SimpleQueue[tuple[str, queue.SimpleQueue[bytes | None]] | None]
+        self._jobs = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="browserkeeper-reader", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=IDLE)
+            except queue.Empty:
+                try:
+                    _idle.remove(self)
+                except ValueError:  # taken for a read at this moment
+                    continue
+                return
+            if job is None:
+                return
+            path, answer = job
+            answer.put(read_bytes(path))
+
+    def read(self, seconds: float, path: str) -> bytes | None:
+        """Raises queue.Empty where there is no answer in time."""
+        answer: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._jobs.put((path, answer))
+        return answer.get(timeout=seconds)
+
+    def give_up(self) -> None:
+        """The thread ends after the read that it is in, if that ever returns."""
+        self._jobs.put(None)
+
+    def hangs(self) -> bool:
+        return self._thread.is_alive()
+
+
+# Taking from and adding to a list or dict is atomic, so these need no lock, which a signal handler that
+# interrupts its holder could not get.
+_idle: list[_Reader] = []
+_hanging: dict[str, _Reader] = {}
+
+
+def read_within(seconds: float, path: str) -> bytes | None:
+    """The whole of a file; None where it cannot be read, or not in so many seconds.
+
+    After that time the read is left to its thread.  The same path is not read again while it hangs,
+    since each round of a watch would leave one more thread.  Safe to use from several threads.
+    """
+    if (before := _hanging.get(path)) is not None:
+        if before.hangs():
+            return None
+        _hanging.pop(path, None)
+    try:
+        reader = _idle.pop()
+    except IndexError:
+        reader = None
+    try:
+        if reader is None or reader.pid != os.getpid():
+            reader = _Reader()
+    except RuntimeError:  # no thread can be started
+        return None
+    try:
+        found = reader.read(seconds, path)
+    except queue.Empty:
+        _hanging[path] = reader
+        reader.give_up()
+        return None
+    except BaseException:  # Ctrl-C: the answer may still come
+        reader.give_up()
+        raise
+    _idle.append(reader)
+    return found
+
+
+__all__ = ["read_within"]
