@@ -8,6 +8,13 @@ from pathlib import Path
 
 SELF = "/proc/self"
 """Where the kernel says in which cgroups this process is, and where these are mounted."""
+MEMORY_FILES = (
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+"""Limit and use of memory in bytes, in version 2 and in version 1."""
+PIDS_FILES = ("pids.max", "pids.current")
+"""Limit and number of processes and threads, in both versions (kernel/cgroup/pids.c)."""
 
 
 def cores() -> int:
@@ -33,41 +40,24 @@ def memory_left() -> int:
     import psutil
 
     left = int(psutil.virtual_memory().available)
-    in_cgroup = memory_left_in_cgroups()
+    in_cgroup = cgroup_left("memory", *MEMORY_FILES)
     return left if in_cgroup is None else min(left, in_cgroup)
 
 
-def memory_left_in_cgroups() -> int | None:
-    """Bytes that our cgroup and each of those above it still allow, the least of them; None without a
-    limit.  Page cache counts as free: the kernel drops it when memory is needed."""
+def cgroup_left(controller: str, *files: tuple[str, str]) -> int | None:
+    """Limit minus use, the least of our cgroup and those above it, at least 0; None without a limit.
+
+    ``files``: the names of limit and use, a pair for each version of cgroups.  On version 2 the files of
+    all controllers are in one directory.  Of the memory in use, page cache counts as free: the kernel
+    drops it when memory is needed.
+    """
     lefts = []
-    for directory in cgroup_directories("memory"):
-        for limit, used in (
-            ("memory.max", "memory.current"),  # version 2
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),  # version 1
-        ):
-            left = _difference(directory, limit, used)
-            if left is not None:
-                lefts.append(left + _cache(directory))
+    for directory in cgroup_directories(controller):
+        for limit, used in files:
+            most, now = _number(directory / limit), _number(directory / used)
+            if most is not None and now is not None:  # no number: "max", or the root cgroup
+                lefts.append(most - now + (_cache(directory) if controller == "memory" else 0))
     return max(0, min(lefts)) if lefts else None
-
-
-def processes_left_in_cgroups() -> int | None:
-    """How many more processes and threads our cgroup and each of those above it allow, the least of
-    them; None without a limit.  The files are the same in both versions (kernel/cgroup/pids.c)."""
-    lefts = [
-        left
-        for directory in cgroup_directories("pids")
-        if (left := _difference(directory, "pids.max", "pids.current")) is not None
-    ]
-    return max(0, min(lefts)) if lefts else None
-
-
-def _difference(directory: Path, limit: str, used: str) -> int | None:
-    """Negative where more is in use than is allowed, as after the limit was lowered.  None without a
-    limit ("max"), and without these files, as in the root cgroup."""
-    most, now = _number(directory / limit), _number(directory / used)
-    return None if most is None or now is None else most - now
 
 
 def tasks_left() -> int | None:

@@ -15,7 +15,7 @@ from ..process import system
 from ..process.containment import choose, writable_cgroup
 from ..process.guard_process import GuardPlan, GuardProcess, interpreter
 from ..process.identity import ProcessIdentity
-from ..process.limits import processes_left_in_cgroups, user_processes_left
+from ..process.limits import PIDS_FILES, cgroup_left, user_processes_left
 from ..state.tmpdirs import MEMORY_ROOT
 from .check import Check
 from .text import whole_megabytes
@@ -166,7 +166,7 @@ def shared_memory() -> Check:
 
 def processes() -> Check:
     """The user's limit or the cgroup's, whichever allows fewer."""
-    allowed = [processes_left_in_cgroups(), user_processes_left()]
+    allowed = [cgroup_left("pids", PIDS_FILES), user_processes_left()]
     limits = [left for left in allowed if left is not None]
     if not limits:
         return Check("processes", "ok", "no limit")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from ..errors import BrowserkeeperError
-from ..process.limits import memory_left, processes_left_in_cgroups, tasks_left, user_processes_left
+from ..process.limits import PIDS_FILES, cgroup_left, memory_left, tasks_left, user_processes_left
 from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_ROOT, choose_root
 from ..status.doctor_linux import PROCESSES_NEEDED
@@ -33,7 +33,7 @@ def check() -> Iterator[Notice]:
 def processes() -> Iterator[Notice]:
     """One notice for each limit that is nearly reached: the cgroup's, the user's, the kernel's."""
     limits = {
-        "our cgroup (docker run --pids-limit, systemd's TasksMax=)": processes_left_in_cgroups(),
+        "our cgroup (docker run --pids-limit, systemd's TasksMax=)": cgroup_left("pids", PIDS_FILES),
         "this user (ulimit -u)": user_processes_left(),
         "the kernel (sysctl kernel.pid_max, kernel.threads-max)": tasks_left(),
     }

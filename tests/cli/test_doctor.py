@@ -81,7 +81,7 @@ def test_doctor_reads_the_limits_of_either_cgroup_version(
     (inner / "pids.max").write_text("max\n")
     (inner / "pids.current").write_text("5\n")
     monkeypatch.setattr(limits, "cgroup_directories", lambda _: [inner, outer])
-    assert limits.processes_left_in_cgroups() == 40
+    assert limits.cgroup_left("pids", limits.PIDS_FILES) == 40
     check = doctor_linux.processes()
     assert check.status == "warn"
     assert "only 40 more" in check.what

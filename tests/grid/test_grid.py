@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.remote.client_config import ClientConfig
+from urllib3 import Retry
 
 from browserkeeper import (
     BrowserDied,
@@ -28,6 +30,7 @@ from browserkeeper import (
 from fixtures.server import Site
 from tests.browser.test_endings import limit_after_start
 from tests.grid.rig import BINARIES, PATIENCE, Grid, asked, plain_options, running_grid, stays_taken
+from tests.grid.wire import Wire
 from tests.support import witness
 from tests.support.guards import BOTH
 from tests.support.inner_pytest import InnerPytest
@@ -266,6 +269,55 @@ def test_a_grid_that_hangs_or_dies_costs_bounded_time() -> None:
             _ = driver.title
         with pytest.raises(GridError, match="cannot be reached"):
             browser(remote=grid.url, start_timeout=5, close_timeout=3, **asked("chrome")).start()
+
+
+# ---------------------------------------------------------------------- a connection that breaks
+
+BUTTON = """
+document.body.innerHTML = "<button>Order</button>";
+document.querySelector("button").onclick = () => {
+    const request = new XMLHttpRequest();
+    request.open("GET", "/ordered", false);
+    request.send();
+};
+"""
+
+
+def order(driver: webdriver.Remote, site: Site, wire: Wire) -> None:
+    """Click the button; the answer to the click is lost."""
+    driver.get(site.url)
+    driver.execute_script(BUTTON)
+    button = driver.find_element("tag name", "button")
+    wire.cut_answer_to("/click")
+    button.click()
+
+
+@pytest.mark.chrome
+def test_a_click_whose_answer_is_lost_is_made_once(grid: Grid) -> None:
+    with Wire(grid.port) as wire, Site() as site:
+        session = browser(remote=wire.url, attempts=1, **asked("chrome"))
+        with pytest.raises(BrowserDied, match=r"POST .*/click .* not sent again"), session as driver:
+            order(driver, site, wire)
+        assert wire.cuts == 1
+        assert site.requests.count("GET /ordered") == 1
+        assert session.report
+        assert session.report.clean
+
+
+@pytest.mark.chrome
+def test_control_a_client_that_retries_orders_twice(grid: Grid) -> None:
+    retries = {"retries": Retry(3, allowed_methods=None)}
+    with Wire(grid.port) as wire, Site() as site:
+        config = ClientConfig(
+            wire.url, init_args_for_pool_manager={"init_args_for_pool_manager": retries}
+        )
+        driver = webdriver.Remote(wire.url, options=plain_options("chrome"), client_config=config)
+        try:
+            order(driver, site, wire)
+        finally:
+            driver.quit()
+        assert wire.cuts == 1
+        assert site.requests.count("GET /ordered") == 2
 
 
 # ------------------------------------------------------------------------------------- credentials

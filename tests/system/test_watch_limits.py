@@ -21,6 +21,14 @@ UNLIMITED_V1 = 2**63 - 4096
 """PAGE_COUNTER_MAX in bytes: what version 1 shows where no limit is set."""
 
 
+def processes_left() -> int | None:
+    return limits.cgroup_left("pids", limits.PIDS_FILES)
+
+
+def memory_left() -> int | None:
+    return limits.cgroup_left("memory", *limits.MEMORY_FILES)
+
+
 class Cgroups:
     """A tree of cgroups made of files, in place of the kernel's."""
 
@@ -60,7 +68,7 @@ def test_the_page_cache_of_a_cgroup_is_no_number_of_processes(cgroups: Cgroups) 
     were added to 40 processes, so nobody was warned."""
     cgroups.mount(2, "/worker")
     cgroups.write("unified/worker", pids__max=100, pids__current=60, memory__stat=STAT)
-    assert limits.processes_left_in_cgroups() == 40
+    assert processes_left() == 40
     notices = [notice for notice in host.processes() if "cgroup" in notice.subject]
     assert [notice.kind for notice in notices] == ["processes-low"]
     assert "Only 40 more processes" in notices[0].message
@@ -97,19 +105,19 @@ def test_the_least_of_nested_limits_of_processes(
     )
     cgroups.write(f"{top}/outer", pids__max=limit_outer, pids__current=used_outer, memory__stat=STAT)
     cgroups.write(top)
-    assert limits.processes_left_in_cgroups() == left
+    assert processes_left() == left
 
 
 def test_memory_of_version_2(cgroups: Cgroups) -> None:
     """The least of both; what is page cache counts as free."""
     cgroups.mount(2, "/outer/inner")
     cgroups.write("unified/outer/inner", memory__max="max", memory__current=GIB, memory__stat=STAT)
-    assert limits.memory_left_in_cgroups() is None
+    assert memory_left() is None
     stat = f"inactive_file {GIB}"
     cgroups.write("unified/outer", memory__max=8 * GIB, memory__current=7 * GIB, memory__stat=stat)
-    assert limits.memory_left_in_cgroups() == 2 * GIB
+    assert memory_left() == 2 * GIB
     cgroups.write("unified/outer/inner", memory__max=2 * GIB, memory__current=2 * GIB, memory__stat="")
-    assert limits.memory_left_in_cgroups() == 0
+    assert memory_left() == 0
     assert [notice.kind for notice in host.memory()] == ["memory-low"]
 
 
@@ -129,7 +137,7 @@ def test_memory_of_version_1(cgroups: Cgroups) -> None:
         memory__usage_in_bytes=4 * GIB,
         memory__stat=f"inactive_file 0\ntotal_inactive_file {2 * GIB}",
     )
-    assert limits.memory_left_in_cgroups() == 2 * GIB
+    assert memory_left() == 2 * GIB
 
 
 def test_both_versions_side_by_side(cgroups: Cgroups) -> None:
@@ -139,20 +147,20 @@ def test_both_versions_side_by_side(cgroups: Cgroups) -> None:
     cgroups.mount(2, "/c")
     cgroups.write("pids/a", pids__max=100, pids__current=60)
     cgroups.write("unified/c", memory__stat=STAT)
-    assert limits.processes_left_in_cgroups() == 40
-    assert limits.memory_left_in_cgroups() is None
+    assert processes_left() == 40
+    assert memory_left() is None
 
 
 @pytest.mark.parametrize("rubbish", ["", "x", "-1", "12 13", "1e9"])
 def test_files_that_have_no_number_are_no_limit(cgroups: Cgroups, rubbish: str) -> None:
     cgroups.mount(2, "/a")
     cgroups.write("unified/a", pids__max=100, pids__current=rubbish, memory__max=rubbish)
-    found = limits.processes_left_in_cgroups()
+    found = processes_left()
     assert found in (None, 100 - 12), "12 13: the first word counts"
-    assert limits.memory_left_in_cgroups() is None
+    assert memory_left() is None
 
 
-ASK = "from browserkeeper.process import limits; print(limits.processes_left_in_cgroups())"
+ASK = "from browserkeeper.process import limits; print(limits.cgroup_left('pids', limits.PIDS_FILES))"
 
 
 @contextlib.contextmanager
@@ -177,6 +185,6 @@ def real_cgroup() -> Iterator[Path]:
 def test_the_kernels_own_cgroups() -> None:
     with real_cgroup() as leaf:
         (leaf / "pids.max").write_text("50")
-        enter = f"echo $$ > {leaf}/cgroup.procs && exec {sys.executable} -c '{ASK}'"
+        enter = f'echo $$ > {leaf}/cgroup.procs && exec {sys.executable} -c "{ASK}"'
         done = subprocess.run(["sh", "-c", enter], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "49\n", done.stderr
