@@ -56,8 +56,8 @@ def _private_directory(path: Path, parts: Sequence[str]) -> Path:
     user can write, and do not change their mode: the path may be ``/tmp`` by mistake."""
     if untrusted := first_untrusted_directory(path.parent):
         raise LedgerError(
-            f"State directory {path}: {untrusted} belongs to another user, who could put another "
-            f"directory in its place. {_REMEDY}"
+            f"State directory {path}: {untrusted} belongs to another user, or is written by all and "
+            f"has a link on the way: another directory could be put in its place. {_REMEDY}"
         )
     try:
         for part in (path, *(path / name for name in parts)):

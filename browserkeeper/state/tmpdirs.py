@@ -80,8 +80,9 @@ def _usable(root: str) -> str:
         )
     if untrusted := first_untrusted_directory(root):
         raise ConfigError(
-            f"{root}: {untrusted} belongs to another user, who could put another directory in the "
-            "place of a session's; set BROWSERKEEPER_TMPDIR to a directory of this user or of root."
+            f"{root}: {untrusted} belongs to another user, or is written by all and has a link on the "
+            "way: another directory could be put in the place of a session's; set "
+            "BROWSERKEEPER_TMPDIR to a directory of this user or of root."
         )
     if not _fits(root):
         raise ConfigError(

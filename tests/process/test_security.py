@@ -26,6 +26,7 @@ from browserkeeper.process import system
 from browserkeeper.process.containment import writable_cgroup
 from browserkeeper.state.documents import BadRecord
 from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.permissions import first_untrusted_directory
 from browserkeeper.state.records import new_id
 from browserkeeper.state.tmpdirs import choose_root
 from tests.process.test_ledger import session, write
@@ -83,9 +84,92 @@ def our_link_to_theirs(shared: Path) -> Path:
     return shared / "ours"
 
 
+def our_link_through_theirs(shared: Path) -> Path:
+    """A chain of links, of which the other user can exchange the second; both ends are ours."""
+    theirs = other_users_directory(shared)
+    theirs.chmod(0o777)
+    (shared / "real").mkdir(mode=0o700)
+    (theirs / "second").symlink_to(shared / "real")  # ours, but they own the directory
+    (shared / "first").symlink_to("theirs/second")
+    return shared / "first"
+
+
+def our_link_up_from_theirs(shared: Path) -> Path:
+    """The target leads through their directory and out of it again."""
+    other_users_directory(shared)
+    (shared / "real").mkdir(mode=0o700)
+    (shared / "first").symlink_to(f"{shared}/theirs/../real")
+    return shared / "first"
+
+
+def our_links_through_their_link(shared: Path) -> Path:
+    """Three links; the one in the middle is theirs, in a directory of root's."""
+    (shared / "real").mkdir(mode=0o700)
+    shell_as_nobody('ln -s real "$1/second"', shared)
+    (shared / "first").symlink_to("second")
+    (shared / "zeroth").symlink_to(shared / "first")
+    return shared / "zeroth"
+
+
+def our_link_in_a_directory_of_all(shared: Path) -> Path:
+    """Without the sticky bit each user can exchange it."""
+    (shared / "open").mkdir()
+    (shared / "open").chmod(0o777)
+    (shared / "real").mkdir(mode=0o700)
+    (shared / "open" / "link").symlink_to(shared / "real")
+    return shared / "open" / "link"
+
+
 PREPARED = pytest.mark.parametrize(
-    "prepare", [other_users_directory, other_users_link, our_link_to_theirs]
+    "prepare",
+    [
+        other_users_directory,
+        other_users_link,
+        our_link_to_theirs,
+        our_link_through_theirs,
+        our_link_up_from_theirs,
+        our_links_through_their_link,
+        our_link_in_a_directory_of_all,
+    ],
 )
+
+
+@pytest.mark.parametrize(
+    ("prepare", "link"),
+    [(our_link_through_theirs, "theirs/second"), (our_links_through_their_link, "second")],
+)
+def test_control_a_link_in_the_middle_leads_elsewhere_although_both_ends_are_ours(
+    shared: Path, prepare: Callable[[Path], Path], link: str
+) -> None:
+    """A look at the path and at its real path, each with its parents, sees only files of ours."""
+    place = prepare(shared)
+    real = place.resolve()
+    assert {part.lstat().st_uid for part in (place, *place.parents, real, *real.parents)} == {0}
+    shell_as_nobody('cd "$1"; mkdir -m 777 evil; rm -f "$2"; ln -s "$1/evil" "$2"', shared, link)
+    assert place.resolve() == shared / "evil"
+
+
+def test_links_of_ours_and_of_root_are_trusted(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "up" / "down").mkdir(parents=True)
+    (tmp_path / "up" / "down" / "second").symlink_to("../../real")
+    (tmp_path / "first").symlink_to("up/down/second")
+    (shared / "zeroth").symlink_to(tmp_path / "first")  # in a directory of all, with the sticky bit
+    assert first_untrusted_directory(shared / "zeroth" / "not" / "there") == ""
+    shared.chmod(0o777)
+    assert (
+        first_untrusted_directory(shared / "not" / "there") == ""
+    )  # no link: an emptyDir of Kubernetes
+    assert first_untrusted_directory(shared / "zeroth") == str(shared)
+
+
+def test_a_relative_path_is_examined_from_the_current_directory(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = our_link_through_theirs(shared)
+    monkeypatch.chdir(shared)
+    assert first_untrusted_directory(place.name) == str(shared / "theirs")
+    assert first_untrusted_directory("nowhere/../theirs") == str(shared / "theirs")
 
 
 @PREPARED
