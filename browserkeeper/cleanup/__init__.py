@@ -1,6 +1,7 @@
 """Finding, ending and removing what sessions leave whose owner or guards are dead.
 
     evidence.py            whether owner, guards and files of a session are in use, and how that is known
+    pool_evidence.py       whether the owner of a published pool lives
     removal.py             ends one session: its processes, its files, its part on a Grid, its record
     sweeper.py             ``sweep()``: one pass over all that dead owners left
     temporary_profiles.py  profiles of browsers that other code started

@@ -30,7 +30,7 @@ from typing import Literal
 from ..guard.files import is_private_directory
 from ..process import Platform, is_alive, system
 from ..process.containment import leaf_name
-from ..process.identity import INITIAL_NAMESPACE, Host, ProcessIdentity
+from ..process.identity import INITIAL_NAMESPACE, Host
 from ..process.leftover_processes import MARKER, LeftoverProcesses, MarkedOrphans
 from ..state.locks import ask, last_look
 from ..state.records import Record, Session
@@ -142,22 +142,6 @@ def _written(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return time.time()
-
-
-def owner_state(host: str, owner: ProcessIdentity, last_sign: float) -> OwnerState:
-    """Whether a process that was recorded on ``host`` (a ``system.host_id()``) lives.
-
-    ``last_sign``: when it was last known to live, in seconds since the epoch.  ``foreign``: it is of
-    another machine or pid namespace, or its host is not known whole.
-    """
-    here = system.host()
-    there = Host.parse(host, here.init_start, here.uid)
-    if _obstacle(here, there):
-        return "foreign"
-    if there.is_same_as(here):
-        return "alive" if is_alive(owner) else "dead"
-    is_over = not there.is_same_boot_as(here) and last_sign < system.booted()
-    return "dead" if is_over else "foreign"
 
 
 def is_of_this_boot(record: Record) -> bool:

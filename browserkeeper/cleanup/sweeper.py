@@ -35,10 +35,10 @@ from .evidence import (
     has_marked_process,
     is_empty_cgroup,
     leftover_processes_of,
-    owner_state,
     session_directories,
     verdict_of,
 )
+from .pool_evidence import owner_of
 from .removal import end_dead_session
 
 SETTLING_TIME = 60.0
@@ -172,8 +172,9 @@ class Sweeper:
         """The published states of pools whose owner is dead."""
         for pool in published(self.ledger):
             if isinstance(pool, BadRecord):
-                yield self._bad_record(pool)
-            elif owner_state(pool.host, pool.owner, pool.written) == "dead":
+                if ask(pool.path).state != "held":  # else a pool of another version that lives
+                    yield self._bad_record(pool)
+            elif owner_of(self.ledger, pool) == "dead":
                 if not self.dry_run:
                     withdraw(self.ledger, pool)
                 what = f"state of a pool of {pool.owner_name} (pid {pool.owner.pid}, dead)"

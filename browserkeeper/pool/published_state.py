@@ -8,15 +8,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-from ..errors import LedgerError
 from ..process import identity_of, own_name, system
 from ..state.ledger import Ledger
-from ..state.pool_state import PoolState, publish, withdraw
-
-logger = logging.getLogger("browserkeeper")
+from ..state.pool_state import FileLock, PoolState, publish, withdraw
+from .logs import log
 
 INTERVAL = 1.0
 """Seconds between two writes at least; a pool may change a thousand times in that time."""
+SIGN_OF_LIFE = 60.0
+"""Seconds between two writes at most.  By ``written`` others see that the pool's process still runs."""
 
 Content = tuple[Mapping[str, str], Mapping[str, float]]
 """The state of each session by its id, and the statistics."""
@@ -34,7 +34,10 @@ class StatePublisher:
         self._browser, self._number = browser, next(_numbers)
         self._ledger: Ledger | None = None
         self._published: tuple[PoolState, Content] | None = None
+        self._lock: FileLock | None = None
+        self._nonce = os.urandom(6).hex()
         self._not_before = 0.0
+        self._next_sign = 0.0
         self._is_outdated = False
         self._withdrawn = False
 
@@ -45,12 +48,17 @@ class StatePublisher:
             return
         self._is_outdated, self._not_before = False, now + INTERVAL
         current = content(now)
-        if self._published is None or current != self._published[1]:
+        changed = self._published is None or current != self._published[1]
+        if changed or now >= self._next_sign:
+            self._next_sign = now + SIGN_OF_LIFE
             self._publish(current)
 
     def next_due(self) -> float | None:
-        """When :meth:`refresh` must be called again, because a change came too soon after a write."""
-        return self._not_before if self._is_outdated and not self._withdrawn else None
+        """When :meth:`refresh` must be called again: for a change that came too soon after a write, or
+        for the next sign of life.  None: never."""
+        if self._withdrawn:
+            return None
+        return self._not_before if self._is_outdated else self._next_sign
 
     def withdraw(self) -> None:
         """Remove the file, and publish no more."""
@@ -60,24 +68,30 @@ class StatePublisher:
             try:
                 withdraw(self._ledger, published[0])
             except OSError as error:
-                logger.warning("pool: its file in %s cannot be removed: %s", self._ledger.pools, error)
+                text = "pool: its file in %s cannot be removed: %s"
+                log(logging.WARNING, text, self._ledger.pools, error)
+        self._lock = None
 
     def _publish(self, content: Content) -> None:
         sessions, stats = content
         try:
-            self._ledger = self._ledger or Ledger.open()
+            self._ledger, host = self._ledger or Ledger.open(), system.host()
             state = PoolState(
                 number=self._number,
                 browser=self._browser,
                 owner=identity_of(os.getpid()),
                 owner_name=own_name(),
-                host=system.host_id(),
+                host=host.id,
+                init_start=host.init_start,
+                uid=host.uid,
+                nonce=self._nonce,
                 written=time.time(),
                 sessions=sessions,
                 stats=stats,
             )
-            publish(self._ledger, state)
+            self._lock = publish(self._ledger, state)
             self._published = state, content
-        except (LedgerError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 # the pool works without
             self.withdraw()
-            logger.warning("pool: `browserkeeper ps` and /metrics will not see it: %s", error)
+            text = "pool: `browserkeeper ps` and /metrics will not see it: %s"
+            log(logging.WARNING, text, error or type(error).__name__)

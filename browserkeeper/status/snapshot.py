@@ -13,10 +13,10 @@ from ..cleanup.evidence import (
     State,
     is_of_this_boot,
     leftover_processes_of,
-    owner_state,
     platform_of,
     verdict_of,
 )
+from ..cleanup.pool_evidence import owner_of
 from ..process import Platform, is_alive, require_own_proc
 from ..process.identity import ProcessFacts
 from ..state.documents import BadRecord
@@ -146,7 +146,7 @@ def snapshot(*, with_memory: bool = True) -> Snapshot:
     pools = [
         pool
         for pool in published(ledger)
-        if isinstance(pool, PoolState) and owner_state(pool.host, pool.owner, pool.written) == "alive"
+        if isinstance(pool, PoolState) and owner_of(ledger, pool) == "alive"
     ]
     return Snapshot(tuple(sessions), tuple(pools), tuple(bad), tuple(problems_of(sessions, bad)))
 

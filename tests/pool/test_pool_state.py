@@ -11,18 +11,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from prometheus_client import generate_latest
 
 from browserkeeper import sweep
+from browserkeeper.cleanup.pool_evidence import SILENCE, owner_of
 from browserkeeper.cli import group
 from browserkeeper.process import system
+from browserkeeper.process.identity import UNKNOWN, Host, ProcessIdentity
 from browserkeeper.state.documents import BadRecord
 from browserkeeper.state.ledger import Ledger
-from browserkeeper.state.pool_state import PoolState, path_of, publish, published
+from browserkeeper.state.pool_state import PoolState, path_of, publish, published, withdraw
 from browserkeeper.status.snapshot import snapshot
 from browserkeeper.telemetry.collector import registry
 from browserkeeper.telemetry.tally import Tally
@@ -40,6 +44,9 @@ def published_stats(ledger: Ledger) -> dict[str, float]:
     (pool,) = published(ledger)
     assert isinstance(pool, PoolState)
     return dict(pool.stats)
+
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def a_state(**changed: object) -> PoolState:
@@ -192,3 +199,214 @@ def test_a_pool_works_without_its_file_and_logs_that_once(
                 pass
         assert wait_until(lambda: "will not see it" in caplog.text)
     assert caplog.text.count("will not see it") == 1
+
+
+# ------------------------------------------------------------------ containers that share the directory
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"host": "other/boot/namespace"},
+        {"host": "//"},
+        {"init_start": 17.5},
+        {"uid": 4711},
+        {"owner": ProcessIdentity(os.getpid(), 12.5)},
+        {"number": 2},
+        {"nonce": "abc"},
+    ],
+)
+def test_pools_that_differ_in_any_part_of_their_identity_have_files_of_their_own(
+    ledger: Ledger, other: dict[str, Any]
+) -> None:
+    one, two = a_state(), a_state(**other)
+    publish(ledger, one)
+    publish(ledger, two)
+    assert len(list(ledger.pools.iterdir())) == 2
+    withdraw(ledger, one)
+    (left,) = published(ledger)
+    assert isinstance(left, PoolState)
+    assert left.name == two.name
+
+
+CONTAINER = """
+import os, sys
+from tests.support.fake_browser import FakePool
+with FakePool(max_size=1) as pool:
+    pool.wait(300)
+    while not os.listdir(os.environ["BROWSERKEEPER_STATE_DIR"] + "/pools"):
+        pass
+    print(os.getpid(), flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextlib.contextmanager
+def container_with_a_pool() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A pool in a pid namespace of its own, and the pool's pid there.  A line on stdin closes it."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    with subprocess.Popen(
+        [*unshare, sys.executable, "-c", CONTAINER],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+@pytest.mark.leaves_zombies(1, "the killed unshare's child")
+@pytest.mark.namespaces
+def test_pools_with_one_pid_in_two_containers_keep_their_files(ledger: Ledger) -> None:
+    with container_with_a_pool() as (one, pid), container_with_a_pool() as (two, other_pid):
+        assert pid == other_pid
+        assert wait_until(lambda: len(list(ledger.pools.glob("*.json"))) == 2)
+        states = {state.name: state for state in published(ledger) if isinstance(state, PoolState)}
+        assert len({state.old_name for state in states.values()}) == 1, "control: the old name was one"
+        assert sweep(dry_run=False) == [], "both live"
+        one.kill()
+        one.wait()
+        assert wait_until(sweep)
+        (finding,) = sweep(dry_run=False)
+        assert finding.removed
+        (left,) = published(ledger)
+        assert isinstance(left, PoolState)
+        assert states[left.name] == left
+        assert owner_of(ledger, left) == "foreign", "it lives, in another pid namespace"
+        assert two.stdin is not None
+        two.stdin.write("\n")
+        two.stdin.close()
+        assert two.wait(60) == 0
+    assert not list(ledger.pools.iterdir())
+
+
+@pytest.mark.leaves_zombies(1, "the fork, whose parent is dead")
+def test_a_fork_does_not_keep_the_lock_of_its_dead_parent(ledger: Ledger) -> None:
+    script = OWNER.replace(
+        "signal.pause()", "import os, time\nif not os.fork(): time.sleep(600)\nos._exit(0)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as owner:
+        try:
+            owner.wait()
+            (state,) = published(ledger)
+            assert isinstance(state, PoolState)
+            assert state.locked
+            assert owner_of(ledger, state) == "dead"
+        finally:
+            os.killpg(owner.pid, signal.SIGKILL)
+
+
+def here() -> Host:
+    return system.host()
+
+
+def elsewhere(**changed: object) -> dict[str, object]:
+    """The fields of a pool in another pid namespace of this boot."""
+    there = dataclasses.replace(here(), namespace="pid:[1]", init_start=17.0, uid=os.geteuid())
+    there = dataclasses.replace(there, **changed)  # type: ignore[arg-type]
+    return {"host": there.id, "init_start": there.init_start, "uid": there.uid}
+
+
+LONG_AGO = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict"),
+    [
+        (elsewhere, "dead"),
+        (lambda: elsewhere(machine="f" * 32), "dead"),  # an image's own machine id, the kernel's boot id
+        (lambda: elsewhere(boot=""), "foreign"),
+        (lambda: elsewhere(machine="", boot=""), "foreign"),
+        (lambda: elsewhere(namespace="", init_start=UNKNOWN), "dead"),
+        (lambda: elsewhere(boot="another boot"), "foreign"),
+        (lambda: {**elsewhere(boot="another boot"), "written": LONG_AGO}, "dead"),
+        (lambda: {**elsewhere(boot="another boot", machine="f" * 32), "written": LONG_AGO}, "foreign"),
+        (lambda: {**elsewhere(boot="", machine=""), "written": LONG_AGO}, "foreign"),
+    ],
+)
+def test_a_pool_of_another_host_is_dead_only_where_that_can_be_known(
+    ledger: Ledger, changed: Callable[[], dict[str, object]], verdict: str
+) -> None:
+    """Its file is locked by no process."""
+    state = dataclasses.replace(a_state(**changed()), nonce="abc")
+    publish(ledger, state)
+    (found,) = published(ledger)
+    assert isinstance(found, PoolState)
+    assert owner_of(ledger, found) == verdict
+    assert bool(sweep(dry_run=False)) == (verdict == "dead")
+
+
+@pytest.mark.parametrize("written", [LONG_AGO, time.time()])
+@pytest.mark.parametrize("boot", ["another boot", None])
+def test_a_pool_whose_file_is_locked_is_never_dead(
+    ledger: Ledger, boot: str | None, written: float
+) -> None:
+    there = elsewhere() if boot is None else elsewhere(boot=boot)
+    lock = publish(ledger, a_state(**there, nonce="abc", written=written))
+    (found,) = published(ledger)
+    assert isinstance(found, PoolState)
+    assert owner_of(ledger, found) == "foreign"
+    assert sweep(dry_run=False) == []
+    lock.close()
+    dead = boot is None or written < time.time() - SILENCE
+    assert (owner_of(ledger, found) == "dead") == dead, "control: the lock alone has kept it"
+
+
+def test_a_free_file_on_a_file_system_without_locks_says_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("browserkeeper.state.pool_state.FileLock.take", lambda self: False)
+    publish(ledger, a_state(**elsewhere(), nonce="abc"))
+    (found,) = published(ledger)
+    assert isinstance(found, PoolState)
+    assert owner_of(ledger, found) == "foreign"
+    assert sweep(dry_run=False) == []
+
+
+def test_the_file_of_an_earlier_version_is_read_and_judged_by_its_owner(ledger: Ledger) -> None:
+    for pid, start in ((os.getpid(), a_state().owner.start), (os.getpid(), 1.0)):
+        state = a_state(owner=ProcessIdentity(pid, start))
+        document = {
+            k: v for k, v in state.to_dict().items() if k not in ("init_start", "uid", "nonce", "locked")
+        }
+        path = ledger.pools / f"{state.old_name}.json"
+        path.write_text(json.dumps({"schema": 1, "pool": document}))
+        path.chmod(0o600)
+        lives = start != 1.0
+        assert len(snapshot().pools) == lives
+        assert len(sweep(dry_run=False)) == (not lives)
+        assert path.exists() == lives
+
+
+def test_an_invalid_file_that_a_process_holds_locked_is_left_alone(ledger: Ledger) -> None:
+    """It may be that of a living pool of another version."""
+    lock = publish(ledger, a_state())
+    path = path_of(ledger, a_state())
+    path.write_text("{}")
+    assert sweep(dry_run=False) == []
+    lock.close()
+    path.write_text("no JSON")
+    assert sweep(dry_run=False)
+    assert not path.exists()
+
+
+def test_an_idle_pool_gives_a_sign_of_life(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def written() -> float:
+        (state,) = published(ledger)
+        assert isinstance(state, PoolState)
+        return state.written
+
+    monkeypatch.setattr("browserkeeper.pool.published_state.SIGN_OF_LIFE", 0.1)
+    monkeypatch.setattr("browserkeeper.pool.published_state.INTERVAL", 0.05)
+    with FakePool(max_size=1) as pool:
+        pool.wait()
+        assert wait_until(lambda: list(ledger.pools.glob("*.json")))
+        assert wait_until(lambda: published_stats(ledger)["pool_available"] == 1)
+        first = written()
+        assert wait_until(lambda: written() > first)
