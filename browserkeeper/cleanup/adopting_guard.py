@@ -10,12 +10,16 @@ program's and is never signalled: crash handlers end with their browser.
 
 from __future__ import annotations
 
+import errno
+import os
+import select
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..guard.guard import Guard
-from ..guard.life import guard_session
+from ..guard.life import Watch, finish
 from ..guard.options import Failure, Options
 from ..guard.procfs import Stat, own_memory
 from ..process import is_alive, system
@@ -23,6 +27,9 @@ from ..process.identity import ProcessIdentity
 from ..process.leftover_processes import LeftoverProcesses
 from ..process.two_scans import TwoScans, stat_of
 from .temporary_profiles import profiles_of
+
+OWNER_PAUSE = 0.5
+"""Seconds between two looks at the owner, where the kernel has no pidfd."""
 
 
 class AdoptedDriver:
@@ -35,9 +42,9 @@ class AdoptedDriver:
         self._roots = tuple(roots)
 
     def start(self) -> None:
-        """Starts nothing.  Raises Failure where both processes are gone."""
-        if not any(map(is_alive, self._roots)):
-            raise Failure("adopt", ProcessLookupError(3, "the driver is gone"))
+        """Starts nothing.  Raises Failure where one of the processes is gone."""
+        if self.has_ended():
+            raise Failure("adopt", ProcessLookupError(errno.ESRCH, "the driver or its browser is gone"))
 
     def has_ended(self) -> bool:
         """True when one of the two is gone: neither is of any use without the other."""
@@ -101,6 +108,53 @@ class AdoptedContainment:
         return map(str, self._profiles)
 
 
+def guard_adopted(guard: Guard) -> int:
+    """The phases of a session with a driver that runs already.  Returns the exit status.
+
+    Nothing is the session's before its owner has said ``keep``, in answer to ``ready``.  Where it does
+    not, and where it says ``released`` later, because the adoption failed after all, driver and browser
+    are left alone, and the record is withdrawn.
+    """
+    try:
+        guard.prepare()
+        guard.owner.send("ready")
+        if not was_kept(guard):
+            raise Failure("adopt", InterruptedError(errno.EINTR, "the adoption was called off"))
+        guard.start()
+    except Failure as failure:
+        guard.report_failure(failure)
+        guard.record.withdraw()
+        return failure.exit_status
+    try:
+        guard.owner.send("spawned", primary=os.getpid(), pid=0)
+        guard.report.reason = Watch(guard).run()
+        if guard.report.reason == "released":
+            guard.record.withdraw()
+            return 0
+        guard.owner.send("ending", reason=guard.report.reason)
+    except Exception as error:  # noqa: BLE001 # a bug of the guard's must not become a leak
+        guard.report.problems.append(f"guard: {error!r}")
+    return finish(guard)
+
+
+def was_kept(guard: Guard) -> bool:
+    """Block until the owner has written; True if that is ``keep``.
+
+    False as well where the owner has died, and at SIGTERM.
+    """
+    owner, signals = guard.owner, guard.signals
+    poller = select.poll()
+    for fd in (owner.control_fd, owner.pidfd, signals.fd):
+        if fd >= 0:
+            poller.register(fd, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poller.poll(OWNER_PAUSE * 1000)}
+        if owner.control_fd in ready:
+            return owner.read() == [["keep"]]
+        if owner.is_dead() or signal.SIGTERM in signals.received():
+            return False
+
+
 def main() -> None:
     """The session's id comes first, then the guard's options."""
     session, *argv = sys.argv[1:]
@@ -112,7 +166,7 @@ def main() -> None:
     if refusal := guard.refusal():
         sys.exit(refusal.exit_status)
     guard.arm()
-    sys.exit(guard_session(guard))
+    sys.exit(guard_adopted(guard))
 
 
 if __name__ == "__main__":

@@ -18,23 +18,24 @@ class Cancellation:
     thread of the launch.
     """
 
-    def __init__(self, error: Callable[[], Exception]):
-        """``error`` returns the exception to raise in a launch that was cancelled."""
+    def __init__(self, error: Callable[[], Exception], reason: str = "closed"):
+        """``error`` returns the exception to raise in a launch that was cancelled; ``reason`` is what
+        its guard is told."""
         self.requested = False
-        self._error = error
+        self._error, self._reason = error, reason
         self._guard: GuardProcess | None = None
 
     def request(self) -> None:
         """Cancel the launch.  Returns at once; the guard that the launch waits for is told to end."""
         self.requested = True
         if self._guard is not None:
-            self._guard.tell_to_end("closed")
+            self._guard.tell_to_end(self._reason)
 
     def watch(self, guard: GuardProcess) -> None:
         """The launch waits for this guard from now on: for a driver, or for a program's answer."""
         self._guard = guard
         if self.requested:
-            guard.tell_to_end("closed")
+            guard.tell_to_end(self._reason)
 
     def sleep(self, seconds: float) -> None:
         """Sleep for so many seconds, or until the launch is cancelled."""

@@ -48,6 +48,12 @@ class Record:
     def is_outdated(self, members: Members) -> bool:
         return set(members.living) != self._recorded
 
+    def withdraw(self) -> None:
+        """Remove the record and the lock of a session that never was; it leaves no history."""
+        if self._path:
+            discard(self._path)
+        self._lock.remove()
+
     def retire(self, report: dict[str, Any]) -> str:
         """Replace the record by the history, then remove the lock.
 

@@ -293,6 +293,10 @@ class GuardProcess:
         """
         self._send(f"deadline {seconds:.6f} {reason}")
 
+    def keep(self) -> None:
+        """Answer the ``ready`` of an adopting guard: the driver is the session's from now on."""
+        self._send("keep")
+
     def tell_started(self, seconds: float) -> None:
         """Have the guard write into the history how many seconds the session's start took."""
         self._send(f"started {seconds:.6f}")

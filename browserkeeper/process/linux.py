@@ -149,16 +149,32 @@ def resident(pid: int) -> int:
 
 
 def listening_port(pid: int) -> int:
-    """The first TCP port of an IPv4 address that a process listens on; 0 for none.
+    """The first TCP port of an IPv4 address that a process listens on; 0 for none."""
+    return next(_listening_ports(pid, "tcp"), 0)
 
-    Sockets are known by their inodes, and 0A is LISTEN (proc(5), /proc/net/tcp).
-    """
+
+def listens_on(pid: int, port: int) -> bool:
+    """True if the process listens on this TCP port, in the network namespace of this process."""
+    return _network_of(pid) == _network_of("self") != "" and any(
+        port in _listening_ports(pid, table) for table in ("tcp", "tcp6")
+    )
+
+
+def _listening_ports(pid: int, table: str) -> Iterator[int]:
+    """Sockets are known by their inodes, and 0A is LISTEN (proc(5), /proc/net/tcp)."""
     held = _open_files(pid)
-    for line in (read_bytes(f"/proc/{pid}/net/tcp") or b"").decode().splitlines()[1:]:
+    for line in (read_bytes(f"/proc/{pid}/net/{table}") or b"").decode().splitlines()[1:]:
         fields = line.split()
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in held:
-            return int(fields[1].rpartition(":")[2], 16)
-    return 0
+            yield int(fields[1].rpartition(":")[2], 16)
+
+
+def _network_of(pid: int | str) -> str:
+    """The network namespace of a process; "" where it cannot be read."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return ""
 
 
 def _open_files(pid: int) -> set[str]:
@@ -336,6 +352,7 @@ __all__ = [
     "is_in_our_namespace",
     "is_namespace_in_use",
     "listening_port",
+    "listens_on",
     "marker_value",
     "memory",
     "now",

@@ -122,14 +122,23 @@ resident = memory
 
 def listening_port(pid: int) -> int:
     """The first TCP port of an IPv4 address that a process listens on; 0 for none."""
+    return next(_listening_ports(pid, "tcp4"), 0)
+
+
+def listens_on(pid: int, port: int) -> bool:
+    """True if the process listens on this TCP port."""
+    return port in _listening_ports(pid, "tcp")
+
+
+def _listening_ports(pid: int, kind: str) -> Iterator[int]:
     try:
         process = psutil.Process(pid)
         # psutil 6 renamed it.
         connections = getattr(process, "net_connections", None) or process.connections
-        sockets = connections("tcp4")
+        sockets = connections(kind)
     except (psutil.Error, OSError):
-        return 0
-    return next((s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN), 0)
+        return
+    yield from (s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN)
 
 
 def own_memory(pid: int) -> int:

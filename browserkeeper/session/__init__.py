@@ -2,8 +2,9 @@
 
 ``factory.py`` has ``browser()``, ``session.py`` what users see of a session, ``control.py`` its internal
 side; ``launch.py``, ``commands.py`` and ``ending.py`` are its phases, ``adopted.py`` is the session of a
-driver that other code started.  ``call.py`` keeps exceptions from outside apart from those of a session;
-``apart.py`` makes the end safe in signal handlers.
+driver that other code started, and ``adoptable.py`` finds the processes of that driver.  ``call.py``
+keeps exceptions from outside apart from those of a session; ``apart.py`` makes the end safe in signal
+handlers.
 """
 
 from .factory import browser

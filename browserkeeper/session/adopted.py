@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
+from ..drivers.cancellation import Cancellation
 from ..errors import ConfigError, ForkedSessionError, LaunchError, SessionTimeout
 from ..grid.address import environment_without_credentials
 from ..guard.files import is_private_directory
@@ -25,6 +26,8 @@ from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, Session, new_id
+from .adoptable import roots_of
+from .call import Call, to_the_end
 from .ending import Ending, leave_block, raise_if_leaked
 from .record import describe
 
@@ -46,39 +49,22 @@ class AdoptedSession(Generic[D]):
     def __init__(
         self,
         driver: D,
+        id: str,
         roots: tuple[ProcessIdentity, ...],
+        ending: Ending,
         timeout: float | None,
         close_timeout: float,
         on_leak: OnLeak,
     ):
-        self.driver = driver
-        self.id = new_id()
-        self._roots, self._timeout = roots, timeout
+        self.driver, self.id = driver, id
+        self._roots, self._ending, self._timeout = roots, ending, timeout
         self._close_timeout, self._on_leak = close_timeout, on_leak
         self._owner = os.getpid()
-        ledger = Ledger.open()
-        ledger.prune()
-        session = describe(
-            self.id,
-            self.name,
-            CONTAINMENT,
-            created=time.time(),
-            timeout=timeout,
-            lock=str(ledger.lock_path(self.id)),
-        )
-        guard = GuardProcess(self._plan(ledger, session))
-        known = tuple((root, "") for root in roots)
-        record = Record(ledger.record_path(self.id), session, (identity_of(guard.pid),), known)
-        self._ending = Ending(guard, ledger, record, close_timeout)
-        _wait_until_armed(guard, close_timeout)
-        self._ending.end_with(self, f"An adopted {self.name}")
-        # The driver's own quit() would wait for a browser that is gone, and prove nothing.
-        cast(Any, driver).quit = self.quit
 
     @property
     def name(self) -> str:
         """The browser's name in the driver's capabilities."""
-        return str(cast(Any, self.driver).caps.get("browserName") or "browser")
+        return _name_of(self.driver)
 
     @property
     def report(self) -> ExitReport | None:
@@ -93,21 +79,6 @@ class AdoptedSession(Generic[D]):
             if facts is not None and root.is_same_as(facts.identity):
                 found.update({p.pid: p for p in (facts, *system.tree(root.pid))})
         return [process for process in found.values() if not process.is_zombie]
-
-    def _plan(self, ledger: Ledger, session: Session) -> GuardPlan:
-        roots = (f"{root.pid}:{root.start!r}" for root in self._roots)
-        return GuardPlan(
-            session=self.id,
-            command=(*roots, *_directories_of(self.driver)),
-            env=environment_without_credentials(),
-            containment=CONTAINMENT,
-            document=session.to_json(),
-            record=str(ledger.record_path(self.id)),
-            lock=session.lock,
-            history=str(ledger.history_path(self.id)),
-            timeout=self._timeout or 0,
-            kill_deadline=self._close_timeout,
-        )
 
     def close(self) -> ExitReport:
         """End driver and browser, verified; the second call returns the same report.
@@ -128,7 +99,8 @@ class AdoptedSession(Generic[D]):
         self.close()
 
     def _end(self, reason: str) -> ExitReport:
-        return self._ending.run(reason, disconnect=self._disconnect)
+        ending = self._ending
+        return ending.report or to_the_end(lambda: ending.run(reason, disconnect=self._disconnect))
 
     def _disconnect(self) -> None:
         """Reap the driver, a child of this process, unless ``service.stop()`` has, and close the
@@ -138,8 +110,10 @@ class AdoptedSession(Generic[D]):
             with contextlib.suppress(Exception):
                 process.wait(self._close_timeout)
         for root in self._roots:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(root.pid, os.WNOHANG)
+            found = system.facts(root.pid)
+            if found is not None and root.is_same_as(found.identity):  # a zombie's number is not reused
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(root.pid, os.WNOHANG)
         with contextlib.suppress(Exception):
             cast(Any, self.driver).command_executor.close()
 
@@ -162,16 +136,103 @@ class AdoptedSession(Generic[D]):
             )
 
 
-def _wait_until_armed(guard: GuardProcess, close_timeout: float) -> None:
-    """Wait until the guard watches the driver.
+class Adoption(Generic[D]):
+    """One call of :func:`adopt`, until it returns or is undone."""
 
-    Raises LaunchError where it does not.  The guard is then told to end, and may end the driver as well.
-    """
-    event = guard.wait_for("spawned", "failed", "ended", deadline=time.monotonic() + ARM_TIMEOUT)
-    if event is None or event["event"] != "spawned":
-        why = event.get("text", "it ended") if event else f"no answer within {ARM_TIMEOUT:g} s"
-        guard.end("failed", time.monotonic() + close_timeout)
-        raise LaunchError(f"The guard of the adopted driver did not start: {why}.")
+    def __init__(self, driver: D, timeout: float | None, close_timeout: float, on_leak: OnLeak):
+        self.cancellation = Cancellation(
+            lambda: LaunchError("The adoption was called off."), reason="released"
+        )
+        self._driver, self._timeout = driver, timeout
+        self._close_timeout, self._on_leak = close_timeout, on_leak
+        self._ending: Ending | None = None
+        self._own_quit: Any = None  # where the driver object itself has one, and not its class
+
+    def run(self) -> AdoptedSession[D]:
+        """Start the guard, and have it keep driver and browser.
+
+        Raises ConfigError, LedgerError or LaunchError.  To be undone where it raises.
+        """
+        driver = self._driver
+        if isinstance(getattr(getattr(driver, "quit", None), "__self__", None), AdoptedSession):
+            raise ConfigError("This driver was adopted before.")
+        roots = roots_of(driver)
+        ledger = Ledger.open()
+        ledger.prune()
+        id = new_id()
+        session = describe(
+            id,
+            _name_of(driver),
+            CONTAINMENT,
+            created=time.time(),
+            timeout=self._timeout,
+            lock=str(ledger.lock_path(id)),
+        )
+        self.cancellation.check()
+        try:
+            guard = GuardProcess(self._plan(ledger, session, roots))
+        except OSError as error:
+            raise LaunchError(f"The guard cannot be started: {error}.") from error
+        known = tuple((root, "") for root in roots)
+        record = Record(ledger.record_path(id), session, (identity_of(guard.pid),), known)
+        ending = self._ending = Ending(guard, ledger, record, self._close_timeout)
+        self.cancellation.watch(guard)
+        _keep(guard)
+        adopted = AdoptedSession(
+            driver, id, roots, ending, self._timeout, self._close_timeout, self._on_leak
+        )
+        ending.end_with(adopted, f"An adopted {adopted.name}")
+        # The driver's own quit() would wait for a browser that is gone, and prove nothing.
+        self._own_quit = vars(driver).get("quit")
+        cast(Any, driver).quit = adopted.quit
+        return adopted
+
+    def undo(self) -> None:
+        """Leave driver and browser as they were.  Blocks until the guard is gone."""
+        if self._ending is None:
+            return
+        self._ending.release()
+        if isinstance(getattr(cast(Any, self._driver).quit, "__self__", None), AdoptedSession):
+            del cast(Any, self._driver).quit
+            if self._own_quit is not None:
+                cast(Any, self._driver).quit = self._own_quit
+
+    def _plan(self, ledger: Ledger, session: Session, roots: tuple[ProcessIdentity, ...]) -> GuardPlan:
+        return GuardPlan(
+            session=session.id,
+            command=(*(f"{root.pid}:{root.start!r}" for root in roots), *_directories_of(self._driver)),
+            env=environment_without_credentials(),
+            containment=CONTAINMENT,
+            document=session.to_json(),
+            record=str(ledger.record_path(session.id)),
+            lock=session.lock,
+            history=str(ledger.history_path(session.id)),
+            timeout=self._timeout or 0,
+            kill_deadline=self._close_timeout,
+        )
+
+
+def _keep(guard: GuardProcess) -> None:
+    """Wait until the guard is ready, and have it keep the driver.  Raises LaunchError."""
+    until = time.monotonic() + ARM_TIMEOUT
+    for name in ("ready", "spawned"):
+        event = guard.wait_for(name, "failed", "ended", deadline=until)
+        if event is None or event["event"] != name:
+            why = event.get("text", "it ended") if event else f"no answer within {ARM_TIMEOUT:g} s"
+            if event is None and not guard.is_alive():
+                why = "it was killed"
+            where = f" ({event['where']})" if event and "where" in event else ""
+            raise LaunchError(
+                f"The guard of the adopted driver did not start{where}: {why}. Driver and browser were "
+                "left alone."
+            )
+        if name == "ready":
+            guard.keep()
+
+
+def _name_of(driver: Any) -> str:
+    """The browser's name in the driver's capabilities."""
+    return str(driver.caps.get("browserName") or "browser")
 
 
 def adopt(
@@ -193,10 +254,14 @@ def adopt(
         close_timeout: seconds for the kill.
         on_leak: what to do if anything survives: ``raise`` LeakError, ``warn`` or ``ignore``.
 
+    Where this raises, also an exception from outside such as a signal handler's, driver and browser are
+    left alone: they run on, without a guard.
+
     Raises:
         ConfigError: the driver is none, is on a Grid, is browserkeeper's own, was adopted before, or has
-            ended.
+            ended; or nothing shows that the process which it calls its browser is its browser.
         ContainmentError: ``/proc`` shows another pid namespace than this process's.
+        LedgerError: the state directory cannot be used.
         LaunchError: the guard did not start.
     """
     require_own_proc()
@@ -204,37 +269,12 @@ def adopt(
         check_seconds("timeout", timeout)
     check_seconds("close_timeout", close_timeout)
     check_choice("on_leak", on_leak, ("raise", "warn", "ignore"))
-    return AdoptedSession(driver, _roots_of(driver), timeout, close_timeout, on_leak)
-
-
-def _roots_of(driver: Any) -> tuple[ProcessIdentity, ...]:
-    """The processes of the driver and the browser.  Raises ConfigError for what cannot be adopted."""
-    if hasattr(driver, "command_handler"):
-        raise ConfigError("This driver is browserkeeper's own: it has a guard already.")
-    if isinstance(getattr(getattr(driver, "quit", None), "__self__", None), AdoptedSession):
-        raise ConfigError("This driver was adopted before.")
-    service = getattr(driver, "service", None)
-    process = getattr(service, "process", None)
-    if process is None or not hasattr(driver, "caps"):
-        raise ConfigError(
-            f"{type(driver).__name__} has no driver process on this machine, or has quit. For a Grid, "
-            "use browser(remote=...)."
-        )
-    found = system.facts(process.pid)
-    if found is None or found.is_zombie:
-        raise ConfigError("The driver's process is gone: adopt it before it quits.")
-    return (found.identity, *_browser_of(driver, found.pid))
-
-
-def _browser_of(driver: Any, root: int) -> list[ProcessIdentity]:
-    """The browser's process, besides the driver's.
-
-    undetected-chromedriver starts the browser itself, so it is not below the driver.
-    """
-    capabilities = driver.caps
-    names = (capabilities.get("goog:processID"), capabilities.get("moz:processID"))
-    pids = {pid for pid in (*names, getattr(driver, "browser_pid", None)) if isinstance(pid, int)}
-    return [found.identity for pid in pids - {root} if (found := system.facts(pid))]
+    adoption = Adoption(driver, timeout, close_timeout, on_leak)
+    try:
+        return Call(adoption.run).run(stop=adoption.cancellation.request)
+    except BaseException:
+        to_the_end(adoption.undo)
+        raise
 
 
 def _directories_of(driver: Any) -> Iterator[str]:

@@ -107,5 +107,19 @@ class Call(Generic[T]):
             self._end.acquire(timeout=PAUSE)
 
 
-def finish() -> None:
-    """A ``stop`` for functions that end by themselves, and soon."""
+def to_the_end(function: Callable[[], T]) -> T:
+    """Run a function that has to run, and that ends by itself and soon, in a thread of its own.
+
+    An exception from outside that comes meanwhile is raised after its end.
+    """
+    call = Call(function)
+    try:
+        return call.run(stop=_go_on)
+    except BaseException:
+        if call.was_prevented:  # it came before the function had begun
+            Call(function).run(stop=_go_on)
+        raise
+
+
+def _go_on() -> None:
+    """A ``stop`` that does nothing."""

@@ -22,7 +22,7 @@ from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
 from .apart import hold, run_apart
-from .call import Call, finish
+from .call import Call, to_the_end
 from .commands import Commands, browser_is_lost, over_error
 from .ending import DeadlineError, ask_browser_to_quit, raise_if_leaked
 from .launch import Attempt, StartRefusedError, plan_launch
@@ -343,15 +343,8 @@ class SessionControl:
         it writes the profile, unless a command is in flight.  An exception from outside that comes
         meanwhile is raised when the session has ended.
         """
-        if (report := self.report) is not None:
-            return report
-        call = Call(lambda: self._end(reason, politely=politely))
-        try:
-            return call.run(stop=finish)
-        except BaseException:
-            if call.was_prevented:  # it came before the end had begun
-                Call(lambda: self._end(reason, politely=False)).run(stop=finish)
-            raise
+        report = self.report
+        return report or to_the_end(lambda: self._end(reason, politely=politely))
 
     def _end(self, reason: str, *, politely: bool) -> ExitReport:
         """See :meth:`end`; for threads of :class:`Call`."""

@@ -20,6 +20,7 @@ from typing import Any
 from ..config import CLOSE_TIMEOUT, OnLeak
 from ..errors import LeakError, SessionTimeout
 from ..grid.address import Address
+from ..guard.files import discard
 from ..process.guard_process import GuardProcess
 from ..report import ExitReport
 from ..state.ledger import Ledger
@@ -116,6 +117,14 @@ class Ending:
         the lock of a log handler."""
         assert self.report is not None
         logger.info("%s", self.report, extra=self.report.log_fields())
+
+    def release(self) -> None:
+        """Have the guard of an adopted driver leave all processes alone, and wait until it is gone."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._guard.end("released", time.monotonic() + self._close_timeout)
+        for path in (self._record.path, self._record.session.lock):
+            discard(str(path))  # where the guard was killed
 
     def _report_from(self, facts: Mapping[str, Any] | None) -> ExitReport:
         """The guard's report; where the guard is dead or silent, the report of a cleanup."""

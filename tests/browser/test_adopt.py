@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
-from browserkeeper import ConfigError, SessionTimeout, adopt, browser, sweep
+from browserkeeper import ConfigError, LaunchError, SessionTimeout, adopt, browser, sweep
 from browserkeeper.state.ledger import Ledger
 from tests.browser import foreign_owner
 from tests.grid.mock_hub import MockHub
@@ -171,6 +171,22 @@ def test_drivers_that_cannot_be_adopted_are_refused(temporary: Path) -> None:
         adopt(other)
     shutil.rmtree(temporary)  # even a plain quit() leaves Chromium's socket
     temporary.mkdir()
+
+
+@ORPHANS
+@pytest.mark.chrome
+def test_a_real_driver_is_usable_after_an_adoption_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = foreign_owner.selenium("chrome")
+    with monkeypatch.context() as patch:
+        patch.setattr("browserkeeper.session.adopted.ARM_TIMEOUT", 0.0)
+        with pytest.raises(LaunchError, match="left alone"):
+            adopt(driver)
+    driver.get("data:text/html,<title>hello</title>")
+    assert driver.title == "hello"
+    with adopt(driver) as session:
+        assert driver.title == "hello"
+    assert session.report
+    assert session.report.clean
 
 
 @pytest.mark.parametrize(("how", "name"), OTHERS)
