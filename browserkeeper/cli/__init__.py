@@ -94,6 +94,11 @@ def group() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    # Python has None for a stream that the caller has closed.  The next file that is opened gets its
+    # descriptor.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 # for the life of this process
     group(prog_name="browserkeeper")
     raise AssertionError("click exits by itself")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .descriptors import occupy_stdio
 from .guard import Guard
 from .life import guard_session
 from .options import Options
@@ -39,6 +40,7 @@ def run(argv: list[str]) -> int:
 
 def main() -> NoReturn:
     """With ``--front 1`` as the first option another process stays in front of the guard."""
+    occupy_stdio()
     arguments = sys.argv[1:]
     try:
         if arguments[:2] == ["--front", "1"]:

@@ -51,11 +51,13 @@ def pipe_above_stdio() -> tuple[int, int]:
 def occupy_stdio() -> None:
     """Open /dev/null in the place of each standard stream that is closed, not inheritable.
 
-    For a program that has one thread.  The programs that it executes find the stream closed, as they
-    would without it.
+    So neither a file nor a connection of a library gets that number.  Programs that are executed find
+    the stream closed, as before.
     """
-    for fd in (0, 1, 2):
+    for stream in (0, 1, 2):
         try:
-            os.fstat(fd)
+            os.fstat(stream)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            fd = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            if fd > 2:  # another thread has just opened a file in that place
+                os.close(fd)

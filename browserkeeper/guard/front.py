@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 
+from .descriptors import pipe_above_stdio
 from .signals import FORWARDED
 
 TYPE_CHECKING = False
@@ -25,10 +26,13 @@ def stand_in_front(argv: list[str], run: Callable[[list[str]], int]) -> int:
     """Fork; the child becomes the guard (``run``) with this process as its owner.  Its exit status.
 
     Signals are passed on to the guard, but for the terminal's own: the terminal sends those to our
-    whole process group, and the command is in it.
+    whole process group, and the command is in it.  A hangup alone it sends to the leader of its session
+    only, and a SIGCONT with it (tty_hangup()): where that is this process, as in ``xterm -e`` or
+    ``ssh -t``, the command would not notice.
     """
     owner = os.getpid()
-    read_fd, write_fd = os.pipe()
+    leads_session = os.getsid(0) == owner
+    read_fd, write_fd = pipe_above_stdio()
     awaited = {*FORWARDED, signal.SIGCHLD}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     guard = os.fork()
@@ -40,8 +44,11 @@ def stand_in_front(argv: list[str], run: Callable[[list[str]], int]) -> int:
     while True:
         info = signal.sigwaitinfo(awaited)
         if info.si_signo != signal.SIGCHLD:
-            if info.si_code != SI_KERNEL:
+            is_hangup = info.si_code == SI_KERNEL and leads_session
+            if info.si_code != SI_KERNEL or (is_hangup and info.si_signo == signal.SIGHUP):
                 os.kill(guard, info.si_signo)
+            elif is_hangup and info.si_signo == signal.SIGCONT:
+                os.kill(0, signal.SIGCONT)  # to our process group, since a guard passes no SIGCONT on
             continue
         pid, status = os.waitpid(guard, os.WNOHANG)
         if pid:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 
+from .descriptors import pipe_above_stdio
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
@@ -34,7 +36,7 @@ class Signals:
         terminal do not reach it.
         """
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the owner's thread may block all signals
-        self.fd, write_fd = os.pipe()
+        self.fd, write_fd = pipe_above_stdio()
         os.set_blocking(self.fd, False)
         os.set_blocking(write_fd, False)
         signal.set_wakeup_fd(write_fd)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import fcntl
 import os
 import select
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+from ..guard.descriptors import pipe_above_stdio
 from .latch import Latch
 from .logs import log_error
 from .threads import start_thread
@@ -158,7 +158,7 @@ class _Wakeup:
     is about to write keeps one, so its byte never goes to another file with the same number."""
 
     def __init__(self) -> None:
-        self.readable, self._writable = (_above_standard_streams(fd) for fd in os.pipe())
+        self.readable, self._writable = pipe_above_stdio()
         for fd in (self.readable, self._writable):
             os.set_blocking(fd, False)
 
@@ -174,13 +174,3 @@ class _Wakeup:
         for name in ("readable", "_writable"):
             with contextlib.suppress(AttributeError, OSError):
                 os.close(getattr(self, name))
-
-
-def _above_standard_streams(fd: int) -> int:
-    """The same file with a number above 2: a daemon may have closed its standard streams, and what it
-    prints must not come into the pipe."""
-    if fd > 2:
-        return fd
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return moved

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..guard.descriptors import pipe_above_stdio
+from ..guard.descriptors import occupy_stdio, pipe_above_stdio
 from .child import ChildProcess
 from .containment import Containment
 from .leftover_processes import DOCUMENT, LOCK, MARKER
@@ -153,6 +153,8 @@ class GuardProcess:
         self._chunk_sizes = [65536]
         """How many bytes to read at a time; empty once the pipe is closed."""
         self._reading = threading.RLock()
+        # A daemon prints to closed streams: not into our pipes, nor into Selenium's connections.
+        occupy_stdio()
         control_read, control_write = pipe_above_stdio()
         inherited = [control_read]
         try:

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 
+from ..guard.descriptors import above_stdio
 from ..guard.procfs import (
     PAGE_SIZE,
     TICKS,
@@ -236,7 +237,7 @@ def exit_fd(target: ProcessIdentity) -> int:
     -1 where the process has exited already, and before Linux 5.3 (pidfd_open(2)).
     """
     try:
-        fd = os.pidfd_open(target.pid)
+        fd = above_stdio(os.pidfd_open(target.pid))
     except (OSError, AttributeError):
         return -1
     found = facts(target.pid)

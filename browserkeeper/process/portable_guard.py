@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterable
 
+from ..guard.descriptors import occupy_stdio
 from ..guard.guard import Guard
 from ..guard.life import guard_session
 from ..guard.options import Options
@@ -66,6 +67,7 @@ class PortableContainment:
 
 def main() -> None:
     """The session's id comes first, then the guard's options."""
+    occupy_stdio()
     session, *argv = sys.argv[1:]
     guard = Guard(Options(argv), PortableContainment(session))
     if refusal := guard.refusal():

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from browserkeeper.process import guard_process
 from tests.conftest import PidFile
 from tests.support import witness
 from tests.support.cli import CLI, ROOT, cli, cli_json, invoke, run_shell, start_run
-from tests.support.guards import program
+from tests.support.guards import altered_guard, plan_for, program
 from tests.support.waiting import SECONDS, wait_until
 
 
@@ -237,6 +241,31 @@ def test_run_leaves_ignored_signals_ignored() -> None:
     assert (done.returncode, done.stdout) == (0, "alive\n")
 
 
+STREAMS = "exec 9>{file}; for fd in 0 1 2; do [ -e /proc/$$/fd/$fd ] && echo $fd >&9; done; exit 5"
+"""Writes which of the standard streams are open."""
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("option", ["--json", "--keep-tmpdir"])
+def test_run_with_closed_streams_runs_its_command_with_closed_streams(
+    redirection: str, option: str, tmp_path: Path
+) -> None:
+    """The same streams are open as where a shell runs the command."""
+    seen = {}
+    for name, words in (("shell", ()), ("run", (*CLI, "run", option, "--"))):
+        file = tmp_path / name
+        script = f'"$@" {redirection}'
+        command = (*words, "sh", "-c", STREAMS.format(file=file))
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", *command], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 5
+        assert "Traceback" not in done.stderr
+        seen[name] = file.read_text()
+    assert seen["run"] == seen["shell"]
+    assert ("1" in seen["run"]) == (">&-" not in redirection.split())
+
+
 class Terminal:
     """An interactive shell on a pseudo-terminal."""
 
@@ -329,3 +358,132 @@ def test_a_run_in_the_background_does_not_take_the_terminal(terminal: Terminal) 
     assert terminal.shows("here")
     terminal.type("kill %1; wait %1; echo status=$?\n")
     assert terminal.shows("status=143")
+
+
+class SessionLeader:
+    """``browserkeeper run`` as the leader of a terminal's session, as in ``xterm -e`` and ``ssh -t``."""
+
+    def __init__(self, script: str, *before: str, words: tuple[str, ...] = ()):
+        self.controller, terminal = pty.openpty()
+        start = words or (*CLI, "run", "--", "bash", "-c", script)
+        self.front = subprocess.Popen(
+            ["setsid", "-c", *before, *start],
+            cwd=ROOT,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        os.close(terminal)
+
+    def wait_for(self, text: str) -> None:
+        printed = ""
+        while text not in printed:
+            printed += os.read(self.controller, 65536).decode()
+
+    def hang_up(self) -> None:
+        os.close(self.controller)
+
+    def end_alive(self) -> None:
+        """By SIGTERM; fails if it has ended before."""
+        time.sleep(0.3)
+        assert self.front.poll() is None
+        self.front.terminate()
+        assert self.front.wait(SECONDS) == 128 + signal.SIGTERM
+
+
+@pytest.fixture
+def hangups(tmp_path: Path) -> Path:
+    """The file that a command writes a line into for each SIGHUP."""
+    return tmp_path / "hangups"
+
+
+def trapping(hangups: Path, reaction: str) -> str:
+    return f"trap 'echo x >>{hangups}; {reaction}' HUP; echo ready; while :; do sleep 0.05; done"
+
+
+needs_setsid = pytest.mark.skipif(
+    not (shutil.which("setsid") and shutil.which("bash")), reason="needs setsid(1) and bash"
+)
+
+
+@needs_setsid
+def test_a_hangup_reaches_the_command_of_a_run_that_leads_its_session(hangups: Path) -> None:
+    leader = SessionLeader(trapping(hangups, "exit 3"))
+    leader.wait_for("ready")
+    leader.hang_up()
+    assert leader.front.wait(SECONDS) == 3
+    assert hangups.read_text() == "x\n"
+
+
+@needs_setsid
+def test_a_hangup_ends_a_command_that_has_no_handler() -> None:
+    leader = SessionLeader("echo ready; exec sleep 600")
+    leader.wait_for("ready")
+    leader.hang_up()
+    assert leader.front.wait(SECONDS) == 128 + signal.SIGHUP
+
+
+@needs_setsid
+def test_a_stopped_command_is_continued_to_get_its_hangup(hangups: Path) -> None:
+    """The kernel sends SIGCONT with a hangup."""
+    leader = SessionLeader(f"trap 'echo x >>{hangups}; exit 3' HUP; echo ready; kill -STOP $$; sleep 9")
+    leader.wait_for("ready")
+    below = [seen for seen in witness.below(leader.front.pid) if seen.name == "bash"]
+    assert wait_until(
+        lambda: any((now := witness.look(seen.pid)) and now.state == "T" for seen in below)
+    )
+    leader.hang_up()
+    assert leader.front.wait(SECONDS) == 3
+
+
+@needs_setsid
+def test_a_command_that_has_a_handler_for_the_hangup_lives_on(hangups: Path) -> None:
+    leader = SessionLeader(trapping(hangups, "true"))
+    leader.wait_for("ready")
+    leader.hang_up()
+    assert wait_until(hangups.exists)
+    leader.end_alive()
+
+
+@needs_setsid
+def test_a_command_below_nohup_ignores_the_hangup(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    nohup = ("sh", "-c", 'exec nohup "$@" >/dev/null', "sh")
+    leader = SessionLeader(f"touch {started}; exec sleep 600", *nohup)
+    assert wait_until(started.exists)
+    leader.hang_up()
+    leader.end_alive()
+
+
+@needs_setsid
+def test_a_change_of_the_window_reaches_the_command_of_a_session_leader_once(hangups: Path) -> None:
+    """The terminal sends this signal to the whole process group, so it is not passed on."""
+    leader = SessionLeader(trapping(hangups, "true").replace("HUP", "WINCH"))
+    leader.wait_for("ready")
+    fcntl.ioctl(leader.controller, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+    assert wait_until(hangups.exists)
+    time.sleep(0.3)
+    leader.front.terminate()
+    leader.front.wait(SECONDS)
+    leader.hang_up()
+    assert hangups.read_text() == "x\n"
+
+
+@needs_setsid
+def test_control_a_front_that_passes_no_hangup_on_lets_the_command_live(
+    hangups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    altered = altered_guard(
+        tmp_path / "altered", ("leads_session = os.getsid(0) == owner", "leads_session = False")
+    )
+    monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", altered)
+    plan = plan_for(("bash", "-c", trapping(hangups, "exit 3")))
+    leader = SessionLeader("", words=tuple(guard_process.foreground_command(plan, front=True)))
+    leader.wait_for("ready")
+    leader.hang_up()
+    time.sleep(0.5)
+    assert leader.front.poll() is None
+    assert not hangups.exists()
+    leader.front.terminate()
+    leader.front.wait(SECONDS)
