@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Sequence
 
 from ..report import ExitReport, RemoteEnd
 from .address import Address
@@ -37,6 +38,20 @@ class Ending:
     gone: bool | None
     slot_free: bool | None
     answer: str
+
+
+def worst_of(endings: Sequence[Ending]) -> Ending:
+    """One ending for all: of a fact that is True for some, and False or unknown for another, the latter
+    is what holds; the answers of all."""
+
+    def of_all(facts: Sequence[bool | None]) -> bool | None:
+        return False if False in facts else None if None in facts else True
+
+    return Ending(
+        of_all([ending.gone for ending in endings]),
+        of_all([ending.slot_free for ending in endings]),
+        "; ".join(ending.answer for ending in endings),
+    )
 
 
 def end_on_grid(report: ExitReport, grid: Address, limit: float) -> ExitReport:
@@ -145,4 +160,4 @@ def _left(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
 
 
-__all__ = ["Ending", "end_marked_session", "end_on_grid", "end_session"]
+__all__ = ["Ending", "end_marked_session", "end_on_grid", "end_session", "worst_of"]

@@ -37,7 +37,7 @@ from typing import ClassVar
 from ..report import RemoteEnd
 from .address import Address
 from .admission import HOST, Admission, RefusedError
-from .ending import end_marked_session, end_session
+from .ending import Ending, end_marked_session, end_session, worst_of
 from .hub import FAILURES, LARGEST, Answer, Hub
 from .upstream import NotSentError, UnansweredError, Upstream
 
@@ -175,10 +175,9 @@ class Relay:
         if self._may_have_created:
             endings.append(end_marked_session(self.hub, self.marker, deadline))
         endings = [*(end_session(self.hub, id, deadline) for id in list(self._sessions)), *endings]
-        for ending in endings:
-            self.status_file.update(**dataclasses.asdict(ending))
         if not endings:
-            self.status_file.update(gone=True, slot_free=True, answer="no session was created")
+            endings.append(Ending(True, True, "no session was created"))
+        self.status_file.update(**dataclasses.asdict(worst_of(endings)))
 
     def _wait_for_answers(self, deadline: float) -> bool:
         """True if no POST of a new session is without its answer.

@@ -573,6 +573,22 @@ def test_a_session_whose_answer_was_lost_is_looked_for_and_ended(
     assert (told["gone"], told["slot_free"]) == ("yes", "yes")
 
 
+def test_a_session_that_is_not_gone_is_not_hidden_by_another_one_that_is(
+    own_relay: RunningRelay, grid: ScriptedGrid
+) -> None:
+    """The answer to the first request is lost, and nothing of it is found; the session of the second
+    one stays."""
+    stays = {"sessionId": "5e55", "capabilities": {}}
+    listed = value({"ready": True, "nodes": [{"slots": [{"session": stays}]}]})
+    refused = http_answer("403 Forbidden", b"{}")
+    grid.script |= {"POST /session": [hang_up, value(stays)], "GET /status": [listed]}
+    grid.script["DELETE /session/5e55"] = [refused]
+    assert own_relay.ask("POST", "/session", b"{}").status == 502
+    assert own_relay.ask("POST", "/session", b"{}").status == 200
+    told = own_relay.end()
+    assert (told["session"], told["gone"], told["slot_free"]) == ("5e55", "no", "no")
+
+
 def test_control_after_a_plain_refusal_no_session_is_looked_for(
     own_relay: RunningRelay, grid: ScriptedGrid
 ) -> None:
