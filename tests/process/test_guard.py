@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -531,42 +530,6 @@ def test_refuses_a_tmpdir_that_exists(tmp_path: Path) -> None:
     assert failed["where"] == "tmpdir"
     running.end("closed", deadline_in())
     assert (tmp_path / "mine").read_text() == "keep"
-
-
-def test_removes_shared_memory_that_no_process_uses(tmp_path: Path) -> None:
-    """A file that a process still has open is left."""
-    stray = Path(f"/dev/shm/.org.chromium.Chromium.stray{os.getpid()}")
-    held = Path(f"/dev/shm/.org.chromium.Chromium.held{os.getpid()}")
-    running = start(SLEEP)
-    assert running.wait_for("spawned", deadline=deadline_in())
-    stray.write_text("x")
-    with held.open("w") as file:
-        file.write("x")
-        running.end("closed", deadline_in())
-        assert not stray.exists()
-        assert held.exists()
-    held.unlink()
-
-
-def test_leaves_directories_in_shared_memory_alone() -> None:
-    """A driver of another program whose TMPDIR is ``/dev/shm`` gives its profile such a name.  The
-    control is a file beside it."""
-    profile = Path(f"/dev/shm/.org.chromium.Chromium.profile{os.getpid()}")
-    control = Path(f"/dev/shm/.org.chromium.Chromium.control{os.getpid()}")
-    running = start(SLEEP)
-    assert running.wait_for("spawned", deadline=deadline_in())
-    profile.mkdir()
-    try:
-        (profile / "Cookies").write_text("x")
-        control.write_text("x")
-        report = running.end("closed", deadline_in())
-        assert (profile / "Cookies").exists()
-        assert not control.exists()
-        assert report is not None
-        assert not report["problems"]
-    finally:
-        control.unlink(missing_ok=True)
-        shutil.rmtree(profile)
 
 
 def test_output_of_ends_a_helper_that_hangs_and_daemonises(pids_of: PidFile) -> None:
