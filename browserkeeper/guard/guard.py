@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .command import AnyCommand
     from .containment import Containment
+    from .trees import Identity
 else:
     import _signal as signal
 
@@ -54,6 +55,7 @@ class Guard:
         self.memory = MemoryCurve(2 * SAMPLES[-1])
         self.terminal = Terminal(options)
         self.made_tmpdir = False
+        self.tmpdir: Identity | None = None  # not known in a standby guard
         self.standby = 0  # pid of the standby guard, in the primary guard only
 
     def refusal(self) -> Failure | None:
@@ -108,7 +110,7 @@ class Guard:
         if self.options.tmpdir:
             self._step("tmpdir", lambda: os.mkdir(self.options.tmpdir, 0o700))
             self.made_tmpdir = True
-            lock_directory(self.options.tmpdir)
+            self.tmpdir = lock_directory(self.options.tmpdir)
             os.environ["TMPDIR"] = self.options.tmpdir
         self._step("cgroup", self.cgroup.make)
 

@@ -10,6 +10,11 @@ import os
 import time
 
 from .files import discard, ignore_errors
+from .trees import identity_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .trees import Identity
 
 ATTEMPTS = 200
 PAUSE = 0.005  # seconds between two attempts: another process may ask for the lock at this moment
@@ -74,13 +79,15 @@ class SessionLock:
             discard(self._path)
 
 
-def lock_directory(path: str) -> None:
-    """Hold a lock on a session's TMPDIR for as long as this process lives.
+def lock_directory(path: str) -> Identity:
+    """Hold a lock on a session's TMPDIR for as long as this process lives.  Returns the directory's
+    identity, which no other directory gets in that time.
 
     A sweep that knows neither the session's record nor its state directory asks for this one.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     ignore_errors(lambda: fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB))
+    return identity_of(fd)
 
 
 __all__ = ["SessionLock", "lock_directory"]

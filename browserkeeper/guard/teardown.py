@@ -151,7 +151,8 @@ def _remove_files(guard: Guard) -> None:
     tmpdir = guard.options.tmpdir if guard.made_tmpdir else ""
     for path in (tmpdir, *containment.profiles()):
         if path:
-            files, size, left = try_to_remove(path)
+            made = guard.tmpdir if path == tmpdir else None
+            files, size, left = try_to_remove(path, made)
             report.files, report.bytes = report.files + files, report.bytes + size
             if left:
                 what = "TMPDIR" if path == tmpdir else "temporary profile"

@@ -16,6 +16,7 @@ from .procfs import read_bytes
 NAMED = 3  # things left that an error names; of the others it says how many they are
 LONGEST_PATH = 200  # characters of a path in an error
 MOUNT_POINT = "a mount point; unmount it and sweep"
+EXCHANGED = "not the directory that was made for the session; look at it yourself"
 OTHER_FILE_SYSTEM = "on another file system; remove it yourself"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -36,8 +37,19 @@ class LeftBehind(OSError):
         self.left, self.files, self.size = left, files, size
 
 
-def remove_tree(top: str) -> tuple[int, int]:
+Identity = tuple[int, int]
+"""Device and inode of a directory: no other has both while one of its descriptors is open."""
+
+
+def identity_of(fd: int) -> Identity:
+    facts = os.fstat(fd)
+    return facts.st_dev, facts.st_ino
+
+
+def remove_tree(top: str, made: Identity | None = None) -> tuple[int, int]:
     """Delete a directory of this user's; (files, bytes on disk).  A link is removed, never followed.
+
+    ``made``: of the directory that is to be removed.  Another one that was put in its place is left.
 
     What is mounted below ``top``, or on it, is left as it is, bind mounts of the same file system
     included: it is a directory of somewhere else, which is seen here too.  Nothing is unmounted.
@@ -51,7 +63,7 @@ def remove_tree(top: str) -> tuple[int, int]:
     parent, name = os.path.split(top.rstrip("/"))
     above = os.open(parent or ".", _PLACE & ~os.O_NOFOLLOW)
     try:
-        removal = _Removal(above, parent)
+        removal = _Removal(above, parent, made)
         if os.path.islink(top):
             os.unlink(name, dir_fd=above)
             return 1, 0
@@ -66,10 +78,10 @@ def remove_tree(top: str) -> tuple[int, int]:
     return removal.files, removal.size
 
 
-def try_to_remove(top: str) -> tuple[int, int, str]:
+def try_to_remove(top: str, made: Identity | None = None) -> tuple[int, int, str]:
     """:func:`remove_tree` without exceptions: (files, bytes on disk, what is left and why, or "")."""
     try:
-        return (*remove_tree(top), "")
+        return (*remove_tree(top, made), "")
     except FileNotFoundError:
         return 0, 0, ""
     except LeftBehind as error:
@@ -87,7 +99,7 @@ class _Level:
 
     __slots__ = ("directories", "identity", "is_kept", "name")
 
-    def __init__(self, name: str, identity: tuple[int, int]):
+    def __init__(self, name: str, identity: Identity):
         self.name, self.identity = name, identity
         self.directories: list[str] = []
         self.is_kept = False
@@ -96,8 +108,9 @@ class _Level:
 class _Removal:
     """``left``: what cannot be removed, and why.  ``again``: a directory was filled meanwhile."""
 
-    def __init__(self, above: int, parent: str):
+    def __init__(self, above: int, parent: str, made: Identity | None):
         """``above``: the open directory that the tree is in; ``parent``: its path, for messages."""
+        self._made = made
         self.files = self.size = 0
         self.left: list[str] = []
         self.again = False
@@ -191,8 +204,7 @@ class _Removal:
         """
         done = self._levels[-1]
         above = os.open("..", _DIRECTORY, dir_fd=current)
-        facts = os.fstat(above)
-        if (facts.st_dev, facts.st_ino) != self._levels[-2].identity:
+        if identity_of(above) != self._levels[-2].identity:
             os.close(above)
             raise OSError(errno.EBUSY, "it was moved while it was removed")
         os.close(current)
@@ -230,11 +242,11 @@ class _Removal:
             reason += " (an immutable file or directory? see lsattr(1))"
         self.left.append(f"{shown if shown.isprintable() else ascii(shown)}: {reason}")
 
-    def _open(self, name: str, inside: int) -> tuple[int, tuple[int, int]]:
+    def _open(self, name: str, inside: int) -> tuple[int, Identity]:
         """Open a directory for reading, and make it accessible for this user; (descriptor, identity).
 
         Raises OSError where it is a link, a mount point or on another file system, and where the tree's
-        top is another user's.
+        top is another user's or not the directory that is meant.
         """
         place = _place(name, inside)
         try:
@@ -246,6 +258,8 @@ class _Removal:
                 self._device = facts.st_dev
                 if facts.st_uid != os.geteuid():
                     raise PermissionError(errno.EPERM, "another user's directory")
+                if self._made not in (None, (facts.st_dev, facts.st_ino)):
+                    raise OSError(errno.EEXIST, EXCHANGED)
             elif facts.st_dev != self._device:
                 raise OSError(errno.EBUSY, OTHER_FILE_SYSTEM)
             if facts.st_mode & 0o700 != 0o700:

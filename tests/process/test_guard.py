@@ -442,6 +442,32 @@ def test_a_tmpdir_that_was_replaced_by_a_link_is_not_followed(tmp_path: Path) ->
     assert (precious / "file").read_text() == "keep me"
 
 
+@pytest.mark.parametrize("is_asked", [True, False], ids=["guard", "control"])
+def test_another_directory_that_was_put_in_the_place_of_the_tmpdir_is_left(
+    tmp_path: Path, is_asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the owner and mode of a TMPDIR, but the guard did not make it.  The control goes by its
+    path."""
+    by_path = (
+        "            made = guard.tmpdir if path == tmpdir else None\n",
+        "            made = None\n",
+    )
+    if not is_asked:
+        directory = altered_guard(tmp_path / "altered", by_path)
+        monkeypatch.setattr("browserkeeper.process.guard_process.GUARD_DIRECTORY", directory)
+    tmpdir, precious = tmp_path / "session", tmp_path / "precious"
+    precious.mkdir(mode=0o700)
+    (precious / "file").write_text("keep me")
+    script = f"mv $TMPDIR {tmp_path}/results && mv {precious} $TMPDIR; sleep 600"
+    running = start(("/bin/sh", "-c", script), tmpdir=str(tmpdir))
+    assert wait_until((tmpdir / "file").exists)
+    report = running.end("closed", deadline_in())
+    assert report is not None
+    assert (tmpdir / "file").exists() == is_asked
+    why = f"TMPDIR not removed: {tmpdir}: not the directory that was made for the session"
+    assert [problem.startswith(why) for problem in report["problems"]] == [True] * is_asked
+
+
 def test_works_for_an_owner_that_blocks_all_signals(pids_of: PidFile) -> None:
     """Threads of servers do.  The guard inherits the signal mask and has to reset it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
