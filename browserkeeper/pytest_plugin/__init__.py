@@ -17,9 +17,13 @@ In this package: everything that imports pytest.  It uses the layers below; no o
     reports.py            what is captured when, and what a test's pytest reports carry
     summary.py            the section at the end of the terminal's output
     leak_hooks.py         when to look for leaks, and what becomes of the test
-    leaks.py              finds the browsers that a test has left running
-    leak_ending.py        ends them
-    browser_processes.py  which processes are drivers or browsers
+    leak_warnings.py      the warnings
+    leaks.py              finds the browsers that a test has left running; which are the test's own
+    holders.py            which Python object holds a process
+    orphans.py            drivers and browsers whose parents have died
+    leak_ending.py        ends the test's own
+    browser_processes.py  which processes are drivers or browsers, and how they are related
+    usage.py              whether a run uses the plugin
     run_marker.py         the run's name, in the environment of its processes
     xdist_controller.py   pytest-xdist's controller: the browsers of crashed workers
 
@@ -34,11 +38,15 @@ from typing import Any
 
 import pytest
 
-from . import driver_fixture, fixtures, markers, records, run_marker, settings
+from . import driver_fixture, fixtures, markers, records, run_marker, settings, usage
+from .leak_warnings import LeakedBrowserWarning, SharedBrowserWarning
 from .summary import Summary
+
+__all__ = ["LeakedBrowserWarning", "SharedBrowserWarning"]
 
 _OTHER_DRIVER = pytest.StashKey[str]()
 """The plugin whose fixture ``driver`` this run uses, "" for ours."""
+_LOOKS_FOR_LEAKS = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,9 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     markers.register(config)
     chosen = config.stash[settings.SETTINGS] = settings.read(config)
-    run = run_marker.choose(config)
-    if chosen.leaks != "off":
-        run_marker.mark(config, run)
+    run_marker.choose(config)
     _register(config, fixtures, "fixtures")
     _register(config, Summary(chosen), "summary")
     config.stash[_OTHER_DRIVER] = driver_fixture.other_owner(config)
@@ -79,7 +85,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     """The settings, unless all are defaults; and another plugin that has the name ``driver``."""
     chosen, lines = config.stash[settings.SETTINGS], []
     if chosen != settings.Settings(output=chosen.output):
-        facts = [", ".join(chosen.browsers), f"isolation {chosen.isolation}", f"leaks {chosen.leaks}"]
+        leaks = "error" if chosen.leaks == "auto" else chosen.leaks  # auto: something of ours was given
+        facts = [", ".join(chosen.browsers), f"isolation {chosen.isolation}", f"leaks {leaks}"]
         facts += ["headed"] * chosen.headed
         facts += [f"timeout {chosen.timeout:g} s"] if chosen.timeout else []
         facts += [f"on {_without_password(chosen.remote)}"] if chosen.remote else []
@@ -125,13 +132,29 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Turn the leak check on, in the process that runs the tests."""
-    config = session.config
-    looks = config.stash[settings.SETTINGS].leaks != "off" and not config.option.collectonly
-    if looks and not _is_controller(config):
-        from .leak_hooks import LeakHooks
+    config, leaks = session.config, session.config.stash[settings.SETTINGS].leaks
+    if leaks == "off" or config.option.collectonly or _is_controller(config):
+        return
+    if leaks != "auto":
+        _look_for_leaks(config)
+    elif why := usage.of_run(config.stash[settings.SETTINGS].given, session.items):
+        _look_for_leaks(config, why)
 
-        hooks = LeakHooks(config.stash[settings.SETTINGS], run_marker.marked_run())
-        _register(config, hooks, "leaks")
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+    """Turn the leak check on when a test gets a fixture of ours by ``getfixturevalue``."""
+    config = request.config
+    is_waiting = config.stash[settings.SETTINGS].leaks == "auto" and _LOOKS_FOR_LEAKS not in config.stash
+    if is_waiting and usage.is_ours(fixturedef):
+        _look_for_leaks(config, f"the fixture {fixturedef.argname}")
+
+
+def _look_for_leaks(config: pytest.Config, why: str = "") -> None:
+    from .leak_hooks import LeakHooks
+
+    config.stash[_LOOKS_FOR_LEAKS] = True
+    _register(config, LeakHooks(config, run_marker.mark(config), why), "leaks")
 
 
 def _is_controller(config: pytest.Config) -> bool:

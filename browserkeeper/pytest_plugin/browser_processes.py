@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 
+from ..guard.procfs import read_bytes
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
-from ..process.leftover_processes import DOCUMENT
+from ..process.leftover_processes import DOCUMENT, MARKER
 
 BROWSERS = frozenset(
     {
@@ -36,7 +38,7 @@ def kind_of(process: ProcessFacts) -> str:
 
 def is_below(process: ProcessFacts, pids: set[int]) -> bool:
     """Is one of ``pids`` an ancestor of the process?"""
-    return any(ancestor.pid in pids for ancestor in _ancestors(process))
+    return any(ancestor.pid in pids for ancestor in ancestors(process))
 
 
 def roots(processes: Iterable[ProcessFacts]) -> list[ProcessFacts]:
@@ -45,17 +47,43 @@ def roots(processes: Iterable[ProcessFacts]) -> list[ProcessFacts]:
     return [process for process in by_pid.values() if not is_below(process, set(by_pid))]
 
 
-def guard_above(process: ProcessFacts) -> ProcessIdentity | None:
-    """The outermost guard among the ancestors of the process, or None."""
-    guards = [ancestor.identity for ancestor in _ancestors(process) if _is_guard(ancestor)]
+def guard_of(process: ProcessFacts, line: Iterable[ProcessFacts]) -> ProcessIdentity | None:
+    """The outermost guard of the process's own session among ``line``, its ancestors from the nearest to
+    the farthest; None if it has none there.
+
+    Its own session: the guard has the same session id in its environment.  A guard further up, of a
+    session that pytest itself runs in for example, has another id, or is not in ``line``.
+    """
+    session = system.marker_value(process.pid, MARKER)
+    guards = [
+        ancestor.identity
+        for ancestor in line
+        if session is not None
+        and system.marker_value(ancestor.pid, MARKER) == session
+        and system.marker_value(ancestor.pid, DOCUMENT) is not None  # only guards have it
+    ]
     return guards[-1] if guards else None
 
 
-def _is_guard(process: ProcessFacts) -> bool:
-    return system.marker_value(process.pid, DOCUMENT) is not None
+def forking_thread(pid: int) -> int | None:
+    """The native id of the thread of this process that started a child (the kernel keeps the children
+    of each thread apart, proc(5)).  None if that is not known.
+
+    When a thread exits, its children are listed as the main thread's.
+    """
+    task = f"/proc/{os.getpid()}/task"
+    try:
+        threads = os.listdir(task)
+    except OSError:
+        return None
+    for thread in threads:
+        if pid in map(int, (read_bytes(f"{task}/{thread}/children") or b"").split()):
+            return int(thread)
+    return None
 
 
-def _ancestors(process: ProcessFacts) -> Iterator[ProcessFacts]:
+def ancestors(process: ProcessFacts) -> Iterator[ProcessFacts]:
+    """Its parent, the parent of that, and so on up to PID 1."""
     parent = process.parent
     while parent > 0 and (found := system.facts(parent)) is not None:
         yield found

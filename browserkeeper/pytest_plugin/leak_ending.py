@@ -51,7 +51,9 @@ class _Family:
     def _look(self) -> None:
         for identity in list(self._members):
             if is_alive(identity):
-                self._members |= {process.identity for process in system.tree(identity.pid)}
+                below = {process.identity for process in system.tree(identity.pid)}
+                if is_alive(identity):  # else another process may have got the pid meanwhile
+                    self._members |= below
         self._profiles |= {path for m in self._members for path in profiles_of(m.pid)}
 
     def kill(self) -> None:

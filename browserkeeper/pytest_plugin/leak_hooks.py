@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
+import json
+import shlex
 import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from . import background_pools, leak_ending
+from .leak_warnings import LeakedBrowserWarning, SharedBrowserWarning
 from .leaks import Leak, LeakDetector
 from .markers import allowed_reason
 from .records import RECORD, TestRecord
-from .settings import Settings
+from .settings import SETTINGS
 
 REMEDY = (
     "Use the fixture `driver`, `with browserkeeper.browser() as driver:`, or quit() in a finally "
@@ -21,21 +24,20 @@ REMEDY = (
 )
 
 
-class LeakedBrowserWarning(pytest.PytestWarning):
-    """A test left a browser running (``--keeper-leaks=warn``)."""
-
-
-LeakedBrowserWarning.__module__ = __package__ or ""
-
-
 class LeakHooks:
-    """``run``: the name that every process has in its environment that is started from now on."""
+    """``run``: the name that every process has in its environment that is started from now on.
 
-    def __init__(self, settings: Settings, run: str):
-        self._settings = settings
+    ``why``: what of ours the run uses, if the check is on for that reason (``keeper_leaks = auto``).
+    """
+
+    def __init__(self, config: pytest.Config, run: str, why: str = ""):
+        self._settings = config.stash[SETTINGS]
+        self._ini = config.inipath
+        self._why = why
         self._detector = LeakDetector(run, background_pools.guard_pids)
         self._pools: dict[Any, Any] = {}
         self._allowed: list[Leak] = []
+        self._warned_of: set[str] = set()
 
     # -- a test
 
@@ -51,36 +53,75 @@ class LeakHooks:
         except (KeyboardInterrupt, pytest.exit.Exception):
             raise
         except BaseException:
-            self._end_leaks(item)
+            item.stash[RECORD].notice = self._handle_leaks(item)[1]
             raise
-        if text := self._end_leaks(item):
-            self._complain(item, text)
+        own, shared = self._handle_leaks(item)
+        if shared:
+            try:
+                item.warn(SharedBrowserWarning(shared))
+            except SharedBrowserWarning:
+                # A filter such as -W error must not fail a suite for what it does on purpose.
+                item.stash[RECORD].notice = shared
+        if own and self._settings.leaks == "warn":
+            item.warn(LeakedBrowserWarning(own))
+        elif own:
+            item.stash[RECORD].only_leaked = True
+            pytest.fail(own, pytrace=False)
         return result
 
-    def _end_leaks(self, item: pytest.Item) -> str:
-        """End what the test has left running, unless it is allowed; the complaint, or ""."""
+    def _handle_leaks(self, item: pytest.Item) -> tuple[str, str]:
+        """End what the test has left running, if it is the test's own and not allowed.
+
+        Returns the complaint of it, and the notice of browsers that may be in use; each may be "".
+        """
         found = self._detector.end()
-        if not found:
+        own = [leak for leak in found if not leak.holder]
+        mark = item.get_closest_marker("keeper_allow_leak")
+        shared = [] if mark is not None else [leak for leak in found if leak.holder]
+        return self._handle_own(item, own, mark), self._notice(item, shared)
+
+    def _handle_own(self, item: pytest.Item, own: list[Leak], mark: pytest.Mark | None) -> str:
+        if not own:
             return ""
         record: TestRecord = item.stash[RECORD]
-        record.leaks = found
-        mark = item.get_closest_marker("keeper_allow_leak")
+        record.leaks = own
         if mark is not None:
             record.allowed = str(allowed_reason(mark))
-            self._allowed += found
+            self._allowed += own
             return ""
-        record.stuck = leak_ending.end(found)
-        number = "1 browser" if len(found) == 1 else f"{len(found)} browsers"
-        outcome = "could NOT be ended" if record.stuck else "ended now"
-        head = f"{item.nodeid} left {number} running ({outcome}):"
-        return "\n".join([head, *(f"  {leak}" for leak in found), REMEDY])
-
-    def _complain(self, item: pytest.Item, text: str) -> None:
+        number = "1 browser" if len(own) == 1 else f"{len(own)} browsers"
         if self._settings.leaks == "warn":
-            warnings.warn(LeakedBrowserWarning(text), stacklevel=2)
-            return
-        item.stash[RECORD].only_leaked = True
-        pytest.fail(text, pytrace=False)
+            record.leaks_stay = True
+            outcome = "not ended, since keeper_leaks is warn"
+        else:
+            record.stuck = leak_ending.end(own)
+            outcome = "could NOT be ended" if record.stuck else "ended now"
+        head = f"{item.nodeid} left {number} running ({outcome}):"
+        why = [f"(keeper_leaks = auto is error here: the run uses {self._why}.)"] if self._why else []
+        return "\n".join([head, *(f"  {leak}" for leak in own), REMEDY, *why])
+
+    def _notice(self, item: pytest.Item, shared: list[Leak]) -> str:
+        """Once for each holder in a run, and not for those that ``keeper_shared`` names."""
+        patterns, known = self._settings.shared, self._warned_of
+        new = [leak for leak in shared if leak.holder not in known and not _matches(leak, patterns)]
+        if not new:
+            return ""
+        holders = dict.fromkeys(leak.holder for leak in new)
+        known.update(holders)
+        return "\n".join(
+            [
+                f"{item.nodeid} left a browser running that is not plainly its own. It was not ended:",
+                *(f"  {leak}" for leak in new),
+                f"If it is meant to outlive the test, add to {self._line_to_add(list(holders))}",
+                "Else quit it in the test or in a fixture.",
+            ]
+        )
+
+    def _line_to_add(self, holders: list[str]) -> str:
+        name = self._ini.name if self._ini is not None else "pytest.ini"
+        if name.endswith(".toml"):
+            return f"{name}: keeper_shared = {json.dumps(holders)}"
+        return f"{name}: keeper_shared = {shlex.join(holders)}"
 
     # -- fixtures of a wider scope than a test
 
@@ -108,6 +149,10 @@ class LeakHooks:
         """End the allowed leaks too.  They were left until now since later tests may have used them."""
         leak_ending.end(self._allowed)
         self._allowed.clear()
+
+
+def _matches(leak: Leak, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(leak.holder, pattern) for pattern in patterns)
 
 
 def _as_pool(value: Any) -> Any:

@@ -68,6 +68,10 @@ class TestRecord:
     leaks: list[Leak] = dataclasses.field(default_factory=list)
     stuck: list[Leak] = dataclasses.field(default_factory=list)
     """The leaks that could not be ended."""
+    notice: str = ""
+    """Of browsers that outlive the test and are not plainly its own, if it could be no warning."""
+    leaks_stay: bool = False
+    """The leaks are only warned of."""
     allowed: str = ""
     """The reason why the leaks are allowed; "" if they are not."""
     only_leaked: bool = False

@@ -54,9 +54,12 @@ def _facts(record: TestRecord, report: pytest.TestReport) -> dict[str, Any]:
     if record.kept:
         facts["folder"] = str(record.folder.path)
         facts["attempt"] = record.attempt
+    if report.when == "teardown" and record.notice:
+        facts["notice"] = record.notice
     if report.when == "teardown" and record.leaks:
         facts["leaks"] = [str(leak) for leak in record.leaks]
         facts["stuck"] = [str(leak) for leak in record.stuck]
+        facts["stay"] = record.leaks_stay
         facts["allowed"] = record.allowed
         facts["only_leaked"] = record.only_leaked
     return facts

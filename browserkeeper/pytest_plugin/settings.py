@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,15 +14,18 @@ import pytest
 Isolation = Literal["fresh", "context"]
 Screenshot = Literal["on", "off", "only-on-failure"]
 Capture = Literal["never", "failure", "always"]
-Leaks = Literal["error", "warn", "off"]
+Leaks = Literal["auto", "error", "warn", "off"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "isolation": ("fresh", "context"),
     "screenshot": ("only-on-failure", "on", "off"),
     "capture": ("failure", "never", "always"),
-    "leaks": ("error", "warn", "off"),
+    "leaks": ("auto", "error", "warn", "off"),
 }
 """The first of each is the default."""
+OPTIONS = ("browser", "headed", "output", "timeout", "remote", *CHOICES)
+"""The names of the options without ``--keeper-``, and of the ini keys without ``keeper_``.  An ini key
+that is not given is None, or before pytest 8 empty."""
 
 DEFAULT_OUTPUT = "test-results"
 REMOTE_TIMEOUT = 10.0
@@ -39,7 +42,11 @@ class Settings:
     output: Path = Path(DEFAULT_OUTPUT)
     screenshot: Screenshot = "only-on-failure"
     capture: Capture = "failure"
-    leaks: Leaks = "error"
+    leaks: Leaks = "auto"
+    shared: tuple[str, ...] = ()
+    """Patterns for the holders of browsers that outlive tests on purpose."""
+    given: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    """The options and ini keys that were given, in words."""
     timeout: float | None = None
     remote: str | None = dataclasses.field(default=None, repr=False)
     """A Grid's URL, which may contain a password."""
@@ -89,16 +96,24 @@ def add_options(parser: pytest.Parser) -> None:
         first, *others = CHOICES[name]
         metavar = "|".join((first, *others))
         group.addoption(f"--keeper-{name}", metavar=metavar, help=f"{text} (default: {first})")
-    parser.addini("keeper_browser", "as --keeper-browser, several with spaces", type="args", default=[])
-    parser.addini("keeper_headed", "as --keeper-headed", type="bool", default=False)
+    parser.addini(
+        "keeper_browser", "as --keeper-browser, several with spaces", type="args", default=None
+    )
+    parser.addini("keeper_headed", "as --keeper-headed", type="bool", default=None)
     for name in ("output", "timeout", "remote", *CHOICES):
-        parser.addini(f"keeper_{name}", f"as --keeper-{name}", default="")
+        parser.addini(f"keeper_{name}", f"as --keeper-{name}", default=None)
+    parser.addini(
+        "keeper_shared",
+        "what holds browsers that outlive tests on purpose, as the leak check's warning names it",
+        type="args",
+        default=None,
+    )
 
 
 def read(config: pytest.Config) -> Settings:
     """The settings of a run.  Raises pytest.UsageError for a value that is not valid."""
     browsers = tuple(
-        dict.fromkeys(config.getoption("keeper_browser") or config.getini("keeper_browser"))
+        dict.fromkeys(config.getoption("keeper_browser") or config.getini("keeper_browser") or ())
     )
     headed = bool(config.getoption("keeper_headed") or config.getini("keeper_headed"))
     chosen = {name: _choice(config, name) for name in CHOICES}
@@ -108,6 +123,8 @@ def read(config: pytest.Config) -> Settings:
         output=_output(config),
         timeout=_seconds(*_given(config, "timeout")),
         remote=_given(config, "remote")[0] or None,
+        shared=tuple(config.getini("keeper_shared") or ()),
+        given=tuple(_all_given(config)),
         **cast("dict[str, Any]", chosen),
     )
     if settings.remote is not None:
@@ -122,7 +139,18 @@ def _given(config: pytest.Config, name: str) -> tuple[str, str]:
     value = config.getoption(f"keeper_{name}")
     if value is not None:
         return str(value), f"--keeper-{name}"
-    return str(config.getini(f"keeper_{name}")), f"keeper_{name} in {config.inipath or 'the ini file'}"
+    return str(
+        config.getini(f"keeper_{name}") or ""
+    ), f"keeper_{name} in {config.inipath or 'the ini file'}"
+
+
+def _all_given(config: pytest.Config) -> Iterator[str]:
+    for name in OPTIONS:
+        if config.getoption(f"keeper_{name}") is not None:
+            yield f"the option --keeper-{name}"
+    for name in (*OPTIONS, "shared"):
+        if config.getini(f"keeper_{name}") not in (None, "", []):
+            yield f"the ini key keeper_{name}"
 
 
 def _choice(config: pytest.Config, name: str) -> str:

@@ -7,37 +7,48 @@ from typing import Any
 
 import pytest
 
+from ..process import identity_of, system
+from ..process.identity import ProcessIdentity
 from .run_marker import worker_run
 from .settings import Settings
 
-GUARD_TIMEOUT = 5.0
+GUARD_TIMEOUT = 30.0
 """Seconds for the guards of a dead worker to end its browsers; they take 0.1."""
+ASKED_FOR = ("closed", "error", "retired")
+"""Reasons of ends that an owner asks for.  Those of a dead worker are of earlier tests."""
 RECENT = 50
 """How many ended sessions to read from the history, newest first."""
 
 
 class ControllerHooks:
-    """Notes each worker's pid while it lives: once it has crashed, xdist does not say it any more."""
+    """Notes who each worker is while it lives: once it has crashed, xdist does not say it any more."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pids: dict[str, int] = {}
+        self._workers: dict[str, ProcessIdentity] = {}
         self._endings: dict[str, list[str]] = {}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_newgateway(self, gateway: Any) -> None:
-        """Costs no message: execnet asks each new process for these facts, and caches the answer."""
-        self._pids[gateway.id] = gateway._rinfo().pid  # noqa: SLF001 # as xdist itself does
+        """Costs no message: execnet asks each new process for these facts, and caches the answer.
+
+        A worker on another machine (``--tx ssh=…``) has a pid that means another process here.
+        """
+        if gateway.spec.popen:
+            pid = gateway._rinfo().pid  # noqa: SLF001 # as xdist itself does
+            self._workers[gateway.id] = identity_of(pid)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         if not error:
             return
-        name, pid = node.gateway.id, self._pids.get(node.gateway.id, 0)
-        endings = sessions_of_dead(pid) if pid else []
+        worker = self._workers.get(node.gateway.id)
+        if worker is None:
+            return
+        endings = sessions_of_dead(worker)
         if self._settings.leaks != "off":
-            endings += _end_leaks(worker_run(node.workerinput))
-        self._endings[name] = endings
+            endings += _handle_leaks(worker_run(node.workerinput), self._settings)
+        self._endings[node.gateway.id] = endings
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
@@ -47,27 +58,36 @@ class ControllerHooks:
             report.longrepr = "\n".join([str(report.longrepr), *endings])
 
 
-def sessions_of_dead(pid: int) -> list[str]:
-    """How the sessions of a dead process ended, a line for each.  Blocks up to GUARD_TIMEOUT seconds,
-    until they have."""
+def sessions_of_dead(owner: ProcessIdentity) -> list[str]:
+    """How the sessions ended that a dead process had, a line for each.  Blocks up to GUARD_TIMEOUT
+    seconds, until they have.
+
+    For whatever reason they ended: that a guard's owner has died, or is about to, is not always the word
+    that the guard has for it.
+    """
     from ..errors import LedgerError
     from ..state.ledger import Ledger
-    from ..state.records import Record
+    from ..state.records import Record, Session
 
     try:
         ledger = Ledger.open()
     except LedgerError as error:
         return [f"How its browsers ended is not known: {error}"]
 
+    here = system.host()
+
+    def is_of_owner(session: Session) -> bool:
+        return owner.is_same_as(session.owner) and session.place.is_same_as(here)
+
     def live() -> list[Record]:
         records = (record for record in ledger.records() if isinstance(record, Record))
-        return [record for record in records if record.session.owner.pid == pid]
+        return [record for record in records if is_of_owner(record.session)]
 
     until = time.monotonic() + GUARD_TIMEOUT
     while (left := live()) and time.monotonic() < until:
         time.sleep(0.02)
-    ended = [e.report for e in ledger.ended(RECENT) if e.session.owner.pid == pid]
-    endings = [f"Its browser: {report}" for report in ended if report.reason == "owner-died"]
+    ended = [each.report for each in ledger.ended(RECENT) if is_of_owner(each.session)]
+    endings = [f"Its browser: {report}" for report in ended if report.reason not in ASKED_FOR]
     return endings + [
         f"Its browser: {record.session.browser} session {record.session.id} is still there; "
         "look with `browserkeeper ps`, end it with `browserkeeper sweep --yes`."
@@ -75,10 +95,15 @@ def sessions_of_dead(pid: int) -> list[str]:
     ]
 
 
-def _end_leaks(run: str) -> list[str]:
-    """End the browsers that the dead worker's tests started without browserkeeper and its guard."""
+def _handle_leaks(run: str, settings: Settings) -> list[str]:
+    """End the browsers that the dead worker's tests started without browserkeeper and its guard.
+
+    Named only: with ``keeper_leaks = warn``, and those that a program may use which a fixture started.
+    """
     from . import leak_ending, leaks
 
-    found = leaks.of_dead_run(run)
-    stuck = leak_ending.end(found)
-    return [f"Left running, {'NOT ' if leak in stuck else ''}ended now: {leak}" for leak in found]
+    found = leaks.of_dead_worker(run)
+    own = [leak for leak in found if not leak.holder and settings.leaks != "warn"]
+    stuck = leak_ending.end(own)
+    outcome = {id(leak): "NOT ended now" if leak in stuck else "ended now" for leak in own}
+    return [f"Left running, {outcome.get(id(leak), 'not ended')}: {leak}" for leak in found]

@@ -12,53 +12,24 @@ import pytest
 
 from fixtures.server import Site
 from tests.support import witness
+from tests.support.fake_suite import FAKES, LENIENT
 from tests.support.inner_pytest import InnerPytest, leaked_tests
 from tests.support.waiting import SECONDS
 
-FAKES = """
-import os, shutil, subprocess, time
-import pytest
 
-def fake(name):
-    return os.path.abspath(shutil.copy("/bin/sleep", name))
-
-DRIVER, OTHER = fake("geckodriver"), fake("worker")
-QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-KEPT = [subprocess.Popen([DRIVER, "600"], **QUIET)]
-
-def start(*words):
-    KEPT.append(subprocess.Popen(words, **QUIET))  # returns when the program has been executed
-
-def orphan(program, **more):
-    script = f"{program} 600 >/dev/null 2>&1 </dev/null & echo $!"
-    done = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True, **more)
-    wait_for_driver(int(done.stdout))
-
-def wait_for_driver(pid):
-    "Until the process has executed DRIVER."
-    while open(f"/proc/{pid}/comm").read().strip() != "geckodriver":
-        time.sleep(0.01)
-
-def wait_for_child(pid):
-    while not (children := open(f"/proc/{pid}/task/{pid}/children").read().split()):
-        time.sleep(0.01)
-    return int(children[0])
-"""
-"""The first lines of a suite that starts programs with the names of browsers."""
-
-
-@pytest.mark.leaves_zombies(12, "the inner run ends orphans, and PID 1 has to reap them")
+@pytest.mark.leaves_zombies(12, "nothing reaps what the inner suite starts but PID 1")
 def test_new_processes_with_the_name_of_a_browser_are_found_and_ended(inner_pytest: InnerPytest) -> None:
     inner_pytest.write(
         test_a=FAKES
         + """
+KEPT = [popen()]
 def test_nothing(): pass
 def test_no_browser(): start(OTHER, "600")
 def test_comes_and_goes(): subprocess.run([DRIVER, "0.1"], **QUIET)
 def test_direct(): start(DRIVER, "600")
 def test_below_another():
     start("sh", "-c", f"{DRIVER} 600 & wait")
-    wait_for_driver(wait_for_child(KEPT[-1].pid))
+    wait_for_driver(wait_for_child(PIDS[-1]))
 def test_orphan(): orphan(DRIVER)
 def test_orphan_of_a_new_session(): orphan(f"setsid {DRIVER}")
 def test_of_another_run(): orphan(DRIVER, env={**os.environ, "BROWSERKEEPER_PYTEST": "elsewhere"})
@@ -68,47 +39,74 @@ def test_two():
     start(DRIVER, "600")
     start(DRIVER, "600")
     assert 0
+class TestInstance:
+    def test_instance(self):
+        self.driver = popen()
+def test_failed():
+    driver = popen()
+    assert 0
 def test_those_before_live():
     assert KEPT[0].poll() is None
-    assert [process.poll() for process in KEPT] == [None, None, -9, 0, None, -9, -9]
+    assert [is_alive(pid) for pid in PIDS] == [True, False, False, True, False, False]
     KEPT[0].kill()
-    KEPT[1].kill()
+    KEPT[0].wait()
+    os.kill(PIDS[0], 9)
 """
     )
     known = {process.pid for process in witness.below(os.getpid())}
-    done = inner_pytest.run("-v", "-rf")
+    done = inner_pytest.run("-v", "-rf", *LENIENT)
     assert set(leaked_tests(done)) == {
         *("test_direct", "test_below_another", "test_two"),
-        *("test_orphan", "test_orphan_of_a_new_session"),
+        *("test_orphan", "test_orphan_of_a_new_session", "TestInstance::test_instance"),
+        "test_failed",
     }
     done.stdout.fnmatch_lines(["*= browserkeeper =*", "*test_direct left running (ended):"])
+    done.stdout.fnmatch_lines(
+        ["(keeper_leaks = auto is error here: the run uses the marker keeper_allow*"]
+    )
     done.stdout.fnmatch_lines(
         ["*test_allowed left running (allowed: issue 7; ended at the end of the run):"]
     )
     done.stdout.fnmatch_lines(["*test_two left running (ended):", "  geckodriver *", "  geckodriver *"])
+    done.stdout.fnmatch_lines(["*test_failed left running (ended):"])
     left = witness.alive(witness.new_below(os.getpid(), known))
     assert [p.name for p in left] == ["geckodriver"], "only the one of another run may be left"
     witness.clean_up(known)
 
 
+@pytest.mark.leaves_zombies(9, "nothing reaps what the inner suite starts but PID 1")
 def test_leaks_can_be_warnings_or_ignored(inner_pytest: InnerPytest) -> None:
-    inner_pytest.write(test_a=FAKES + 'def test_a(): start(DRIVER, "600")\ndef test_b(): KEPT[0].kill()')
+    """A warning does not end the browser, neither after the test nor at the end of the run."""
+    inner_pytest.write(
+        test_a=FAKES
+        + """
+def test_a(): start(DRIVER, "600")
+def test_b(): assert is_alive(PIDS[0])
+"""
+    )
     known = {process.pid for process in witness.below(os.getpid())}
-    inner_pytest.run("--keeper-leaks=warn", "-Wdefault").assert_outcomes(passed=2, warnings=1)
+    done = inner_pytest.run("--keeper-leaks=warn", "-Wdefault")
+    done.assert_outcomes(passed=2, warnings=1)
+    done.stdout.fnmatch_lines(
+        ["*LeakedBrowserWarning: test_a.py::test_a left 1 browser running (not ended*"]
+    )
+    done.stdout.fnmatch_lines(["*test_a left running (not ended):"])
     inner_pytest.run("--keeper-leaks=warn").assert_outcomes(passed=2, errors=1)
     inner_pytest.run("--keeper-leaks=off").assert_outcomes(passed=2)
+    inner_pytest.run("--keeper-leaks=error").assert_outcomes(passed=1, failed=2)
     left = witness.alive(witness.new_below(os.getpid(), known))
-    assert [p.name for p in left] == ["geckodriver"], "the control leaves it"
+    assert [p.name for p in left] == ["geckodriver"] * 3, "the control, off, leaves one too"
     witness.clean_up(known)
 
 
+@pytest.mark.leaves_zombies(9, "nothing reaps what the inner suite starts but PID 1")
 def test_a_fixtures_browser_is_no_leak_until_the_fixture_is_torn_down(inner_pytest: InnerPytest) -> None:
     inner_pytest.write(
         test_a=FAKES
         + """
 @pytest.fixture(scope="module")
 def tidy():
-    process = subprocess.Popen([DRIVER, "600"], **QUIET)
+    process = popen()
     yield process
     process.kill()
     process.wait()
@@ -125,34 +123,23 @@ def broken():
 class TestOne:
     @classmethod
     def setup_class(cls):
-        cls.process = subprocess.Popen([DRIVER, "600"], **QUIET)
+        cls.process = popen()
     @classmethod
     def teardown_class(cls):
         cls.process.kill()
         cls.process.wait()
     def test_a(self, tidy, untidy): pass
-    def test_b(self, tidy, untidy): assert tidy.poll() is None and KEPT[1].poll() is None
+    def test_b(self, tidy, untidy): assert tidy.poll() is None and is_alive(PIDS[0])
 
 def test_c(tidy): assert tidy.poll() is None
 def test_d(broken): pass
-def test_e(): KEPT[0].kill()
 """
     )
-    done = inner_pytest.run("-v")
+    done = inner_pytest.run("-v", "--keeper-leaks=error")
     assert leaked_tests(done)[:2] == ["TestOne::test_b", "test_d"]
     done.stdout.fnmatch_lines(["*started by the fixture 'untidy' (class scope), torn down here"])
     done.stdout.fnmatch_lines(["*started by the test's setup"])
 
-
-PATIENT = """
-from browserkeeper.pytest_plugin import leaks
-
-LEAKING = ("orphaned", "chrome", "firefox", "script", "kept")
-
-def pytest_runtest_setup(item):
-    "A test that ends its browser may take its time; one that leaks would wait for nothing."
-    leaks.SETTLE = 1.5 if any(word in item.name for word in LEAKING) else 60.0
-"""
 
 ORPHANED = """
 def test_orphaned():
@@ -185,31 +172,34 @@ def test_script():
     script = "from test_suite import *; plain(); os._exit(0)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
-def test_kept_but_never_closed():
+def test_kept_but_never_closed(request):
     from browserkeeper import browser
-    session = browser()
+    session = request.node.session_of_ours = browser()
     session.start()
-    KEPT.append(session)
 
 def test_driver(driver):
     driver.get(SITE)
 
 @pytest.fixture(scope="module")
 def shared():
-    driver = plain()
-    yield driver
-    driver.quit()
+    "Starts its browser at the first use."
+    made = []
+    def get():
+        if not made:
+            made.append(plain())
+        return made[0]
+    yield get
+    made[0].quit()
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_shared(shared, number):
-    shared.get(SITE)
-    shared.switch_to.new_window("tab")
-    shared.get(SITE + "about")
+    shared().get(SITE)
+    shared().switch_to.new_window("tab")
+    shared().get(SITE + "about")
 """
     )
-    inner_pytest.write(conftest=PATIENT)
     known = {process.pid for process in witness.below(os.getpid())}
-    done = inner_pytest.run("-v")
+    done = inner_pytest.run("-v", *LENIENT)
     assert leaked_tests(done) == [f"test_{n}" for n in ("orphaned", "chrome", "firefox", "script")] + [
         "test_kept_but_never_closed"
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
+import sys
 import textwrap
 from pathlib import Path
 
@@ -46,7 +47,10 @@ import os, shutil, signal, subprocess, sys, time
 import pytest
 from selenium import webdriver
 
-KEPT = []  # Selenium quits a driver when its last reference is dropped
+def no_quit(self):
+    "In the place of Selenium's method, which quits a driver when its last reference is dropped."
+
+webdriver.ChromeService.__del__ = webdriver.FirefoxService.__del__ = no_quit
 
 def plain(name="chrome"):
     "A browser of Selenium alone, without browserkeeper."
@@ -61,7 +65,6 @@ def plain(name="chrome"):
             options.add_argument(argument)
         service = webdriver.ChromeService(shutil.which("chromedriver"))
         made = webdriver.Chrome(options=options, service=service)
-    KEPT.append(made)
     return made
 
 SITE = os.environ.get("SITE", "")
@@ -106,13 +109,17 @@ class InnerPytest:
         self._monkeypatch.setenv("SITE", site.url)
         return self
 
-    def run(self, *words: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
+    def run(
+        self, *words: str, plugins: tuple[str, ...] = (), below: tuple[str, ...] = ()
+    ) -> pytest.RunResult:
         """Run pytest with these arguments, and with those of OTHER_PLUGINS that ``plugins`` names.
-        Warnings are errors."""
+        Warnings are errors.  ``below``: a command that runs pytest as its own."""
         unwanted = [distribution for name, distribution in OTHER_PLUGINS.items() if name not in plugins]
         without = [f"-pno:{name}" for each in unwanted for name in plugin_names(each)]
         given = ("-W", "error", "-p", "no:cacheprovider", *without, *words)
-        return self._pytester.runpytest_subprocess(*given, timeout=TIMEOUT)
+        if not below:
+            return self._pytester.runpytest_subprocess(*given, timeout=TIMEOUT)
+        return self._pytester.run(*below, sys.executable, "-mpytest", *given, timeout=TIMEOUT)
 
     @property
     def folders(self) -> list[Path]:
