@@ -25,7 +25,7 @@ class ControllerHooks:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._workers: dict[str, ProcessIdentity] = {}
+        self.workers: dict[str, ProcessIdentity] = {}
         self._endings: dict[str, list[str]] = {}
 
     @pytest.hookimpl(optionalhook=True)
@@ -36,13 +36,13 @@ class ControllerHooks:
         """
         if gateway.spec.popen:
             pid = gateway._rinfo().pid  # noqa: SLF001 # as xdist itself does
-            self._workers[gateway.id] = identity_of(pid)
+            self.workers[gateway.id] = identity_of(pid)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         if not error:
             return
-        worker = self._workers.get(node.gateway.id)
+        worker = self.workers.get(node.gateway.id)
         if worker is None:
             return
         endings = sessions_of_dead(worker)

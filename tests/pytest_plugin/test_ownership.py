@@ -7,13 +7,27 @@ is the test's own, in the same place, is ended and reported.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from browserkeeper.guard.files import write_atomically
+from browserkeeper.process import identity_of
+from browserkeeper.process.containment import Containment
+from browserkeeper.process.identity import ProcessIdentity
+from browserkeeper.pytest_plugin import xdist_controller
+from browserkeeper.pytest_plugin.settings import Settings
+from browserkeeper.report import ExitReport
+from browserkeeper.session.record import describe
+from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.records import EndedSession, new_id
 from tests.support import witness
 from tests.support.fake_suite import FAKES, LENIENT
 from tests.support.inner_pytest import InnerPytest, leaked_tests
@@ -472,3 +486,37 @@ def test_alive(): assert [is_alive(pid) for pid in PIDS] == [True, True, False, 
     done = inner_pytest.run("-v")
     assert leaked_tests(done) == ["test_asks", "test_after"]
     done.assert_outcomes(passed=4, failed=2)
+
+
+# ------------------------------------------------------------------------------- dead xdist workers
+
+
+def write_ended(state_dir: Path, reason: str, **facts: Any) -> None:
+    """Into the history: a session of this process, but for ``facts``."""
+    session = describe(new_id(), "chrome", Containment("subreaper", ""), created=1e9, timeout=None)
+    session = dataclasses.replace(session, **facts)
+    report = ExitReport(session.id, "chrome", reason, "subreaper", "ECHILD")
+    path = Ledger.open(state_dir).history_path(session.id)
+    write_atomically(str(path), EndedSession(session, report).to_json())
+
+
+def test_a_dead_workers_sessions_are_told_by_its_whole_identity(state_dir: Path) -> None:
+    """Whatever the word for their end is.  Not by the pid: that of the controls is the same."""
+    owner = identity_of(os.getpid())
+    for reason in ("owner-died", "abandoned", "closed", "guard-died"):
+        write_ended(state_dir, reason)
+    write_ended(state_dir, "owner-died", owner=ProcessIdentity(owner.pid, owner.start - 9))
+    write_ended(state_dir, "owner-died", host="another/machine/pid:[1]")
+    found = xdist_controller.sessions_of_dead(owner)
+    assert sorted(line.split(": ")[2].split(",")[0] for line in found) == [
+        *("abandoned", "guard-died", "owner-died")
+    ]
+
+
+def test_a_worker_of_another_machine_is_no_process_of_this_one() -> None:
+    """Its pid is that of this process.  The control is the same pid in a gateway of this machine."""
+    hooks = xdist_controller.ControllerHooks(Settings())
+    for name, is_local in {"gw0": True, "gw1": False}.items():
+        spec, info = SimpleNamespace(popen=is_local), SimpleNamespace(pid=os.getpid())
+        hooks.pytest_xdist_newgateway(SimpleNamespace(id=name, spec=spec, _rinfo=lambda info=info: info))
+    assert hooks.workers == {"gw0": identity_of(os.getpid())}
