@@ -31,6 +31,7 @@ from browserkeeper.state.records import EndedSession, new_id
 from tests.support import witness
 from tests.support.fake_suite import FAKES, LENIENT
 from tests.support.inner_pytest import InnerPytest, leaked_tests
+from tests.support.waiting import SECONDS
 
 pytestmark = pytest.mark.leaves_zombies(20, "nothing reaps what inner suites start but PID 1")
 RUN = (sys.executable, "-m", "browserkeeper", "run", "--")
@@ -87,7 +88,7 @@ def test_a_leak_of_a_guarded_run_does_not_end_the_run(
     done = inner_pytest.run(*words, plugins=("xdist",) if workers else (), below=below)
     done.assert_outcomes(passed=4, failed=3)
     assert done.ret == 1
-    assert witness.alive(witness.new_below(os.getpid(), known)) == []
+    assert witness.wait_until_gone(os.getpid(), known, SECONDS) == []
 
 
 def test_a_crashed_workers_leak_does_not_end_a_guarded_run(
@@ -253,7 +254,7 @@ def test_the_browsers_of_services_and_of_wider_fixtures_live_on(
     done = inner_pytest.write(test_a=SERVICES).run("-v", "--keeper-leaks=error", *LENIENT)
     assert leaked_tests(done) == ["test_own", "test_own_below_another"]
     done.assert_outcomes(passed=16, failed=2)
-    assert witness.alive(witness.new_below(os.getpid(), known)) == []
+    assert witness.wait_until_gone(os.getpid(), known, SECONDS) == []
 
 
 # ------------------------------------------------------------------------------- kept on purpose
