@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path
 from typing import Any
 
 from ..config import SessionConfig
 from ..grid.admission import digest_of
 from ..grid.hub import MARKER
-from ..process.guard_process import interpreter
+from ..process.guard_process import isolated_command
 from . import chromium, firefox
 from .browser_handle import RemoteBrowserHandle
 from .launch import Launch
 
-_BOOT = "import sys;sys.path.append(sys.argv.pop(1));from browserkeeper.grid.relay import main;main()"
-_HOME = str(Path(__file__).resolve().parent.parent.parent)
 STOP_SHARE = 0.9
 """Share of the close timeout for the Grid to end its part; the relay then writes its status file."""
 
@@ -41,7 +38,7 @@ def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
     }
     words = (word for pair in options.items() for word in pair)
     return Launch(
-        command=(interpreter(), "-I", "-S", "-c", _BOOT, _HOME, *words),
+        command=tuple(isolated_command("browserkeeper.grid.relay", *words)),
         env={},
         build_options=lambda: build_options(config, session),
         url_path=f"/{secret}",

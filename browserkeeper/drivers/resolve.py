@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ..errors import ResolveError, VersionMismatch
 from ..grid.address import environment_without_credentials
+from ..process.guard_process import interpreter
 from .cancellation import Cancellation
 from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
 from .probe import Program, VersionCache, ask, probe
@@ -227,12 +228,15 @@ class Resolver:
         return (manager, *which, "--avoid-browser-download", "--output", "json")
 
     def _webdriver_manager(self, browser: Program) -> tuple[str, ...]:
-        return (sys.executable, "-c", _WDM_SCRIPT, self.family.driver, browser.version)
+        script = (interpreter(), "-I", "-S", "-c", _WDM_SCRIPT)
+        return (*script, self.family.driver, browser.version, *_site_packages())
 
 
+# webdriver-manager reads a file .env in the current directory, which may name a proxy.
 _WDM_SCRIPT = """
-import sys
-driver, version = sys.argv[1:]
+import os, sys
+driver, version, *sys.path[len(sys.path):] = sys.argv[1:]
+os.chdir("/")
 if driver == "chromedriver":
     from webdriver_manager.chrome import ChromeDriverManager as Manager
     given = {"driver_version": version}
@@ -244,6 +248,25 @@ else:
     given = {}
 print('{"path": "%s"}' % Manager(**given).install())
 """
+
+
+def _site_packages() -> list[str]:
+    """Where packages are installed, of the directories that this process imports from.
+
+    Never the current directory, nor one of a program's own: the search for a driver must not execute
+    their files.
+    """
+    here = os.path.realpath(os.curdir)
+    return [
+        path
+        for path in sys.path
+        if os.path.isabs(path)
+        and os.path.realpath(path) != here
+        and (
+            os.path.basename(path) in ("site-packages", "dist-packages")
+            or glob.glob(f"{glob.escape(path)}/webdriver_manager-*.dist-info")
+        )
+    ]
 
 
 def _path_in(text: str) -> str:

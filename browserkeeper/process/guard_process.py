@@ -28,10 +28,7 @@ from .uninterrupted import Descriptor, uninterrupted
 GUARD_DIRECTORY = str(Path(__file__).resolve().parent.parent)
 # The guard is imported, since Python caches the bytecode of imported modules only: half of the start.
 _BOOT = "import sys;sys.path.append(sys.argv.pop(1));from guard.boot import main;main()"
-_ADOPTING_BOOT = (
-    "import sys;sys.path.append(sys.argv.pop(1));"
-    "from browserkeeper.cleanup.adopting_guard import main;main()"
-)
+_PSUTIL = "import sys;sys.path.append(sys.argv.pop(1));import psutil;del sys.path[-1];"
 
 FINISHING_TIMEOUT = 3.0
 """Seconds that a primary guard whose standby was killed may take to end the session and report it."""
@@ -104,15 +101,35 @@ def interpreter() -> str:
     return beside if os.path.exists(beside) else (shutil.which("python3") or sys.executable)
 
 
+def isolated_command(module: str, *words: str, psutil: bool = False) -> list[str]:
+    """The command line that runs ``main()`` of one of our modules, with these words as its arguments.
+
+    No code is executed but the standard library's, this package's and, with ``psutil``, that of the
+    psutil which this process has found.  ``-I -S``: neither the current directory nor PYTHONPATH nor
+    site-packages are searched.  The directory of this package comes last, so that a file beside it takes
+    the place of no module of the standard library.
+    """
+    boot = f"import sys;sys.path.append(sys.argv.pop(1));from {module} import main;main()"
+    words = (os.path.dirname(GUARD_DIRECTORY), *words)
+    if psutil:
+        boot, words = _PSUTIL + boot, (_home_of_psutil(), *words)
+    return [interpreter(), "-I", "-S", "-c", boot, *words]
+
+
+def _home_of_psutil() -> str:
+    """The directory that has psutil.  Raises ModuleNotFoundError where it is not installed."""
+    import psutil
+
+    return os.path.dirname(os.path.dirname(os.path.abspath(psutil.__file__)))
+
+
 def guard_command(plan: GuardPlan) -> list[str]:
     """The command line that starts this plan's guard, up to its options."""
-    if plan.containment.kind == "adopted" and sys.platform != "linux":  # psutil is a site package
-        return [sys.executable, "-m", "browserkeeper.cleanup.adopting_guard", plan.session]
     if plan.containment.kind == "adopted":
-        home = os.path.dirname(GUARD_DIRECTORY)
-        return [interpreter(), "-I", "-S", "-c", _ADOPTING_BOOT, home, plan.session]
+        module = "browserkeeper.cleanup.adopting_guard"
+        return isolated_command(module, plan.session, psutil=sys.platform != "linux")
     if plan.containment.kind == "portable":
-        return [sys.executable, "-m", "browserkeeper.process.portable_guard", plan.session]
+        return isolated_command("browserkeeper.process.portable_guard", plan.session, psutil=True)
     return [interpreter(), "-I", "-S", "-c", _BOOT, GUARD_DIRECTORY]
 
 

@@ -1,7 +1,7 @@
 """The guard where there is no subreaper: containment by psutil, with a weaker certificate.
 
-Run as ``python -m browserkeeper.process.portable_guard SESSION`` with the options of
-``guard/options.py``.  It does not get what daemonises as its child, so it keeps a list of all
+Run with the session's id and the options of ``guard/options.py``, by ``isolated_command`` of
+``guard_process.py``.  It does not get what daemonises as its child, so it keeps a list of all
 processes that it saw below itself, and ends those, their descendants and the session's marked orphans
 (``leftover_processes.py``), until two scans in a row find nothing.  It reaps its direct children
 only, and no process dies with it.

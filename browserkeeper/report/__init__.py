@@ -6,6 +6,7 @@ dataclasses with their text and JSON forms may live here; decisions belong to th
 """
 
 from .exit_report import (
+    EXPECTED_REASONS,
     REASONS,
     SCHEMA,
     ExitReport,
@@ -16,6 +17,7 @@ from .exit_report import (
 )
 
 __all__ = [
+    "EXPECTED_REASONS",
     "REASONS",
     "SCHEMA",
     "ExitReport",

@@ -13,8 +13,12 @@ SCHEMA = 1
 REASONS = (
     *("closed", "error", "timeout", "command-timeout", "owner-died", "abandoned", "exited"),
     *("terminated", "guard-died", "swept", "failed", "lease-expired", "hung", "retired"),
+    *("browser-died", "connection-lost"),
 )
 """The values of :attr:`ExitReport.reason`, which explains them.  ``set_deadline`` accepts others too."""
+EXPECTED_REASONS = ("closed", "retired")
+"""End reasons of a browser's session that are not reported as errors.  ``exited`` is none of them: a
+driver that ends has crashed or was killed.  It is the ordinary end of `browserkeeper run`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +128,8 @@ class ExitReport:
 
     ``reason``: ``closed``, ``error`` (an exception left the block), ``timeout``,
     ``command-timeout``, ``owner-died``, ``abandoned`` (the owner dropped the session without
-    closing it), ``exited`` (the driver ended by itself), ``terminated`` (SIGTERM to the guard),
+    closing it), ``exited`` (the driver ended by itself, or was killed), ``browser-died``,
+    ``connection-lost`` (to the driver), ``terminated`` (SIGTERM to the guard),
     ``guard-died``, ``swept``, ``failed`` (the browser did not start), and for browsers of a pool
     ``lease-expired``, ``hung`` or ``retired``.
 

@@ -16,15 +16,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..report import ExitReport
+from ..report import EXPECTED_REASONS, ExitReport
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 PROVIDER = "OTEL_PYTHON_TRACER_PROVIDER"
 """An environment variable that makes the API load its SDK, when it is first used."""
-EXPECTED_REASONS = ("closed", "exited", "retired")
-"""End reasons that are not reported as errors."""
 UNNAMED_ERROR = "_OTHER"
 """The ``error.type`` of an error whose class is unknown, by the semantic conventions."""
 

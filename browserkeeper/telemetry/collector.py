@@ -25,7 +25,7 @@ from ..report import REASONS
 from ..state.ledger import Ledger
 from ..state.pool_state import STATES, PoolState
 from ..status.snapshot import Snapshot, snapshot
-from .tally import RESTART_REASONS, Histogram, Outcome, Tally, label
+from .tally import DRIVER_DIED, RESTART_REASONS, Histogram, Outcome, Tally, label
 
 logger = logging.getLogger("browserkeeper")
 
@@ -187,7 +187,9 @@ def _outcomes(tally: Tally) -> Metric:
     )
     foreseen = {
         Outcome(browser, reason, clean)
-        for browser, reason, clean in itertools.product(tally.browsers, REASONS, ("true", "false"))
+        for browser, reason, clean in itertools.product(
+            tally.browsers, (*REASONS, DRIVER_DIED), ("true", "false")
+        )
     }
     for outcome in sorted(foreseen | tally.outcomes.keys()):
         family.add_metric(list(outcome), tally.outcomes[outcome])

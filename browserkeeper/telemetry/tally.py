@@ -30,6 +30,9 @@ UNKNOWN = "unknown"
 """The reason of an end that is in no history."""
 OTHER = "other"
 """In place of a reason that is not one of REASONS."""
+DRIVER_DIED = "driver-died"
+"""In place of ``exited`` for a browser's session: a driver's crash is not counted together with the
+ordinary end of a program of `browserkeeper run`."""
 RESTART_REASONS = ("stopped", "unhealthy", "processes", "zombies")
 """Why the watch restarts a container: the values of a label."""
 RUN = "run"
@@ -141,6 +144,8 @@ class Tally:
             return
         report = ended.report
         reason = report.reason if report.reason in REASONS else OTHER
+        if reason == "exited" and ended.session.kind == "session":
+            reason = DRIVER_DIED
         self.outcomes[Outcome(name, reason, str(report.clean).lower())] += 1
         self.bytes_freed[name] += report.bytes_freed
         self.swept["session"] += report.reason == "swept"

@@ -120,6 +120,21 @@ def test_a_session_without_history_ends_for_an_unknown_reason(ledger: Ledger) ->
     assert tally.outcomes == {Outcome("chromium", "unknown", "unknown"): 1}
 
 
+def test_a_drivers_crash_is_not_counted_as_an_ordinary_end(ledger: Ledger) -> None:
+    """Of a program of `browserkeeper run`, the control, ``exited`` is the ordinary end."""
+    tally = Tally()
+    tally.update(ledger)
+    add_ended(ledger, new_session("chromium"), "exited")
+    add_ended(ledger, new_session("firefox"), "browser-died")
+    add_ended(ledger, new_session("python3.11", "run"), "exited")
+    tally.update(ledger)
+    assert tally.outcomes == {
+        Outcome("chromium", "driver-died", "true"): 1,
+        Outcome("firefox", "browser-died", "true"): 1,
+        Outcome("run", "exited", "true"): 1,
+    }
+
+
 def test_names_chosen_by_users_are_no_labels(ledger: Ledger) -> None:
     tally = Tally()
     tally.update(ledger)

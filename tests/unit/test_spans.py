@@ -20,6 +20,7 @@ from opentelemetry.trace import StatusCode
 
 from browserkeeper import LaunchError, SessionTimeout, browser
 from browserkeeper.report import ExitReport, Survivor
+from browserkeeper.session.commands import over_error
 from browserkeeper.session.spans import PROVIDER, SessionSpans
 from fixtures.server import Site
 from tests.conftest import PROGRAMS
@@ -119,6 +120,29 @@ def test_a_timeout_sets_the_error_type(spans: Spans, site: Site) -> None:
     assert told(whole)["browserkeeper.reason"] == "timeout"
     assert spans.one(TEARDOWN).status.status_code is StatusCode.UNSET, "the teardown itself went well"
     assert site.url not in whole.to_json()
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("exited", "browserkeeper.errors.BrowserDied"),
+        ("browser-died", "browserkeeper.errors.BrowserDied"),
+        ("closed", None),
+        ("retired", None),
+    ],
+)
+def test_a_crash_is_an_error_and_an_ordinary_end_is_none(
+    reason: str, kind: str | None, spans: Spans
+) -> None:
+    """A driver that crashes while no command runs: the session ends with the reason ``exited``."""
+    made = SessionSpans()
+    made.begin("chromium")
+    made.started("0123456789ab")
+    report = exit_report(reason)
+    made.ended(report, lambda: over_error(browser("chromium").config, report, "0", {}), 0.1)
+    whole = spans.one(SESSION)
+    assert told(whole).get("error.type") == kind
+    assert whole.status.status_code is (StatusCode.ERROR if kind else StatusCode.UNSET)
 
 
 @pytest.mark.chrome
