@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import socket
 import threading
 import time
@@ -23,6 +22,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
+
+from ..guard.trees import try_to_remove
 
 ANSWER_TIMEOUT = 20.0
 """Seconds for one answer of the browser; it takes 1 to 100 ms."""
@@ -237,7 +238,7 @@ class Contexts:
         if self.context:
             self._connection.cdp("Target.disposeBrowserContext", browserContextId=self.context)
             if not self._keep:
-                shutil.rmtree(self.downloads, ignore_errors=True)
+                try_to_remove(str(self.downloads))
         self._count += 1
         self.context = self._connection.bidi("browser.createUserContext", PROMPT_HANDLING)["userContext"]
         self.downloads.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
+
+from ..guard.trees import try_to_remove
 
 MANIFEST = "keeper.json"
 LONGEST_NAME = 120
@@ -46,7 +47,7 @@ class Folder:
         """Make the folder, empty, unless this was called before; its path.  Raises OSError."""
         if not self._made:
             if is_ours(self.path):
-                shutil.rmtree(self.path, ignore_errors=True)
+                try_to_remove(str(self.path))
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / MANIFEST).write_text(json.dumps(self._facts))
             self._made = True
@@ -63,7 +64,7 @@ class Folder:
     def discard(self) -> None:
         """Remove the folder, for a test that has passed."""
         if self._made:
-            shutil.rmtree(self.path, ignore_errors=True)
+            try_to_remove(str(self.path))
             self._made = False
 
 
@@ -84,7 +85,7 @@ def remove_stale(base: Path, run: str) -> None:
         except (OSError, ValueError, AttributeError):
             of_this_run = False
         if not of_this_run:
-            shutil.rmtree(path, ignore_errors=True)
+            try_to_remove(str(path))
 
 
 def remove_if_empty(base: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from browserkeeper import sweep
 from browserkeeper.guard import trees
 from browserkeeper.guard.trees import LeftBehind, remove_tree, try_to_remove
+from browserkeeper.pytest_plugin.output_folder import Folder, remove_stale
 from browserkeeper.state.records import new_id
 from browserkeeper.state.tmpdirs import tmpdir_name
 from tests.support.guards import start
@@ -351,6 +352,22 @@ def test_a_tree_below_a_link_is_removed(tmp_path: Path, top: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     assert try_to_remove(f"{tmp_path}/link/top/") == (3, 3 * 4096, "")
     assert not top.exists()
+
+
+# ------------------------------------------------------------------------- other removals
+
+
+@mounts
+@pytest.mark.root
+@pytest.mark.namespaces
+def test_a_failed_tests_folder_keeps_what_is_mounted_in_it(tmp_path: Path, precious: Path) -> None:
+    folder = Folder(tmp_path, "test_a", 1, "run")
+    folder.put("page.html", "x")
+    bind_at("mnt")(folder.path, precious)
+    remove_stale(tmp_path, "another run")
+    folder.discard()
+    assert is_whole(precious)
+    assert list(folder.path.iterdir()) == [folder.path / "mnt"]
 
 
 # ------------------------------------------------------------------------- whole sessions
