@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ LINES = (
     "keeper_allow_leak(reason): a browser that this test leaves running does not fail it",
 )
 """As ``pytest --markers`` shows them."""
+
+NAMES = tuple(line.partition("(")[0] for line in LINES)
 
 BROWSER_NAME = "keeper_browser_name"
 """The fixture whose parameter is the browser's name."""
@@ -41,7 +44,11 @@ def problem(mark: pytest.Mark) -> str:
         "keeper_allow_leak": _reason_problem,
     }
     check = checks.get(mark.name)
-    text = check(mark) if check else ""
+    near = difflib.get_close_matches(mark.name, NAMES, n=1, cutoff=0.8)
+    if check is not None:
+        text = check(mark)
+    else:
+        text = f"there is no such marker. Did you mean {near[0]}?" if near else ""
     return f"@pytest.mark.{mark.name}: {text}" if text else ""
 
 

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+from . import fixtures, markers
+
+_FIXTURES = frozenset(name for name in vars(fixtures) if name.startswith("keeper_"))
+"""All of ours but ``driver``, overridden ones too."""
 _PACKAGE = __name__.rpartition(".")[0]
 
 
@@ -24,11 +28,11 @@ def of_run(given: Sequence[str], items: Iterable[pytest.Item]) -> str:
 def of_test(item: pytest.Item) -> str:
     """What of ours a test uses, in words; "" if it uses nothing."""
     for mark in item.iter_markers():
-        if mark.name.startswith("keeper_"):
+        if mark.name in markers.NAMES:
             return f"the marker {mark.name} of {item.nodeid}"
     definitions: Any = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", None) or {}
     for name, chain in definitions.items():
-        if name.startswith("keeper_") or (name == "driver" and _reaches_ours(chain)):
+        if name in _FIXTURES or (name == "driver" and _reaches_ours(chain)):
             return f"the fixture {name} of {item.nodeid}"
     return ""
 

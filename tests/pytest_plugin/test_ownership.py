@@ -257,6 +257,45 @@ def test_the_browsers_of_services_and_of_wider_fixtures_live_on(
     assert witness.wait_until_gone(os.getpid(), known, SECONDS) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
+def test_a_services_orphan_that_comes_to_pytest_is_the_services(
+    inner_pytest: InnerPytest, known: set[int]
+) -> None:
+    """As PID 1 of a container, or as a subreaper, pytest gets other processes' orphans for children."""
+    inner_pytest.write(
+        test_a=FAKES
+        + """
+import ctypes
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+LOOP = 'while read line; do sh -c "' + DRIVER + r' 600 <&- & echo \\$! > $line"; done'
+
+@pytest.fixture(scope="session")
+def service():
+    service = popen("sh", "-c", LOOP, stdin=subprocess.PIPE)
+    yield service
+    os.kill(pid_in("one"), 9)
+    service.stdin.close()
+    service.wait()
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+def test_asks(service):
+    service.stdin.write(b"one\\n")
+    service.stdin.flush()
+    wait_for_driver(pid_in("one"))
+    wait_for(lambda: parent(pid_in("one")) == os.getpid())
+def test_lives(service): assert is_alive(pid_in("one"))
+def test_own(service):
+    pid = orphan(DRIVER)
+    wait_for(lambda: parent(pid) == os.getpid())
+"""
+    )
+    done = inner_pytest.run("-v", "--keeper-leaks=error")
+    assert leaked_tests(done) == ["test_own"]
+    done.assert_outcomes(passed=3, failed=1)
+
+
 # ------------------------------------------------------------------------------- kept on purpose
 
 KEPT = (
@@ -311,6 +350,12 @@ def test_thread():
     TASKS.put(task)
     done.wait()
 def test_the_thread_lives(): pass
+def test_detached():
+    "As undetected-chromedriver does: its browser is no child of its driver."
+    Helper.detached = popen()
+    note(Helper.detached)
+    with open("pids", "a") as file:
+        print(orphan(DRIVER), file=file)
 def test_own():
     "The control, beside all those."
     start(DRIVER, "600")
@@ -326,7 +371,7 @@ def note(process):
 )
 HOLDERS = (
     *("test_a.ONE", "test_a.cached", "test_a.Helper.driver", "test_a.LAZY", "pytest.Config"),
-    *("unknown", "'thread:worker 1'"),
+    *("test_a.Helper.detached", "unknown", "'thread:worker 1'"),
 )
 
 
@@ -340,20 +385,20 @@ def test_a_driver_that_a_suite_keeps_is_named_once_and_not_ended(
 ) -> None:
     inner_pytest.write(test_a=KEPT)
     done = inner_pytest.run("-v", "--keeper-leaks=error", "-Wdefault", *LENIENT)
-    done.assert_outcomes(passed=11, failed=1, warnings=len(HOLDERS))
+    done.assert_outcomes(passed=12, failed=1, warnings=len(HOLDERS))
     assert leaked_tests(done) == ["test_own"]
     text = done.stdout.str()
     for holder in HOLDERS:
         line = f"If it is meant to outlive the test, add to pytest.ini: keeper_shared = {holder}\n"
         assert text.count(line) == 1, holder
-    assert kept_processes(inner_pytest) == [True] * 8
+    assert kept_processes(inner_pytest) == [True] * 10
     witness.clean_up(known)
 
     (inner_pytest.path / "pids").unlink()
     inner_pytest.ini(keeper_shared=" ".join(HOLDERS))
     done = inner_pytest.run("-v", *LENIENT)
-    done.assert_outcomes(passed=11, failed=1)
-    assert kept_processes(inner_pytest) == [True] * 8
+    done.assert_outcomes(passed=12, failed=1)
+    assert kept_processes(inner_pytest) == [True] * 10
 
 
 def test_a_filter_that_makes_warnings_errors_does_not_fail_a_suite_that_keeps_a_driver(
@@ -435,11 +480,16 @@ def test_driver(driver): pass
 """
 NOT_OURS = """
 @pytest.fixture
+def keeper_of_the_zoo(): return 1
+@pytest.mark.keeper_of_keys
+def test_names_of_others(keeper_of_the_zoo): pass
+@pytest.fixture
 def driver(): return 1
 def test_driver(driver): pass
 @pytest.mark.parametrize("driver", [1, 2])
 def test_parameter(driver): pass
 """
+UNKNOWN_MARK = ("-Wignore::pytest.PytestUnknownMarkWarning",)
 USES = {
     "option": ("", {}, ("--keeper-capture=failure",)),
     "ini": ("", {"keeper_headed": "false"}, ()),
@@ -461,12 +511,12 @@ def test_auto_looks_for_leaks_in_runs_that_use_something_of_ours(
 
 def test_auto_touches_nothing_in_other_runs(inner_pytest: InnerPytest, known: set[int]) -> None:
     """A fixture ``driver`` of the suite's own is none of ours.  The control is the same with error."""
-    done = inner_pytest.write(test_a=LEAKS + NOT_OURS).run("-rP")
-    done.assert_outcomes(passed=4)
+    done = inner_pytest.write(test_a=LEAKS + NOT_OURS).run("-rP", *UNKNOWN_MARK)
+    done.assert_outcomes(passed=5)
     done.stdout.fnmatch_lines(["None"])
     left = witness.alive(witness.new_below(os.getpid(), known))
     assert [process.name for process in left] == ["geckodriver"]
-    inner_pytest.run("--keeper-leaks=error").assert_outcomes(passed=4, failed=1)
+    inner_pytest.run("--keeper-leaks=error", *UNKNOWN_MARK).assert_outcomes(passed=5, failed=1)
 
 
 def test_auto_begins_when_a_test_asks_for_a_fixture_at_run_time(

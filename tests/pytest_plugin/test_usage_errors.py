@@ -75,6 +75,19 @@ def test_all_invalid_markers_are_one_usage_error(inner_pytest: InnerPytest) -> N
     assert "Traceback" not in text
 
 
+def test_a_misspelt_marker_is_a_usage_error(inner_pytest: InnerPytest) -> None:
+    """The control is a marker of other people's that only begins as ours do."""
+    suite = "import pytest\n@pytest.mark.{}(7)\ndef test_a(): pass"
+    inner_pytest.write(test_a=suite.format("keeper_alow_leak"))
+    done = inner_pytest.run("-Wignore::pytest.PytestUnknownMarkWarning")
+    assert done.ret == USAGE_ERROR
+    done.stderr.fnmatch_lines(
+        ["*keeper_alow_leak: there is no such marker. Did you mean keeper_allow_leak?"]
+    )
+    inner_pytest.write(test_a=suite.format("keeper_of_keys"))
+    inner_pytest.run("-Wignore::pytest.PytestUnknownMarkWarning").assert_outcomes(passed=1)
+
+
 def test_an_invalid_marker_in_an_xdist_worker_is_one_line(inner_pytest: InnerPytest) -> None:
     """A worker cannot end the run; the file is not run, and the reason is one line."""
     inner_pytest.write(

@@ -27,7 +27,7 @@ def start(*words):
 
 def popen(*words, **more):
     "Returns when the program has been executed."
-    return subprocess.Popen(words or (DRIVER, "600"), **QUIET, **more)
+    return subprocess.Popen(words or (DRIVER, "600"), **{**QUIET, **more})
 
 def orphan(program, **more):
     script = f"{program} 600 >/dev/null 2>&1 </dev/null & echo $!"
