@@ -32,7 +32,7 @@ from ..process import Platform, is_alive, system
 from ..process.containment import leaf_name
 from ..process.identity import INITIAL_NAMESPACE, Host
 from ..process.leftover_processes import MARKER, LeftoverProcesses, MarkedOrphans
-from ..state.locks import ask, last_look
+from ..state.locks import Answer, ask, fits, last_look
 from ..state.records import Record, Session
 from ..state.tmpdirs import roots, session_of
 
@@ -71,15 +71,12 @@ class Verdict:
 def verdict_of(record: Record) -> Verdict:
     """Whether the session is alive, dead, or not ours to judge.  O(host) for another pid namespace."""
     here, there = system.host(), record.session.place
-    if record.lock is not None:
-        answer = ask(record.lock)
-        if answer.state == "unknown":
-            return Verdict("foreign", why=answer.why)
-        if answer.state == "held" and not there.is_same_as(here):
-            return Verdict("foreign", why="a guard of it lives, which is none of this pid namespace")
-        guarded = answer.state == "held"
-    else:
-        guarded = False
+    answer = ask_lock_of(record)
+    if answer.state == "unknown":
+        return Verdict("foreign", why=answer.why)
+    guarded = answer.state == "held"
+    if guarded and not there.is_same_as(here):
+        return Verdict("foreign", why="a guard of it lives, which is none of this pid namespace")
     if why := _obstacle(here, there):
         return Verdict("foreign", why=why)
     if there.is_same_as(here):
@@ -95,6 +92,20 @@ def verdict_of(record: Record) -> Verdict:
     return _verdict_on_other_namespace(record, here, there)
 
 
+def ask_lock_of(record: Record) -> Answer:
+    """Whether a guard holds the session's lock; ``free`` for a record of a version without locks.
+
+    Where the state directory was copied, the copy of a lock is held by no guard.  So the path in the
+    record is asked too, where it names another file.
+    """
+    if record.lock is None:
+        return Answer("free")
+    answer, recorded = ask(record.lock), Path(record.session.lock)
+    if answer.state == "free" and recorded != record.lock and fits(recorded, record.session.id):
+        return Answer("held") if ask(recorded).state == "held" else answer
+    return answer
+
+
 def state_of(record: Record) -> State:
     """The state in :func:`verdict_of`."""
     return verdict_of(record).state
@@ -107,10 +118,9 @@ def _obstacle(here: Host, there: Host) -> str:
     if missing := there.missing_parts():
         return f"its record does not have the {' and the '.join(missing)}"
     if not there.is_same_machine_as(here):
-        unnamed = here.machine == f"boot:{here.boot}"
-        return "it is of another machine" + (
-            ", or of an earlier boot of this one, which has no machine id" if unnamed else ""
-        )
+        if here.is_machine_unnamed:
+            return "it is of another machine, or of an earlier boot of this one, which has no machine id"
+        return "it is of another machine"
     if there.uid not in (-1, here.uid):
         return f"it is of another user (uid {there.uid})"
     return ""
@@ -130,10 +140,14 @@ def _verdict_on_other_namespace(record: Record, here: Host, there: Host) -> Verd
         return Verdict("foreign", why="it is of another pid namespace, and has no lock to ask")
     if system.is_namespace_in_use(there.namespace, there.init_start):
         return Verdict("foreign", why="its pid namespace is in use: a sweep in there can end it")
-    # Root in the initial namespace sees all processes, and two namespaces never share a number.
-    sees_all = here.namespace == INITIAL_NAMESPACE and here.uid == 0
-    is_gone = sees_all or here.namespace == there.namespace
+    # Two namespaces never share a number at a time, so one with the number of ours is gone.
+    is_gone = _sees_all_processes(here) or here.namespace == there.namespace
     return Verdict("orphaned", "ended-with-namespace" if is_gone else "unseen")
+
+
+def _sees_all_processes(here: Host) -> bool:
+    """True for root in the initial pid namespace."""
+    return here.namespace == INITIAL_NAMESPACE and here.uid == 0
 
 
 def _written(path: Path) -> float:

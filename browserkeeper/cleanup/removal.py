@@ -18,7 +18,6 @@ from ..grid.ending import end_on_grid
 from ..guard.files import is_private_directory, read_status_file, remove_stray_shared_memory
 from ..guard.trees import try_to_remove
 from ..process import is_alive, system
-from ..process.identity import ProcessFacts
 from ..report import ExitReport, ProcessExit, RemoteEnd, Survivor
 from ..state.ledger import Ledger
 from ..state.locks import holding
@@ -77,56 +76,29 @@ def end_dead_session(
     session = record.session
     status_file = _read_relay_status(session)
     profiles = _profiles_of_adopted(record)
-    processes: list[ProcessExit] = []
-    survivors: list[ProcessFacts] = []
-    unseen = ""
-    certificate: str | None = None if scope == "unseen" else scope
-    # An owner and its session are in one place, also where it cannot be named (``/proc`` without a boot
-    # id), unless ``/proc`` is another pid namespace's.
-    is_here = is_of_this_boot(record) or (by_owner and system.host().namespace != "")
-    if scope == "here" and is_here:
-        leftovers = leftover_processes_of(record, with_guards=by_owner)
-        survivors = leftovers.end(KILL_DEADLINE)
-        unseen = leftovers.doubts()
-        certificate = None if survivors or unseen else "two-scans"
-        processes = [
-            ProcessExit(p.pid, p.identity.start, p.name, "killed") for p in leftovers.seen.values() if p
-        ]
-    elif scope == "here":
-        certificate = None  # nothing was scanned
+    report = _end_processes(record, reason, scope, by_owner=by_owner)
     killing = time.monotonic() - began
-    files, size, problems = 0, 0, ["files are kept"]
+    if report.survivors:
+        return dataclasses.replace(report, problems=("files are kept",))
     with _all_locks(record, by_owner=by_owner) as obstacle:
         if obstacle:
             with contextlib.suppress(LedgerError, OSError):  # another sweep was faster
                 return read_ended(ledger.history_path(session.id)).report
-            problems = [f"files are kept: {obstacle}"]
-        elif not survivors:
-            files, size, problems = _remove_files(session, profiles, scope)
-            problems += [f"processes of the session may be left: {unseen}"] if unseen else []
-        report = ExitReport(
-            session.id,
-            session.browser,
-            reason,
-            session.containment,
-            certificate,
-            tuple(processes),
-            tuple(Survivor(p.pid, p.name, p.state) for p in survivors),
+            return dataclasses.replace(report, problems=(f"files are kept: {obstacle}",))
+        files, size, problems = _remove_files(session, profiles, scope)
+        report = dataclasses.replace(
+            report,
             files_removed=files,
             bytes_freed=size,
             seconds={"killing": killing, "files": time.monotonic() - began - killing},
-            memory=record.memory,
             ended_at=time.time(),
-            problems=tuple(problems),
-            notes=() if certificate or survivors or unseen else (UNSEEN,),
+            problems=(*problems, *report.problems),
         )
-        if session.grid and not obstacle:
+        if session.grid:
             remote = RemoteEnd.from_status_file({"grid": session.grid, **status_file})
             report = report.with_remote(remote)
             address = grid or _grid_of(session)
             report = end_on_grid(report, address, KILL_DEADLINE) if address else report
-        if survivors or obstacle:
-            return report
         try:
             ledger.retire(record, report)
             if record.lock is not None:
@@ -134,6 +106,32 @@ def end_dead_session(
         except OSError as error:
             return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))
     return report
+
+
+def _end_processes(record: Record, reason: str, scope: Scope, *, by_owner: bool) -> ExitReport:
+    """End the session's processes where they can be looked for.  Returns a report with the certificate,
+    the processes and the survivors."""
+    session = record.session
+    report = ExitReport(session.id, session.browser, reason, session.containment, None)
+    report = dataclasses.replace(report, memory=record.memory, ended_at=time.time())
+    if scope in ("ended-with-boot", "ended-with-namespace"):
+        return dataclasses.replace(report, certificate=scope)
+    # An owner and its session are in one place, also where it cannot be named (``/proc`` without a boot
+    # id), unless ``/proc`` is another pid namespace's.
+    is_here = is_of_this_boot(record) or (by_owner and system.host().namespace != "")
+    if scope == "unseen" or not is_here:
+        return dataclasses.replace(report, notes=(UNSEEN,))
+    leftovers = leftover_processes_of(record, with_guards=by_owner)
+    survivors = leftovers.end(KILL_DEADLINE)
+    ended = [p for p in leftovers.seen.values() if p]
+    hidden = leftovers.doubts()
+    return dataclasses.replace(
+        report,
+        certificate=None if survivors or hidden else "two-scans",
+        processes=tuple(ProcessExit(p.pid, p.identity.start, p.name, "killed") for p in ended),
+        survivors=tuple(Survivor(p.pid, p.name, p.state) for p in survivors),
+        problems=(f"processes of the session may be left: {hidden}",) if hidden else (),
+    )
 
 
 @contextlib.contextmanager

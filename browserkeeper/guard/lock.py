@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .trees import Identity
 
 ATTEMPTS = 200
-PAUSE = 0.005  # seconds between two attempts: another process may ask for the lock at this moment
+PAUSE = 0.005  # seconds between two attempts
 
 
 class SessionLock:
@@ -45,7 +45,6 @@ class SessionLock:
             for _ in range(ATTEMPTS):
                 if self._attempt():
                     return
-                time.sleep(PAUSE)
         except OSError:
             pass
         discard(self._path)
@@ -54,13 +53,16 @@ class SessionLock:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(self._path, flags, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _share(fd)
             if os.path.samestat(os.fstat(fd), os.stat(self._path)):
                 # An inherited descriptor stays open: on NFS its close would take the lock with it.
                 self._fd = fd
                 return True
-        except (BlockingIOError, FileNotFoundError):  # a sweep removed it between open and lock
+        except FileNotFoundError:  # a sweep removed it between open and lock
             pass
+        except OSError:
+            os.close(fd)
+            raise
         os.close(fd)
         return False
 
@@ -86,8 +88,20 @@ def lock_directory(path: str) -> Identity:
     A sweep that knows neither the session's record nor its state directory asks for this one.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    ignore_errors(lambda: fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB))
+    ignore_errors(lambda: _share(fd))
     return identity_of(fd)
+
+
+def _share(fd: int) -> None:
+    """Lock it; tries for a second while another process asks for the lock.  Raises OSError."""
+    for attempt in range(ATTEMPTS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(PAUSE)
 
 
 __all__ = ["SessionLock", "lock_directory"]

@@ -80,6 +80,11 @@ class Host:
             and (self.uid == other.uid or -1 in (self.uid, other.uid))
         )
 
+    @property
+    def is_machine_unnamed(self) -> bool:
+        """True where the machine has no name of its own, and the boot stands for it."""
+        return self.machine == NAMED_BY_BOOT + self.boot
+
     def missing_parts(self) -> list[str]:
         """Names of the parts that could not be read."""
         parts = {"machine id": self.machine, "boot id": self.boot, "pid namespace": self.namespace}
@@ -87,6 +92,8 @@ class Host:
         return missing + ["start time of PID 1"] * (self.init_start == UNKNOWN)
 
 
+NAMED_BY_BOOT = "boot:"
+"""Begins the name of a machine that has no machine id."""
 INITIAL_NAMESPACE = "pid:[4026531836]"
 """PROC_PID_INIT_INO (include/linux/proc_ns.h): the namespace of the machine's own PID 1."""
 NO_NAMESPACES = "-"

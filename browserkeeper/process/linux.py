@@ -25,6 +25,7 @@ from .bounded import read_within
 from .identity import (
     ALWAYS,
     INITIAL_NAMESPACE,
+    NAMED_BY_BOOT,
     UNKNOWN,
     Host,
     ProcessFacts,
@@ -259,7 +260,7 @@ def host() -> Host:
     boot = (read_bytes("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
     machine = (read_bytes("/etc/machine-id") or b"").decode("ascii", "replace").strip()
     if not _is_machine_id(machine):
-        machine = f"boot:{boot}" if boot else ""
+        machine = NAMED_BY_BOOT + boot if boot else ""
     namespace = _namespace_of("self") if _is_proc_ours() else ""
     if namespace == INITIAL_NAMESPACE:
         init_start = ALWAYS  # readable also where hidepid hides PID 1
@@ -298,11 +299,13 @@ def is_namespace_in_use(namespace: str, init_start: float) -> bool:
     """Whether a process that can be seen is in this pid namespace, whose PID 1 has this start time.
 
     The inode number may be another namespace's by now, which the start time of its PID 1 tells.  Where
-    that PID 1 cannot be seen the answer is True.  Zombies do not count: PID 1 becomes one after all
-    others have ended (pid_namespaces(7)).  O(host).
+    that PID 1 cannot be seen, or ``init_start`` is UNKNOWN, any process counts.  Zombies do not: PID 1
+    becomes one after all others have ended (pid_namespaces(7)).  O(host).
     """
     inside = [stat for pid in pids() if _namespace_of(pid) == namespace and (stat := read_stat(pid))]
     inside = [stat for stat in inside if stat.state != "Z"]
+    if init_start == UNKNOWN:
+        return bool(inside)
     starts = [stat.start for stat in inside if _innermost_pid(stat.pid) == 1]
     return any(is_same_start(start, init_start) for start in starts) or (bool(inside) and not starts)
 

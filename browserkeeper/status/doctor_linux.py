@@ -125,6 +125,19 @@ def pidfd() -> Check:
     return Check("pidfd", "ok", "works: signals cannot reach a recycled pid")
 
 
+def identity() -> Check:
+    """Whether a recorded pid can be known to mean the same process later (``process.identity.Host``)."""
+    here = system.host()
+    if missing := here.missing_parts():
+        what = f"the {' and the '.join(missing)} cannot be read, so sweep and watch end no session"
+        remedy = "Mount /proc without subset=pid (systemd: ProcSubset=all), and of this pid namespace."
+        return Check("identity", "warn", what, remedy)
+    if here.is_machine_unnamed:
+        what = "no machine id: a sweep leaves what sessions of an earlier boot left"
+        return Check("identity", "ok", what, "Run systemd-machine-id-setup, or mount /etc/machine-id.")
+    return Check("identity", "ok", "machine, boot and pid namespace can be told from others")
+
+
 def cgroup() -> Check:
     """Never a warning: the subreaper's certificate does not depend on a cgroup."""
     path, obstacle = writable_cgroup()
@@ -189,6 +202,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     guard,
     pid_1,
     pidfd,
+    identity,
     cgroup,
     setpriv,
     sandbox,

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -157,6 +158,18 @@ def test_a_lock_without_a_record_is_swept_when_it_is_old(ledger: Ledger) -> None
     os.utime(lock, (0, 0))
     assert [finding.what for finding in sweep(dry_run=False)] == ["a lock of no session"]
     assert not lock.exists()
+
+
+def test_a_session_in_a_copied_state_directory_is_alive(ledger: Ledger, tmp_path: Path) -> None:
+    """No guard holds the copy of the lock, and to a container the pids in the record say nothing."""
+    found = guarded(ledger, SLEEP_FOREVER, host=f"{system.host().machine}/{system.host().boot}/pid:[1]")
+    copy = tmp_path / "copy"
+    shutil.copytree(ledger.directory, copy)
+    assert ask(copy / "locks" / found.session.id).state == "free"
+    findings, (thing,) = sweep_fully(Ledger.open(copy))
+    assert findings == []
+    assert "a guard of it lives" in thing.why
+    found.end()
 
 
 def test_a_record_of_a_version_without_locks_is_judged_by_its_identities(ledger: Ledger) -> None:

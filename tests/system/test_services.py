@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import pytest
 from benchmarks.stopping import cgroup2, enter, members, systemd
 from browserkeeper.state.records import new_id
 from tests.browser.test_plain_user import home
+from tests.support import witness
 from tests.support.cli import ROOT
 from tests.support.other_user import NOBODY, python_for_nobody
 from tests.support.waiting import wait_until
@@ -82,19 +84,31 @@ def leave(directory: Path) -> None:
     os.utime(directory, (old, old))
 
 
-def a_marked_process_is_swept(leader: int) -> bool:
-    """Start one as the user ``nobody`` in the namespace, and wait for its end."""
-    words = ["env", f"BROWSERKEEPER_SESSION={new_id()}", "setpriv", f"--reuid={NOBODY}"]
-    words += [f"--regid={NOBODY}", "--clear-groups", "sleep", "600"]
-    enter(leader, "sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words)
+def a_dead_session_is_swept(leader: int, python: str, env: dict[str, str]) -> bool:
+    """Start a session as the user ``nobody`` in the namespace, SIGKILL its owner and its guards at once,
+    and wait until the watch has moved its record to the history."""
+    history = Path(env["BROWSERKEEPER_STATE_DIR"], "history")
+    before = set(history.iterdir()) if history.exists() else set()
+    words = ["env", *(f"{name}={value}" for name, value in env.items()), "setpriv", f"--reuid={NOBODY}"]
+    words += [f"--regid={NOBODY}", "--clear-groups", python, "-m", "browserkeeper", "run", "--"]
+    enter(leader, "sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words, "sleep", "600")
     assert wait_until(lambda: "sleep" in members(leader).values())
-    return wait_until(lambda: "sleep" not in members(leader).values())
+    (sleeping,) = (pid for pid, name in members(leader).items() if name == "sleep")
+    family = [sleeping]
+    for _ in range(3):  # primary guard, standby guard, and the front, which is the owner
+        seen = witness.look(family[-1])
+        assert seen
+        family.append(seen.parent)
+    for number, pids in ((signal.SIGSTOP, family[1:]), (signal.SIGKILL, family[1:])):
+        for pid in reversed(pids):
+            os.kill(pid, number)
+    return wait_until(lambda: set(history.iterdir()) - before)
 
 
 def test_the_watch_sweeps_as_a_hardened_service(
     leader: int, units: Path, home: Path, old_directory: Path
 ) -> None:
-    """Processes without a record, and a directory.  The control: a private /tmp hides the directory."""
+    """A dead session, and a directory.  The control: a private /tmp hides the directory."""
     python, env = python_for_nobody()
     env = {**env, "BROWSERKEEPER_STATE_DIR": str(home / "state")}
     words = f"ExecStart={python} -m browserkeeper watch --interval 1 "
@@ -103,13 +117,13 @@ def test_the_watch_sweeps_as_a_hardened_service(
     for name, value in env.items():
         text = text.replace("[Service]", f"[Service]\nEnvironment={name}={value}")
     restart(leader, units, text)
-    assert a_marked_process_is_swept(leader)
+    assert a_dead_session_is_swept(leader, python, env)
     assert wait_until(lambda: not old_directory.exists())
     leave(old_directory)
     seen = " ".join([*env["PYTHONPATH"].split(":"), str(home)])  # wherever in /tmp the tests run
     restart(leader, units, text.replace("PrivateTmp=no", f"PrivateTmp=yes\nBindPaths={seen}"))
-    assert a_marked_process_is_swept(leader)
-    assert a_marked_process_is_swept(leader), "so a whole round lies between the two"
+    assert a_dead_session_is_swept(leader, python, env)
+    assert a_dead_session_is_swept(leader, python, env), "so a whole round lies between the two"
     assert old_directory.exists()
     enter(leader, "systemctl", "stop", UNIT.name)
     assert wait_until(lambda: not list(Path("/tmp").glob(f"systemd-private-*{UNIT.name}*"))), "its /tmp"
