@@ -19,7 +19,7 @@ def command(tree: bool, as_json: bool) -> int:
 
     Memory is the proportional share (PSS), so that it adds up. States: live; ending (its owner
     is gone, its guard is at work); unguarded (its guard was killed); orphaned (both are gone);
-    foreign (of another container that shares the state directory).
+    foreign (not ours to judge: of another container that shares the state directory, say).
 
     Exit status: 0 all is well; 1 there is an orphaned session, an invalid record or a zombie.
 

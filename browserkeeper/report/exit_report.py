@@ -135,7 +135,9 @@ class ExitReport:
 
     ``certificate`` names the proof that no process is left: ``ECHILD`` (a child subreaper without a
     child has no descendant left, prctl(2)), or ``two-scans`` (two successive scans of the process
-    table found nothing), which is weaker.  None where there is no proof.
+    table found nothing), which is weaker.  ``ended-with-boot`` and ``ended-with-namespace`` say that the
+    kernel has ended all processes, with the machine or with PID 1 of their pid namespace, and that none
+    was looked for.  None where there is no proof.
 
     ``processes`` are those that were seen, ``survivors`` those that did not end.  ``status`` is the
     exit status of the driver.  ``seconds`` has the length of each phase, ``ended_at`` is in seconds
