@@ -11,7 +11,7 @@ LANES  ?=
 .DEFAULT_GOAL := help
 # Without cached bytecode every guard and every command line in the tests compiles its modules again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test quick check faults soak bench clean setup-demo setup
+.PHONY: help demo test quick check faults bystanders soak bench clean setup-demo setup
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: $(VENV)/.ready ## types and style only
 
 faults: setup ## N=200 random faults against real browsers (SEED=… repeats a draw)
 	@$(BIN)/python -m tests.system.faults --n $(N) $(if $(SEED),--seed $(SEED))
+
+bystanders: setup ## N=200 sessions end and are swept among what is not theirs, as root (SEED=… repeats a draw)
+	@$(BIN)/python -m tests.system.bystanders --n $(N) $(if $(SEED),--seed $(SEED))
 
 soak: setup ## N=200 tasks through one pool, faults among them (SEED=… repeats a draw)
 	@$(BIN)/python -m tests.pool.soak --n $(N) $(if $(SEED),--seed $(SEED))
