@@ -129,7 +129,11 @@ class Hub:
         """A connection that has sent nothing yet.  A ``timeout`` of None means no limit."""
         address = self.address
         if address.scheme == "https":
-            tls = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE"))
+            bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+            try:
+                tls = ssl.create_default_context(cafile=bundle)
+            except OSError as error:
+                raise OSError(f"REQUESTS_CA_BUNDLE={bundle} cannot be used: {error}") from error
             return http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=tls)
         return http.client.HTTPConnection(address.host, address.port, timeout=timeout)
 

@@ -573,6 +573,33 @@ def test_a_session_whose_answer_was_lost_is_looked_for_and_ended(
     assert (told["gone"], told["slot_free"]) == ("yes", "yes")
 
 
+def test_an_unusual_page_in_place_of_the_answer_to_delete_reaches_the_report(
+    own_relay: RunningRelay, grid: ScriptedGrid
+) -> None:
+    """Through the status file, which is text in lines."""
+    page = "<h1>Wartung – 保守中</h1>\ngone yes\r\nsession other\x1b[0m".encode() + b"\xff"
+    listed = value({"ready": True, "nodes": [{"slots": [{"session": {"sessionId": "5e55"}}]}]})
+    created = value({"sessionId": "5e55", "capabilities": {}})
+    grid.script |= {"POST /session": [created], "GET /status": [listed]}
+    grid.script["DELETE /session/5e55"] = [http_answer("403 Forbidden", page)]
+    assert own_relay.ask("POST", "/session", b"{}").status == 200
+    told = own_relay.end()
+    assert (told["session"], told["gone"]) == ("5e55", "unknown"), told
+    assert "403: <h1>Wartung – 保守中</h1> gone yes session other" in told["answer"]
+
+
+def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nonexistent")
+    with pytest.raises(OSError, match="REQUESTS_CA_BUNDLE=/nonexistent cannot be used"):
+        hub_module.Hub(Address.parse("https://grid")).connect(1)
+
+
+def test_a_path_in_other_letters_is_sent_percent_encoded(grid: ScriptedGrid) -> None:
+    address = Address.parse(f"{grid.url}/prüf/a%20b")
+    assert hub_module.Hub(address).ask("GET", "/status", SECONDS).status == 200
+    assert grid.seen[0].path == "/pr%C3%BCf/a%20b/status"
+
+
 def test_a_session_that_is_not_gone_is_not_hidden_by_another_one_that_is(
     own_relay: RunningRelay, grid: ScriptedGrid
 ) -> None:
