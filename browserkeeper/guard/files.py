@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from .procfs import read_bytes
+from .procfs import mount_of, read_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PLACE = DIRECTORY | getattr(os, "O_PATH", 0)  # needs no permission and asks no file system
 SHARED_MEMORY = "/dev/shm"
 SHARED_MEMORY_PREFIXES = (
     ".org.chromium.",
@@ -73,13 +75,27 @@ def ignore_errors(action: Callable[[], object]) -> None:
 
 
 def is_private_directory(path: str) -> bool:
-    """True for a directory (no link) that belongs to this user and that only this user can enter."""
+    """True for a directory that belongs to this user and that only this user can enter.
+
+    False for a link and for a mount point: what is mounted there is another directory.  Asks nothing of
+    a file system that is mounted there, which could block.
+    """
+    parent, name = os.path.split(path.rstrip("/"))
+    opened: list[int] = []
     try:
-        facts = os.lstat(path)
+        above = os.open(parent or ".", PLACE & ~os.O_NOFOLLOW)
+        opened.append(above)
+        place = os.open(name, PLACE, dir_fd=above)
+        opened.append(place)
+        if mount_of(place) != mount_of(above):
+            return False
+        facts = os.fstat(place)
     except OSError:
         return False
-    is_directory = facts.st_mode & 0o170000 == 0o040000
-    return is_directory and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
 
 
 def remove_stray_shared_memory(since: float) -> tuple[int, list[str]]:

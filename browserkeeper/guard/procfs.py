@@ -6,6 +6,7 @@ The guard is built on these functions, and every layer above it may import them 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -89,6 +90,29 @@ def exists(pid: int) -> bool:
     except OSError:  # EPERM: another user's
         pass
     return True
+
+
+def mount_of(fd: int) -> bytes:
+    """The id of the mount that an open file is in (proc(5), ``mnt_id``, since Linux 3.15).
+
+    A bind mount of the same file system has the same device and another id.  The id is the open
+    file's, so nothing can be mounted between this answer and the use of the descriptor.  The file's own
+    file system is not asked.  b"" on systems without such ids (gVisor, macOS), where the device has to
+    do.  Raises OSError where ``/proc`` cannot be read.
+    """
+    if sys.platform != "linux":
+        return b""
+    facts = read_bytes(f"/proc/self/fdinfo/{fd}")
+    if not facts:
+        why = "mount points cannot be told, since /proc/self/fdinfo cannot be read"
+        raise OSError(errno.ENOSYS, why)
+    return next((line for line in facts.splitlines() if line.startswith(b"mnt_id:")), b"")
+
+
+def mount_points() -> list[bytes]:
+    """The paths of all mount points of this mount namespace, as mountinfo in proc(5) escapes them."""
+    lines = (read_bytes("/proc/self/mountinfo") or b"").splitlines()
+    return [line.split(b" ")[4] for line in lines]
 
 
 def foreign_proc() -> str:

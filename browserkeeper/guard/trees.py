@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 
-from .files import ignore_errors
-from .procfs import read_bytes
+from .files import DIRECTORY, PLACE, ignore_errors
+from .procfs import mount_of, mount_points
 
 NAMED = 3  # things left that an error names; of the others it says how many they are
 LONGEST_PATH = 200  # characters of a path in an error
 MOUNT_POINT = "a mount point; unmount it and sweep"
 EXCHANGED = "not the directory that was made for the session; look at it yourself"
 OTHER_FILE_SYSTEM = "on another file system; remove it yourself"
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PLACE = _DIRECTORY | getattr(
-    os, "O_PATH", 0
-)  # opens nothing: no permission needed, no file system asked
 
 
 class LeftBehind(OSError):
@@ -61,10 +55,10 @@ def remove_tree(top: str, made: Identity | None = None) -> tuple[int, int]:
     ``..`` without recursion, so that no depth is too deep for open files, the stack or a path's length.
     """
     parent, name = os.path.split(top.rstrip("/"))
-    above = os.open(parent or ".", _PLACE & ~os.O_NOFOLLOW)
+    above = os.open(parent or ".", PLACE & ~os.O_NOFOLLOW)
     try:
-        removal = _Removal(above, parent, made)
-        if os.path.islink(top):
+        removal = _Removal(above, parent, name, made)
+        if _is_link(name, above):
             os.unlink(name, dir_fd=above)
             return 1, 0
         removal.run(name, is_last=False)
@@ -108,14 +102,15 @@ class _Level:
 class _Removal:
     """``left``: what cannot be removed, and why.  ``again``: a directory was filled meanwhile."""
 
-    def __init__(self, above: int, parent: str, made: Identity | None):
-        """``above``: the open directory that the tree is in; ``parent``: its path, for messages."""
+    def __init__(self, above: int, parent: str, name: str, made: Identity | None):
+        """``above``: the open directory that the tree is in; ``parent``: its path."""
         self._made = made
         self.files = self.size = 0
         self.left: list[str] = []
         self.again = False
         self._above, self._parent = above, parent
-        self._mount, self._device = _mount_of(above), 0
+        self._mount, self._device = mount_of(above), 0
+        self._has_mounts = _has_mounts(os.path.join(os.path.realpath(parent), name))
         self._levels: list[_Level] = []
         self._known: set[str] = set()
         self._is_entered = False
@@ -187,6 +182,8 @@ class _Removal:
 
     def _unlink(self, entry: os.DirEntry[str], current: int) -> None:
         try:
+            if self._has_mounts:
+                self._check_mount(entry.name, current)
             bytes_on_disk = entry.stat(follow_symlinks=False).st_blocks * 512
             os.unlink(entry.name, dir_fd=current)
         except FileNotFoundError:
@@ -196,6 +193,16 @@ class _Removal:
             return
         self.files, self.size = self.files + 1, self.size + bytes_on_disk
 
+    def _check_mount(self, name: str, inside: int) -> None:
+        """Raises OSError for a file that is mounted here.  unlink(2) refuses it anyway, but the call of
+        stat(2) before it could block."""
+        place = os.open(name, PLACE & ~os.O_DIRECTORY, dir_fd=inside)
+        try:
+            if mount_of(place) != self._mount:
+                raise OSError(errno.EBUSY, MOUNT_POINT)
+        finally:
+            os.close(place)
+
     def _up(self, current: int, *, is_last: bool) -> int:
         """Leave the current directory and remove it; the directory that is current then.
 
@@ -203,7 +210,7 @@ class _Removal:
         moved meanwhile.
         """
         done = self._levels[-1]
-        above = os.open("..", _DIRECTORY, dir_fd=current)
+        above = os.open("..", DIRECTORY, dir_fd=current)
         if identity_of(above) != self._levels[-2].identity:
             os.close(above)
             raise OSError(errno.EBUSY, "it was moved while it was removed")
@@ -251,7 +258,7 @@ class _Removal:
         place = _place(name, inside)
         try:
             # Before all else: asking the file system itself, of a dead NFS server say, could block.
-            if _mount_of(place) != self._mount:
+            if mount_of(place) != self._mount:
                 raise OSError(errno.EBUSY, MOUNT_POINT)
             facts = os.fstat(place)
             if not self._levels:
@@ -264,42 +271,42 @@ class _Removal:
                 raise OSError(errno.EBUSY, OTHER_FILE_SYSTEM)
             if facts.st_mode & 0o700 != 0o700:
                 ignore_errors(lambda: _make_accessible(place))
-            return os.open(".", _DIRECTORY, dir_fd=place), (facts.st_dev, facts.st_ino)
+            return os.open(".", DIRECTORY, dir_fd=place), (facts.st_dev, facts.st_ino)
         finally:
             os.close(place)
+
+
+def _has_mounts(path: str) -> bool:
+    """Whether something is mounted on a directory or below it."""
+    escaped = os.fsencode(path)
+    for character in b"\\ \t\n":
+        escaped = escaped.replace(bytes([character]), b"\\%03o" % character)
+    return any((point + b"/").startswith(escaped + b"/") for point in mount_points())
+
+
+def _is_link(name: str, inside: int) -> bool:
+    """By readlink(2), which asks no file system that is mounted there, as stat(2) would."""
+    try:
+        os.readlink(name, dir_fd=inside)
+    except OSError:  # EINVAL: it is none
+        return False
+    return True
 
 
 def _place(name: str, inside: int) -> int:
     """A descriptor of a directory, never of a link's target."""
     try:
-        return os.open(name, _PLACE, dir_fd=inside)
+        return os.open(name, PLACE, dir_fd=inside)
     except PermissionError:
-        if _PLACE != _DIRECTORY:
+        if PLACE != DIRECTORY:
             raise
         os.chmod(name, 0o700, dir_fd=inside)  # where there is no O_PATH: not on Linux
-        return os.open(name, _PLACE, dir_fd=inside)
+        return os.open(name, PLACE, dir_fd=inside)
 
 
 def _make_accessible(place: int) -> None:
     """``chmod u+rwx``; fchmod(2) refuses a descriptor by O_PATH."""
-    if _PLACE == _DIRECTORY:
+    if PLACE == DIRECTORY:
         os.fchmod(place, 0o700)
     else:
         os.chmod(f"/proc/self/fd/{place}", 0o700)
-
-
-def _mount_of(fd: int) -> bytes:
-    """The id of the mount that an open file is in (proc(5), ``mnt_id``, since Linux 3.15).
-
-    A bind mount of the same file system has the same device and another id.  The id is the open
-    file's, so nothing can be mounted between this answer and the use of the descriptor.  b"" on
-    systems without such ids (gVisor, macOS), where the device has to do.
-    """
-    if sys.platform != "linux":
-        return b""
-    facts = read_bytes(f"/proc/self/fdinfo/{fd}")
-    if not facts:
-        raise OSError(
-            errno.ENOSYS, "mount points cannot be told, since /proc/self/fdinfo cannot be read"
-        )
-    return next((line for line in facts.splitlines() if line.startswith(b"mnt_id:")), b"")

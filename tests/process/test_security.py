@@ -20,7 +20,7 @@ import pytest
 from browserkeeper import ConfigError, LedgerError, sweep
 from browserkeeper.cleanup.evidence import session_directories
 from browserkeeper.guard import trees
-from browserkeeper.guard.files import write_atomically
+from browserkeeper.guard.files import PLACE, write_atomically
 from browserkeeper.guard.trees import LeftBehind, remove_tree
 from browserkeeper.process import system
 from browserkeeper.process.containment import writable_cgroup
@@ -291,13 +291,13 @@ def test_a_tmpdir_that_is_exchanged_for_a_link_after_the_check(
     victim.mkdir(mode=0o700)
     (victim / "file").write_text("precious")
 
-    def islink(path: str) -> bool:
-        shell_as_nobody('mv "$1" "$1.away"; ln -s victim "$1"', path)
+    def is_link(name: str, inside: int) -> bool:
+        shell_as_nobody('mv "$1" "$1.away"; ln -s victim "$1"', directory)
         return False
 
-    monkeypatch.setattr("os.path.islink", islink)
+    monkeypatch.setattr(trees, "_is_link", is_link)
     if not protected:
-        monkeypatch.setattr(trees, "_PLACE", trees._PLACE & ~os.O_NOFOLLOW)
+        monkeypatch.setattr(trees, "PLACE", PLACE & ~os.O_NOFOLLOW)
     with pytest.raises(LeftBehind, match="Not a directory"):  # the control fails at rmdir of the link
         remove_tree(str(directory))
     assert is_untouched(victim) == protected
@@ -308,11 +308,11 @@ def test_a_tmpdir_that_is_exchanged_for_another_users_directory(
 ) -> None:
     directory = session_directory_in_open(shared)
 
-    def islink(path: str) -> bool:
-        shell_as_nobody('mv "$1" "$1.away"; mkdir "$1"; echo precious >"$1/file"', path)
+    def is_link(name: str, inside: int) -> bool:
+        shell_as_nobody('mv "$1" "$1.away"; mkdir "$1"; echo precious >"$1/file"', directory)
         return False
 
-    monkeypatch.setattr("os.path.islink", islink)
+    monkeypatch.setattr(trees, "_is_link", is_link)
     with pytest.raises(LeftBehind, match="another user's directory"):
         remove_tree(str(directory))
     assert is_untouched(directory)
@@ -334,7 +334,7 @@ def test_a_directory_in_a_tmpdir_that_is_exchanged_for_a_link(
 
     monkeypatch.setattr(trees, "_place", exchanging)
     if not protected:
-        monkeypatch.setattr(trees, "_PLACE", trees._PLACE & ~os.O_NOFOLLOW)
+        monkeypatch.setattr(trees, "PLACE", PLACE & ~os.O_NOFOLLOW)
     with pytest.raises(LeftBehind, match=r"Not a directory|it was moved"):
         remove_tree(str(directory))
     assert is_untouched(precious) == protected

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from browserkeeper import sweep
-from browserkeeper.guard import trees
+from browserkeeper.guard import procfs, trees
+from browserkeeper.guard.files import is_private_directory
 from browserkeeper.guard.trees import LeftBehind, remove_tree, try_to_remove
 from browserkeeper.pytest_plugin.output_folder import Folder, remove_stale
 from browserkeeper.state.records import new_id
@@ -22,6 +25,9 @@ from tests.support.guards import start
 from tests.support.waiting import deadline_in, wait_until
 
 mounts = pytest.mark.usefixtures("unmounted")
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
+HANGING = 3.0
+"""Seconds until something hangs that takes milliseconds."""
 
 
 @pytest.fixture
@@ -161,7 +167,7 @@ def test_control_without_a_look_at_the_mount_a_bind_mount_is_emptied(
 ) -> None:
     """``shutil.rmtree`` and a removal that knows devices only."""
     bind_at(place)(top, precious)
-    monkeypatch.setattr(trees, "_mount_of", lambda fd: b"")
+    monkeypatch.setattr(trees, "mount_of", lambda fd: b"")
     with pytest.raises(OSError, match=r"busy|mount point"):  # rmdir of the mount point itself
         remove(str(top))
     assert list(precious.iterdir()) == []
@@ -231,6 +237,50 @@ def test_files_of_a_tree_are_removed_although_they_are_mounted_elsewhere(
     assert try_to_remove(str(top))[2] == ""
     assert not top.exists()
     assert list(outside.iterdir()) == []
+
+
+# ------------------------------------------------------------------------- dead file systems
+
+
+def dead_file_system(point: Path) -> int:
+    """A FUSE file system whose server never answers, as one on the network whose server is gone; what
+    ends the waiting: the close of the descriptor that is returned."""
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    kind = "40000" if point.is_dir() else "100000"
+    options = f"fd={fd},rootmode={kind},user_id={os.geteuid()},group_id=0".encode()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"dead", os.fsencode(point), b"fuse", ctypes.c_ulong(0), options) != 0:
+        pytest.skip(f"no FUSE here: {os.strerror(ctypes.get_errno())}")
+    return fd
+
+
+def ends(function: Callable[[], object]) -> bool:
+    """Whether the function ends in a fork; SIGKILL ends a wait for FUSE."""
+    if (fork := os.fork()) == 0:
+        function()
+        os._exit(0)
+    is_over = bool(wait_until(lambda: os.waitid(os.P_PID, fork, ENDED) is not None, HANGING))
+    os.kill(fork, signal.SIGKILL)
+    os.waitpid(fork, 0)
+    return is_over
+
+
+@mounts
+@pytest.mark.root
+@pytest.mark.namespaces
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
+@pytest.mark.parametrize("place", ["a", "a/file", ""])
+def test_a_removal_does_not_wait_for_a_dead_file_system(top: Path, place: str) -> None:
+    """The control is a look at the mounted file."""
+    fd = dead_file_system(top / place)
+    try:
+        assert ends(lambda: try_to_remove(str(top)))
+        assert ends(lambda: is_private_directory(str(top)))
+        assert not ends((top / place).stat)
+    finally:
+        os.close(fd)
+    unmount_below(top.parent)
+    assert (top / "file").exists() == (place == "")
 
 
 # --------------------------------------------------------------------------- other obstacles
@@ -336,7 +386,7 @@ def test_without_a_look_at_mount_points_nothing_is_removed(
     top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where ``/proc/self/fdinfo`` cannot be read."""
-    monkeypatch.setattr(trees, "read_bytes", lambda path: None)
+    monkeypatch.setattr(procfs, "read_bytes", lambda path: None)
     assert "mount points cannot be told" in try_to_remove(str(top))[2]
     assert (top / "a" / "b" / "file").exists()
 
