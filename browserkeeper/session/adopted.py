@@ -73,6 +73,9 @@ class AdoptedSession(Generic[D]):
 
     def processes(self) -> list[ProcessFacts]:
         """Driver, browser and all processes below them now."""
+        return Call(self._processes).run()
+
+    def _processes(self) -> list[ProcessFacts]:
         found: dict[int, ProcessFacts] = {}
         for root in self._roots:
             facts = system.facts(root.pid)
@@ -126,6 +129,14 @@ class AdoptedSession(Generic[D]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            self._leave(error)
+        except BaseException:
+            if os.getpid() == self._owner:
+                self._end("error")  # nothing, unless what came from outside came before the end
+            raise
+
+    def _leave(self, error: BaseException | None) -> None:
         if os.getpid() != self._owner:
             return  # a fork that leaves the block: the session belongs to its parent
         report = leave_block(self._end, error, self._on_leak, "adopted session")

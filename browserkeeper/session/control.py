@@ -331,7 +331,11 @@ class SessionControl:
             # threading.Event has a lock that hangs when a signal handler waits as well.
             while not self._start.settled and time.monotonic() < until:
                 time.sleep(SETTLE_PAUSE)
-        report = self.end("closed", politely=True)
+        try:
+            report = self.end("closed", politely=True)
+        except BaseException:
+            self.end("closed")  # nothing, unless an exception from outside came before the end
+            raise
         raise_if_leaked(report, self.config.on_leak, "session", stacklevel=4)
         return report
 

@@ -177,7 +177,7 @@ def leave_block(
     of session in messages.
     """
     report = end("closed" if error is None else "error")
-    raise_if_leaked(report, on_leak, what, error, stacklevel=4)
+    raise_if_leaked(report, on_leak, what, error, stacklevel=5)
     return report
 
 

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..process import system
 from ..process.identity import ProcessFacts
 from ..report import ExitReport
+from .call import Call
 from .control import SessionControl
 from .ending import leave_block
 
@@ -91,11 +92,11 @@ class BrowserSession(Generic[D_co]):
 
     def processes(self) -> list[ProcessFacts]:
         """Driver, browser and all processes below them now.  O(their number) on Linux."""
-        return self._control.processes()
+        return Call(self._control.processes).run()
 
     def memory(self) -> int:
         """Bytes of all :meth:`processes`, shared pages counted once (PSS; RSS off Linux)."""
-        return sum(system.memory(process.pid) for process in self.processes())
+        return Call(lambda: sum(system.memory(one.pid) for one in self._control.processes())).run()
 
     def __repr__(self) -> str:
         return (
@@ -151,6 +152,14 @@ class BrowserSession(Generic[D_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            self._leave(error)
+        except BaseException:
+            if os.getpid() == self._control.owner:
+                self._control.end("error")  # nothing, unless what came from outside came before the end
+            raise
+
+    def _leave(self, error: BaseException | None) -> None:
         control = self._control
         if os.getpid() != control.owner:
             return  # a fork that leaves the block: the session belongs to its parent

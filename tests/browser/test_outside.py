@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ from browserkeeper import (
     SessionTimeout,
     browser,
 )
+from browserkeeper.session import control_of
 from browserkeeper.session.call import Call
 from tests.browser.test_bad_input import FAKE_BROWSER, FAKE_DRIVER
 from tests.conftest import PidFile
@@ -435,3 +437,84 @@ def test_an_exception_during_the_end_comes_out_when_the_session_has_ended(
         session.start()
         alarmed(session.close, 2e-4 * (1 + 3**number % 50), error, handler)
         assert session.close().clean
+
+
+# ------------------------------------------------------------------ other roads
+
+
+def test_an_exception_at_any_moment_of_other_methods_comes_out(
+    fake_driver: str, handler: Handler
+) -> None:
+    """``processes()`` and ``memory()`` read many files, and ignore errors of those that are gone."""
+    session = new_session(fake_driver)
+
+    def use() -> None:
+        session.set_deadline(600)
+        assert session.processes()
+        assert session.memory()
+        session.set_deadline(None)
+
+    came_out = 0
+    with session:
+        for number in range(150):
+            error = ERRORS[number % len(ERRORS)]
+            came_out += alarmed(use, 3e-5 * number, error, handler) is not None
+        assert session.processes()
+    assert came_out > 20
+
+
+def test_an_exception_at_any_instruction_of_an_end_ends_the_session(fake_driver: str) -> None:
+    came_out = 0
+    while True:
+        session = new_session(fake_driver)
+        session.start()
+        error = JobTimeoutError("at an instruction")
+        sys.settrace(RaiseAt(4 + 5 * came_out, error))  # the first ones come before its ``try``
+        raised = raised_by(lambda: session.__exit__(None, None, None))  # noqa: B023
+        sys.settrace(None)
+        assert session.report
+        assert session.report.clean
+        if raised is None:
+            break
+        assert raised is error
+        came_out += 1
+    assert came_out > 5
+
+
+def test_an_exception_that_is_injected_into_a_thread_leaves_a_command_unchanged(
+    fake_driver: str,
+) -> None:
+    session = new_session(fake_driver)
+    raised: list[BaseException | None] = []
+    with session as driver:
+        thread = threading.Thread(
+            target=lambda: raised.append(raised_by(lambda: driver.get("http://never.invalid/")))
+        )
+        thread.start()
+        assert wait_until(lambda: not control_of(session).at_rest)
+        inject = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        assert inject(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeoutError)) == 1
+        thread.join()
+        assert [type(error) for error in raised] == [TimeoutError]
+        assert session.report is None
+
+
+def test_an_exception_of_a_signal_handler_leaves_the_start_on_a_grid_unchanged(handler: Handler) -> None:
+    """The Grid accepts the connection and does not answer, as one does without a free slot."""
+    with socket.create_server(("127.0.0.1", 0)) as grid:
+        grid.settimeout(60)
+        session = browser(remote=f"http://127.0.0.1:{grid.getsockname()[1]}", close_timeout=2)
+        handler.armed = error = TimeoutError("alarm")
+        accepted: list[socket.socket] = []
+
+        def alarm_when_asked() -> None:
+            accepted.append(grid.accept()[0])
+            os.kill(os.getpid(), signal.SIGALRM)
+
+        thread = threading.Thread(target=alarm_when_asked)
+        thread.start()
+        assert raised_by(session.start) is error
+        thread.join()
+        for connection in accepted:
+            connection.close()
+    assert session.report
