@@ -11,7 +11,6 @@ program's and is never signalled: crash handlers end with their browser.
 from __future__ import annotations
 
 import errno
-import os
 import select
 import signal
 import sys
@@ -37,6 +36,7 @@ class AdoptedDriver:
 
     pid = 0
     status: int | None = None
+    exec_fd = -1
 
     def __init__(self, roots: Iterable[ProcessIdentity]):
         self._roots = tuple(roots)
@@ -45,6 +45,9 @@ class AdoptedDriver:
         """Starts nothing.  Raises Failure where one of the processes is gone."""
         if self.has_ended():
             raise Failure("adopt", ProcessLookupError(errno.ESRCH, "the driver or its browser is gone"))
+
+    def finish_start(self) -> None:
+        """Does nothing: there is no exec to wait for."""
 
     def has_ended(self) -> bool:
         """True when one of the two is gone: neither is of any use without the other."""
@@ -126,7 +129,6 @@ def guard_adopted(guard: Guard) -> int:
         guard.record.withdraw()
         return failure.exit_status
     try:
-        guard.owner.send("spawned", primary=os.getpid(), pid=0)
         guard.report.reason = Watch(guard).run()
         if guard.report.reason == "released":
             guard.record.withdraw()

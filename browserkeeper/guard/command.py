@@ -6,6 +6,7 @@ import os
 
 from .files import ignore_errors
 from .options import NOT_FOUND, Failure, Options
+from .signals import FORWARDED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
         """0 where the guard has not started it."""
         status: int | None
         """The exit status, negative for a signal; None until the guard has reaped it."""
+        exec_fd: int
+        """Readable when the exec has succeeded or failed; -1 where none is awaited."""
 
         def start(self) -> None:
-            """Raises Failure."""
+            """Does not wait for the exec.  Raises Failure."""
+
+        def finish_start(self) -> None:
+            """Called once ``exec_fd`` is readable.  Raises Failure where the exec has failed."""
 
         def has_ended(self) -> bool: ...
 
@@ -38,6 +44,7 @@ class Command:
     def __init__(self, options: Options, signals: Signals, containment: Containment, cgroup: Cgroup):
         self.pid = 0
         self.status: int | None = None
+        self.exec_fd = -1
         self._options, self._signals = options, signals
         self._containment, self._cgroup = containment, cgroup
 
@@ -45,21 +52,29 @@ class Command:
         return self.status is not None
 
     def start(self) -> None:
-        """Returns when the new program runs.  Raises Failure, also for what fails in the child.
+        """Fork the child, which then executes the command.  Raises Failure where it cannot be forked.
 
-        The child's end of the pipe is closed by a successful exec.
+        Signals are blocked in the child until it has the command's dispositions: one that the guard
+        passes on by then reaches the command.
         """
         guard = os.getpid()
-        read_fd, write_fd = os.pipe()
+        self.exec_fd, write_fd = os.pipe()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
         try:
             self.pid = os.fork()
+            if self.pid == 0:
+                self._exec(guard, write_fd)
         except OSError as error:
             raise Failure("fork", error) from error
-        if self.pid == 0:
-            self._exec(guard, write_fd)
-        os.close(write_fd)
-        failure = os.read(read_fd, 64)
-        os.close(read_fd)
+        finally:
+            os.close(write_fd)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def finish_start(self) -> None:
+        """Read from the child why it cannot execute the command.  A successful exec closes the pipe."""
+        failure = os.read(self.exec_fd, 64)
+        os.close(self.exec_fd)
+        self.exec_fd = -1
         if failure:
             where, number = failure.decode().split()
             raise Failure(where, OSError(int(number), os.strerror(int(number))))
@@ -82,6 +97,7 @@ class Command:
                 self._redirect()
             where = "exec"
             self._signals.restore()
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.execvp(self._options.command[0], self._options.command)
         except OSError as error:
             os.write(error_fd, f"{where} {error.errno}".encode())

@@ -9,6 +9,7 @@ from .command import Command, Terminal
 from .containment import Cgroup, Subreaper
 from .files import ignore_errors
 from .lock import SessionLock, lock_directory
+from .log import CommandLog
 from .members import Members, MemoryCurve
 from .options import Failure, Options
 from .owner import Owner
@@ -54,6 +55,7 @@ class Guard:
         self.members = Members(self.containment, self.command, self.report.age)
         self.memory = MemoryCurve(2 * SAMPLES[-1])
         self.terminal = Terminal(options)
+        self.log = CommandLog(options.log, options.keep_log)
         self.made_tmpdir = False
         self.tmpdir: Identity | None = None  # not known in a standby guard
         self.standby = 0  # pid of the standby guard, in the primary guard only
@@ -121,9 +123,8 @@ class Guard:
             raise Failure(where, error) from error
 
     def start(self) -> None:
-        """Start the command.  Raises Failure."""
+        """Start the command, without waiting for its exec.  Raises Failure."""
         self.command.start()
-        self.look()
 
     def look(self) -> None:
         """Look at all processes of the session once, and save for recovery what has changed."""

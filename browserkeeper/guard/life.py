@@ -23,7 +23,6 @@ def guard_session(guard: Guard) -> int:
     try:
         guard.prepare()
         guard.start()
-        guard.owner.send("spawned", primary=os.getpid(), pid=guard.command.pid)
         guard.report.reason = Watch(guard).run()
         guard.owner.send("ending", reason=guard.report.reason)
     except Failure as failure:
@@ -35,36 +34,55 @@ def guard_session(guard: Guard) -> int:
 
 
 class Watch:
-    """The phase between start and teardown.
+    """The phase between the command's fork and the teardown.
 
-    ``deadlines``: those that the owner has set, by reason, in the session's age.  The nearest one ends
-    the session.  The timeout of the options is not among them: the owner cannot take it back.
+    The command's exec is awaited here too: on a dead NFS mount it may never end.  ``deadlines``: those
+    that the owner has set, by reason, in the session's age.  The nearest one ends the session.  The
+    timeout of the options is not among them: the owner cannot take it back.
     """
 
     def __init__(self, guard: Guard):
         self.guard = guard
         self.deadlines: dict[str, float] = {}
+        self._poller = select.poll()
 
     def run(self) -> str:
-        """Block until the session is over; the reason."""
+        """Block until the session is over; the reason.  Raises Failure where the exec has failed."""
         guard, age = self.guard, self.guard.report.age
         guard.terminal.remember()
-        poller = select.poll()
-        for fd in (guard.owner.control_fd, guard.owner.pidfd, guard.signals.fd):
+        fds = (guard.owner.control_fd, guard.owner.pidfd, guard.signals.fd, guard.command.exec_fd)
+        for fd in fds:
             if fd >= 0:
-                poller.register(fd, select.POLLIN)
+                self._poller.register(fd, select.POLLIN)
+        if guard.command.exec_fd < 0:
+            self._is_started()
         pauses = iter(SAMPLES)
         pause = next(pauses)
         next_look = age() + pause
+        next_limit = age() + guard.log.limit(age())
         while True:
-            ends = [next_look, *(when for when, _ in self._deadlines())]
-            ready = {fd for fd, _ in poller.poll(max(0.0, min(ends) - age()) * 1000)}
+            ends = [next_look, next_limit, *(when for when, _ in self._deadlines())]
+            ready = {fd for fd, _ in self._poller.poll(max(0.0, min(ends) - age()) * 1000)}
+            if guard.command.exec_fd in ready:
+                self._exec_is_over()
             if reason := self._reason_to_end(ready):
                 return reason
             if age() >= next_look:
                 guard.look()
                 pause = next(pauses, pause)
                 next_look = age() + pause
+            if age() >= next_limit:
+                next_limit = age() + guard.log.limit(age())
+
+    def _exec_is_over(self) -> None:
+        """Raises Failure where it has failed."""
+        self._poller.unregister(self.guard.command.exec_fd)
+        self.guard.command.finish_start()
+        self._is_started()
+
+    def _is_started(self) -> None:
+        self.guard.look()
+        self.guard.owner.send("spawned", primary=os.getpid(), pid=self.guard.command.pid)
 
     def _reason_to_end(self, ready: set[int]) -> str | None:
         """The reason to end the session now, or None.
@@ -82,6 +100,8 @@ class Watch:
         if guard.standby_is_dead():
             return "guard-died"
         if guard.command.has_ended():
+            if guard.command.exec_fd >= 0:
+                self._exec_is_over()  # it has written why it cannot be executed, if that is the reason
             return "exited"
         if passed := [deadline for deadline in self._deadlines() if age() >= deadline[0]]:
             return min(passed)[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from .files import ignore_errors, read_status_file, remove_stray_shared_memory
-from .procfs import read_bytes
 from .trees import try_to_remove
 
 TYPE_CHECKING = False
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-LOG_TAIL = 2000  # bytes of the command's log that the report quotes
 ASKING_PAUSE = 0.02  # seconds between looks at a command that was asked to end
 LONGEST_PAUSE = 0.02  # seconds between rounds of killing
 PAUSE_WHEN_STUCK = 0.25  # and after the kill deadline
@@ -116,10 +114,9 @@ def retire(guard: Guard) -> None:
     """After the certificate: remove the files, replace the record by the history, report the end."""
     options, report = guard.options, guard.report
     began = report.age()
-    log = (read_bytes(options.log) or b"") if options.log else b""
     status = read_status_file(options.status_file) if options.status_file else None
-    if options.keep_log:
-        _keep_log(guard, log)
+    guard.log.finish(report.notes.append)
+    log_tail = guard.log.tail()
     _remove_files(guard)
     report.seconds["files"] = report.age() - began
     # ``account`` is the status file's content; the name stays, since older versions read it.
@@ -127,23 +124,7 @@ def retire(guard: Guard) -> None:
     if problem := guard.record.retire(facts):
         facts["notes"] = [*facts["notes"], problem]
     # The history does not get the log, which may hold addresses of pages.
-    guard.owner.send("ended", report={**facts, "log_tail": log[-LOG_TAIL:].decode("utf-8", "replace")})
-
-
-def _keep_log(guard: Guard, log: bytes) -> None:
-    """Append the command's log to the user's file.
-
-    At the end only: of two sessions that write to one file at a time, each would read the other's port.
-    """
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
-        fd = os.open(guard.options.keep_log, flags, 0o600)
-        try:
-            os.write(fd, log)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        guard.report.notes.append(f"the log was not kept: {error}")
+    guard.owner.send("ended", report={**facts, "log_tail": log_tail})
 
 
 def _remove_files(guard: Guard) -> None:

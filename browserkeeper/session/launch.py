@@ -9,7 +9,6 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import SessionConfig
@@ -36,6 +35,7 @@ from ..state.ledger import Ledger
 from ..state.records import Record, new_id
 from ..state.tmpdirs import new_tmpdir_path
 from .ending import DeadlineError, Ending
+from .log_search import LogSearch
 from .record import describe
 
 if TYPE_CHECKING:
@@ -207,11 +207,11 @@ class Attempt:
 
     def _wait_for_port(self) -> int:
         """The driver chooses a free port and writes it to its log, so no other program can take it."""
-        pattern = re.compile(self.plan.launch.port_pattern)
+        log = LogSearch(self.guard.plan.log, self.plan.launch.port_pattern)
         deadline = self.plan.deadline
         pause = 0.002
         while True:
-            match = pattern.search(_read(self.guard.plan.log))
+            match = log.search()
             if match and (port := int(match.group(1)) or self._listening_port()):
                 return port
             until = min(deadline, time.monotonic() + pause)
@@ -368,10 +368,3 @@ def _hint_at_queue(report: ExitReport | None) -> str:
         f" {remote.grid} had no free slot for it: raise start_timeout, use a BrowserPool, or give "
         "the Grid more slots; it may also have none at all for such a browser."
     )
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        return b""
