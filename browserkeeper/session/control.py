@@ -46,8 +46,8 @@ class Start:
 
     def __init__(self, cancelled: Callable[[], Exception]) -> None:
         self.began = 0.0
-        self.thread = 0
-        """The ident of the thread that waits for the start; 0 before."""
+        self.threads: set[int] = set()
+        """The idents of the threads of the start: the caller's, and the one that it waits for."""
         self.cancellation = Cancellation(cancelled)
         self.settled = False
         """True when the start has succeeded or failed."""
@@ -141,7 +141,8 @@ class SessionControl:
                     f"{self.session!r} was started before; make a new one with browser()."
                 )
             self.state = "starting"
-            self._start.thread, self._start.began = threading.get_ident(), time.monotonic()
+            self._start.threads.add(threading.get_ident())
+            self._start.began = time.monotonic()
 
     def start(self) -> Any:
         """Start the browser and return its driver; see ``BrowserSession.start``.
@@ -160,12 +161,14 @@ class SessionControl:
             raise_if_leaked(self.end("failed"), self.config.on_leak, "session", error)
         if self.state == "starting":
             self.state = "closed"
-        self.spans.failed(error)
         self._start.settled = True
+        if self.spans.are_open:
+            to_the_end(lambda: self.spans.failed(error))
 
     def _start_apart(self) -> Any:
         """The whole start, in a thread of its own: no exception from outside comes up here."""
         start, config = self._start, self.config
+        start.threads.add(threading.get_ident())
         self.spans.begin(config.name)
         try:
             attempt = self._launch_with_retries()
@@ -324,7 +327,7 @@ class SessionControl:
         self.refuse_fork("ended")
         if self.state == "starting":
             self.call_off()
-            if self._start.thread == threading.get_ident():
+            if threading.get_ident() in self._start.threads:
                 raise self._called_off()
             limit = self.config.start_timeout + 2 * self.config.close_timeout
             until = time.monotonic() + limit

@@ -258,6 +258,29 @@ def test_a_handler_that_closes_the_session_ends_the_launch(
     assert session.report.clean
 
 
+def test_a_log_handler_that_closes_the_session_between_two_launches_ends_the_start(
+    fake_driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in the thread of the start, and must not wait for it."""
+    monkeypatch.setenv("FAKE_DRIVER", "exit")
+    session = new_session(fake_driver, attempts=5)
+
+    def close(record: logging.LogRecord) -> bool:
+        if "trying again" in record.getMessage():
+            session.close()
+        return True
+
+    logger = logging.getLogger("browserkeeper")
+    logger.addFilter(close)
+    try:
+        with pytest.raises(SessionClosed, match="during its start"):
+            session.start()
+    finally:
+        logger.removeFilter(close)
+    assert session.report
+    assert session.report.clean
+
+
 def test_an_exception_that_is_injected_into_a_thread_leaves_the_launch_unchanged(
     fake_driver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
