@@ -1,9 +1,13 @@
 """The owner that the fault campaign breaks: browses until it is told to stop, then says how it
-ended.  One JSON object a line on stdout."""
+ended.  One JSON object a line on stdout.
+
+    python -m tests.system.fault_owner BROWSER URL SECONDS
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
@@ -12,14 +16,14 @@ from browserkeeper import BrowserkeeperError, browser
 
 
 def say(event: str, **facts: object) -> None:
-    print(json.dumps({"event": event, **facts}), flush=True)
+    os.write(1, f"{json.dumps({'event': event, **facts})}\n".encode())
 
 
-def main() -> None:
-    name, url, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+def own(name: str, url: str, seconds: float) -> None:
+    """Returns when the session has ended; its timeout is a few seconds after its use."""
     until = time.monotonic() + seconds
     session = browser(
-        name, timeout=seconds + 8, command_timeout=4, close_timeout=20, start_timeout=60, attempts=2
+        name, timeout=seconds + 6, command_timeout=4, close_timeout=20, start_timeout=60, attempts=2
     )
     say("starting")
     try:
@@ -34,7 +38,8 @@ def main() -> None:
         say("error", type="raw", text=traceback.format_exc()[-1500:])
     report = session.report
     say("over", clean=report.clean if report else None, report=str(report))
-    time.sleep(0.6)  # the witness looks for zombies while the owner lives
 
 
-main()
+if __name__ == "__main__":
+    own(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    time.sleep(0.6)  # a witness may look for zombies while the owner lives

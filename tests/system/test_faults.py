@@ -16,7 +16,7 @@ N = 14
 @pytest.mark.firefox
 @pytest.mark.timeout(900)
 def test_random_faults_leave_nothing() -> None:
-    """In a process of its own: the campaign plays PID 1 and must not reap pytest's children."""
+    """In processes of its own: the campaign plays PID 1 and must not reap pytest's children."""
     seed = str(int.from_bytes(os.urandom(3), "big"))
     done = subprocess.run(
         [sys.executable, "-m", "tests.system.faults", "--n", str(N), "--seed", seed],
