@@ -159,6 +159,9 @@ if kind == "adopted":
     me = identity_of(driver.pid)
     command = (f"{me.pid}:{me.start!r}",)
 guard = GuardProcess(GuardPlan(os.urandom(6).hex(), command, dict(os.environ), containment))
+if kind == "adopted":
+    assert guard.wait_for("ready", "failed", deadline=time.monotonic() + 60)["event"] == "ready"
+    guard.keep()
 assert guard.wait_for("spawned", "failed", deadline=time.monotonic() + 60)["event"] == "spawned"
 wait()
 report = guard.end("closed", time.monotonic() + 60)
