@@ -2,13 +2,14 @@
 
 A suite that keeps a driver in a global variable, in a cache or on pytest's ``config`` means it to
 outlive the test that made it.  The search starts at the objects that stand for the process
-(``subprocess.Popen``, ``multiprocessing.Process``) and follows references backwards until it meets
-something that outlives the test.  It takes some tenths of a second, so it is made only if a test seems
-to have leaked.
+(``subprocess.Popen``, ``multiprocessing.Process``, anything with its ``pid``) and follows references
+backwards until it meets something that outlives the test.  It takes some tenths of a second, so it is
+made only if a test seems to have leaked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import sys
@@ -20,6 +21,8 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import pytest
+
+from ..process.child import ChildProcess
 
 DEPTH = 40
 """References from the process's object to its holder; Selenium's driver in a list has five."""
@@ -37,6 +40,10 @@ Holder = pytest.FixtureDef[Any] | str
 _OF_THE_TEST = (types.TracebackType, BaseException, pytest.Item, pytest.FixtureRequest)
 """What they hold goes with the test: a failed test's locals, an instance of its class."""
 _OF_THE_RUN = (pytest.Config, pytest.Session, pytest.Collector, pytest.PytestPluginManager)
+_ONLY_NUMBERS = ("browserkeeper", "psutil")
+"""Packages whose objects have the pids of processes that are not theirs."""
+_HEAP_TYPE = 1 << 9
+"""Py_TPFLAGS_HEAPTYPE: a class that is not built in."""
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -51,15 +58,42 @@ def find(pid: int, old_threads: AbstractSet[int]) -> Holder | Literal[""]:
 
 
 def _stands_for(thing: object, pid: int) -> bool:
-    # Not isinstance(): it asks proxies for their __class__, which runs other people's code.
+    """Is it an object for the process: of one of the known classes, or with an attribute ``pid``?
+
+    Runs no code of other people's: not isinstance(), which asks proxies for their __class__, nor
+    getattr() for a class that is not known.
+    """
     kind = type(thing)
-    popen = getattr(sys.modules.get("subprocess"), "Popen", None)
-    if popen is not None and issubclass(kind, popen):
+    if not kind.__flags__ & _HEAP_TYPE:
+        return False
+    if issubclass(kind, _class("subprocess", "Popen")):
         return getattr(thing, "pid", None) == pid
-    process = getattr(sys.modules.get("multiprocessing.process"), "BaseProcess", None)
-    if process is not None and issubclass(kind, process):
+    if issubclass(kind, _class("multiprocessing.process", "BaseProcess")):
         return getattr(getattr(thing, "_popen", None), "pid", None) == pid
+    if kind.__module__.partition(".")[0] in _ONLY_NUMBERS and kind is not ChildProcess:
+        return False
+    for held in gc.get_referents(thing):
+        if type(held) is dict and (held.get("pid") == pid or held.get("_pid") == pid):
+            return True
+        if type(held) is int and held == pid:
+            return any(_attribute(thing, name) == pid for name in ("pid", "_pid"))
     return False
+
+
+def _class(module: str, name: str) -> type:
+    """A class that somebody has imported; one without instances if nobody has."""
+    found: type = getattr(sys.modules.get(module), name, _Nothing)
+    return found
+
+
+class _Nothing:
+    """No object is one."""
+
+
+def _attribute(thing: object, name: str) -> object:
+    with contextlib.suppress(AttributeError):
+        return object.__getattribute__(thing, name)
+    return None
 
 
 class _Search:

@@ -22,16 +22,16 @@ from browserkeeper.guard.files import write_atomically
 from browserkeeper.process import identity_of
 from browserkeeper.process.containment import Containment
 from browserkeeper.process.identity import ProcessIdentity
-from browserkeeper.pytest_plugin import xdist_controller
+from browserkeeper.pytest_plugin import holders, xdist_controller
 from browserkeeper.pytest_plugin.settings import Settings
 from browserkeeper.report import ExitReport
 from browserkeeper.session.record import describe
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import EndedSession, new_id
-from tests.support import witness
+from tests.support import guards, witness
 from tests.support.fake_suite import FAKES, LENIENT
 from tests.support.inner_pytest import InnerPytest, leaked_tests
-from tests.support.waiting import SECONDS
+from tests.support.waiting import SECONDS, deadline_in
 
 pytestmark = pytest.mark.leaves_zombies(20, "nothing reaps what inner suites start but PID 1")
 RUN = (sys.executable, "-m", "browserkeeper", "run", "--")
@@ -335,6 +335,12 @@ def test_class():
     Helper.driver = popen()
     note(Helper.driver)
 def test_property(): note(LAZY.driver)
+class Spawned:
+    "Other people's class for a process, such as ptyprocess.PtyProcess."
+    def __init__(self, pid): self.pid = pid
+def test_foreign_class():
+    Helper.spawned = Spawned(start(DRIVER, "600"))
+    note(Helper.spawned)
 def test_config(request):
     request.config.driver = popen()
     note(request.config.driver)
@@ -371,7 +377,7 @@ def note(process):
 )
 HOLDERS = (
     *("test_a.ONE", "test_a.cached", "test_a.Helper.driver", "test_a.LAZY", "pytest.Config"),
-    *("test_a.Helper.detached", "unknown", "'thread:worker 1'"),
+    *("test_a.Helper.detached", "test_a.Helper.spawned", "unknown", "'thread:worker 1'"),
 )
 
 
@@ -385,20 +391,20 @@ def test_a_driver_that_a_suite_keeps_is_named_once_and_not_ended(
 ) -> None:
     inner_pytest.write(test_a=KEPT)
     done = inner_pytest.run("-v", "--keeper-leaks=error", "-Wdefault", *LENIENT)
-    done.assert_outcomes(passed=12, failed=1, warnings=len(HOLDERS))
+    done.assert_outcomes(passed=13, failed=1, warnings=len(HOLDERS))
     assert leaked_tests(done) == ["test_own"]
     text = done.stdout.str()
     for holder in HOLDERS:
         line = f"If it is meant to outlive the test, add to pytest.ini: keeper_shared = {holder}\n"
         assert text.count(line) == 1, holder
-    assert kept_processes(inner_pytest) == [True] * 10
+    assert kept_processes(inner_pytest) == [True] * 11
     witness.clean_up(known)
 
     (inner_pytest.path / "pids").unlink()
     inner_pytest.ini(keeper_shared=" ".join(HOLDERS))
     done = inner_pytest.run("-v", *LENIENT)
-    done.assert_outcomes(passed=12, failed=1)
-    assert kept_processes(inner_pytest) == [True] * 10
+    done.assert_outcomes(passed=13, failed=1)
+    assert kept_processes(inner_pytest) == [True] * 11
 
 
 def test_a_filter_that_makes_warnings_errors_does_not_fail_a_suite_that_keeps_a_driver(
@@ -432,6 +438,19 @@ def test_notice():
             'If it is meant to outlive the test, add to pyproject.toml: keeper_shared = ["test_a.KEPT"]',
         ]
     )
+
+
+HELD: dict[str, object] = {}
+
+
+def test_the_holder_of_a_session_of_ours_is_found(state_dir: Path) -> None:
+    """A session holds its guard.  The control: once the variable is empty, nothing of that name does."""
+    guard = guards.start(("/bin/sleep", "600"))
+    HELD["guard"] = [guard]
+    assert holders.find(guard.pid, set()) == f"{__name__}.HELD"
+    HELD.clear()
+    assert holders.find(guard.pid, set()) in (holders.THE_TEST, holders.UNKNOWN)
+    guard.end("closed", deadline_in())
 
 
 JOB_SERVER = """
