@@ -17,11 +17,12 @@ import pytest
 
 from browserkeeper import AdoptedSession, ConfigError, LaunchError, adopt, browser
 from browserkeeper.process.guard_process import GuardProcess
-from browserkeeper.session import adoptable
+from browserkeeper.session import adoptable, adopted
+from browserkeeper.session.ending import Ending
 from browserkeeper.state.ledger import Ledger
 from tests.browser.test_outside import ERRORS, Handler, alarmed, handler, raised_by
 from tests.support import witness
-from tests.support.waiting import wait_until
+from tests.support.waiting import deadline_in, wait_until
 
 __all__ = ["handler"]
 
@@ -48,7 +49,7 @@ class Driver:
         """Of the command executor."""
 
     def is_alive(self) -> bool:
-        return all(map(witness.look, (self.process.pid, self.browser)))
+        return self.process.poll() is None and witness.look(self.browser) is not None
 
     def end(self) -> None:
         for pid in (self.browser, self.process.pid):
@@ -219,6 +220,41 @@ def test_an_adoption_that_takes_too_long_leaves_the_driver_alone(
     assert is_left_alone(driver)
 
 
+def test_control_the_old_end_of_a_failed_adoption_ends_the_driver(
+    driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard was told to end, as at the end of any session."""
+    keep = adopted._keep
+
+    def fail(guard: GuardProcess) -> None:
+        keep(guard)
+        raise LaunchError("too late")
+
+    def end(ending: Any) -> None:
+        ending._guard.end("failed", deadline_in())
+
+    monkeypatch.setattr(adopted, "_keep", fail)
+    with monkeypatch.context() as patch, pytest.raises(LaunchError, match="too late"):
+        patch.setattr(Ending, "release", end)
+        adopt(driver)
+    assert not driver.is_alive()
+
+
+def test_an_adoption_that_fails_after_the_guard_keeps_the_driver_leaves_it_alone(
+    driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = adopted._keep
+
+    def fail(guard: GuardProcess) -> None:
+        keep(guard)
+        raise LaunchError("too late")
+
+    monkeypatch.setattr(adopted, "_keep", fail)
+    with pytest.raises(LaunchError, match="too late"):
+        adopt(driver)
+    assert is_left_alone(driver)
+
+
 @pytest.mark.parametrize("event", ["ready", "spawned"])
 def test_an_adoption_whose_guard_is_killed_leaves_the_driver_alone(
     event: str, driver: Any, monkeypatch: pytest.MonkeyPatch
@@ -232,11 +268,11 @@ def test_an_adoption_whose_guard_is_killed_leaves_the_driver_alone(
         return wait_for(guard, *names, deadline=deadline)
 
     monkeypatch.setattr(GuardProcess, "wait_for", killed)
-    adopted: list[AdoptedSession[Any]] = []
-    error = raised_by(lambda: adopted.append(adopt(driver)))
-    if adopted:  # its guard had answered "spawned" before it was killed
+    made: list[AdoptedSession[Any]] = []
+    error = raised_by(lambda: made.append(adopt(driver)))
+    if made:  # its guard had answered "spawned" before it was killed
         assert event == "spawned"
-        assert adopted[0].close().clean
+        assert made[0].close().clean
         return
     assert isinstance(error, LaunchError)
     assert "left alone" in str(error)
@@ -248,10 +284,10 @@ def test_an_exception_from_outside_leaves_the_driver_alone(
     moment: int, driver: Any, handler: Handler
 ) -> None:
     error = ERRORS[moment % len(ERRORS)]
-    adopted: list[AdoptedSession[Any]] = []
-    raised = alarmed(lambda: adopted.append(adopt(driver)), 0.01 * moment, error, handler)
-    if adopted:
-        adopted[0].close()
+    made: list[AdoptedSession[Any]] = []
+    raised = alarmed(lambda: made.append(adopt(driver)), 0.01 * moment, error, handler)
+    if made:
+        made[0].close()
     else:
         assert raised is error
         assert is_left_alone(driver)

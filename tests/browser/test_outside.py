@@ -7,7 +7,9 @@ the browser are small programs, so that many moments can be tried.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import contextvars
 import ctypes
 import errno
 import logging
@@ -541,3 +543,53 @@ def test_an_exception_of_a_signal_handler_leaves_the_start_on_a_grid_unchanged(h
         for connection in accepted:
             connection.close()
     assert session.report
+
+
+@pytest.mark.parametrize(
+    "text", ["can't start new thread", "can't create new thread at interpreter shutdown"]
+)
+def test_a_session_works_where_no_thread_can_be_started(
+    text: str, fake_driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    session = new_session(fake_driver)
+    with session as driver:
+        assert driver.title == "done"
+    assert session.report
+    assert session.report.clean
+
+
+def test_threads_of_calls_leave_no_entry_behind(fake_driver: str) -> None:
+    """Python before 3.13 keeps one for each thread that ``threading`` did not start."""
+    before = threading.enumerate()
+    with new_session(fake_driver) as driver:
+        for _ in range(20):
+            assert driver.title == "done"
+    assert wait_until(lambda: set(threading.enumerate()) <= set(before))
+
+
+def test_context_variables_and_the_threads_name_are_the_callers(
+    fake_driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
+    seen = []
+
+    def look(record: logging.LogRecord) -> bool:
+        seen.append((variable.get(), record.threadName))
+        return True
+
+    variable.set("set")
+    logger = logging.getLogger("browserkeeper")
+    caplog.set_level(logging.INFO, "browserkeeper")
+    logger.addFilter(look)
+    try:
+        with new_session(fake_driver):
+            pass
+    finally:
+        logger.removeFilter(look)
+    assert seen
+    assert {value for value, _ in seen} == {"set"}
+    assert ("set", f"{threading.current_thread().name}/browserkeeper") in seen
