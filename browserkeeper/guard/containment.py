@@ -127,6 +127,21 @@ def _prctl(option: int, argument: int | bytes) -> int:
     return int(call_function(prctl, (option, argument, 0, 0, 0)))
 
 
+def _refusal(option: int, argument: int) -> OSError | None:
+    """Why a call of prctl(2) has failed, by a second one; None where that succeeds.
+
+    The C half of ``ctypes`` keeps no errno.  By prctl(2) EINVAL is the only one, for a kernel older than
+    3.4, but a seccomp filter returns what it likes.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, argument, 0, 0, 0) == 0:
+        return None
+    number = ctypes.get_errno()
+    return OSError(number, f"prctl({option}) was refused: {os.strerror(number)}")
+
+
 class Subreaper:
     """All descendants stay below the guard, so ECHILD proves that none is left."""
 
@@ -141,8 +156,8 @@ class Subreaper:
     def arm(self) -> None:
         """Become a child subreaper, which a fork does not inherit; also set the process's name."""
         _prctl(PR_SET_NAME, b"bk-guard")
-        if _prctl(PR_SET_CHILD_SUBREAPER, 1) != 0:  # EINVAL is the only error (prctl(2))
-            raise Failure("subreaper", OSError(22, "prctl refused"))
+        if _prctl(PR_SET_CHILD_SUBREAPER, 1) != 0 and (why := _refusal(PR_SET_CHILD_SUBREAPER, 1)):
+            raise Failure("subreaper", why)
 
     def signal_at_parents_death(self, number: int) -> None:
         """The caller compares ``getppid()`` afterwards: the parent may have died before."""
