@@ -90,7 +90,10 @@ class PoolLease:
         if self._lease is None:
             return
         if self._deadline is not None and self.session is not None:
-            control_of(self.session).set_deadline(None, LIMIT_REASON)
+            control = control_of(self.session)
+            control.set_deadline(None, LIMIT_REASON)
+            # Where the guard has passed it at this very moment, the next task must not be told of ours.
+            control.deadline_errors.pop(LIMIT_REASON, None)
         with contextlib.suppress(LeaseTimeout):
             self._lease.release()
 

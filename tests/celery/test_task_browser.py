@@ -7,6 +7,7 @@ import signal
 import time
 import types
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -17,8 +18,9 @@ from browserkeeper import (
 from browserkeeper.celery import (
     TaskTimeout,
 )
+from browserkeeper.celery.limits import Deadline
 from browserkeeper.celery.settings import BrowserSpec
-from browserkeeper.celery.task_browser import TaskBrowser, run_with_browser
+from browserkeeper.celery.task_browser import LIMIT_REASON, PoolLease, TaskBrowser, run_with_browser
 
 
 class FakeSource:
@@ -71,6 +73,32 @@ def test_the_tasks_error_wins_over_that_of_the_browsers_end() -> None:
     with pytest.raises(ValueError, match="the task's"):
         run_with_browser(task_browser, body)
     assert source.errors == []
+
+
+class FakeControl:
+    def __init__(self) -> None:
+        self.deadline_errors: dict[str, Any] = {}
+        self.deadlines: dict[str, float | None] = {}
+
+    def set_deadline(self, seconds: float | None, reason: str) -> None:
+        self.deadlines[reason] = seconds
+
+
+def test_a_warm_browser_goes_back_without_the_tasks_limit() -> None:
+    """Neither the limit nor the error that names it is left for the next task."""
+    control = FakeControl()
+    session = types.SimpleNamespace(_control=control)
+    lease = types.SimpleNamespace(session=session, driver="driver", release=lambda: None)
+    config = types.SimpleNamespace(checkout_timeout=1.0)
+    pool = types.SimpleNamespace(config=config, lease=lambda timeout=None: lease)
+    deadline = Deadline(time.monotonic() + 600, "time_limit", 600)
+    source = PoolLease(cast("Any", pool), deadline)
+    source.open()
+    assert control.deadline_errors == {LIMIT_REASON: deadline.error}
+    assert control.deadlines[LIMIT_REASON] is not None
+    source.end()
+    assert control.deadline_errors == {}
+    assert control.deadlines == {LIMIT_REASON: None}
 
 
 def raise_soft_limit(_: int, frame: types.FrameType | None) -> None:
