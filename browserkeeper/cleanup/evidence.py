@@ -128,7 +128,7 @@ def _obstacle(here: Host, there: Host) -> str:
 
 def _verdict_on_earlier_boot(record: Record) -> Verdict:
     """Another boot id alone does not say that the boot is over: a container may have one of its own."""
-    if _written(record.path) < system.booted():
+    if _last_sign(record) < system.booted():
         return Verdict("orphaned", "ended-with-boot")
     return Verdict(
         "foreign", why="it is of another boot, and was written after this machine was started"
@@ -150,10 +150,14 @@ def _sees_all_processes(here: Host) -> bool:
     return here.namespace == INITIAL_NAMESPACE and here.uid == 0
 
 
-def _written(path: Path) -> float:
-    """When the file was last written, in seconds since the epoch; now where it is gone."""
+def _last_sign(record: Record) -> float:
+    """When a guard last wrote, in seconds since the epoch; now where a file is gone.
+
+    A guard writes into its lock at each look at its processes.  That can be seen also where the file
+    system does not show the locks of other machines.
+    """
     try:
-        return path.stat().st_mtime
+        return max(path.stat().st_mtime for path in (record.path, record.lock) if path)
     except OSError:
         return time.time()
 

@@ -76,7 +76,8 @@ def end_dead_session(
     session = record.session
     status_file = _read_relay_status(session)
     profiles = _profiles_of_adopted(record)
-    report = _end_processes(record, reason, scope, by_owner=by_owner)
+    certified = _certified_end(ledger, session.id)
+    report = certified or _end_processes(record, reason, scope, by_owner=by_owner)
     killing = time.monotonic() - began
     if report.survivors:
         return dataclasses.replace(report, problems=("files are kept",))
@@ -86,26 +87,35 @@ def end_dead_session(
                 return read_ended(ledger.history_path(session.id)).report
             return dataclasses.replace(report, problems=(f"files are kept: {obstacle}",))
         files, size, problems = _remove_files(session, profiles, scope)
-        report = dataclasses.replace(
-            report,
-            files_removed=files,
-            bytes_freed=size,
-            seconds={"killing": killing, "files": time.monotonic() - began - killing},
-            ended_at=time.time(),
-            problems=(*problems, *report.problems),
-        )
-        if session.grid:
+        if not certified:
+            seconds = {"killing": killing, "files": time.monotonic() - began - killing}
+            found = {"files_removed": files, "bytes_freed": size, "seconds": seconds}
+            report = dataclasses.replace(report, ended_at=time.time(), **found)  # type: ignore[arg-type]
+        report = dataclasses.replace(report, problems=(*problems, *report.problems))
+        if session.grid and not certified:
             remote = RemoteEnd.from_status_file({"grid": session.grid, **status_file})
             report = report.with_remote(remote)
             address = grid or _grid_of(session)
             report = end_on_grid(report, address, KILL_DEADLINE) if address else report
         try:
-            ledger.retire(record, report)
+            if certified:
+                record.path.unlink(missing_ok=True)
+            else:
+                ledger.retire(record, report)
             if record.lock is not None:
                 record.lock.unlink(missing_ok=True)
         except OSError as error:
             return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))
     return report
+
+
+def _certified_end(ledger: Ledger, session: str) -> ExitReport | None:
+    """The report of a session that has ended with ECHILD, and whose guard was killed right before it
+    removed the record.  No process of it exists."""
+    with contextlib.suppress(LedgerError, OSError):
+        report = read_ended(ledger.history_path(session)).report
+        return report if report.certificate == "ECHILD" else None
+    return None
 
 
 def _end_processes(record: Record, reason: str, scope: Scope, *, by_owner: bool) -> ExitReport:

@@ -232,6 +232,8 @@ class Sweeper:
             return None, ""
         try:
             if answer.state == "free" and ledger.directory != self.ledger.directory:
+                if not ledger.is_ours_alone():
+                    return None, f"its state directory {ledger.directory} can be written by others"
                 return read_record(ledger.record_path(session)), ""
             certificate = read_ended(ledger.history_path(session)).report.certificate
         except (OSError, LedgerError):

@@ -17,6 +17,7 @@ from ..report import ExitReport
 from .directory import find_state_directory
 from .documents import BadRecord
 from .locks import LOCKS
+from .permissions import is_ours_alone
 from .records import EndedSession, Record, read_ended, read_record
 
 HISTORY_LIMIT = 500
@@ -38,6 +39,14 @@ class Ledger:
         """Find the state directory as :func:`find_state_directory` does, and make it where it is
         missing.  Raises LedgerError with the remedy."""
         return cls(find_state_directory(directory, ("live", "history", "pools", LOCKS)))
+
+    def is_ours_alone(self) -> bool:
+        """True if it exists, and no other user can write records or locks."""
+        try:
+            parts = (self.directory, self.live, self.locks)
+            return all(is_ours_alone(part.lstat()) for part in parts)
+        except OSError:
+            return False
 
     def record_path(self, session: str) -> Path:
         return self.live / f"{session}.json"

@@ -46,7 +46,7 @@ from tests.support.evidence import (
     sweep_in,
 )
 from tests.support.guards import SLEEP_FOREVER, pids_once_there, program, staying
-from tests.support.ledger import add_free_lock
+from tests.support.ledger import add_ended, add_free_lock
 from tests.support.other_user import NOBODY
 from tests.support.waiting import wait_until
 
@@ -252,6 +252,27 @@ def test_a_dead_session_of_another_state_directory_is_swept(
 
 def recorded(found: Guarded) -> set[int]:
     return {identity.pid for identity, _ in found.record.processes}
+
+
+def test_a_state_directory_that_others_can_write_is_not_believed(
+    ledger: Ledger, tmp_path: Path, bystanders: list[subprocess.Popen[bytes]]
+) -> None:
+    """A marked process names it, and a record in it names the process.  The control: the same record in
+    a directory of this user alone."""
+    other, of = Ledger.open(tmp_path / "other"), session()
+    env = {MARKER: of.id, LOCK: str(other.lock_path(of.id))}
+    bystanders.append(subprocess.Popen(["/bin/sleep", "600"], env=env))
+    seen = witness.look(bystanders[0].pid)
+    assert seen
+    write(other, of, [seen])
+    other.live.chmod(0o777)
+    findings, (thing,) = sweep_fully(ledger)
+    assert findings == []
+    assert "can be written by others" in thing.why
+    assert bystanders[0].poll() is None
+    other.live.chmod(0o700)
+    assert [finding.removed for finding in sweep_fully(ledger)[0]] == [True]
+    assert bystanders[0].wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("path", ["", "locks/ID", "/tmp/elsewhere/ID", "/tmp/no such/locks/ID"])
@@ -599,11 +620,35 @@ def test_the_certificate_of_an_earlier_boot_says_that_nothing_was_scanned(ledger
     host = system.host()
     of = session(host=f"{host.machine}/another-boot/{host.namespace}")
     path = write(ledger, of)
-    os.utime(path, (system.booted() - 60,) * 2)
+    before = (system.booted() - 60,) * 2
+    os.utime(path, before)
+    assert sweep_fully(ledger)[0] == [], "a guard has written into its lock since"
+    os.utime(ledger.lock_path(of.id), before)
     ((finding,), _) = sweep_fully(ledger)
     assert finding.removed
     report = read_ended(ledger.history_path(of.id)).report
     assert (report.certificate, report.clean) == ("ended-with-boot", True)
+
+
+def test_a_record_that_was_left_beside_a_certified_end_ends_no_process(
+    ledger: Ledger, bystanders: list[subprocess.Popen[bytes]]
+) -> None:
+    """The guard was killed between its two last steps.  The control: without that history the recorded
+    process is ended."""
+    bystanders.append(subprocess.Popen(["sleep", "600"]))
+    seen = witness.look(bystanders[0].pid)
+    assert seen
+    of = session()
+    add_ended(ledger, of)
+    write(ledger, of, [seen])
+    ((finding,), _) = sweep_fully(ledger)
+    assert finding.removed
+    assert bystanders[0].poll() is None
+    assert not list(ledger.records())
+    assert [ended.report.reason for ended in ledger.ended()] == ["closed"]
+    write(ledger, session(), [seen])
+    sweep_fully(ledger)
+    assert bystanders[0].wait() == -signal.SIGKILL
 
 
 # ------------------------------------------------------------------ 21: killed containers

@@ -296,7 +296,8 @@ def test_a_record_of_another_boot_kills_no_process(ledger: Ledger) -> None:
     assert seen
     machine = system.host().machine
     path = write(ledger, session(host=f"{machine}/another-boot/pid:[1]"), [seen])
-    os.utime(path, (0, 0))
+    for file in (path, *ledger.lock_files()):
+        os.utime(file, (0, 0))
     (finding,) = sweep(dry_run=False)
     assert finding.removed
     assert finding.report
