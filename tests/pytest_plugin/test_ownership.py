@@ -489,6 +489,62 @@ def test_the_job_lives(): assert is_alive(pid_in("job-pid"))
     done.assert_outcomes(passed=3, failed=1)
 
 
+# ------------------------------------------------------------------------------- the rules of old
+
+OUTERMOST_GUARD = """
+from browserkeeper.pytest_plugin import browser_processes, leaks
+
+def outermost(process, line):
+    found = [
+        ancestor.identity
+        for ancestor in browser_processes.ancestors(process)
+        if browser_processes.system.marker_value(ancestor.pid, browser_processes.DOCUMENT) is not None
+    ]
+    return found[-1] if found else None
+
+leaks.guard_of = outermost
+"""
+ANYTHING_NEW = """
+from browserkeeper.pytest_plugin import holders, leaks
+
+detector = leaks.LeakDetector
+detector._present = lambda self: {seen.identity for seen in self._below_us() if seen.kind}
+detector._started_since = lambda self, before: self._present() - before
+leaks._scope_of = lambda process, run: None
+holders.find = lambda pid, old_threads: ""
+"""
+
+
+def test_control_the_outermost_guard_is_the_runs_own(inner_pytest: InnerPytest, known: set[int]) -> None:
+    """A leak ends the whole run, before its second test."""
+    inner_pytest.write(conftest=OUTERMOST_GUARD, test_a=GUARDED)
+    done = inner_pytest.run("-v", "--keeper-leaks=error", *LENIENT, below=RUN)
+    assert done.ret != 1
+    done.stdout.no_fnmatch_line("*test_leaks_below_a_guard_of_its_own PASSED*")
+
+
+def test_control_whatever_is_new_is_the_tests(inner_pytest: InnerPytest, known: set[int]) -> None:
+    """The browsers of a service and of a global variable are ended."""
+    inner_pytest.write(
+        conftest=ANYTHING_NEW,
+        test_a=FAKES
+        + """
+KEPT = []
+@pytest.fixture(scope="session")
+def service():
+    start("sh", "-c", f"while ! [ -e ask ]; do sleep 0.01; done; {DRIVER} 600 & echo $! > one; wait")
+def test_service(service):
+    open("ask", "w").close()
+    wait_for_driver(pid_in("one"))
+def test_global(): KEPT.append(popen())
+def test_harm(): assert not is_alive(pid_in("one")) and KEPT[0].poll() == -9
+""",
+    )
+    done = inner_pytest.run("-v", "--keeper-leaks=error", *LENIENT)
+    assert leaked_tests(done) == ["test_service", "test_global"]
+    done.assert_outcomes(passed=3, failed=2)
+
+
 # ------------------------------------------------------------------------------- keeper_leaks = auto
 
 LEAKS = FAKES + 'def test_leaks(): start(DRIVER, "600"); print(os.environ.get("BROWSERKEEPER_PYTEST"))\n'

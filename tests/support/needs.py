@@ -39,6 +39,7 @@ BY_FILE = {
     "celery/test_examples.py": "redis",
     "grid/test_failures.py": "slow",
     "pytest_plugin/test_leaks.py": "slow",
+    "pytest_plugin/test_ownership.py": "slow",
     "pytest_plugin/test_usage_errors.py": "slow",
 }
 """For tests that start a daemon in their own body, and for files that take long as a whole."""
