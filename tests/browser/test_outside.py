@@ -11,6 +11,7 @@ import _thread
 import contextlib
 import contextvars
 import ctypes
+import dis
 import errno
 import logging
 import os
@@ -345,8 +346,11 @@ def test_an_exception_after_the_launch_ends_the_session(enter: str, fake_driver:
 
 
 class RaiseAt:
-    """A trace function that raises an error at the n-th bytecode of ``browserkeeper.session``, but for
-    those of the loop that waits, whose number varies."""
+    """A trace function that raises an error at the n-th bytecode of ``browserkeeper.session``.
+
+    Not counted are those of the loop that waits, whose number varies, and returns, at which Python runs
+    no signal handler.
+    """
 
     def __init__(self, number: int, error: BaseException):
         self.left, self.error = number, error
@@ -355,7 +359,8 @@ class RaiseAt:
         if "browserkeeper/session" not in frame.f_code.co_filename:
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode" and frame.f_code.co_name != "_wait":
+        opcode = dis.opname[frame.f_code.co_code[frame.f_lasti]] if event == "opcode" else ""
+        if opcode and not opcode.startswith("RETURN") and frame.f_code.co_name != "_wait":
             self.left -= 1
             if self.left == 0:
                 sys.settrace(None)
