@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import http.client
 import logging
@@ -141,8 +140,11 @@ class Ending:
         from ..grid.ending import end_on_grid
 
         report = end_on_grid(report, self._grid, self._close_timeout)
-        with contextlib.suppress(OSError):
+        try:
             self._ledger.retire(self._record, report)
+        except OSError as error:
+            note = f"no history of the end on the Grid was written: {error}"
+            return dataclasses.replace(report, notes=(*report.notes, note))
         return report
 
 

@@ -28,6 +28,7 @@ from browserkeeper import (
     SessionClosed,
     SessionTimeout,
     browser,
+    session_of,
 )
 from browserkeeper.process.containment import writable_cgroup
 from fixtures.server import Site
@@ -480,3 +481,20 @@ def _kill_then_close(session: BrowserSession[webdriver.Chrome], command: Callabl
     os.kill(session.pid, signal.SIGKILL)
     with pytest.raises(BrowserDied):
         command()
+
+
+@pytest.mark.chrome
+def test_the_sessions_report_says_that_no_history_was_written(state_dir: Path) -> None:
+    """The history's directory has been replaced by a file; the control is the session before."""
+    with browser("chrome") as driver:
+        before = session_of(driver)
+    assert before.report is not None
+    assert not [note for note in before.report.notes if "history" in note]
+    with browser("chrome") as driver:
+        session = session_of(driver)
+        (state_dir / "history").rename(state_dir / "moved")
+        (state_dir / "history").write_text("no directory")
+    assert session.report is not None
+    assert session.report.clean
+    (note,) = [note for note in session.report.notes if "history" in note]
+    assert note.startswith("no history was written: [Errno 20]")

@@ -46,7 +46,7 @@ if sys.argv[1] == "spans":
     trace.get_tracer_provider().add_span_processor(Spans())
 
 logging.basicConfig(level=logging.INFO)
-session = browser("chrome")
+session = browser("chrome", close_timeout=3)
 driver = session.start()
 driver.get(URL)
 control = control_of(session)

@@ -117,6 +117,41 @@ print("ended", 1)
 """
 
 
+STEALING = """
+import multiprocessing
+
+def ask(running, enough):
+    '''In a fork: look for events all the time, as code does that shows the state of a session.'''
+    while not enough.is_set():
+        running.event("ending")
+
+fork = multiprocessing.get_context("fork")
+lost = 0
+for _ in range(4):
+    running, enough = started(), fork.Event()
+    child = fork.Process(target=ask, args=(running, enough))
+    child.start()
+    lost += running.end("closed", time.monotonic() + 60) is None
+    enough.set()
+    child.join()
+    assert child.exitcode == 0
+print("lost", lost)
+"""
+
+STOLEN = """
+import select
+running = started()
+running.tell_to_end("closed")
+if (fork := os.fork()) == 0:
+    while True:  # what a fork did that asked for an event: it read from the pipe
+        select.select([running._status], [], [])
+        if not os.read(running._status.fileno(), 65536):
+            os._exit(0)
+os.waitpid(fork, 0)
+print("lost", int(running.end("closed", time.monotonic() + 60) is None))
+"""
+
+
 def run(script: str, *words: object) -> str:
     """The last line that the script prints.  Fails where it does not end."""
     done = subprocess.run(
@@ -143,6 +178,15 @@ def test_a_guard_can_be_ended_by_a_signal_at_random_moments() -> None:
 
 def test_a_fork_while_another_thread_reads_takes_no_event_and_does_not_hang() -> None:
     assert run(IN_A_FORK) == "ended 1"
+
+
+def test_a_fork_that_asks_all_the_time_steals_no_event() -> None:
+    """By multiprocessing, whose children inherit the session as Celery's do."""
+    assert run(STEALING) == "lost 0"
+
+
+def test_control_a_fork_that_reads_from_the_pipe_steals_events() -> None:
+    assert run(STOLEN) == "lost 1"
 
 
 CONTROL = """
