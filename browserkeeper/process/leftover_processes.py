@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ..guard.procfs import hidden_processes
+from ..guard.procfs import children_of, hidden_processes, read_stat
 from . import Platform, system
 from .identity import ProcessFacts, ProcessIdentity
 
@@ -203,9 +203,33 @@ class LeftoverProcesses:
             self._freeze(alive)
             found = self.find()
             before_kill(found)
+            if hidden_processes():
+                for process in found:
+                    self._kill_hidden_children(process)
             for process in found:
                 self.platform.send_signal(process.identity, signal.SIGKILL)
         return alive
+
+    def _kill_hidden_children(self, parent: ProcessFacts) -> None:
+        """SIGKILL to the children of a process that ``/proc`` hides.
+
+        Their numbers are in the list of children of the process, which can be seen.  The pidfd is opened
+        before that list is read: another process that got the number since is not in it.
+        """
+        for pid in children_of(parent.pid):
+            if read_stat(pid) is not None or pid in self._protected:
+                continue
+            try:
+                fd = os.pidfd_open(pid)
+            except (OSError, AttributeError):  # it is gone, or the kernel is older than 5.3
+                continue
+            try:
+                if pid in children_of(parent.pid) and self._is_still_there(parent):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            except OSError:
+                pass
+            finally:
+                os.close(fd)
 
     def are_gone(self) -> bool:
         """True when the last two rounds found no living process, and the cgroup is removed."""

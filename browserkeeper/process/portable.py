@@ -36,17 +36,34 @@ def tree(root: int) -> list[ProcessFacts]:
     """All descendants of a process, without the process itself."""
     try:
         below = psutil.Process(root).children(recursive=True)
-    except psutil.Error:
+    except psutil.NoSuchProcess:
         return []
+    except (psutil.Error, OSError):  # it reads all processes, some of which ``hidepid`` hides
+        return _below(root)
     return [found for process in below if (found := facts(process.pid))]
+
+
+def _below(root: int) -> list[ProcessFacts]:
+    """The descendants of a process among those that can be read."""
+    families: dict[int, list[ProcessFacts]] = {}
+    for process in everyone():
+        families.setdefault(process.parent, []).append(process)
+    found, queue = [], [root]
+    while queue:
+        children_of_it = families.pop(queue.pop(), [])
+        found += children_of_it
+        queue += [child.pid for child in children_of_it]
+    return found
 
 
 def children(pid: int) -> list[ProcessFacts]:
     """The direct children of a process."""
     try:
         direct = psutil.Process(pid).children()
-    except psutil.Error:
+    except psutil.NoSuchProcess:
         return []
+    except (psutil.Error, OSError):
+        return [process for process in everyone() if process.parent == pid]
     return [found for process in direct if (found := facts(process.pid))]
 
 
