@@ -40,9 +40,9 @@ State = Literal["live", "unguarded", "orphaned", "ending", "foreign"]
 OwnerState = Literal["alive", "dead", "foreign"]
 Scope = Literal["here", "ended-with-boot", "ended-with-namespace", "unseen"]
 
-NEXT_LOOK = 5.0 + 10.0
-"""Seconds until the guards must have looked again at their processes: the longest pause between two
-looks (``guard.guard.SAMPLES``), and as much more as it may last on a busy machine."""
+NEXT_LOOK = 5.0
+"""Seconds after a look until the guards look again: the longest pause (``guard.guard.SAMPLES``).  Not
+more: what starts later may have started after their death, and then it is not the session's."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ from .evidence import (
     has_marked_process,
     is_empty_cgroup,
     leftover_processes_of,
+    platform_of,
     session_directories,
     verdict_of,
 )
@@ -132,7 +133,7 @@ class Sweeper:
             self._leave_alone("session", session.id, f"{session.browser} session", verdict.why)
         if verdict.state == "ending" and not self.dry_run:
             for guard in record.guards:
-                system.send_signal(guard, signal.SIGCONT)
+                platform_of(session).send_signal(guard, signal.SIGCONT)
         if verdict.state != "orphaned" or time.time() - session.created < self.older_than:
             self.claimed.add(session.id)
             return None

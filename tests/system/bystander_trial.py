@@ -121,7 +121,7 @@ class Trial:
     Bystanders add what they need to ``options`` of the session's command before it starts.
     """
 
-    def __init__(self, home: Home, number: int, rng: random.Random, death: str):
+    def __init__(self, home: Home, number: int, rng: random.Random, death: str, *, portable: bool):
         self.home, self.number, self.rng, self.death = home, number, rng, death
         self.witness = home.witness
         self.options: dict[str, str] = {}
@@ -140,6 +140,9 @@ class Trial:
         self._started = 0
         self.leaves = rng.random() < 0.5
         """Whether sessions get cgroups of their own; else they share one with the bystanders."""
+        self.cannot_tell_daemons = not self.leaves and (portable or "both guards" in death)
+        """Then ``/proc`` shows no difference between a daemon of the session and that of a job server
+        (docs/design.md, "What is not closed")."""
         self._stack = contextlib.ExitStack()
         self._children: list[subprocess.Popen[bytes]] = []
 

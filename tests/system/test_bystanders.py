@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+N = 10
+
 pytestmark = [pytest.mark.root, pytest.mark.namespaces, pytest.mark.slow]
 
 
@@ -24,7 +26,13 @@ def campaign(*more: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def test_random_ends_and_sweeps_harm_no_bystander_and_leave_nothing() -> None:
+    done = campaign("--n", str(N), "--no-browsers")
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert done.stdout.count(" ok ") == N
+
+
 def test_control_the_old_rules_of_evidence_harm_bystanders() -> None:
-    done = campaign("--n", "10", "--no-browsers", "--rules", "old")
+    done = campaign("--n", "6", "--no-browsers", "--rules", "old")
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert "the control has harmed some" in done.stdout
