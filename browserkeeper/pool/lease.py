@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import threading
 import time
@@ -134,8 +135,11 @@ class LeaseHandler:
         self.retire_reason = ""
         self.driver: Any = None
         self.lease: Callable[[], Lease[Any] | None] = lambda: None
-        self._pending = 0
-        self._lock = threading.RLock()  # reentrant: a signal handler may end the lease in between
+        # No lock, which an exception of a signal handler could leave taken: a command first notes
+        # itself and then looks whether it is refused, and the end of the lease does it the other way.
+        self._pending: collections.deque[None] = collections.deque()
+        """One entry for each command in flight."""
+        self._refuses = False
 
     @property
     def browser(self) -> Browser:
@@ -154,15 +158,13 @@ class LeaseHandler:
 
     def run_command(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Run a command of the lease's driver.  Raises LeaseEnded after the lease."""
-        with self._lock:
-            self._pending += 1  # first: a signal handler may end the lease before the next line
+        self._pending.append(None)
         try:
-            if not self.is_open:
+            if self._refuses or not self.is_open:
                 raise self.ended_error()
             return self.browser.run(name, params, command)
         finally:
-            with self._lock:
-                self._pending -= 1
+            self._pending.pop()
 
     def quit_driver(self) -> None:
         """``driver.quit()``, a habit from plain Selenium, ends the browser; the pool replaces it."""
@@ -177,16 +179,16 @@ class LeaseHandler:
         replaced.
         """
         try:
+            self._refuses = True
             used_bidi = self.driver is not None and getattr(self.driver, "used_bidi", False)
-            with self._lock:
-                if self._pending:
-                    reason = "interrupted: a command was in flight at the end of the lease"
-                elif used_bidi:
-                    reason = "beyond: the lease used BiDi, whose subscriptions outlast a context"
-                else:
-                    reason = self.retire_reason
-                if self.is_open:
-                    self.request.ended_with = reason
+            if self._pending:
+                reason = "interrupted: a command was in flight at the end of the lease"
+            elif used_bidi:
+                reason = "beyond: the lease used BiDi, whose subscriptions outlast a context"
+            else:
+                reason = self.retire_reason
+            if self.is_open:
+                self.request.ended_with = reason
         except BaseException:
             self.cut_off("interrupted: an exception came while the lease was released")
             raise
@@ -293,6 +295,9 @@ class Lease(Generic[D_co]):
         except LeaseTimeout:
             if error is None:
                 raise
+        except BaseException:  # of a signal handler, wherever it came
+            self.cut_off("interrupted: an exception came while the lease was released")
+            raise
 
     def __repr__(self) -> str:
         state = "open" if self._handler.is_open else "over"

@@ -107,6 +107,9 @@ class BrowserPool(Generic[D_co]):
         ConfigError: an argument is not valid.
     """
 
+    _controller: Controller | None = None
+    """What is behind this pool; an instance has it while it is open, and after its close."""
+
     @overload
     def __init__(
         self: BrowserPool[webdriver.Chrome],
@@ -153,9 +156,7 @@ class BrowserPool(Generic[D_co]):
         browser.setdefault("attempts", 1)
         self.config = PoolConfig.build(SessionConfig.build(name=name, **browser), **pool)
         self._make_browser: Callable[[PoolConfig], Browser] = PooledBrowser
-        self._controller: Controller | None = None
         self._closed = False
-        self._opening = threading.RLock()  # reentrant: a signal handler may close the pool in between
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     # -- opening and closing
@@ -166,31 +167,36 @@ class BrowserPool(Generic[D_co]):
         Raises PoolClosed after :meth:`close`, and PoolUnavailable if the system gives no more threads;
         then the pool may be opened again.
         """
-        with self._opening:
-            if self._closed:
-                raise PoolClosed("This pool was closed; make a new one.")
-            if self._controller is None:
-                self._start(Controller(self.config, self._make_browser))
+        if self._closed:
+            raise PoolClosed("This pool was closed; make a new one.")
+        if self._controller is None:
+            controller = Controller(self.config, self._make_browser)
+            try:
+                # Atomic, and no lock: an exception of a signal handler could leave it taken.
+                if vars(self).setdefault("_controller", controller) is controller:
+                    self._start(controller)
+            except BaseException as error:  # an exception of a signal handler stays what it is
+                self._take_back(controller)
+                if isinstance(error, LaunchError):
+                    raise PoolUnavailable(f"The pool cannot be opened. {error}", error) from error
+                raise
         return self
 
     def _start(self, controller: Controller) -> None:
-        opened_at = CallStack()
-        finalizer = weakref.finalize(
-            self, _end_dropped_pool, controller, self.config.browser.name, opened_at
+        self._finalizer = weakref.finalize(
+            self, _end_dropped_pool, controller, self.config.browser.name, CallStack()
         )
-        try:
-            self._controller, self._finalizer = controller, finalizer
-            controller.start()
-            if self._closed:
-                raise PoolClosed("This pool was closed while it was opened.")
-        except BaseException as error:  # an exception of a signal handler stays what it is
-            controller.close()
-            finalizer.detach()
-            if not self._closed:
-                self._controller = None
-            if isinstance(error, LaunchError):
-                raise PoolUnavailable(f"The pool cannot be opened. {error}", error) from error
-            raise
+        controller.start()
+        if self._closed:
+            raise PoolClosed("This pool was closed while it was opened.")
+
+    def _take_back(self, controller: Controller) -> None:
+        """After an opening that failed: end what it has started; the pool can be opened later."""
+        controller.close()
+        if self._controller is controller and not self._closed:
+            if self._finalizer is not None:
+                self._finalizer.detach()
+            vars(self).pop("_controller")
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until ``min_idle`` browsers are ready.
@@ -291,6 +297,9 @@ class BrowserPool(Generic[D_co]):
             if error is None:
                 raise
             logger.exception("pool: a browser left something; not raised, since another error was")
+        except BaseException:  # of a signal handler, wherever it came
+            self._let_go()
+            raise
 
     # -- leases
 
@@ -419,8 +428,7 @@ class BrowserPool(Generic[D_co]):
     # -- internal
 
     def _live_controller(self) -> Controller:
-        with self._opening:  # another thread may be about to start it
-            controller = self._controller
+        controller = self._controller
         if controller is None or self._closed:
             state = "closed" if self._closed else "not open yet"
             raise PoolClosed(f"The pool is {state}; use it inside `with BrowserPool(...) as pool:`.")
