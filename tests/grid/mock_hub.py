@@ -12,8 +12,9 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
+
+from tests.grid.background import Background
 
 Answerer = Callable[["_Handler"], None]
 SESSION = "c0ffee"
@@ -42,30 +43,20 @@ TRUNCATED = answer(200, '{"value": {"sessionId": "c0f', "application/json")
 BROKEN = error(500, "unknown error", "the node is on fire")
 
 
-class MockHub:
+class MockHub(Background):
     def __init__(self) -> None:
         self.behaviour: dict[str, Answerer] = {}
         self.running: set[str] = set()
         self.seen: list[tuple[str, str]] = []
         self.stopped = threading.Event()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
-        self._server.hub = self  # type: ignore[attr-defined]
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        server.daemon_threads = True
+        server.hub = self  # type: ignore[attr-defined]
+        super().__init__(server)
 
-    def __enter__(self) -> MockHub:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: Any) -> None:
         self.stopped.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().__exit__(*raised)
 
     def asked(self, method: str, path: str) -> bool:
         return (method, path) in self.seen

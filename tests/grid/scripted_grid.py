@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import socket
 import socketserver
-import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, NamedTuple
+
+from tests.grid.background import Background
 
 Step = Callable[[socket.socket], bool]
 """What happens to a connection after a request has been read; False: the connection is closed."""
@@ -59,29 +59,16 @@ def answer_and_close(link: socket.socket) -> bool:
     return False
 
 
-class ScriptedGrid:
+class ScriptedGrid(Background):
     """``script``: for ``"METHOD /path"`` the steps of its requests in turn; the last one is repeated."""
 
     def __init__(self, script: dict[str, list[Step]] | None = None):
         self.script = script or {}
         self.seen: list[Request] = []
         self.connections = 0
-        self._server = _Server(("127.0.0.1", 0), _Connection)
-        self._server.grid = self
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> ScriptedGrid:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        server = _Server(("127.0.0.1", 0), _Connection)
+        server.grid = self
+        super().__init__(server)
 
     def step_for(self, request: Request) -> Step:
         steps = self.script.get(f"{request.method} {request.path}", [value(None)])

@@ -7,35 +7,23 @@ import contextlib
 import socket
 import socketserver
 import threading
-from types import TracebackType
+
+from tests.grid.background import Background
 
 
-class Wire:
+class Wire(Background):
     """Forwards connections to a port of 127.0.0.1."""
 
     def __init__(self, port: int):
         self.port, self.cut_at = port, b""
         self.cuts = 0
-        self._server = _Server(("127.0.0.1", 0), _Connection)
-        self._server.wire = self
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        server = _Server(("127.0.0.1", 0), _Connection)
+        server.wire = self
+        super().__init__(server)
 
     def cut_answer_to(self, path_end: str) -> None:
         """From now on, the answer to the next command whose path ends so is lost."""
         self.cut_at = f"{path_end} HTTP/1.1".encode()
-
-    def __enter__(self) -> Wire:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class _Server(socketserver.ThreadingTCPServer):
