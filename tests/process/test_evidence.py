@@ -119,6 +119,26 @@ def test_the_standby_guard_alone_keeps_a_session_alive(ledger: Ledger) -> None:
     assert found.end()["certificate"] == "ECHILD"
 
 
+@pytest.mark.parametrize("containment", ["subreaper", "portable"])
+def test_a_sweep_continues_the_stopped_guards_of_a_dead_owner(ledger: Ledger, containment: str) -> None:
+    """The start times in a portable guard's record are of another clock than those of the others.  The
+    control: without a sweep they stay stopped."""
+    found = guarded(ledger, SLEEP_FOREVER, containment=containment)
+    guards = [guard.pid for guard in found.record.guards]
+    for pid in guards:
+        os.kill(pid, signal.SIGSTOP)
+
+    def stopped() -> list[int]:
+        return [pid for pid in guards if (seen := witness.look(pid)) and seen.state == "T"]
+
+    assert wait_until(lambda: stopped() == guards)
+    assert sweep(dry_run=True) == []
+    assert stopped() == guards
+    assert sweep(dry_run=False) == []
+    assert wait_until(lambda: stopped() == [])
+    found.end()
+
+
 def test_a_lock_that_cannot_be_asked_means_not_ours_to_judge(ledger: Ledger) -> None:
     """A dead session is left alone while its lock is missing, a link, or may be another user's.  The
     control: with its lock back it is swept."""

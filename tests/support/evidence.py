@@ -95,6 +95,7 @@ def guarded(
     )
     guard = start(
         command,
+        "portable" if described.containment == "portable" else "subreaper",
         session=session,
         document=described.to_json(),
         record=str(ledger.record_path(session)),
