@@ -18,6 +18,7 @@ else:
 ASKING_PAUSE = 0.02  # seconds between looks at a command that was asked to end
 LONGEST_PAUSE = 0.02  # seconds between rounds of killing
 PAUSE_WHEN_STUCK = 0.25  # and after the kill deadline
+UNSEEN = "a process of the session is left that /proc does not show"
 UNSEEN_TIMEOUT = 1.0  # seconds after the kill deadline until it is reported without a survivor
 
 
@@ -48,7 +49,10 @@ def tear_down(guard: Guard) -> None:
             survivors = guard.containment.survivors()
             # Where no process is seen any more, the next round mostly gives the certificate.
             if survivors or late > UNSEEN_TIMEOUT:
-                guard.owner.send("stuck", report=guard.facts(survivors))
+                facts = guard.facts(survivors)
+                if not survivors:
+                    facts["problems"] = [*facts["problems"], UNSEEN]
+                guard.owner.send("stuck", report=facts)
                 longest = PAUSE_WHEN_STUCK
     members.end_all()
     if unseen := guard.containment.unseen():

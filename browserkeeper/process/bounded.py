@@ -2,8 +2,8 @@
 
 ``environ`` and ``cmdline`` of ``/proc/PID`` are read out of that process's memory.  The kernel waits for
 a lock of the process and for pages of it, and both may take for ever: where the process hangs in a page
-fault whose file is on a dead network file system, for one.  What else this package reads of a process,
-the kernel has at hand.
+fault whose file is on a dead network file system, for one.  ``smaps_rollup`` waits for the lock, too.
+What else this package reads of a process, the kernel has at hand.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import threading
 
 from ..guard.procfs import read_bytes
 
+READ_TIMEOUT = 2.0
+"""Seconds for a read of another process's memory, which takes microseconds."""
 IDLE = 1.0
 """Seconds until a thread without work ends."""
 
@@ -95,4 +97,4 @@ def read_within(seconds: float, path: str) -> bytes | None:
     return found
 
 
-__all__ = ["read_within"]
+__all__ = ["READ_TIMEOUT", "read_within"]

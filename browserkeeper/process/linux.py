@@ -21,7 +21,7 @@ from ..guard.procfs import (
     read_bytes,
     read_stat,
 )
-from .bounded import read_within
+from .bounded import READ_TIMEOUT, read_within
 from .identity import (
     ALWAYS,
     INITIAL_NAMESPACE,
@@ -33,8 +33,8 @@ from .identity import (
     is_same_start,
 )
 
-READ_TIMEOUT = 2.0
-"""Seconds for a read of another process's memory, which takes microseconds."""
+PSS_TIMEOUT = 10.0
+"""Seconds for the PSS of a process, which takes 1 to 100 ms: the kernel walks its page tables."""
 
 
 def facts(pid: int) -> ProcessFacts | None:
@@ -137,7 +137,7 @@ def memory(pid: int) -> int:
 
     So the sum over a tree is what the tree uses.
     """
-    rollup = read_bytes(f"/proc/{pid}/smaps_rollup") or b""
+    rollup = read_within(PSS_TIMEOUT, f"/proc/{pid}/smaps_rollup") or b""
     for line in rollup.splitlines():
         if line.startswith(b"Pss:"):
             return int(line.split()[1]) * 1024
@@ -202,7 +202,7 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
     Before Linux 5.3 there is no pidfd, and the pid could be recycled in the microseconds between.
     False as well where ``/proc`` shows another pid namespace: there its numbers mean other processes.
     """
-    if _is_foreign_proc(os.getpid()):
+    if _is_foreign_proc():
         return False
     try:
         fd = os.pidfd_open(target.pid)
@@ -227,9 +227,12 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 @functools.cache
-def _is_foreign_proc(pid: int) -> bool:
-    """Once for each process, which a fork may have put into a pid namespace of its own."""
+def _is_foreign_proc() -> bool:
+    """Asked once, and again in a fork, which may be in a pid namespace of its own."""
     return bool(foreign_proc())
+
+
+os.register_at_fork(after_in_child=_is_foreign_proc.cache_clear)
 
 
 def exit_fd(target: ProcessIdentity) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import psutil
 
 from ..guard.procfs import read_bytes
+from .bounded import READ_TIMEOUT, read_within
 from .identity import ALWAYS, NO_NAMESPACES, Host, ProcessFacts, ProcessIdentity
 
 _STATES = {
@@ -103,19 +104,26 @@ def bears_marker(pid: int, marker: str) -> bool:
 
 def has_readable_environment(pid: int) -> bool:
     """False where the environment of a process cannot be read, so that no marker in it is seen."""
+    return _environment(pid) is not None
+
+
+def _environment(pid: int) -> dict[str, str] | None:
+    """None where it cannot be read; on Linux also where the read hangs."""
     try:
-        psutil.Process(pid).environ()
+        if psutil.LINUX:
+            raw = read_within(READ_TIMEOUT, f"/proc/{pid}/environ")
+            if raw is None:
+                return None
+            pairs = (item.partition("=") for item in raw.decode("utf-8", "replace").split("\0"))
+            return {name: value for name, _, value in pairs}
+        return psutil.Process(pid).environ()
     except (psutil.Error, OSError):
-        return False
-    return True
+        return None
 
 
 def marker_value(pid: int, name: str) -> str | None:
     """The value of an environment variable at the process's start; None where there is none."""
-    try:
-        return psutil.Process(pid).environ().get(name)
-    except (psutil.Error, OSError):
-        return None
+    return (_environment(pid) or {}).get(name)
 
 
 def users(pid: int) -> set[int]:

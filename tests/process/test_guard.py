@@ -379,7 +379,7 @@ def test_a_teardown_is_stuck_only_if_a_process_survives_the_kill_deadline(
         signals=SimpleNamespace(wait=time.sleep),
         owner=SimpleNamespace(send=lambda event, report: sent.append((event, report))),
         look=lambda: None,
-        facts=lambda survivors: survivors,
+        facts=lambda survivors: {"survivors": survivors, "problems": []},
         containment=SimpleNamespace(
             shortest_pause=0.01,
             kill=rounds.append,
@@ -390,7 +390,37 @@ def test_a_teardown_is_stuck_only_if_a_process_survives_the_kill_deadline(
     )
     tear_down(guard)  # type: ignore[arg-type]
     assert guard.report.certificate == "ECHILD"
-    assert sent == ([("stuck", survivors)] if survivors else [])
+    report = {"survivors": survivors, "problems": []}
+    assert sent == ([("stuck", report)] if survivors else [])
+
+
+def test_a_teardown_says_that_a_process_is_left_which_proc_does_not_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a hidden child is, on a kernel without lists of children."""
+    monkeypatch.setattr("browserkeeper.guard.teardown.UNSEEN_TIMEOUT", 0.0)
+    rounds: list[object] = []
+    sent: list[dict[str, object]] = []
+    guard = SimpleNamespace(
+        options=Options(["--kill-deadline", "0", "--"]),
+        report=Report("none"),
+        members=SimpleNamespace(end_all=lambda: None, hidden=lambda: 0),
+        signals=SimpleNamespace(wait=time.sleep),
+        owner=SimpleNamespace(send=lambda event, report: sent.append(report)),
+        look=lambda: None,
+        facts=lambda survivors: {"problems": ["another"]},
+        containment=SimpleNamespace(
+            shortest_pause=0.01,
+            kill=rounds.append,
+            certify=lambda members: "ECHILD" if len(rounds) == 3 else None,
+            survivors=list,
+            unseen=lambda: "",
+        ),
+    )
+    tear_down(guard)  # type: ignore[arg-type]
+    unseen = "a process of the session is left that /proc does not show"
+    assert sent == [{"problems": ["another", unseen]}]
+    assert guard.report.problems == []
 
 
 # ------------------------------------------------------------------ files and records
