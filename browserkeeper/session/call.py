@@ -76,28 +76,27 @@ class Call(Generic[T]):
     def _start(self) -> None:
         """``_thread`` starts the thread in one step.  ``threading.Thread.start`` waits for it with a
         Condition; an exception from outside that arrives there becomes "release unlocked lock"."""
-        name = f"{threading.current_thread().name}/browserkeeper"
         try:
-            _thread.start_new_thread(self._run, (name,))
+            _thread.start_new_thread(self._run, (_thread_object(),))
         except RuntimeError as error:
             if str(error) not in _NO_THREAD:
                 raise
             self._run()
 
-    def _run(self, name: str = "") -> None:
+    def _run(self, thread: threading.Thread | None = None) -> None:
         if not self._begin.acquire(blocking=False):
             return
         function, self._function = self._function, None
         assert function is not None
         try:
-            if name:
-                threading.current_thread().name = name  # for log lines
+            if thread is not None:
+                _register(thread)
             self._value = self._context.run(function)
         except BaseException as error:  # noqa: BLE001  # run() raises it
             self._error = error
         finally:
             del function  # an error's traceback refers to this frame, and would keep a driver alive
-            if name:  # Python before 3.13 would keep an entry for each thread that it did not start
+            if thread is not None:
                 threading._active.pop(threading.get_ident(), None)  # type: ignore[attr-defined]  # noqa: SLF001
             self.is_over = True
             self._end.release()
@@ -105,6 +104,27 @@ class Call(Generic[T]):
     def _wait(self) -> None:
         while not self.is_over:
             self._end.acquire(timeout=PAUSE)
+
+
+def _thread_object() -> threading.Thread:
+    """For a thread that ``_thread`` starts: what ``threading.current_thread()`` returns in it.
+
+    It names log lines.  It is never started, and made here, in the thread that waits.
+    """
+    name = f"{threading.current_thread().name}/browserkeeper"
+    return threading.Thread(name=name, daemon=True)
+
+
+def _register(thread: threading.Thread) -> None:
+    """Make it the object of the thread that calls this.
+
+    ``threading.current_thread()``, which logging calls, would make one itself.  That takes a lock,
+    which a thread may hold that waits for this one: its program was starting a thread when a signal
+    handler closed the session.
+    """
+    ident = threading.get_ident()
+    thread._ident = ident  # type: ignore[attr-defined]  # noqa: SLF001
+    threading._active[ident] = thread  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def to_the_end(function: Callable[[], T]) -> T:

@@ -55,6 +55,7 @@ locks = {
     "session": lambda: [control._lock, control.attempt.ending._lock],
     "http": lambda: http_locks(driver),
     "spans": lambda: [Spans.lock],
+    "threads": lambda: [threading._active_limbo_lock],
 }[sys.argv[1]]()
 assert locks
 
@@ -98,6 +99,7 @@ locks = {
     "channel": lambda: [lease._handler.browser._contexts._connection._lock],
     "lease": lambda: [lease._handler._lock],
     "http": lambda: http_locks(driver),
+    "threads": lambda: [threading._active_limbo_lock],
     "none": lambda: [],
 }[sys.argv[1]]()
 if sys.argv[1] == "none":
@@ -134,7 +136,7 @@ def run(script: str, *words: str) -> str:
 
 
 @pytest.mark.chrome
-@pytest.mark.parametrize("lock", ["session", "http", "spans", "log"])
+@pytest.mark.parametrize("lock", ["session", "http", "spans", "log", "threads"])
 def test_a_handler_closes_a_session_whose_thread_holds_a_lock(lock: str) -> None:
     assert run(LOCKS, lock) == "closed ECHILD"
 
@@ -145,7 +147,7 @@ def test_a_handler_closes_a_session_at_random_moments_of_its_commands() -> None:
 
 
 @pytest.mark.chrome
-@pytest.mark.parametrize("lock", ["session", "channel", "lease", "http", "none"])
+@pytest.mark.parametrize("lock", ["session", "channel", "lease", "http", "threads", "none"])
 def test_a_handler_closes_a_pool_whose_thread_holds_a_lock(lock: str) -> None:
     """``none``: a command over the pool's own channel while that waits for an answer is refused."""
     assert run(POOL, lock) == "closed ECHILD"
