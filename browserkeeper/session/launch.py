@@ -175,11 +175,13 @@ class Attempt:
 
     def _options(self) -> Any:
         """Selenium's options.  Imports selenium while the driver starts."""
+        from selenium.common.exceptions import WebDriverException
+
         try:
             return self.plan.launch.build_options()
         except ConfigError:
             raise
-        except WRONG_OPTIONS as error:
+        except (WebDriverException, OSError, *WRONG_OPTIONS) as error:
             raise StartRefusedError from error
 
     def _open_session(self, handler: CommandHandler, port: int, options: Any) -> Any:
@@ -200,9 +202,13 @@ class Attempt:
             return driver
         except BrowserkeeperError:
             raise
-        except (WebDriverException, HTTPError, http.client.HTTPException, OSError) as error:
-            raise StartRefusedError from error
-        except WRONG_OPTIONS as error:
+        except (
+            WebDriverException,
+            HTTPError,
+            http.client.HTTPException,
+            OSError,
+            *WRONG_OPTIONS,
+        ) as error:
             raise StartRefusedError from error
 
     def _wait_for_port(self) -> int:

@@ -316,6 +316,19 @@ def test_a_config_error_of_the_launch_stays_what_it_is(
     assert not pids_of.read()
 
 
+@pytest.mark.parametrize("error", [TypeError("odd"), FileNotFoundError("profile"), KeyError("odd")])
+def test_control_an_error_of_seleniums_options_is_a_launch_error(
+    error: Exception, fake_driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr("browserkeeper.drivers.chromium.build_options", refuse)
+    with pytest.raises(LaunchError, match=r"chrome did not start: .*(odd|profile)") as caught:
+        new_session(fake_driver, attempts=1).start()
+    assert caught.value.__cause__ is error
+
+
 # ------------------------------------------------------------------ after the launch
 
 
