@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from ..guard.files import is_private_directory
+from ..guard.files import is_session_directory
 from ..process import Platform, is_alive, system
 from ..process.containment import leaf_name
 from ..process.identity import INITIAL_NAMESPACE, Host
@@ -215,7 +215,7 @@ def has_marked_process(session: str) -> bool:
 
 
 def session_directories() -> Iterator[Path]:
-    """Directories with the name, owner and mode that a guard gives to a session's TMPDIR."""
+    """Directories with the name, owner, mode and sign that a guard gives to a session's TMPDIR."""
     for root in roots():
         try:
             names = os.listdir(root)
@@ -223,7 +223,7 @@ def session_directories() -> Iterator[Path]:
             continue
         for name in names:
             path = Path(root, name)
-            if session_of(name) and is_private_directory(str(path)):
+            if session_of(name) and is_session_directory(str(path)):
                 yield path
 
 

@@ -74,6 +74,27 @@ def ignore_errors(action: Callable[[], object]) -> None:
         pass
 
 
+MADE_BY_GUARD = 0o1000
+"""The sticky bit, which changes nothing on a directory that only its owner can write."""
+
+
+def make_session_directory(path: str) -> None:
+    """Make a private directory, with the sign by which a sweep knows that a guard has made it."""
+    os.mkdir(path, 0o700)
+    os.chmod(path, 0o700 | MADE_BY_GUARD)  # POSIX leaves to mkdir(2) what it makes of this bit
+
+
+def is_session_directory(path: str) -> bool:
+    """True for a private directory that bears the sign of :func:`make_session_directory`.
+
+    Name, owner and mode 0700 alone are no sign: other programs make private directories too.
+    """
+    try:
+        return is_private_directory(path) and bool(os.lstat(path).st_mode & MADE_BY_GUARD)
+    except OSError:
+        return False
+
+
 def is_private_directory(path: str) -> bool:
     """True for a directory that belongs to this user and that only this user can enter.
 

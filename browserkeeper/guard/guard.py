@@ -7,7 +7,7 @@ import os
 
 from .command import Command, Terminal
 from .containment import Cgroup, Subreaper
-from .files import ignore_errors
+from .files import ignore_errors, make_session_directory
 from .lock import SessionLock, lock_directory
 from .log import CommandLog
 from .members import Members, MemoryCurve
@@ -110,7 +110,7 @@ class Guard:
         self._step("record", self.write_record)
         self.lock.stamp(now)
         if self.options.tmpdir:
-            self._step("tmpdir", lambda: os.mkdir(self.options.tmpdir, 0o700))
+            self._step("tmpdir", lambda: make_session_directory(self.options.tmpdir))
             self.made_tmpdir = True
             self.tmpdir = lock_directory(self.options.tmpdir)
             os.environ["TMPDIR"] = self.options.tmpdir

@@ -436,7 +436,7 @@ def test_the_tmpdir_is_private_and_removed_as_a_whole(tmp_path: Path) -> None:
         mkfifo $TMPDIR/fifo; sleep 600"""
     running = start(("/bin/sh", "-c", script), tmpdir=str(directory))
     assert wait_until((directory / "fifo").exists)
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o1700
     report = running.end("closed", deadline_in())
     assert report is not None
     assert report["problems"] == []

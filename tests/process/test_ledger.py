@@ -16,6 +16,7 @@ import pytest
 
 from browserkeeper import LedgerError, sweep
 from browserkeeper.cleanup.evidence import state_of
+from browserkeeper.guard.files import make_session_directory
 from browserkeeper.process import system
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.state.documents import BadRecord
@@ -367,7 +368,7 @@ def test_a_live_guards_session_without_a_record_is_left_alone(ledger: Ledger, pi
 
 def test_a_forgotten_directory_is_swept_when_it_is_old(ledger: Ledger, root: Path) -> None:
     directory = root / f"bk-{new_id()}"
-    directory.mkdir(mode=0o700)
+    make_session_directory(str(directory))
     (directory / "profile").write_text("x")
     assert sweep(dry_run=False) == [], "it may be of a session that is just starting"
     old = time.time() - 120
@@ -376,6 +377,18 @@ def test_a_forgotten_directory_is_swept_when_it_is_old(ledger: Ledger, root: Pat
     (finding,) = sweep(dry_run=False)
     assert finding.removed
     assert not directory.exists()
+
+
+def test_a_directory_with_the_name_of_a_sessions_that_no_guard_made_is_left_alone(
+    ledger: Ledger, root: Path
+) -> None:
+    """Private, of this user, and old; it lacks the sign that a guard gives.  The control is the test
+    before."""
+    directory = root / f"bk-{new_id()}"
+    directory.mkdir(mode=0o700)
+    os.utime(directory, (0, 0))
+    assert sweep(dry_run=False) == []
+    directory.rmdir()
 
 
 def test_a_directory_that_a_guard_holds_is_left_alone(ledger: Ledger, root: Path) -> None:

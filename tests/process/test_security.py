@@ -230,7 +230,8 @@ def test_nothing_is_swept_below_another_users_directory(
 ) -> None:
     """The other user could rename a private directory of ours in there to the name of a session."""
     theirs = other_users_directory(shared)
-    (theirs / "private").mkdir(mode=0o700)
+    (theirs / "private").mkdir()
+    (theirs / "private").chmod(0o1700)
     name = f"bk-{new_id()}"
     shell_as_nobody('mv "$1/private" "$1/$2"', theirs, name)
     monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(theirs))

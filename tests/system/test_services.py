@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.stopping import cgroup2, enter, members, systemd
+from browserkeeper.guard.files import make_session_directory
 from browserkeeper.state.records import new_id
 from tests.browser.test_plain_user import home
 from tests.support import witness
@@ -78,7 +79,7 @@ def old_directory() -> Iterator[Path]:
 
 
 def leave(directory: Path) -> None:
-    directory.mkdir(mode=0o700)
+    make_session_directory(str(directory))
     os.chown(directory, NOBODY, NOBODY)
     old = time.time() - 120
     os.utime(directory, (old, old))
@@ -119,6 +120,7 @@ def test_the_watch_sweeps_as_a_hardened_service(
     restart(leader, units, text)
     assert a_dead_session_is_swept(leader, python, env)
     assert wait_until(lambda: not old_directory.exists())
+    enter(leader, "systemctl", "stop", UNIT.name)
     leave(old_directory)
     seen = " ".join([*env["PYTHONPATH"].split(":"), str(home)])  # wherever in /tmp the tests run
     restart(leader, units, text.replace("PrivateTmp=no", f"PrivateTmp=yes\nBindPaths={seen}"))
