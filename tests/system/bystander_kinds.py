@@ -20,8 +20,6 @@ from . import bystander_places as places
 from .bystander_trial import NOBODY, PYTHON, Session, Tool, Trial, record_of
 
 Kind = Callable[[Trial], Iterator[None]]
-THIRD = 65533
-"""A user who runs nothing: a private directory like a session's is one to its own owner's sweep."""
 NAMES = ("chromium", "chrome", "chromedriver", "geckodriver", "firefox", "bk-guard")
 
 
@@ -252,7 +250,7 @@ def mounted_below_tmpdir(trial: Trial) -> Iterator[None]:
 
 
 def files_with_our_names(trial: Trial) -> Iterator[None]:
-    """Files and directories with our names, or Chromium's, in /tmp and /dev/shm: of other users, older
+    """Files and directories with our names, or Chromium's, in /tmp and /dev/shm: of another user, older
     than the session, in use, or of a kind that no session makes there."""
     tag = os.urandom(3).hex()
     made = []
@@ -273,7 +271,7 @@ def files_with_our_names(trial: Trial) -> Iterator[None]:
         other = Path(place, f"bk-{os.urandom(6).hex()}")
         other.mkdir(mode=0o700)
         (other / "mail").write_text("theirs")
-        os.chown(other, THIRD, THIRD)
+        os.chown(other, NOBODY, NOBODY)
         public = Path(place, f"bk-{os.urandom(6).hex()}")
         public.mkdir(mode=0o755)
         (public / "page").write_text("for all")
