@@ -362,7 +362,7 @@ def test_the_job_of_a_job_server_outlives_a_session_that_ended(
     assert found.end()["certificate"] == "ECHILD"
     if not history:
         ledger.history_path(found.session.id).unlink()
-    assert job.pid in marked_by_the_old_rule(), "the control"
+    assert wait_until(lambda: job.pid in marked_by_the_old_rule()), "the control"
     findings, (thing,) = sweep_fully(ledger)
     assert findings == []
     assert thing.what == f"sleep (pid {job.pid})"
@@ -379,7 +379,7 @@ def test_the_job_of_a_job_server_outlives_a_session_whose_guards_were_killed(
     found = guarded(ledger, client_of(job_server))
     job = job_server.serve_one("/bin/sleep", "600", detached=detached)
     found.kill_guards()
-    assert job.pid in marked_by_the_old_rule(), "the control"
+    assert wait_until(lambda: job.pid in marked_by_the_old_rule()), "the control"
     findings, left_alone = sweep_fully(ledger)
     assert [finding.removed for finding in findings] == [True]
     assert [thing.what for thing in left_alone] == [f"sleep (pid {job.pid})"]
