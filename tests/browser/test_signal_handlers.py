@@ -122,6 +122,23 @@ print("closed", reports[-1].certificate)
 """
 
 
+ADOPTED = """
+from browserkeeper import adopt
+from tests.browser import foreign_owner
+driver = foreign_owner.selenium("chrome")
+session = adopt(driver, close_timeout=5)
+driver.get(URL)
+reports = []
+signal.signal(signal.SIGALRM, lambda *_: reports.append(session.close()))
+with contextlib.ExitStack() as held:
+    for lock in [*http_locks(driver), driver.service.process._waitpid_lock]:
+        held.enter_context(lock)
+    signal.raise_signal(signal.SIGALRM)
+assert reports[0].clean, reports
+print("closed", reports[0].certificate)
+"""
+
+
 def run(script: str, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", START + script, *words],
@@ -151,6 +168,15 @@ def test_a_handler_closes_a_session_at_random_moments_of_its_commands() -> None:
 def test_a_handler_closes_a_pool_whose_thread_holds_a_lock(lock: str) -> None:
     """``none``: a command over the pool's own channel while that waits for an answer is refused."""
     assert run(POOL, lock) == "closed ECHILD"
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(
+    40, "an adopting guard is no ancestor: orphans belong to PID 1, which is pytest"
+)
+def test_a_handler_closes_an_adopted_session_whose_thread_holds_the_locks_of_its_driver() -> None:
+    """The driver is Selenium's own, whose process is a Popen."""
+    assert run(ADOPTED) == "closed two-scans"
 
 
 def test_control_a_lock_of_the_interrupted_thread_is_never_free_in_the_handler() -> None:
