@@ -20,6 +20,8 @@ from . import bystander_places as places
 from .bystander_trial import NOBODY, PYTHON, Session, Tool, Trial, record_of
 
 Kind = Callable[[Trial], Iterator[None]]
+ATTEMPTS = 20
+"""Containers that are started until one has the inode number of the one before it."""
 NAMES = ("chromium", "chrome", "chromedriver", "geckodriver", "firefox", "bk-guard")
 
 
@@ -177,25 +179,18 @@ def recycled_container(trial: Trial) -> Iterator[None]:
     numbers = [int(guard["pid"]) for guard in record_of(session)["guards"]]
     namespace = _namespace_of(session.owner)
     trial.die_at_once(session)
-    time.sleep(0.1)  # the kernel frees the number a moment later
-    read, write = os.pipe()
-
-    def second() -> int:
-        trial.witness.in_child()
-
-        def be_init() -> int:
-            for number in numbers:
-                _take(trial, number, "recycled number in a container", wait=False)
-            os.write(write, b"+")
-            signal.pause()
-            return 0
-
-        return places.as_init(be_init)
-
-    container = places.in_fork(second)
-    os.read(read, 1)
-    os.close(read)
-    os.close(write)
+    assert wait_until(lambda: not any(process.is_alive() for process in trial.ours(session)))
+    trial.witness.forget(session.label)  # a connection keeps its peer's pid, and so the namespace
+    for _ in range(ATTEMPTS):
+        container, start = _empty_container(trial, numbers)
+        if _namespace_of(container) == namespace:
+            break
+        os.close(start)
+        _kill_container(container)
+    else:
+        container, start = _empty_container(trial, numbers)
+    os.write(start, b"+")
+    os.close(start)
     there = trial.expect("recycled number in a container", len(numbers))
     same = _namespace_of(container) == namespace
     trial.sweep_in(there[0].pid, f"in the next container, {'the same' if same else 'another'} inode")
@@ -204,8 +199,40 @@ def recycled_container(trial: Trial) -> Iterator[None]:
     if "both guards" not in trial.death:
         trial.sweep_in(there[0].pid, "in the next container")
     yield
-    os.kill(container, signal.SIGKILL)
-    os.waitpid(container, 0)
+    _kill_container(container)
+
+
+def _empty_container(trial: Trial, numbers: list[int]) -> tuple[int, int]:
+    """A container whose PID 1 takes the numbers when it reads a byte: (its outer process, where to
+    write the byte)."""
+    ready, tell = os.pipe()
+    heard, start = os.pipe()
+
+    def be_init() -> int:
+        os.write(tell, b"+")
+        if os.read(heard, 1):
+            for number in numbers:
+                _take(trial, number, "recycled number in a container", wait=False)
+            signal.pause()
+        return 0
+
+    def outside() -> int:
+        trial.witness.in_child()
+        os.close(start)
+        return places.as_init(be_init)
+
+    container = places.in_fork(outside)
+    os.close(tell)
+    os.close(heard)
+    os.read(ready, 1)
+    os.close(ready)
+    return container, start
+
+
+def _kill_container(outside: int) -> None:
+    for child in Path(f"/proc/{outside}/task/{outside}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    os.waitpid(outside, 0)
 
 
 def _namespace_of(outside: int) -> str:
