@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from .command import AnyCommand
     from .containment import Containment
-    from .trees import Identity
 else:
     import _signal as signal
 
@@ -57,7 +56,7 @@ class Guard:
         self.terminal = Terminal(options)
         self.log = CommandLog(options.log, options.keep_log)
         self.made_tmpdir = False
-        self.tmpdir: Identity | None = None  # not known in a standby guard
+        self.tmpdir: int | None = None  # a descriptor; none in a standby guard
         self.standby = 0  # pid of the standby guard, in the primary guard only
 
     def refusal(self) -> Failure | None:

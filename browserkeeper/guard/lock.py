@@ -10,11 +10,6 @@ import os
 import time
 
 from .files import discard, ignore_errors
-from .trees import identity_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .trees import Identity
 
 ATTEMPTS = 200
 PAUSE = 0.005  # seconds between two attempts
@@ -81,15 +76,15 @@ class SessionLock:
             discard(self._path)
 
 
-def lock_directory(path: str) -> Identity:
-    """Hold a lock on a session's TMPDIR for as long as this process lives.  Returns the directory's
-    identity, which no other directory gets in that time.
+def lock_directory(path: str) -> int:
+    """Hold a lock on a session's TMPDIR for as long as this process lives.  Returns a descriptor of the
+    directory.
 
     A sweep that knows neither the session's record nor its state directory asks for this one.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     ignore_errors(lambda: _share(fd))
-    return identity_of(fd)
+    return fd
 
 
 def _share(fd: int) -> None:

@@ -16,6 +16,7 @@ NAMED = 3  # things left that an error names; of the others it says how many the
 LONGEST_PATH = 200  # characters of a path in an error
 MOUNT_POINT = "a mount point; unmount it and sweep"
 EXCHANGED = "not the directory that was made for the session; look at it yourself"
+MOVED = "was moved, or something is mounted over a directory above it; look for it yourself"
 OTHER_FILE_SYSTEM = "on another file system; remove it yourself"
 
 
@@ -40,10 +41,12 @@ def identity_of(fd: int) -> Identity:
     return facts.st_dev, facts.st_ino
 
 
-def remove_tree(top: str, made: Identity | None = None) -> tuple[int, int]:
+def remove_tree(top: str, made: int | None = None) -> tuple[int, int]:
     """Delete a directory of this user's; (files, bytes on disk).  A link is removed, never followed.
 
-    ``made``: of the directory that is to be removed.  Another one that was put in its place is left.
+    ``made``: a descriptor of the directory that is to be removed.  Another one that was put in its place
+    is left.  Where there is none in its place, but it still exists, LeftBehind says so: it was moved, or
+    something was mounted over a directory above it.
 
     What is mounted below ``top``, or on it, is left as it is, bind mounts of the same file system
     included: it is a directory of somewhere else, which is seen here too.  Nothing is unmounted.
@@ -55,8 +58,9 @@ def remove_tree(top: str, made: Identity | None = None) -> tuple[int, int]:
     ``..`` without recursion, so that no depth is too deep for open files, the stack or a path's length.
     """
     parent, name = os.path.split(top.rstrip("/"))
-    above = os.open(parent or ".", PLACE & ~os.O_NOFOLLOW)
+    above = -1
     try:
+        above = os.open(parent or ".", PLACE & ~os.O_NOFOLLOW)
         removal = _Removal(above, parent, name, made)
         if _is_link(name, above):
             os.unlink(name, dir_fd=above)
@@ -65,14 +69,27 @@ def remove_tree(top: str, made: Identity | None = None) -> tuple[int, int]:
         for is_last in (False, True):
             if removal.again:
                 removal.run(name, is_last=is_last)
+    except FileNotFoundError:
+        if made is not None and _exists(made):
+            raise LeftBehind([f"{top}: {MOVED}"], 0, 0) from None
+        raise
     finally:
-        os.close(above)
+        if above >= 0:
+            os.close(above)
     if removal.left:
         raise LeftBehind(removal.left, removal.files, removal.size)
     return removal.files, removal.size
 
 
-def try_to_remove(top: str, made: Identity | None = None) -> tuple[int, int, str]:
+def _exists(directory: int) -> bool:
+    """Whether an open directory has not been removed."""
+    try:
+        return os.fstat(directory).st_nlink > 0
+    except OSError:  # ESTALE: it was removed from a network file system
+        return False
+
+
+def try_to_remove(top: str, made: int | None = None) -> tuple[int, int, str]:
     """:func:`remove_tree` without exceptions: (files, bytes on disk, what is left and why, or "")."""
     try:
         return (*remove_tree(top, made), "")
@@ -102,9 +119,9 @@ class _Level:
 class _Removal:
     """``left``: what cannot be removed, and why.  ``again``: a directory was filled meanwhile."""
 
-    def __init__(self, above: int, parent: str, name: str, made: Identity | None):
+    def __init__(self, above: int, parent: str, name: str, made: int | None):
         """``above``: the open directory that the tree is in; ``parent``: its path."""
-        self._made = made
+        self._made = None if made is None else identity_of(made)
         self.files = self.size = 0
         self.left: list[str] = []
         self.again = False

@@ -455,6 +455,52 @@ def test_what_a_killed_script_had_mounted_in_its_tmpdir_stays_whole(
     assert not tmpdir.exists()
 
 
+@mounts
+@pytest.mark.root
+@pytest.mark.namespaces
+def test_a_tmpdir_is_named_that_is_hidden_by_a_mount_over_the_directory_above(
+    tmp_path: Path, precious: Path
+) -> None:
+    """Its path leads to nothing then.  The control is a removal by the path, which finds all well."""
+    above = tmp_path / "above"
+    above.mkdir()
+    tmpdir = above / "session"
+    script = (
+        f"cd /; echo x > $TMPDIR/f; mount --bind {precious} {above}; touch {tmp_path}/ready; sleep 600"
+    )
+    running = start(("/bin/sh", "-c", script), tmpdir=str(tmpdir))
+    assert wait_until((tmp_path / "ready").exists)
+    assert try_to_remove(str(tmpdir)) == (0, 0, "")
+    report = running.end("closed", deadline_in())
+    assert report is not None
+    (problem,) = report["problems"]
+    assert problem.startswith(f"TMPDIR not removed: {tmpdir}: was moved, or something is mounted over")
+    assert is_whole(precious)
+    unmount_below(tmp_path)
+    assert list(tmpdir.iterdir()) == [tmpdir / "f"]
+
+
+@pytest.mark.parametrize(
+    ("how", "is_left"),
+    [
+        ("mv $TMPDIR $TMPDIR.away", True),
+        ("mv $(dirname $TMPDIR) $(dirname $TMPDIR).away", True),
+        ("rm -r $TMPDIR", False),
+        ("rm -r $(dirname $TMPDIR)", False),
+    ],
+)
+def test_a_tmpdir_that_the_command_moved_away_is_named(tmp_path: Path, how: str, is_left: bool) -> None:
+    (tmp_path / "above").mkdir()
+    tmpdir = tmp_path / "above" / "session"
+    running = start(("/bin/sh", "-c", f"{how}; touch {tmp_path}/ready; sleep 600"), tmpdir=str(tmpdir))
+    assert wait_until((tmp_path / "ready").exists)
+    report = running.end("closed", deadline_in())
+    assert report is not None
+    why = f"TMPDIR not removed: {tmpdir}: was moved"
+    assert [problem.startswith(why) for problem in report["problems"]] == [True] * is_left
+    assert bool(list(tmp_path.rglob("*.away"))) == is_left
+
+
 @pytest.mark.root
 @pytest.mark.namespaces
 def test_a_mount_in_the_commands_own_mount_namespace_is_gone_with_it(
