@@ -60,9 +60,15 @@ def guard_of(process: ProcessFacts, line: Iterable[ProcessFacts]) -> ProcessIden
         for ancestor in line
         if session is not None
         and system.marker_value(ancestor.pid, MARKER) == session
-        and system.marker_value(ancestor.pid, DOCUMENT) is not None  # only guards have it
+        and is_guard(ancestor)
     ]
     return guards[-1] if guards else None
+
+
+def is_guard(process: ProcessFacts) -> bool:
+    """Is it a guard, or the process that ``browserkeeper run`` puts in front of one?  Only these have
+    the ledger's document in their environment."""
+    return system.marker_value(process.pid, DOCUMENT) is not None
 
 
 def forking_thread(pid: int) -> int | None:

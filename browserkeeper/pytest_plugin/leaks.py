@@ -29,7 +29,7 @@ import pytest
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from . import holders, orphans, run_marker
-from .browser_processes import forking_thread, guard_of, kind_of, roots
+from .browser_processes import forking_thread, guard_of, is_guard, kind_of, roots
 
 PAUSE = 0.02
 """Seconds between two looks at browsers that may be about to exit."""
@@ -220,19 +220,20 @@ class LeakDetector:
     def _judged(self, left: list[Seen]) -> list[Leak]:
         """Leaves out what a fixture holds that is still in use.
 
-        An orphan may be the browser of a driver that another judgement was made of (that of
-        undetected-chromedriver is), and shares that one.
+        An orphan may be the browser of a driver that is not the test's own (undetected-chromedriver's
+        browser is no child of its driver).  So where there is such a driver, the orphans are not either.
         """
         found: list[Leak] = []
-        is_shared, holder = False, ""
+        shared: list[str | None] = []
         for seen in sorted(left, key=lambda seen: seen.is_orphan):
             described = _describe(seen.process, seen.line, self._torn_down.get(seen.identity))
-            own = self._holder(seen) if not seen.is_orphan else holder
-            if own is None or (seen.is_orphan and is_shared and not holder):
-                is_shared = True
-                continue
-            holder = holder or own
-            found.append(dataclasses.replace(described, holder=own))
+            if seen.is_orphan:
+                holder = shared[0] if shared else ""
+            else:
+                holder = self._holder(seen)
+                shared += [holder] if holder != "" else []
+            if holder is not None:
+                found.append(dataclasses.replace(described, holder=holder))
         return found
 
     def _holder(self, seen: Seen) -> str | None:
@@ -250,9 +251,9 @@ class LeakDetector:
 
     def _older_process(self, seen: Seen) -> str:
         """A process that was there before the test, or that an earlier test has started."""
-        services = [p for p in seen.line if p.identity in self._torn_down and not kind_of(p)]
-        if services and guard_of(seen.process, seen.line) is None:
-            return f"process:{services[0].name}"
+        for process in seen.line:
+            if process.identity in self._torn_down and not kind_of(process) and not is_guard(process):
+                return f"process:{process.name}"
         scope = _scope_of(seen.process, self.run)
         if scope and scope not in self._scopes and seen.identity not in self._torn_down:
             return f"process:{seen.process.name}"
@@ -289,9 +290,9 @@ def of_dead_worker(run: str) -> list[Leak]:
     leaks = []
     for process in roots([orphan.process for orphan in found.values()]):
         orphan = found[process.pid]
-        guard = guard_of(process, orphan.line)
-        services = [p for p in orphan.line if not (_scope_of(p, run) or "").startswith("t")]
-        holder = f"process:{services[0].name}" if services and guard is None else ""
+        of_tests = [(_scope_of(p, run) or "").startswith("t") or is_guard(p) for p in orphan.line]
+        services = [p for p, of_test in zip(orphan.line, of_tests, strict=True) if not of_test]
+        holder = f"process:{services[0].name}" if services else ""
         leaks.append(dataclasses.replace(_describe(process, orphan.line, None), holder=holder))
     return leaks
 

@@ -101,7 +101,11 @@ def test_a_crashed_workers_leak_does_not_end_a_guarded_run(
 @pytest.fixture(scope="session")
 def service():
     start("sh", "-c", f"{DRIVER} 600 & echo $! > of-the-service; wait")
-    return pid_in("of-the-service")
+    front = start(sys.executable, "-m", "browserkeeper", "run", "--",
+                  "sh", "-c", f"{DRIVER} 600 & echo $! > of-the-guarded; wait")
+    Path("front").write_text(f"{front}\\n")
+    for name in ("of-the-service", "of-the-guarded"):
+        wait_for_driver(pid_in(name))
 
 def test_crashes(service):
     start(DRIVER, "600")
@@ -109,7 +113,9 @@ def test_crashes(service):
     os.kill(os.getpid(), 9)
 
 def test_goes_on():
-    assert is_alive(pid_in("of-the-service"))
+    assert is_alive(pid_in("of-the-service")) and is_alive(pid_in("of-the-guarded"))
+    os.kill(pid_in("front"), 15)
+    wait_for(lambda: not is_alive(pid_in("front")))
 """
     )
     done = inner_pytest.run("-n1", "--keeper-leaks=error", plugins=("xdist",), below=RUN)
