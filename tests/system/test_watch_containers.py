@@ -156,6 +156,7 @@ def test_pauses_grow_and_restarts_are_bounded(docker_host: Daemon) -> None:
         assert tally.restarts["crasher", "stopped"] == bounds.restarts
         assert "container-restarted crasher" in said_at(HOUR), "the first restart is an hour ago"
         never = dataclasses.replace(FEW, restarts=0)
+        there["crasher"].wait()
         assert look("crasher", bounds=never)[0].subject == "crasher: gave up"
 
 
