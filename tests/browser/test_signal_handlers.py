@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -174,9 +175,14 @@ def test_a_handler_closes_a_pool_whose_thread_holds_a_lock(lock: str) -> None:
 @pytest.mark.leaves_zombies(
     40, "an adopting guard is no ancestor: orphans belong to PID 1, which is pytest"
 )
-def test_a_handler_closes_an_adopted_session_whose_thread_holds_the_locks_of_its_driver() -> None:
-    """The driver is Selenium's own, whose process is a Popen."""
-    assert run(ADOPTED) == "closed two-scans"
+def test_a_handler_closes_an_adopted_session_whose_thread_holds_the_locks_of_its_driver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The driver is Selenium's own, whose process is a Popen.  It leaves an empty directory in TMPDIR,
+    which cannot be traced to it."""
+    with tempfile.TemporaryDirectory(prefix="tmpadopt") as directory:
+        monkeypatch.setenv("TMPDIR", directory)
+        assert run(ADOPTED) == "closed two-scans"
 
 
 def test_control_a_lock_of_the_interrupted_thread_is_never_free_in_the_handler() -> None:
