@@ -67,7 +67,8 @@ def _stands_for(thing: object, pid: int) -> bool:
     if not kind.__flags__ & _HEAP_TYPE:
         return False
     if issubclass(kind, _class("subprocess", "Popen")):
-        return getattr(thing, "pid", None) == pid
+        is_over = getattr(thing, "returncode", None) is not None  # then another may have the pid
+        return getattr(thing, "pid", None) == pid and not is_over
     if issubclass(kind, _class("multiprocessing.process", "BaseProcess")):
         return getattr(getattr(thing, "_popen", None), "pid", None) == pid
     if kind.__module__.partition(".")[0] in _ONLY_NUMBERS and kind is not ChildProcess:

@@ -459,6 +459,16 @@ def test_the_holder_of_a_session_of_ours_is_found(state_dir: Path) -> None:
     guard.end("closed", deadline_in())
 
 
+def test_an_object_of_a_process_that_has_ended_holds_no_other_of_its_pid() -> None:
+    process = subprocess.Popen(["sleep", "600"])
+    HELD["process"] = process
+    assert holders.find(process.pid, set()) == f"{__name__}.HELD"
+    process.kill()
+    process.wait()
+    assert holders.find(process.pid, set()) == ""
+    HELD.clear()
+
+
 JOB_SERVER = """
 import json, os, subprocess, sys, time
 while True:
