@@ -51,18 +51,28 @@ def job_of_a_server(trial: Trial) -> Iterator[None]:
     trial.expect("job server")
     trial.options |= {"server": str(path), "job": trial.label("job of a server")}
     yield
+    for session in trial.sessions:
+        if session.kind in ("chrome", "firefox"):  # no program of ours runs in it
+            env = Path(f"/proc/{session.guards()['driver'][0]}/environ").read_bytes().split(b"\0")
+            job = [f"witness={trial.witness.path}", f"label={trial.label('job of a server')}", ""]
+            lines = [line for line in env if line and b"\n" not in line]
+            _tell_server(path, "\n".join(job).encode() + b"\n" + b"\n".join(lines))
     if not late:
         trial.expect("job of a server")
     yield
     if late:  # at(1): the session has ended when its job runs
-        with socket.socket(socket.AF_UNIX) as link:
-            link.connect(str(path))
-            link.sendall(b"go")
-            link.shutdown(socket.SHUT_WR)
-            link.recv(1)
+        _tell_server(path, b"go")
         trial.expect("job of a server")
     yield
     yield
+
+
+def _tell_server(path: Path, text: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(path))
+        link.sendall(text)
+        link.shutdown(socket.SHUT_WR)
+        link.recv(1)
 
 
 def application_of_another_user(trial: Trial) -> Iterator[None]:
