@@ -38,15 +38,24 @@ class EventLoop:
         self._wakeup: _Wakeup | None = _Wakeup()
         self._poller = select.poll()
         self._poller.register(self._wakeup.readable, select.POLLIN)
-        self._stopping = False
+        self._stopping = self._is_joined = False
         self.is_over = False
         """True when no callback runs any more that is posted from now on."""
-        self._thread = threading.Thread(target=self._run, name="browserkeeper-pool", daemon=True)
+        self._start_allowed = [self]
+        self._thread = threading.Thread(
+            target=_run_once, args=(self._start_allowed,), name="browserkeeper-pool", daemon=True
+        )
 
     def start(self) -> None:
         """Start the thread, which runs what was posted before.  Raises LaunchError if the system gives
         no more threads."""
-        start_thread(self._thread)
+        try:
+            start_thread(self._thread)
+        except BaseException:
+            # An exception of a signal handler in threading.Thread.start may leave the Thread object in
+            # its module for ever: then it must not keep this loop and its pipe.
+            self._start_allowed.clear()
+            raise
 
     def is_running(self) -> bool:
         """False before the thread's start and after its end."""
@@ -87,8 +96,11 @@ class EventLoop:
         return self.post(run) and done.wait(timeout)
 
     def join(self, timeout: float) -> None:
-        """Wait until the thread has ended, for up to ``timeout`` seconds."""
-        if self._thread.ident is not None:
+        """Wait until the thread has ended, for up to ``timeout`` seconds.  The second call returns at
+        once."""
+        # Once: a signal handler in the middle of Thread.join would wait for a lock of its own thread.
+        if self._thread.ident is not None and not self._is_joined:
+            self._is_joined = True
             self._thread.join(timeout)
 
     # -- from the loop's thread
@@ -108,7 +120,8 @@ class EventLoop:
             self._poller.unregister(fd)
             os.close(fd)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """What the thread does."""
         try:
             while not self._stopping:
                 for fd in self._poll():
@@ -144,6 +157,12 @@ class EventLoop:
             _run_callback(self._inbox.popleft())
         for callback in self._after_each_batch:
             _run_callback(callback)
+
+
+def _run_once(loops: list[EventLoop]) -> None:
+    """The thread: runs the loop in the list, if there is still one."""
+    with contextlib.suppress(IndexError):
+        loops.pop().run()
 
 
 def _run_callback(callback: Callback) -> None:

@@ -289,9 +289,9 @@ class BrowserPool(Generic[D_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._controller is not None and os.getpid() != self._controller.owner:
-            return  # a fork leaves the block: the pool belongs to its parent process
         try:
+            if self._controller is not None and os.getpid() != self._controller.owner:
+                return  # a fork leaves the block: the pool belongs to its parent process
             self.close()
         except LeakError:
             if error is None:

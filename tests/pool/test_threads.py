@@ -58,7 +58,8 @@ def run_until_stopped(started: threading.Event, stop: threading.Event) -> None:
 
 
 def pool_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("browserkeeper")]
+    living = [thread for thread in threading.enumerate() if thread.is_alive()]
+    return [thread.name for thread in living if thread.name.startswith("browserkeeper")]
 
 
 # ------------------------------------------------------------------ leases
