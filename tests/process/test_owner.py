@@ -84,6 +84,7 @@ def test_an_owner_that_dies_slowly_has_died(tmp_path: Path) -> None:
     assert reason_of("die-slowly", tmp_path) == "owner-died"
 
 
+@pytest.mark.slow
 def test_control_an_owner_that_dies_slowly_is_alive_after_it_closed_the_pipe(tmp_path: Path) -> None:
     """The pidfd alone, asked at EOF, takes it for an owner that lives on.
 

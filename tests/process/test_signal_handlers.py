@@ -166,12 +166,14 @@ def run(script: str, *words: object) -> str:
     return done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("use", "first"), [("use", 1), ("use", 17), ("use_its_end", 9)])
 def test_a_guard_can_be_ended_at_each_bytecode_of_its_methods(use: str, first: int) -> None:
     """At every 47th one, since each takes a new guard."""
     assert run(AT_EACH_BYTECODE, first, 47, use).startswith("ended ")
 
 
+@pytest.mark.slow
 def test_a_guard_can_be_ended_by_a_signal_at_random_moments() -> None:
     assert run(AT_RANDOM_MOMENTS) == "ended 40"
 
