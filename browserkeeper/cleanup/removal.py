@@ -44,8 +44,10 @@ def report_without_guard(ledger: Ledger, record: Record, grid: Address | None = 
         report = read_ended(ledger.history_path(record.session.id)).report
         if report.certificate is not None:  # else a sweep of another container, which sees no process
             return report
-    with contextlib.suppress(LedgerError, OSError):
-        record = read_record(record.path)
+    for path in (record.path, ledger.unseen / record.path.name):
+        with contextlib.suppress(LedgerError, OSError):
+            record = read_record(path)
+            break
     return end_dead_session(ledger, record, "guard-died", grid, by_owner=True)
 
 
@@ -101,8 +103,8 @@ def end_dead_session(
             if certified:
                 record.path.unlink(missing_ok=True)
             else:
-                ledger.retire(record, report)
-            if record.lock is not None:
+                ledger.retire(record, report, keep=scope == "unseen")
+            if record.lock is not None and (certified or scope != "unseen"):
                 record.lock.unlink(missing_ok=True)
         except OSError as error:
             return dataclasses.replace(report, problems=(*report.problems, f"ledger: {error}"))

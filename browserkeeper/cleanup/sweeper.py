@@ -46,6 +46,10 @@ SETTLING_TIME = 60.0
 """Seconds for which a file that no record claims is left alone: its session may be just starting,
 or its writer may be about to complete it."""
 
+UNSEEN_LIFETIME = 86_400.0
+"""Seconds for which the record of a session is kept whose processes the sweep could not see: a sweep in
+the right pid namespace comes much earlier, or that namespace is gone."""
+
 Kind = Literal["session", "processes", "directory", "cgroup", "record"]
 SWEPT_KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -115,6 +119,7 @@ class Sweeper:
                 yield self._bad_record(record)
             elif finding := self._session(record, self.ledger):
                 yield finding
+        yield from self._unseen()
         yield from self._pools()
         yield from self._drafts()
         yield from self._marked_processes()
@@ -153,6 +158,24 @@ class Sweeper:
             problem="; ".join(report.problems),
             report=report,
         )
+
+    def _unseen(self) -> Iterator[Finding]:
+        """Sessions that a sweep elsewhere has retired without seeing their processes."""
+        for record in list(self.ledger.unseen_records()):
+            if isinstance(record, BadRecord):
+                yield self._bad_record(record)
+                continue
+            verdict = verdict_of(record)
+            if verdict.state == "orphaned" and verdict.scope != "unseen":
+                if finding := self._session(record, self.ledger):
+                    yield finding
+                continue
+            self.claimed.add(record.session.id)
+            is_over = verdict.state in ("orphaned", "foreign") and age_of(record.path) > UNSEEN_LIFETIME
+            if is_over and not self.dry_run:
+                record.path.unlink(missing_ok=True)
+                if record.lock is not None and ask(record.lock).state == "free":
+                    record.lock.unlink(missing_ok=True)
 
     def _leave_alone(self, kind: Kind, session: str, what: str, why: str) -> None:
         self.left_alone.append(LeftAlone(kind, session, what, why))

@@ -33,12 +33,13 @@ class Ledger:
         self.history = directory / "history"
         self.pools = directory / "pools"
         self.locks = directory / LOCKS
+        self.unseen = directory / "unseen"
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str] | None = None) -> Ledger:
         """Find the state directory as :func:`find_state_directory` does, and make it where it is
         missing.  Raises LedgerError with the remedy."""
-        return cls(find_state_directory(directory, ("live", "history", "pools", LOCKS)))
+        return cls(find_state_directory(directory, ("live", "history", "pools", LOCKS, "unseen")))
 
     def is_ours_alone(self) -> bool:
         """True if it exists, and no other user can write records or locks."""
@@ -59,15 +60,11 @@ class Ledger:
 
     def records(self) -> Iterator[Record | BadRecord]:
         """The records of all live sessions, oldest first, and the files that are not valid ones."""
-        for path in _oldest_first(self.live):
-            if path.suffix != ".json":
-                continue  # a draft
-            try:
-                yield read_record(path)
-            except FileNotFoundError:
-                continue  # the session ended meanwhile
-            except LedgerError as error:
-                yield BadRecord.from_error(path, error)
+        return _records_in(self.live)
+
+    def unseen_records(self) -> Iterator[Record | BadRecord]:
+        """The records that :meth:`retire` has kept, oldest first."""
+        return _records_in(self.unseen)
 
     def drafts(self) -> list[Path]:
         """Half-written records, oldest first.  The writer of an old one is dead."""
@@ -89,16 +86,35 @@ class Ledger:
         """The ids of the sessions in the history, oldest first.  Reads no file."""
         return [path.stem for path in _oldest_first(self.history) if path.suffix == ".json"]
 
-    def retire(self, record: Record, report: ExitReport) -> None:
-        """Move a session from the live ones to the history, as its guard does.  Raises OSError."""
+    def retire(self, record: Record, report: ExitReport, *, keep: bool = False) -> None:
+        """Move a session from the live ones to the history, as its guard does.  Raises OSError.
+
+        ``keep``: its processes could not be seen.  So the record is kept in ``unseen/``, and its lock too,
+        for a sweep that can see them.
+        """
         path = self.history_path(record.session.id)
         write_atomically(str(path), EndedSession(record.session, report).to_json())
-        record.path.unlink(missing_ok=True)
+        if keep:
+            record.path.replace(self.unseen / record.path.name)
+        else:
+            record.path.unlink(missing_ok=True)
 
     def prune(self) -> None:
         """Keep the newest ``HISTORY_LIMIT`` ended sessions."""
         for path in _oldest_first(self.history)[:-HISTORY_LIMIT]:
             path.unlink(missing_ok=True)
+
+
+def _records_in(directory: Path) -> Iterator[Record | BadRecord]:
+    for path in _oldest_first(directory):
+        if path.suffix != ".json":
+            continue  # a draft
+        try:
+            yield read_record(path)
+        except FileNotFoundError:
+            continue  # the session ended meanwhile
+        except LedgerError as error:
+            yield BadRecord.from_error(path, error)
 
 
 def _oldest_first(directory: Path) -> list[Path]:

@@ -728,8 +728,41 @@ def test_the_session_of_a_killed_container_is_retired_and_that_of_a_live_one_is_
     sees_all = system.host().namespace == INITIAL_NAMESPACE
     assert finding.report.certificate == ("ended-with-namespace" if sees_all else None)
     assert not list(roots.iterdir())
-    assert not ledger.lock_path(identifier).exists()
+    assert not list(ledger.records())
     assert sweep_fully(ledger) == ([], [])
+    for kept in ledger.unseen.iterdir():
+        os.utime(kept, (0, 0))
+    assert sweep_fully(ledger) == ([], [])
+    assert not list(ledger.unseen.iterdir())
+    assert not ledger.lock_path(identifier).exists()
+
+
+def test_a_sweep_that_sees_the_processes_ends_what_a_sweep_elsewhere_has_retired(
+    ledger: Ledger, bystanders: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first sweep is in a container that shares the state directory: its pid namespace is another
+    one.  It sees that the lock is free, and no process."""
+    bystanders.append(subprocess.Popen(["sleep", "600"]))
+    seen = witness.look(bystanders[0].pid)
+    assert seen
+    of = session()
+    write(ledger, of, [seen])
+    elsewhere = dataclasses.replace(system.host(), namespace="pid:[2]", init_start=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "host", lambda: elsewhere)
+        patch.setattr(system, "is_namespace_in_use", lambda *_: False)
+        ((finding,), _) = sweep_fully(ledger)
+        assert finding.report
+        assert (finding.removed, finding.report.certificate) == (True, None)
+        assert sweep_fully(ledger) == ([], [])
+    assert bystanders[0].poll() is None
+    ((finding,), _) = sweep_fully(ledger)
+    assert finding.report
+    assert (finding.removed, finding.report.certificate) == (True, "two-scans")
+    assert bystanders[0].wait() == -signal.SIGKILL
+    assert not list(ledger.unseen.iterdir())
+    assert not ledger.lock_path(of.id).exists()
+    assert [ended.report.certificate for ended in ledger.ended()] == ["two-scans"]
 
 
 def test_an_owner_does_not_believe_the_report_of_a_sweep_that_saw_no_process(
