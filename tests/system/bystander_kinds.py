@@ -206,8 +206,7 @@ def recycled_container(trial: Trial) -> Iterator[None]:
     trial.sweep_in(there[0].pid, f"in the next container, {'the same' if same else 'another'} inode")
     yield
     yield
-    if "both guards" not in trial.death:
-        trial.sweep_in(there[0].pid, "in the next container")
+    trial.sweep_in(there[0].pid, "in the next container")
     yield
     _kill_container(container)
 

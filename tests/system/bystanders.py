@@ -63,21 +63,8 @@ class Draw:
     during: Tool
     after: tuple[Tool, ...]
 
-    def as_can_be_known(self) -> Draw:
-        """Without sweeps from where the processes of a session without guards cannot be seen: such a
-        sweep retires the session, and what survives is known to none (docs/design.md)."""
-        if "both guards" not in self.death:
-            return self
-        during, *after = (_where_it_sees(tool) for tool in (self.during, *self.after))
-        return dataclasses.replace(self, during=during, after=tuple(after))
-
     def __str__(self) -> str:
         return f"{self.session:10} {self.containment:10} {self.death:28} among {', '.join(self.kinds)}"
-
-
-def _where_it_sees(tool: Tool) -> Tool:
-    blind = tool.place == "container" and tool.state == "same"
-    return dataclasses.replace(tool, place="here") if blind else tool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +122,7 @@ class Campaign:
 
     def trial(self, number: int) -> Outcome:
         rng = random.Random(f"{self.seed}-{number}")
-        drawn = dataclasses.replace(draw(rng, self.browsers), **self.fixed).as_can_be_known()
+        drawn = dataclasses.replace(draw(rng, self.browsers), **self.fixed)
         trial = Trial(self.home, number, rng, drawn.death, portable=drawn.containment == "portable")
         began = time.monotonic()
         harmed: list[str] = []
