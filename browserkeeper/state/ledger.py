@@ -89,8 +89,8 @@ class Ledger:
     def retire(self, record: Record, report: ExitReport, *, keep: bool = False) -> None:
         """Move a session from the live ones to the history, as its guard does.  Raises OSError.
 
-        ``keep``: its processes could not be seen.  So the record is kept in ``unseen/``, and its lock too,
-        for a sweep that can see them.
+        ``keep``: its processes could not be seen.  So the record is kept in ``unseen/``, and its lock
+        too, for a sweep that can see them.
         """
         path = self.history_path(record.session.id)
         write_atomically(str(path), EndedSession(record.session, report).to_json())

@@ -260,6 +260,10 @@ def test_a_log_that_cannot_be_written_is_refused() -> None:
         browser(log="/dev/null").start()
 
 
+PARTS = ("live", "history", "pools", "locks", "unseen")
+"""Of the state directory."""
+
+
 @pytest.mark.chrome
 @pytest.mark.root
 @pytest.mark.parametrize("full", ["state", "tmp"])
@@ -276,7 +280,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(full: str, monkeypatch: pyte
     try:
         if full == "state":
             monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", str(disk))
-            for part in ("live", "history", "pools"):
+            for part in PARTS:
                 (disk / part).mkdir(mode=0o700)
         else:
             monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(disk))
@@ -284,8 +288,8 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(full: str, monkeypatch: pyte
         kind = LedgerError if full == "state" else LaunchError
         with pytest.raises(kind):
             browser(start_timeout=6, attempts=1).start()
-        assert {p.name for p in disk.iterdir()} <= {"filler", "live", "history", "pools"}
-        assert not list(disk.glob("live/*"))
+        assert {p.name for p in disk.iterdir()} <= {"filler", *PARTS}
+        assert not [*disk.glob("live/*"), *disk.glob("locks/*")]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
         disk.rmdir()
