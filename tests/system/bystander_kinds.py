@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.support.waiting import wait_until
 
 from . import bystander_places as places
-from .bystander_trial import NOBODY, PYTHON, Session, Tool, Trial, record_of
+from .bystander_trial import BROWSERS, NOBODY, PYTHON, Tool, Trial, record_of
 
 Kind = Callable[[Trial], Iterator[None]]
 ATTEMPTS = 20
@@ -52,7 +52,7 @@ def job_of_a_server(trial: Trial) -> Iterator[None]:
     trial.options |= {"server": str(path), "job": trial.label("job of a server")}
     yield
     for session in trial.sessions:
-        if session.kind in ("chrome", "firefox"):  # no program of ours runs in it
+        if session.kind in BROWSERS:  # no program of ours runs in it
             env = Path(f"/proc/{session.guards()['driver'][0]}/environ").read_bytes().split(b"\0")
             job = [f"witness={trial.witness.path}", f"label={trial.label('job of a server')}", ""]
             lines = [line for line in env if line and b"\n" not in line]
@@ -77,22 +77,15 @@ def _tell_server(path: Path, text: bytes) -> None:
 
 def application_of_another_user(trial: Trial) -> Iterator[None]:
     """``browserkeeper run --keep-tmpdir`` by root, whose program becomes another user that sweeps."""
+    name = "application of another user"
     yield
-    options = dict(trial.options)
-    trial.options.clear()
-    trial.options |= {"drop": str(NOBODY)}
-    session = trial.start("run --keep-tmpdir", "other")
-    trial.options.clear()
-    trial.options |= options
-    trial.sessions.remove(session)
-    trial.innocent["application of another user"] = trial.ours(session)
+    session = trial.start_other(name, "run --keep-tmpdir", "other", f"drop={NOBODY}")
     for words in (("sweep", "--yes"), ("watch", "--once")):
         tool = Tool(words, "nobody", "nobody's", "here")
         trial.see_out(trial.use(tool, marker=session.id), tool)
     yield
     yield
-    trial.innocent.pop("application of another user")
-    _end(trial, session)
+    trial.end_other(name, session)
     yield
 
 
@@ -102,64 +95,25 @@ def live_session(trial: Trial) -> Iterator[None]:
     state = trial.rng.choice(["same", "other", "other"])
     containment = trial.rng.choice(["auto", "subreaper", "portable"])
     more = {} if kind.startswith("run") else {"containment": containment}
-    yield
-    options, trial.options = trial.options, {}
-    session = trial.start(kind, state, **more)
-    trial.options = options
-    trial.sessions.remove(session)
     name = f"live session, {state} state"
-    trial.innocent[name] = trial.ours(session)
-    trial.watch_files(name, session.record.parent, *session.tmpdirs())
-    trial.pictures[name] = {
-        path: line for path, line in trial.pictures[name].items() if path not in _may_change(session)
-    }
+    yield
+    session = trial.start_other(name, kind, state, **more)
     yield
     yield
-    trial.innocent.pop(name)
-    trial.pictures.pop(name)
-    _end(trial, session)
+    trial.end_other(name, session)
     yield
 
 
 def live_container(trial: Trial) -> Iterator[None]:
     """A live session in a container that shares state directory, ``/tmp`` and ``/dev/shm``."""
     place = trial.rng.choice(["", "", "no boot id", "no machine id"])
-    yield
-    options, trial.options = trial.options, {}
-    session = trial.start("container", "same", place=place)
-    trial.options = options
-    trial.sessions.remove(session)
     name = f"live container{', ' if place else ''}{place}"
-    trial.innocent[name] = trial.ours(session)
-    trial.watch_files(name, *session.tmpdirs())
-    trial.pictures[name] = {
-        path: line for path, line in trial.pictures[name].items() if path not in _may_change(session)
-    }
+    yield
+    session = trial.start_other(name, "container", "same", place=place)
     yield
     yield
-    trial.innocent.pop(name)
-    trial.pictures.pop(name)
-    _end(trial, session)
+    trial.end_other(name, session)
     yield
-
-
-def _may_change(session: Session) -> set[str]:
-    """Files of a session that it writes itself while it lives."""
-    tmpdirs = [str(path) for path in session.tmpdirs()]
-    return {*tmpdirs, *(f"{path}/driver.log" for path in tmpdirs), *map(str, _records(session))}
-
-
-def _records(session: Session) -> Iterator[Path]:
-    yield session.record.parent
-    yield from session.record.parent.iterdir()
-
-
-def _end(trial: Trial, session: Session) -> None:
-    """The orderly end of a bystander's session; what it leaves counts as left."""
-    death, trial.death = trial.death, "closed"
-    trial.die(session)
-    trial.death = death
-    trial.sessions.append(session)
 
 
 def recycled_number(trial: Trial) -> Iterator[None]:
@@ -183,9 +137,10 @@ def recycled_container(trial: Trial) -> Iterator[None]:
     """The same in a later container with the small numbers of the one in which the session was; the
     kernel gives it the same inode number where that is free."""
     yield
-    options, trial.options = trial.options, {}
-    session = trial.start("container")
-    trial.options = options
+    session = trial.start_other("first container", "container", "same")
+    trial.innocent.pop("first container")
+    trial.pictures.pop("first container")
+    trial.sessions.append(session)
     numbers = [int(guard["pid"]) for guard in record_of(session)["guards"]]
     namespace = _namespace_of(session.owner)
     trial.die_at_once(session)

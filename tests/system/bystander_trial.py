@@ -29,6 +29,8 @@ PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.execu
 PROGRAM = Path(__file__).with_name("bystander_program.py")
 SETTLE = 30.0
 """Seconds after the last sweep in which everything of ours must be gone; it takes 0.1."""
+BROWSERS = ("chrome", "firefox")
+"""Kinds of sessions with a real browser."""
 ALLOWED = {"sweep": (0, 1, 3), "watch": (0, 1), "ps": (0, 1), "doctor": (0, 1)}
 """Exit statuses of the tools that are no failure."""
 
@@ -81,7 +83,6 @@ class Session:
     owner: int
     control: int
     leaf: Path | None
-    expected: int
 
     @property
     def record(self) -> Path:
@@ -115,6 +116,56 @@ def _is_portable_guard(pid: int) -> bool:
     return False
 
 
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """The process that owns a session: a fork of the campaign.
+
+    ``options`` are those of the session's command; ``more`` as in ``Trial.start``.  It writes a byte to
+    ``hear`` when the session is live, and ends the session when it reads one from ``told``.
+    """
+
+    home: Home
+    kind: str
+    options: dict[str, str]
+    more: dict[str, str]
+    told: int
+    hear: int
+
+    def run(self) -> int:
+        if self.kind.startswith("run"):
+            return self._become_run()
+        os.environ["BYSTANDER"] = "\n".join(f"{name}={value}" for name, value in self.options.items())
+        if self.kind != "container":
+            return self._use_browser()
+        return places.as_init(self._be_container, self.more.get("place", ""))
+
+    def _become_run(self) -> int:
+        """``browserkeeper run``, which executes the guard in this process."""
+        words = [PYTHON, "-I", "-S", str(self.home.program), "session"]
+        words += [f"{name}={value}" for name, value in self.options.items()]
+        sys.argv = ["browserkeeper", *self.kind.split(), "--", *words]
+        os.write(self.hear, b"+")
+        command_line()
+
+    def _be_container(self) -> int:
+        places.in_fork(self._use_browser)
+        places.reap_all()
+        return 0
+
+    def _use_browser(self) -> int:
+        arguments: dict[str, Any] = {name: word for name, word in self.more.items() if name != "place"}
+        if self.kind not in BROWSERS:
+            arguments["binary"] = str(self.home.directory / "chromium")
+            arguments["driver_path"] = str(self.home.directory / "chromedriver")
+        name = self.kind if self.kind in BROWSERS else "chrome"
+        session = browser(name, attempts=1, offline=True, on_leak="ignore", **arguments)
+        session.start()
+        os.write(self.hear, b"+")
+        os.read(self.told, 1)  # until the campaign wants its end
+        session.close()
+        return 0
+
+
 class Trial:
     """``number`` and the campaign's seed make all of its draws.
 
@@ -132,11 +183,6 @@ class Trial:
         self.pictures: dict[str, dict[str, str]] = {}
         self.tools: list[str] = []
         self.complaints: list[str] = []
-        self.mounts: list[Path] = []
-        self.more: list[Tool] = []
-        """Tools that a bystander wants besides the drawn ones."""
-        self.joined: list[tuple[int, str]] = []
-        """Containers, by a pid in them, in which a sweep runs too."""
         self._started = 0
         self.leaves = rng.random() < 0.5
         """Whether sessions get cgroups of their own; else they share one with the bystanders."""
@@ -184,12 +230,36 @@ class Trial:
 
     # -- sessions
 
-    def start(self, kind: str, state: str = "same", **more: str) -> Session:
-        """Start a session and wait until it is live.  ``more``: options of ``browser()``, and ``place``.
+    def start(self, kind: str, **more: str) -> Session:
+        """Start the session that will die, and wait until it is live."""
+        session = self._start(kind, "same", self.options, more)
+        if "both guards" in self.death:
+            # A daemon that was never recorded and has no marker is not known to be ours; those of
+            # browsers end with the browser.  So the guard may look at all of them first.
+            wait_until(lambda: len(record_of(session).get("processes", [])) >= session.size(), 10)
+        self.sessions.append(session)
+        return session
 
-        Kinds: ``browser()`` (with a small driver), ``run``, ``run --keep-tmpdir``, ``container``,
-        ``chrome``, ``firefox``.
-        """
+    def start_other(self, name: str, kind: str, state: str, *options: str, **more: str) -> Session:
+        """Start a session that is a bystander: all of it is innocent until :meth:`end_other`."""
+        session = self._start(kind, state, dict(option.split("=") for option in options), more)
+        self.innocent[name] = self.ours(session)
+        self.watch_files(name, *session.tmpdirs())
+        for path in session.tmpdirs():  # what the session itself changes
+            self.pictures[name].pop(str(path))
+            self.pictures[name].pop(str(path / "driver.log"), None)
+        return session
+
+    def end_other(self, name: str, session: Session) -> None:
+        """Its orderly end; what it leaves counts as left."""
+        self.innocent.pop(name)
+        self.pictures.pop(name, None)
+        self.die(session, "closed")
+        self.sessions.append(session)
+
+    def _start(self, kind: str, state: str, options: dict[str, str], more: dict[str, str]) -> Session:
+        """``kind``: ``browser()`` (with a small driver), ``run``, ``run --keep-tmpdir``, ``container``,
+        ``chrome``, ``firefox``.  ``more``: arguments of ``browser()``, and ``place``."""
         self._started += 1
         label = self.label(f"session {self._started}")
         name = f"bystanders-{os.getpid()}-{self.number}-{self._started}"
@@ -198,16 +268,21 @@ class Trial:
         before = set(directory.glob("live/*.json"))
         told, tell = os.pipe()
         heard, hear = os.pipe()
-        real = kind in ("chrome", "firefox")
         portable = more.get("containment") == "portable"
+        given = {"witness": str(self.witness.path), "label": label, **options}
+        given |= {"all-marked": "1"} if portable else {}
+        owner = Owner(self.home, kind, given, more, told, hear)
 
         def own() -> int:
             self.witness.in_child()
             os.close(tell)
             os.close(heard)
-            return self._own(kind, label, leaf, directory, told, hear, more)
+            if leaf:
+                (leaf / "cgroup.procs").write_text("0")
+            os.environ["BROWSERKEEPER_STATE_DIR"] = str(directory)
+            return owner.run()
 
-        owner = places.in_fork(own)
+        pid = places.in_fork(own)
         os.close(told)
         os.close(hear)
         self._stack.callback(os.close, tell)
@@ -215,80 +290,20 @@ class Trial:
             assert os.read(heard, 1), f"no session {kind} has started"
         finally:
             os.close(heard)
-        expected = 0 if real else 3 if portable else 4
-        self.witness.wait_for(label, expected)
+        self.witness.wait_for(label, 0 if kind in BROWSERS else 3 if portable else 4)
         new = set(directory.glob("live/*.json")) - before
         assert len(new) == 1, f"the records of one session: {new}"
-        session = Session(kind, label, new.pop().stem, directory, owner, tell, leaf, expected)
-        if "both guards" in self.death:
-            # A daemon that was never recorded and has no marker is not known to be ours; those of
-            # browsers end with the browser.  So the guard may look at all of them first.
-            wait_until(lambda: len(record_of(session).get("processes", [])) >= session.size(), 10)
-        self.sessions.append(session)
-        return session
+        return Session(kind, label, new.pop().stem, directory, pid, tell, leaf)
 
-    def _own(
-        self,
-        kind: str,
-        label: str,
-        leaf: Path | None,
-        state: Path,
-        told: int,
-        hear: int,
-        more: dict[str, str],
-    ) -> int:
-        """The owner's process."""
-        options = {"witness": str(self.witness.path), "label": label, **self.options}
-        if more.get("containment") == "portable":
-            options["all-marked"] = "1"
-        if leaf:
-            (leaf / "cgroup.procs").write_text("0")
-        os.environ["BROWSERKEEPER_STATE_DIR"] = str(state)
-        if kind.startswith("run"):
-            words = [PYTHON, "-I", "-S", str(self.home.program), "session"]
-            words += [f"{name}={value}" for name, value in options.items()]
-            sys.argv = ["browserkeeper", *kind.split(), "--", *words]
-            os.write(hear, b"+")
-            command_line()
-        os.environ["BYSTANDER"] = "\n".join(f"{name}={value}" for name, value in options.items())
-
-        def use() -> int:
-            name = kind if kind in ("chrome", "firefox") else "chrome"
-            programs = {}
-            if kind not in ("chrome", "firefox"):
-                programs["binary"] = str(self.home.directory / "chromium")
-                programs["driver_path"] = str(self.home.directory / "chromedriver")
-            given = {name: word for name, word in more.items() if name != "place"}
-            arguments: dict[str, Any] = {"attempts": 1, "offline": True, **programs, **given}
-            session = browser(name, **arguments)
-            session.start()
-            os.write(hear, b"+")
-            os.read(told, 1)  # until the campaign wants its end
-            report = session.close()
-            if not report.clean and self.death == "closed":
-                print(f"not clean: {report.problems} {report.survivors}")
-            return 0
-
-        if kind != "container":
-            return use()
-        place = more.get("place", "")
-
-        def be_container() -> int:
-            places.in_fork(use)
-            places.reap_all()
-            return 0
-
-        return places.as_init(be_container, place)
-
-    def die(self, session: Session) -> None:
-        """The drawn death of a session; returns when its owner has ended."""
+    def die(self, session: Session, death: str) -> None:
+        """Returns when the session's owner has ended."""
         owner = session.owner
         guards = session.guards()
         if session.kind == "container" and guards["standby"]:
             seen = processes.look(guards["standby"][0])
             owner = seen.parent if seen else owner
         both = sorted({*guards["primary"], *guards["standby"]})
-        steps = list(DEATHS[self.death])
+        steps = list(DEATHS[death])
         if guards["primary"] == guards["standby"]:  # the portable guard is one process
             steps = [step for step in steps if step != "see the end"]
         for step in steps:

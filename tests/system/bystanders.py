@@ -153,7 +153,7 @@ class Campaign:
         del trial.innocent["the live session"]
         child = trial.use(drawn.during)
         time.sleep(trial.rng.uniform(0, 0.1))
-        trial.die(session)
+        trial.die(session, drawn.death)
         trial.see_out(child, drawn.during)
         for bystander in bystanders:
             next(bystander)
