@@ -131,7 +131,7 @@ def test_run_creates_a_tmpdir_for_its_command_and_removes_it(tmp_path: Path) -> 
     done = run_shell("echo $TMPDIR; touch $TMPDIR/file; stat -c %a $TMPDIR")
     path, mode = done.stdout.split()
     assert os.path.basename(path).startswith("bk-")
-    assert mode == "700"
+    assert mode == "1700"
     assert not os.path.exists(path)
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     assert run_shell("echo $TMPDIR", "--keep-tmpdir", env=env).stdout == f"{tmp_path}\n"
