@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ..guard.descriptors import pipe_above_stdio
 from .latch import Latch
 from .logs import log_error
-from .threads import start_thread
+from .threads import start_thread, wait_for_end
 
 Callback = Callable[[float], None]
 """Runs in the loop's thread and must not block.  Its argument is the time (``time.monotonic()``)."""
@@ -38,7 +38,7 @@ class EventLoop:
         self._wakeup: _Wakeup | None = _Wakeup()
         self._poller = select.poll()
         self._poller.register(self._wakeup.readable, select.POLLIN)
-        self._stopping = self._is_joined = False
+        self._stopping = self._is_started = False
         self.is_over = False
         """True when no callback runs any more that is posted from now on."""
         self._start_allowed = [self]
@@ -56,10 +56,11 @@ class EventLoop:
             # its module for ever: then it must not keep this loop and its pipe.
             self._start_allowed.clear()
             raise
+        self._is_started = True
 
     def is_running(self) -> bool:
         """False before the thread's start and after its end."""
-        return self._thread.is_alive()
+        return self._is_started and not self.is_over
 
     # -- from any thread
 
@@ -96,12 +97,8 @@ class EventLoop:
         return self.post(run) and done.wait(timeout)
 
     def join(self, timeout: float) -> None:
-        """Wait until the thread has ended, for up to ``timeout`` seconds.  The second call returns at
-        once."""
-        # Once: a signal handler in the middle of Thread.join would wait for a lock of its own thread.
-        if self._thread.ident is not None and not self._is_joined:
-            self._is_joined = True
-            self._thread.join(timeout)
+        """Wait until the thread has ended, for up to ``timeout`` seconds."""
+        wait_for_end(self._thread, timeout)
 
     # -- from the loop's thread
 
@@ -122,6 +119,7 @@ class EventLoop:
 
     def run(self) -> None:
         """What the thread does."""
+        self._is_started = True
         try:
             while not self._stopping:
                 for fd in self._poll():

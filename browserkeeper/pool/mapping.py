@@ -18,7 +18,7 @@ from ..errors import LaunchError, PoolClosed, PoolUnavailable
 from .backoff import random_pause
 from .lease import Lease, Request
 from .logs import log
-from .threads import start_thread
+from .threads import start_thread, wait_for_end
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -165,14 +165,12 @@ class _MapRun(Generic[T, R]):
     def join(self) -> None:
         """Wait until the calls have ended, for up to PATIENCE seconds."""
         deadline = time.monotonic() + PATIENCE
-        started = [t for t in self._workers if t.is_alive() and t is not threading.current_thread()]
-        for worker in started:
-            worker.join(max(0.0, deadline - time.monotonic()))
-        if any(worker.is_alive() for worker in started):
+        others = [worker for worker in self._workers if worker is not threading.current_thread()]
+        ended = [wait_for_end(worker, deadline - time.monotonic()) for worker in others]
+        if not all(ended):
             text = "pool.map: calls of %r still run %g s after their browsers were taken from them"
             log(logging.WARNING, text, self.work.function, PATIENCE)
-        if self._feeder.is_alive():
-            self._feeder.join(0.1)
+        wait_for_end(self._feeder, 0.1)
 
 
 class _Feed(Generic[T]):

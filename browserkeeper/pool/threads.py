@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from ..errors import LaunchError
 
@@ -24,3 +25,18 @@ def start_thread(thread: threading.Thread) -> None:
             "as many processes and threads as it may have: raise the limit (ulimit -u, systemd's "
             "TasksMax, docker run --pids-limit), or use fewer browsers (max_size)."
         ) from error
+
+
+def wait_for_end(thread: threading.Thread, timeout: float) -> bool:
+    """Block until the thread has ended, or was never started.  False after ``timeout`` seconds.
+
+    Replaces ``Thread.join`` and ``is_alive``: before Python 3.13 an exception of a signal handler in the
+    middle of them may release a lock of the running thread.
+    """
+    deadline, pause = time.monotonic() + timeout, 0.0005
+    while thread.ident is not None and thread in threading.enumerate():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
+    return True
