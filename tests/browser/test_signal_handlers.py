@@ -98,7 +98,6 @@ control = control_of(lease.session)
 locks = {
     "session": lambda: [control._lock, control.attempt.ending._lock],
     "channel": lambda: [lease._handler.browser._contexts._connection._lock],
-    "lease": lambda: [lease._handler._lock],
     "http": lambda: http_locks(driver),
     "threads": lambda: [threading._active_limbo_lock],
     "none": lambda: [],
@@ -165,7 +164,7 @@ def test_a_handler_closes_a_session_at_random_moments_of_its_commands() -> None:
 
 
 @pytest.mark.chrome
-@pytest.mark.parametrize("lock", ["session", "channel", "lease", "http", "threads", "none"])
+@pytest.mark.parametrize("lock", ["session", "channel", "http", "threads", "none"])
 def test_a_handler_closes_a_pool_whose_thread_holds_a_lock(lock: str) -> None:
     """``none``: a command over the pool's own channel while that waits for an answer is refused."""
     assert run(POOL, lock) == "closed ECHILD"
