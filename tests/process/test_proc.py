@@ -105,7 +105,11 @@ boot = "import sys;sys.path.append(sys.argv.pop(1));from guard.boot import main;
 words = (sys.executable, "-I", "-S", "-c", boot, directory, "--foreground", "1", "--", "sleep", "0.2")
 guard = start(parent - 1, *words)  # the standby guard; the primary one gets the next number
 status = guard.wait()
-alive = bystander.poll() is None
+try:  # a process that was killed may take a moment to end
+    bystander.wait(1 if status == 126 else 20)
+    alive = False
+except subprocess.TimeoutExpired:
+    alive = True
 print(bystander.pid == child, guard.pid == parent - 1, status, alive)
 bystander.kill()
 bystander.wait()
