@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 
 from ..errors import LaunchError
+from .latch import Latch
 
 NO_MORE_THREADS = "can't start new thread"
 """CPython's message where pthread_create(3) fails.  An exception of a signal handler, which may be
@@ -16,7 +18,10 @@ def start_thread(thread: threading.Thread) -> None:
     """Start the thread.  Raises LaunchError with the remedy if the system gives no more threads; every
     other exception stays what it is."""
     try:
-        thread.start()
+        if threading.current_thread() is threading.main_thread():
+            _start_elsewhere(thread)
+        else:
+            thread.start()
     except RuntimeError as error:
         if str(error) != NO_MORE_THREADS:
             raise
@@ -25,6 +30,28 @@ def start_thread(thread: threading.Thread) -> None:
             "as many processes and threads as it may have: raise the limit (ulimit -u, systemd's "
             "TasksMax, docker run --pids-limit), or use fewer browsers (max_size)."
         ) from error
+
+
+def _start_elsewhere(thread: threading.Thread) -> None:
+    """Call ``Thread.start`` in a short-lived thread.
+
+    An exception of a signal handler, which Python runs in the main thread, would break the Python code
+    of that call: it comes out as "release unlocked lock", or the Thread object is never forgotten.
+    """
+    done, errors = Latch(), list[BaseException]()
+
+    def start() -> None:
+        try:
+            thread.start()
+        except BaseException as error:  # noqa: BLE001 # raised below
+            errors.append(error)
+        finally:
+            done.set()
+
+    _thread.start_new_thread(start, ())
+    done.wait()
+    if errors:
+        raise errors[0]
 
 
 def wait_for_end(thread: threading.Thread, timeout: float) -> bool:

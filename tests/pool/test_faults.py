@@ -214,8 +214,9 @@ try:
     FakePool(max_size=1).open()
 except PoolUnavailable as error:
     print("open:", "can't start new thread" in str(error))
-limit(2)
+limit(3)
 pool = FakePool(max_size=1).open()
+limit(2)
 try:
     pool.lease(timeout=60)
 except PoolUnavailable as error:
