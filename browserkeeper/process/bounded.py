@@ -8,9 +8,9 @@ What else this package reads of a process, the kernel has at hand.
 
 from __future__ import annotations
 
+import _thread
 import os
 import queue
-import threading
 
 from ..guard.procfs import read_bytes
 
@@ -21,16 +21,30 @@ IDLE = 1.0
 
 
 class _Reader:
-    """A thread that reads files."""
+    """A thread that reads files.
+
+    ``_thread`` starts it: ``threading.Thread.start`` takes locks that are not reentrant, and a signal
+    handler that ends a session may have interrupted their holder.
+    """
 
     def __init__(self) -> None:
         self.pid = os.getpid()  # a fork of this process does not have the thread
         self._jobs: queue.SimpleQueue[tuple[str, queue.SimpleQueue[bytes | None]] | None]
         self._jobs = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="browserkeeper-reader", daemon=True)
-        self._thread.start()
+        _running.add(self)
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            _running.discard(self)
+            raise
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            _running.discard(self)
+
+    def _work(self) -> None:
         while True:
             try:
                 job = self._jobs.get(timeout=IDLE)
@@ -56,13 +70,14 @@ class _Reader:
         self._jobs.put(None)
 
     def hangs(self) -> bool:
-        return self._thread.is_alive()
+        return self in _running and self.pid == os.getpid()
 
 
-# Taking from and adding to a list or dict is atomic, so these need no lock, which a signal handler that
-# interrupts its holder could not get.
+# Taking from and adding to a list, dict or set is atomic, so these need no lock, which a signal handler
+# that interrupts its holder could not get.
 _idle: list[_Reader] = []
 _hanging: dict[str, _Reader] = {}
+_running: set[_Reader] = set()
 
 
 def read_within(seconds: float, path: str) -> bytes | None:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import _thread
 import contextvars
+import logging
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -30,16 +31,19 @@ _NO_THREAD = ("can't start new thread", "can't create new thread at interpreter 
 class Call(Generic[T]):
     """One call of a function, in a thread of its own, with the caller's context variables.
 
-    Where no thread can be started, the function runs in the caller's thread.
+    Where no thread can be started, the function runs in the caller's thread.  So it does where the
+    caller holds a lock of ``logging``, unless ``always_apart``: a log handler that sends a command, or
+    starts a session, would wait for ever for a thread that logs.
     """
 
-    def __init__(self, function: Callable[[], T]):
+    def __init__(self, function: Callable[[], T], *, always_apart: bool = False):
         self.is_over = False
         """True when the function has returned or raised."""
         self.is_abandoned = False
         """True when no thread waits for the result any more."""
         self.was_prevented = False
         """True if an exception from outside came before the function had begun: it never will."""
+        self._always_apart = always_apart
         self._function: Callable[[], T] | None = function
         self._context = contextvars.copy_context()
         self._error: BaseException | None = None
@@ -76,6 +80,9 @@ class Call(Generic[T]):
     def _start(self) -> None:
         """``_thread`` starts the thread in one step.  ``threading.Thread.start`` waits for it with a
         Condition; an exception from outside that arrives there becomes "release unlocked lock"."""
+        if not self._always_apart and _holds_lock_of_logging():
+            self._run()
+            return
         try:
             _thread.start_new_thread(self._run, (_thread_object(),))
         except RuntimeError as error:
@@ -106,6 +113,16 @@ class Call(Generic[T]):
             self._end.acquire(timeout=PAUSE)
 
 
+def _holds_lock_of_logging() -> bool:
+    """True inside a log handler, and in a signal handler that has interrupted one.
+
+    These locks are reentrant, so what the handler calls may log, but only in the same thread.
+    """
+    owners = [reference() for reference in list(getattr(logging, "_handlerList", ()))]
+    locks: list[Any] = [getattr(logging, "_lock", None), *(getattr(one, "lock", None) for one in owners)]
+    return any(lock._is_owned() for lock in locks if hasattr(lock, "_is_owned"))  # noqa: SLF001
+
+
 def _thread_object() -> threading.Thread:
     """For a thread that ``_thread`` starts: what ``threading.current_thread()`` returns in it.
 
@@ -132,12 +149,12 @@ def to_the_end(function: Callable[[], T]) -> T:
 
     An exception from outside that comes meanwhile is raised after its end.
     """
-    call = Call(function)
+    call = Call(function, always_apart=True)
     try:
         return call.run(stop=_go_on)
     except BaseException:
         if call.was_prevented:  # it came before the function had begun
-            Call(function).run(stop=_go_on)
+            Call(function, always_apart=True).run(stop=_go_on)
         raise
 
 

@@ -580,6 +580,29 @@ def test_a_session_works_where_no_thread_can_be_started(
     assert session.report.clean
 
 
+def test_a_log_handler_may_start_a_session_and_send_commands(
+    fake_driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler's lock is reentrant, but only in its own thread: Selenium's and our own log lines of the
+    commands come to the same handler."""
+    titles: list[str] = []
+
+    class Screenshots(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == "take one" and not titles:
+                with new_session(fake_driver) as driver:
+                    titles.append(driver.title)
+
+    handler = Screenshots()
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger().addHandler(handler)
+    try:
+        logging.getLogger().error("take one")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert titles == ["done"]
+
+
 def test_threads_of_calls_leave_no_entry_behind(fake_driver: str) -> None:
     """Python before 3.13 keeps one for each thread that ``threading`` did not start."""
     before = threading.enumerate()

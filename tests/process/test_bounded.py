@@ -33,8 +33,8 @@ def pipe(tmp_path: Path) -> Iterator[Path]:
     assert wait_until(is_free)
 
 
-def readers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "browserkeeper-reader"]
+def readers() -> list[bounded._Reader]:
+    return [*bounded._running]
 
 
 def test_a_read_that_hangs_is_given_up(pipe: Path) -> None:
@@ -74,6 +74,14 @@ def test_an_idle_thread_ends(tmp_path: Path) -> None:
     assert wait_until(lambda: not readers())
     assert bounded._idle == []
     assert read_within(LONG, "/proc/self/environ")
+
+
+def test_a_thread_is_started_although_the_lock_of_threading_is_held() -> None:
+    """A signal handler that has interrupted ``Thread.start`` ends a session whose guards were killed."""
+    assert wait_until(lambda: not readers())
+    with threading._active_limbo_lock:  # type: ignore[attr-defined]
+        found = read_within(LONG, "/proc/self/environ")
+    assert found
 
 
 def test_a_fork_reads_by_a_thread_of_its_own() -> None:
