@@ -34,7 +34,8 @@ def roots_of(driver: Any) -> tuple[ProcessIdentity, ...]:
             f"{type(driver).__name__} has no driver process on this machine, or has quit. For a Grid, "
             "use browser(remote=...)."
         )
-    found = system.facts(pid)
+    # With a returncode it was reaped, and another child of this process may have its pid.
+    found = system.facts(pid) if getattr(process, "returncode", None) is None else None
     if found is None or found.is_zombie:
         raise ConfigError("The driver's process is gone: adopt it before it quits.")
     if found.parent != os.getpid():  # while it is our child and not reaped, no other process has its pid

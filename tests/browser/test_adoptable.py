@@ -151,6 +151,26 @@ def test_a_process_of_another_user_is_refused_though_it_listens_on_the_port(driv
     assert is_left_alone(driver)
 
 
+def test_a_driver_that_has_quit_is_refused_though_another_child_has_its_pid_now(
+    driver: Any, bystander: subprocess.Popen[bytes]
+) -> None:
+    class Reaped:
+        pid = bystander.pid
+        returncode: int | None = 0
+
+    driver.service, own = type("Service", (), {"process": Reaped})(), driver.service
+    try:
+        with pytest.raises(ConfigError, match="The driver's process is gone"):
+            adopt(driver)
+        assert bystander.poll() is None
+        Reaped.returncode = None  # the control
+        driver.caps = {"browserName": "chrome"}
+        adopt(driver).close()
+        assert bystander.wait() == 0  # close() has reaped it
+    finally:
+        driver.service = own
+
+
 def test_a_driver_that_this_process_has_not_started_is_refused(
     driver: Any, bystander: subprocess.Popen[bytes]
 ) -> None:
