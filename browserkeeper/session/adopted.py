@@ -106,12 +106,15 @@ class AdoptedSession(Generic[D]):
         return ending.report or to_the_end(lambda: ending.run(reason, disconnect=self._disconnect))
 
     def _disconnect(self) -> None:
-        """Reap the driver, a child of this process, unless ``service.stop()`` has, and close the
-        connections to it."""
+        """Reap the driver, a child of this process, unless ``service.stop()`` has, and close its pipes
+        and the connections to it."""
         process = getattr(getattr(self.driver, "service", None), "process", None)
         if process is not None:
             with contextlib.suppress(Exception):
                 process.wait(self._close_timeout)
+            for stream in ("stdin", "stdout", "stderr"):  # as service.stop() does
+                with contextlib.suppress(Exception):
+                    getattr(process, stream).close()
         for root in self._roots:
             found = system.facts(root.pid)
             if found is not None and root.is_same_as(found.identity):  # a zombie's number is not reused

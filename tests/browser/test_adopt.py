@@ -89,6 +89,7 @@ def test_the_end_of_an_adopted_driver_is_verified(name: str) -> None:
     assert (report.reason, report.containment, report.certificate) == ("closed", "adopted", "two-scans")
     assert report.clean
     assert not [process for process in before if witness.is_same(process)]
+    assert driver.service.process.stdin.closed
     driver.quit()
     assert session.close() is report
 
