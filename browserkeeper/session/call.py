@@ -14,10 +14,11 @@ thread that waits for it came from outside.  A call costs about 0.1 ms.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import contextvars
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -80,30 +81,42 @@ class Call(Generic[T]):
     def _start(self) -> None:
         """``_thread`` starts the thread in one step.  ``threading.Thread.start`` waits for it with a
         Condition; an exception from outside that arrives there becomes "release unlocked lock"."""
-        if not self._always_apart and _holds_lock_of_logging():
-            self._run()
-            return
-        try:
-            _thread.start_new_thread(self._run, (_thread_object(),))
-        except RuntimeError as error:
-            if str(error) not in _NO_THREAD:
-                raise
-            self._run()
+        steps = self._steps(_thread_object())
+        next(steps)
+        if self._always_apart or not _holds_lock_of_logging():
+            try:
+                _thread.start_new_thread(next, (steps, None))
+                return
+            except RuntimeError as error:
+                if str(error) not in _NO_THREAD:
+                    raise
+        with contextlib.suppress(StopIteration):
+            steps.send(True)
 
-    def _run(self, thread: threading.Thread | None = None) -> None:
-        if not self._begin.acquire(blocking=False):
-            return
-        function, self._function = self._function, None
-        assert function is not None
+    def _steps(self, thread: threading.Thread) -> Generator[None, bool | None, None]:
+        """The first step does nothing; the second one runs the function, in a thread with the object
+        ``thread``, or in the caller's where it is sent True.
+
+        Until Python 3.12 a thread that begins has the identity of the thread that has started it, and
+        may get the exception that is injected into that one, at its first instruction.  That would
+        leave a function before its ``try``; a generator goes on inside of it.
+        """
+        function: Callable[[], T] | None = None
+        is_registered = False
         try:
-            if thread is not None:
+            is_inline = yield
+            if not is_inline:
                 _register(thread)
-            self._value = self._context.run(function)
+                is_registered = True
+            if self._begin.acquire(blocking=False):
+                function, self._function = self._function, None
+                assert function is not None
+                self._value = self._context.run(function)
         except BaseException as error:  # noqa: BLE001  # run() raises it
             self._error = error
         finally:
             del function  # an error's traceback refers to this frame, and would keep a driver alive
-            if thread is not None:
+            if is_registered:
                 threading._active.pop(threading.get_ident(), None)  # type: ignore[attr-defined]  # noqa: SLF001
             self.is_over = True
             self._end.release()

@@ -200,11 +200,18 @@ def test_an_exception_of_a_signal_handler_leaves_the_launch_unchanged(
         _ = session.driver
 
 
+def run_in_callers_thread(call: Call[Any]) -> None:
+    steps = call._steps(threading.current_thread())
+    next(steps)
+    with contextlib.suppress(StopIteration):
+        steps.send(True)
+
+
 @pytest.mark.parametrize("error", [TimeoutError("alarm"), ValueError("alarm")], ids=repr)
 def test_control_without_a_thread_of_its_own_the_launch_takes_the_exception_for_its_own(
     error: BaseException, fake_driver: str, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Call, "_start", Call._run)
+    monkeypatch.setattr(Call, "_start", run_in_callers_thread)
     monkeypatch.setenv("FAKE_DRIVER", "silent-session")
     session = new_session(fake_driver, attempts=1)
     handler.armed = error
@@ -433,7 +440,7 @@ def test_an_exception_of_a_signal_handler_leaves_a_command_unchanged(
 def test_control_without_a_thread_of_its_own_a_command_takes_the_exception_for_its_own(
     error: BaseException, fake_driver: str, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Call, "_start", Call._run)
+    monkeypatch.setattr(Call, "_start", run_in_callers_thread)
 
     def use() -> None:
         with new_session(fake_driver) as driver:
@@ -540,6 +547,34 @@ def test_an_exception_that_is_injected_into_a_thread_leaves_a_command_unchanged(
         thread.join()
         assert [type(error) for error in raised] == [TimeoutError]
         assert session.report is None
+
+
+def test_an_exception_injected_while_a_thread_begins_is_raised_in_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until Python 3.12 the new thread may get it, which then never runs the function; the caller
+    would wait for ever."""
+    real, inject = _thread.start_new_thread, ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def start_and_inject(*given: Any) -> int:
+        ident = real(*given)
+        inject(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(TimeoutError))
+        return ident
+
+    release = threading.Event()
+    raised: list[BaseException | None] = []
+
+    def call_often() -> None:
+        for _ in range(200):
+            raised.append(raised_by(lambda: Call(lambda: release.wait(60)).run()))
+
+    thread = threading.Thread(target=call_often)
+    with monkeypatch.context() as patch:
+        patch.setattr("browserkeeper.session.call._thread.start_new_thread", start_and_inject)
+        thread.start()
+        thread.join()
+    release.set()
+    assert [type(error) for error in raised] == [TimeoutError] * 200
 
 
 def test_an_exception_of_a_signal_handler_leaves_the_start_on_a_grid_unchanged(handler: Handler) -> None:
