@@ -259,8 +259,13 @@ def host() -> Host:
 
     ``/proc`` must be that of our own namespace; else (``unshare --pid`` without a new ``/proc``) its
     pids are not those that kill(2) takes, and nothing is known.
+
+    In a time namespace with an offset all start times are other numbers (time_namespaces(7)), so there
+    the offset belongs to the boot.
     """
     boot = (read_bytes("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
+    if boot and (offset := _clock_offset()):
+        boot += f"+{offset:g}"
     machine = (read_bytes("/etc/machine-id") or b"").decode("ascii", "replace").strip()
     if not _is_machine_id(machine):
         machine = NAMED_BY_BOOT + boot if boot else ""
@@ -342,7 +347,16 @@ def now() -> float:
 
 def booted() -> float:
     """When the machine was started, in seconds since the epoch, by the clock of now."""
-    return time.time() - now()
+    return time.time() - now() + _clock_offset()
+
+
+def _clock_offset() -> float:
+    """Seconds that the time namespace of this process adds to :func:`now` and to start times."""
+    for line in (read_bytes("/proc/self/timens_offsets") or b"").splitlines():
+        words = line.split()
+        if words[0] == b"boottime":
+            return int(words[1]) + int(words[2]) / 1e9
+    return 0.0
 
 
 __all__ = [

@@ -44,6 +44,7 @@ from tests.support.evidence import (
     me,
     state_by_the_old_rule,
     sweep_in,
+    sweep_program,
 )
 from tests.support.guards import SLEEP_FOREVER, pids_once_there, program, staying
 from tests.support.ledger import add_ended, add_free_lock
@@ -603,6 +604,28 @@ def test_control_the_old_rule_took_an_unreadable_boot_id_for_an_ended_boot(guard
     here = system.host()
     assert state_by_the_old_rule(f"{here.machine}//{here.namespace}", guards_live) == "orphaned"
     assert state_by_the_old_rule(f"{here.machine}/another/{here.namespace}", guards_live) == "orphaned"
+
+
+@pytest.mark.root
+@pytest.mark.namespaces
+@pytest.mark.parametrize("offset", [0, 100_000, -10])
+@pytest.mark.leaves_zombies(2, "the guard and the command: PID 1 reaps them")
+def test_a_sweep_in_another_time_namespace_leaves_a_session_alone_whose_owner_lives(
+    ledger: Ledger, tmp_path: Path, offset: int
+) -> None:
+    """All start times are other numbers there, that of PID 1 too: the owner seemed to be dead, and the
+    pid namespace to be gone.  With the offset 0 the session is known, as one without guards."""
+    found = guarded(ledger, SLEEP_FOREVER, tmpdirs=tmp_path, owner=me())
+    found.kill_guards()
+    words = ["unshare", "--time", "--fork", "--boottime", str(offset)]
+    program = sweep_program(ledger.directory, roots=(tmp_path,))
+    done = subprocess.run([*words, *program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    findings, left_alone = json.loads(done.stdout)
+    assert findings == []
+    assert [session for _, session, _, _ in left_alone] == ([found.session.id] if offset else [])
+    assert os.path.isdir(found.session.tmpdir)
+    assert end_dead_session(ledger, found.record, "closed", by_owner=True).clean
 
 
 def test_a_part_that_could_not_be_read_equals_nothing() -> None:
