@@ -45,6 +45,16 @@ NEXT_LOOK = 5.0
 more: what starts later may have started after their death, and then it is not the session's."""
 
 
+SILENCE = 600.0
+"""Seconds without a sign of life after which a session, or a pool, that cannot be seen counts as dead.
+Before, whoever can see it comes first: an owner that lives ends a session whose guards were killed, and
+so does a sweep in its pid namespace."""
+
+CLOCK_SKEW = 60.0
+"""Seconds by which the clocks of two machines with the same id (a copied disk) may differ.  The guards
+of a live session write each 5 s at the latest."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """What is known of a session.
@@ -128,10 +138,11 @@ def _obstacle(here: Host, there: Host) -> str:
 
 def _verdict_on_earlier_boot(record: Record) -> Verdict:
     """Another boot id alone does not say that the boot is over: a container may have one of its own."""
-    if _last_sign(record) < system.booted():
+    if _last_sign(record) < min(system.booted(), time.time() - CLOCK_SKEW):
         return Verdict("orphaned", "ended-with-boot")
     return Verdict(
-        "foreign", why="it is of another boot, and was written after this machine was started"
+        "foreign",
+        why="it is of another boot, and was written after this machine was started, or a moment ago",
     )
 
 
@@ -141,8 +152,11 @@ def _verdict_on_other_namespace(record: Record, here: Host, there: Host) -> Verd
     if system.is_namespace_in_use(there.namespace, there.init_start):
         return Verdict("foreign", why="its pid namespace is in use: a sweep in there can end it")
     # Two namespaces never share a number at a time, so one with the number of ours is gone.
-    is_gone = _sees_all_processes(here) or here.namespace == there.namespace
-    return Verdict("orphaned", "ended-with-namespace" if is_gone else "unseen")
+    if _sees_all_processes(here) or here.namespace == there.namespace:
+        return Verdict("orphaned", "ended-with-namespace")
+    if _last_sign(record) > time.time() - SILENCE:
+        return Verdict("foreign", why="its owner may live in a pid namespace that cannot be looked into")
+    return Verdict("orphaned", "unseen")
 
 
 def _sees_all_processes(here: Host) -> bool:

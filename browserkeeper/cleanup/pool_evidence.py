@@ -11,10 +11,7 @@ from ..process import is_alive, system
 from ..state.ledger import Ledger
 from ..state.locks import ask
 from ..state.pool_state import PoolState, path_of
-from .evidence import OwnerState
-
-SILENCE = 600.0
-"""Seconds without a sign of life, which a pool gives once a minute."""
+from .evidence import SILENCE, OwnerState
 
 
 def owner_of(ledger: Ledger, pool: PoolState) -> OwnerState:
@@ -23,8 +20,9 @@ def owner_of(ledger: Ledger, pool: PoolState) -> OwnerState:
     - On this host its identity decides, and a lock that is held.
     - In another pid namespace of the same kernel, which has the same boot id, only the lock decides: it
       is seen there.  A file system without such locks, or an unknown boot id, leaves it unknown.
-    - A file of an earlier boot of this machine is dead if its last sign of life was before this boot.
-      A container may have a boot id of its own, so the other boot id alone does not say so.
+    - A file of an earlier boot of this machine is dead if its last sign of life, which a pool gives once
+      a minute, was before this boot.  A container may have a boot id of its own, so the other boot id
+      alone does not say so.
     """
     here = system.host()
     there = pool.place(here)

@@ -20,7 +20,8 @@ from click.testing import CliRunner
 from prometheus_client import generate_latest
 
 from browserkeeper import sweep
-from browserkeeper.cleanup.pool_evidence import SILENCE, owner_of
+from browserkeeper.cleanup.evidence import SILENCE
+from browserkeeper.cleanup.pool_evidence import owner_of
 from browserkeeper.cli import group
 from browserkeeper.process import system
 from browserkeeper.process.identity import UNKNOWN, Host, ProcessIdentity

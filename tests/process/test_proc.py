@@ -135,7 +135,7 @@ def test_a_guard_refuses_where_it_would_signal_other_processes(tmp_path: Path, a
         outside.stdout.close()
         witness.end_by_pid([seen for pid in (outside.pid, int(child)) if (seen := witness.look(pid))])
         outside.wait()
-        assert wait_until(lambda: witness.reap_orphans(set()))
+        assert wait_until(lambda: int(child) in witness.reap_orphans(set()))
     status, alive = ("0", "False") if altered else ("126", "True")
     assert done.stdout.split() == ["True", "True", status, alive], done.stderr
     assert (REASONS[FOREIGN] in done.stderr) == (not altered)
