@@ -219,7 +219,8 @@ def _marked_orphans(record: Record) -> MarkedOrphans | None:
     # Only a portable guard may miss one that left the tree between two looks.
     after = session.created if session.containment == "portable" else looked
     before = looked + NEXT_LOOK
-    return MarkedOrphans(f"{MARKER}={session.id}", after, before, record.cgroups)
+    marker = f"{MARKER}={session.id}"
+    return MarkedOrphans(marker, after, before, record.cgroups, session.ancestors)
 
 
 def has_marked_process(session: str) -> bool:

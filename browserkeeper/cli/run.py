@@ -16,10 +16,9 @@ from typing import NoReturn
 import click
 
 from ..guard.options import CANNOT_RUN, NOT_FOUND
-from ..process import system
+from ..process import own_line, system
 from ..process.containment import Containment, choose
 from ..process.guard_process import GuardPlan, foreground_command
-from ..process.identity import ProcessIdentity
 from ..report import SCHEMA
 from ..state.ledger import Ledger
 from ..state.records import Session, new_id
@@ -118,12 +117,13 @@ def describe(
     keep_tmpdir: bool,
 ) -> Session:
     """The session for its record.  Its owner is this process, whose pid exec keeps."""
-    now, me, session, host = time.time(), system.facts(os.getpid()), new_id(), system.host()
+    now, line, session, host = time.time(), own_line(), new_id(), system.host()
     return Session(
         id=session,
         kind="run",
         browser=os.path.basename(argv[0]),
-        owner=me.identity if me else ProcessIdentity(os.getpid(), 0.0),
+        owner=line[0],
+        ancestors=line,
         owner_name="browserkeeper run",
         host=host.id,
         init_start=host.init_start,

@@ -70,6 +70,17 @@ def identity_of(pid: int, platform: Platform = system) -> ProcessIdentity:
     return found.identity if found else ProcessIdentity(pid, 0.0)
 
 
+def own_line() -> tuple[ProcessIdentity, ...]:
+    """This process and its ancestors, up to PID 1, or to the first that ``/proc`` hides (start=0)."""
+    line: dict[int, ProcessIdentity] = {}
+    pid = os.getpid()
+    while pid > 0 and pid not in line:
+        found = system.facts(pid)
+        line[pid] = found.identity if found else ProcessIdentity(pid, 0.0)
+        pid = found.parent if found else 0
+    return tuple(line.values())
+
+
 def is_alive(identity: ProcessIdentity, platform: Platform = system) -> bool:
     """True if the process exists and is no zombie."""
     found = platform.facts(identity.pid)
@@ -89,4 +100,4 @@ def own_name() -> str:
     return os.path.basename(sys.argv[0] or "python") or "python"
 
 
-__all__ = ["Platform", "identity_of", "is_alive", "own_name", "require_own_proc", "system"]
+__all__ = ["Platform", "identity_of", "is_alive", "own_line", "own_name", "require_own_proc", "system"]

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..guard.procfs import children_of, hidden_processes, read_stat
-from . import Platform, system
+from . import Platform, own_line, system
 from .identity import ProcessFacts, ProcessIdentity
 
 MARKER = "BROWSERKEEPER_SESSION"
@@ -40,6 +40,12 @@ NAMED = 3
 FREEZING_ROUNDS = 50
 PAUSE = 0.01
 """Seconds between two rounds of killing."""
+DOUBT_PATIENCE = 1.0
+"""Seconds that a process may take to end of which nothing says whose it is.  Some end with the others: a
+crash handler whose browser was killed needs milliseconds."""
+
+UNREADABLE = "the environment of {} cannot be read"
+UNPROVEN = "nothing says whether the session or a job server started {}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,41 +56,52 @@ class MarkedOrphans:
     start times: when the guards last looked at all processes below them, and when they must have been
     dead.  Of a process that is older, the guards would have recorded that it is theirs; one that is
     younger was not started in the session's life.  ``resources`` are the cgroups of the guards, as
-    ``Platform.resources`` gives them.
+    ``Platform.resources`` gives them.  ``ancestors`` are the processes above the guards, by ``system``:
+    one of them gets the orphans if it is a subreaper, else PID 1 gets them (prctl(2),
+    PR_SET_CHILD_SUBREAPER).
     """
 
     marker: str
     after: float
     before: float
     resources: str
+    ancestors: tuple[ProcessIdentity, ...] = ()
 
     def has(self, process: ProcessFacts, platform: Platform) -> bool:
         """True if all that can be known of the process says that it is the session's orphan."""
-        started = process.identity.start
         return (
-            not process.is_zombie
-            and self.after <= started <= self.before
+            self._has_its_age(process)
             and platform.bears_marker(process.pid, self.marker)
             and platform.users(process.pid) == {os.geteuid()}
             and platform.is_in_our_namespace(process.pid)
             and self._has_our_cgroups(process.pid, platform)
-            and _was_adopted(process, platform.facts(process.parent))
+            and self._was_adopted(process)
         )
 
-    def may_have(self, process: ProcessFacts, platform: Platform) -> bool:
-        """True if the process is not told from the session's orphans, since its environment cannot be
-        read: it is not dumpable (prctl(2)), or the read hangs.  It is not ended for that."""
-        could_be_orphan = process.session == process.pid or (
-            _was_adopted(process, platform.facts(process.parent))
-        )
-        return (
-            not process.is_zombie
-            and self.after <= process.identity.start <= self.before
-            and could_be_orphan
-            and platform.users(process.pid) == {os.geteuid()}
+    def doubt_about(self, process: ProcessFacts, platform: Platform) -> str:
+        """Why a process that is not proved to be the session's may be all the same: UNPROVEN or
+        UNREADABLE; "" where nothing speaks for it.  It is not ended for that.
+
+        A process of its age and user that bears the marker is one, wherever it is: a newborn that called
+        setsid(2) as the guards were killed looks like a job server's job.  One whose environment cannot
+        be read (it is not dumpable, prctl(2), or the read hangs) is one if it may be an orphan by all
+        other signs.
+        """
+        if not self._has_its_age(process) or platform.users(process.pid) != {os.geteuid()}:
+            return ""
+        if platform.bears_marker(process.pid, self.marker):
+            return UNPROVEN
+        parent = system.facts(process.parent)
+        if (
+            (process.session == process.pid or _is_of_another_session(process, parent))
             and self._has_our_cgroups(process.pid, platform)
             and not platform.has_readable_environment(process.pid)
-        )
+        ):
+            return UNREADABLE
+        return ""
+
+    def _has_its_age(self, process: ProcessFacts) -> bool:
+        return not process.is_zombie and self.after <= process.identity.start <= self.before
 
     def _has_our_cgroups(self, pid: int, platform: Platform) -> bool:
         """False for a unit that a service manager started: PID 1 is its parent by birth."""
@@ -92,13 +109,26 @@ class MarkedOrphans:
             return False  # they could not be read
         return platform.resources(pid) == self.resources
 
+    def _was_adopted(self, process: ProcessFacts) -> bool:
+        """True if the process lost its parent, and the kernel gave it to a process that gets the
+        session's orphans: PID 1, or an ancestor of the guards.  False where nothing is proved.
 
-def _was_adopted(process: ProcessFacts, parent: ProcessFacts | None) -> bool:
-    """True if the process is proved to be an orphan: its parent did not start it.
+        Any other parent has started it, or is the subreaper of other processes.  PID 1 or the ancestor
+        may have started it, too, if it has the same process session or has made one of its own.
+        """
+        parent = system.facts(process.parent)
+        return (
+            parent is not None
+            and _is_of_another_session(process, parent)
+            and (parent.pid == 1 or any(map(parent.identity.is_same_as, self.ancestors)))
+        )
 
-    A process has the process session (setsid(2)) of the parent that started it, unless it has made one
-    of its own, which has its pid as the number.  With any other number it was started by a process that
-    is gone, and the kernel gave it to this parent, PID 1 or a subreaper.  False where nothing is proved.
+
+def _is_of_another_session(process: ProcessFacts, parent: ProcessFacts | None) -> bool:
+    """True if the process session (setsid(2)) of a process is neither its own nor its parent's.
+
+    It has the one that the process that started it had then.  That alone does not prove that it is an
+    orphan: its parent may have called setsid(2) later.
     """
     return parent is not None and process.session not in (0, process.pid, parent.session)
 
@@ -122,8 +152,9 @@ class LeftoverProcesses:
         self.cgroup = cgroup
         self.orphans = orphans
         self.seen: dict[ProcessIdentity, ProcessFacts | None] = dict.fromkeys(recorded)
-        self._doubtful: list[ProcessFacts] = []  # of the last scan
-        self._protected = _self_and_ancestors()
+        self._doubtful: dict[ProcessFacts, str] = {}  # of the last scan, each with the reason
+        # They are never signalled: a sweep may run inside a session, and must not end itself.
+        self._protected = {identity.pid for identity in own_line()}
         self._empty_scans = 0
 
     def remember(self, processes: Iterable[ProcessFacts]) -> None:
@@ -135,7 +166,7 @@ class LeftoverProcesses:
         """Every process of the session that exists now, zombies included.  O(host)."""
         found: dict[int, ProcessFacts] = {}
         families: dict[int, list[ProcessFacts]] = {}
-        doubtful: list[ProcessFacts] = []
+        doubtful: dict[ProcessFacts, str] = {}
         inside = set(self._pids_in_cgroup())
         for process in self.platform.everyone():
             families.setdefault(process.parent, []).append(process)
@@ -143,8 +174,8 @@ class LeftoverProcesses:
                 process.pid in inside or self._is_recorded(process) or self._is_orphan(process)
             ):
                 found[process.pid] = process
-            elif self.orphans is not None and self.orphans.may_have(process, self.platform):
-                doubtful.append(process)
+            elif why := self._doubt_about(process):
+                doubtful[process] = why
         queue = [process for process in found.values() if process.pid in families]
         while queue:
             parent = queue.pop()
@@ -155,7 +186,7 @@ class LeftoverProcesses:
                     found[child.pid] = child
                     queue += [child] if child.pid in families else []
         self.remember(found.values())
-        self._doubtful = [process for process in doubtful if process.pid not in found]
+        self._doubtful = {process: why for process, why in doubtful.items() if process.pid not in found}
         return list(found.values())
 
     def _is_recorded(self, process: ProcessFacts) -> bool:
@@ -165,9 +196,18 @@ class LeftoverProcesses:
     def _is_orphan(self, process: ProcessFacts) -> bool:
         return self.orphans is not None and self.orphans.has(process, self.platform)
 
+    def _doubt_about(self, process: ProcessFacts) -> str:
+        if self.orphans is None or process.pid == os.getpid():  # a guard bears the marker, too
+            return ""
+        return self.orphans.doubt_about(process, self.platform)
+
     def _is_still_there(self, process: ProcessFacts) -> bool:
         now = self.platform.facts(process.pid)
         return now is not None and process.identity.is_same_as(now.identity)
+
+    def _still_lives(self, process: ProcessFacts) -> bool:
+        now = self.platform.facts(process.pid)
+        return now is not None and process.identity.is_same_as(now.identity) and not now.is_zombie
 
     def _pids_in_cgroup(self) -> Iterator[int]:
         """The processes in the session's leaf and in the cgroups that they have made below it."""
@@ -238,14 +278,15 @@ class LeftoverProcesses:
     def doubts(self) -> str:
         """Why a process of the session may be left although no scan shows one; "" if there is no reason.
 
-        Call it after the scans.
+        Call it after the scans.  Blocks for DOUBT_PATIENCE at most, while there is a reason.
         """
         if why := hidden_processes():
             return why
-        left = [process for process in self._doubtful if self._is_still_there(process)]
-        names = ", ".join(f"{process.name} ({process.pid})" for process in left[:NAMED])
-        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
-        return f"the environment of {names}{more} cannot be read" if left else ""
+        until = time.monotonic() + DOUBT_PATIENCE
+        while (left := list(filter(self._still_lives, self._doubtful))) and time.monotonic() < until:
+            time.sleep(PAUSE)
+        reasons = {why: [p for p in left if self._doubtful[p] == why] for why in (UNPROVEN, UNREADABLE)}
+        return "; ".join(why.format(_named(those)) for why, those in reasons.items() if those)
 
     def _freeze(self, alive: list[ProcessFacts]) -> None:
         """Stop all before killing any: a process that forks while it is killed outruns the scans."""
@@ -278,12 +319,6 @@ class LeftoverProcesses:
         return True
 
 
-def _self_and_ancestors() -> set[int]:
-    """The pids of this process and its ancestors.  They are never signalled: a sweep may run inside a
-    session, and must not end itself."""
-    line, pid = set(), os.getpid()
-    while pid > 0 and pid not in line:
-        line.add(pid)
-        found = system.facts(pid)
-        pid = found.parent if found else 0
-    return line
+def _named(processes: list[ProcessFacts]) -> str:
+    names = ", ".join(f"{process.name} ({process.pid})" for process in processes[:NAMED])
+    return names + (f" and {len(processes) - NAMED} more" if len(processes) > NAMED else "")

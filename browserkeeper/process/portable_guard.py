@@ -19,7 +19,7 @@ from ..guard.guard import Guard
 from ..guard.life import guard_session
 from ..guard.options import Options
 from ..guard.procfs import Stat
-from . import identity_of, portable
+from . import identity_of, own_line, portable
 from .leftover_processes import MARKER, LeftoverProcesses, MarkedOrphans
 from .two_scans import TwoScans, stat_of
 
@@ -34,7 +34,8 @@ class PortableContainment:
     def __init__(self, session: str):
         own = identity_of(os.getpid(), portable).start
         marked = f"{MARKER}={session}"
-        orphans = MarkedOrphans(marked, own, math.inf, portable.resources(os.getpid()))
+        cgroups = portable.resources(os.getpid())
+        orphans = MarkedOrphans(marked, own, math.inf, cgroups, own_line())
         self._scans = TwoScans(LeftoverProcesses((), platform=portable, orphans=orphans))
         self.kill, self.certify = self._scans.kill, self._scans.certify
         self.survivors, self.unseen = self._scans.survivors, self._scans.unseen

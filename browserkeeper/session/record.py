@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from ..process import identity_of, own_name, system
+from ..process import own_line, own_name, system
 from ..process.containment import Containment
 from ..state.records import Session
 
@@ -24,12 +22,13 @@ def describe(
 
     ``created`` is in seconds since the epoch, ``timeout`` in seconds from then.
     """
-    host = system.host()
+    host, line = system.host(), own_line()
     return Session(
         id=session_id,
         kind="session",
         browser=browser,
-        owner=identity_of(os.getpid()),
+        owner=line[0],
+        ancestors=line,
         owner_name=own_name(),
         host=host.id,
         init_start=host.init_start,

@@ -47,8 +47,9 @@ class Session:
 
     ``created`` and ``deadline`` are in seconds since the epoch.  ``grid`` is the Grid's address, without
     credentials, "" for a local session.  ``host``, ``init_start`` and ``uid`` are the parts of
-    ``system.host()``.  ``lock`` is the path of the lock file, "" where there is none.  Records of
-    versions that had no locks lack the last three.
+    ``system.host()``.  ``lock`` is the path of the lock file, "" where there is none.  ``ancestors`` are
+    the owner and the processes above it, one of which may get the session's orphans.  Records of older
+    versions lack the last four.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Session:
     lock: str = ""
     init_start: float | None = None
     uid: int | None = None
+    ancestors: tuple[ProcessIdentity, ...] = ()
 
     @property
     def place(self) -> Host:
@@ -83,6 +85,7 @@ class Session:
         known = {name: value for name, value in facts.items() if name in names}
         known["owner"] = identity_from(**known["owner"])
         known["command"] = tuple(known.get("command", ()))
+        known["ancestors"] = tuple(identity_from(**each) for each in known.get("ancestors", ()))
         session = cls(**known)
         for field in dataclasses.fields(cls):
             value = getattr(session, field.name)

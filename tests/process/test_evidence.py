@@ -27,9 +27,10 @@ from browserkeeper.cleanup.evidence import NEXT_LOOK, state_of
 from browserkeeper.cleanup.removal import end_dead_session, report_without_guard
 from browserkeeper.cleanup.sweeper import Finding, LeftAlone, Sweeper
 from browserkeeper.guard.guard import SAMPLES
-from browserkeeper.process import system
+from browserkeeper.process import own_line, system
 from browserkeeper.process.identity import ALWAYS, INITIAL_NAMESPACE, UNKNOWN, Host, ProcessIdentity
 from browserkeeper.process.leftover_processes import LOCK, MARKER
+from browserkeeper.report import ExitReport
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.locks import ask, holding
 from browserkeeper.state.records import Record, new_id, read_ended
@@ -381,13 +382,16 @@ def test_the_job_of_a_job_server_outlives_a_session_that_ended(
 def test_the_job_of_a_job_server_outlives_a_session_whose_guards_were_killed(
     ledger: Ledger, job_server: JobServer, detached: bool
 ) -> None:
-    """There is no ECHILD, but the job's parent started it, so it is no orphan."""
+    """There is no ECHILD, but the job's parent started it, so it is no orphan.  A job that is older than
+    the guards' last look would be in the record if it were the session's; of a younger one nothing says
+    whose it is, so there is no certificate."""
     found = guarded(ledger, client_of(job_server))
     job = job_server.serve_one("/bin/sleep", "600", detached=detached)
     found.kill_guards()
+    set_last_look(found, before=job.pid)
     assert wait_until(lambda: job.pid in marked_by_the_old_rule()), "the control"
-    findings, left_alone = sweep_fully(ledger)
-    assert [finding.removed for finding in findings] == [True]
+    (finding,), left_alone = sweep_fully(ledger)
+    assert_is_named(finding.report, job.pid)
     assert [thing.what for thing in left_alone] == [f"sleep (pid {job.pid})"]
     assert job.poll() is None
 
@@ -447,6 +451,165 @@ def test_a_marked_orphan_of_another_user_or_cgroup_is_left_alone(
 
 
 DAEMON = (ROOT / "fixtures" / "programs" / "daemonise.py").read_text()
+
+
+def set_last_look(found: Guarded, *, before: int, seconds: float = 1.0) -> None:
+    """As if the guards had last looked at their processes so many seconds before this one began."""
+    facts = system.facts(before)
+    assert facts
+    found.lock.write_text(f"{facts.identity.start - seconds:20.2f}\n")
+
+
+def assert_is_named(report: ExitReport | None, pid: int) -> None:
+    """The report names this process of which nothing says whose it is, and certifies nothing."""
+    assert report
+    assert (report.certificate, report.clean) == (None, False)
+    (problem,) = report.problems
+    assert f"nothing says whether the session or a job server started sleep ({pid})" in problem
+    assert pid not in [process.pid for process in report.processes]
+
+
+WORKER = """
+import json, os, signal, subprocess, sys
+env = json.loads(sys.argv[1])
+os.setsid()
+if (worker := os.fork()) == 0:
+    job = subprocess.Popen(["/bin/sleep", "600"], env=env).pid
+    os.setsid()  # the worker makes itself a daemon afterwards
+    print(job, flush=True)
+    sys.stdin.read()
+    os.kill(job, signal.SIGKILL)
+    os._exit(0)
+sys.stdin.read()
+os.waitpid(worker, 0)
+"""
+SUBREAPER = """
+import ctypes, json, os, signal, sys
+env = json.loads(sys.argv[1])
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+reading, writing = os.pipe()
+if (launcher := os.fork()) == 0:
+    os.setsid()
+    if (job := os.fork()) == 0:
+        os.execve("/bin/sleep", ["sleep", "600"], env)
+    os.write(writing, str(job).encode())
+    os._exit(0)
+os.waitpid(launcher, 0)
+job = int(os.read(reading, 32))
+print(job, flush=True)
+sys.stdin.read()
+os.kill(job, signal.SIGKILL)
+os.waitpid(job, 0)
+"""
+
+
+@ORPHANS
+@pytest.mark.parametrize("server", [WORKER, SUBREAPER], ids=["setsid after the start", "subreaper"])
+def test_a_job_outlives_its_session_whatever_process_sessions_its_living_parent_makes(
+    ledger: Ledger, server: str
+) -> None:
+    """The worker of a job server starts a job, and then calls setsid(2); or the server adopts its jobs
+    itself.  The control: by their process sessions alone the jobs are orphans."""
+    found = guarded(ledger, SLEEP_FOREVER)
+    words = [sys.executable, "-I", "-S", "-c", server, json.dumps(found.environment)]
+    pipe = subprocess.PIPE
+    running = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
+    assert running.stdin
+    assert running.stdout
+    pid = int(running.stdout.readline())
+    assert wait_until(lambda: (seen := system.facts(pid)) and (seen.name, seen.state) == ("sleep", "S"))
+    found.kill_guards()
+    set_last_look(found, before=pid)
+    job = system.facts(pid)
+    assert job
+    parent = system.facts(job.parent)
+    assert parent
+    assert job.session not in (pid, parent.session), "the control"
+    (finding,), left_alone = sweep_fully(ledger)
+    assert_is_named(finding.report, pid)
+    assert [thing.what for thing in left_alone] == [f"sleep (pid {pid})"]
+    now = system.facts(pid)
+    assert now
+    assert (now.identity, now.state) == (job.identity, job.state), "neither killed nor stopped"
+    running.stdin.close()
+    assert running.wait() == 0
+    running.stdout.close()
+
+
+@ORPHANS
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_orphan_with_a_subreaper_as_parent_counts_only_if_that_is_an_ancestor_of_the_guards(
+    ledger: Ledger, pids_of: PidFile, recorded: bool
+) -> None:
+    """pytest is the subreaper (tests/conftest.py), and above the guards.  A record of an older version
+    names no ancestor."""
+    found = guarded(ledger, SLEEP_FOREVER, ancestors=own_line() if recorded else ())
+    found.kill_guards()
+    subprocess.run(program("daemonise", pids_of), env=found.environment, check=True)
+    (daemon,) = pids_once_there(pids_of, 1)
+    facts = system.facts(daemon.pid)
+    assert facts
+    assert facts.parent == os.getpid()
+    set_last_look(found, before=daemon.pid)
+    (finding,), _ = sweep_fully(ledger)
+    assert finding.report
+    assert finding.report.clean == recorded
+    assert (f"({daemon.pid})" in finding.problem) == (not recorded)
+    now = system.facts(daemon.pid)
+    assert now
+    assert now.is_zombie == recorded
+    os.kill(daemon.pid, signal.SIGKILL)
+    os.waitpid(daemon.pid, 0)
+
+
+@ORPHANS
+@pytest.mark.parametrize("change", ["", "cgroups", "older"])
+def test_no_end_is_certified_beside_a_newborn_that_may_be_the_sessions(
+    ledger: Ledger, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It made itself a process session (setsid(2)) after the guards' last look, and lost its parents; or
+    it also moved to another cgroup.  The control: of one that is older than that look the guards knew
+    that it was not theirs."""
+    found = guarded(ledger, SLEEP_FOREVER)
+    found.kill_guards()
+    line = "setsid sleep 600 >/dev/null & echo $!"
+    done = subprocess.run(["sh", "-c", line], env=found.environment, stdout=subprocess.PIPE, check=True)
+    pid = int(done.stdout)
+
+    def has_made_a_session() -> bool:
+        facts = system.facts(pid)
+        return facts is not None and facts.session == pid and facts.name == "sleep"
+
+    assert wait_until(has_made_a_session)
+    newborn = witness.look(pid)
+    assert newborn
+    set_last_look(found, before=pid, seconds=-1 if change == "older" else 1)
+    if change == "cgroups":
+        monkeypatch.setattr(system, "resources", lambda pid: "0::/elsewhere\n")
+    report = report_without_guard(ledger, found.record)
+    if change == "older":
+        assert (report.certificate, report.clean) == ("two-scans", True)
+    else:
+        assert_is_named(report, pid)
+    assert [thing.what for thing in sweep_fully(ledger)[1]] == [f"sleep (pid {pid})"]
+    assert witness.is_same(newborn)
+    witness.end_by_pid([newborn])
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_portable_guard_certifies_nothing_beside_a_job_that_may_be_the_sessions(
+    ledger: Ledger, marked: bool, bystanders: list[subprocess.Popen[bytes]]
+) -> None:
+    """The control is a process with another marker."""
+    found = guarded(ledger, SLEEP_FOREVER, containment="portable")
+    env = found.environment if marked else {**found.environment, MARKER: new_id()}
+    bystanders.append(subprocess.Popen(["/bin/sleep", "600"], env=env))
+    job = bystanders[0]
+    assert wait_until(lambda: system.program(job.pid) != os.path.basename(sys.executable))
+    report = found.end()
+    assert report["certificate"] == (None if marked else "two-scans")
+    assert [f"sleep ({job.pid})" in problem for problem in report["problems"]] == [True] * marked
+    assert job.poll() is None
 
 
 # ------------------------------------------------------------------ 3: a recycled number

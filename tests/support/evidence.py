@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from browserkeeper.process import identity_of, own_name, system
+from browserkeeper.process import identity_of, own_line, own_name, system
 from browserkeeper.process.guard_process import GuardProcess
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.process.leftover_processes import DOCUMENT, LOCK, MARKER
@@ -78,6 +78,7 @@ def guarded(
         "host": host.id,
         "init_start": host.init_start,
         "uid": host.uid,
+        "ancestors": own_line(),
         "lock": str(ledger.lock_path(session)),
         "tmpdir": str(tmpdirs / tmpdir_name(session)) if tmpdirs else "",
     }
