@@ -17,7 +17,7 @@ import pytest
 from browserkeeper import LedgerError, sweep
 from browserkeeper.cleanup.evidence import state_of
 from browserkeeper.guard.files import make_session_directory
-from browserkeeper.process import system
+from browserkeeper.process import own_line, system
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.state.documents import BadRecord
 from browserkeeper.state.ledger import HISTORY_LIMIT, Ledger
@@ -60,6 +60,7 @@ def session(identifier: str = "", **changes: object) -> Session:
         "lock": "there is one",
         "containment": "subreaper",
         "created": time.time(),
+        "ancestors": own_line(),
     }
     return Session(**{**facts, **changes})  # type: ignore[arg-type]
 
