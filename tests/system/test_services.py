@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -85,6 +86,17 @@ def leave(directory: Path) -> None:
     os.utime(directory, (old, old))
 
 
+def parent(pid: int) -> int:
+    seen = witness.look(pid)
+    assert seen
+    return seen.parent
+
+
+def is_stopped(pid: int) -> bool:
+    seen = witness.look(pid)
+    return seen is not None and seen.state == "T"
+
+
 def a_dead_session_is_swept(leader: int, python: str, env: dict[str, str]) -> bool:
     """Start a session as the user ``nobody`` in the namespace, SIGKILL its owner and its guards at once,
     and wait until the watch has moved its record to the history."""
@@ -95,14 +107,15 @@ def a_dead_session_is_swept(leader: int, python: str, env: dict[str, str]) -> bo
     enter(leader, "sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words, "sleep", "600")
     assert wait_until(lambda: "sleep" in members(leader).values())
     (sleeping,) = (pid for pid, name in members(leader).items() if name == "sleep")
-    family = [sleeping]
-    for _ in range(3):  # primary guard, standby guard, and the front, which is the owner
-        seen = witness.look(family[-1])
-        assert seen
-        family.append(seen.parent)
-    for number, pids in ((signal.SIGSTOP, family[1:]), (signal.SIGKILL, family[1:])):
-        for pid in reversed(pids):
-            os.kill(pid, number)
+    primary = parent(sleeping)
+    standby = parent(primary)
+    front = parent(standby)  # the owner
+    # A standby guard that runs continues its primary; the watch continues the guards of a dead owner.
+    for pid in (front, standby, primary):
+        os.kill(pid, signal.SIGSTOP)
+        assert wait_until(functools.partial(is_stopped, pid))
+    for pid in (standby, primary, front):
+        os.kill(pid, signal.SIGKILL)
     return wait_until(lambda: set(history.iterdir()) - before)
 
 
