@@ -436,7 +436,8 @@ class Trial:
         shutil.rmtree(self.place, ignore_errors=True)
 
     def unmount(self) -> None:
-        """Unmount what sessions have mounted, and make what is left of their TMPDIRs a minute older."""
+        """Unmount what sessions have mounted, and make what is left of them older: a sweep leaves a
+        TMPDIR alone for a minute, and a record whose processes it cannot see for ten."""
         self.pictures.pop("tmpfs", None)
         lines = Path("/proc/self/mounts").read_text().splitlines()
         for place in sorted((line.split()[1] for line in lines), reverse=True):
@@ -444,6 +445,11 @@ class Trial:
                 subprocess.run(["umount", place], check=False)
         for path in (path for session in self.sessions for path in session.tmpdirs()):
             os.utime(path, (time.time() - 120, time.time() - 120))
+        for session in self.sessions:
+            lock = session.record.parent.parent / "locks" / session.id
+            for path in (session.record, lock):
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(path, (time.time() - 700, time.time() - 700))
 
 
 DEATHS = {
