@@ -105,11 +105,13 @@ def is_exiting(pid: int) -> bool | None:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:  # it is gone, /proc hides it, or this system has no /proc
         return None
+    was_read = False
     for thread in threads:
         raw = read_bytes(f"/proc/{pid}/task/{thread}/stat")
         if raw and not int(raw.rpartition(b")")[2].split()[6]) & PF_EXITING:
             return False
-    return True
+        was_read = was_read or bool(raw)
+    return was_read or None
 
 
 def _is_readable(fd: int) -> bool:
