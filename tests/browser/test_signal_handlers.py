@@ -5,9 +5,6 @@ Each case runs in a process of its own, since the failure that it shows is a thr
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,8 +12,8 @@ import time
 import pytest
 
 from browserkeeper.session.apart import run_apart
-from tests.support.owners import ROOT
-from tests.support.waiting import SECONDS, wait_until
+from tests.support.owners import output_of
+from tests.support.waiting import wait_until
 
 START = """
 import contextlib, logging, random, signal, sys, threading, time
@@ -140,16 +137,7 @@ print("closed", reports[0].certificate)
 
 
 def run(script: str, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", START + script, *words],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=5 * SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
+    return output_of(START + script, *words).splitlines()[-1]
 
 
 @pytest.mark.chrome

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.support.owners import ROOT
-from tests.support.waiting import SECONDS
+from tests.support.owners import output_of
 
 CLOSED = [(0,), (1,), (2,), (0, 1, 2)]
 
@@ -114,16 +109,7 @@ tell(taken(), title, session_of(driver).report.reason)
 
 def run(script: str, closed: tuple[int, ...]) -> str:
     """What the script tells, in a process that closes these streams."""
-    done = subprocess.run(
-        [sys.executable, "-c", START + script, ",".join(map(str, closed))],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=5 * SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return output_of(START + script, ",".join(map(str, closed)))
 
 
 @pytest.mark.parametrize("closed", CLOSED)

@@ -5,14 +5,9 @@ Each script runs in a process of its own: the failure that it shows is a thread 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.support.owners import ROOT
-from tests.support.waiting import SECONDS
+from tests.support.owners import output_of
 
 START = """
 import os, random, signal, sys, time
@@ -154,16 +149,7 @@ print("lost", int(running.end("closed", time.monotonic() + 60) is None))
 
 def run(script: str, *words: object) -> str:
     """The last line that the script prints.  Fails where it does not end."""
-    done = subprocess.run(
-        [sys.executable, "-c", START + script, *map(str, words)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=5 * SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
+    return output_of(START + script, *words).splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -5,10 +5,14 @@ An owner prints how far it is, one line a step, and the test waits for the line.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from tests.support.waiting import SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -42,3 +46,20 @@ class Owner:
         """Block until it has ended, and return its exit status."""
         self.process.communicate()
         return self.process.returncode
+
+
+def output_of(script: str, *words: object) -> str:
+    """Run a Python script in a process of its own; what it prints, without blanks at the ends.
+
+    Raises AssertionError where it fails, and TimeoutExpired where it does not end.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=5 * SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
