@@ -25,7 +25,6 @@ from ..errors import (
     SessionTimeout,
     VersionMismatch,
 )
-from ..grid.address import environment_without_credentials
 from ..process import identity_of, system
 from ..process.containment import choose
 from ..process.guard_process import GuardPlan, GuardProcess
@@ -35,6 +34,7 @@ from ..state.ledger import Ledger
 from ..state.records import Record, new_id
 from ..state.tmpdirs import new_tmpdir_path
 from .ending import DeadlineError, Ending
+from .environment import environment
 from .log_search import LogSearch
 from .record import describe
 
@@ -306,25 +306,6 @@ class Attempt:
             retryable=False,
             report=self.report,
         )
-
-
-def environment(
-    user_env: Mapping[str, str | None], launch_env: Mapping[str, str], tmpdir: str
-) -> dict[str, str]:
-    """The environment of driver and browser: this process's, the launch's, and the user's over them.
-
-    A value of None removes a variable.  BROWSERKEEPER_REMOTE is removed, since it may hold a Grid's
-    password.  The XDG directories lie in TMPDIR, since browsers leave crash reports and caches in them
-    (``~/.config/chromium/Crash Reports``, ``~/.config/mozilla``, ``~/.cache/mozilla``: measured).
-    """
-    private = {
-        "XDG_CONFIG_HOME": os.path.join(tmpdir, "config"),
-        "XDG_CACHE_HOME": os.path.join(tmpdir, "cache"),
-        "XDG_DATA_HOME": os.path.join(tmpdir, "data"),
-    }
-    inherited = environment_without_credentials()
-    merged: dict[str, str | None] = {**inherited, **private, **launch_env, **user_env}
-    return {name: str(value) for name, value in merged.items() if value is not None}
 
 
 def _resolve(config: SessionConfig, ledger: Ledger, cancellation: Cancellation) -> Resolved | None:
