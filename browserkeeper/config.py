@@ -149,6 +149,13 @@ class SessionConfig:
         return "firefox" if self.name == "firefox" else "chromium"
 
     @property
+    def debugger_address(self) -> str:
+        """Where the browser listens that the session is to be attached to; "" to start one."""
+        options = self.options
+        experimental = getattr(options, "experimental_options", {}).get("debuggerAddress")
+        return str(getattr(options, "debugger_address", None) or experimental or "")
+
+    @property
     def disposable(self) -> bool:
         """True if the profile is temporary, so that nothing in it has to be saved at the end.
 

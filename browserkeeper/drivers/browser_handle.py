@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -24,6 +25,10 @@ _GRID_LOST_SESSION = re.compile(
     re.IGNORECASE,
 )
 """Errors of a Grid, its driver, or our relay that mean the end of the session."""
+_NO_SESSION = "InvalidSessionIdException"
+"""How the message of an error begins with which a driver says that it has lost its browser."""
+CONNECT_TIMEOUT = 1.0
+"""Seconds for a browser that was attached to by its address to accept a connection."""
 
 
 class BrowserHandle(Protocol):
@@ -40,18 +45,23 @@ class BrowserHandle(Protocol):
         """
 
     def is_running(self) -> bool:
-        """True if the process exists and is neither stopped nor a zombie.  Sends no command."""
+        """False if the process is known to have ended, to be stopped or to be a zombie.  Sends no
+        command."""
 
 
 class LocalBrowserHandle:
-    """A browser below this session's guard.  ``identity`` is None where no such process was found."""
+    """A browser below this session's guard.
+
+    ``identity`` is None where no such process was found.  Then only the driver knows whether the browser
+    lives: it is lost when the driver says that its session is, and taken for running until then.
+    """
 
     def __init__(self, identity: ProcessIdentity | None):
         self.identity = identity
 
     def is_lost(self, message: str) -> bool:
         if self.identity is None:
-            return False
+            return message.startswith(_NO_SESSION)
         until = time.monotonic() + (EXIT_TIMEOUT if _DRIVER_LOST_BROWSER.search(message) else 0)
         while True:
             found = system.facts(self.identity.pid)
@@ -62,7 +72,38 @@ class LocalBrowserHandle:
             time.sleep(0.01)
 
     def is_running(self) -> bool:
-        return is_running(self.identity)
+        return self.identity is None or is_running(self.identity)
+
+
+class AttachedBrowserHandle:
+    """A browser that the driver was attached to by its address, ``HOST:PORT``.  It is not the session's.
+
+    Its process is not looked for: a forwarded port may lead to another machine.
+    """
+
+    identity = None
+
+    def __init__(self, address: str):
+        self.address = address
+
+    def is_lost(self, message: str) -> bool:
+        """True if no program listens at the address.  Blocks for up to CONNECT_TIMEOUT seconds.
+
+        Anything else, such as a timeout, proves nothing.  A driver may also have lost its session with
+        a browser that lives, since its last window was closed: that error is passed on as it is.
+        """
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT).close()
+        except ConnectionRefusedError:
+            return True
+        except (OSError, ValueError, OverflowError):
+            return False
+        return False
+
+    def is_running(self) -> bool:
+        """Always True: only a connection could find out."""
+        return True
 
 
 class RemoteBrowserHandle:

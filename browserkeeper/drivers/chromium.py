@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..config import SessionConfig
 from ..grid.address import environment_without_credentials
 from . import profile
+from .browser_handle import AttachedBrowserHandle
 from .launch import Launch, copy_options
 from .resolve import Resolved
 
@@ -52,13 +54,18 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
     if config.profile:
         profile.check(config.profile, profile.chromium_holder)
     level = ("--log-level=INFO",) if config.log else ()
-    return Launch(
+    launch = Launch(
         command=(found.driver.path, "--port=0", *level),
         env={},
         build_options=lambda: build_options(config, found.browser.path, tmpdir),
         port_pattern=rb"on port (\d+)\.",
         note="" if config.debugging == "pipe" else "debugging='port': the browser outlives its driver",
     )
+    if address := config.debugger_address:
+        attached = AttachedBrowserHandle(address)
+        note = f"attached to the browser at {address}, which is not ended"
+        return dataclasses.replace(launch, note=note, find_browser=lambda capabilities, tree: attached)
+    return launch
 
 
 def user_options(config: SessionConfig) -> ChromiumOptions:

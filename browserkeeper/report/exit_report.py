@@ -129,7 +129,7 @@ class ExitReport:
     ``reason``: ``closed``, ``error`` (an exception left the block), ``timeout``,
     ``command-timeout``, ``owner-died``, ``abandoned`` (the owner dropped the session without
     closing it), ``exited`` (the driver ended by itself, or was killed), ``browser-died``,
-    ``connection-lost`` (to the driver), ``terminated`` (SIGTERM to the guard),
+    ``connection-lost`` (to the driver, or its to the browser), ``terminated`` (SIGTERM to the guard),
     ``guard-died``, ``swept``, ``failed`` (the browser did not start), and for browsers of a pool
     ``lease-expired``, ``hung`` or ``retired``.
 

@@ -134,7 +134,7 @@ def over_error(
         return SessionClosed(f"{head} was closed{when}.", report)
     texts = {
         "browser-died": "its browser died or was killed",
-        "connection-lost": "the connection to its driver broke",
+        "connection-lost": "the connection to its driver, or the driver's to the browser, broke",
         "exited": "its driver ended by itself or was killed",
         "terminated": "its guard was terminated",
         "guard-died": "its guard was killed",
