@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -134,11 +133,9 @@ class BidiConnection:
     """
 
     def __init__(self, url: str):
-        import websocket
+        from .websockets import open_websocket
 
-        self._socket = websocket.create_connection(
-            url, timeout=ANSWER_TIMEOUT, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
-        )
+        self._socket = open_websocket(url, ANSWER_TIMEOUT)
         self._number = 0
         self._lock = threading.RLock()
         self._is_waiting = False

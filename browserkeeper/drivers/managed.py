@@ -2,12 +2,13 @@
 
 A managed driver is a ``webdriver.Chrome``, ``Edge`` or ``Firefox`` with three differences: it is given a
 driver process that runs already, each of its commands passes through a command handler, and ``quit()``
-is the verified end of the session.  No other module subclasses Selenium.
+is the verified end of the session.  Besides this module only ``websockets.py`` subclasses Selenium.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,8 @@ from selenium.webdriver.common.webdriver import LocalWebDriver
 from selenium.webdriver.firefox.remote_connection import FirefoxRemoteConnection
 from selenium.webdriver.remote.client_config import ClientConfig
 from selenium.webdriver.remote.remote_connection import RemoteConnection
+
+from .websockets import DirectWebSocketConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +107,35 @@ class _Managed(LocalWebDriver):
 
     def _start_bidi(self) -> None:
         """Selenium opens this connection without :meth:`execute`: it could be opened after a lease."""
-        self.command_handler.run_command("bidi", {}, super()._start_bidi)
+        url = self.caps.get("webSocketUrl")
+        start = functools.partial(self._connect_bidi, url) if url else super()._start_bidi
+        self.command_handler.run_command("bidi", {}, start)
+
+    def _connect_bidi(self, url: str) -> None:
+        """Open Selenium's BiDi connection, without a proxy where the browser is on this machine."""
+        config = self.command_executor.client_config  # type: ignore[union-attr]
+        self._websocket_connection = DirectWebSocketConnection(  # type: ignore[no-untyped-call]
+            url, config.websocket_timeout, config.websocket_interval
+        )
+
+    def start_devtools(self) -> Any:
+        """As Selenium's, without a proxy.
+
+        Where there is a connection already, Selenium's method returns that one and skips the last step,
+        which is to attach to the current window.
+        """
+        if self._websocket_connection or self.caps["browserName"].lower() == "firefox":
+            return super().start_devtools()
+        self._connect_bidi(self.caps.get("se:cdp") or self._get_cdp_details()[1])
+        try:
+            devtools, connection = super().start_devtools()
+            window = devtools.target.TargetID(self.current_window_handle)
+            attach = devtools.target.attach_to_target(window, True)
+            connection.session_id = connection.execute(attach)  # type: ignore[no-untyped-call]
+        except BaseException:
+            self.disconnect_bidi()
+            raise
+        return devtools, connection
 
     def _get_cdp_details(self) -> Any:
         """As :meth:`_start_bidi`, for ``bidi_connection()`` and ``start_devtools()``."""

@@ -117,7 +117,8 @@ def proxy() -> Check:
     if "127.0.0.1" in exempt or "*" in exempt:
         return Check("proxy", "ok", f"{names[0]} is set, and 127.0.0.1 exempt")
     remedy = (
-        "For plain Selenium set no_proxy=localhost,127.0.0.1, or it may ask the proxy for its driver."
+        "browserkeeper asks no proxy for drivers and browsers on this machine.  For plain Selenium set "
+        "no_proxy=localhost,127.0.0.1, or it may ask the proxy for its driver."
     )
     return Check("proxy", "ok", f"{names[0]} is set without no_proxy", remedy)
 

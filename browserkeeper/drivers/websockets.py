@@ -1,0 +1,82 @@
+"""Websockets to a browser or driver on this machine, which never ask a proxy.
+
+The package ``websocket`` obeys ``http_proxy`` and ``https_proxy`` for every host, also for 127.0.0.1,
+unless ``no_proxy`` names it.  A proxy cannot reach the loopback of this machine.  So the package gets
+a socket that is connected already, and reads no variable.  A websocket to a Grid on another machine
+obeys the variables, as Selenium's own does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+from selenium.webdriver.remote.websocket_connection import WebSocketConnection
+from websocket import WebSocket, WebSocketApp, create_connection
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds to connect to a port of this machine, which takes microseconds."""
+
+
+def is_loopback(host: str) -> bool:
+    """True for ``localhost`` and the addresses of the loopback interface."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def connected_socket(url: str) -> socket.socket | None:
+    """A socket that is connected to the host of ``ws://HOST:PORT``, if that is this machine's loopback.
+
+    None for every other host, and for ``wss:``.  Raises OSError where the port does not answer.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "ws" or not parts.hostname or not is_loopback(parts.hostname):
+        return None
+    connected = socket.create_connection((parts.hostname, parts.port or 80), CONNECT_TIMEOUT)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected
+
+
+def open_websocket(url: str, timeout: float) -> WebSocket:
+    """A websocket for one thread; ``timeout`` is for each answer, in seconds."""
+    options: dict[str, Any] = {"timeout": timeout, "socket": connected_socket(url)}
+    return create_connection(url, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], **options)
+
+
+class DirectWebSocketConnection(WebSocketConnection):
+    """Selenium's BiDi connection.  Selenium's own constructor has no parameter for a socket."""
+
+    def _start_ws(self) -> None:
+        connected = connected_socket(self.url)
+        if connected is None:
+            super()._start_ws()  # type: ignore[no-untyped-call]
+            return
+        connected.settimeout(None)  # events may be far apart
+
+        def on_open(ws: WebSocketApp) -> None:
+            self._started = True
+
+        def on_message(ws: WebSocketApp, message: str) -> None:
+            self._process_message(message)  # type: ignore[no-untyped-call]
+
+        def on_error(ws: WebSocketApp, error: Exception) -> None:
+            ws.close()
+
+        self._ws = WebSocketApp(
+            self.url, on_open=on_open, on_message=on_message, on_error=on_error, socket=connected
+        )
+        run = self._ws.run_forever
+        self._ws_thread = Thread(target=run, kwargs={"suppress_origin": True}, daemon=True)
+        try:
+            self._ws_thread.start()
+        except BaseException:
+            connected.close()
+            raise
+
+
+__all__ = ["DirectWebSocketConnection", "connected_socket", "is_loopback", "open_websocket"]
