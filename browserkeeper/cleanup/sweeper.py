@@ -127,6 +127,14 @@ class Sweeper:
         yield from self._cgroups()
         yield from self._locks()
 
+    def finish(self, record: Record) -> Finding | None:
+        """End the session of one record if it is dead, and retire it; None where it is not.
+
+        Raises ContainmentError where the processes cannot be judged from here.
+        """
+        require_own_proc()
+        return self._session(record, self.ledger)
+
     # -- what records name
 
     def _session(self, record: Record, ledger: Ledger) -> Finding | None:

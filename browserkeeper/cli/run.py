@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import click
 
+from ..cleanup.in_passing import finish_the_dead_by_a_process
 from ..guard.options import CANNOT_RUN, NOT_FOUND
 from ..process import own_line, system
 from ..process.containment import Containment, choose
@@ -74,6 +75,7 @@ def command(
     ledger = None if no_ledger else Ledger.open()
     if ledger:
         ledger.prune()
+        finish_the_dead_by_a_process(ledger)
     containment = choose()
     session = describe(argv, timeout, containment, ledger, keep_tmpdir=keep_tmpdir)
     plan = GuardPlan(

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 FREEZING_ROUNDS = 200  # each takes milliseconds; a fork bomb of 2,000 needs a dozen
 
 
@@ -115,7 +115,7 @@ class Cgroup:
             os.close(fd)
 
 
-def _prctl(option: int, argument: int | bytes) -> int:
+def _prctl(option: int, argument: int) -> int:
     """prctl(2) by the C half of ``ctypes``: its Python half takes 1.5 ms of a start of 18."""
     try:
         from _ctypes import call_function, dlopen, dlsym
@@ -154,8 +154,7 @@ class Subreaper:
         self._hit: set[int] = set()
 
     def arm(self) -> None:
-        """Become a child subreaper, which a fork does not inherit; also set the process's name."""
-        _prctl(PR_SET_NAME, b"bk-guard")
+        """Become a child subreaper, which a fork does not inherit."""
         if _prctl(PR_SET_CHILD_SUBREAPER, 1) != 0 and (why := _refusal(PR_SET_CHILD_SUBREAPER, 1)):
             raise Failure("subreaper", why)
 

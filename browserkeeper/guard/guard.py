@@ -16,6 +16,7 @@ from .owner import Owner
 from .procfs import foreign_proc
 from .record import Record, Report
 from .signals import Signals
+from .title import set_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Guard:
         else:
             ignore_errors(os.setsid)
         self.signals.listen()
+        set_title(os.environ.get("BROWSERKEEPER_SESSION", ""))
         self.containment.arm()
         self.owner.watch()
         self.lock.take()  # before the record is there: a record with a free lock means dead guards

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..cleanup.in_passing import finish_the_dead
 from ..config import SessionConfig
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
 from ..drivers.cancellation import Cancellation
@@ -83,6 +84,7 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
     containment = choose(config.containment)  # first: the search for a driver starts guards, too
     ledger = Ledger.open()
     ledger.prune()
+    finish_the_dead(ledger)
     if config.log:
         _check_log(config.log)
     found = _resolve(config, ledger, cancellation)

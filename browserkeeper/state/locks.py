@@ -50,8 +50,8 @@ def ask(path: Path, patience: float = SHORT) -> Answer:
 def holding(path: Path, patience: float = SHORT) -> Iterator[Answer]:
     """Ask for the lock, and keep it during the block where the answer is ``free``.
 
-    So no other sweep works on the session at the same time.  ``path`` is a lock file, or the TMPDIR of
-    a session.
+    So no other sweep works on the session at the same time.  ``path`` is a lock file, the TMPDIR of
+    a session, or its record.
     """
     flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
@@ -63,6 +63,10 @@ def holding(path: Path, patience: float = SHORT) -> Iterator[Answer]:
     try:
         yield _ask(fd, path, patience)
     finally:
+        # A process that another thread has forked meanwhile holds the same open file, and with it the
+        # lock (flock(2)): without this the session would seem to be alive.
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
 

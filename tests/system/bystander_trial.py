@@ -91,7 +91,7 @@ class Session:
     def guards(self) -> dict[str, list[int]]:
         """The pids of its guards now, by the tree below its owner; without any code of the package."""
         tree = processes.alive(processes.below(self.owner))
-        guards = [seen for seen in tree if seen.name == "bk-guard" or _is_portable_guard(seen.pid)]
+        guards = [seen for seen in tree if seen.name == "bk-guard"]
         pids = {seen.pid for seen in guards}
         primary = [seen.pid for seen in guards if seen.parent in pids]
         standby = [seen.pid for seen in guards if seen.parent not in pids]
@@ -108,12 +108,6 @@ class Session:
 
     def tmpdirs(self) -> list[Path]:
         return [p for root in ("/tmp", "/dev/shm") if (p := Path(root, f"bk-{self.id}")).exists()]
-
-
-def _is_portable_guard(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return b"portable_guard" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
 
 
 @dataclasses.dataclass(frozen=True)
