@@ -7,6 +7,8 @@ message that names the cause, the place and the remedy.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +39,33 @@ __all__ = [
     "TooManyWaiting",
     "VersionMismatch",
 ]
+
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def hide_frames(excinfo: Any) -> bool:
+    """Have pytest leave the frames of a module out of its tracebacks, unless ``--full-trace`` is given.
+
+    A module imports it as ``__tracebackhide__``; pytest calls it with its ``ExceptionInfo``.  Frames
+    stay for errors that look like our own mistakes: raised by a line of this package, and of none of
+    its exception classes.
+    """
+    error = excinfo.value
+    if isinstance(error, BrowserkeeperError) or error.__traceback__ is None:
+        return True
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return not trace.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+
+
+def add_detail(error: BrowserkeeperError, text: str) -> None:
+    """Add what a reader seldom needs below the error's text: a note, or before Python 3.11 more text."""
+    if sys.version_info >= (3, 11):
+        error.add_note(text)
+    else:
+        error.args = (f"{error.args[0]}\n{text}", *error.args[1:])
 
 
 # The name of this function is in every pickle, so that it cannot change.

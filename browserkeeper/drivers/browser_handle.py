@@ -8,25 +8,24 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ..guard.procfs import is_exiting
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 
 EXIT_TIMEOUT = 0.5
 """Seconds to wait for a browser's process to end, after its driver has reported it as lost."""
-_DRIVER_LOST_BROWSER = re.compile(
-    r"disconnected|not reachable|session deleted|invalid session id|marionette|connection",
-    re.IGNORECASE,
-)
-"""Errors of a local driver after which the browser's process may be about to end."""
+LOST_CODES = frozenset({"invalid session id", "disconnected", "chrome not reachable"})
+"""Error codes by which a driver says that it has lost its browser (measured: the first one with
+ChromeDriver 156 and geckodriver 0.37; the others are in ChromeDriver's source)."""
 _GRID_LOST_SESSION = re.compile(
-    r"browserkeeper: the Grid|InvalidSessionIdException|unable to find session|"
-    r"unable to execute request for an existing session|not reachable|session deleted|"
-    r"disconnected|failed to decode response from marionette",
+    r"(unknown error: )?(browserkeeper: the Grid|unable to find session|"
+    r"unable to execute request for an existing session|session deleted|"
+    r"failed to decode response from marionette)",
     re.IGNORECASE,
 )
-"""Errors of a Grid, its driver, or our relay that mean the end of the session."""
-_NO_SESSION = "InvalidSessionIdException"
-"""How the message of an error begins with which a driver says that it has lost its browser."""
+"""How the messages of a Grid, its driver, or our relay begin at the end of the session, where the error
+has no code of its own."""
+_NO_CODE_OF_ITS_OWN = ("", "unknown error")
 CONNECT_TIMEOUT = 1.0
 """Seconds for a browser that was attached to by its address to accept a connection."""
 
@@ -38,10 +37,11 @@ class BrowserHandle(Protocol):
     def identity(self) -> ProcessIdentity | None:
         """Its main process; None where that is unknown or on another machine."""
 
-    def is_lost(self, message: str) -> bool:
-        """True if the browser is gone.  ``message`` is the driver's error, "" if there was none.
+    def is_lost(self, code: str = "", message: str = "") -> bool:
+        """True if the browser is gone.  ``code`` and ``message`` are those of the driver's error, "" if
+        there was none.
 
-        After an error that announces the browser's end, waits for it for up to EXIT_TIMEOUT.
+        After a code that announces the browser's end, waits for it for up to EXIT_TIMEOUT.
         """
 
     def is_running(self) -> bool:
@@ -59,17 +59,16 @@ class LocalBrowserHandle:
     def __init__(self, identity: ProcessIdentity | None):
         self.identity = identity
 
-    def is_lost(self, message: str) -> bool:
+    def is_lost(self, code: str = "", message: str = "") -> bool:
+        """The system is asked, whatever the message says: a page or an element may be named in it."""
         if self.identity is None:
-            return message.startswith(_NO_SESSION)
-        until = time.monotonic() + (EXIT_TIMEOUT if _DRIVER_LOST_BROWSER.search(message) else 0)
-        while True:
-            found = system.facts(self.identity.pid)
-            if found is None or found.is_zombie or not self.identity.is_same_as(found.identity):
-                return True
+            return code in LOST_CODES
+        until = time.monotonic() + (EXIT_TIMEOUT if code in LOST_CODES else 0)
+        while not _has_ended(self.identity):
             if time.monotonic() >= until:
                 return False
             time.sleep(0.01)
+        return True
 
     def is_running(self) -> bool:
         return self.identity is None or is_running(self.identity)
@@ -86,7 +85,7 @@ class AttachedBrowserHandle:
     def __init__(self, address: str):
         self.address = address
 
-    def is_lost(self, message: str) -> bool:
+    def is_lost(self, code: str = "", message: str = "") -> bool:
         """True if no program listens at the address.  Blocks for up to CONNECT_TIMEOUT seconds.
 
         Anything else, such as a timeout, proves nothing.  A driver may also have lost its session with
@@ -111,8 +110,10 @@ class RemoteBrowserHandle:
 
     identity = None
 
-    def is_lost(self, message: str) -> bool:
-        return bool(_GRID_LOST_SESSION.search(message))
+    def is_lost(self, code: str = "", message: str = "") -> bool:
+        if code in _NO_CODE_OF_ITS_OWN:
+            return bool(_GRID_LOST_SESSION.match(message))
+        return code in LOST_CODES
 
     def is_running(self) -> bool:
         """Always True: only a command could find out."""
@@ -129,6 +130,18 @@ def find_local(capabilities: Mapping[str, Any], tree: Sequence[ProcessFacts]) ->
     first = (p for p in tree[1:] if p.parent == tree[0].pid)
     found = next(named, None) or next(first, None)
     return LocalBrowserHandle(found.identity if found else None)
+
+
+def _has_ended(identity: ProcessIdentity) -> bool:
+    """True if the process is gone, a zombie, or on its way out.
+
+    A process closes its files, which the driver notices, before it is a zombie.  The kernel marks its
+    threads as exiting before that (do_exit() in kernel/exit.c).
+    """
+    found = system.facts(identity.pid)
+    if found is None or found.is_zombie or not identity.is_same_as(found.identity):
+        return True
+    return is_exiting(identity.pid) is True
 
 
 def is_running(identity: ProcessIdentity | None) -> bool:

@@ -9,26 +9,42 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chromium.remote_connection import ChromiumRemoteConnection
 from selenium.webdriver.common.webdriver import LocalWebDriver
 from selenium.webdriver.firefox.remote_connection import FirefoxRemoteConnection
 from selenium.webdriver.remote.client_config import ClientConfig
+from selenium.webdriver.remote.errorhandler import ErrorHandler
 from selenium.webdriver.remote.remote_connection import RemoteConnection
+from urllib3.exceptions import HTTPError
+from websocket import WebSocketException
 
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from .driver_service import ManagedService, make_service
 from .websockets import DirectWebSocketConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..grid.address import Address
-    from ..process.child import ChildProcess
 
 BIDI_INTERVAL = 0.005
 """Seconds between two checks for a BiDi answer.  Selenium's 0.1 is most of the time of a command."""
+
+NO_PORT = "this browser has no debugging port. Start it with debugging='port'."
+"""The remedy where Selenium asks for the address of the DevTools protocol."""
+
+CHROMIUM_OPTIONS = {
+    "chrome": "goog:chromeOptions",
+    "chrome-headless-shell": "goog:chromeOptions",
+    "MicrosoftEdge": "ms:edgeOptions",
+}
+"""The capability that has the address of the debugging port, by ``browserName``."""
 
 BIDI_THREAD_TIMEOUT = 2.0
 """Seconds for the thread of a BiDi connection to end once its socket was shut; it takes milliseconds."""
@@ -44,38 +60,62 @@ class CommandHandler(Protocol):
         """The driver's ``quit()``."""
 
 
-class ManagedService:
-    """``driver.service``, for code that expects one, such as Selenium's own.
+class _ErrorHandler(ErrorHandler):
+    """Selenium's, which drops the error code of an answer; :func:`error_code` returns it."""
 
-    Its process is the guard: all processes of the session are below that.
+    def check_response(self, response: dict[str, Any]) -> None:
+        try:
+            super().check_response(response)
+        except WebDriverException as error:
+            vars(error)["_error_code"] = _code_in(response)
+            raise
+
+
+def _code_in(response: dict[str, Any]) -> str:
+    """The ``error`` of an answer (w3.org/TR/webdriver2, "Send an error"); "" for an invalid answer."""
+    try:
+        return str(json.loads(response["value"])["value"]["error"])
+    except (ValueError, TypeError, KeyError):
+        return ""
+
+
+def error_code(error: WebDriverException) -> str:
+    """What the driver's answer gave as ``error``, such as "no such element"; "" without an answer."""
+    return str(vars(error).get("_error_code", ""))
+
+
+class _Connection:
+    """Marks the errors of the connection to the driver, for :func:`is_of_connection`.
+
+    A command can raise an error of the same class elsewhere: in a parameter's own methods, for example.
     """
 
-    def __init__(
-        self,
-        handler: CommandHandler,
-        path: str,
-        port: int,
-        process: ChildProcess,
-        url_path: str = "",
-    ):
-        self._command_handler = handler
-        self.path, self.port, self.process = path, port, process
-        self.url_path = url_path
-        """The path before that of each command; a secret where the driver is the relay to a Grid."""
+    def _request(self, method: str, url: str, body: Any = None) -> Any:
+        try:
+            return super()._request(method, url, body=body)  # type: ignore[misc]
+        except (HTTPError, OSError) as error:
+            vars(error)["_of_connection"] = True
+            raise
 
-    @property
-    def service_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.url_path}"
 
-    def start(self) -> None:
-        """Does nothing: the driver runs already."""
+class _ChromiumConnection(_Connection, ChromiumRemoteConnection):
+    pass
 
-    def stop(self) -> None:
-        """The driver's ``quit()``."""
-        self._command_handler.quit_driver()
 
-    def is_connectable(self) -> bool:
-        return self.process.poll() is None
+class _FirefoxConnection(_Connection, FirefoxRemoteConnection):
+    pass
+
+
+def is_of_connection(error: Exception) -> bool:
+    """True for errors of the connections to the driver, by HTTP or by a websocket."""
+    return isinstance(error, WebSocketException) or "_of_connection" in vars(error)
+
+
+class _NoDebuggerAddress(dict[str, Any]):
+    """``goog:chromeOptions`` of a browser without a debugging port; ChromeDriver leaves it out then."""
+
+    def __missing__(self, key: str) -> Any:
+        raise KeyError(f"{key}: {NO_PORT}" if key == "debuggerAddress" else key)
 
 
 class _Managed(LocalWebDriver):
@@ -93,10 +133,13 @@ class _Managed(LocalWebDriver):
         self.options, self._original = options, original
         # The constructors of Chrome and Firefox would start another driver, so they are skipped.
         LocalWebDriver.__init__(self, command_executor=executor, options=options)  # type: ignore[no-untyped-call]
+        self.error_handler = _ErrorHandler()
 
     def start_session(self, capabilities: dict[str, Any]) -> None:
         if self._original is None:
             super().start_session(capabilities)
+            if key := CHROMIUM_OPTIONS.get(self.caps.get("browserName", "")):
+                self.caps.setdefault(key, _NoDebuggerAddress())
         else:
             self.session_id, self.caps = self._original.session_id, self._original.caps
 
@@ -139,6 +182,9 @@ class _Managed(LocalWebDriver):
 
     def _get_cdp_details(self) -> Any:
         """As :meth:`_start_bidi`, for ``bidi_connection()`` and ``start_devtools()``."""
+        key = CHROMIUM_OPTIONS.get(self.caps.get("browserName", ""), "")
+        if isinstance(self.caps.get(key), _NoDebuggerAddress):
+            raise WebDriverException(f"Can't get debugger address: {NO_PORT}")
         return self.command_handler.run_command("devtools", {}, super()._get_cdp_details)
 
     @property
@@ -146,21 +192,38 @@ class _Managed(LocalWebDriver):
         """True if Selenium's BiDi connection of this driver object was opened."""
         return getattr(self, "_websocket_connection", None) is not None
 
+    def disconnect(self) -> None:
+        """Close what this driver object holds open besides its connection to the driver: that for BiDi,
+        and the request context (``driver.request``).
+
+        To be called before the browser's end, which the thread for BiDi would log as an error.
+        """
+        request: Any = getattr(self, "_request", None)
+        self._request = None
+        if request is not None:
+            with contextlib.suppress(Exception):
+                request.dispose()
+        self.disconnect_bidi()
+
     def disconnect_bidi(self) -> None:
         """Close Selenium's BiDi connection and end its thread, if it was opened."""
-        connection: Any = self._websocket_connection
+        connection: Any = getattr(self, "_websocket_connection", None)
         self._websocket_connection = None
         if connection is not None:
             with contextlib.suppress(Exception):
                 # close() closes the socket that the thread reads, and then often waits 10 s for the
-                # thread.  shutdown() makes the thread end first.
-                connection._ws.sock.sock.shutdown(socket.SHUT_RDWR)
+                # thread.  End of file wakes the thread, which then sends the closing frame and ends.
+                connection._ws.keep_running = False
+                socket.socket.shutdown(connection._ws.sock.sock, socket.SHUT_RD)
                 connection._ws_thread.join(BIDI_THREAD_TIMEOUT)
             connection.close()
 
     def quit(self) -> None:
         """End the session, verified; see ``BrowserSession.close``."""
-        self.command_handler.quit_driver()
+        try:
+            self.command_handler.quit_driver()
+        finally:
+            self.stop_client()
 
 
 class Chrome(_Managed, webdriver.Chrome):
@@ -231,7 +294,7 @@ def connect(
     config = client_config(service.service_url, timeout, grid)
     kind: type[_Managed]
     if name == "firefox":
-        executor = FirefoxRemoteConnection(service.service_url, ignore_proxy=True, client_config=config)
+        executor = _FirefoxConnection(service.service_url, ignore_proxy=True, client_config=config)
         kind = RemoteFirefox if grid else Firefox
         return kind(handler, service, executor, options)
     if name == "edge":
@@ -239,7 +302,7 @@ def connect(
     else:
         kind, vendor = RemoteChrome if grid else Chrome, "goog"
     browser_name = "MicrosoftEdge" if name == "edge" else "chrome"
-    chromium = ChromiumRemoteConnection(
+    chromium = _ChromiumConnection(
         service.service_url, vendor, browser_name, ignore_proxy=True, client_config=config
     )
     return kind(handler, service, chromium, options)
@@ -250,8 +313,7 @@ def another(driver: Any, handler: CommandHandler) -> Any:
 
     Sends nothing.  State of one driver object (file detector, pinned scripts) is not in the other.
     """
-    before = driver.service
-    service = ManagedService(handler, before.path, before.port, before.process, before.url_path)
+    service = make_service(driver.service.driver_process, handler.quit_driver)
     return type(driver)(handler, service, driver.command_executor, driver.options, driver)
 
 

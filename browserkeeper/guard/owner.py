@@ -7,13 +7,12 @@ import select
 import time
 
 from .options import Failure, Options
-from .procfs import read_bytes
+from .procfs import is_exiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PF_EXITING = 0x4  # in the flags of /proc/PID/stat: do_exit() sets it before it closes files
 SEND_TIMEOUT = 5.0  # seconds that an owner may take to read an event
 
 
@@ -94,24 +93,6 @@ class Owner:
                 poller.poll(100)
             except OSError:  # EPIPE: the owner has closed its end
                 return
-
-
-def is_exiting(pid: int) -> bool | None:
-    """True if every thread of the process is on its way out, or ended; None where that cannot be read.
-
-    A program whose first thread alone has ended (pthread_exit(3)) lives on.
-    """
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:  # it is gone, /proc hides it, or this system has no /proc
-        return None
-    was_read = False
-    for thread in threads:
-        raw = read_bytes(f"/proc/{pid}/task/{thread}/stat")
-        if raw and not int(raw.rpartition(b")")[2].split()[6]) & PF_EXITING:
-            return False
-        was_read = was_read or bool(raw)
-    return was_read or None
 
 
 def _is_readable(fd: int) -> bool:

@@ -22,6 +22,7 @@ TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
+PF_EXITING = 0x4  # in the flags of /proc/PID/stat: do_exit() sets it before it closes files
 CAP_SYS_PTRACE = 19
 FOREIGN_PROC = "/proc shows another pid namespace; mount one of this namespace (unshare --mount-proc)"
 
@@ -182,6 +183,24 @@ def _proc_options(mounts: bytes) -> dict[str, str]:
 def unreadable(pid: int) -> Stat:
     """The facts of a process that exists but is hidden.  No process has started at 0."""
     return Stat(pid, "?", "?", 0, 0, 0.0)
+
+
+def is_exiting(pid: int) -> bool | None:
+    """True if every thread of the process is on its way out, or ended; None where that cannot be read.
+
+    A program whose first thread alone has ended (pthread_exit(3)) lives on.
+    """
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:  # it is gone, /proc hides it, or this system has no /proc
+        return None
+    was_read = False
+    for thread in threads:
+        raw = read_bytes(f"/proc/{pid}/task/{thread}/stat")
+        if raw and not int(raw.rpartition(b")")[2].split()[6]) & PF_EXITING:
+            return False
+        was_read = was_read or bool(raw)
+    return was_read or None
 
 
 def children_of(pid: int) -> list[int]:

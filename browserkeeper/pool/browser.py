@@ -154,6 +154,8 @@ class PooledBrowser:
         self._control.set_deadline(PING_TIMEOUT, "hung")
         try:
             _ = self.session.driver.title
+        except BrowserkeeperError:  # some are Selenium's too
+            raise
         except WebDriverException:  # an error from the browser is an answer too
             pass
         self._control.set_deadline(None, "hung")

@@ -192,8 +192,8 @@ class LeaseHandler:
         except BaseException:
             self.cut_off("interrupted: an exception came while the lease was released")
             raise
-        if used_bidi:
-            self.driver.disconnect_bidi()
+        if self.driver is not None:
+            self.driver.disconnect()
 
     def cut_off(self, reason: str) -> None:
         """End the lease at once, whoever uses it, and have its browser ended.  Does nothing if the lease

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..config import SessionConfig
-from ..errors import (
-    BrowserDied,
-    BrowserkeeperError,
-    CommandTimeout,
-    SessionClosed,
-    SessionTimeout,
-)
+from ..errors import BrowserkeeperError, CommandTimeout, SessionTimeout, add_detail
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..report import ExitReport
 from .call import Call
 from .ending import EVENT_TIMEOUT, DeadlineError
 from .launch import Attempt
+
+if TYPE_CHECKING:
+    from selenium.common.exceptions import WebDriverException
 
 T = TypeVar("T")
 
@@ -32,6 +30,8 @@ class Commands:
         self._attempt, self._fail = attempt, fail
         self._in_flight: set[object] = set()  # its methods are atomic, and need no lock
         self._interrupted = False
+        self.last_window_closed = False
+        """True once a command has closed the last window, whereupon the browser ends."""
 
     @property
     def at_rest(self) -> bool:
@@ -62,18 +62,29 @@ class Commands:
         from urllib3.exceptions import HTTPError
         from websocket import WebSocketException
 
+        from ..drivers.managed import is_of_connection
+
+        failed: Exception
         try:
-            return command()
-        except WebDriverException as error:
-            if not is_abandoned() and browser_is_lost(
-                self._attempt, f"{type(error).__name__}: {error.msg}"
-            ):
-                raise self._fail(self._reason_of(error), name, error) from error
+            answer = command()
+            if name == "close" and isinstance(answer, dict):
+                self.last_window_closed = answer.get("value") == []
+            return answer
+        except BrowserkeeperError:  # of a command that this command has sent
             raise
-        except (HTTPError, WebSocketException, OSError) as error:
-            if is_abandoned():
+        except WebDriverException as error:
+            if is_abandoned() or not browser_is_lost(self._attempt, error):
                 raise
-            raise self._fail(self._reason_of(error), name, error) from error
+            failed = error
+        except (HTTPError, WebSocketException, OSError) as error:
+            if is_abandoned() or not (is_of_connection(error) or browser_is_lost(self._attempt)):
+                raise
+            failed = error
+        try:
+            # Outside of the handler: the traceback of urllib3 or Selenium would be printed, too.
+            raise self._fail(self._reason_of(failed), name, failed)
+        finally:
+            del failed  # its traceback refers to this frame
 
     def _reason_of(self, error: Exception) -> str:
         """Why a command failed, as a reason for the exit report.
@@ -87,21 +98,27 @@ class Commands:
         is_ending = guard.event("ending") is not None
         if not is_ending and isinstance(error, (ReadTimeoutError, TimeoutError)):
             return "command-timeout"
+        if not is_ending and self.last_window_closed:
+            return "closed"
         if is_ending or browser_is_lost(self._attempt):
             return "browser-died"
         guard.wait_for("ending", "ended", deadline=time.monotonic() + EVENT_TIMEOUT)
         return "browser-died" if browser_is_lost(self._attempt) else "connection-lost"
 
 
-def browser_is_lost(attempt: Attempt, message: str = "") -> bool:
+def browser_is_lost(attempt: Attempt, error: WebDriverException | None = None) -> bool:
     """True if the guard is dead or is ending the session, or if the browser is gone.
 
-    ``message`` is the driver's error; after one that announces the browser's end, waits for it.
+    ``error`` is the driver's error; after one that announces the browser's end, waits for it.
     """
     guard = attempt.guard
     if guard.event("ending") or not guard.is_alive():
         return True
-    return attempt.browser.is_lost(message)
+    if error is None:
+        return attempt.browser.is_lost()
+    from ..drivers.managed import error_code
+
+    return attempt.browser.is_lost(error_code(error), error.msg or "")
 
 
 def over_error(
@@ -116,29 +133,47 @@ def over_error(
 
     ``when`` says what was going on, ``cause`` is the error of the command that failed, if any.
     """
+    from ..drivers import lost
+
     reason = report.reason if report else "closed"
     head = f"{config.name} session {session_id}"
     when = f" {when}" if when else ""
+    by_driver = hasattr(cause, "msg")  # Selenium's errors: their text is the driver's, or our relay's
+    if by_driver:
+        when += f" ({_first_line(cause)})"
+    error: BrowserkeeperError
     if reason in deadline_errors:
-        return deadline_errors[reason](f"{head} passed its deadline{when} and was ended.", report)
-    if reason == "timeout":
+        error = deadline_errors[reason](f"{head} passed its deadline{when} and was ended.", report)
+    elif reason == "timeout":
         limit = f" of {config.timeout:g} s" if config.timeout else ""
-        return SessionTimeout(f"{head} passed its timeout{limit}{when} and was ended.", report)
-    if reason == "command-timeout":
-        return CommandTimeout(
+        error = SessionTimeout(f"{head} passed its timeout{limit}{when} and was ended.", report)
+    elif reason == "command-timeout":
+        error = CommandTimeout(
             f"{head}: no answer within command_timeout={config.command_timeout:g} s{when}; "
             "the session was ended.",
             report,
         )
-    if reason in ("closed", "error"):
-        return SessionClosed(f"{head} was closed{when}.", report)
-    texts = {
-        "browser-died": "its browser died or was killed",
-        "connection-lost": "the connection to its driver, or the driver's to the browser, broke",
-        "exited": "its driver ended by itself or was killed",
-        "terminated": "its guard was terminated",
-        "guard-died": "its guard was killed",
-        "hung": "it did not answer in time",
-    }
-    detail = f" ({str(cause).splitlines()[0]})" if cause and str(cause) else ""
-    return BrowserDied(f"{head}: {texts.get(reason, reason)}{when}{detail}.", report)
+    elif reason in ("closed", "error"):
+        error = lost.SessionClosed(f"{head} was closed{when}.", report)
+    else:
+        error = lost.BrowserDied(f"{head}: {DEATHS.get(reason, reason)}{when}.", report)
+    if cause is not None and not by_driver:
+        add_detail(error, f"{type(cause).__name__}: {_first_line(cause)}")
+    return error
+
+
+DEATHS = {
+    "browser-died": "its browser died or was killed",
+    "connection-lost": "the connection to its driver, or the driver's to the browser, broke",
+    "exited": "its driver ended by itself or was killed",
+    "terminated": "its guard was terminated",
+    "guard-died": "its guard was killed",
+    "hung": "it did not answer in time",
+}
+"""What happened to a session that died, by the reason in its report."""
+
+
+def _first_line(error: Exception | None) -> str:
+    """Without ChromeDriver's stack of addresses, and without Selenium's hint at its web site."""
+    line = str(getattr(error, "msg", None) or error).partition("\n")[0]
+    return line.partition("; For documentation on this error")[0]

@@ -24,7 +24,7 @@ from ..report import ExitReport
 from .apart import hold, run_apart
 from .call import Call, to_the_end
 from .commands import Commands, browser_is_lost, over_error
-from .ending import DeadlineError, ask_browser_to_quit, raise_if_leaked
+from .ending import DISCONNECT_TIMEOUT, DeadlineError, ask_browser_to_quit, raise_if_leaked
 from .launch import Attempt, StartRefusedError, plan_launch
 from .spans import SessionSpans
 
@@ -291,6 +291,8 @@ class SessionControl:
 
     def over(self, when: str = "", cause: Exception | None = None) -> BrowserkeeperError:
         """The error that says why this session is over; see :func:`over_error`."""
+        if self._commands is not None and self._commands.last_window_closed:
+            when = "with its last window (the browser ends with it)"
         return over_error(self.config, self.report, self.id, self.deadline_errors, when, cause)
 
     def _fail(self, reason: str, command: str, error: Exception) -> BrowserkeeperError:
@@ -369,6 +371,7 @@ class SessionControl:
             ask = None
             if politely and self.state == "live" and keeps_a_profile and self.at_rest:
                 ask = self._ask
+            run_apart(attempt.disconnect_bidi, DISCONNECT_TIMEOUT)
             report = attempt.ending.run(reason, ask=ask, disconnect=attempt.disconnect)
             if self.state == "live":
                 self.state = "closed"

@@ -192,10 +192,19 @@ class Attempt:
         from urllib3.exceptions import HTTPError
 
         from ..drivers import managed
+        from ..drivers.driver_service import DriverProcess, make_service
 
         config, launch = self.plan.config, self.plan.launch
-        service = managed.ManagedService(
-            handler, launch.command[0], port, self.guard.process, launch.url_path
+        service = make_service(
+            DriverProcess(
+                config.name,
+                launch.command,
+                port,
+                self.guard.process,
+                self.plan.guard.env,
+                launch.url_path,
+            ),
+            handler.quit_driver,
         )
         left = max(0.1, self.plan.deadline - time.monotonic())
         try:
@@ -244,13 +253,19 @@ class Attempt:
         pids = [spawned["pid"], *(process.pid for process in system.tree(spawned["pid"]))]
         return next(filter(None, map(system.listening_port, pids)), 0)
 
+    def disconnect_bidi(self) -> None:
+        """Close the BiDi connection, before the browser's end: its thread would log that as an error."""
+        driver = self.driver
+        if driver is not None:
+            driver.disconnect()
+
     def disconnect(self) -> None:
-        """Close what the driver object holds open in this process: connections, and a BiDi thread."""
+        """Close what the driver object holds open in this process."""
         driver, self.driver = self.driver, None
         if driver is None:
             return
         with contextlib.suppress(Exception):
-            driver.disconnect_bidi()
+            driver.disconnect()
         with contextlib.suppress(Exception):
             driver.command_executor.close()
 
