@@ -55,7 +55,8 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         profile.check(config.profile, profile.chromium_holder)
     level = ("--log-level=INFO",) if config.log else ()
     launch = Launch(
-        command=(found.driver.path, "--port=0", *level),
+        # ChromeDriver sends the browser's stderr, its last words included, to /dev/null without this.
+        command=(found.driver.path, "--port=0", "--enable-chrome-logs", *level),
         env={},
         build_options=lambda: build_options(config, found.browser.path, tmpdir),
         port_pattern=rb"on port (\d+)\.",

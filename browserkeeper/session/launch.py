@@ -34,6 +34,7 @@ from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, new_id
 from ..state.tmpdirs import new_tmpdir_path
+from .browser_exit import BrowserExit, ExitWatch, signal_name
 from .ending import DeadlineError, Ending
 from .environment import environment
 from .log_search import LogSearch
@@ -145,6 +146,8 @@ class Attempt:
             self.driver_process: ProcessIdentity | None = None
             self.driver: Any = None
             self.browser: BrowserHandle = LocalBrowserHandle(None)
+            self.browser_exit: BrowserExit | None = None
+            """How the browser ended, where it did so during the launch."""
         except BaseException:  # no caller has this attempt yet, to end it
             self.guard.end("failed", time.monotonic() + 2 * config.close_timeout)
             raise
@@ -172,7 +175,7 @@ class Attempt:
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
         self.driver_process = identity_of(spawned["pid"])
-        self.driver = self._open_session(handler, port, options)
+        self.driver = self._open_session_watched(handler, port, options, spawned["pid"])
         self.browser = launch.find_browser(self.driver.caps, self.processes())
 
     def _options(self) -> Any:
@@ -185,6 +188,25 @@ class Attempt:
             raise
         except (WebDriverException, OSError, *WRONG_OPTIONS) as error:
             raise StartRefusedError from error
+
+    def _open_session_watched(
+        self, handler: CommandHandler, port: int, options: Any, driver: int
+    ) -> Any:
+        """:meth:`_open_session`, which fails as soon as the browser has ended.
+
+        geckodriver notices that by itself.  It also runs Firefox for its version first.
+        """
+        if self.plan.config.remote is not None or self.plan.config.engine == "firefox":
+            watch = None
+        else:
+            watch = ExitWatch(self.guard, driver)
+        try:
+            with watch or contextlib.nullcontext():
+                return self._open_session(handler, port, options)
+        except StartRefusedError as error:
+            noticed = BrowserExit.by_message(str(error.__cause__))
+            self.browser_exit = watch.combine(noticed) if watch else noticed
+            raise
 
     def _open_session(self, handler: CommandHandler, port: int, options: Any) -> Any:
         """Have the driver start the browser, and return Selenium's driver object."""
@@ -290,11 +312,16 @@ class Attempt:
         ended = self.guard.event("ended")
         log_tail = ended["report"]["log_tail"].strip() if ended else ""
         retryable = True
-        if isinstance(error, LaunchError):
+        status = self._drivers_status()
+        if self.browser_exit is not None and reason in ("", "failed"):
+            text = self.browser_exit.describe(config.name, log_tail)
+            retryable = self.browser_exit.may_be_chance(log_tail)
+        elif isinstance(error, LaunchError):
             text = str(error)
-        elif reason in ("terminated", "exited"):
-            who = "The driver ended" if reason == "exited" else "The guard was terminated"
-            text = f"{who} during the launch."
+        elif reason == "terminated":
+            text = "The guard was terminated during the launch."
+        elif reason == "exited" or status:
+            text = f"The driver ended{status} during the launch."
         elif time.monotonic() >= self.plan.deadline - 0.05:
             text = f"{config.name} did not answer within start_timeout={config.start_timeout:g} s."
             text += _hint_at_queue(report)
@@ -307,6 +334,17 @@ class Attempt:
             retryable = not _NO_RETRY.search(line) and not isinstance(cause, TypeError)
         kind = GridError if config.remote else LaunchError
         return kind(text, log_tail=log_tail, retryable=retryable, report=report)
+
+    def _drivers_status(self) -> str:
+        """How the driver ended by itself, in brackets, by the report; "" where it did not, or where that
+        is not known."""
+        pid = self.driver_process.pid if self.driver_process else 0
+        for process in self.report.processes if self.report else ():
+            if process.pid == pid and process.outcome == "exited":
+                return f" (status {process.code})"
+            if process.pid == pid and process.outcome == "signalled" and process.signal:
+                return f" (killed by {signal_name(process.signal)})"
+        return ""
 
     def _explain_guard(self, where: str, text: str) -> BrowserkeeperError:
         """The error for a guard that could not start the driver: ``where`` it failed, and how."""
