@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -13,6 +14,7 @@ from typing import Any, Literal, TypedDict
 
 from .errors import ConfigError
 from .grid.address import Address
+from .options.check import check_environment, check_options, same_path, switch_of
 from .process.containment import KINDS, Kind
 
 BROWSERS = ("chrome", "chromium", "chromium-headless-shell", "edge", "firefox")
@@ -105,10 +107,11 @@ class SessionConfig:
         check_choice("on_leak", self.on_leak, ("raise", "warn", "ignore"))
         check_count("attempts", self.attempts, least=1)
         _check_window_size(self.window_size)
-        if self.remote is None:
-            _check_display(self.headless)
-        else:
+        if self.remote is not None:
             self._check_remote()
+        elif not self.debugger_address:
+            _check_display(self.headless)
+        check_options(self)
 
     @classmethod
     def build(cls, **given: Any) -> SessionConfig:
@@ -124,13 +127,19 @@ class SessionConfig:
             given[name] = _mapping(name, given.get(name))
         for name in ("profile", "download_dir"):
             given[name] = _path(name, given.get(name))
-        for name in ("binary", "driver_path", "log"):
+        check_environment(given)
+        given["options"] = _copy_of_options(given.get("options"))
+        _take_binary(given)
+        for name in ("driver_path", "log"):
             path = _path(name, given.get(name))
             given[name] = str(path) if path else None
         if given.get("window_size") is not None:
             given["window_size"] = _pair(given["window_size"])
         if given.get("offline") is None:
-            given["offline"] = os.environ.get("BROWSERKEEPER_OFFLINE", "") not in ("", "0")
+            given["offline"] = any(
+                os.environ.get(name, "").casefold() not in ("", "0", "false")
+                for name in ("BROWSERKEEPER_OFFLINE", "SE_OFFLINE")
+            )
         if given.get("remote") is not None:
             given["remote"] = Address.parse(given["remote"]).completed()
         return cls(**given)
@@ -166,8 +175,39 @@ class SessionConfig:
 
 
 def _names_a_profile(argument: str) -> bool:
-    name = argument.partition("=")[0].lstrip("-")
-    return name in ("user-data-dir", "profile", "P")
+    return switch_of(argument)[0] in ("user-data-dir", "profile", "p")
+
+
+def _copy_of_options(options: Any) -> Any:
+    """A copy, so that what was checked is what is used, whatever becomes of the user's object."""
+    if options is None:
+        return None
+    if not callable(getattr(options, "to_capabilities", None)):
+        raise ConfigError(
+            f"options={options!r}: give Selenium's ChromeOptions, EdgeOptions or FirefoxOptions."
+        )
+    return copy.deepcopy(options)
+
+
+def _take_binary(given: dict[str, Any]) -> None:
+    """Make one path of ``binary=`` and ``options.binary_location``.
+
+    With ``remote=`` it is a path of the Grid's machine, which is passed on as it is.  Raises ConfigError
+    where they lead to different files.
+    """
+    options, is_local = given.get("options"), given.get("remote") is None
+    experimental = getattr(options, "experimental_options", {})
+    location = getattr(options, "binary_location", "") or experimental.get("binary") or None
+    paths = {"binary": given.get("binary"), "options.binary_location": location}
+    found = [(name, path, _path(name, path)) for name, path in paths.items() if path is not None]
+    for name, path, _ in found[1:]:
+        if not same_path(os.fspath(path), os.fspath(found[0][1])):
+            raise ConfigError(
+                f"binary={os.fspath(found[0][1])!r} and {name}={os.fspath(path)!r} are different "
+                "browsers. Give only one of the two."
+            )
+    chosen = found[0][2 if is_local else 1] if found else None
+    given["binary"] = os.fspath(chosen) if chosen is not None else None
 
 
 def _check_browser(name: object) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..config import BrowserArguments, SessionConfig, check_count, check_seconds
 from ..errors import ConfigError
+from ..options.check import refuse_unknown
 
 MAX_REDELIVERIES = 3
 """The same as Sidekiq's super_fetch: a job that was recovered three times is a poison pill."""
@@ -34,9 +35,7 @@ class BrowserSpec:
     def __post_init__(self) -> None:
         """Raises ConfigError."""
         _check_mapping("browser_arguments", self.arguments)
-        unknown = sorted(set(self.arguments) - set(BrowserArguments.__annotations__))
-        if unknown:
-            raise ConfigError(f"browser() has no argument {', '.join(map(repr, unknown))}.")
+        refuse_unknown(set(self.arguments) - set(BrowserArguments.__annotations__), "browser()")
         SessionConfig.build(name=self.name, **self.arguments)
         if self.pool is not None:
             _check_pool(self)

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
 from ..grid.address import environment_without_credentials
+from ..options.check import flat, switch_of
 from . import profile
 from .browser_handle import AttachedBrowserHandle
-from .launch import Launch, copy_options
+from .launch import Launch, check_ignored, copy_options, take_version
 from .resolve import Resolved
 
 if TYPE_CHECKING:
@@ -47,10 +49,14 @@ SMALL_SHARED_MEMORY = 256 * 2**20
 def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
     """How to launch this configuration, with the programs that were found.  ``directory`` is not used.
 
-    Raises ConfigError for options of another browser, ProfileError for a profile that cannot be used.
+    Raises ConfigError for options of another browser or of another version, ProfileError for a profile
+    that cannot be used.
     """
     if config.options is not None:
         user_options(config)
+        take_version(config, found.browser)
+    defaults = {*DEFAULT_ARGUMENTS, "--no-sandbox", "--disable-dev-shm-usage"}
+    check_ignored(config, {*defaults, *(a.partition("=")[0] for a in defaults)}, switches=True)
     if config.profile:
         profile.check(config.profile, profile.chromium_holder)
     level = ("--log-level=INFO",) if config.log else ()
@@ -82,28 +88,39 @@ def user_options(config: SessionConfig) -> ChromiumOptions:
 
 
 def build_options(config: SessionConfig, binary: str, tmpdir: str) -> ChromiumOptions:
-    """The options of the session: the user's, completed by the defaults of this module."""
+    """The options of the session: the user's, completed by the defaults of this module.
+
+    A browser that is attached to was started already: its options are the user's alone.
+    """
     options = user_options(config)
+    options.capabilities.pop("browserVersion", None)  # it was checked, and may be less than the driver's
+    if config.debugger_address:
+        return options
     options.binary_location = binary
-    wanted = [*_our_arguments(config), *options.arguments, *config.arguments]
-    options._arguments = merge_features(wanted)
-    downloads = config.download_dir or Path(tmpdir, "downloads")
-    preferences = {
-        "download.default_directory": str(downloads),
+    theirs = [*options.arguments, *config.arguments]
+    options._arguments = merge_features([*_our_arguments(config, enabled_by(theirs)), *theirs])
+    given = {**(options.experimental_options.get("prefs") or {}), **config.preferences}
+    ours = {
+        "download.default_directory": str(config.download_dir or Path(tmpdir, "downloads")),
         "download.prompt_for_download": False,
-        **options.experimental_options.get("prefs", {}),
-        **config.preferences,
     }
+    named = flat(given)  # the user's may be nested
+    preferences = {**{k: v for k, v in ours.items() if k not in named}, **given}
     options.add_experimental_option("prefs", preferences)
     return options
 
 
-def _our_arguments(config: SessionConfig) -> Iterator[str]:
+def _our_arguments(config: SessionConfig, enabled: set[str]) -> Iterator[str]:
+    """``enabled``: features that the user enables, which are not disabled by default."""
     ignored = config.ignore_default_arguments
     for argument in _defaults(config):
-        name = argument.partition("=")[0]
-        if ignored is not True and not (ignored and {argument, name} & set(ignored)):
+        name, _, value = argument.partition("=")
+        if ignored is True or (ignored and {argument, name} & set(ignored)):
+            continue
+        if name != "--disable-features":
             yield argument
+        elif left := [feature for feature in value.split(",") if feature not in enabled]:
+            yield f"{name}={','.join(left)}"
     if config.headless and config.name != "chromium-headless-shell":
         yield "--headless=new"
     if config.debugging == "pipe":
@@ -123,15 +140,27 @@ def _defaults(config: SessionConfig) -> Iterator[str]:
         yield "--disable-dev-shm-usage"
 
 
+def enabled_by(arguments: list[str]) -> set[str]:
+    """The features that these arguments enable.  For Chromium one that is disabled as well is off."""
+    found = set()
+    for argument in arguments:
+        name, value = switch_of(argument)
+        if name == "enable-features":  # each may have a trial or parameters: Feature<Trial, Feature:a/b
+            found |= {re.split("[<:]", feature)[0].strip() for feature in value.split(",")}
+    return found
+
+
 def merge_features(arguments: list[str]) -> list[str]:
     """Merge all ``--disable-features`` into one argument, and all ``--enable-features`` into another.
 
     Chromium uses only the last of each, so the defaults would undo the user's, or the reverse.
+    ChromeDriver takes them without dashes, too.
     """
     merged: dict[str, None] = {}
     features: dict[str, list[str]] = {"--disable-features": [], "--enable-features": []}
     for argument in arguments:
         name, _, value = argument.partition("=")
+        name = name if name.startswith("-") else f"--{name}"
         if name in features:
             features[name] += [f for f in value.split(",") if f not in features[name]]
         merged[name if name in features else argument] = None

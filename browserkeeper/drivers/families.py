@@ -32,6 +32,8 @@ class Family:
 _CHROME = ("google-chrome", "google-chrome-stable", "chrome")
 _CHROMIUM = ("chromium", "chromium-browser")
 _CHROMEDRIVER = ("BROWSERKEEPER_CHROMEDRIVER", "SE_CHROMEDRIVER", "CHROMEWEBDRIVER")
+_SE_PATH = "SE_BROWSER_PATH"
+"""Selenium's variable for any browser."""
 _MAC = "/Applications"
 
 FAMILIES = {
@@ -48,7 +50,7 @@ FAMILIES = {
                 "/usr/lib/chromium/chromium",
                 "/snap/bin/chromium",
             ),
-            ("BROWSERKEEPER_CHROME", "SE_CHROME", "CHROME_BIN", "CHROME_PATH"),
+            ("BROWSERKEEPER_CHROME", "SE_CHROME", _SE_PATH, "CHROME_BIN", "CHROME_PATH"),
             "chromedriver",
             _CHROMEDRIVER,
             "chrome",
@@ -63,7 +65,7 @@ FAMILIES = {
                 "/usr/lib/chromium/chromium",
                 "/snap/bin/chromium",
             ),
-            ("BROWSERKEEPER_CHROMIUM", "CHROMIUM_BIN", "CHROME_BIN"),
+            ("BROWSERKEEPER_CHROMIUM", _SE_PATH, "CHROMIUM_BIN", "CHROME_BIN"),
             "chromedriver",
             _CHROMEDRIVER,
             "chrome",
@@ -74,7 +76,7 @@ FAMILIES = {
             "chromium",
             ("chromium-headless-shell", "chrome-headless-shell", "headless_shell"),
             ("/usr/lib/chromium/chromium-headless-shell",),
-            ("BROWSERKEEPER_CHROMIUM_HEADLESS_SHELL",),
+            ("BROWSERKEEPER_CHROMIUM_HEADLESS_SHELL", _SE_PATH),
             "chromedriver",
             _CHROMEDRIVER,
             "chrome",
@@ -85,7 +87,7 @@ FAMILIES = {
             "chromium",
             ("microsoft-edge", "microsoft-edge-stable", "msedge"),
             (f"{_MAC}/Microsoft Edge.app/Contents/MacOS/Microsoft Edge", "/opt/microsoft/msedge/msedge"),
-            ("BROWSERKEEPER_EDGE", "EDGE_BIN"),
+            ("BROWSERKEEPER_EDGE", _SE_PATH, "EDGE_BIN"),
             "msedgedriver",
             ("BROWSERKEEPER_EDGEDRIVER", "SE_EDGEDRIVER", "EDGEWEBDRIVER"),
             "edge",
@@ -101,7 +103,7 @@ FAMILIES = {
                 "/usr/lib/firefox/firefox",
                 "/opt/firefox/firefox",
             ),
-            ("BROWSERKEEPER_FIREFOX", "SE_FIREFOX", "FIREFOX_BIN"),
+            ("BROWSERKEEPER_FIREFOX", "SE_FIREFOX", _SE_PATH, "FIREFOX_BIN"),
             "geckodriver",
             ("BROWSERKEEPER_GECKODRIVER", "SE_GECKODRIVER", "GECKOWEBDRIVER"),
             "firefox",

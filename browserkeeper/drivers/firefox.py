@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
 from . import profile
-from .launch import Launch, copy_options
+from .launch import Launch, check_ignored, copy_options, take_version
 from .probe import Program
 from .resolve import Resolved
 
@@ -53,10 +53,12 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
     """How to launch this configuration, with the programs that were found.
 
     ``directory`` is where the wrapper script is kept.  Raises ConfigError for options of another
-    browser, ProfileError for a profile that cannot be used.
+    browser or of another version, ProfileError for a profile that cannot be used.
     """
     if config.options is not None:
         user_options(config)
+        take_version(config, found.browser)
+    check_ignored(config, DEFAULT_PREFERENCES, switches=False)
     if config.profile:
         profile.check(config.profile, profile.firefox_holder)
     binary, obstacle = bound_binary(found.browser, directory)
@@ -85,6 +87,7 @@ def user_options(config: SessionConfig) -> Options:
 def build_options(config: SessionConfig, binary: str, tmpdir: str) -> Options:
     """The options of the session: the user's, over the defaults of this module."""
     options = user_options(config)
+    options.capabilities.pop("browserVersion", None)  # it was checked
     options.binary_location = binary
     of_user = {**options.preferences, **config.preferences}
     for name, value in {**_defaults(config, tmpdir), **of_user}.items():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ..config import SessionConfig
 from ..errors import ConfigError
 from ..process.identity import ProcessFacts
 from .browser_handle import BrowserHandle, find_local
+from .probe import Program
 
 
 def copy_options(config: SessionConfig, kind: type[Any], wanted: str) -> Any:
@@ -19,6 +21,37 @@ def copy_options(config: SessionConfig, kind: type[Any], wanted: str) -> Any:
         given = f"{type(config.options).__module__}.{type(config.options).__name__}"
         raise ConfigError(f"browser({config.name!r}) needs {wanted}, not {given}.")
     return copy.deepcopy(config.options)
+
+
+def take_version(config: SessionConfig, browser: Program) -> None:
+    """Check ``options.browser_version`` against the browser that was found.
+
+    Raises ConfigError for another version, and for a channel: a browser does not tell its own.
+    """
+    wanted = getattr(config.options, "browser_version", None)
+    if not wanted or str(wanted).casefold() == "stable":
+        return
+    asked, found = str(wanted).split("."), browser.version.split(".")
+    if found[: len(asked)] != asked:
+        raise ConfigError(
+            f"options.browser_version={wanted!r}, but {browser.path} is version {browser.version}. "
+            "browserkeeper downloads no browser: pass the path of that version as binary=, or leave "
+            "browser_version out."
+        )
+
+
+def check_ignored(config: SessionConfig, names: Collection[str], *, switches: bool) -> None:
+    """Raises ConfigError for a name in ``ignore_default_arguments`` that is none of ``names``.
+
+    ``switches``: looks at the names with dashes, of Chromium; else at those without, of Firefox.  One
+    list may serve both browsers.
+    """
+    ignored = config.ignore_default_arguments
+    for given in () if isinstance(ignored, bool) else ignored:
+        if given.startswith("-") == switches and given not in names:
+            near = difflib.get_close_matches(given, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"ignore_default_arguments: {given!r} is none of the defaults.{hint}")
 
 
 @dataclasses.dataclass(frozen=True)

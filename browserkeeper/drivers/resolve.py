@@ -29,6 +29,8 @@ from .probe import Program, VersionCache, ask, probe
 
 DOWNLOAD_TIMEOUT = 300.0
 """Seconds for a manager to download a driver, and as many to wait for another process to do so."""
+INSISTENT = ("BROWSERKEEPER_", "SE_")
+"""How the names of variables begin whose path must work, as in Selenium.  Others only suggest one."""
 LOCK_PAUSE = 0.5
 """Seconds between two looks whether the launch that waits for a download was cancelled."""
 
@@ -110,11 +112,11 @@ class Resolver:
 
     def _browser_candidates(self, binary: str | None) -> Iterator[_Candidate]:
         if binary:
-            yield _Candidate(binary, "binary=", insist=True)
+            yield _Candidate(binary, "binary= or options.binary_location", insist=True)
             return
         for name in self.family.environment:
             if path := os.environ.get(name):
-                yield _Candidate(path, name, insist=name.startswith("BROWSERKEEPER_"))
+                yield _Candidate(path, name, insist=name.startswith(INSISTENT))
         yield from self._on_path(self.family.programs)
         for place in self.family.places:
             if os.path.exists(place):
@@ -132,7 +134,7 @@ class Resolver:
         for name in self.family.driver_environment:
             if path := os.environ.get(name):
                 path = os.path.join(path, program) if os.path.isdir(path) else path
-                yield _Candidate(path, name, insist=name.startswith("BROWSERKEEPER_"))
+                yield _Candidate(path, name, insist=name.startswith(INSISTENT))
         yield from self._on_path((program,))
         for place in DRIVER_PLACES:
             path = os.path.join(os.path.expanduser(place), program)

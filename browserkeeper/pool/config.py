@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ..config import SessionConfig, check_choice, check_count, check_seconds
 from ..errors import ConfigError
+from ..options.check import check_options
 from ..process.limits import cores, memory_left
 from .scheduler import Limits
 
@@ -111,6 +112,7 @@ class PoolConfig:
                 "A profile of your own cannot be shared by a pool's browsers, and would not be "
                 "isolated between leases. Leave profile= out, or use browser(profile=...)."
             )
+        check_options(self.browser, pool=True)
 
     @property
     def resolved_isolation(self) -> Literal["context", "fresh", "none"]:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ..config import BrowserArguments, SessionConfig, check_count, check_seconds
 from ..errors import (
-    ConfigError,
     ForkedSessionError,
     LaunchError,
     LeakError,
@@ -25,6 +24,7 @@ from ..errors import (
     PoolTimeout,
     PoolUnavailable,
 )
+from ..options.check import refuse_unknown
 from ..report import ExitReport
 from ..session import BrowserSession
 from .browser import Browser, PooledBrowser
@@ -149,9 +149,7 @@ class BrowserPool(Generic[D_co]):
         **browser: Any,
     ):
         pool = {k: v for k, v in locals().items() if k not in ("self", "name", "browser", "__class__")}
-        unknown = sorted(set(browser) - set(BrowserArguments.__annotations__))
-        if unknown:
-            raise ConfigError(f"BrowserPool() has no argument {', '.join(unknown)}.")
+        refuse_unknown(set(browser) - set(BrowserArguments.__annotations__), "BrowserPool()")
         # The pool itself tries again, with growing pauses, and tells waiting requests of failures.
         browser.setdefault("attempts", 1)
         self.config = PoolConfig.build(SessionConfig.build(name=name, **browser), **pool)

@@ -15,6 +15,7 @@ from ..config import (
     OnLeak,
     SessionConfig,
 )
+from ..options.check import refuse_unknown
 from ..process.containment import Kind
 from .session import BrowserSession
 
@@ -66,6 +67,7 @@ def browser(
     log: str | os.PathLike[str] | None = None,
     on_leak: OnLeak = "raise",
     remote: str | None = None,
+    **unknown: Any,
 ) -> BrowserSession[Any]:
     """A browser session, which ends whole and verified: ``with browser() as driver: ...``.
 
@@ -75,7 +77,9 @@ def browser(
         name: which browser: ``chrome`` (Google Chrome, or else Chromium), ``chromium``,
             ``chromium-headless-shell``, ``edge`` or ``firefox``.
         headless: False shows a window, which needs a display.
-        options: Selenium's ChromeOptions, EdgeOptions or FirefoxOptions.  They are copied, not changed.
+        options: Selenium's ChromeOptions, EdgeOptions or FirefoxOptions.  They are copied at once, and
+            not changed.  With ``debugger_address`` the session is attached to a browser that runs
+            already, which it does not end.
         arguments: more command-line arguments for the browser.
         ignore_default_arguments: names of the package's default arguments or preferences to leave out,
             or True for all of them (``drivers.chromium.DEFAULT_ARGUMENTS``,
@@ -84,7 +88,7 @@ def browser(
         profile: a profile directory, which is kept.  Default: a new profile, removed at the end.
         download_dir: a directory for downloads.  Default: one that is removed at the end.
         window_size: (width, height) in pixels.
-        binary: path of the browser.  Default: it is searched for.
+        binary: path of the browser.  Default: ``options.binary_location``, else it is searched for.
         driver_path: path of the driver.  Default: it is searched for.
         debugging: how the driver talks to Chromium.  ``pipe``: Chromium ends when its driver does, in
             whatever way, and opens no port.  ``port``: needed by the old ``driver.bidi_connection()``.
@@ -96,7 +100,8 @@ def browser(
         attempts: how often a launch is tried, where another one may help.
         containment: how the processes are kept together: ``cgroup``, ``subreaper``, ``portable``, or
             ``auto`` for the strongest that this machine allows.
-        offline: True never downloads a driver.  Default: the environment's ``BROWSERKEEPER_OFFLINE``.
+        offline: True never downloads a driver.  Default: the environment's ``BROWSERKEEPER_OFFLINE`` or
+            ``SE_OFFLINE``.
         env: environment variables for driver and browser, over those of this process; None removes one.
         log: a file that the driver's detailed log is appended to.
         on_leak: what to do if anything of the session survives its end: ``raise`` LeakError, ``warn``
@@ -105,9 +110,11 @@ def browser(
             them: ``https://USER:PASSWORD@HOST``.
 
     Raises:
-        ConfigError: an argument makes no sense.
+        ConfigError: an argument makes no sense, is not known, or undoes what a session promises
+            (``docs/options.md``).
     """
-    given = dict(locals())
+    given = {name: value for name, value in locals().items() if name != "unknown"}
+    refuse_unknown(set(unknown), "browser()")
     return BrowserSession(SessionConfig.build(**given))
 
 

@@ -25,7 +25,7 @@ from browserkeeper.celery.settings import MAX_REDELIVERIES, settings_of
         ({"tiemout": 3}, "no argument 'tiemout'"),
         ({"timeout": -1}, "positive"),
         ({"pool": {"max_size": 0}}, "max_size"),
-        ({"pool": {"max_sise": 1}}, "no argument max_sise"),
+        ({"pool": {"max_sise": 1}}, "no argument .max_sise"),
         ({"pool": "yes"}, "give a dict"),
         ({"pool": {"headless": True}, "headless": True}, "Give it once"),
         ({"browser": "firefox", "pool": {"isolation": "context"}}, "Chromium only"),

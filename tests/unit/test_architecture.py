@@ -19,6 +19,7 @@ LAYERS = [
     {"errors"},
     {"process"},
     {"grid"},
+    {"options"},
     {"config"},
     {"state"},
     {"drivers"},
