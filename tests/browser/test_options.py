@@ -72,15 +72,14 @@ def test_arguments_that_are_passed_on_keep_the_promises(site: Site, tmp_path: Pa
 def test_control_a_port_of_ones_own_is_another_sessions_browser(tmp_path: Path) -> None:
     """Plain Selenium: two drivers with the same port drive one browser."""
     port = free_port()
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
 
     def driver() -> webdriver.Chrome:
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
         for argument in ("--headless=new", "--no-sandbox", f"--remote-debugging-port={port}"):
             options.add_argument(argument)
-        service = webdriver.ChromeService(
-            shutil.which("chromedriver"), env={**ENV, "TMPDIR": str(tmp_path)}
-        )
+        service = webdriver.ChromeService(shutil.which("chromedriver"), env=env)
         return webdriver.Chrome(options=options, service=service)
 
     first = driver()
@@ -94,9 +93,6 @@ def test_control_a_port_of_ones_own_is_another_sessions_browser(tmp_path: Path) 
         for one in (second, first):
             if one is not None:
                 one.quit()
-
-
-ENV = {"PATH": "/usr/bin:/bin", "HOME": "/tmp"}
 
 
 def free_port() -> int:
