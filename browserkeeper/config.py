@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from .errors import ConfigError
+from .errors import hide_frames as __tracebackhide__  # noqa: F401
 from .grid.address import Address
 from .options.check import check_environment, check_options, same_path, switch_of
 from .process.containment import KINDS, Kind

@@ -51,8 +51,8 @@ def hide_frames(excinfo: Any) -> bool:
     stay for errors that look like our own mistakes: raised by a line of this package, and of none of
     its exception classes.
     """
-    error = excinfo.value
-    if isinstance(error, BrowserkeeperError) or error.__traceback__ is None:
+    error = None if excinfo is None else excinfo.value
+    if error is None or isinstance(error, BrowserkeeperError) or error.__traceback__ is None:
         return True
     trace = error.__traceback__
     while trace.tb_next is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import BrowserkeeperError, LeaseTimeout
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process.identity import ProcessIdentity
 from ..report import ExitReport
 from ..session import BrowserSession, control_of

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..session import BrowserSession
 from .browser import Browser
 from .call_stack import CallStack

@@ -149,7 +149,7 @@ class _MapRun(Generic[T, R]):
                 self.feed.demand.put(None)
         except LaunchError as error:
             if not self._running:
-                raise PoolUnavailable(f"map() cannot start. {error}", error) from error
+                raise PoolUnavailable(f"map() cannot start. {error}", error) from None
             text = "pool.map: works with %d threads instead of %d. %s"
             log(logging.WARNING, text, self._running, self.work.workers, error)
 

@@ -176,7 +176,7 @@ class BrowserPool(Generic[D_co]):
             except BaseException as error:  # an exception of a signal handler stays what it is
                 self._take_back(controller)
                 if isinstance(error, LaunchError):
-                    raise PoolUnavailable(f"The pool cannot be opened. {error}", error) from error
+                    raise PoolUnavailable(f"The pool cannot be opened. {error}", error) from None
                 raise
         return self
 

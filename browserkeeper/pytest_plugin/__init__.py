@@ -15,6 +15,7 @@ In this package: everything that imports pytest.  It uses the layers below; no o
     capture.py            what is saved of a failed test's browser
     output_folder.py      the folder that it is saved in
     reports.py            what is captured when, and what a test's pytest reports carry
+    tracebacks.py         keeps our frames out of pytest's tracebacks
     summary.py            the section at the end of the terminal's output
     leak_hooks.py         when to look for leaks, and what becomes of the test
     leak_warnings.py      the warnings
@@ -171,6 +172,10 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.excinfo is not None:
+        from .tracebacks import hide_own_frames
+
+        hide_own_frames()
     report = yield
     record = item.stash.get(records.RECORD, None)
     if record is not None:

@@ -21,6 +21,8 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+
 T = TypeVar("T")
 
 PAUSE = 0.2

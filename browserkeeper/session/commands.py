@@ -138,25 +138,23 @@ def over_error(
     reason = report.reason if report else "closed"
     head = f"{config.name} session {session_id}"
     when = f" {when}" if when else ""
-    by_driver = hasattr(cause, "msg")  # Selenium's errors: their text is the driver's, or our relay's
-    if by_driver:
-        when += f" ({_first_line(cause)})"
-    error: BrowserkeeperError
     if reason in deadline_errors:
-        error = deadline_errors[reason](f"{head} passed its deadline{when} and was ended.", report)
-    elif reason == "timeout":
+        return deadline_errors[reason](f"{head} passed its deadline{when} and was ended.", report)
+    if reason == "timeout":
         limit = f" of {config.timeout:g} s" if config.timeout else ""
-        error = SessionTimeout(f"{head} passed its timeout{limit}{when} and was ended.", report)
-    elif reason == "command-timeout":
-        error = CommandTimeout(
+        return SessionTimeout(f"{head} passed its timeout{limit}{when} and was ended.", report)
+    if reason == "command-timeout":
+        return CommandTimeout(
             f"{head}: no answer within command_timeout={config.command_timeout:g} s{when}; "
             "the session was ended.",
             report,
         )
-    elif reason in ("closed", "error"):
-        error = lost.SessionClosed(f"{head} was closed{when}.", report)
-    else:
-        error = lost.BrowserDied(f"{head}: {DEATHS.get(reason, reason)}{when}.", report)
+    if reason in ("closed", "error"):
+        return lost.SessionClosed(f"{head} was closed{when}.", report)
+    by_driver = hasattr(cause, "msg")  # Selenium's errors: their text is the driver's, or our relay's
+    if by_driver:
+        when += f" ({_first_line(cause)})"
+    error = lost.BrowserDied(f"{head}: {DEATHS.get(reason, reason)}{when}.", report)
     if cause is not None and not by_driver:
         add_detail(error, f"{type(cause).__name__}: {_first_line(cause)}")
     return error

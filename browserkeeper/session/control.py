@@ -18,6 +18,7 @@ from ..config import SessionConfig
 from ..drivers.browser_handle import is_running
 from ..drivers.cancellation import Cancellation
 from ..errors import BrowserkeeperError, ForkedSessionError, LaunchError, SessionClosed
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
@@ -25,7 +26,7 @@ from .apart import hold, run_apart
 from .call import Call, to_the_end
 from .commands import Commands, browser_is_lost, over_error
 from .ending import DISCONNECT_TIMEOUT, DeadlineError, ask_browser_to_quit, raise_if_leaked
-from .launch import Attempt, StartRefusedError, plan_launch
+from .launch import Attempt, StartRefusedError, cause_to_show, plan_launch
 from .spans import SessionSpans
 
 if TYPE_CHECKING:
@@ -171,7 +172,10 @@ class SessionControl:
         start.threads.add(threading.get_ident())
         self.spans.begin(config.name)
         try:
-            attempt = self._launch_with_retries()
+            try:
+                attempt = self._launch_with_retries()
+            except BrowserkeeperError as error:
+                raise error.with_traceback(None)  # noqa: B904 # it leads through tenacity
             seconds = attempt.ending.seconds["start"] = time.monotonic() - start.began
             with self._lock:
                 if start.called_off:
@@ -231,7 +235,7 @@ class SessionControl:
             raise_if_leaked(report, self.config.on_leak, "session", error)
             if not isinstance(error, (LaunchError, StartRefusedError)):
                 raise
-            raise attempt.explain(error, event, self.deadline_errors) from error.__cause__
+            raise attempt.explain(error, event, self.deadline_errors) from cause_to_show(error)
 
     def call_off(self) -> None:
         """Cancel the start, which then raises SessionClosed in its thread.  Returns at once."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..config import CLOSE_TIMEOUT, OnLeak
 from ..errors import LeakError, SessionTimeout
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..grid.address import Address
 from ..guard.files import discard
 from ..process.guard_process import GuardProcess

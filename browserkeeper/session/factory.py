@@ -15,6 +15,7 @@ from ..config import (
     OnLeak,
     SessionConfig,
 )
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.check import refuse_unknown
 from ..process.containment import Kind
 from .session import BrowserSession

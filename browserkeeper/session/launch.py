@@ -26,6 +26,7 @@ from ..errors import (
     SessionTimeout,
     VersionMismatch,
 )
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process import identity_of, system
 from ..process.containment import choose
 from ..process.guard_process import GuardPlan, GuardProcess
@@ -61,6 +62,15 @@ class StartRefusedError(Exception):
 
     ``__cause__`` is the error of Selenium or of a library below it.
     """
+
+
+def cause_to_show(error: BaseException) -> BaseException | None:
+    """The cause of a failed launch whose traceback helps: it leads to the user's own options.
+
+    None for errors of Selenium and of the connection to the driver: what they say is in the text.
+    """
+    cause = error.__cause__
+    return cause if isinstance(cause, (OSError, *WRONG_OPTIONS)) else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..config import SessionConfig
 from ..errors import ConfigError
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process import system
 from ..process.identity import ProcessFacts
 from ..report import ExitReport
