@@ -17,12 +17,16 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from ..errors import ConfigError
 from ..guard.trees import try_to_remove
+
+FIRST_PAGE = "data:,"
+"""What the first window of a session shows; ChromeDriver says so at the start of the browser."""
 
 ANSWER_TIMEOUT = 20.0
 """Seconds for one answer of the browser; it takes 1 to 100 ms."""
@@ -190,14 +194,16 @@ class Contexts:
         *,
         keep: bool,
         headless: bool,
+        granted: Sequence[str] = (),
     ):
         """Connect to the browser.
 
         ``downloads`` is the directory for downloads.  With ``keep``, for a directory of the user's, all
         go into it, else into a folder for each context.  ``headless``: the clipboard is the browser's
         own, and has to be emptied between leases; else it is the desktop's, and is left alone.
+        ``granted``: names of permissions that each context starts with.
         """
-        self._run, self._headless = run, headless
+        self._run, self._headless, self._granted = run, headless, granted
         self._downloads, self._keep = downloads, keep
         self._timeouts = dict(capabilities.get("timeouts", {}))
         self._undo: dict[str, None] = {}
@@ -214,6 +220,7 @@ class Contexts:
             targets = self._targets()
             self._first_targets = {target["targetId"] for target in targets}
             self._default = targets[0]["browserContextId"]
+            self._placement = self._first_placement(targets)
             self._logs = run("getAvailableLogTypes", {})
         except BaseException:
             self.close()
@@ -245,19 +252,38 @@ class Contexts:
             browserContextId=self.context,
             downloadPath=str(self.downloads),
         )
-        self.window = self._new_window(in_window=True)
+        for name in self._granted:
+            self._connection.cdp(
+                "Browser.setPermission",
+                permission={"name": name},
+                setting="granted",
+                browserContextId=self.context,
+            )
+        self.window = self._new_window(FIRST_PAGE, newWindow=True, **self._placement)
         self._run("switchToWindow", {"handle": self.window})
         self._restore_settings()
         self._check_targets()
 
-    def _new_window(self, *, in_window: bool) -> str:
+    def _new_window(self, url: str, **params: Any) -> str:
         answer = self._connection.cdp(
-            "Target.createTarget",
-            url="about:blank",
-            browserContextId=self.context,
-            newWindow=in_window,
+            "Target.createTarget", url=url, browserContextId=self.context, **params
         )
         return cast(str, answer["targetId"])
+
+    def _first_placement(self, targets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Place, size and state of the browser's first window, as parameters of a new one.
+
+        Chromium gives that window what the options say (``--window-position``, ``--kiosk``,
+        ``--start-maximized`` ...), and any later window a place of its own.  Returns {} where the
+        browser has no such window.
+        """
+        try:
+            first = next(target for target in targets if target["type"] == "page")
+            found = self._connection.cdp("Browser.getWindowForTarget", targetId=first["targetId"])
+        except (StopIteration, ProtocolError):
+            return {}
+        bounds: dict[str, Any] = found["bounds"]
+        return bounds
 
     def _restore_settings(self) -> None:
         """Undo what the WebDriver session keeps of the last lease: settings, clipboard, log lines."""
@@ -299,7 +325,8 @@ class Contexts:
     def route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Run a lease's WebDriver command so that it acts on the current context; return its response.
 
-        Raises what the command raises, and WebDriverException for what the browser refuses.
+        Raises what the command raises, WebDriverException for what the browser refuses, and ConfigError
+        for what cannot work in a context.
         """
         from selenium.common.exceptions import WebDriverException
 
@@ -312,6 +339,11 @@ class Contexts:
         self._may_have_copied = self._may_have_copied or name in ACTIVATING_COMMANDS
         if name in CONTEXT_COMMANDS:
             return command()
+        if name == "webextension":
+            raise ConfigError(
+                "An extension cannot be installed in a lease with isolation='context': it would be in "
+                "the browser, but not in the lease's context. Use isolation='fresh'."
+            )
         special = {
             "newWindow": self._route_new_window,
             "w3cGetWindowHandles": self._route_handles,
@@ -331,7 +363,7 @@ class Contexts:
     def _route_new_window(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """ChromeDriver would open the window in the default context."""
         kind = params.get("type") or "tab"
-        handle = self._new_window(in_window=kind == "window")
+        handle = self._new_window("about:blank", newWindow=kind == "window")
         return {"value": {"handle": handle, "type": kind}}
 
     def _route_handles(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:

@@ -188,6 +188,12 @@ class _Managed(LocalWebDriver):
         return self.command_handler.run_command("devtools", {}, super()._get_cdp_details)
 
     @property
+    def webextension(self) -> Any:
+        """As in Selenium.  A command handler may refuse it here; what follows is not a command."""
+        self.command_handler.run_command("webextension", {}, lambda: None)
+        return super().webextension
+
+    @property
     def used_bidi(self) -> bool:
         """True if Selenium's BiDi connection of this driver object was opened."""
         return getattr(self, "_websocket_connection", None) is not None

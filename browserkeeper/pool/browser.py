@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..drivers.context_limits import download_dir_of, grants_geolocation
 from ..errors import BrowserkeeperError, LeaseTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process.identity import ProcessIdentity
@@ -84,7 +85,13 @@ class PooledBrowser:
         """The directory of the present lease's downloads."""
         if self._contexts:
             return self._contexts.downloads
-        return self._config.browser.download_dir or Path(self.session.tmpdir, "downloads")
+        return self._user_downloads or Path(self.session.tmpdir, "downloads")
+
+    @property
+    def _user_downloads(self) -> Path | None:
+        """The user's own directory for downloads; None without one."""
+        config = self._config.browser
+        return download_dir_of(config) if config.engine == "chromium" else config.download_dir
 
     # -- its life
 
@@ -112,13 +119,14 @@ class PooledBrowser:
 
         config = self._config.browser
         self._control.set_deadline(RENEW_TIMEOUT, "hung")
-        downloads = config.download_dir or Path(self.session.tmpdir, "downloads")
+        kept = self._user_downloads
         self._contexts = Contexts(
             driver.caps,
             run,
-            downloads,
-            keep=config.download_dir is not None,
+            kept or Path(self.session.tmpdir, "downloads"),
+            keep=kept is not None,
             headless=config.headless,
+            granted=("geolocation",) if grants_geolocation(config) else (),
         )
         self._contexts.renew()
         self._control.set_deadline(None, "hung")

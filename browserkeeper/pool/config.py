@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 from ..config import SessionConfig, check_choice, check_count, check_seconds
+from ..drivers.context_limits import Loss, losses
 from ..errors import ConfigError
 from ..options.check import check_options
 from ..process.limits import cores, memory_left
@@ -100,6 +102,12 @@ class PoolConfig:
                 "driver.get_cookies(), add_cookie() and delete_all_cookies() act on the default "
                 "context. Use 'auto' or 'fresh'."
             )
+        lost = [str(loss) for loss in self.lost_in_a_context if loss.is_measured]
+        if self.isolation == "context" and lost:
+            raise ConfigError(
+                f"isolation='context' cannot hold {'; '.join(lost)}. Use isolation='fresh', or 'auto', "
+                "which takes it by itself."
+            )
 
     def _check_browser(self) -> None:
         if self.browser.timeout is not None:
@@ -119,8 +127,29 @@ class PoolConfig:
         """The isolation, with ``auto`` replaced by what it means for this browser."""
         if self.isolation != "auto":
             return self.isolation
-        is_local = self.browser.remote is None
-        return "context" if is_local and self.browser.engine == "chromium" else "fresh"
+        return "context" if self._has_contexts and not self.lost_in_a_context else "fresh"
+
+    @property
+    def _has_contexts(self) -> bool:
+        return self.browser.remote is None and self.browser.engine == "chromium"
+
+    @functools.cached_property
+    def lost_in_a_context(self) -> tuple[Loss, ...]:
+        """The user's options that a lease with ``isolation="context"`` would not, or may not, have."""
+        return tuple(losses(self.browser)) if self._has_contexts else ()
+
+    @property
+    def isolation_note(self) -> str:
+        """What the user should know of the isolation that was chosen, for the log; "" if nothing."""
+        lost = "; ".join(map(str, self.lost_in_a_context))
+        if self.isolation == "auto" and lost:
+            return (
+                "isolation='auto' takes 'fresh', a new browser for each lease, since a context would "
+                f"not hold {lost}. isolation='fresh' does the same without this warning"
+            )
+        if self.isolation == "context" and lost:
+            return f"isolation='context' may not hold {lost}. If it does not, use isolation='fresh'"
+        return ""
 
     @property
     def limits(self) -> Limits:

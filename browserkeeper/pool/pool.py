@@ -91,7 +91,9 @@ class BrowserPool(Generic[D_co]):
         min_idle: how many browsers are kept ready for the next leases, within ``max_size``.
         isolation: how two leases of a browser are separated.  ``context``: by a new user context
             (Chromium); ``fresh``: by a new process; ``none``: not at all, the browser stays as the
-            last lease left it; ``auto``: ``context`` for a Chromium on this machine, else ``fresh``.
+            last lease left it; ``auto``: ``context`` for a Chromium on this machine, unless the options
+            have something that a context does not take over (extensions, permissions, ...); else
+            ``fresh``.  :attr:`isolation` says which, and a warning in the log why.
         checkout_timeout: seconds to wait for a browser.
         max_waiting: how many requests may wait at once.
         max_uses: leases after which a browser is replaced; None: no limit.
@@ -153,6 +155,8 @@ class BrowserPool(Generic[D_co]):
         # The pool itself tries again, with growing pauses, and tells waiting requests of failures.
         browser.setdefault("attempts", 1)
         self.config = PoolConfig.build(SessionConfig.build(name=name, **browser), **pool)
+        if note := self.config.isolation_note:
+            logger.warning("pool: %s.", note)
         self._make_browser: Callable[[PoolConfig], Browser] = PooledBrowser
         self._closed = False
         self._finalizer: weakref.finalize[Any, Any] | None = None
@@ -385,6 +389,11 @@ class BrowserPool(Generic[D_co]):
         changed = dataclasses.replace(controller.config, max_size=max_size, min_idle=least)
         self.config = controller.config = changed
         controller.call(lambda now: controller.scheduler.resize(changed.limits, now))
+
+    @property
+    def isolation(self) -> Literal["context", "fresh", "none"]:
+        """How the pool separates its leases: the argument ``isolation``, with ``auto`` decided."""
+        return self.config.resolved_isolation
 
     def stats(self) -> Mapping[str, float]:
         """Returns counters and gauges, with the names that psycopg_pool uses; times in seconds.

@@ -568,15 +568,15 @@ def test_a_new_window_belongs_to_the_context_of_the_lease(
 @pytest.mark.chrome
 def test_a_permission_ends_with_the_lease(chrome: BrowserPool[webdriver.Remote], site: Site) -> None:
     with chrome.driver() as driver:
-        assert permissions(driver, site)["geolocation"] == "prompt"
-        driver.set_permissions("geolocation", "granted")  # type: ignore[attr-defined]
-        assert permissions(driver, site)["geolocation"] == "granted"
+        assert permissions(driver, site)["camera"] == "prompt"
+        driver.set_permissions("camera", "granted")  # type: ignore[attr-defined]
+        assert permissions(driver, site)["camera"] == "granted"
     with chrome.driver() as driver:
-        assert permissions(driver, site)["geolocation"] == "prompt"
-        cdp("Browser.grantPermissions", permissions=["geolocation"], origin=site.url)(driver, site)
-        assert permissions(driver, site)["geolocation"] == "granted"
+        assert permissions(driver, site)["camera"] == "prompt"
+        cdp("Browser.grantPermissions", permissions=["videoCapture"], origin=site.url)(driver, site)
+        assert permissions(driver, site)["camera"] == "granted"
     with chrome.driver() as driver:
-        assert permissions(driver, site)["geolocation"] == "prompt"
+        assert permissions(driver, site)["camera"] == "prompt"
 
 
 @pytest.mark.chrome
