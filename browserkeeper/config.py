@@ -172,7 +172,7 @@ class SessionConfig:
         A profile that the user names among the browser's arguments is kept, as with ``profile=``.
         """
         given = [*self.arguments, *getattr(self.options, "arguments", ())]
-        return self.profile is None and not any(map(_names_a_profile, given))
+        return self.profile is None and not any(_names_a_profile(str(argument)) for argument in given)
 
 
 def _names_a_profile(argument: str) -> bool:

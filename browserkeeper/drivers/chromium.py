@@ -83,7 +83,9 @@ def user_options(config: SessionConfig) -> ChromiumOptions:
 
     if config.options is None:
         return EdgeOptions() if config.name == "edge" else ChromeOptions()
-    options: ChromiumOptions = copy_options(config, ChromiumOptions, "ChromeOptions")
+    wanted = EdgeOptions if config.name == "edge" else ChromeOptions
+    named = "EdgeOptions" if config.name == "edge" else "ChromeOptions"
+    options: ChromiumOptions = copy_options(config, ChromiumOptions, named, wanted.KEY)
     return options
 
 

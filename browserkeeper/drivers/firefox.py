@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
+from ..options.check import preferences_of_profile
 from . import profile
 from .launch import Launch, check_ignored, copy_options, take_version
 from .probe import Program
@@ -80,7 +81,7 @@ def user_options(config: SessionConfig) -> Options:
 
     if config.options is None:
         return Options()
-    options: Options = copy_options(config, Options, "FirefoxOptions")
+    options: Options = copy_options(config, Options, "FirefoxOptions", Options.KEY)
     return options
 
 
@@ -90,7 +91,9 @@ def build_options(config: SessionConfig, binary: str, tmpdir: str) -> Options:
     options.capabilities.pop("browserVersion", None)  # it was checked
     options.binary_location = binary
     of_user = {**options.preferences, **config.preferences}
-    for name, value in {**_defaults(config, tmpdir), **of_user}.items():
+    in_profile = preferences_of_profile(options)  # which the options' would overwrite
+    defaults = {k: v for k, v in _defaults(config, tmpdir).items() if k not in in_profile}
+    for name, value in {**defaults, **of_user}.items():
         options.set_preference(name, value)
     if config.headless:
         options.add_argument("-headless")

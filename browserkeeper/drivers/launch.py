@@ -15,9 +15,13 @@ from .browser_handle import BrowserHandle, find_local
 from .probe import Program
 
 
-def copy_options(config: SessionConfig, kind: type[Any], wanted: str) -> Any:
-    """A copy of the user's Selenium options.  Raises ConfigError unless they are of this ``kind``."""
-    if not isinstance(config.options, kind):
+def copy_options(config: SessionConfig, kind: type[Any], wanted: str, key: str) -> Any:
+    """A copy of the user's Selenium options.
+
+    Raises ConfigError unless they are of this ``kind``, and make the capability ``key``: a driver
+    ignores that of another browser.
+    """
+    if not isinstance(config.options, kind) or key != config.options.KEY:
         given = f"{type(config.options).__module__}.{type(config.options).__name__}"
         raise ConfigError(f"browser({config.name!r}) needs {wanted}, not {given}.")
     return copy.deepcopy(config.options)

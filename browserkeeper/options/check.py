@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from ..errors import ConfigError
 from .policy import (
     ATTACHED,
+    ATTACHED_CAPABILITIES,
     ATTACHED_OPTIONS,
     RULES,
     SELENIUM_ARGUMENTS,
@@ -22,6 +23,9 @@ from .policy import (
 
 VENDOR_KEYS = ("goog:chromeOptions", "ms:edgeOptions", "moz:firefoxOptions")
 """Capabilities that Selenium makes of the other fields of its options."""
+
+
+_UNSET = object()
 
 
 class Arguments(Protocol):
@@ -103,7 +107,8 @@ def everything_said(config: Arguments) -> Iterator[Said]:
         experimental["debuggerAddress"] = config.debugger_address
     for name, value in experimental.items():
         yield Said("experimental option", name, value, name, "options")
-    for source, preferences in preferences_of(config):
+    of_profile = ("options.profile", preferences_of_profile(options))
+    for source, preferences in (*preferences_of(config), of_profile):
         for name, value in preferences.items():
             yield Said("preference", name, value, name, source)
     for name, value in getattr(options, "capabilities", {}).items():
@@ -135,7 +140,17 @@ def preferences_of(config: Arguments) -> list[tuple[str, Mapping[str, Any]]]:
         of_options = getattr(options, "preferences", {})
     else:
         of_options = getattr(options, "experimental_options", {}).get("prefs") or {}
+    if not isinstance(of_options, Mapping):  # ChromeDriver says what is wrong with it
+        of_options = {}
     return [("preferences=", flat(config.preferences)), ("options", flat(of_options))]
+
+
+def preferences_of_profile(options: Any) -> dict[str, Any]:
+    """What the user has set in ``options.profile``, a FirefoxProfile, beyond its defaults."""
+    profile = getattr(options, "profile", None)
+    defaults = getattr(profile, "DEFAULT_PREFERENCES", None) or {}
+    chosen = getattr(profile, "_desired_preferences", None) or {}
+    return {name: value for name, value in chosen.items() if defaults.get(name, _UNSET) != value}
 
 
 def flat(preferences: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -241,12 +256,17 @@ def _check_attached(config: Arguments) -> None:
     given += ["options.arguments"] * bool(options.arguments)
     given += ["options.extensions"] * bool(options.extensions)
     given += [
+        f"the capability {name!r}" for name in ATTACHED_CAPABILITIES if name in options.capabilities
+    ]
+    given += [
         f"the experimental option {name!r}"
         for name in options.experimental_options
         if name not in ATTACHED_OPTIONS
     ]
     if given:
-        reason = ATTACHED.get(given[0].rstrip("="), "the browser was started without it")
+        named = given[0].rstrip("=").rpartition(" ")[2].strip("'")
+        reasons = {**ATTACHED, **ATTACHED_CAPABILITIES}
+        reason = reasons.get(named, "the browser was started without it")
         raise ConfigError(
             f"{given[0]} cannot be used with options.debugger_address: the session is attached to the "
             f"browser at {address}, and {reason}. Leave it out, or start that browser with it."
@@ -285,6 +305,7 @@ __all__ = [
     "everything_said",
     "flat",
     "preferences_of",
+    "preferences_of_profile",
     "refuse_unknown",
     "same_path",
     "switch_of",

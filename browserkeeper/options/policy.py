@@ -222,7 +222,7 @@ RULES = (
     ),
     Rule(
         "preference",
-        ("browser.download.folderlist",),
+        ("browser.download.folderList",),
         "Firefox then saves to a directory other than download_dir=",
         _GIVE_ONCE,
         engine="firefox",
@@ -254,6 +254,13 @@ RULES = (
         ),
         "by it the session's processes are found, or its browser",
         "Leave it out",
+    ),
+    Rule(
+        "env= variable",
+        ("XRE_PROFILE_PATH",),
+        "Firefox uses that profile in the place of the session's",
+        "Use profile=",
+        engine="firefox",
     ),
     Rule(
         "env= variable",
@@ -331,10 +338,13 @@ ATTACHED = {
 """Arguments of ``browser()`` that cannot be used with ``options.debugger_address``, and why."""
 
 ATTACHED_OPTIONS = (
-    *("debuggerAddress", "mobileEmulation", "perfLoggingPrefs", "w3c", "windowTypes"),
-    "enableExtensionTargets",
+    *("debuggerAddress", "enableExtensionTargets", "perfLoggingPrefs", "w3c"),
+    "windowTypes",
 )
-"""Experimental options that ChromeDriver honours in a browser that it is attached to, and no others."""
+"""Experimental options that ChromeDriver accepts where it is attached to a browser (tried with 156)."""
+
+ATTACHED_CAPABILITIES = {"proxy": "ChromeDriver sets a proxy only where it starts the browser"}
+"""Capabilities that ChromeDriver drops there, and why."""
 
 
 HONOURED = {

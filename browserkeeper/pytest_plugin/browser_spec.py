@@ -6,6 +6,7 @@ Imported when the first test asks for a browser, since it imports Selenium.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -33,7 +34,8 @@ class BrowserSpec:
         """Equal for two specs that the same warm browser can serve."""
         plain = {k: v for k, v in self.arguments.items() if k != "options"}
         options = self.arguments.get("options")
-        return self.name, repr(sorted(plain.items())), options and repr(options.to_capabilities())
+        capabilities = options and copy.deepcopy(options).to_capabilities()  # which changes its options
+        return self.name, repr(sorted(plain.items())), capabilities and repr(capabilities)
 
 
 def make_spec(name: Any, arguments: Any, options: Any, settings: Settings, **more: Any) -> BrowserSpec:

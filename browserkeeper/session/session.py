@@ -69,7 +69,7 @@ class BrowserSession(Generic[D_co]):
 
     @property
     def pid(self) -> int | None:
-        """The browser's main process; None for a browser on a Grid."""
+        """The browser's main process; None for a browser on a Grid, or one that was attached to."""
         identity = self._control.identity
         return identity.pid if identity else None
 

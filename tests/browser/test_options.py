@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.proxy import Proxy
 
 from browserkeeper import ConfigError, ResolveError, browser, session_of
 from browserkeeper.options.policy import HONOURED
@@ -98,6 +99,40 @@ def test_control_a_port_of_ones_own_is_another_sessions_browser(tmp_path: Path) 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(40, "plain Selenium has no guard that reaps")
+def test_every_field_of_the_options_arrives_as_with_plain_selenium(tmp_path: Path) -> None:
+    """The control is a plain driver, given the same options."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    options.page_load_strategy = "eager"
+    options.unhandled_prompt_behavior = "accept"
+    options.accept_insecure_certs = True
+    options.strict_file_interactability = True
+    options.timeouts = {"implicit": 1, "pageLoad": 2000, "script": 3000}
+    options.proxy = Proxy({"proxyType": "direct"})
+    options.enable_bidi = True
+    options.add_experimental_option("mobileEmulation", {"deviceMetrics": {"width": 300, "height": 500}})
+    options.add_argument("--lang=de")
+    with browser(options=options) as driver:
+        ours = dict(driver.capabilities)
+        width = driver.execute_script("return screen.width")
+    options.add_argument("--headless=new")
+    options.add_argument("--no-sandbox")
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    plain = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver"), env=env))
+    try:
+        assert width == plain.execute_script("return screen.width") == 300
+        theirs = dict(plain.capabilities)
+    finally:
+        plain.quit()
+    own = {"goog:chromeOptions", "chrome", "goog:processID", "webSocketUrl"}
+    assert {k: v for k, v in ours.items() if k not in own} == {
+        k: v for k, v in theirs.items() if k not in own
+    }
+    assert "webSocketUrl" in ours
 
 
 # ------------------------------------------------------------------ which browser

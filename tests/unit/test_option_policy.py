@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.proxy import Proxy
 
 from browserkeeper import BrowserPool, ConfigError, browser
 from browserkeeper.config import SessionConfig
@@ -132,7 +134,6 @@ def arguments_for(rule: Rule, name: str, engine: str, *, beside: bool = True) ->
     elif rule.place == "experimental option":
         options.mobile_options = {name: True if value == "true" else value}
     elif rule.place == "preference":
-        name = name.replace("folderlist", "folderList")
         given["preferences"] = {name: int(value) if value.isdigit() else value}
     elif rule.place == "capability":
         options.set_capability(name, False if value == "false" else value)
@@ -205,6 +206,35 @@ def test_two_values_of_one_preference_are_a_contradiction(name: str) -> None:
     browser(name, options=options, preferences={"intl.accept_languages": "de"})
     with pytest.raises(ConfigError, match="accept_languages='fr', and options say 'de'"):
         browser(name, options=options, preferences={"intl.accept_languages": "fr"})
+
+
+def test_the_preferences_of_a_firefox_profile_are_not_overwritten_by_defaults(tmp_path: Path) -> None:
+    from browserkeeper.drivers.firefox import build_options
+
+    options: Any = webdriver.FirefoxOptions()
+    options.profile = webdriver.FirefoxProfile()  # type: ignore[no-untyped-call]
+    try:
+        options.profile.set_preference("browser.download.dir", "/my/own")
+        options.profile.set_preference("app.update.enabled", True)
+        config = SessionConfig.build(name="firefox", options=options)
+        built = build_options(config, "/usr/bin/firefox", str(tmp_path)).preferences
+        assert not {"browser.download.dir", "app.update.enabled"} & built.keys()
+        assert built["browser.startup.page"] == 0
+        with pytest.raises(ConfigError, match=r"options.profile: the preference 'browser.download.dir'"):
+            browser("firefox", options=options, download_dir="/another")
+    finally:
+        shutil.rmtree(options.profile.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("chrome", webdriver.EdgeOptions), ("edge", webdriver.ChromeOptions)]
+)
+def test_options_of_the_sister_browser_are_refused(name: str, options: Callable[[], Any]) -> None:
+    """Its driver would ignore all of them: they are another vendor's."""
+    from browserkeeper.drivers.chromium import user_options
+
+    with pytest.raises(ConfigError, match=rf"browser\('{name}'\) needs .*Options, not selenium"):
+        user_options(SessionConfig.build(name=name, options=options()))
 
 
 def test_vendor_capabilities_that_selenium_drops_are_refused() -> None:
@@ -374,6 +404,7 @@ def test_what_an_attached_browser_cannot_take_of_seleniums_options_is_refused() 
         lambda o: o.add_encoded_extension("Q3IyNA=="),
         lambda o: o.add_experimental_option("prefs", {"a": 1}),
         lambda o: o.add_experimental_option("excludeSwitches", ["enable-automation"]),
+        lambda o: setattr(o, "proxy", Proxy({"httpProxy": "proxy:3128"})),
     )
     for change in changes:
         options = attaching()
