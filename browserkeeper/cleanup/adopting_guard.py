@@ -70,6 +70,7 @@ class AdoptedContainment:
         self._scans = TwoScans(LeftoverProcesses(self._roots))
         self.kill, self.certify = self._scans.kill, self._scans.certify
         self.survivors, self.unseen = self._scans.survivors, self._scans.unseen
+        self.signal = self._scans.signal
         self._profiles = {Path(directory) for directory in directories}
         self._examined: set[ProcessIdentity] = set()
 

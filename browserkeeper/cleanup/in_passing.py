@@ -13,6 +13,7 @@ from __future__ import annotations
 import _thread
 import logging
 import os
+import sys
 from pathlib import Path
 
 from ..errors import BrowserkeeperError
@@ -104,4 +105,11 @@ def _let_go_of_descriptors() -> None:
                 pass
 
 
-__all__ = ["finish_the_dead", "finish_the_dead_by_a_process"]
+def main() -> None:
+    """The program that a guard starts for the sessions inside of its own (``guard/inside.py``); the
+    state directory is its argument."""
+    ledger = Ledger(Path(sys.argv[1]))
+    _finish(ledger, _with_free_locks(ledger))
+
+
+__all__ = ["finish_the_dead", "finish_the_dead_by_a_process", "main"]

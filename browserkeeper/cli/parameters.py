@@ -19,6 +19,13 @@ def seconds(_: click.Context, parameter: click.Parameter, value: float | None) -
     return value
 
 
+def seconds_or_zero(_: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Seconds, or 0 for none."""
+    if not (math.isfinite(value) and value >= 0):
+        raise click.BadParameter("give a finite number of seconds, 0 or more.", param=parameter)
+    return value
+
+
 def container_names(
     _: click.Context, parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from ..state.records import Session, new_id
 from ..state.tmpdirs import new_tmpdir_path
 from ..status.text import printable
 from . import output
-from .parameters import seconds
+from .parameters import seconds, seconds_or_zero
 
 MOST_WORDS, LONGEST_WORD = 50, 200
 """Of the command line in the record: how many words, and characters of each."""
@@ -39,9 +39,9 @@ MOST_WORDS, LONGEST_WORD = 50, 200
     type=float,
     default=5.0,
     show_default=True,
-    callback=seconds,
+    callback=seconds_or_zero,
     metavar="SECONDS",
-    help="Between SIGTERM and SIGKILL at the timeout.",
+    help="Between SIGTERM and SIGKILL; 0: SIGKILL at once.",
 )
 @click.option("--keep-tmpdir", is_flag=True, help="Leave TMPDIR as it is; else it gets its own.")
 @click.option("--no-ledger", is_flag=True, help="No record and no history: for a read-only system.")
@@ -60,6 +60,10 @@ def command(
     When CMD ends, or is ended, every process that came of it is ended too, however it detached
     itself, and the TMPDIR that CMD was given is removed. It keeps its terminal, its standard
     streams and its signals. As PID 1 of a container, this is the container's init.
+
+    What is to be ended gets SIGTERM first: CMD, then what it leaves, after half of --grace all
+    that is left, and SIGKILL after --grace. Another signal to this process, or Ctrl-C, ends the
+    wait. Guards of sessions inside get up to 10 s more to end these.
 
     With --json one line on stderr says, before CMD starts, where its report will be.
 

@@ -5,7 +5,8 @@ the standard library only (``_signal`` and ``_ctypes`` in place of ``signal`` an
 ``ctypes``), and nothing of the package's other layers.
 
     boot.py, front.py, pair.py        where the program begins; the processes that make a guard
-    life.py, teardown.py              the phases of a session
+    life.py, grace.py, teardown.py    the phases of a session
+    inside.py                         the sessions inside of a `browserkeeper run`
     guard.py                          the parts that the phases share, which are:
     options.py, signals.py, owner.py  the guard's surroundings
     title.py                          its name and command line, as others see them

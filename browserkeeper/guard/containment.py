@@ -6,6 +6,7 @@ have two more: ``process/portable_guard.py`` and ``cleanup/adopting_guard.py``.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
         def memory(self, pid: int) -> int:
             """Bytes of memory that a process uses; 0 where it is gone."""
 
+        def signal(self, stat: Stat, number: int) -> None:
+            """Signal a process of the session, if it still is the one that was found."""
+
         def kill(self, members: Members) -> None:
             """One round of SIGKILL to all processes of the session; marks the members that it hit."""
 
@@ -102,8 +106,10 @@ class Cgroup:
         ignore_errors(lambda: self._write("cgroup.kill", b"1"))
 
     def remove(self) -> None:
+        """Remove the leaf, and the empty leaves below it: those of sessions inside whose guards were
+        killed."""
         if self.path:
-            os.rmdir(self.path)
+            _remove_directories(self.path)
 
     def _write(self, name: str, data: bytes) -> None:
         if not self.path:
@@ -113,6 +119,19 @@ class Cgroup:
             os.write(fd, data)
         finally:
             os.close(fd)
+
+
+def _remove_directories(path: str) -> None:
+    """rmdir(2) of a cgroup and of those below it, which the kernel refuses for one that is in use."""
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        below = [name for name in os.listdir(path) if os.path.isdir(f"{path}/{name}")]
+        if error.errno != errno.EBUSY or not below:
+            raise
+        for name in below:
+            _remove_directories(f"{path}/{name}")
+        os.rmdir(path)
 
 
 def _prctl(option: int, argument: int) -> int:
@@ -175,6 +194,13 @@ class Subreaper:
 
     def memory(self, pid: int) -> int:
         return own_memory(pid)
+
+    def signal(self, stat: Stat, number: int) -> None:
+        """A child of ours may be signalled by number, since no other process can reap it."""
+        if stat.parent == os.getpid():
+            ignore_errors(lambda: os.kill(stat.pid, number))  # EPERM: a setuid program
+        else:
+            signal_descendant(stat.pid, stat.parent, number)
 
     def kill(self, members: Members) -> None:
         """Freeze first where processes appear while others are killed: killing alone may never

@@ -9,7 +9,7 @@ import os
 import select
 
 from .descriptors import pipe_above_stdio
-from .signals import FORWARDED
+from .signals import FORWARDED, KEYBOARD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def stand_in_front(argv: list[str], run: Callable[[list[str]], int]) -> int:
                 os.kill(guard, info.si_signo)
             elif is_hangup and info.si_signo == signal.SIGCONT:
                 os.kill(0, signal.SIGCONT)  # to our process group, since a guard passes no SIGCONT on
+            elif info.si_signo in (signal.SIGINT, signal.SIGQUIT):
+                os.kill(guard, KEYBOARD)  # after the command's end the key shortens the grace
             continue
         pid, status = os.waitpid(guard, os.WNOHANG)
         if pid:

@@ -7,7 +7,9 @@ import select
 
 from .files import ignore_errors
 from .guard import SAMPLES, Guard
+from .inside import retire_sessions_inside
 from .options import CANNOT_RUN, TIMED_OUT, Failure
+from .signals import KEYBOARD
 from .teardown import retire, tear_down
 
 TYPE_CHECKING = False
@@ -121,7 +123,7 @@ class Watch:
     def _forward(self, signals: bytes) -> None:
         command = self.guard.command.pid
         for number in signals:
-            if number != signal.SIGCHLD:
+            if number not in (signal.SIGCHLD, KEYBOARD):
                 ignore_errors(lambda number=number: os.kill(command, number))  # type: ignore[misc]
 
     def _read_owner(self) -> str | None:
@@ -149,6 +151,8 @@ class Watch:
 def finish(guard: Guard, failure: Failure | None = None) -> int:
     """Tear down and retire; the status that a shell would give for the command."""
     tear_down(guard)
+    if guard.options.foreground:
+        retire_sessions_inside(guard)
     guard.report.reason = guard.owner.settled(guard.report.reason)
     retire(guard)
     guard.terminal.restore()

@@ -35,7 +35,8 @@ class Options:
         self.control_fd = int(number("--control-fd", -1))  # messages of the owner; EOF ends the session
         self.status_fd = int(number("--status-fd", -1))  # events for the owner: a JSON object a line
         self.timeout = number("--timeout", 0)  # seconds from now to the end; 0: none
-        self.grace = number("--grace", 0)  # seconds between SIGTERM and SIGKILL at a timeout
+        # Seconds in which a command, and what it has started, is asked to end (``grace.py``).
+        self.grace = number("--grace", 0)
         # Seconds between SIGTERM and SIGKILL at every end; 0: SIGKILL at once.
         self.stop_grace_period = number("--stop-grace-period", 0)
         self.kill_deadline = number("--kill-deadline", 10)  # seconds until survivors are reported

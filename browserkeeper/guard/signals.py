@@ -18,6 +18,9 @@ FORWARDED = (
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT),
 )
 """Signals that a foreground command gets from its guard."""
+KEYBOARD = signal.SIGURG
+"""What the front sends for a key of the terminal, which has already reached the command (``front.py``).
+Ignored by default, so that a guard which is just starting does not die of it."""
 
 
 class Signals:
@@ -40,8 +43,9 @@ class Signals:
         os.set_blocking(self.fd, False)
         os.set_blocking(write_fd, False)
         signal.set_wakeup_fd(write_fd)
-        handled = {*(FORWARDED if self._foreground else (signal.SIGTERM,)), signal.SIGCHLD}
-        for number in {*FORWARDED, signal.SIGTTOU, signal.SIGCHLD} - {signal.SIGCONT}:
+        foreground = (*FORWARDED, KEYBOARD)
+        handled = {*(foreground if self._foreground else (signal.SIGTERM,)), signal.SIGCHLD}
+        for number in {*foreground, signal.SIGTTOU, signal.SIGCHLD} - {signal.SIGCONT}:
             signal.signal(number, (lambda *_: None) if number in handled else signal.SIG_IGN)
 
     def received(self) -> bytes:
@@ -51,17 +55,17 @@ class Signals:
         except BlockingIOError:
             return b""
 
-    def wait(self, seconds: float) -> None:
-        """Block until a signal comes in, for so many seconds at most, and discard it."""
+    def wait(self, seconds: float) -> bytes:
+        """Block until a signal comes in, for so many seconds at most; the numbers of those that came."""
         poller = select.poll()
         poller.register(self.fd, select.POLLIN)
         poller.poll(max(1, seconds * 1000))
-        self.received()
+        return self.received()
 
     def restore(self) -> None:
         """In the command's process, before exec: the dispositions that a new program expects."""
         signal.set_wakeup_fd(-1)
-        ours = {signal.SIGTTOU, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ}
+        ours = {KEYBOARD, signal.SIGTTOU, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ}
         for number in {*FORWARDED, *ours} - {*self._ignored}:
             signal.signal(number, signal.SIG_DFL)  # SIG_IGN would outlive the exec
         for number in self._ignored:

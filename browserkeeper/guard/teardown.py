@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from .files import ignore_errors, read_status_file, remove_stray_shared_memory
+from .grace import end_with_grace
 from .trees import try_to_remove
 
 TYPE_CHECKING = False
@@ -30,8 +31,8 @@ def tear_down(guard: Guard) -> None:
     see everything.
     """
     options, report, members = guard.options, guard.report, guard.members
-    if report.reason == "timeout" and options.grace:
-        _ask_command(guard)
+    if options.grace or options.foreground:
+        end_with_grace(guard)
     if options.stop_grace_period:
         _ask_all(guard)
     began = report.age()
@@ -86,15 +87,6 @@ def _has_children(guard: Guard, seconds: float) -> bool:
             return True
         guard.signals.wait(left)
     return False
-
-
-def _ask_command(guard: Guard) -> None:
-    """SIGTERM to the command, and wait for its end for the grace of a timeout."""
-    if guard.command.pid:
-        ignore_errors(lambda: os.kill(guard.command.pid, signal.SIGTERM))
-    until = guard.report.age() + guard.options.grace
-    while not guard.command.has_ended() and guard.report.age() < until:
-        _has_children(guard, ASKING_PAUSE)
 
 
 def _ask_all(guard: Guard) -> None:

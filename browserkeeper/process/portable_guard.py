@@ -39,6 +39,7 @@ class PortableContainment:
         self._scans = TwoScans(LeftoverProcesses((), platform=portable, orphans=orphans))
         self.kill, self.certify = self._scans.kill, self._scans.certify
         self.survivors, self.unseen = self._scans.survivors, self._scans.unseen
+        self.signal = self._scans.signal
 
     def arm(self) -> None:
         """There is no subreaper to become."""

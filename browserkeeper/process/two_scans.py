@@ -6,11 +6,12 @@ certificate ``two-scans`` says that two scans in a row found no living process o
 
 from __future__ import annotations
 
+from signal import Signals
 from typing import Any
 
 from ..guard.members import Members
 from ..guard.procfs import Stat
-from .identity import ProcessFacts
+from .identity import ProcessFacts, ProcessIdentity
 from .leftover_processes import LeftoverProcesses
 
 
@@ -41,6 +42,11 @@ class TwoScans:
         children."""
         members.reap()
         return "two-scans" if self.leftovers.are_gone() else None
+
+    def signal(self, stat: Stat, number: int) -> None:
+        """Signal one process that a scan has found."""
+        identity = ProcessIdentity(stat.pid, stat.start)
+        self.leftovers.platform.send_signal(identity, Signals(number))
 
     def unseen(self) -> str:
         """Why a process may be left that no scan shows; "" where there is no reason."""

@@ -170,7 +170,7 @@ def test_run_of_a_file_that_is_not_executable_exits_with_126(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_run_refuses_an_invalid_timeout(seconds: str) -> None:
-    for option in ("--timeout", "--grace"):
+    for option in ("--timeout",) if seconds == "0" else ("--timeout", "--grace"):
         done = invoke("run", option, seconds, "--", "true")
         assert done.exit_code == 2
         assert option in done.output
@@ -334,6 +334,20 @@ def test_ctrl_c_reaches_the_whole_pipeline(terminal: Terminal) -> None:
     assert wait_until(lambda: "sleep" in [seen.name for seen in witness.below(terminal.shell.pid)])
     terminal.type("\x03")
     assert terminal.shows("status=130")
+
+
+@pytest.mark.leaves_zombies(4, "where it fails, jobs are killed")
+def test_another_ctrl_c_ends_the_grace(terminal: Terminal, tmp_path: Path) -> None:
+    """The first one has ended the command; what it left ignores both that and SIGTERM."""
+    deaf = f"(trap '' INT TERM; touch {tmp_path}/there; exec sleep 600) & exec sleep 600"
+    terminal.type(f'${{BK%--}} --grace 300 -- sh -c "{deaf}"; echo status=$?\n')
+    assert wait_until((tmp_path / "there").exists)
+
+    def ended_after_a_key() -> bool:
+        terminal.type("\x03")
+        return "status=130" in terminal._read()
+
+    assert wait_until(ended_after_a_key, pause=0.3)
 
 
 @pytest.mark.leaves_zombies(4, "jobs of the shell that it leaves behind")
