@@ -111,7 +111,7 @@ class SessionConfig:
         if self.remote is not None:
             self._check_remote()
         elif not self.debugger_address:
-            _check_display(self.headless)
+            self._check_display()
         check_options(self)
 
     @classmethod
@@ -144,6 +144,20 @@ class SessionConfig:
         if given.get("remote") is not None:
             given["remote"] = Address.parse(given["remote"]).completed()
         return cls(**given)
+
+    def _check_display(self) -> None:
+        if self.headless or sys.platform != "linux":
+            return
+        if self.name == "chromium-headless-shell":
+            raise ConfigError(
+                "chromium-headless-shell shows no windows: use browser('chromium', headless=False)."
+            )
+        environment = {**os.environ, **self.env}
+        if not environment.get("DISPLAY") and not environment.get("WAYLAND_DISPLAY"):
+            raise ConfigError(
+                "headless=False needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set. "
+                "Run under `xvfb-run`, set DISPLAY, or leave headless=True."
+            )
 
     def _check_remote(self) -> None:
         for name, why in NOT_ON_A_GRID.items():
@@ -277,13 +291,3 @@ def _pair(value: Any) -> tuple[int, int]:
 def _check_window_size(size: tuple[int, int] | None) -> None:
     if size is not None and not all(1 <= side <= 32767 for side in size):
         raise ConfigError(f"window_size={size!r}: both sides must be from 1 to 32767 pixels.")
-
-
-def _check_display(headless: bool) -> None:
-    if headless or sys.platform != "linux":
-        return
-    if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
-        raise ConfigError(
-            "headless=False needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set. "
-            "Run under `xvfb-run`, set DISPLAY, or leave headless=True."
-        )

@@ -83,7 +83,7 @@ def check_options(config: Arguments, *, pool: bool = False) -> None:
                 )
     _check_vendor_capability(config.options)
     _check_preferences(config)
-    _check_firefox_profile(config)
+    _check_profiles(config)
     if config.debugger_address:
         _check_attached(config)
 
@@ -241,12 +241,24 @@ def _check_vendor_capability(options: Any) -> None:
             )
 
 
-def _check_firefox_profile(config: Arguments) -> None:
-    if config.profile is not None and getattr(config.options, "profile", None) is not None:
-        raise ConfigError(
-            "profile= and options.profile are both given. Give only one of the two: profile= is used "
-            "and kept, options.profile is copied, and the copy is removed."
-        )
+def _check_profiles(config: Arguments) -> None:
+    """Raises ConfigError where more than one profile is named, beyond what the rules look at."""
+    switches = ("profile", "p") if config.engine == "firefox" else ("user-data-dir",)
+    arguments = [s for s in everything_said(config) if s.place == "argument" and s.name in switches]
+    named = {_profile_of(said) for said in arguments}
+    copied = getattr(config.options, "profile", None) is not None
+    if len(named) + copied > 1 or (copied and config.profile is not None):
+        texts = ["profile="] * (config.profile is not None)
+        texts += [
+            f"{said.text} {said.value}" if "=" not in said.text else said.text for said in arguments
+        ]
+        texts += ["options.profile"] * copied
+        raise ConfigError(f"{' and '.join(texts)} are two profiles. Give only one of the two.")
+
+
+def _profile_of(said: Said) -> str:
+    """A profile's directory, or ``-P`` and its name."""
+    return f"-P {said.value}" if said.name == "p" else os.path.realpath(os.path.expanduser(said.value))
 
 
 def _check_attached(config: Arguments) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
-from browserkeeper import BrowserDied, browser, session_of
+from browserkeeper import BrowserDied, SessionTimeout, browser, session_of
 from browserkeeper.drivers.browser_handle import AttachedBrowserHandle
 from browserkeeper.session import control_of
 from browserkeeper.session.launch import Attempt
 from fixtures.server import Site
+from tests.browser.test_endings import kill_both_guards
 from tests.pool.pools import patient_pool
 from tests.support import witness
 from tests.support.waiting import wait_until
@@ -87,6 +88,27 @@ def test_an_attached_browser_and_its_profile_outlive_the_session(
     assert (persons_chrome.profile / "Local State").exists() or any(persons_chrome.profile.iterdir())
     with browser(options=persons_chrome.options) as again:  # the page is where the first one left it
         assert again.current_url == site.url
+
+
+@pytest.mark.leaves_zombies(3, "the test kills both guards")
+def test_no_kind_of_end_harms_an_attached_browser(persons_chrome: PersonsChrome, site: Site) -> None:
+    """A deadline that the guard keeps, and the end by the owner after the guards' death."""
+    for end in ("deadline", "guards"):
+        session = browser(options=persons_chrome.options)
+        driver = session.start()
+        driver.get(site.url)
+        if end == "deadline":
+            session.set_deadline(0.05)
+            with pytest.raises(SessionTimeout):
+                while driver.title:
+                    pass
+        else:
+            kill_both_guards(session)
+            session.close()
+        assert persons_chrome.process.poll() is None
+    with browser(options=persons_chrome.options) as again:
+        again.get(site.url)
+        assert again.title
 
 
 @pytest.mark.leaves_zombies(30, "the test kills a browser that no guard is the parent of")

@@ -189,6 +189,44 @@ def test_the_same_thing_said_twice_is_no_contradiction(name: str, given: dict[st
     browser(name, **given)
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("chrome", ["--user-data-dir=/one", "--user-data-dir=/two"]),
+        ("chrome", ["user-data-dir=/one", "--lang=de", "--user-data-dir=/two"]),
+        ("firefox", ["-profile", "/one", "--profile=/two"]),
+        ("firefox", ["-profile", "/one", "-P", "one"]),
+    ],
+)
+def test_two_profiles_are_refused(name: str, given: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"one and .*(two|one) are two profiles\. Give only one"):
+        browser(name, arguments=given)
+    with pytest.raises(ConfigError, match="are two profiles"):
+        as_options(name, tuple(given))
+
+
+def test_a_copied_profile_beside_another_is_refused() -> None:
+    options: Any = webdriver.FirefoxOptions()
+    options.profile = webdriver.FirefoxProfile()  # type: ignore[no-untyped-call]
+    try:
+        for given in ({"profile": "/one"}, {"arguments": ["-profile", "/one"]}):
+            with pytest.raises(ConfigError, match=r"and options\.profile are two profiles"):
+                browser("firefox", options=options, **given)
+    finally:
+        shutil.rmtree(options.profile.path)
+
+
+def test_a_display_may_be_given_to_the_browser_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":7")
+    browser(headless=False)
+    with pytest.raises(ConfigError, match="needs a display"):
+        browser(headless=False, env={"DISPLAY": None, "WAYLAND_DISPLAY": None})
+    monkeypatch.delenv("DISPLAY")
+    browser(headless=False, env={"DISPLAY": ":7"})
+    with pytest.raises(ConfigError, match="chromium-headless-shell shows no windows"):
+        browser("chromium-headless-shell", headless=False, env={"DISPLAY": ":7"})
+
+
 def test_a_nested_preference_is_found() -> None:
     with pytest.raises(
         ConfigError, match=r"the preference .* cannot be used: it contradicts download_dir="
