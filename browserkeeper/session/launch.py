@@ -23,6 +23,7 @@ from ..errors import (
     GridError,
     LaunchError,
     LedgerError,
+    ProfileError,
     SessionTimeout,
     VersionMismatch,
 )
@@ -129,6 +130,7 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
         kill_deadline=config.close_timeout,
         stop_grace_period=launch.stop_grace_period,
         status_file=launch.status_file,
+        profile=str(launch.profile.directory) if launch.profile else "",
     )
     record = Record(ledger.record_path(session_id), session, (), ())
     return LaunchPlan(config, launch, guard, ledger, record, began + config.start_timeout)
@@ -323,6 +325,9 @@ class Attempt:
         log_tail = ended["report"]["log_tail"].strip() if ended else ""
         retryable = True
         status = self._drivers_status()
+        profile = self.plan.launch.profile
+        if profile is not None and reason in ("", "failed") and (in_use := profile.error()):
+            return in_use
         if self.browser_exit is not None and reason in ("", "failed"):
             text = self.browser_exit.describe(config.name, log_tail)
             retryable = self.browser_exit.may_be_chance(log_tail)
@@ -363,6 +368,9 @@ class Attempt:
                 f"The record of the session cannot be written: {text}. Free space in the state "
                 "directory, or set BROWSERKEEPER_STATE_DIR to another one."
             )
+        profile = self.plan.launch.profile
+        if where == "profile" and profile is not None:
+            return profile.error(locked=True) or ProfileError(f"Profile {profile.directory}: {text}.")
         if where == "cgroup":
             return ContainmentError(f"The cgroup cannot be made: {text}. Use containment='subreaper'.")
         remedy = "Set BROWSERKEEPER_TMPDIR to another directory." if where == "tmpdir" else ""
