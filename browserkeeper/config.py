@@ -15,7 +15,7 @@ from typing import Any, Literal, TypedDict
 from .errors import ConfigError
 from .errors import hide_frames as __tracebackhide__  # noqa: F401
 from .grid.address import Address
-from .options.check import check_environment, check_options, same_path, switch_of
+from .options.check import check_options, same_path, switch_of
 from .process.containment import KINDS, Kind
 
 BROWSERS = ("chrome", "chromium", "chromium-headless-shell", "edge", "firefox")
@@ -128,7 +128,6 @@ class SessionConfig:
             given[name] = _mapping(name, given.get(name))
         for name in ("profile", "download_dir"):
             given[name] = _path(name, given.get(name))
-        check_environment(given)
         given["options"] = _copy_of_options(given.get("options"))
         _take_binary(given)
         for name in ("driver_path", "log"):

@@ -293,16 +293,14 @@ def refuse_unknown(names: set[str], function: str) -> None:
         raise ConfigError(f"{function} has no argument {name!r}.{hint}")
 
 
-def check_environment(given: Mapping[str, Any]) -> None:
+def check_environment(config: object) -> None:
     """Raises ConfigError for a variable by which Selenium would choose another browser or driver.
 
-    ``given``: the arguments of ``browser()``.
+    ``config``: the arguments of a session that is about to start on this machine.
     """
-    if given.get("remote") is not None:
-        return
     for variable in SELENIUM_VARIABLES:
         value = os.environ.get(variable.name, "")
-        if value.casefold() not in ("", "0", "false") and not given.get(variable.field):
+        if value.casefold() not in ("", "0", "false") and not getattr(config, variable.field):
             raise ConfigError(
                 f"{variable.name}={value} is set, which browserkeeper does not follow: {variable.why}. "
                 f"Unset it, or {variable.instead}."

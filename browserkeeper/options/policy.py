@@ -395,7 +395,7 @@ class Variable:
     name: str
     why: str
     instead: str
-    field: str = ""
+    field: str
 
 
 _NO_DOWNLOAD = "browserkeeper uses the browser that is installed, and a driver that fits it"

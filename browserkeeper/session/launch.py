@@ -28,6 +28,7 @@ from ..errors import (
     VersionMismatch,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..options.check import check_environment
 from ..process import identity_of, system
 from ..process.containment import choose
 from ..process.guard_process import GuardPlan, GuardProcess
@@ -387,6 +388,7 @@ def _resolve(config: SessionConfig, ledger: Ledger, cancellation: Cancellation) 
 
     if config.remote is not None:
         return None
+    check_environment(config)
     return resolve(
         config.name,
         binary=config.binary,

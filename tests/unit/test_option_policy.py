@@ -17,6 +17,7 @@ from browserkeeper.config import SessionConfig
 from browserkeeper.drivers.chromium import enabled_by, merge_features
 from browserkeeper.drivers.launch import check_ignored, take_version
 from browserkeeper.drivers.probe import Program
+from browserkeeper.options.check import check_environment
 from browserkeeper.options.policy import (
     ATTACHED,
     HONOURED,
@@ -400,11 +401,10 @@ def test_variables_that_would_choose_another_browser_are_refused(
     with pytest.raises(
         ConfigError, match=rf"{variable.name}=true is set.*{re.escape(variable.instead)}"
     ):
-        browser()
-    browser(**{variable.field: "/usr/bin/true"})  # type: ignore[call-overload]
-    browser(remote=GRID)
+        browser().start()
+    check_environment(SessionConfig.build(**{variable.field: "/usr/bin/true"}))
     monkeypatch.setenv(variable.name, "false")
-    browser()
+    check_environment(SessionConfig.build())
 
 
 def test_seleniums_offline_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
