@@ -28,6 +28,7 @@ __all__ = [
     "LeaseEnded",
     "LeaseTimeout",
     "LedgerError",
+    "LimitError",
     "PoolClosed",
     "PoolError",
     "PoolTimeout",
@@ -103,6 +104,14 @@ class DockerError(BrowserkeeperError, ConnectionError):
 
 class LedgerError(BrowserkeeperError, OSError):
     """The state directory or a record in it cannot be used."""
+
+
+class LimitError(BrowserkeeperError, OSError, RuntimeError):
+    """A limit of the system (open files, threads, memory, space) leaves no room for what was asked.
+
+    The message names the limit, its value and what raises it.  Nothing was ended; the same call works
+    once there is room.  A launch raises LaunchError instead, and a pool PoolUnavailable.
+    """
 
 
 class ResolveError(BrowserkeeperError, FileNotFoundError):

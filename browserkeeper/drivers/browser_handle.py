@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ..errors import LimitError
 from ..guard.procfs import is_exiting
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
@@ -136,15 +137,25 @@ def _has_ended(identity: ProcessIdentity) -> bool:
     """True if the process is gone, a zombie, or on its way out.
 
     A process closes its files, which the driver notices, before it is a zombie.  The kernel marks its
-    threads as exiting before that (do_exit() in kernel/exit.c).
+    threads as exiting before that (do_exit() in kernel/exit.c).  False as well where this process may
+    open no more files, so that nothing can be seen.
     """
-    found = system.facts(identity.pid)
+    try:
+        found = system.facts(identity.pid)
+    except LimitError:
+        return False
     if found is None or found.is_zombie or not identity.is_same_as(found.identity):
         return True
     return is_exiting(identity.pid) is True
 
 
 def is_running(identity: ProcessIdentity | None) -> bool:
-    """True if the process exists and is neither stopped nor a zombie; False for None."""
-    found = system.facts(identity.pid) if identity else None
+    """True if the process exists and is neither stopped nor a zombie; False for None.
+
+    True as well where this process may open no more files, so that nothing can be seen.
+    """
+    try:
+        found = system.facts(identity.pid) if identity else None
+    except LimitError:
+        return True
     return found is not None and found.identity.is_same_as(identity) and found.state not in "ZTtX"

@@ -14,7 +14,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 else:
     import _signal as signal
 
@@ -41,28 +41,35 @@ class Stat:
 
 
 def read_bytes(path: str) -> bytes | None:
-    """The whole of a small file, or None where it cannot be read (gone, no permission)."""
+    """The whole of a small file, or None where it cannot be read: gone, no permission, no descriptor."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return read_file(path)
     except OSError:
         return None
+
+
+def read_file(path: str) -> bytes:
+    """The whole of a small file.  Raises OSError; ESRCH where the process ended while it was read."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
         while part := os.read(fd, 65536):
             parts.append(part)
         return b"".join(parts)
-    except OSError:  # ESRCH: the process ended while its file was read
-        return None
     finally:
         os.close(fd)
 
 
 def read_stat(pid: int) -> Stat | None:
-    """The process's facts, or None where it does not exist.
+    """The process's facts, or None where it does not exist."""
+    return parse_stat(pid, read_bytes(f"/proc/{pid}/stat"))
+
+
+def parse_stat(pid: int, raw: bytes | None) -> Stat | None:
+    """The facts in ``/proc/PID/stat``; None for nothing.
 
     The name may hold spaces and brackets, so the fields start after the last ``)``.
     """
-    raw = read_bytes(f"/proc/{pid}/stat")
     if not raw:
         return None
     head, _, tail = raw.rpartition(b")")
@@ -224,7 +231,9 @@ def children_by_scan() -> dict[int, list[int]]:
     return families
 
 
-def descendants(root: int) -> Iterator[tuple[int, int]]:
+def descendants(
+    root: int, direct_children: Callable[[int], list[int]] = children_of
+) -> Iterator[tuple[int, int]]:
     """(pid, parent pid) of everything below a process, parents first.
 
     Reads as many files as the tree has processes.  On kernels without CONFIG_PROC_CHILDREN it reads
@@ -235,7 +244,7 @@ def descendants(root: int) -> Iterator[tuple[int, int]]:
     queue = [root]
     while queue:
         parent = queue.pop(0)
-        for pid in children_of(parent) if direct else families.get(parent, ()):
+        for pid in direct_children(parent) if direct else families.get(parent, ()):
             yield pid, parent
             queue.append(pid)
 

@@ -25,6 +25,7 @@ from ..errors import (
     PoolUnavailable,
 )
 from ..options.check import refuse_unknown
+from ..process.limit_errors import limit_of
 from ..report import ExitReport
 from ..session import BrowserSession
 from .browser import Browser, PooledBrowser
@@ -172,7 +173,7 @@ class BrowserPool(Generic[D_co]):
         if self._closed:
             raise PoolClosed("This pool was closed; make a new one.")
         if self._controller is None:
-            controller = Controller(self.config, self._make_browser)
+            controller = self._make_controller()
             try:
                 # Atomic, and no lock: an exception of a signal handler could leave it taken.
                 if vars(self).setdefault("_controller", controller) is controller:
@@ -183,6 +184,15 @@ class BrowserPool(Generic[D_co]):
                     raise PoolUnavailable(f"The pool cannot be opened. {error}", error) from None
                 raise
         return self
+
+    def _make_controller(self) -> Controller:
+        """Raises PoolUnavailable, which names the limit, where this process may open no more files."""
+        try:
+            return Controller(self.config, self._make_browser)
+        except OSError as error:
+            if not (limit := limit_of(error)):
+                raise
+            raise PoolUnavailable(f"The pool cannot be opened. {limit}", error) from error
 
     def _start(self, controller: Controller) -> None:
         self._finalizer = weakref.finalize(

@@ -7,11 +7,8 @@ import threading
 import time
 
 from ..errors import LaunchError
+from ..process.limit_errors import NO_THREAD, no_more_tasks
 from .latch import Latch
-
-NO_MORE_THREADS = "can't start new thread"
-"""CPython's message where pthread_create(3) fails.  An exception of a signal handler, which may be
-raised in the same call and be a RuntimeError too, has another one."""
 
 
 def start_thread(thread: threading.Thread) -> None:
@@ -23,12 +20,12 @@ def start_thread(thread: threading.Thread) -> None:
         else:
             thread.start()
     except RuntimeError as error:
-        if str(error) != NO_MORE_THREADS:
+        # An exception of a signal handler may be a RuntimeError too; it has another message.
+        if str(error) not in NO_THREAD:
             raise
         raise LaunchError(
-            f"The thread {thread.name!r} cannot be started ({error}). This user or this container has "
-            "as many processes and threads as it may have: raise the limit (ulimit -u, systemd's "
-            "TasksMax, docker run --pids-limit), or use fewer browsers (max_size)."
+            f"The thread {thread.name!r} cannot be started ({error}). {no_more_tasks()} Or use fewer "
+            "browsers (max_size)."
         ) from error
 
 

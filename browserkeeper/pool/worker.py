@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..errors import BrowserkeeperError, LaunchError
+from ..errors import BrowserkeeperError, LaunchError, LimitError
+from ..process.limit_errors import limit_of
 from ..report import ExitReport
 from .browser import Browser, NotReusableError
 from .logs import log, log_error
@@ -66,6 +67,8 @@ WorkerEvent = Launched | LaunchFailed | Ready | NotReusable | Lost | Ended
 
 END_ATTEMPTS = 3
 """How often a browser's end is tried if it raises an error."""
+LIMIT_PAUSE = 0.5
+"""Seconds between two attempts to renew a browser, while this process may open no more files."""
 END_PAUSE = 0.1
 """Seconds between the first two attempts; the later pauses are longer."""
 
@@ -119,13 +122,26 @@ class BrowserWorker:
         except BrowserkeeperError as error:
             return LaunchFailed(error)
         except BaseException as error:  # noqa: BLE001 # requests may be waiting: they are told the cause
-            text = f"The browser did not get ready for its first lease: {error or type(error).__name__}"
+            cause = limit_of(error) or error or type(error).__name__
+            text = f"The browser did not get ready for its first lease: {cause}"
             return LaunchFailed(LaunchError(text, report=self._end("failed")))
         return Launched(time.monotonic() - began)
 
     def _renew(self) -> WorkerEvent:
+        """Renew the browser.  Where a limit of this process stops that, tries again until there is room,
+        or another job waits: the browser is sound."""
         try:
-            return Ready(self._browser.renew(), renewed=True)
+            while True:
+                try:
+                    return Ready(self._browser.renew(), renewed=True)
+                except LimitError as error:
+                    self._browser.set_deadline(None, "hung")
+                    if not self._jobs.empty():
+                        return NotReusable("limit")
+                    log(
+                        logging.WARNING, "browser %s waits to be made ready: %s", self._browser.id, error
+                    )
+                time.sleep(LIMIT_PAUSE)
         except NotReusableError as error:
             return NotReusable(str(error))
         except BaseException as error:  # noqa: BLE001 # a browser that cannot be renewed is replaced
@@ -135,6 +151,9 @@ class BrowserWorker:
     def _ping(self) -> WorkerEvent:
         try:
             return Ready(self._browser.ping(), renewed=False)
+        except LimitError:  # this process could not ask; that says nothing about the browser
+            self._browser.set_deadline(None, "hung")
+            return Ready("", renewed=False)
         except BaseException as error:  # noqa: BLE001 # a browser that does not answer is replaced
             log(logging.WARNING, "browser %s does not answer: %s", self._browser.id, error)
             return Lost()

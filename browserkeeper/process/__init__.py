@@ -6,6 +6,8 @@
     identity.py            who a process is
     linux.py, portable.py  facts about processes and signals to them, one platform a file
     limits.py              what this process may use
+    limit_errors.py        which limit stopped a call or a browser, for errors
+    reserve.py             descriptors kept back for a process that has none left
     containment.py         which containment a session gets
     child.py               a child process that signal handlers may use
     uninterrupted.py       steps that no signal handler comes between
@@ -91,6 +93,7 @@ def require_own_proc() -> None:
     """Raises ContainmentError where the numbers in ``/proc`` are not the pids of this process's pid
     namespace.  Every tool that signals or judges processes calls this first: it would take one process
     for another."""
+    system.facts(os.getpid())  # raises LimitError where this process can open no file to look
     if why := foreign_proc():
         raise ContainmentError(f"{why}. No process was started, signalled or judged.")
 

@@ -9,15 +9,23 @@ What else this package reads of a process, the kernel has at hand.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import queue
 
-from ..guard.procfs import read_bytes
+from ..errors import LimitError
+from ..guard.procfs import read_file
+from .limit_errors import NO_LOOK, cannot_look, limit_of
+from .reserve import with_reserve
 
 READ_TIMEOUT = 2.0
 """Seconds for a read of another process's memory, which takes microseconds."""
 IDLE = 1.0
 """Seconds until a thread without work ends."""
+
+
+Answer = bytes | OSError
+"""What a read has returned or raised."""
 
 
 class _Reader:
@@ -29,7 +37,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.pid = os.getpid()  # a fork of this process does not have the thread
-        self._jobs: queue.SimpleQueue[tuple[str, queue.SimpleQueue[bytes | None]] | None]
+        self._jobs: queue.SimpleQueue[tuple[str, queue.SimpleQueue[Answer]] | None]
         self._jobs = queue.SimpleQueue()
         _running.add(self)
         try:
@@ -57,11 +65,11 @@ class _Reader:
             if job is None:
                 return
             path, answer = job
-            answer.put(read_bytes(path))
+            answer.put(_read(path))
 
-    def read(self, seconds: float, path: str) -> bytes | None:
+    def read(self, seconds: float, path: str) -> Answer:
         """Raises queue.Empty where there is no answer in time."""
-        answer: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._jobs.put((path, answer))
         return answer.get(timeout=seconds)
 
@@ -84,21 +92,14 @@ def read_within(seconds: float, path: str) -> bytes | None:
     """The whole of a file; None where it cannot be read, or not in so many seconds.
 
     After that time the read is left to its thread.  The same path is not read again while it hangs,
-    since each round of a watch would leave one more thread.  Safe to use from several threads.
+    since each round of a watch would leave one more thread.  Safe to use from several threads.  Raises
+    LimitError where this process may open no more files, or start no thread.
     """
     if (before := _hanging.get(path)) is not None:
         if before.hangs():
             return None
         _hanging.pop(path, None)
-    try:
-        reader = _idle.pop()
-    except IndexError:
-        reader = None
-    try:
-        if reader is None or reader.pid != os.getpid():
-            reader = _Reader()
-    except RuntimeError:  # no thread can be started
-        return None
+    reader = _reader_for(path)
     try:
         found = reader.read(seconds, path)
     except queue.Empty:
@@ -109,7 +110,32 @@ def read_within(seconds: float, path: str) -> bytes | None:
         reader.give_up()
         raise
     _idle.append(reader)
-    return found
+    if not isinstance(found, OSError):
+        return found
+    if found.errno in NO_LOOK:
+        raise cannot_look(found, path) from found
+    return None
+
+
+def _reader_for(path: str) -> _Reader:
+    """An idle reader, or a new one.  Raises LimitError where no thread can be started."""
+    with contextlib.suppress(IndexError):
+        reader = _idle.pop()
+        if reader.pid == os.getpid():
+            return reader
+    try:
+        return _Reader()
+    except RuntimeError as error:
+        if not (text := limit_of(error)):
+            raise
+        raise LimitError(f"{path} could not be looked at. {text}") from error
+
+
+def _read(path: str) -> Answer:
+    try:
+        return with_reserve(lambda: read_file(path))
+    except OSError as error:
+        return error
 
 
 __all__ = ["READ_TIMEOUT", "read_within"]

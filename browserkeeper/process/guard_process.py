@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import dataclasses
 import functools
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..guard.descriptors import occupy_stdio, pipe_above_stdio
+from . import reserve
 from .child import ChildProcess
 from .containment import Containment
 from .leftover_processes import DOCUMENT, LOCK, MARKER
@@ -60,7 +62,6 @@ class GuardPlan:
     grace: float = 0
     stop_grace_period: float = 0
     status_file: str = ""
-    profile: str = ""
 
     def options(self) -> list[str]:
         """The guard's command line, without the file descriptors."""
@@ -77,7 +78,6 @@ class GuardPlan:
             "--grace": self.grace or "",
             "--stop-grace-period": self.stop_grace_period or "",
             "--status-file": self.status_file,
-            "--profile": self.profile,
         }
         return [str(word) for pair in pairs.items() if pair[1] != "" for word in pair]
 
@@ -173,6 +173,7 @@ class GuardProcess:
         self._reading = threading.RLock()
         # A daemon prints to closed streams: not into our pipes, nor into Selenium's connections.
         occupy_stdio()
+        reserve.fill()
         control_read, control_write = pipe_above_stdio()
         inherited = [control_read]
         try:
@@ -348,7 +349,8 @@ class GuardProcess:
         if event is not None and event["event"] == "stuck":
             # The guard goes on for as long as it takes, and has to be reaped after that.  Not by
             # threading.Thread, whose start() takes locks that are not reentrant.
-            _thread.start_new_thread(self.process.wait, ())
+            with contextlib.suppress(RuntimeError):  # no thread can be started: PID 1 reaps it later
+                _thread.start_new_thread(self.process.wait, ())
             report: dict[str, Any] = event["report"]
             return report
         if event is None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from ..errors import LimitError
+from .reserve import with_reserve
 
 SELF = "/proc/self"
 """Where the kernel says in which cgroups this process is, and where these are mounted."""
@@ -44,6 +48,75 @@ def memory_left() -> int:
     return left if in_cgroup is None else min(left, in_cgroup)
 
 
+def resource_limit(name: str) -> tuple[int | None, int | None]:
+    """The soft and the hard limit ``RLIMIT_name`` of this process.  None means that there is no limit,
+    also where the system knows none of that name."""
+    import resource
+
+    number = getattr(resource, f"RLIMIT_{name}", None)
+    if number is None:
+        return None, None
+    soft, hard = (None if one == resource.RLIM_INFINITY else one for one in resource.getrlimit(number))
+    return soft, hard
+
+
+def number_text(value: int | None) -> str:
+    return "no limit" if value is None else f"{value:,}"
+
+
+def no_more_files(*, of_the_system: bool = False) -> str:
+    """The text for EMFILE, or for ENFILE: the limit on open files of this process or of the system."""
+    if of_the_system:
+        return (
+            "The whole system has as many files open as it may have (sysctl fs.file-max, fs.file-nr). "
+            "Raise that limit, or end programs."
+        )
+    soft, hard = resource_limit("NOFILE")
+    return (
+        f"This process may have {number_text(soft)} files open at once (RLIMIT_NOFILE, hard limit "
+        f"{number_text(hard)}), and has them all open. Raise it (ulimit -n 4096, systemd's "
+        "LimitNOFILE=, docker run --ulimit nofile=4096), or close files."
+    )
+
+
+def own_address_space() -> int:
+    """Bytes that count for RLIMIT_AS; 0 off Linux."""
+    words = " ".join(_lines("/proc/self/statm")).split()
+    return int(words[0]) * os.sysconf("SC_PAGE_SIZE") if words else 0
+
+
+def own_open_files() -> int | None:
+    """How many files this process has open; None off Linux."""
+    try:
+        return len(with_reserve(lambda: os.listdir("/proc/self/fd"))) - 1  # one is the listing's own
+    except FileNotFoundError:
+        return None
+
+
+def number_in(path: str) -> int | None:
+    """The number at the beginning of a small file; None where there is none."""
+    return _number(Path(path))
+
+
+def cgroup_figures(controller: str, files: tuple[str, str]) -> list[tuple[Path, int, int]]:
+    """(directory, limit, use) of our cgroup and those above it, where there is a limit."""
+    found = []
+    for directory in cgroup_directories(controller):
+        most, now = _number(directory / files[0]), _number(directory / files[1])
+        if most is not None and now is not None:
+            found.append((directory, most, now))
+    return found
+
+
+def cgroup_events(controller: str, file: str, name: str) -> Iterator[int]:
+    """The counter of this name (``memory.events``, ``pids.events``) of our cgroup and those above it."""
+    for directory in cgroup_directories(controller):
+        for line in _lines(str(directory / file)):
+            words = line.split()
+            if words[0] == name:
+                yield int(words[1])
+
+
 def cgroup_left(controller: str, *files: tuple[str, str]) -> int | None:
     """Limit minus use, the least of our cgroup and those above it, at least 0; None without a limit.
 
@@ -78,15 +151,17 @@ def user_processes_left() -> int | None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if soft == resource.RLIM_INFINITY or os.geteuid() == 0 or not os.path.isdir("/proc/self/task"):
         return None
-    return soft - sum(map(_threads, filter(str.isdigit, os.listdir("/proc"))))
+    pids = filter(str.isdigit, with_reserve(lambda: os.listdir("/proc")))
+    return soft - sum(map(_threads, pids))
 
 
 def _threads(pid: str) -> int:
     """0 for a process of another user, or one that has ended meanwhile."""
     try:
         ours = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
-        return len(os.listdir(f"/proc/{pid}/task")) if ours else 0
-    except OSError:
+        return len(with_reserve(lambda: os.listdir(f"/proc/{pid}/task"))) if ours else 0
+    except OSError as error:
+        _raise_if_unseen(error, f"/proc/{pid}")
         return 0
 
 
@@ -112,10 +187,19 @@ def cgroup_mounts(controller: str) -> list[str]:
 
 
 def _lines(path: str) -> list[str]:
+    """No lines where there is no such file.  Raises LimitError where this process may open no more
+    files, which says nothing about this one."""
     try:
-        return Path(path).read_text().splitlines()
-    except OSError:
+        return with_reserve(Path(path).read_text).splitlines()
+    except OSError as error:
+        _raise_if_unseen(error, path)
         return []
+
+
+def _raise_if_unseen(error: OSError, path: str) -> None:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        text = no_more_files(of_the_system=error.errno == errno.ENFILE)
+        raise LimitError(f"{path} could not be looked at. {text}") from error
 
 
 def _number(path: Path) -> int | None:

@@ -1,6 +1,8 @@
 """The platform functions (``Platform``) on Linux, by ``/proc``.
 
-Each costs O(the processes asked about), unless its docstring says O(host).
+Each costs O(the processes asked about), unless its docstring says O(host).  Each raises LimitError where
+this process may open no more files, or gets no memory: then nothing is known, and in particular not that
+a process is gone.
 """
 
 from __future__ import annotations
@@ -11,16 +13,9 @@ import signal
 import time
 from collections.abc import Iterator
 
+from ..errors import LimitError
 from ..guard.descriptors import above_stdio
-from ..guard.procfs import (
-    PAGE_SIZE,
-    TICKS,
-    children_of,
-    descendants,
-    foreign_proc,
-    read_bytes,
-    read_stat,
-)
+from ..guard.procfs import PAGE_SIZE, TICKS, Stat, descendants, foreign_proc, parse_stat, read_file
 from .bounded import READ_TIMEOUT, read_within
 from .identity import (
     ALWAYS,
@@ -32,14 +27,40 @@ from .identity import (
     ProcessIdentity,
     is_same_start,
 )
+from .limit_errors import NO_LOOK, cannot_look
+from .reserve import lent, with_reserve
 
 PSS_TIMEOUT = 10.0
 """Seconds for the PSS of a process, which takes 1 to 100 ms: the kernel walks its page tables."""
 
 
+def _read(path: str) -> bytes | None:
+    """The whole of a small file; None where it cannot be read: it is gone, or that is not permitted."""
+    try:
+        return with_reserve(lambda: read_file(path))
+    except OSError as error:
+        if error.errno in NO_LOOK:
+            raise cannot_look(error, path) from error
+        return None
+
+
+def _names(directory: str) -> list[str]:
+    """The names in a directory; none where it cannot be read."""
+    try:
+        return with_reserve(lambda: os.listdir(directory))
+    except OSError as error:
+        if error.errno in NO_LOOK:
+            raise cannot_look(error, directory) from error
+        return []
+
+
+def _stat(pid: int) -> Stat | None:
+    return parse_stat(pid, _read(f"/proc/{pid}/stat"))
+
+
 def facts(pid: int) -> ProcessFacts | None:
     """The facts of a process, None where it does not exist.  ``start``: seconds since boot (proc(5))."""
-    stat = read_stat(pid)
+    stat = _stat(pid)
     if stat is None:
         return None
     identity = ProcessIdentity(pid, stat.start)
@@ -48,14 +69,21 @@ def facts(pid: int) -> ProcessFacts | None:
 
 def tree(root: int) -> list[ProcessFacts]:
     """All descendants of a process, parents first, without the process itself."""
-    return [found for pid, _ in descendants(root) if (found := facts(pid))]
+    return [found for pid, _ in descendants(root, _children_of) if (found := facts(pid))]
 
 
 def children(pid: int) -> list[ProcessFacts]:
     """The direct children of a process."""
     if _no_children_file():
         return [process for process in everyone() if process.parent == pid]
-    return [found for child in children_of(pid) if (found := facts(child))]
+    return [found for child in _children_of(pid) if (found := facts(child))]
+
+
+def _children_of(pid: int) -> list[int]:
+    found: list[int] = []
+    for thread in _names(f"/proc/{pid}/task"):
+        found += map(int, (_read(f"/proc/{pid}/task/{thread}/children") or b"").split())
+    return found
 
 
 @functools.cache
@@ -66,7 +94,7 @@ def _no_children_file() -> bool:
 
 def pids() -> list[int]:
     """The pids of all processes that can be seen.  O(host), but cheap: no file is read."""
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    return [int(entry) for entry in _names("/proc") if entry.isdigit()]
 
 
 def everyone() -> Iterator[ProcessFacts]:
@@ -126,7 +154,7 @@ def users(pid: int) -> set[int]:
     The owner of ``/proc/PID`` is no substitute: it can be root's although the process is not
     (prctl(2), PR_SET_DUMPABLE).
     """
-    for line in (read_bytes(f"/proc/{pid}/status") or b"").splitlines():
+    for line in (_read(f"/proc/{pid}/status") or b"").splitlines():
         if line.startswith(b"Uid:"):
             return set(map(int, line.split()[1:]))
     return set()
@@ -146,7 +174,7 @@ def memory(pid: int) -> int:
 
 def resident(pid: int) -> int:
     """Resident bytes, shared pages counted in full: never less than :func:`memory`, and much cheaper."""
-    fields = (read_bytes(f"/proc/{pid}/statm") or b"0 0").split()
+    fields = (_read(f"/proc/{pid}/statm") or b"0 0").split()
     return int(fields[1]) * PAGE_SIZE
 
 
@@ -165,7 +193,7 @@ def listens_on(pid: int, port: int) -> bool:
 def _listening_ports(pid: int, table: str) -> Iterator[int]:
     """Sockets are known by their inodes, and 0A is LISTEN (proc(5), /proc/net/tcp)."""
     held = _open_files(pid)
-    for line in (read_bytes(f"/proc/{pid}/net/{table}") or b"").decode().splitlines()[1:]:
+    for line in (_read(f"/proc/{pid}/net/{table}") or b"").decode().splitlines()[1:]:
         fields = line.split()
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in held:
             yield int(fields[1].rpartition(":")[2], 16)
@@ -182,16 +210,16 @@ def _network_of(pid: int | str) -> str:
 def _open_files(pid: int) -> set[str]:
     found = set()
     try:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
+        for fd in _names(f"/proc/{pid}/fd"):
             found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    except OSError:
+    except FileNotFoundError:
         pass  # the process exited, or closed a file meanwhile; what was found before counts
     return found
 
 
 def processor_time(pid: int) -> float:
     """Seconds that the threads of a process have run, in user and kernel mode; 0 where it is gone."""
-    fields = (read_bytes(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
+    fields = (_read(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS if fields else 0.0
 
 
@@ -202,6 +230,11 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
     Before Linux 5.3 there is no pidfd, and the pid could be recycled in the microseconds between.
     False as well where ``/proc`` shows another pid namespace: there its numbers mean other processes.
     """
+    with lent():
+        return _send_signal(target, number)
+
+
+def _send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
     if _is_foreign_proc():
         return False
     try:
@@ -219,6 +252,8 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
         else:
             os.kill(target.pid, number)
         return True
+    except LimitError:
+        raise
     except OSError:  # gone; or EPERM, another user's
         return False
     finally:
@@ -229,6 +264,7 @@ def send_signal(target: ProcessIdentity, number: signal.Signals) -> bool:
 @functools.cache
 def _is_foreign_proc() -> bool:
     """Asked once, and again in a fork, which may be in a pid namespace of its own."""
+    _read("/proc/self/status")  # raises LimitError where nothing could be seen
     return bool(foreign_proc())
 
 
@@ -238,15 +274,19 @@ os.register_at_fork(after_in_child=_is_foreign_proc.cache_clear)
 def exit_fd(target: ProcessIdentity) -> int:
     """A file descriptor that becomes readable when the process exits; the caller closes it.
 
-    -1 where the process has exited already, and before Linux 5.3 (pidfd_open(2)).
+    -1 where the process has exited already, before Linux 5.3 (pidfd_open(2)), and where this process may
+    open no more files.
     """
     try:
         fd = above_stdio(os.pidfd_open(target.pid))
     except (OSError, AttributeError):
         return -1
-    found = facts(target.pid)
-    if found is not None and target.is_same_as(found.identity):
-        return fd
+    try:
+        found = facts(target.pid)
+        if found is not None and target.is_same_as(found.identity):
+            return fd
+    except LimitError:
+        pass
     os.close(fd)
     return -1
 
@@ -263,17 +303,17 @@ def host() -> Host:
     In a time namespace with an offset all start times are other numbers (time_namespaces(7)), so there
     the offset belongs to the boot.
     """
-    boot = (read_bytes("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
+    boot = (_read("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
     if boot and (offset := _clock_offset()):
         boot += f"+{offset:g}"
-    machine = (read_bytes("/etc/machine-id") or b"").decode("ascii", "replace").strip()
+    machine = (_read("/etc/machine-id") or b"").decode("ascii", "replace").strip()
     if not _is_machine_id(machine):
         machine = NAMED_BY_BOOT + boot if boot else ""
     namespace = _namespace_of("self") if _is_proc_ours() else ""
     if namespace == INITIAL_NAMESPACE:
         init_start = ALWAYS  # readable also where hidepid hides PID 1
     else:
-        init = read_stat(1) if namespace else None
+        init = _stat(1) if namespace else None
         init_start = init.start if init else UNKNOWN
     return Host(machine, boot, namespace, init_start, os.geteuid())
 
@@ -310,7 +350,7 @@ def is_namespace_in_use(namespace: str, init_start: float) -> bool:
     that PID 1 cannot be seen, or ``init_start`` is UNKNOWN, any process counts.  Zombies do not: PID 1
     becomes one after all others have ended (pid_namespaces(7)).  O(host).
     """
-    inside = [stat for pid in pids() if _namespace_of(pid) == namespace and (stat := read_stat(pid))]
+    inside = [stat for pid in pids() if _namespace_of(pid) == namespace and (stat := _stat(pid))]
     inside = [stat for stat in inside if stat.state != "Z"]
     if init_start == UNKNOWN:
         return bool(inside)
@@ -320,7 +360,7 @@ def is_namespace_in_use(namespace: str, init_start: float) -> bool:
 
 def _innermost_pid(pid: int) -> int:
     """The process's pid in its own namespace; 0 where that cannot be read."""
-    for line in (read_bytes(f"/proc/{pid}/status") or b"").splitlines():
+    for line in (_read(f"/proc/{pid}/status") or b"").splitlines():
         if line.startswith(b"NSpid:"):
             return int(line.split()[-1])
     return 0
@@ -337,7 +377,7 @@ def resources(pid: int) -> str:
 
     A service manager gives each unit that it starts a cgroup of its own.
     """
-    return (read_bytes(f"/proc/{pid}/cgroup") or b"").decode("utf-8", "replace")
+    return (_read(f"/proc/{pid}/cgroup") or b"").decode("utf-8", "replace")
 
 
 def now() -> float:
@@ -352,7 +392,7 @@ def booted() -> float:
 
 def _clock_offset() -> float:
     """Seconds that the time namespace of this process adds to :func:`now` and to start times."""
-    for line in (read_bytes("/proc/self/timens_offsets") or b"").splitlines():
+    for line in (_read("/proc/self/timens_offsets") or b"").splitlines():
         words = line.split()
         if words[0] == b"boottime":
             return int(words[1]) + int(words[2]) / 1e9

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 
+from ..errors import LimitError
 from ..guard.procfs import read_bytes
 from ..process import system
 from ..process.guard_process import GuardProcess
@@ -108,6 +109,10 @@ class BrowserExit:
         """
         return self.status is None and not self._remedy_for(last_words(log_tail))
 
+    def is_explained(self, log_tail: str) -> bool:
+        """True if the browser's last words name a known cause."""
+        return bool(self._remedy_for(last_words(log_tail)))
+
     def describe(self, name: str, log_tail: str) -> str:
         """Sentences for the error: how the browser ended, its last words, and what to do."""
         words = last_words(log_tail)
@@ -202,7 +207,7 @@ class ExitWatch:
         gone_since = 0.0
         try:
             while not self._stop.acquire(timeout=PAUSE):
-                if self._has_browser():
+                if self._may_have_browser():
                     gone_since = 0.0
                     continue
                 gone_since = gone_since or time.monotonic()
@@ -212,6 +217,13 @@ class ExitWatch:
                     return
         finally:
             self._over.release()
+
+    def _may_have_browser(self) -> bool:
+        """True as well where this process may open no more files, so that nothing can be seen."""
+        try:
+            return self._has_browser()
+        except LimitError:
+            return True
 
     def _has_browser(self) -> bool:
         """True while there is a browser, or there was none yet."""

@@ -22,13 +22,13 @@ from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..process.limit_errors import NO_THREAD
 
 T = TypeVar("T")
 
 PAUSE = 0.2
 """Seconds after which the waiting thread runs signal handlers at the latest.  Linux gives a process's
 signal to its main thread, and that ends the wait at once; other systems may choose another thread."""
-_NO_THREAD = ("can't start new thread", "can't create new thread at interpreter shutdown")
 
 
 class Call(Generic[T]):
@@ -90,7 +90,7 @@ class Call(Generic[T]):
                 _thread.start_new_thread(next, (steps, None))
                 return
             except RuntimeError as error:
-                if str(error) not in _NO_THREAD:
+                if str(error) not in NO_THREAD:
                     raise
         with contextlib.suppress(StopIteration):
             steps.send(True)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from ..config import SessionConfig
-from ..errors import BrowserkeeperError, CommandTimeout, SessionTimeout, add_detail
+from ..errors import BrowserkeeperError, CommandTimeout, LimitError, SessionTimeout, add_detail
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..process.limit_errors import limit_of
 from ..report import ExitReport
 from .call import Call
 from .ending import EVENT_TIMEOUT, DeadlineError
@@ -76,7 +77,11 @@ class Commands:
             if is_abandoned() or not browser_is_lost(self._attempt, error):
                 raise
             failed = error
-        except (HTTPError, WebSocketException, OSError) as error:
+        except (HTTPError, WebSocketException, OSError, RuntimeError) as error:
+            if limited := self._limited(name, error):
+                raise limited from None
+            if isinstance(error, RuntimeError):
+                raise
             if is_abandoned() or not (is_of_connection(error) or browser_is_lost(self._attempt)):
                 raise
             failed = error
@@ -85,6 +90,14 @@ class Commands:
             raise self._fail(self._reason_of(failed), name, failed)
         finally:
             del failed  # its traceback refers to this frame
+
+    def _limited(self, name: str, error: Exception) -> LimitError | None:
+        """The error for a command that a limit of this process has stopped: no descriptor for another
+        connection, no thread for a websocket.  None where that was not the cause."""
+        limit = limit_of(error)
+        if not limit or browser_is_lost(self._attempt):
+            return None
+        return LimitError(f"{name!r} was not sent. {limit} The session goes on.")
 
     def _reason_of(self, error: Exception) -> str:
         """Why a command failed, as a reason for the exit report.

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from ..config import SessionConfig
 from ..drivers.browser_handle import is_running
 from ..drivers.cancellation import Cancellation
-from ..errors import BrowserkeeperError, ForkedSessionError, LaunchError, SessionClosed
+from ..errors import BrowserkeeperError, ForkedSessionError, LaunchError, LimitError, SessionClosed
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
+from ..process.limit_errors import limit_of, require_descriptors
 from ..report import ExitReport
 from .apart import hold, run_apart
 from .call import Call, to_the_end
@@ -173,7 +174,7 @@ class SessionControl:
         self.spans.begin(config.name)
         try:
             try:
-                attempt = self._launch_with_retries()
+                attempt = self._launch_within_limits()
             except BrowserkeeperError as error:
                 raise error.with_traceback(None)  # noqa: B904 # it leads through tenacity
             seconds = attempt.ending.seconds["start"] = time.monotonic() - start.began
@@ -194,6 +195,18 @@ class SessionControl:
             return self.driver  # raises SessionClosed where it was closed meanwhile
         finally:
             start.settled = True
+
+    def _launch_within_limits(self) -> Attempt:
+        """Raises LaunchError where a limit of the system stops the start, at the first attempt."""
+        try:
+            require_descriptors()
+            return self._launch_with_retries()
+        except (OSError, RuntimeError, MemoryError) as error:
+            is_explained = isinstance(error, BrowserkeeperError) and not isinstance(error, LimitError)
+            if is_explained or not (limit := limit_of(error)):
+                raise
+            text = f"{self.config.name} cannot be started. {limit}"
+            raise LaunchError(text, retryable=False, report=self.report) from error
 
     def _launch_with_retries(self) -> Attempt:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential

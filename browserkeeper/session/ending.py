@@ -22,6 +22,8 @@ from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..grid.address import Address
 from ..guard.files import discard
 from ..process.guard_process import GuardProcess
+from ..process.limit_errors import limit_of
+from ..process.reserve import lent, with_reserve
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record
@@ -126,15 +128,27 @@ class Ending:
         for path in (self._record.path, self._record.session.lock):
             discard(str(path))  # where the guard was killed
 
+    def _report_without_guard(self) -> ExitReport:
+        """Clean up in this process.  Where a limit stops that, the report says so."""
+        session = self._record.session
+        try:
+            with lent():
+                from ..cleanup.removal import report_without_guard
+
+                return report_without_guard(self._ledger, self._record, self._grid)
+        except (OSError, RuntimeError, ImportError) as error:
+            if not (limit := limit_of(error)):
+                raise
+            problem = f"its guard was killed, and what is left could not be ended: {limit} Then sweep."
+            return ExitReport(session.id, session.browser, "guard-died", "", None, problems=(problem,))
+
     def _report_from(self, facts: Mapping[str, Any] | None) -> ExitReport:
         """The guard's report; where the guard is dead or silent, the report of a cleanup."""
         session = self._record.session
         if facts is not None:
             report = ExitReport.from_guard(facts, session=session.id, browser=session.browser)
         else:
-            from ..cleanup.removal import report_without_guard
-
-            report = report_without_guard(self._ledger, self._record, self._grid)
+            report = self._report_without_guard()
         if self._grid is None or report.was_asked:
             return report
         # The relay was killed before it asked the Grid to end its part, and the guard cannot ask.
@@ -158,6 +172,7 @@ def ask_browser_to_quit(driver: Any, deadline: float, is_gone: Callable[[], bool
     limit = max(0.1, (deadline - time.monotonic()) / 2)
     connection = http.client.HTTPConnection("127.0.0.1", driver.service.port, timeout=limit)
     try:
+        with_reserve(connection.connect)  # also where this program has no descriptor left
         connection.request("DELETE", f"{driver.service.url_path}/session/{driver.session_id}")
         connection.getresponse().read()
         until = time.monotonic() + limit

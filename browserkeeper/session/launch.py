@@ -23,7 +23,6 @@ from ..errors import (
     GridError,
     LaunchError,
     LedgerError,
-    ProfileError,
     SessionTimeout,
     VersionMismatch,
 )
@@ -33,6 +32,7 @@ from ..process import identity_of, system
 from ..process.containment import choose
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
+from ..process.limit_errors import Refusals, limit_of_errno, probable_causes
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, new_id
@@ -131,7 +131,6 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
         kill_deadline=config.close_timeout,
         stop_grace_period=launch.stop_grace_period,
         status_file=launch.status_file,
-        profile=str(launch.profile.directory) if launch.profile else "",
     )
     record = Record(ledger.record_path(session_id), session, (), ())
     return LaunchPlan(config, launch, guard, ledger, record, began + config.start_timeout)
@@ -147,10 +146,13 @@ class Attempt:
         """Start the guard, which starts the driver.  Raises LaunchError where it cannot be started."""
         self.plan = plan
         self.id = plan.record.session.id
+        self._refusals = Refusals.so_far()
         try:
             self.guard = GuardProcess(plan.guard)
         except OSError as error:
-            raise LaunchError(f"The guard cannot be started: {error}.") from error
+            limit = limit_of_errno(error.errno or 0, forking=True)
+            text = f"The guard cannot be started: {limit or f'{error}.'}"
+            raise LaunchError(text, retryable=not limit) from error
         config = plan.config
         try:
             record = dataclasses.replace(plan.record, guards=(identity_of(self.guard.pid),))
@@ -317,7 +319,7 @@ class Attempt:
         """
         config, report = self.plan.config, self.report
         if event and event["event"] == "failed":
-            return self._explain_guard(event["where"], event["text"])
+            return self._explain_guard(event)
         reason = event["reason"] if event else ""
         if reason == "timeout":
             text = f"{config.name} did not start within the session's timeout of {config.timeout:g} s."
@@ -325,13 +327,12 @@ class Attempt:
         ended = self.guard.event("ended")
         log_tail = ended["report"]["log_tail"].strip() if ended else ""
         retryable = True
+        limits = "" if config.remote else self._probable_limits()
         status = self._drivers_status()
-        profile = self.plan.launch.profile
-        if profile is not None and reason in ("", "failed") and (in_use := profile.error()):
-            return in_use
         if self.browser_exit is not None and reason in ("", "failed"):
             text = self.browser_exit.describe(config.name, log_tail)
             retryable = self.browser_exit.may_be_chance(log_tail)
+            limits = "" if self.browser_exit.is_explained(log_tail) else limits
         elif isinstance(error, LaunchError):
             text = str(error)
         elif reason == "terminated":
@@ -347,9 +348,16 @@ class Attempt:
             if "only supports" in line:
                 return VersionMismatch(f"The driver refuses the browser: {line}", "?", "?")
             text = f"{config.name} did not start: {line or type(cause).__name__}"
-            retryable = not _NO_RETRY.search(line) and not isinstance(cause, TypeError)
+            if _NO_RETRY.search(line) or isinstance(cause, TypeError):
+                limits, retryable = "", False  # the driver has said what was wrong
         kind = GridError if config.remote else LaunchError
-        return kind(text, log_tail=log_tail, retryable=retryable, report=report)
+        retryable = retryable and not limits
+        return kind(text + limits, log_tail=log_tail, retryable=retryable, report=report)
+
+    def _probable_limits(self) -> str:
+        """Limits that this process has given to the browser and that are too low for one, as a sentence
+        for an error; "" where there are none."""
+        return probable_causes(self._refusals, os.path.dirname(self.plan.guard.tmpdir))
 
     def _drivers_status(self) -> str:
         """How the driver ended by itself, in brackets, by the report; "" where it did not, or where that
@@ -362,21 +370,23 @@ class Attempt:
                 return f" (killed by {signal_name(process.signal)})"
         return ""
 
-    def _explain_guard(self, where: str, text: str) -> BrowserkeeperError:
-        """The error for a guard that could not start the driver: ``where`` it failed, and how."""
+    def _explain_guard(self, event: Mapping[str, Any]) -> BrowserkeeperError:
+        """The error for a guard that could not start the driver: where it failed, and how."""
+        where, text, guard = event["where"], event["text"], self.plan.guard
+        path = {"record": guard.record, "tmpdir": guard.tmpdir, "log": guard.log}.get(where, "")
+        # EAGAIN of an exec: the user has more processes than RLIMIT_NPROC (execve(2)).
+        limit = limit_of_errno(event["errno"] or 0, path, forking=where in ("fork", "exec"))
         if where == "record":
             return LedgerError(
-                f"The record of the session cannot be written: {text}. Free space in the state "
-                "directory, or set BROWSERKEEPER_STATE_DIR to another one."
+                f"The record of the session cannot be written: {limit or f'{text}.'} Free space in the "
+                "state directory, or set BROWSERKEEPER_STATE_DIR to another one."
             )
-        profile = self.plan.launch.profile
-        if where == "profile" and profile is not None:
-            return profile.error(locked=True) or ProfileError(f"Profile {profile.directory}: {text}.")
-        if where == "cgroup":
+        if where == "cgroup" and not limit:
             return ContainmentError(f"The cgroup cannot be made: {text}. Use containment='subreaper'.")
         remedy = "Set BROWSERKEEPER_TMPDIR to another directory." if where == "tmpdir" else ""
+        head = f"{self.plan.config.name} cannot be started ({where})"
         return LaunchError(
-            f"{self.plan.config.name} cannot be started ({where}): {text}. {remedy}",
+            f"{head}: {limit or f'{text}.'} {remedy}".rstrip(),
             retryable=False,
             report=self.report,
         )

@@ -91,6 +91,9 @@ class FakeDriver:
     def quit(self) -> None:
         self.command_handler.quit_driver()
 
+    def disconnect(self) -> None:
+        """There is no connection."""
+
 
 class FakePool(BrowserPool[Any]):
     """A pool of fake browsers; ``browsers`` lists all that it has made."""
