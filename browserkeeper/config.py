@@ -128,7 +128,7 @@ class SessionConfig:
             given[name] = _mapping(name, given.get(name))
         for name in ("profile", "download_dir"):
             given[name] = _path(name, given.get(name))
-        given["options"] = _copy_of_options(given.get("options"))
+        given["options"] = _copy_of_options(given.get("name"), given.get("options"))
         _take_binary(given)
         for name in ("driver_path", "log"):
             path = _path(name, given.get(name))
@@ -192,13 +192,16 @@ def _names_a_profile(argument: str) -> bool:
     return switch_of(argument)[0] in ("user-data-dir", "profile", "p")
 
 
-def _copy_of_options(options: Any) -> Any:
+def _copy_of_options(name: object, options: Any) -> Any:
     """A copy, so that what was checked is what is used, whatever becomes of the user's object."""
     if options is None:
         return None
     if not callable(getattr(options, "to_capabilities", None)):
+        wanted = {"firefox": "FirefoxOptions", "edge": "EdgeOptions"}.get(str(name), "ChromeOptions")
+        kind = type(options)
         raise ConfigError(
-            f"options={options!r}: give Selenium's ChromeOptions, EdgeOptions or FirefoxOptions."
+            f"browser({name!r}) needs {wanted}, not {kind.__module__}.{kind.__name__}: options= takes "
+            "Selenium's options."
         )
     return copy.deepcopy(options)
 

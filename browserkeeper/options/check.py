@@ -195,7 +195,7 @@ def _contradicts(field: str, said: Said, config: Arguments) -> bool:
         width, height = map(str, config.window_size)
         same = {"window-size": f"{width},{height}", "width": width, "height": height}
         last = said.name.casefold().removeprefix("moz_headless_")
-        return value.replace("x", ",").replace(" ", "") != same.get(last)
+        return value.replace(" ", "") != same.get(last)
     named = getattr(config, field)
     if named is None or said.name in ("p", "browser.download.folderList"):
         return named is not None

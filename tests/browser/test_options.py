@@ -52,7 +52,10 @@ def test_arguments_that_are_passed_on_keep_the_promises(site: Site, tmp_path: Pa
         "--window-size": "640,480",
     }
     tried = [name for name in HONOURED if name != "--kiosk"]  # which is full size
+    options = webdriver.ChromeOptions()
+    options.add_experimental_option("minidumpPath", str(tmp_path / "minidumps"))
     session = browser(
+        options=options,
         binary=recorder(tmp_path, "chromium"),
         arguments=[f"{name}={values[name]}" if name in values else name for name in tried],
     )
@@ -114,6 +117,9 @@ def test_every_field_of_the_options_arrives_as_with_plain_selenium(tmp_path: Pat
     options.timeouts = {"implicit": 1, "pageLoad": 2000, "script": 3000}
     options.proxy = Proxy({"proxyType": "direct"})
     options.enable_bidi = True
+    options.enable_downloads = True
+    options.platform_name = "linux"
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.add_experimental_option("mobileEmulation", {"deviceMetrics": {"width": 300, "height": 500}})
     options.add_argument("--lang=de")
     with browser(options=options) as driver:

@@ -116,6 +116,11 @@ def test_an_invalid_marker_in_an_xdist_worker_is_one_line(inner_pytest: InnerPyt
         ("keeper_browser_args", "{'timeout': 'x'}", "*timeout='x': give a number of seconds*"),
         ("keeper_browser_name", "7", "*keeper_browser_name must return a name, not 7*"),
         ("keeper_browser_name", "'opera'", "*Unknown browser 'opera'*"),
+        (
+            "keeper_browser_args",
+            "{'arguments': ['--remote-debugging-port=9222']}",
+            "*keeper_browser_args or keeper_options: *'--remote-debugging-port=9222' cannot be used*",
+        ),
         ("keeper_options", "['--lang=de']", "*needs ChromeOptions, not builtins.list*"),
     ],
 )

@@ -317,7 +317,7 @@ def test_options_are_copied_at_once_and_not_changed() -> None:
 
 @pytest.mark.parametrize("options", ["--headless", {"browserName": "chrome"}, ["--headless"], 7])
 def test_something_that_is_no_options_is_refused(options: object) -> None:
-    with pytest.raises(ConfigError, match="give Selenium's ChromeOptions"):
+    with pytest.raises(ConfigError, match=r"needs ChromeOptions, not builtins\."):
         browser(options=options)
 
 
