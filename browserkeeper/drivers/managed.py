@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json
 import socket
+import sys
+import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from selenium import webdriver
@@ -144,9 +148,31 @@ class _Managed(LocalWebDriver):
             self.session_id, self.caps = self._original.session_id, self._original.caps
 
     def execute(self, driver_command: Any, params: dict[str, Any] | None = None) -> Any:
+        """By a weak reference: the thread of a command that an exception has interrupted goes on until
+        its answer comes, and must not keep a driver alive that the program has dropped."""
         name = driver_command if isinstance(driver_command, str) else "bidi"
-        run = super().execute
-        return self.command_handler.run_command(name, params or {}, lambda: run(driver_command, params))
+        run, weak = super().execute.__func__, weakref.proxy(self)  # type: ignore[attr-defined]
+        return self.command_handler.run_command(
+            name, params or {}, lambda: run(weak, driver_command, params)
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """An object of Selenium's that refers back to this driver gets a weak reference to it.
+
+        Such are FedCM, Script and APIRequestContext (4.51).  In a circle with them, a driver that is
+        dropped would be alive until the cyclic garbage collector runs, and its browser with it.
+        """
+        if type(value).__module__.startswith("selenium."):
+            own = getattr(value, "__dict__", {})
+            for key in [key for key, held in own.items() if held is self]:
+                own[key] = weakref.proxy(self)
+        super().__setattr__(name, value)
+
+    def __del__(self) -> None:
+        """Ends the thread of the BiDi connection, which would wait for the browser's end."""
+        if getattr(self, "_websocket_connection", None) is not None:
+            with contextlib.suppress(Exception):
+                self.disconnect_bidi()
 
     def _start_bidi(self) -> None:
         """Selenium opens this connection without :meth:`execute`: it could be opened after a lease."""
@@ -169,6 +195,7 @@ class _Managed(LocalWebDriver):
         """
         if self._websocket_connection or self.caps["browserName"].lower() == "firefox":
             return super().start_devtools()
+        _import_cdp()
         self._connect_bidi(self.caps.get("se:cdp") or self._get_cdp_details()[1])
         try:
             devtools, connection = super().start_devtools()
@@ -179,6 +206,10 @@ class _Managed(LocalWebDriver):
             self.disconnect_bidi()
             raise
         return devtools, connection
+
+    def bidi_connection(self) -> Any:
+        _import_cdp()
+        return super().bidi_connection()
 
     def _get_cdp_details(self) -> Any:
         """As :meth:`_start_bidi`, for ``bidi_connection()`` and ``start_devtools()``."""
@@ -266,6 +297,19 @@ class RemoteEdge(_RemoteManaged, Edge):
 
 class RemoteFirefox(_RemoteManaged, Firefox):
     """A managed ``webdriver.Firefox`` whose browser is on a Grid."""
+
+
+def _import_cdp() -> None:
+    """Import what Selenium's DevTools need, in a thread of its own.
+
+    trio (0.31), which is imported there, keeps the frame that imports it, and all frames below, in a
+    circle.  They would keep a driver alive that has been dropped.
+    """
+    module = "selenium.webdriver.common.bidi.cdp"
+    if module not in sys.modules:
+        thread = threading.Thread(target=importlib.import_module, args=(module,))
+        thread.start()
+        thread.join()
 
 
 def client_config(url: str, timeout: float, grid: Address | None = None) -> ClientConfig:

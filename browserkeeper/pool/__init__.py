@@ -18,7 +18,6 @@ the file that shows a pool to other processes to ``state/pool_state.py``.
     published_state.py  writes the pool's state for other processes
     latch.py            a flag between threads that signal handlers cannot break
     threads.py          starts a thread, with a typed error where the system gives no more
-    call_stack.py       where a lease was taken, where a pool was opened
     logs.py             log calls that raise nothing
 
 Other packages import from here, not from the modules.

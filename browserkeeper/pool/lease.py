@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..session import BrowserSession
+from ..session.call_stack import CallStack
 from .browser import Browser
-from .call_stack import CallStack
 from .latch import Latch
 from .scheduler import Member
 
@@ -134,13 +134,19 @@ class LeaseHandler:
         request.handler = weakref.ref(self)
         self.uses = 0
         self.retire_reason = ""
-        self.driver: Any = None
+        self.driver_reference: Callable[[], Any] = lambda: None
+        """A weak reference: the driver has this handler, and the lease has the driver."""
         self.lease: Callable[[], Lease[Any] | None] = lambda: None
         # No lock, which an exception of a signal handler could leave taken: a command first notes
         # itself and then looks whether it is refused, and the end of the lease does it the other way.
         self._pending: collections.deque[None] = collections.deque()
         """One entry for each command in flight."""
         self._refuses = False
+
+    @property
+    def driver(self) -> Any:
+        """The lease's driver object; None where none was asked for, or it was dropped."""
+        return self.driver_reference()
 
     @property
     def browser(self) -> Browser:
@@ -181,7 +187,8 @@ class LeaseHandler:
         """
         try:
             self._refuses = True
-            used_bidi = self.driver is not None and getattr(self.driver, "used_bidi", False)
+            driver = self.driver
+            used_bidi = driver is not None and getattr(driver, "used_bidi", False)
             if self._pending:
                 reason = "interrupted: a command was in flight at the end of the lease"
             elif used_bidi:
@@ -193,8 +200,8 @@ class LeaseHandler:
         except BaseException:
             self.cut_off("interrupted: an exception came while the lease was released")
             raise
-        if self.driver is not None:
-            self.driver.disconnect()
+        if driver is not None:
+            driver.disconnect()
 
     def cut_off(self, reason: str) -> None:
         """End the lease at once, whoever uses it, and have its browser ended.  Does nothing if the lease
@@ -224,16 +231,18 @@ class Lease(Generic[D_co]):
 
     def __init__(self, handler: LeaseHandler, release: Callable[[], None]):
         self._handler, self._release = handler, release
+        self._driver: Any = None
         handler.lease = weakref.ref(self)
 
     @property
     def driver(self) -> D_co:
         """The Selenium driver of this lease.  After the lease each of its commands raises LeaseEnded."""
-        if self._handler.driver is None:
+        if self._driver is None:
             if not self._handler.is_open:
                 raise self._handler.ended_error()
-            self._handler.driver = self._handler.browser.driver_for(self._handler)
-        driver: D_co = self._handler.driver
+            self._driver = self._handler.browser.driver_for(self._handler)
+            self._handler.driver_reference = weakref.ref(self._driver)
+        driver: D_co = self._driver
         return driver
 
     @property

@@ -28,8 +28,8 @@ from ..options.check import refuse_unknown
 from ..process.limit_errors import limit_of
 from ..report import ExitReport
 from ..session import BrowserSession
+from ..session.call_stack import CallStack
 from .browser import Browser, PooledBrowser
-from .call_stack import CallStack
 from .config import (
     CHECKOUT_TIMEOUT,
     IDLE_TIMEOUT,

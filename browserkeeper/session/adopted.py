@@ -28,6 +28,7 @@ from ..state.ledger import Ledger
 from ..state.records import Record, Session, new_id
 from .adoptable import roots_of
 from .call import Call, to_the_end
+from .call_stack import CallStack
 from .ending import Ending, leave_block, raise_if_leaked
 from .record import describe
 
@@ -159,6 +160,7 @@ class Adoption(Generic[D]):
         )
         self._driver, self._timeout = driver, timeout
         self._close_timeout, self._on_leak = close_timeout, on_leak
+        self._called_at = CallStack()
         self._ending: Ending | None = None
         self._own_quit: Any = None  # where the driver object itself has one, and not its class
 
@@ -195,7 +197,7 @@ class Adoption(Generic[D]):
         adopted = AdoptedSession(
             driver, id, roots, ending, self._timeout, self._close_timeout, self._on_leak
         )
-        ending.end_with(adopted, f"An adopted {adopted.name}")
+        ending.end_with(adopted, f"An adopted {adopted.name}", self._called_at)
         # The driver's own quit() would wait for a browser that is gone, and prove nothing.
         self._own_quit = vars(driver).get("quit")
         cast(Any, driver).quit = adopted.quit

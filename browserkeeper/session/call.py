@@ -74,7 +74,10 @@ class Call(Generic[T]):
             raise
         error, self._error = self._error, None
         if error is None:
-            return self._value
+            try:
+                return self._value
+            finally:
+                del self._value  # the thread has a reference to this object for a moment longer
         try:
             raise error
         finally:
@@ -115,7 +118,7 @@ class Call(Generic[T]):
                 assert function is not None
                 self._value = self._context.run(function)
         except BaseException as error:  # noqa: BLE001  # run() raises it
-            self._error = error
+            self._error = None if self.is_abandoned else error
         finally:
             del function  # an error's traceback refers to this frame, and would keep a driver alive
             if is_registered:

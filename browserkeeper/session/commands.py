@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Fail = Callable[[str, str, Exception], BrowserkeeperError]
+"""``fail(reason, command, error)`` ends the session for ``reason``, and returns the exception to raise
+for ``error``, which the command of that name raised.  It is called in a thread of :class:`Call`."""
+
 
 class Commands:
     """The commands of a session that is live."""
 
-    def __init__(self, attempt: Attempt, fail: Callable[[str, str, Exception], BrowserkeeperError]):
-        """``fail(reason, command, error)`` ends the session for ``reason``, and returns the exception to
-        raise for ``error``, which the command of that name raised.  It is called in a thread of
-        :class:`Call`."""
-        self._attempt, self._fail = attempt, fail
+    def __init__(self, attempt: Attempt):
+        self._attempt = attempt
         self._in_flight: set[object] = set()  # its methods are atomic, and need no lock
         self._interrupted = False
         self.last_window_closed = False
@@ -39,14 +40,14 @@ class Commands:
         """True if no command is in flight, and none was interrupted before its answer came."""
         return not self._in_flight and not self._interrupted
 
-    def run(self, name: str, command: Callable[[], T]) -> T:
+    def run(self, name: str, command: Callable[[], T], fail: Fail) -> T:
         """Run one command in a thread of its own, and return its result.
 
         Raises Selenium's errors as they are, and exceptions from outside, such as a signal handler's.
         Where the browser, or the connection to its driver, is lost, ends the session and raises
         SessionTimeout, BrowserDied or SessionClosed.
         """
-        call: Call[T] = Call(lambda: self._run(name, command, lambda: call.is_abandoned))
+        call: Call[T] = Call(lambda: self._run(name, command, fail, lambda: call.is_abandoned))
         self._in_flight.add(call)
         try:
             return call.run()
@@ -57,7 +58,9 @@ class Commands:
         finally:
             self._in_flight.discard(call)
 
-    def _run(self, name: str, command: Callable[[], T], is_abandoned: Callable[[], bool]) -> T:
+    def _run(
+        self, name: str, command: Callable[[], T], fail: Fail, is_abandoned: Callable[[], bool]
+    ) -> T:
         """Runs in a thread of its own.  A command that no caller waits for does not end the session."""
         from selenium.common.exceptions import WebDriverException
         from urllib3.exceptions import HTTPError
@@ -87,7 +90,7 @@ class Commands:
             failed = error
         try:
             # Outside of the handler: the traceback of urllib3 or Selenium would be printed, too.
-            raise self._fail(self._reason_of(failed), name, failed)
+            raise fail(self._reason_of(failed), name, failed)
         finally:
             del failed  # its traceback refers to this frame
 

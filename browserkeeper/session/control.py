@@ -11,8 +11,9 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from ..config import SessionConfig
 from ..drivers.browser_handle import is_running
@@ -25,6 +26,7 @@ from ..process.limit_errors import limit_of, require_descriptors
 from ..report import ExitReport
 from .apart import hold, run_apart
 from .call import Call, to_the_end
+from .call_stack import CallStack
 from .commands import Commands, browser_is_lost, over_error
 from .ending import DISCONNECT_TIMEOUT, DeadlineError, ask_browser_to_quit, raise_if_leaked
 from .launch import Attempt, StartRefusedError, cause_to_show, plan_launch
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
 
 T = TypeVar("T")
+S = TypeVar("S")
+"""BrowserSession, which is in a module above."""
+F = TypeVar("F", bound=Callable[..., Any])
 
 SPANS_TIMEOUT = 2.0
 """Seconds to wait until a session's spans have ended; it takes microseconds."""
@@ -48,6 +53,9 @@ class Start:
 
     def __init__(self, cancelled: Callable[[], Exception]) -> None:
         self.began = 0.0
+        self.called_at: CallStack | None = None
+        self.driver: Any = None
+        """Selenium's driver, from its launch until the start returns it."""
         self.threads: set[int] = set()
         """The idents of the threads of the start: the caller's, and the one that it waits for."""
         self.cancellation = Cancellation(cancelled)
@@ -73,15 +81,16 @@ class Start:
         return False
 
 
-class SessionControl:
+class SessionControl(Generic[S]):
     """One session: starts it, passes its commands on, and ends it.  Safe to use from several threads.
 
     It is the command handler of the session's driver.
     """
 
-    def __init__(self, session: object, config: SessionConfig):
-        self.session = session
-        """The BrowserSession that users see."""
+    def __init__(self, config: SessionConfig, make_session: Callable[[SessionControl[S]], S]):
+        """``make_session`` returns a BrowserSession for this object; see :attr:`session`."""
+        self._make_session = make_session
+        self._session: Callable[[], S | None] = lambda: None
         self.config = config
         self.state: Literal["new", "starting", "live", "closed"] = "new"
         self.attempt: Attempt | None = None
@@ -89,12 +98,31 @@ class SessionControl:
         self.deadline_errors: dict[str, DeadlineError] = {}
         """What to raise when a deadline passes, by its reason: code that sets a deadline can say more
         about it than the session (a pool's ``max_lease``, a Celery task's time limit)."""
+        self.user_reasons: dict[str, None] = {}
+        """Of the deadlines that ``BrowserSession.set_deadline`` has set."""
         self.spans = SessionSpans()
         self.owner = os.getpid()
-        self._start = Start(self._called_off)
+        self._start = Start(weakly(self._called_off))
         self._commands: Commands | None = None
         self._nothing_started: ExitReport | None = None
         self._lock = threading.RLock()
+
+    @property
+    def session(self) -> S:
+        """The BrowserSession that users see.
+
+        A weak reference: driver and BrowserSession both hold this object, and the BrowserSession holds
+        the driver, so that the session ends with the last of them, by reference counting.  Where the
+        user has kept the driver alone, this makes another BrowserSession.
+        """
+        session = self._session()
+        if session is None:
+            session = self._make_session(self)
+        return session
+
+    def belongs_to(self, session: S) -> None:
+        """Make it what :attr:`session` returns, as long as it lives."""
+        self._session = weakref.ref(session)
 
     @property
     def id(self) -> str:
@@ -109,9 +137,10 @@ class SessionControl:
     @property
     def driver(self) -> Any:
         """Raises SessionClosed before the start and after the end."""
-        if self.attempt is None or self.attempt.driver is None:
+        driver = self.attempt.driver if self.attempt else None
+        if driver is None:
             raise SessionClosed(f"This session is {self.state}; use it inside `with`, or start() it.")
-        return self.attempt.driver
+        return driver
 
     @property
     def identity(self) -> ProcessIdentity | None:
@@ -143,6 +172,7 @@ class SessionControl:
                     f"{self.session!r} was started before; make a new one with browser()."
                 )
             self.state = "starting"
+            self._start.called_at = CallStack()
             self._start.threads.add(threading.get_ident())
             self._start.began = time.monotonic()
 
@@ -182,7 +212,7 @@ class SessionControl:
                 if start.called_off:
                     self._end("closed", politely=False)
                     raise self._called_off()
-                self.state, self._commands = "live", Commands(attempt, self._fail)
+                self.state, self._commands = "live", Commands(attempt)
                 self.spans.started(attempt.id)
             attempt.guard.tell_started(seconds)
             facts = {
@@ -194,6 +224,7 @@ class SessionControl:
             logger.info("%s session %s started in %.2f s", config.name, attempt.id, seconds, extra=facts)
             return self.driver  # raises SessionClosed where it was closed meanwhile
         finally:
+            start.driver = None
             start.settled = True
 
     def _launch_within_limits(self) -> Attempt:
@@ -216,11 +247,11 @@ class SessionControl:
             stop=stop_after_attempt(self.config.attempts),
             wait=wait_random_exponential(multiplier=0.1, max=2),
             sleep=start.cancellation.sleep,
-            retry=retry_if_exception(lambda error: start.may_retry(error, self.config)),
+            retry=retry_if_exception(functools.partial(start.may_retry, config=self.config)),
             reraise=True,
         )
         try:
-            return retrying(self._launch)
+            return retrying(weakly(self._launch))  # tenacity's objects refer to each other in circles
         except LaunchError as error:
             if start.called_off:
                 raise self._called_off() from error
@@ -237,10 +268,12 @@ class SessionControl:
         cancellation.check()
         attempt = self.attempt = Attempt(plan_launch(self.config, self._start.began, cancellation))
         try:
-            attempt.ending.end_with(self, f"{self.config.name} session {attempt.id}")
+            assert self._start.called_at is not None
+            name = f"{self.config.name} session {attempt.id}"
+            attempt.ending.end_with(self, name, self._start.called_at)
             cancellation.watch(attempt.guard)
             cancellation.check()
-            attempt.connect(self)
+            self._start.driver = attempt.connect(self)
             return attempt
         except BaseException as error:
             event = attempt.guard.event("failed") or attempt.guard.event("ending")
@@ -270,7 +303,8 @@ class SessionControl:
             return command()
         if self.state == "closed" or self._commands is None:
             raise self.over()
-        return self._commands.run(name, command)
+        # A command that was interrupted goes on, and must not keep alive what the program has dropped.
+        return self._commands.run(name, command, weakly(self._fail))
 
     def quit_driver(self) -> None:
         """What ``driver.quit()`` does: a normal end, verified like any other."""
@@ -403,3 +437,17 @@ class SessionControl:
         assert self.attempt is not None
         attempt = self.attempt
         return ask_browser_to_quit(attempt.driver, deadline, lambda: browser_is_lost(attempt))
+
+
+def weakly(method: F) -> F:
+    """The bound method as a function that does not keep its object alive, and that raises ReferenceError
+    once the object is gone."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*given: Any) -> Any:
+        found = reference()
+        if found is None:
+            raise ReferenceError("the session was dropped")
+        return found(*given)
+
+    return cast("F", call)

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..config import CLOSE_TIMEOUT, OnLeak
+from ..config import OnLeak
 from ..errors import LeakError, SessionTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..grid.address import Address
@@ -28,6 +28,7 @@ from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record
 from .apart import hold, run_apart
+from .call_stack import CallStack
 
 logger = logging.getLogger("browserkeeper")
 
@@ -66,10 +67,27 @@ class Ending:
         self._lock = threading.RLock()
         self._finalizer: weakref.finalize[..., Any] | None = None
 
-    def end_with(self, holder: object, name: str) -> None:
+    def end_with(self, holder: object, name: str, started_at: CallStack) -> None:
         """Register a finalizer: it ends the session when ``holder`` is garbage-collected, or when this
-        interpreter exits, unless :meth:`run` was called before.  Its ResourceWarning uses ``name``."""
-        self._finalizer = weakref.finalize(holder, end_forgotten, self._guard, os.getpid(), name)
+        interpreter exits, unless :meth:`run` was called before.  Its ResourceWarning has the name, and
+        the place where the session was started."""
+        self._finalizer = weakref.finalize(
+            holder, self._end_forgotten, os.getpid(), name, *started_at.place
+        )
+
+    def _end_forgotten(self, owner: int, name: str, filename: str, line: int) -> None:
+        """End a session whose object was garbage-collected, or whose interpreter exits.
+
+        Has no reference to the session.  Does nothing in a fork: the session belongs to ``owner``.
+        Where the guard is dead (a program has killed all its children), this process cleans up.
+        """
+        if os.getpid() != owner or self.report is not None:
+            return
+        report = self.run("abandoned", disconnect=_do_nothing)
+        text = f"{name} was never closed, and was ended now. It was started at {filename}:{line}."
+        if not report.clean:
+            text = f"{text}\nSomething of it is left.\n{report}"
+        warnings.warn_explicit(text, ResourceWarning, filename, line)
 
     def run(
         self,
@@ -220,11 +238,5 @@ def raise_if_leaked(
         warnings.warn(text, ResourceWarning, stacklevel=stacklevel)
 
 
-def end_forgotten(guard: GuardProcess, owner: int, name: str) -> None:
-    """End a session whose object was garbage-collected, or whose interpreter exits.
-
-    Has no reference to the session.  Does nothing in a fork: the session belongs to ``owner``.
-    """
-    if os.getpid() == owner and guard.is_alive():
-        guard.end("abandoned", time.monotonic() + CLOSE_TIMEOUT)
-        warnings.warn(f"{name} was never closed; its guard has ended it.", ResourceWarning, stacklevel=2)
+def _do_nothing() -> None:
+    """A ``disconnect`` for a driver object that is gone."""

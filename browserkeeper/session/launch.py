@@ -8,7 +8,8 @@ import http.client
 import os
 import re
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..cleanup.in_passing import finish_the_dead
@@ -159,7 +160,7 @@ class Attempt:
             self.ending = Ending(self.guard, plan.ledger, record, config.close_timeout, config.remote)
             self.ending.notes = (plan.launch.note,) if plan.launch.note else ()
             self.driver_process: ProcessIdentity | None = None
-            self.driver: Any = None
+            self._driver: Callable[[], Any] = lambda: None
             self.browser: BrowserHandle = LocalBrowserHandle(None)
             self.browser_exit: BrowserExit | None = None
             """How the browser ended, where it did so during the launch."""
@@ -176,8 +177,14 @@ class Attempt:
         primary = self.guard.primary_pid
         return system.tree(primary) if primary and self.report is None else []
 
-    def connect(self, handler: CommandHandler) -> None:
-        """Wait for the driver, and have it start the browser.
+    @property
+    def driver(self) -> Any:
+        """Selenium's driver object; None before :meth:`connect`, after the end, and once it was
+        garbage-collected: the driver keeps its session alive, and not the other way round."""
+        return self._driver()
+
+    def connect(self, handler: CommandHandler) -> Any:
+        """Wait for the driver, have it start the browser, and return Selenium's driver object.
 
         The driver's commands pass through ``handler``.  Raises LaunchError, StartRefusedError, and
         ConfigError for options that do not fit the browser.
@@ -190,8 +197,10 @@ class Attempt:
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
         self.driver_process = identity_of(spawned["pid"])
-        self.driver = self._open_session_watched(handler, port, options, spawned["pid"])
-        self.browser = launch.find_browser(self.driver.caps, self.processes())
+        driver = self._open_session_watched(handler, port, options, spawned["pid"])
+        self._driver = weakref.ref(driver)
+        self.browser = launch.find_browser(driver.caps, self.processes())
+        return driver
 
     def _options(self) -> Any:
         """Selenium's options.  Imports selenium while the driver starts."""
@@ -298,7 +307,8 @@ class Attempt:
 
     def disconnect(self) -> None:
         """Close what the driver object holds open in this process."""
-        driver, self.driver = self.driver, None
+        driver = self.driver
+        self._driver = lambda: None
         if driver is None:
             return
         with contextlib.suppress(Exception):

@@ -37,9 +37,12 @@ class BrowserSession(Generic[D_co]):
     """
 
     def __init__(self, config: SessionConfig):
-        self._control = SessionControl(self, config)
-        self._reasons: dict[str, None] = {}
-        """Of the deadlines that :meth:`set_deadline` has set."""
+        self._hold(SessionControl(config, _session_for))
+
+    def _hold(self, control: SessionControl[BrowserSession[Any]]) -> None:
+        self._control = control
+        self._driver = control.attempt.driver if control.attempt else None  # kept alive
+        control.belongs_to(self)
 
     @property
     def config(self) -> SessionConfig:
@@ -115,6 +118,7 @@ class BrowserSession(Generic[D_co]):
         self._control.claim_start()
         try:
             driver: D_co = self._control.start()
+            self._driver = driver
             return driver
         except BaseException as error:  # also of a signal handler, after the start has succeeded
             self._control.abandon_start(error)
@@ -132,11 +136,11 @@ class BrowserSession(Generic[D_co]):
         a pool's ``max_lease`` and a Celery task's limit stay.
         """
         if seconds is None and not reason:
-            for known in tuple(self._reasons):
+            for known in tuple(self._control.user_reasons):
                 self._control.set_deadline(None, known)
-            self._reasons.clear()
+            self._control.user_reasons.clear()
             return
-        self._reasons[reason or "timeout"] = None
+        self._control.user_reasons[reason or "timeout"] = None
         self._control.set_deadline(seconds, reason or "timeout")
 
     def close(self) -> ExitReport:
@@ -210,9 +214,16 @@ def _with_driver(config: SessionConfig, function: Callable[..., T]) -> Callable[
     return wrapper
 
 
-def control_of(session: BrowserSession[Any]) -> SessionControl:
+def _session_for(control: SessionControl[BrowserSession[Any]]) -> BrowserSession[Any]:
+    """A BrowserSession for a session whose own one was dropped, while its driver is used."""
+    session = BrowserSession[Any].__new__(BrowserSession)
+    session._hold(control)  # noqa: SLF001
+    return session
+
+
+def control_of(session: BrowserSession[Any]) -> SessionControl[BrowserSession[Any]]:
     """Internal: what pools, the pytest plugin and Celery use of a session.  Not for users."""
-    control: SessionControl = vars(session)["_control"]
+    control: SessionControl[BrowserSession[Any]] = vars(session)["_control"]
     return control
 
 

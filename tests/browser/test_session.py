@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import pickle
@@ -465,20 +464,3 @@ def test_a_report_pickles_prints_and_is_json(site: Site) -> None:
     assert ExitReport.from_dict(report.to_dict()) == report
     assert session.id in str(report)
     assert '"schema": 1' in report.to_json()
-
-
-@pytest.mark.chrome
-def test_a_garbage_collected_session_is_ended_with_a_warning() -> None:
-    session = browser()
-    session.start()
-    pids = [p.pid for p in session.processes()]
-    holder = [session]
-    del session
-    with pytest.warns(ResourceWarning, match="never closed"):
-        _drop(holder)
-    assert not [pid for pid in pids if witness.look(pid)]
-
-
-def _drop(holder: list[BrowserSession[webdriver.Chrome]]) -> None:
-    holder.clear()
-    gc.collect()
