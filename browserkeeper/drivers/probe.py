@@ -10,11 +10,12 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import ResolveError
+from ..errors import LimitError, ResolveError
 from ..grid.address import environment_without_credentials
 from ..guard.files import write_atomically
 from ..process.containment import choose
 from ..process.guard_process import output_of
+from ..process.limit_errors import limit_of_errno, probable_causes
 from .cancellation import Cancellation
 
 TIMEOUT = 20.0
@@ -83,7 +84,8 @@ def probe(
 ) -> Program:
     """Check that ``path`` is an executable of this kind, and find its version.
 
-    Raises ResolveError, which says why it is not, and the error of a cancelled launch.  Blocks for up to
+    Raises ResolveError, which says why it is not, LimitError where a limit of the system is the reason,
+    and the error of a cancelled launch.  Blocks for up to
     TIMEOUT seconds; a program that does not answer by then is ended, with all processes that it started.
     """
     _check_file(path, kind)
@@ -136,8 +138,12 @@ def _ask(path: str, kind: str, cancellation: Cancellation | None = None) -> str:
     except TimeoutError as error:
         raise ResolveError(f"{path} --version did not answer within {TIMEOUT:g} s.") from error
     except OSError as error:
+        if limit := limit_of_errno(error.errno or 0, forking=True):
+            raise LimitError(f"{path} cannot be run. {limit}") from error
         raise ResolveError(f"{path} cannot be run: {error.strerror}.") from error
     match = _PATTERNS[kind].search(text)
+    if match is None and status < 0 and (cause := probable_causes()):
+        raise LimitError(f"{path} --version was killed by signal {-status}.{cause}")
     if match is None:
         words = " ".join(text.split())[:120] or "nothing"
         raise ResolveError(f"{path} is not a {kind}: --version (status {status}) says {words!r}.")
