@@ -30,6 +30,9 @@ CLOSE_TIMEOUT = 10.0
 """Seconds for a browser to end when asked, and as many for the kill, which takes 0.1 to 2.5."""
 ATTEMPTS = 2
 """How often a launch is tried, where another one may help."""
+OFFLINE_VARIABLES = ("BROWSERKEEPER_OFFLINE", "SE_OFFLINE")
+"""Environment variables that stand for ``offline=True``, unless their value is one of ``OFF``."""
+OFF = ("", "0", "false")
 NOT_ON_A_GRID = {
     "driver_path": "the Grid has drivers of its own",
     "profile": "a directory here is none there; name one of the Grid's machine in arguments=",
@@ -92,6 +95,8 @@ class SessionConfig:
     attempts: int = ATTEMPTS
     containment: Kind = "auto"
     offline: bool = False
+    offline_because: str = "offline=True"
+    """What has set ``offline``, for error messages: the argument, or an environment variable."""
     env: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     log: str | None = None
     on_leak: OnLeak = "raise"
@@ -136,10 +141,12 @@ class SessionConfig:
         if given.get("window_size") is not None:
             given["window_size"] = _pair(given["window_size"])
         if given.get("offline") is None:
-            given["offline"] = any(
-                os.environ.get(name, "").casefold() not in ("", "0", "false")
-                for name in ("BROWSERKEEPER_OFFLINE", "SE_OFFLINE")
-            )
+            set_by = [
+                name for name in OFFLINE_VARIABLES if os.environ.get(name, "").casefold() not in OFF
+            ]
+            given["offline"] = bool(set_by)
+            if set_by:
+                given["offline_because"] = f"{set_by[0]}={os.environ[set_by[0]]} is set"
         if given.get("remote") is not None:
             given["remote"] = Address.parse(given["remote"]).completed()
         return cls(**given)

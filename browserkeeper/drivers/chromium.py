@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from ..config import SessionConfig
 from ..grid.address import environment_without_credentials
 from ..options.check import flat, switch_of
-from . import profile
 from .browser_handle import AttachedBrowserHandle
 from .launch import Launch, check_ignored, copy_options, take_version
+from .profile import profile_of
 from .resolve import Resolved
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         take_version(config, found.browser)
     defaults = {*DEFAULT_ARGUMENTS, "--no-sandbox", "--disable-dev-shm-usage"}
     check_ignored(config, {*defaults, *(a.partition("=")[0] for a in defaults)}, switches=True)
-    if config.profile:
-        profile.check(config.profile, profile.chromium_holder)
+    if profile := profile_of(config):
+        profile.check()
     level = ("--log-level=INFO",) if config.log else ()
     launch = Launch(
         # ChromeDriver sends the browser's stderr, its last words included, to /dev/null without this.
@@ -67,6 +67,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         build_options=lambda: build_options(config, found.browser.path, tmpdir),
         port_pattern=rb"on port (\d+)\.",
         note="" if config.debugging == "pipe" else "debugging='port': the browser outlives its driver",
+        profile=profile,
     )
     if address := config.debugger_address:
         attached = AttachedBrowserHandle(address)

@@ -14,8 +14,8 @@ class Family:
     ``programs`` are names to look for on PATH, ``places`` are full paths to look at after that.
     ``environment`` names the variables that may hold the browser's path, ``driver_environment`` those
     that may hold the driver's, or its directory (GitHub's runners set ``CHROMEWEBDRIVER`` to one).
-    ``driver`` is the driver's program, ``manager_name`` the browser's name for Selenium Manager,
-    ``package`` the Debian packages to install.
+    ``driver`` is the driver's program, ``manager_name`` the browser's name for Selenium Manager.
+    ``where_browser`` and ``where_driver`` say where the two can be had, for error messages.
     """
 
     name: str
@@ -26,7 +26,8 @@ class Family:
     driver: str
     driver_environment: tuple[str, ...]
     manager_name: str
-    package: str
+    where_browser: str
+    where_driver: str
 
 
 _CHROME = ("google-chrome", "google-chrome-stable", "chrome")
@@ -34,6 +35,10 @@ _CHROMIUM = ("chromium", "chromium-browser")
 _CHROMEDRIVER = ("BROWSERKEEPER_CHROMEDRIVER", "SE_CHROMEDRIVER", "CHROMEWEBDRIVER")
 _SE_PATH = "SE_BROWSER_PATH"
 """Selenium's variable for any browser."""
+_WHERE_CHROMEDRIVER = (
+    "Debian: apt install chromium chromium-driver, which fit each other; for Google Chrome: "
+    "https://googlechromelabs.github.io/chrome-for-testing"
+)
 _MAC = "/Applications"
 
 FAMILIES = {
@@ -54,7 +59,8 @@ FAMILIES = {
             "chromedriver",
             _CHROMEDRIVER,
             "chrome",
-            "chromium chromium-driver",
+            "Debian: apt install chromium chromium-driver",
+            _WHERE_CHROMEDRIVER,
         ),
         Family(
             "chromium",
@@ -69,7 +75,8 @@ FAMILIES = {
             "chromedriver",
             _CHROMEDRIVER,
             "chrome",
-            "chromium chromium-driver",
+            "Debian: apt install chromium chromium-driver",
+            _WHERE_CHROMEDRIVER,
         ),
         Family(
             "chromium-headless-shell",
@@ -80,7 +87,8 @@ FAMILIES = {
             "chromedriver",
             _CHROMEDRIVER,
             "chrome",
-            "chromium-headless-shell chromium-driver",
+            "Debian: apt install chromium-headless-shell chromium-driver",
+            _WHERE_CHROMEDRIVER,
         ),
         Family(
             "edge",
@@ -91,7 +99,8 @@ FAMILIES = {
             "msedgedriver",
             ("BROWSERKEEPER_EDGEDRIVER", "SE_EDGEDRIVER", "EDGEWEBDRIVER"),
             "edge",
-            "microsoft-edge-stable",
+            "the package microsoft-edge-stable of Microsoft's repository",
+            "https://developer.microsoft.com/microsoft-edge/tools/webdriver",
         ),
         Family(
             "firefox",
@@ -107,7 +116,9 @@ FAMILIES = {
             "geckodriver",
             ("BROWSERKEEPER_GECKODRIVER", "SE_GECKODRIVER", "GECKOWEBDRIVER"),
             "firefox",
-            "firefox-esr",
+            "Debian: apt install firefox-esr",
+            "Debian has no package of it: `cargo install geckodriver`, or a release from "
+            "https://github.com/mozilla/geckodriver/releases",
         ),
     )
 }

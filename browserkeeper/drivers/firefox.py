@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
 from ..options.check import preferences_of_profile
-from . import profile
 from .launch import Launch, check_ignored, copy_options, take_version
 from .probe import Program
+from .profile import profile_of
 from .resolve import Resolved
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         user_options(config)
         take_version(config, found.browser)
     check_ignored(config, DEFAULT_PREFERENCES, switches=False)
-    if config.profile:
-        profile.check(config.profile, profile.firefox_holder)
+    if profile := profile_of(config):
+        profile.check()
     binary, obstacle = bound_binary(found.browser, directory)
     return Launch(
         command=(
@@ -72,6 +72,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         build_options=lambda: build_options(config, binary, tmpdir),
         port_pattern=rb"Listening on 127\.0\.0\.1:(\d+)\s",
         note=obstacle,
+        profile=profile,
     )
 
 

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..process.identity import ProcessFacts
 from .browser_handle import BrowserHandle, find_local
 from .probe import Program
+from .profile import ProfileInUse
 
 
 def copy_options(config: SessionConfig, kind: type[Any], wanted: str, key: str) -> Any:
@@ -69,6 +70,7 @@ class Launch:
     ``stop_grace_period`` is the time, in seconds, that the driver may take after SIGTERM to end a
     session on another machine, and ``status_file`` is where it writes how that went.
     ``url_path`` is the beginning of the path of all commands; it may be a secret.
+    ``profile`` is the directory that the user wants to keep, None for a temporary one.
     ``find_browser`` returns the browser, given its capabilities and the processes of the session.
     """
 
@@ -80,4 +82,5 @@ class Launch:
     stop_grace_period: float = 0
     status_file: str = ""
     url_path: str = dataclasses.field(default="", repr=False)
+    profile: ProfileInUse | None = None
     find_browser: Callable[[Mapping[str, Any], Sequence[ProcessFacts]], BrowserHandle] = find_local

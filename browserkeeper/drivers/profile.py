@@ -1,59 +1,148 @@
-"""Checks of a profile directory that the user named: it exists, is writable, and is not in use."""
+"""The profile directory that a user names: which one it is, and whether a session may have it."""
 
 from __future__ import annotations
 
+import configparser
+import contextlib
 import fcntl
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..config import SessionConfig
 from ..errors import ProfileError
+from ..guard.files import CHROMIUM_FILES, CHROMIUM_LOCK
+from ..options.check import switch_of
+from .profile_holders import Finder, Finding, chromium, firefox, session_with
+
+_FIREFOX_HOMES = ("~/.mozilla/firefox", "~/.config/mozilla/firefox", "~/.firefox")
+"""Where Firefox keeps ``profiles.ini``, which says where the profiles of ``-P NAME`` are."""
 
 
-def check(profile: Path, holder: Callable[[Path], str]) -> None:
-    """Make the directory if it does not exist.
+class ProfileInUse:
+    """Who has a profile: asked before the launch, and again after a launch that has failed."""
 
-    ``holder`` says which browser has the profile open, "" for none.  Raises ProfileError where there is
-    one, and where the directory cannot be made or written.
-    """
-    try:
-        profile.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ProfileError(f"Profile {profile} cannot be made: {error.strerror}.") from error
-    if not os.access(profile, os.W_OK | os.X_OK):
-        raise ProfileError(f"Profile {profile} is not writable by this user.")
-    if user := holder(profile):
-        raise ProfileError(
-            f"Profile {profile} is in use by {user}. Close it, or give each session a profile "
-            "of its own."
+    def __init__(self, directory: Path, find: Finder):
+        self.directory, self._find = directory, find
+
+    def check(self) -> None:
+        """Make the directory where it does not exist, and remove a Chromium's lock that no living
+        browser has.
+
+        Raises ProfileError where the profile is or may be in use, and where the directory cannot be made
+        or written.  Blocks for up to 3 s.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ProfileError(f"Profile {self.directory} cannot be made: {error.strerror}.") from error
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            raise ProfileError(f"Profile {self.directory} is not writable by this user.")
+        finding = self._find(self.directory)
+        if finding.holder:
+            raise self._error(finding)
+        if finding.stale:
+            _remove_stale_lock(self.directory, finding.stale)
+
+    def error(self, *, locked: bool = False) -> ProfileError | None:
+        """The error for a launch that has failed because of the profile's holder; None for none.
+
+        ``locked``: another session's guards have the profile.  Its browser may not have started yet.
+        """
+        finding = self._find(self.directory)
+        if locked and not finding.holder:
+            finding = Finding(session_with(self.directory))
+        return self._error(finding) if finding.holder else None
+
+    def _error(self, finding: Finding) -> ProfileError:
+        return ProfileError(
+            f"Profile {self.directory} is in use by {finding.holder}. Close it, or give each session a "
+            "profile of its own."
         )
 
 
-def chromium_holder(profile: Path) -> str:
-    """The Chromium that has this profile open, "" for none.
+def profile_of(config: SessionConfig) -> ProfileInUse | None:
+    """The profile that a session on this machine keeps; None for a temporary one.
 
-    ``SingletonLock`` is a link to ``HOST-PID`` (process_singleton_posix.cc).  The lock of a process that
-    has ended does not count: Chromium takes it over.
+    Two that differ have been refused before (``options/check.py``).  ``options.profile`` is none, since
+    Selenium copies it.
     """
-    try:
-        target = os.readlink(profile / "SingletonLock")
-    except OSError:
-        return ""
-    host, _, pid = target.rpartition("-")
-    alive = pid.isdigit() and os.path.exists(f"/proc/{pid}")
-    return f"the browser with pid {pid}" if host == os.uname().nodename and alive else ""
+    arguments = list(map(str, (*getattr(config.options, "arguments", ()), *config.arguments)))
+    is_firefox = config.engine == "firefox"
+    in_arguments = _in_firefox_arguments(arguments) if is_firefox else _in_chromium_arguments(arguments)
+    directory = config.profile or next(in_arguments, None)
+    return ProfileInUse(directory, firefox if is_firefox else chromium) if directory else None
 
 
-def firefox_holder(profile: Path) -> str:
-    """The Firefox that has this profile open, "" for none.
+def _in_chromium_arguments(arguments: Sequence[str]) -> Iterator[Path]:
+    """A relative path counts from the working directory; "~" is a name like others there."""
+    for argument in arguments:
+        name, value = switch_of(argument)
+        if name == "user-data-dir" and value:
+            yield Path(value).absolute()
 
-    It holds a POSIX lock on ``.parentlock`` (nsProfileLock.cpp).
+
+def _in_firefox_arguments(arguments: Sequence[str]) -> Iterator[Path]:
+    """``-profile PATH`` and ``-P NAME``, with one or two dashes, in any case."""
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        name, value = switch_of(argument)
+        value = value if "=" in argument else following
+        if not argument.startswith("-") or not value:
+            continue
+        if name == "profile":
+            yield Path(value).absolute()
+        elif name == "p" and (directory := _firefox_profile(value)):
+            yield directory
+
+
+def _firefox_profile(name: str) -> Path | None:
+    """The directory of the Firefox profile of that name; None where there is none."""
+    for home in _FIREFOX_HOMES:
+        directory = Path(home).expanduser()
+        profiles = configparser.RawConfigParser(strict=False)
+        with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):
+            profiles.read(directory / "profiles.ini", encoding="utf-8")
+        for section in profiles.sections():
+            facts: Mapping[str, str] = profiles[section]
+            if facts.get("name") == name and (path := facts.get("path")):
+                return directory / path  # an absolute path stays what it is
+    return None
+
+
+def _remove_stale_lock(profile: Path, target: str) -> None:
+    """Remove a Chromium's lock, if it is still a link to ``target``.
+
+    Under the directory's lock, which the guards of another session would hold: their browser may have
+    made a new lock.  A plain browser may do so at any time, so the lock is moved away first and looked
+    at again.
     """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    aside = f"{CHROMIUM_LOCK}.{os.getpid()}-{os.urandom(4).hex()}"
     try:
-        with open(profile / ".parentlock", "r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return ""
+        place = os.open(profile, flags)
     except OSError:
-        return "another Firefox"
-    return ""
+        return
+    try:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError:
+                pass  # a file system without such locks
+            os.rename(CHROMIUM_LOCK, aside, src_dir_fd=place, dst_dir_fd=place)
+            if os.readlink(aside, dir_fd=place) != target:
+                with contextlib.suppress(FileExistsError):
+                    os.link(
+                        aside, CHROMIUM_LOCK, src_dir_fd=place, dst_dir_fd=place, follow_symlinks=False
+                    )
+            else:
+                for name in CHROMIUM_FILES:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=place)
+            os.unlink(aside, dir_fd=place)
+    except OSError:
+        pass  # the browser takes the lock over, or says why it does not
+    finally:
+        os.close(place)

@@ -65,9 +65,10 @@ class Resolver:
         cache: VersionCache,
         lock: Path,
         *,
-        offline: bool,
+        offline: str,
         cancellation: Cancellation | None = None,
     ):
+        """``offline``: what forbids a download; "" where a driver may be downloaded."""
         self.family, self.cache, self.lock, self.offline = family, cache, lock, offline
         self.cancellation = cancellation
         self.tried: list[tuple[str, str]] = []
@@ -85,11 +86,18 @@ class Resolver:
             raise self.mismatch
         raise ResolveError(
             f"No {self.family.driver} for {browser.path} ({browser.version}). Install it "
-            f"(Debian: apt install {self.family.package}), set "
-            f"{self.family.driver_environment[0]}, or pass driver_path=."
-            + (" No driver was downloaded, since offline=True." if self.offline else ""),
+            f"({self.family.where_driver}) on PATH, set {self.family.driver_environment[0]} to its "
+            f"path, or pass driver_path=. {self._about_download()}",
             tuple(self.tried),
         )
+
+    def _about_download(self) -> str:
+        if self.offline:
+            return (
+                f"No driver was downloaded, since {self.offline}; where that is allowed, Selenium "
+                "Manager fetches one."
+            )
+        return "It could not be downloaded either; the last lines say why."
 
     # -- the browser
 
@@ -102,8 +110,8 @@ class Resolver:
                     raise ResolveError(f"{candidate.origin}: {error}") from error
                 self.tried.append((candidate.path, str(error)))
         raise ResolveError(
-            f"No {self.family.name} found. Install it (Debian: apt install "
-            f"{self.family.package}), set {self.family.environment[0]}, or pass binary=.",
+            f"No {self.family.name} found. Install it ({self.family.where_browser}), set "
+            f"{self.family.environment[0]} to its path, or pass binary=.",
             tuple(self.tried),
         )
 
@@ -288,8 +296,8 @@ def check_fit(family: Family, browser: Program, driver: Program) -> None:
         raise VersionMismatch(
             f"{driver.path} is {family.driver} {driver.version} ({driver.origin}), but "
             f"{browser.path} is version {browser.version}: the majors must be equal. Install "
-            f"{family.driver} {browser.major} (Debian: apt install {family.package}), or pass "
-            "a fitting binary= or driver_path=.",
+            f"{family.driver} {browser.major} ({family.where_driver}), or pass a fitting binary= or "
+            "driver_path=.",
             browser.version,
             driver.version,
         )
@@ -333,13 +341,16 @@ def resolve(
     offline: bool,
     directory: Path,
     cancellation: Cancellation | None = None,
+    offline_because: str = "offline=True",
 ) -> Resolved:
     """Find a browser of this name, and a driver for it.
 
+    ``offline``: no driver may be downloaded; ``offline_because`` says what has set that.
     ``directory`` is for the version cache and the download lock.  Raises ResolveError, VersionMismatch,
     or the error of ``cancellation``.  Blocks for up to 20 s for each version query, and 300 s for a
     download.
     """
     cache, lock = VersionCache(directory / "versions.json"), directory / "download.lock"
-    resolver = Resolver(FAMILIES[name], cache, lock, offline=offline, cancellation=cancellation)
+    why = offline_because if offline else ""
+    resolver = Resolver(FAMILIES[name], cache, lock, offline=why, cancellation=cancellation)
     return resolver.resolve(binary, driver_path)

@@ -11,6 +11,7 @@ the standard library only (``_signal`` and ``_ctypes`` in place of ``signal`` an
     options.py, signals.py, owner.py  the guard's surroundings
     title.py                          its name and command line, as others see them
     command.py, containment.py        what it starts; how processes are found and ended
+    profile.py                        the lock on a profile that is kept
     members.py, record.py             what it has seen; what it writes about that
     procfs.py, files.py, trees.py, descriptors.py  functions that every layer may use
 

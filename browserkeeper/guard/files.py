@@ -27,6 +27,11 @@ SHARED_MEMORY_PREFIXES = (
     ".com.microsoft.Edge.",
     "org.mozilla.",
 )
+CHROMIUM_LOCK, CHROMIUM_SOCKET = "SingletonLock", "SingletonSocket"
+CHROMIUM_FILES = ("SingletonCookie", CHROMIUM_SOCKET, CHROMIUM_LOCK)
+"""Links in a profile that a Chromium has open (process_singleton_posix.cc)."""
+FIREFOX_LOCK = "lock"
+"""The same of a Firefox (nsProfileLock.cpp)."""
 
 
 def write_atomically(path: str, text: str) -> None:

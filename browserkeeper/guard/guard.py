@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from .command import AnyCommand
     from .containment import Containment
+    from .profile import KeptProfile
 else:
     import _signal as signal
 
@@ -56,6 +57,7 @@ class Guard:
         self.memory = MemoryCurve(2 * SAMPLES[-1])
         self.terminal = Terminal(options)
         self.log = CommandLog(options.log, options.keep_log)
+        self.profile = _kept_profile(options)
         self.made_tmpdir = False
         self.tmpdir: int | None = None  # a descriptor; none in a standby guard
         self.standby = 0  # pid of the standby guard, in the primary guard only
@@ -87,6 +89,8 @@ class Guard:
         self.containment.arm()
         self.owner.watch()
         self.lock.take()  # before the record is there: a record with a free lock means dead guards
+        if self.profile is not None:
+            self.profile.open()
 
     def become_primary(self, standby: int) -> None:
         """In the child of the fork, which inherits neither the subreaper nor the wake-up pipe.
@@ -110,6 +114,8 @@ class Guard:
         now = self.containment.now()
         self._step("record", self.write_record)
         self.lock.stamp(now)
+        if self.profile is not None:
+            self._step("profile", self.profile.take)
         if self.options.tmpdir:
             self._step("tmpdir", lambda: make_session_directory(self.options.tmpdir))
             self.made_tmpdir = True
@@ -158,3 +164,12 @@ class Guard:
             text = f"browserkeeper run: {self.options.command[0]}: {failure.where}: {error}\n"
             ignore_errors(lambda: os.write(2, text.encode("utf-8", "surrogateescape")))
         self.owner.send("failed", where=failure.where, errno=error.errno, text=str(error))
+
+
+def _kept_profile(options: Options) -> KeptProfile | None:
+    """Imports its module only where it is needed."""
+    if not options.profile:
+        return None
+    from .profile import KeptProfile
+
+    return KeptProfile(options.profile, options.tmpdir)

@@ -48,6 +48,7 @@ class Options:
         self.log = given.pop("--log", "")  # the command's output is appended to this file
         self.keep_log = given.pop("--keep-log", "")  # the log is appended to this file at the end
         self.status_file = given.pop("--status-file", "")  # the command writes here how it ended
+        self.profile = given.pop("--profile", "")  # a profile directory of the user's, to be locked
         self.cgroup = given.pop("--cgroup", "")  # a leaf to make, use and remove
         if given:
             raise SystemExit(f"guard: unknown options {sorted(given)}")

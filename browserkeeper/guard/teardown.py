@@ -125,6 +125,8 @@ def retire(guard: Guard) -> None:
 
 def _remove_files(guard: Guard) -> None:
     report, containment = guard.report, guard.containment
+    if guard.profile is not None and report.certificate:
+        guard.profile.remove_locks(guard.members, report.born_epoch)
     tmpdir = guard.options.tmpdir if guard.made_tmpdir else ""
     for path in (tmpdir, *containment.profiles()):
         if path:

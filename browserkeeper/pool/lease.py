@@ -16,6 +16,7 @@ from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..session import BrowserSession
 from ..session.call_stack import CallStack
+from ..session.not_a_driver import no_attribute
 from .browser import Browser
 from .latch import Latch
 from .scheduler import Member
@@ -265,6 +266,11 @@ class Lease(Generic[D_co]):
         """The directory of this lease's downloads.  They are removed when the lease ends, unless the
         pool was given a ``download_dir``."""
         return self._handler.browser.downloads
+
+    if not TYPE_CHECKING:  # a type checker finds what is missing by itself
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, "use `with pool.lease() as lease:`, and then lease.driver.{}")
 
     def retire(self, reason: str = "") -> None:
         """Have the browser replaced when the lease ends, because a site has banned it, for example."""

@@ -29,6 +29,7 @@ from ..process.limit_errors import limit_of
 from ..report import ExitReport
 from ..session import BrowserSession
 from ..session.call_stack import CallStack
+from ..session.not_a_driver import no_attribute
 from .browser import Browser, PooledBrowser
 from .config import (
     CHECKOUT_TIMEOUT,
@@ -427,6 +428,11 @@ class BrowserPool(Generic[D_co]):
         """Returns the sessions of all present browsers, leased or not; none if the pool is not open."""
         members = self._controller.scheduler.members() if self._controller is not None else []
         return [member.browser.session for member in members if member.browser is not None]
+
+    if not TYPE_CHECKING:  # a type checker finds what is missing by itself
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, "use `with pool.lease() as lease:`, and then lease.driver.{}")
 
     def __repr__(self) -> str:
         controller = self._controller

@@ -62,6 +62,7 @@ class GuardPlan:
     grace: float = 0
     stop_grace_period: float = 0
     status_file: str = ""
+    profile: str = ""
 
     def options(self) -> list[str]:
         """The guard's command line, without the file descriptors."""
@@ -78,6 +79,7 @@ class GuardPlan:
             "--grace": self.grace or "",
             "--stop-grace-period": self.stop_grace_period or "",
             "--status-file": self.status_file,
+            "--profile": self.profile,
         }
         return [str(word) for pair in pairs.items() if pair[1] != "" for word in pair]
 

@@ -87,6 +87,7 @@ def browser(
             ``drivers.firefox.DEFAULT_PREFERENCES``).
         preferences: Chrome's ``prefs``, or Firefox's ``about:config`` values.
         profile: a profile directory, which is kept.  Default: a new profile, removed at the end.
+            One that is named among the browser's arguments is checked and kept alike.
         download_dir: a directory for downloads.  Default: one that is removed at the end.
         window_size: (width, height) in pixels.
         binary: path of the browser.  Default: ``options.binary_location``, else it is searched for.

@@ -24,6 +24,7 @@ from ..errors import (
     GridError,
     LaunchError,
     LedgerError,
+    ProfileError,
     SessionTimeout,
     VersionMismatch,
 )
@@ -132,6 +133,7 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
         kill_deadline=config.close_timeout,
         stop_grace_period=launch.stop_grace_period,
         status_file=launch.status_file,
+        profile=str(launch.profile.directory) if launch.profile else "",
     )
     record = Record(ledger.record_path(session_id), session, (), ())
     return LaunchPlan(config, launch, guard, ledger, record, began + config.start_timeout)
@@ -334,6 +336,16 @@ class Attempt:
         if reason == "timeout":
             text = f"{config.name} did not start within the session's timeout of {config.timeout:g} s."
             return deadline_errors.get("timeout", SessionTimeout)(text, report)
+        profile = self.plan.launch.profile
+        if profile is not None and reason in ("", "failed") and (in_use := profile.error()):
+            return in_use
+        return self._explain_failure(error, reason)
+
+    def _explain_failure(
+        self, error: LaunchError | StartRefusedError, reason: str
+    ) -> BrowserkeeperError:
+        """:meth:`explain` for what the guard, the driver or the browser has failed at."""
+        config, report = self.plan.config, self.report
         ended = self.guard.event("ended")
         log_tail = ended["report"]["log_tail"].strip() if ended else ""
         retryable = True
@@ -391,6 +403,9 @@ class Attempt:
                 f"The record of the session cannot be written: {limit or f'{text}.'} Free space in the "
                 "state directory, or set BROWSERKEEPER_STATE_DIR to another one."
             )
+        profile = self.plan.launch.profile
+        if where == "profile" and profile is not None:
+            return profile.error(locked=True) or ProfileError(f"Profile {profile.directory}: {text}.")
         if where == "cgroup" and not limit:
             return ContainmentError(f"The cgroup cannot be made: {text}. Use containment='subreaper'.")
         remedy = "Set BROWSERKEEPER_TMPDIR to another directory." if where == "tmpdir" else ""
@@ -414,6 +429,7 @@ def _resolve(config: SessionConfig, ledger: Ledger, cancellation: Cancellation) 
         binary=config.binary,
         driver_path=config.driver_path,
         offline=config.offline,
+        offline_because=config.offline_because,
         directory=ledger.directory,
         cancellation=cancellation,
     )

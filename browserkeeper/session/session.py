@@ -18,6 +18,7 @@ from ..report import ExitReport
 from .call import Call
 from .control import SessionControl
 from .ending import leave_block
+from .not_a_driver import no_attribute
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -106,6 +107,17 @@ class BrowserSession(Generic[D_co]):
         return (
             f"<BrowserSession {self.name} {self.id or 'unstarted'} {self._control.state} pid={self.pid}>"
         )
+
+    if not TYPE_CHECKING:  # a type checker finds what is missing by itself
+
+        def __getattr__(self, name: str) -> Any:
+            if not name.startswith("_") and self._control.state == "live":
+                how = "this session is started, and its driver is `session.driver`: session.driver.{}"
+            else:
+                how = (
+                    "use `with browser() as driver:` or `driver = browser().start()`, and then driver.{}"
+                )
+            raise no_attribute(self, name, how)
 
     def start(self) -> D_co:
         """Start the browser and return its driver.

@@ -74,7 +74,14 @@ def browsers() -> Iterator[Check]:
 def browser(name: str, directory: Path) -> Check:
     """``directory``: where the versions of programs are cached."""
     try:
-        found = resolve(name, binary=None, driver_path=None, offline=True, directory=directory)
+        found = resolve(
+            name,
+            binary=None,
+            driver_path=None,
+            offline=True,
+            directory=directory,
+            offline_because="doctor downloads nothing",
+        )
     except ResolveError as error:
         what, _, remedy = str(error).partition("\n")[0].partition(". ")
         return Check(name, "warn", what, remedy or "Install it.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from browserkeeper import ResolveError, VersionMismatch
+from browserkeeper.config import OFFLINE_VARIABLES, SessionConfig
 from browserkeeper.drivers import resolve as module
 from browserkeeper.drivers.chromium import merge_features
 from browserkeeper.drivers.families import FAMILIES
 from browserkeeper.drivers.probe import Program, VersionCache, probe
 from browserkeeper.drivers.resolve import Resolved, check_fit, resolve
+from browserkeeper.status import doctor
 
 
 @pytest.fixture
@@ -124,8 +127,78 @@ def test_the_error_lists_all_places_that_were_tried(machine: Machine) -> None:
     text = str(caught.value)
     assert "bin/chromedriver: " in text
     assert "apt install chromium chromium-driver" in text
-    assert "offline=True" in text
+    assert "since offline=True" in text
     assert caught.value.tried
+
+
+def test_the_error_names_what_has_forbidden_the_download(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.add("bin/chromium", "Chromium 120.0.1.2")
+    for name in OFFLINE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert not SessionConfig.build().offline
+    assert SessionConfig.build(offline=True).offline_because == "offline=True"
+    for name in reversed(OFFLINE_VARIABLES):
+        monkeypatch.setenv(name, "1")
+        config = SessionConfig.build()
+        with pytest.raises(
+            ResolveError, match=f"downloaded, since {name}=1 is set; where that is allow"
+        ):
+            machine.resolve(offline=config.offline, offline_because=config.offline_because)
+    assert not SessionConfig.build(offline=False).offline
+    assert doctor.browser("chrome", machine.root).remedy.count("since doctor downloads nothing") == 1
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_the_remedies_for_a_missing_program_help(name: str, machine: Machine) -> None:
+    """What the error says is done here; the packages are looked up below."""
+    says = {"edge": "Microsoft Edge 120.0.1.2", "firefox": "Mozilla Firefox 140.0"}
+    drivers = {
+        "chromedriver": "ChromeDriver 120.0.1.2",
+        "msedgedriver": "Microsoft Edge WebDriver 120.0.1.2",
+        "geckodriver": "geckodriver 0.36.0",
+    }
+    family = FAMILIES[name]
+    browser = machine.add("elsewhere/b", says.get(name, "Chromium 120.0.1.2"))
+    driver = machine.add("elsewhere/d", drivers[family.driver])
+    with pytest.raises(ResolveError) as caught:
+        machine.resolve(name)
+    variable = re.search(r"set (\w+) to its path, or pass binary=", str(caught.value))
+    assert variable
+    machine.monkeypatch.setenv(variable.group(1), browser)
+    with pytest.raises(ResolveError) as caught:
+        machine.resolve(name)
+    variable = re.search(r"set (\w+) to its path, or pass driver_path=", str(caught.value))
+    assert variable
+    assert machine.resolve(name, driver_path=driver).driver.path == driver
+    machine.monkeypatch.setenv(variable.group(1), driver)
+    assert machine.resolve(name).driver.path == driver
+    machine.monkeypatch.delenv(variable.group(1))
+    on_path = machine.add(f"bin/{family.driver}", drivers[family.driver])  # a release, unpacked
+    assert machine.resolve(name).driver.path == on_path
+
+
+def test_a_missing_geckodriver_is_not_looked_for_in_debian(machine: Machine) -> None:
+    firefox = machine.add("bin/firefox", "Mozilla Firefox 140.0esr")
+    with pytest.raises(ResolveError, match="Debian has no package of it") as caught:
+        machine.resolve("firefox")
+    assert "apt install" not in str(caught.value)
+    assert "`cargo install geckodriver`" in str(caught.value)
+    machine.monkeypatch.setattr(module, "DRIVER_PLACES", ("~/.cargo/bin",))
+    built = machine.add(".cargo/bin/geckodriver", "geckodriver 0.36.0")  # where cargo puts it
+    found = machine.resolve("firefox")
+    assert (found.browser.path, found.driver.path) == (firefox, built)
+
+
+def test_a_download_that_failed_is_not_called_offline(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.add("bin/firefox", "Mozilla Firefox 140.0esr")
+    monkeypatch.setattr(module.Resolver, "_managed_drivers", lambda self, browser: iter(()))
+    with pytest.raises(ResolveError, match="could not be downloaded either") as caught:
+        machine.resolve("firefox", offline=False)
+    assert "offline" not in str(caught.value)
 
 
 def test_no_browser_is_an_error_with_the_variable_to_set(machine: Machine) -> None:
