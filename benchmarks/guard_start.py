@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from browserkeeper.process.guard_process import interpreter
+from browserkeeper.process.interpreter import interpreter
 
 ROOT = Path(__file__).resolve().parent.parent
 REVISION = "6e3a751"

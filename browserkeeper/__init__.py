@@ -7,9 +7,16 @@ selenium and takes less than a millisecond.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from ._version import __version__ as __version__
+from .guard.options import SENTINEL
+
+if SENTINEL in os.environ:  # before anything else: this process was started to be a guard
+    from .frozen import serve
+
+    serve()  # does not return
 
 TYPE_CHECKING = False  # known to type checkers by its name; importing typing takes most of our import
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ResolveError, VersionMismatch
+from ..frozen import is_frozen
 from ..grid.address import environment_without_credentials
-from ..process.guard_process import interpreter
+from ..process.interpreter import interpreter
 from .cancellation import Cancellation
 from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
 from .probe import Program, VersionCache, ask, probe
@@ -186,7 +187,10 @@ class Resolver:
             # flock(2): the kernel releases it when the process that holds it ends, in any way.
             with self._only_download():
                 yield from self._run_manager("Selenium Manager", self._selenium_manager(browser))
-                yield from self._run_manager("webdriver-manager", self._webdriver_manager(browser))
+                if is_frozen():
+                    self.tried.append(("webdriver-manager", "not used by frozen programs"))
+                else:
+                    yield from self._run_manager("webdriver-manager", self._webdriver_manager(browser))
         except Timeout:
             self.tried.append((str(self.lock), f"locked by another process for {DOWNLOAD_TIMEOUT:g} s"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .files import ignore_errors
-from .options import NOT_FOUND, Failure, Options
+from .options import NOT_FOUND, SENTINEL, START, Failure, Options
 from .signals import FORWARDED
 
 TYPE_CHECKING = False
@@ -98,6 +98,8 @@ class Command:
             where = "exec"
             self._signals.restore()
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            if self._options.command[1:2] == [START]:  # the relay, in a frozen program
+                os.environ[SENTINEL] = "relay"
             os.execvp(self._options.command[0], self._options.command)
         except OSError as error:
             os.write(error_fd, f"{where} {error.errno}".encode())

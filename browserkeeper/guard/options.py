@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+SENTINEL = "BROWSERKEEPER_STARTS"
+"""The environment variable of a process that is to be a guard; the guard removes it at once."""
+START = "--browserkeeper-start"
+"""The first argument of a frozen program that is to run a program of ours instead of its own."""
+
 TIMED_OUT, CANNOT_RUN, NOT_FOUND = 124, 126, 127
 """Exit statuses, as those of timeout(1) and of the shell."""
 

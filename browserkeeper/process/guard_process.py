@@ -9,26 +9,36 @@ import functools
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from ..errors import LaunchError
+from ..frozen import (
+    NOT_A_GUARD,
+    SENTINEL,
+    START,
+    VARIABLE,
+    environment_of_own_program,
+    environment_of_programs,
+    own_program,
+)
 from ..guard.descriptors import occupy_stdio, pipe_above_stdio
 from . import reserve
 from .child import ChildProcess
 from .containment import Containment
+from .interpreter import PACKAGE, interpreter
 from .leftover_processes import DOCUMENT, LOCK, MARKER
 from .uninterrupted import Descriptor, uninterrupted
 
-GUARD_DIRECTORY = str(Path(__file__).resolve().parent.parent)
+GUARD_DIRECTORY = PACKAGE
+_BEGIN = f"import os,sys;os.environ.pop({SENTINEL!r},0);sys.path.append(sys.argv.pop(1))"
 # The guard is imported, since Python caches the bytecode of imported modules only: half of the start.
-_BOOT = "import sys;sys.path.append(sys.argv.pop(1));from guard.boot import main;main()"
+_BOOT = f"{_BEGIN};from guard.boot import main;main()"
 _PSUTIL = "import sys;sys.path.append(sys.argv.pop(1));import psutil;del sys.path[-1];"
 
 FINISHING_TIMEOUT = 3.0
@@ -85,23 +95,14 @@ class GuardPlan:
 
     def environment(self) -> dict[str, str]:
         """The environment with the marker, the lock's path and the document, which other users can read
-        in a command line, but not here."""
-        outer = {name: value for name, value in self.env.items() if name != LOCK}
+        in a command line, but not here; and with the sign that the process is to be a guard, which the
+        guard removes."""
+        outer = environment_of_programs(self.env)
+        outer.pop(LOCK, None)
+        if own_program():
+            outer = environment_of_own_program(outer)
         lock = {LOCK: self.lock} if self.lock else {}
-        return {**outer, MARKER: self.session, **lock, DOCUMENT: self.document}
-
-
-def interpreter() -> str:
-    """The path of the Python binary.
-
-    Not ``sys.executable``: that may be a pyenv shim, which costs 80 ms, and under uWSGI it is no
-    Python at all.
-    """
-    for candidate in (getattr(sys, "_base_executable", None), sys.executable):
-        if candidate and os.path.basename(candidate).lower().startswith(("python", "pypy")):
-            return os.path.realpath(candidate)
-    beside = os.path.join(sys.base_prefix, "bin", "python3")
-    return beside if os.path.exists(beside) else (shutil.which("python3") or sys.executable)
+        return {**outer, MARKER: self.session, **lock, DOCUMENT: self.document, SENTINEL: "guard"}
 
 
 def isolated_command(module: str, *words: str, psutil: bool = False) -> list[str]:
@@ -110,13 +111,17 @@ def isolated_command(module: str, *words: str, psutil: bool = False) -> list[str
     No code is executed but the standard library's, this package's and, with ``psutil``, that of the
     psutil which this process has found.  ``-I -S``: neither the current directory nor PYTHONPATH nor
     site-packages are searched.  The directory of this package comes last, so that a file beside it takes
-    the place of no module of the standard library.
+    the place of no module of the standard library.  A frozen program runs the module itself, where it
+    can.  Raises LaunchError where neither is possible.
     """
-    boot = f"import sys;sys.path.append(sys.argv.pop(1));from {module} import main;main()"
+    if own := own_program():
+        return [own, START, module, *words]
+    boot = f"{_BEGIN};from {module} import main;main()"
     words = (os.path.dirname(GUARD_DIRECTORY), *words)
+    home = _home_of_psutil() if psutil else ""
     if psutil:
-        boot, words = _PSUTIL + boot, (_home_of_psutil(), *words)
-    return [interpreter(), "-I", "-S", "-c", boot, *words]
+        boot, words = _PSUTIL + boot, (home, *words)
+    return [interpreter(home), "-I", "-S", "-c", boot, *words]
 
 
 def _home_of_psutil() -> str:
@@ -127,12 +132,14 @@ def _home_of_psutil() -> str:
 
 
 def guard_command(plan: GuardPlan) -> list[str]:
-    """The command line that starts this plan's guard, up to its options."""
+    """The command line that starts this plan's guard, up to its options.  Raises LaunchError."""
     if plan.containment.kind == "adopted":
         module = "browserkeeper.cleanup.adopting_guard"
         return isolated_command(module, plan.session, psutil=sys.platform != "linux")
     if plan.containment.kind == "portable":
         return isolated_command("browserkeeper.process.portable_guard", plan.session, psutil=True)
+    if own := own_program():
+        return [own, START, "browserkeeper.guard.boot"]
     return [interpreter(), "-I", "-S", "-c", _BOOT, GUARD_DIRECTORY]
 
 
@@ -304,6 +311,19 @@ class GuardProcess:
         """True while our child lives.  Reaps it."""
         return self.process.poll() is None
 
+    def check_first_event(self) -> None:
+        """Raises LaunchError where our child has ended without any event: it was no guard."""
+        status = self.process.poll()
+        if status is None or self._pump(0) or self._chunks not in ([], [b""]):
+            return
+        program = guard_command(self.plan)[0]
+        what = "is no Python interpreter" if status == NOT_A_GUARD else "did not run it"
+        raise LaunchError(
+            f"The browser's guard could not be started: {program} {what} (exit status {status}). Set "
+            f"{VARIABLE} to the path of a Python 3.10 or newer.",
+            retryable=status < 0,
+        )
+
     # -- messages to the guard
 
     def tell_to_end(self, reason: str) -> None:
@@ -429,6 +449,7 @@ def output_of(
             guard.end("closed", time.monotonic() + 15)
         if failed := guard.event("failed"):
             raise OSError(failed["errno"], failed["text"], command[0])
+        guard.check_first_event()
         if ended is None or ended["report"]["reason"] == "timeout":
             raise TimeoutError(f"{command[0]} did not answer within {timeout:g} s")
         with open(log, "rb") as file:

@@ -283,6 +283,7 @@ class Attempt:
             if self.guard.wait_for("failed", "ending", "ended", deadline=until):
                 raise LaunchError("The driver ended before it opened its port.")
             if not self.guard.is_alive():
+                self.guard.check_first_event()
                 raise LaunchError("The guard was killed during the launch.")
             if time.monotonic() >= deadline:
                 limit = self.plan.config.start_timeout

@@ -20,9 +20,10 @@ from pathlib import Path
 from ..cleanup.sweeper import sweep
 from ..drivers.families import FAMILIES
 from ..drivers.resolve import resolve
-from ..errors import BrowserkeeperError, ConfigError, ResolveError
+from ..errors import BrowserkeeperError, ConfigError, LaunchError, ResolveError
+from ..frozen import VARIABLE, own_program
 from ..process.containment import choose
-from ..process.guard_process import interpreter
+from ..process.interpreter import interpreter
 from ..process.limits import memory_left
 from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_NEEDED, choose_root
@@ -99,10 +100,13 @@ def _state_directory() -> Path | None:
 
 def python() -> Check:
     """Can the interpreter that the guard needs be executed?"""
-    path = interpreter()
-    if shutil.which(path):
-        return Check("python", "ok", f"{path} runs the guard")
-    return Check("python", "fail", f"{path} cannot be executed", "Put a python3 on PATH.")
+    if own := own_program():
+        return Check("python", "ok", f"this program runs the guard by itself: {own}")
+    try:
+        return Check("python", "ok", f"{interpreter()} runs the guard")
+    except LaunchError as error:
+        remedy = f"Install Python 3.10 or newer, and set {VARIABLE} to its path."
+        return Check("python", "fail", str(error), remedy)
 
 
 def webdriver_manager_locks() -> Check:

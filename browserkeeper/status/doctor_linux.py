@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 
 from ..drivers import chromium
+from ..errors import LaunchError
 from ..grid.address import environment_without_credentials
 from ..guard.procfs import foreign_proc, hidden_processes
 from ..process import system
 from ..process.containment import choose, writable_cgroup
-from ..process.guard_process import GuardPlan, GuardProcess, interpreter
+from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessIdentity
+from ..process.interpreter import interpreter
 from ..process.limits import PIDS_FILES, cgroup_left, user_processes_left
 from ..state.tmpdirs import MEMORY_ROOT
 from .check import Check
@@ -62,7 +64,10 @@ def pid_1() -> Check:
 
     Where none reaps, the orphan stays as a zombie.
     """
-    orphan, adopter = make_orphan()
+    try:
+        orphan, adopter = make_orphan()
+    except LaunchError as error:
+        return Check("PID 1", "warn", f"cannot be tried without an interpreter: {error}")
     who = f"{_name(1)} is PID 1"
     if adopter != 1:
         who += f", {_name(adopter)} ({adopter}) takes orphans"
