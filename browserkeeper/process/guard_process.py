@@ -31,7 +31,7 @@ from ..guard.descriptors import occupy_stdio, pipe_above_stdio
 from . import reserve
 from .child import ChildProcess
 from .containment import Containment
-from .interpreter import PACKAGE, interpreter
+from .interpreter import PACKAGE, has_sources, interpreter
 from .leftover_processes import DOCUMENT, LOCK, MARKER
 from .uninterrupted import Descriptor, uninterrupted
 
@@ -318,9 +318,13 @@ class GuardProcess:
             return
         program = guard_command(self.plan)[0]
         what = "is no Python interpreter" if status == NOT_A_GUARD else "did not run it"
+        remedy = f"Set {VARIABLE} to the path of a Python 3.10 or newer."
+        if not has_sources() and not own_program():
+            what = f"finds no {PACKAGE}/guard: browserkeeper was not imported from files or a zip file"
+            remedy = "Install it where Python can read it from files, with pip, or unpack it."
         raise LaunchError(
-            f"The browser's guard could not be started: {program} {what} (exit status {status}). Set "
-            f"{VARIABLE} to the path of a Python 3.10 or newer.",
+            f"The browser's guard could not be started: {program} {what} (exit status {status}). "
+            f"{remedy}",
             retryable=status < 0,
         )
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LaunchError
-from ..frozen import SENTINEL, VARIABLE, environment_of_programs, is_frozen
+from ..frozen import NOT_A_GUARD, SENTINEL, VARIABLE, environment_of_programs, is_frozen
 
 TRIAL_TIMEOUT = 20.0
 """Seconds for a candidate to run the small program, which takes 0.02; a pyenv shim takes 0.1."""
@@ -74,13 +74,23 @@ def interpreter(psutil: str = "") -> str:
 
 def this_interpreter() -> str:
     """The interpreter that runs this process; "" if the program that runs it is not known to be one."""
-    if is_frozen() or not getattr(sys, "orig_argv", None):  # Python's own main() sets orig_argv
+    # Python's own main() sets orig_argv, and takes its own name out of argv.
+    words = getattr(sys, "orig_argv", None)
+    if is_frozen() or not words or getattr(sys, "argv", words)[:1] == words[:1]:
         return ""
     try:
         running = os.readlink("/proc/self/exe")
     except OSError:  # no Linux, or no /proc
         running = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable or "")
     return running if _NAME.fullmatch(os.path.basename(running)) and os.path.isfile(running) else ""
+
+
+def has_sources() -> bool:
+    """Is this package in files, or in a zip file that is still there, so that a guard can import it?"""
+    place = PACKAGE
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    return os.path.isfile(place) or os.path.isdir(os.path.join(PACKAGE, "guard"))
 
 
 def _candidates() -> Iterator[str]:
@@ -127,6 +137,8 @@ def _try(path: str, psutil: str) -> tuple[str, str]:
     answer, _, real = lines[-1].partition(" ") if lines else ("", "", "")
     if status == 0 and answer == str(number * 3) and os.path.isfile(real):
         _tried[key] = (real, "")
+    elif status == NOT_A_GUARD:
+        _tried[key] = ("", "it is another program that uses browserkeeper, and no interpreter")
     else:
         said = lines[-1][:200] if lines else "nothing"
         _tried[key] = ("", f"it does not run the guard (exit status {status}, it says: {said})")
@@ -171,4 +183,4 @@ def _no_interpreter() -> str:
     )
 
 
-__all__ = ["PACKAGE", "interpreter", "this_interpreter"]
+__all__ = ["PACKAGE", "has_sources", "interpreter", "this_interpreter"]

@@ -1,0 +1,1 @@
+"""Programs whose executable is no Python interpreter: frozen ones, embedding ones; and zip files."""

@@ -18,20 +18,21 @@ def say(**facts: object) -> None:
 
 
 def main() -> None:
-    kind, *rest = sys.argv[1:]
-    threading.Timer(120, os._exit, (9,)).start()  # whatever the tests' end may be
+    kind, arguments = sys.argv[1], json.loads(sys.argv[2])
+    end = threading.Timer(300, os._exit, (9,))  # whatever becomes of the test
+    end.daemon = True
+    end.start()
     try:
-        with browserkeeper.browser("chromium", **json.loads(rest[0] if rest else "{}")) as driver:
+        with browserkeeper.browser("chromium", **arguments) as driver:
             driver.get("data:text/html,<title>frozen</title>")
             if kind == "wait":
                 say(title=driver.title)
-                time.sleep(100)
+                time.sleep(300)
             title = driver.title
         report = browserkeeper.session_of(driver).close()
-        say(title=title, certificate=report.certificate, library_path=os.environ.get("LD_LIBRARY_PATH"))
+        say(title=title, certificate=report.certificate)
     except browserkeeper.BrowserkeeperError as error:
         say(error=type(error).__name__, text=str(error))
-    os._exit(0)
 
 
 main()
