@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 from celery import signals
 
+from ..process.monkey_patches import obstacle_to, require_usable
 from . import limits, logs, periodic_sweep, remote_control, settings
+
+logger = logging.getLogger("browserkeeper")
 
 
 def install(
@@ -32,8 +36,13 @@ def install(
         browser_arguments: those of :func:`browserkeeper.browser`.
 
     Raises:
-        ConfigError: an argument, or a setting in ``app.conf``, is not valid.
+        ConfigError: an argument, or a setting in ``app.conf``, is not valid; or this is a worker of
+            a kind whose tasks cannot use browsers, such as eventlet's.
     """
+    if "worker" in sys.argv[1:]:
+        require_usable(pool=pool is not None)
+    elif obstacle := obstacle_to():
+        logger.warning("Tasks cannot use browsers in this process. %s", obstacle)
     given: dict[str, Any] = {}
     if browser is not None:
         given["browser"] = browser
@@ -57,7 +66,12 @@ def connect() -> None:
 
 
 def _on_worker_init(sender: Any = None, **_: Any) -> None:
-    """A worker starts in this process: remember its limits, and answer remote control."""
+    """A worker starts in this process: remember its limits, and answer remote control.
+
+    Raises SystemExit, which Celery lets through, where its tasks cannot use browsers.
+    """
+    if obstacle := obstacle_to():
+        raise SystemExit(f"browserkeeper: {obstacle}")
     limits.remember_worker(sender)
     remote_control.register()
 

@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..options.check import refuse_unknown
 from ..process.limit_errors import limit_of
+from ..process.monkey_patches import require_usable
 from ..report import ExitReport
 from ..session import BrowserSession
 from ..session.call_stack import CallStack
@@ -168,11 +169,13 @@ class BrowserPool(Generic[D_co]):
     def open(self) -> Self:
         """Start to launch browsers, in the background.
 
-        Raises PoolClosed after :meth:`close`, and PoolUnavailable if the system gives no more threads;
-        then the pool may be opened again.
+        Raises PoolClosed after :meth:`close`, ConfigError where eventlet or gevent has replaced what a
+        pool needs, and PoolUnavailable if the system gives no more threads; then the pool may be opened
+        again.
         """
         if self._closed:
             raise PoolClosed("This pool was closed; make a new one.")
+        require_usable(pool=True)
         if self._controller is None:
             controller = self._make_controller()
             try:

@@ -12,6 +12,8 @@
     child.py               a child process that signal handlers may use
     uninterrupted.py       steps that no signal handler comes between
     guard_process.py       the owner's side of a guard
+    interpreter.py         which program runs a guard
+    monkey_patches.py      libraries that replace blocking functions of Python
     portable_guard.py      the guard where there is no subreaper
     bounded.py             reads of /proc that may hang
     two_scans.py           killing and certificate of the guards that are no subreaper

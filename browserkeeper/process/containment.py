@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..errors import ConfigError, ContainmentError
 from . import require_own_proc
+from .monkey_patches import require_usable
 
 Kind = Literal["auto", "subreaper", "cgroup", "portable"]
 KINDS: tuple[Kind, ...] = ("auto", "subreaper", "cgroup", "portable")
@@ -39,11 +40,13 @@ def leaf_name(session: str) -> str:
 def choose(asked: Kind = "auto") -> Containment:
     """The strongest containment that this machine allows, or the kind that was asked for.
 
-    Raises ConfigError for an unknown kind and ContainmentError where the machine does not allow it, as
+    Raises ConfigError for an unknown kind, or in a process where no session can work
+    (``monkey_patches.py``), and ContainmentError where the machine does not allow it, as
     with a ``/proc`` of another pid namespace.
     """
     if asked not in KINDS:
         raise ConfigError(f"containment={asked!r} is not known; choose one of {', '.join(KINDS)}.")
+    require_usable()
     require_own_proc()
     if asked == "portable":
         return Containment("portable", "asked for")

@@ -33,6 +33,7 @@ from .child import ChildProcess
 from .containment import Containment
 from .interpreter import PACKAGE, has_sources, interpreter
 from .leftover_processes import DOCUMENT, LOCK, MARKER
+from .monkey_patches import require_usable
 from .uninterrupted import Descriptor, uninterrupted
 
 GUARD_DIRECTORY = PACKAGE
@@ -168,8 +169,10 @@ class GuardProcess:
     def __init__(self, plan: GuardPlan):
         """Start the guard; returns before it has started the command (event ``spawned``).
 
-        Raises OSError where no process can be started.
+        Raises OSError where no process can be started, and ConfigError where a library has replaced
+        what is needed here.
         """
+        require_usable()
         self.plan = plan
         self._owner = os.getpid()
         self._dead_since = 0.0

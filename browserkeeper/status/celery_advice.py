@@ -208,8 +208,17 @@ def _own_tasks(app: Any) -> dict[str, Any]:
     return {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
 
 
+def worker_pool(app: Any) -> Iterator[Check]:
+    """Only of an unusable worker pool: the command line of a worker may choose another one."""
+    name = str(app.conf.get("worker_pool") or "")
+    if "eventlet" in name:
+        remedy = 'Set worker_pool = "prefork", "threads" or "gevent".'
+        what = f"{name}: browserkeeper does not work under eventlet, and every task would fail"
+        yield Check("celery worker pool", "fail", what, remedy)
+
+
 CHECKS: tuple[Callable[[Any], Iterator[Check]], ...] = (
-    *(time_limits, acknowledgement, redeliveries, prefetch, children, visibility, results),
+    *(worker_pool, time_limits, acknowledgement, redeliveries, prefetch, children, visibility, results),
 )
 
 
