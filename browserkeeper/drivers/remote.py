@@ -69,6 +69,8 @@ def build_options(config: SessionConfig, session: str) -> Any:
 
 
 def _for_chromium(options: Any, config: SessionConfig) -> None:
+    if config.debugger_address:
+        return  # the browser runs already
     arguments = ["--headless=new"] * config.headless
     if config.window_size:
         arguments.append("--window-size={},{}".format(*config.window_size))

@@ -16,6 +16,7 @@ from .policy import (
     ATTACHED_OPTIONS,
     RULES,
     SELENIUM_ARGUMENTS,
+    SELENIUM_PREFERENCES,
     SELENIUM_VARIABLES,
     Place,
     Rule,
@@ -209,7 +210,7 @@ def same_path(one: str, other: str) -> bool:
 
 def _check_preferences(config: Arguments) -> None:
     (_, given), (_, of_options) = preferences_of(config)
-    for name in given.keys() & of_options.keys():
+    for name in given.keys() & of_options.keys() - set(SELENIUM_PREFERENCES):
         if given[name] != of_options[name]:
             raise ConfigError(
                 f"preferences= says {name}={given[name]!r}, and options say {of_options[name]!r}. "

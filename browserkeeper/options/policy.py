@@ -100,9 +100,25 @@ RULES = (
     ),
     Rule(
         "preference",
-        ("devtools.debugger.remote-enabled", "devtools.debugger.force-local", "marionette.port"),
-        "it is for a port through which other programs can drive the browser",
+        ("devtools.debugger.remote-enabled",),
+        "it lets the browser open a port through which other programs can drive it",
         "Leave it out; options.enable_bidi = True gives a BiDi connection",
+        engine="firefox",
+        values=("true",),
+    ),
+    Rule(
+        "preference",
+        ("devtools.debugger.force-local",),
+        "it opens the port of Firefox's debugger to other machines",
+        "Leave it out; options.enable_bidi = True gives a BiDi connection",
+        engine="firefox",
+        values=("false",),
+    ),
+    Rule(
+        "preference",
+        ("marionette.port",),
+        "geckodriver sets it itself, with a free port for each session",
+        "Leave it out",
         engine="firefox",
     ),
     # ---------------------------------------------------------------- a browser that stays
@@ -363,6 +379,9 @@ HONOURED = {
 }
 """Arguments of Chromium that look as if they could do harm, were tried, and are passed on; and why."""
 
+
+SELENIUM_PREFERENCES = ("remote.active-protocols",)
+"""Preferences that Selenium's FirefoxOptions have from the start: ``preferences=`` may change them."""
 
 SELENIUM_ARGUMENTS = {
     "service": "driver_path= for its executable_path, log= for its log_output, env= for its env",

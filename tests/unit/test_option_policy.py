@@ -135,7 +135,8 @@ def arguments_for(rule: Rule, name: str, engine: str, *, beside: bool = True) ->
     elif rule.place == "experimental option":
         options.mobile_options = {name: True if value == "true" else value}
     elif rule.place == "preference":
-        given["preferences"] = {name: int(value) if value.isdigit() else value}
+        known = {"true": True, "false": False}
+        given["preferences"] = {name: int(value) if value.isdigit() else known.get(value, value)}
     elif rule.place == "capability":
         options.set_capability(name, False if value == "false" else value)
     else:
@@ -274,6 +275,10 @@ def test_options_of_the_sister_browser_are_refused(name: str, options: Callable[
 
     with pytest.raises(ConfigError, match=rf"browser\('{name}'\) needs .*Options, not selenium"):
         user_options(SessionConfig.build(name=name, options=options()))
+
+
+def test_a_preference_that_selenium_sets_by_itself_may_be_changed() -> None:
+    browser("firefox", options=webdriver.FirefoxOptions(), preferences={"remote.active-protocols": 3})
 
 
 def test_vendor_capabilities_that_selenium_drops_are_refused() -> None:
