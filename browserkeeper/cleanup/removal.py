@@ -9,16 +9,17 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, LedgerError
 from ..grid.address import Address
 from ..grid.ending import end_on_grid
+from ..guard.downloads import FILE, finish_partial_files, open_partial_files, read_seen
 from ..guard.files import is_private_directory, read_status_file, remove_stray_shared_memory
 from ..guard.trees import try_to_remove
 from ..process import is_alive, system
-from ..report import ExitReport, ProcessExit, RemoteEnd, Survivor
+from ..report import ExitReport, PartialDownload, ProcessExit, RemoteEnd, Survivor
 from ..state.ledger import Ledger
 from ..state.locks import holding
 from ..state.records import Record, Session, read_ended, read_record
@@ -78,8 +79,9 @@ def end_dead_session(
     session = record.session
     status_file = _read_relay_status(session)
     profiles = _profiles_of_adopted(record)
+    downloads = PartialFiles(session)
     certified = _certified_end(ledger, session.id)
-    report = certified or _end_processes(record, reason, scope, by_owner=by_owner)
+    report = certified or _end_processes(record, reason, scope, downloads, by_owner=by_owner)
     killing = time.monotonic() - began
     if report.survivors:
         return dataclasses.replace(report, problems=("files are kept",))
@@ -88,10 +90,18 @@ def end_dead_session(
             with contextlib.suppress(LedgerError, OSError):  # another sweep was faster
                 return read_ended(ledger.history_path(session.id)).report
             return dataclasses.replace(report, problems=(f"files are kept: {obstacle}",))
+        partial = downloads.finish()
         files, size, problems = _remove_files(session, profiles, scope)
+        problems += downloads.problems
         if not certified:
             seconds = {"killing": killing, "files": time.monotonic() - began - killing}
-            found = {"files_removed": files, "bytes_freed": size, "seconds": seconds}
+            removed = [one.bytes for one in partial if one.removed]
+            found = {
+                "files_removed": files + len(removed),
+                "bytes_freed": size + sum(removed),
+                "seconds": seconds,
+                "partial_downloads": partial,
+            }
             report = dataclasses.replace(report, ended_at=time.time(), **found)  # type: ignore[arg-type]
         report = dataclasses.replace(report, problems=(*problems, *report.problems))
         if session.grid and not certified:
@@ -120,7 +130,33 @@ def _certified_end(ledger: Ledger, session: str) -> ExitReport | None:
     return None
 
 
-def _end_processes(record: Record, reason: str, scope: Scope, *, by_owner: bool) -> ExitReport:
+class PartialFiles:
+    """The partial downloads of a session: those that its guards had seen, and those that its processes
+    still write.  ``guard/downloads.py`` has the rules."""
+
+    def __init__(self, session: Session):
+        self._since = session.created
+        self.problems: list[str] = []
+        file = os.path.join(session.tmpdir, FILE) if _is_made_by_guard(session) else ""
+        self._directory, self._suffix, self._seen = read_seen(file)
+
+    def look(self, pids: Iterable[int]) -> None:
+        if self._suffix:
+            self._seen.update(open_partial_files(pids, self._suffix, self._directory))
+
+    def finish(self) -> tuple[PartialDownload, ...]:
+        """Call it when no process of the session is left, and before its TMPDIR is removed."""
+        if not self._suffix:
+            return ()
+        found, self.problems = finish_partial_files(
+            self._directory, self._suffix, self._seen, self._since
+        )
+        return tuple(PartialDownload(**one) for one in found)
+
+
+def _end_processes(
+    record: Record, reason: str, scope: Scope, downloads: PartialFiles, *, by_owner: bool
+) -> ExitReport:
     """End the session's processes where they can be looked for.  Returns a report with the certificate,
     the processes and the survivors."""
     session = record.session
@@ -134,6 +170,7 @@ def _end_processes(record: Record, reason: str, scope: Scope, *, by_owner: bool)
     if scope == "unseen" or not is_here:
         return dataclasses.replace(report, notes=(UNSEEN,))
     leftovers = leftover_processes_of(record, with_guards=by_owner)
+    downloads.look(process.pid for process in leftovers.find())
     survivors = leftovers.end(KILL_DEADLINE)
     ended = [p for p in leftovers.seen.values() if p]
     hidden = leftovers.doubts()

@@ -7,6 +7,7 @@ import os
 
 from .command import Command, Terminal
 from .containment import Cgroup, Subreaper
+from .downloads import Downloads
 from .files import ignore_errors, make_session_directory
 from .lock import SessionLock, lock_directory
 from .log import CommandLog
@@ -53,6 +54,9 @@ class Guard:
         document = os.environ.pop("BROWSERKEEPER_DOCUMENT", "null")
         self.lock = SessionLock(options.lock)
         self.record = Record(options.record, options.history, document, self.lock)
+        self.downloads = Downloads(
+            options.downloads, options.partial_suffix, self.report.born_epoch, options.tmpdir
+        )
         self.members = Members(self.containment, self.command, self.report.age)
         self.memory = MemoryCurve(2 * SAMPLES[-1])
         self.terminal = Terminal(options)
@@ -121,6 +125,7 @@ class Guard:
             self.made_tmpdir = True
             self.tmpdir = lock_directory(self.options.tmpdir)
             os.environ["TMPDIR"] = self.options.tmpdir
+            self._step("tmpdir", self.downloads.save)
         self._step("cgroup", self.cgroup.make)
 
     def _step(self, where: str, action: Callable[[], None]) -> None:
@@ -137,6 +142,8 @@ class Guard:
         """Look at all processes of the session once, and save for recovery what has changed."""
         now = self.containment.now()
         self.members.update()
+        if self.downloads.has_changed():
+            self.downloads.look(self.members.living)
         age, weighed = self.report.age(), False
         if self.memory.is_due(age):
             self.memory.add(age, sum(map(self.containment.memory, self.members.living)))

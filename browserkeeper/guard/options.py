@@ -52,6 +52,9 @@ class Options:
         self.history = given.pop("--history", "")  # the ledger's file that takes its place
         self.log = given.pop("--log", "")  # the command's output is appended to this file
         self.keep_log = given.pop("--keep-log", "")  # the log is appended to this file at the end
+        self.downloads = given.pop("--downloads", "")  # the user's directory for downloads
+        # Of the names of the browser's partial downloads; "": they are not looked for.
+        self.partial_suffix = given.pop("--partial-suffix", "")
         self.status_file = given.pop("--status-file", "")  # the command writes here how it ended
         self.profile = given.pop("--profile", "")  # a profile directory of the user's, to be locked
         self.cgroup = given.pop("--cgroup", "")  # a leaf to make, use and remove

@@ -71,6 +71,7 @@ def run_standby(guard: Guard, primary: int) -> int:
             guard.made_tmpdir = is_private_directory(guard.options.tmpdir)
             if guard.made_tmpdir:  # the primary guard's lock on it is gone
                 ignore_errors(lambda: lock_directory(guard.options.tmpdir))
+                guard.downloads.load()
             guard.owner.send("ending", reason=guard.report.reason)
             return finish(guard)
         has_pidfd = guard.owner.pidfd >= 0  # then the primary guard watches the owner

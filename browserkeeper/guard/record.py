@@ -83,6 +83,7 @@ class Report:
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
         self.files = self.bytes = 0
+        self.partial_downloads: list[dict[str, Any]] = []
         self.born_epoch = time.time()
         self._born = time.monotonic()
 
@@ -109,6 +110,7 @@ class Report:
             "zombies_reaped": members.reaped,
             "files": self.files,
             "bytes": self.bytes,
+            "partial_downloads": self.partial_downloads,
             "memory": memory.looks,
             "seconds": {"lifetime": self.age(), **self.seconds},
             "ended_at": time.time(),

@@ -37,6 +37,7 @@ def tear_down(guard: Guard) -> None:
         _ask_all(guard)
     began = report.age()
     guard.look()
+    guard.downloads.look(members.living)
     members.tearing_down = True
     pause, longest = guard.containment.shortest_pause, LONGEST_PAUSE
     while True:
@@ -128,6 +129,10 @@ def _remove_files(guard: Guard) -> None:
     if guard.profile is not None and report.certificate:
         guard.profile.remove_locks(guard.members, report.born_epoch)
     tmpdir = guard.options.tmpdir if guard.made_tmpdir else ""
+    report.partial_downloads, problems = guard.downloads.finish()  # some may be in TMPDIR
+    report.problems += problems
+    report.files += sum(bool(one["removed"]) for one in report.partial_downloads)
+    report.bytes += sum(one["bytes"] for one in report.partial_downloads if one["removed"])
     for path in (tmpdir, *containment.profiles()):
         if path:
             made = guard.tmpdir if path == tmpdir else None

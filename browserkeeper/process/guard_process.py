@@ -74,6 +74,8 @@ class GuardPlan:
     stop_grace_period: float = 0
     status_file: str = ""
     profile: str = ""
+    downloads: str = ""
+    partial_suffix: str = ""
 
     def options(self) -> list[str]:
         """The guard's command line, without the file descriptors."""
@@ -91,6 +93,8 @@ class GuardPlan:
             "--stop-grace-period": self.stop_grace_period or "",
             "--status-file": self.status_file,
             "--profile": self.profile,
+            "--downloads": self.downloads,
+            "--partial-suffix": self.partial_suffix,
         }
         return [str(word) for pair in pairs.items() if pair[1] != "" for word in pair]
 
@@ -349,6 +353,10 @@ class GuardProcess:
     def keep(self) -> None:
         """Answer the ``ready`` of an adopting guard: the driver is the session's from now on."""
         self._send("keep")
+
+    def look_at_downloads(self) -> None:
+        """Have the guard note the downloads that are under way, before the browser is asked to end."""
+        self._send("look")
 
     def tell_started(self, seconds: float) -> None:
         """Have the guard write into the history how many seconds the session's start took."""

@@ -56,6 +56,26 @@ class Survivor:
     wchan: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class PartialDownload:
+    """A download that the end of the session has cut off.
+
+    ``path`` is the partial file (``….crdownload`` of Chromium, ``….part`` of Firefox), which had
+    ``bytes``.  ``placeholder`` is the empty file with the final name that Firefox had made, and that was
+    removed as well, "" for none.  ``why`` says why the partial file was left, "" where it was removed.
+    """
+
+    path: str
+    bytes: int
+    removed: bool
+    why: str = ""
+    placeholder: str = ""
+
+    def __str__(self) -> str:
+        verdict = "removed" if self.removed else f"left: {self.why}"
+        return f"partial download: {self.path!r}, {self.bytes / 1e6:.1f} MB, {verdict}"
+
+
 def parse_memory_samples(facts: Iterable[Sequence[float]]) -> tuple[tuple[float, int], ...]:
     """Memory samples, as in :attr:`ExitReport.memory`, from JSON.  Raises TypeError or ValueError for
     other values."""
@@ -146,6 +166,10 @@ class ExitReport:
     ``remote`` is set for a session on a Grid.  Processes on the Grid's machines cannot be seen from
     here, so ``processes`` has only those of this machine.
 
+    ``partial_downloads`` are those that the end has cut off.  Partial files of this session are removed,
+    whole files never.  A partial file of the time of this session that may be another's is named, and
+    left.
+
     ``memory`` has samples: seconds since the guard's start, and bytes of all processes.  Counted are
     resident pages that belong to no file and are not shared; off Linux all resident pages.  The
     number is below PSS, whose computation would take the kernel much longer.
@@ -168,6 +192,7 @@ class ExitReport:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     remote: RemoteEnd | None = None
+    partial_downloads: tuple[PartialDownload, ...] = ()
 
     @property
     def clean(self) -> bool:
@@ -225,6 +250,7 @@ class ExitReport:
             "browserkeeper.processes": len(self.processes),
             "browserkeeper.survivors": len(self.survivors),
             "browserkeeper.bytes_freed": self.bytes_freed,
+            "browserkeeper.partial_downloads": len(self.partial_downloads),
             "browserkeeper.seconds": dict(self.seconds),
         }
 
@@ -236,6 +262,8 @@ class ExitReport:
         known = {name: value for name, value in facts.items() if name in names}
         known["processes"] = tuple(ProcessExit(**p) for p in known.get("processes", ()))
         known["survivors"] = tuple(Survivor(**p) for p in known.get("survivors", ()))
+        partial = known.get("partial_downloads", ())
+        known["partial_downloads"] = tuple(PartialDownload(**download) for download in partial)
         known["remote"] = RemoteEnd(**known["remote"]) if known.get("remote") else None
         known["memory"] = parse_memory_samples(known.get("memory", ()))
         for name in ("problems", "notes"):
@@ -264,5 +292,6 @@ class ExitReport:
         lines = [head, f"  {ended}", f"  {phases}"]
         lines += [f"  {self.remote}"] if self.remote else []
         lines += [f"  survives: {s.name} (pid {s.pid}, {s.state}, {s.wchan})" for s in self.survivors]
+        lines += [f"  {download}" for download in self.partial_downloads]
         lines += [f"  problem: {problem}" for problem in self.problems]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])

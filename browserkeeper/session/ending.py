@@ -110,8 +110,10 @@ class Ending:
             began = time.monotonic()
             deadline = began + self._close_timeout
             try:
-                if ask is not None and (note := ask(deadline)):
-                    self.notes += (note,)
+                if ask is not None:
+                    self._guard.look_at_downloads()
+                    if note := ask(deadline):
+                        self.notes += (note,)
             finally:  # the guard is told to end even when an exception interrupts the asking
                 # The guard kills for close_timeout before it reports a process that survives.
                 facts = self._guard.end(reason, deadline + self._close_timeout + EVENT_TIMEOUT)

@@ -16,6 +16,7 @@ from ..cleanup.in_passing import finish_the_dead
 from ..config import SessionConfig
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
 from ..drivers.cancellation import Cancellation
+from ..drivers.downloads import PARTIAL_SUFFIXES, directory_of_user
 from ..drivers.launch import Launch
 from ..errors import (
     BrowserkeeperError,
@@ -134,6 +135,8 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
         stop_grace_period=launch.stop_grace_period,
         status_file=launch.status_file,
         profile=str(launch.profile.directory) if launch.profile else "",
+        downloads=directory_of_user(config) if found else "",
+        partial_suffix=PARTIAL_SUFFIXES.get(config.engine, "") if found else "",
     )
     record = Record(ledger.record_path(session_id), session, (), ())
     return LaunchPlan(config, launch, guard, ledger, record, began + config.start_timeout)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from browserkeeper.guard.downloads import Downloads
 from browserkeeper.guard.options import Options
 from browserkeeper.guard.owner import to_json
 from browserkeeper.guard.record import Report
@@ -375,7 +376,8 @@ def test_a_teardown_is_stuck_only_if_a_process_survives_the_kill_deadline(
     guard = SimpleNamespace(
         options=Options(["--kill-deadline", "0", "--"]),
         report=Report("none"),
-        members=SimpleNamespace(end_all=lambda: None, hidden=lambda: 0),
+        members=SimpleNamespace(end_all=lambda: None, hidden=lambda: 0, living=()),
+        downloads=Downloads("", "", 0, ""),
         signals=SimpleNamespace(wait=time.sleep),
         owner=SimpleNamespace(send=lambda event, report: sent.append((event, report))),
         look=lambda: None,
@@ -404,7 +406,8 @@ def test_a_teardown_says_that_a_process_is_left_which_proc_does_not_show(
     guard = SimpleNamespace(
         options=Options(["--kill-deadline", "0", "--"]),
         report=Report("none"),
-        members=SimpleNamespace(end_all=lambda: None, hidden=lambda: 0),
+        members=SimpleNamespace(end_all=lambda: None, hidden=lambda: 0, living=()),
+        downloads=Downloads("", "", 0, ""),
         signals=SimpleNamespace(wait=time.sleep),
         owner=SimpleNamespace(send=lambda event, report: sent.append(report)),
         look=lambda: None,

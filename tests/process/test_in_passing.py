@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def ledger(state_dir: Path) -> Ledger:
     return Ledger.open()
 
 
-def dead_session(ledger: Ledger, tmp_path: Path, **changes: object) -> Guarded:
+def dead_session(ledger: Ledger, tmp_path: Path, **changes: Any) -> Guarded:
     """A session whose owner is dead by its record, and whose guards have been killed.
 
     A daemon of it lives, which the death of the guards does not end.

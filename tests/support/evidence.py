@@ -69,9 +69,15 @@ class Guarded:
 
 
 def guarded(
-    ledger: Ledger, command: tuple[str, ...], *, tmpdirs: Path | None = None, **changes: Any
+    ledger: Ledger,
+    command: tuple[str, ...],
+    *,
+    tmpdirs: Path | None = None,
+    plan: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Guarded:
-    """Start guards for a command, with a record and a lock.  ``changes`` are those of the record."""
+    """Start guards for a command, with a record and a lock.  ``changes`` are those of the record,
+    ``plan`` has more fields of the GuardPlan."""
     host, session = system.host(), new_id()
     facts: dict[str, Any] = {
         "owner": DEAD,
@@ -103,6 +109,7 @@ def guarded(
         lock=facts["lock"],
         history=str(ledger.history_path(session)),
         tmpdir=facts["tmpdir"],
+        **(plan or {}),
     )
     assert guard.wait_for("spawned", deadline=deadline_in())
     return Guarded(ledger, described, guard)

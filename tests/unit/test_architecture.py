@@ -144,13 +144,14 @@ MAY_IMPORT_THE_GUARD = {
     "",
 }
 """Modules that put a guard together, and those that become one."""
+FOR_ALL = ("descriptors", "downloads", "files", "procfs", "trees")
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_other_packages_import_only_the_readers_and_file_functions_of_the_guard(name: str) -> None:
     if name not in MAY_IMPORT_THE_GUARD and part_of(name) != "guard":
         borrowed = {imported for imported in IMPORTS[name] if part_of(imported) == "guard"}
-        assert borrowed <= {"guard.files", "guard.procfs", "guard.trees", "guard.descriptors"}
+        assert borrowed <= {f"guard.{name}" for name in FOR_ALL}
 
 
 def modules_after(statement: str) -> set[str]:
