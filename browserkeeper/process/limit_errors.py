@@ -248,7 +248,8 @@ def probable_causes(before: Refusals | None = None, directory: str = "") -> str:
     return f" Probable cause: {'; '.join(found)}." if found else ""
 
 
-def _too_low(directory: str) -> Iterator[str]:
+def low_limits() -> list[tuple[str, str]]:
+    """(What it allows, what raises it) for each limit of a process that is too low for a browser."""
     wanted = (
         ("NOFILE", BROWSER_FILES, "files open in one process", "ulimit -n 4096"),
         ("AS", None, "of address space, of which browsers reserve far more", "ulimit -v unlimited"),
@@ -262,12 +263,18 @@ def _too_low(directory: str) -> Iterator[str]:
         ),
         ("STACK", BROWSER_STACK, "of stack", "ulimit -s 8192"),
     )
+    found = []
     for name, least, what, remedy in wanted:
         soft, _ = limits.resource_limit(name)
         if soft is not None and (least is None or soft < least):
-            value = limits.number_text(soft) if name in ("NOFILE", "CPU") else _size(soft)
-            systemd = f"systemd's Limit{name}="
-            yield f"RLIMIT_{name} allows {value} {what}; raise it ({remedy}, {systemd})"
+            value = f"{soft:,}" if name in ("NOFILE", "CPU") else _size(soft)
+            raising = f"raise it ({remedy}, systemd's Limit{name}=)"
+            found.append((f"RLIMIT_{name} allows {value} {what}", raising))
+    return found
+
+
+def _too_low(directory: str) -> Iterator[str]:
+    yield from (f"{what}; {remedy}" for what, remedy in low_limits())
     for left, text in _task_limits():
         if left < THREADS_NEEDED and "RLIMIT_AS" not in text:
             yield f"a browser has up to {THREADS_NEEDED} processes and threads. {text.rstrip('.')}"

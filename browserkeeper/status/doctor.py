@@ -24,17 +24,16 @@ from ..errors import BrowserkeeperError, ConfigError, LaunchError, ResolveError
 from ..frozen import VARIABLE, own_program
 from ..process.containment import choose
 from ..process.interpreter import interpreter
-from ..process.limits import memory_left
 from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_NEEDED, choose_root
-from . import doctor_linux
+from . import doctor_limits, doctor_linux
 from .check import Check
 from .text import whole_megabytes
 
-FILES_NEEDED = 1024
-"""Open files: a browser process uses up to 300, its driver and Selenium a few more."""
-MEMORY_WANTED = 1024**3
-"""Bytes: one browser with one heavy page."""
+INODES_NEEDED = 1000
+"""Files of one browser's profile: 60 to 150 measured, more with a cache."""
+STATE_NEEDED = 1024**2
+"""Bytes: records and reports of a few sessions."""
 LOCK_AGE = 600.0
 """Seconds after which the lock of a driver's download is stale: no download takes so long."""
 PROFILE_AGE = 86400.0
@@ -48,7 +47,8 @@ def diagnose() -> Iterator[Check]:
         yield from browsers()
     except OSError as error:  # no temporary directory: a container's read-only root
         yield _unchecked("browsers", error)
-    for check in (*CHECKS, *(doctor_linux.CHECKS if sys.platform == "linux" else ())):
+    on_linux = (*doctor_linux.CHECKS, *doctor_limits.LINUX_CHECKS) if sys.platform == "linux" else ()
+    for check in (*CHECKS, *on_linux):
         try:
             yield check()
         except (OSError, ValueError) as error:
@@ -143,8 +143,11 @@ def state_directory() -> Check:
         path = Ledger.open().directory
     except BrowserkeeperError as error:
         return Check("state directory", "fail", *_split(error))
-    mode = path.stat().st_mode & 0o777
-    return Check("state directory", "ok", f"{path}, mode {mode:04o}")
+    mode, free = path.stat().st_mode & 0o777, shutil.disk_usage(path).free
+    what = f"{path}, mode {mode:04o}, {whole_megabytes(free)} free"
+    if free < STATE_NEEDED:
+        return Check("state directory", "fail", what, "Free space, or set BROWSERKEEPER_STATE_DIR.")
+    return Check("state directory", "ok", what)
 
 
 def session_tmpdirs() -> Check:
@@ -153,8 +156,11 @@ def session_tmpdirs() -> Check:
         root = choose_root()
     except ConfigError as error:
         return Check("TMPDIRs", "fail", *_split(error))
-    free = shutil.disk_usage(root).free
+    free, inodes = shutil.disk_usage(root).free, os.statvfs(root).f_favail
     what = f"sessions have theirs in {root}, {whole_megabytes(free)} free"
+    if os.statvfs(root).f_files > 0 and inodes < INODES_NEEDED:  # 0: the file system does not count them
+        what += f", and only {inodes:,} inodes"
+        return Check("TMPDIRs", "warn", what, "Remove files there, or set BROWSERKEEPER_TMPDIR.")
     if free < MEMORY_NEEDED // 4:
         return Check("TMPDIRs", "warn", what, "Free space there, or set BROWSERKEEPER_TMPDIR.")
     return Check("TMPDIRs", "ok", what)
@@ -196,26 +202,7 @@ def _age(path: str) -> float:
         return 0.0
 
 
-# ----------------------------------------------------------------------------------- the limits
-
-
-def open_files() -> Check:
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
-    if soft == resource.RLIM_INFINITY or soft >= FILES_NEEDED:
-        return Check("open files", "ok", f"limit {limit}")
-    remedy = f"Raise it: ulimit -n {FILES_NEEDED} (docker run --ulimit nofile={FILES_NEEDED})."
-    return Check("open files", "warn", f"limit {limit}, hard limit {hard}", remedy)
-
-
-def memory() -> Check:
-    left = memory_left()
-    if left >= MEMORY_WANTED:
-        return Check("memory", "ok", f"{whole_megabytes(left)} available")
-    remedy = f"Give {whole_megabytes(MEMORY_WANTED)} for each session, and run fewer at once."
-    return Check("memory", "warn", f"{whole_megabytes(left)} available", remedy)
+# ---------------------------------------------------------------------------------- containment
 
 
 def containment() -> Check:
@@ -245,8 +232,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     webdriver_manager_locks,
     proxy,
     containment,
-    open_files,
-    memory,
+    *doctor_limits.CHECKS,
 )
 
 __all__ = ["Check", "diagnose"]

@@ -17,13 +17,10 @@ from ..process.containment import choose, writable_cgroup
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessIdentity
 from ..process.interpreter import interpreter
-from ..process.limits import PIDS_FILES, cgroup_left, user_processes_left
 from ..state.tmpdirs import MEMORY_ROOT
 from .check import Check
 from .text import whole_megabytes
 
-PROCESSES_NEEDED = 512
-"""Processes and threads: one browser has 100 to 250 threads."""
 REAP_PATIENCE = 5.0
 """Seconds that PID 1 may take to reap an orphan; one that polls every 2 s was measured."""
 
@@ -182,18 +179,6 @@ def shared_memory() -> Check:
     return Check(MEMORY_ROOT, "ok", what)
 
 
-def processes() -> Check:
-    """The user's limit or the cgroup's, whichever allows fewer."""
-    allowed = [cgroup_left("pids", PIDS_FILES), user_processes_left()]
-    limits = [left for left in allowed if left is not None]
-    if not limits:
-        return Check("processes", "ok", "no limit")
-    if min(limits) >= PROCESSES_NEEDED:
-        return Check("processes", "ok", f"{min(limits)} more are allowed")
-    remedy = "Raise the limit: docker run --pids-limit, systemd's TasksMax=, or ulimit -u."
-    return Check("processes", "warn", f"only {min(limits)} more are allowed, threads included", remedy)
-
-
 def display() -> Check:
     names = [name for name in ("WAYLAND_DISPLAY", "DISPLAY") if os.environ.get(name)]
     if names:
@@ -212,6 +197,5 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     setpriv,
     sandbox,
     shared_memory,
-    processes,
     display,
 )

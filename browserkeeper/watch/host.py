@@ -10,7 +10,7 @@ from ..errors import BrowserkeeperError
 from ..process.limits import PIDS_FILES, cgroup_left, memory_left, tasks_left, user_processes_left
 from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_ROOT, choose_root
-from ..status.doctor_linux import PROCESSES_NEEDED
+from ..status.doctor_limits import PROCESSES_NEEDED
 from ..status.text import whole_megabytes
 from .notices import Notice
 

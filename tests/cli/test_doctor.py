@@ -72,7 +72,7 @@ def test_doctor_reads_the_limits_of_either_cgroup_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from browserkeeper.process import limits
-    from browserkeeper.status import doctor_linux
+    from browserkeeper.status import doctor_limits
 
     outer, inner = tmp_path, tmp_path / "inner"
     inner.mkdir()
@@ -82,6 +82,6 @@ def test_doctor_reads_the_limits_of_either_cgroup_version(
     (inner / "pids.current").write_text("5\n")
     monkeypatch.setattr(limits, "cgroup_directories", lambda _: [inner, outer])
     assert limits.cgroup_left("pids", limits.PIDS_FILES) == 40
-    check = doctor_linux.processes()
+    check = doctor_limits.processes()
     assert check.status == "warn"
     assert "only 40 more" in check.what

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from browserkeeper.process import limits
-from browserkeeper.status.doctor_linux import PROCESSES_NEEDED
+from browserkeeper.status.doctor_limits import PROCESSES_NEEDED
 from browserkeeper.watch import host
 from tests.support.cli import ROOT
 
