@@ -5,7 +5,8 @@ or removes a file.
     timeline.py       the sessions of the last hours: when each began and ended, and how
     timeline_page.py  a timeline as one HTML page (timeline_axis.py draws, timeline.css goes into it)
     check.py          one result of a check, with its remedy
-    doctor.py         the checks of this machine (doctor_linux.py has those for Linux)
+    doctor.py         the checks of this machine (doctor_linux.py has those for Linux,
+                      doctor_limits.py those of limits)
     celery_advice.py  the checks of a Celery app's settings, and recommended settings
     text.py           units and foreign names as text
 

@@ -1,7 +1,7 @@
 """The checks of this machine: can browser sessions work here, and how well are they protected?
 
 Each check is a function that returns a :class:`Check`; ``CHECKS`` lists those for every platform, and
-``doctor_linux.CHECKS`` those for Linux.  Nothing is printed here.
+``doctor_linux.CHECKS`` those for Linux, and ``doctor_limits`` those of limits.  Nothing is printed here.
 """
 
 from __future__ import annotations
@@ -156,10 +156,11 @@ def session_tmpdirs() -> Check:
         root = choose_root()
     except ConfigError as error:
         return Check("TMPDIRs", "fail", *_split(error))
-    free, inodes = shutil.disk_usage(root).free, os.statvfs(root).f_favail
+    free, facts = shutil.disk_usage(root).free, os.statvfs(root)
     what = f"sessions have theirs in {root}, {whole_megabytes(free)} free"
-    if os.statvfs(root).f_files > 0 and inodes < INODES_NEEDED:  # 0: the file system does not count them
-        what += f", and only {inodes:,} inodes"
+    # A file system that does not count its inodes says that it has none.
+    if facts.f_files > 0 and facts.f_favail < INODES_NEEDED:
+        what += f", and only {facts.f_favail:,} inodes"
         return Check("TMPDIRs", "warn", what, "Remove files there, or set BROWSERKEEPER_TMPDIR.")
     if free < MEMORY_NEEDED // 4:
         return Check("TMPDIRs", "warn", what, "Free space there, or set BROWSERKEEPER_TMPDIR.")

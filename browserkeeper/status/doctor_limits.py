@@ -27,6 +27,8 @@ from .text import whole_megabytes
 
 FILES_NEEDED = 1024
 """Open files: a browser process uses up to 300, and this program a few for each session."""
+FILE_NR = "/proc/sys/fs/file-nr"
+"""The number of open files, of which so many are unused, and the limit (proc(5))."""
 NO_LIMIT = 1 << 62
 """``file-max`` where none was set is 2**63 - 1 (kernel since 5.2, by systemd)."""
 FILES_PER_SESSION = 12
@@ -62,7 +64,7 @@ def open_files() -> Check:
 
 def open_files_of_the_system() -> Check:
     """``file-nr`` has the open files of all programs, and the limit; it does not bind root."""
-    words = Path("/proc/sys/fs/file-nr").read_text().split()
+    words = Path(FILE_NR).read_text().split()
     left = int(words[2]) - int(words[0])
     if left >= NO_LIMIT:
         return Check("system's open files", "ok", "no limit")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from browserkeeper.status import doctor_limits
 from tests.support.cli import CLI, cli
+from tests.support.owners import output_of
 
 
 @pytest.mark.slow
@@ -72,7 +74,6 @@ def test_doctor_reads_the_limits_of_either_cgroup_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from browserkeeper.process import limits
-    from browserkeeper.status import doctor_limits
 
     outer, inner = tmp_path, tmp_path / "inner"
     inner.mkdir()
@@ -85,3 +86,50 @@ def test_doctor_reads_the_limits_of_either_cgroup_version(
     check = doctor_limits.processes()
     assert check.status == "warn"
     assert "only 40 more" in check.what
+
+
+LOW = """
+import resource
+from browserkeeper.status import doctor_limits
+for name, value in {"NOFILE": 200, "FSIZE": 1 << 20, "CPU": 60, "AS": 8 << 30}.items():
+    resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+for check in (doctor_limits.open_files(), doctor_limits.inherited()):
+    print(check.status, check.what, "|", check.remedy)
+"""
+
+
+def test_doctor_names_each_limit_that_is_too_low_for_a_browser() -> None:
+    files, inherited = output_of(LOW).splitlines()
+    assert files.startswith("warn limit 200, 19")
+    assert "hard limit 200" in files
+    assert inherited.startswith("warn ")
+    for name, value in {
+        "NOFILE": "200 files open",
+        "FSIZE": "1 MB in one file",
+        "CPU": "60 seconds of processor time",
+        "AS": "8,590 MB of address space",
+    }.items():
+        assert f"RLIMIT_{name} allows {value}" in inherited
+        assert f"systemd's Limit{name}=" in inherited
+
+
+def test_doctor_says_for_how_many_browsers_the_limits_are_enough() -> None:
+    for check in (doctor_limits.open_files(), doctor_limits.memory(), doctor_limits.inotify()):
+        assert "enough for about" in check.what or check.what == "no limit", check
+
+
+def test_doctor_warns_of_limits_of_the_whole_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These cannot be reached in a test without harm to others."""
+    (tmp_path / "file-nr").write_text("9990\t0\t10000\n")
+    monkeypatch.setattr(doctor_limits, "FILE_NR", str(tmp_path / "file-nr"))
+    assert "only 10 more" in doctor_limits.open_files_of_the_system().what
+    monkeypatch.setattr(doctor_limits, "_inotify_instances", lambda: 128)
+    monkeypatch.setattr(doctor_limits, "number_in", lambda path: 128)
+    check = doctor_limits.inotify()
+    assert (check.status, check.what) == (
+        "warn",
+        "0 of 128 instances are free: enough for about 0 browsers",
+    )
+    assert "max_user_instances" in check.remedy
