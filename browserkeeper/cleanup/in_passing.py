@@ -13,7 +13,6 @@ from __future__ import annotations
 import _thread
 import logging
 import os
-import sys
 from pathlib import Path
 
 from ..errors import BrowserkeeperError
@@ -105,11 +104,10 @@ def _let_go_of_descriptors() -> None:
                 pass
 
 
-def main() -> None:
-    """The program that a guard starts for the sessions inside of its own (``guard/inside.py``); the
-    state directory is its argument."""
-    ledger = Ledger(Path(sys.argv[1]))
+def finish_now(state: str) -> None:
+    """The same, at once, for a guard with sessions inside of its own (``guard/inside.py``)."""
+    ledger = Ledger(Path(state))
     _finish(ledger, _with_free_locks(ledger))
 
 
-__all__ = ["finish_the_dead", "finish_the_dead_by_a_process", "main"]
+__all__ = ["finish_now", "finish_the_dead", "finish_the_dead_by_a_process"]

@@ -17,21 +17,21 @@ from .title import NAME
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from typing import NoReturn
 
     from .guard import Guard
 else:
     import _signal as signal
 
-LIMIT = 10.0  # seconds that the program may take
+LIMIT = 10.0  # seconds that this may take
 PAUSE = 0.01
-_PROGRAM = "import sys;sys.path.append(sys.argv.pop(1));from {} import main;main()"
 
 
 def retire_sessions_inside(guard: Guard) -> None:
-    """Have a program finish the sessions whose guards were killed, and wait for it for LIMIT seconds.
+    """Finish the sessions whose guards were killed, in a process that takes LIMIT seconds at the most.
 
-    Call it when no process of the guard's session is left.  The program (``cleanup/in_passing.py``)
-    judges each record by the rules of a sweep.
+    Call it when no process of the guard's session is left.  The process judges each record by the rules
+    of a sweep (``cleanup/in_passing.py``).
     """
     members = (*guard.members.past, *guard.members.living.values())
     live = os.path.dirname(guard.options.record)
@@ -40,20 +40,35 @@ def retire_sessions_inside(guard: Guard) -> None:
     try:
         if not _has_free_lock(live, os.path.basename(guard.options.record)):
             return
-        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        boot = _PROGRAM.format("browserkeeper.cleanup.in_passing")
-        words = [sys.executable, "-I", "-S", "-c", boot, root, os.path.dirname(live)]
-        program = os.posix_spawn(sys.executable, words, os.environ)
+        child = os.fork()
     except OSError as error:
         guard.report.notes.append(f"sessions inside were not looked for: {error}")
         return
+    if child == 0:
+        _finish_dead_sessions(os.path.dirname(live))
     until = time.monotonic() + LIMIT
-    while os.waitpid(program, os.WNOHANG) == (0, 0):
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
         if time.monotonic() > until:
-            ignore_errors(lambda: os.kill(program, signal.SIGKILL))
-            os.waitpid(program, 0)
+            ignore_errors(lambda: os.kill(child, signal.SIGKILL))
+            os.waitpid(child, 0)
             return
         time.sleep(PAUSE)
+
+
+def _finish_dead_sessions(state: str) -> NoReturn:
+    """In the child, which imports the layers above.
+
+    Not by a program of its own: the executable of a frozen program is no interpreter.
+    """
+    try:
+        signal.set_wakeup_fd(-1)
+        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        sys.path[:] = [place for place in sys.path if place != package]
+        sys.path.append(os.path.dirname(package))
+        module = __import__("browserkeeper.cleanup.in_passing", fromlist=["finish_now"])
+        module.finish_now(state)
+    finally:
+        os._exit(0)
 
 
 def _has_free_lock(live: str, own: str) -> bool:
