@@ -7,6 +7,7 @@ counts as in use: two browsers in one profile destroy it.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import glob
 import os
@@ -35,6 +36,8 @@ _SHARED_BY_MACHINES = re.compile(
     r"nfs|cifs|smb|9p|virtiofs|fuse(?!blk|ctl)|ceph|gluster|lustre|gpfs|afs|ocfs|gfs|vboxsf|prl_fs|vmhgfs|beegfs"
 )
 """Types of file systems whose other users may be on other machines, where no lock need be seen."""
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What fcntl(2) says on a file system without locks."""
 _FLOCK = "hhqqi4x" if sys.platform == "linux" else "qqihh"
 """``struct flock`` (fcntl(2)): type, whence, start, length, pid on Linux; else the type comes fourth."""
 
@@ -93,6 +96,10 @@ def firefox(profile: Path) -> Finding:
     except FileNotFoundError:
         return Finding()
     except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            return Finding(
+                f"a Firefox, perhaps: {profile / '.parentlock'} cannot be asked ({error.strerror})"
+            )
         # A file system without such locks: the link is all there is, to ``ADDRESS:+PID``.
         pid = _read_link(profile / FIREFOX_LOCK).rpartition(":")[2].removeprefix("+")
         if not pid.isdigit() or not exists(int(pid)):

@@ -211,7 +211,7 @@ class ExitWatch:
                     gone_since = 0.0
                     continue
                 gone_since = gone_since or time.monotonic()
-                if time.monotonic() - gone_since >= SETTLED and not self._runs_elsewhere():
+                if time.monotonic() - gone_since >= SETTLED:
                     self.exit = self._how
                     self._guard.tell_to_end("failed")
                     return
@@ -221,7 +221,7 @@ class ExitWatch:
     def _may_have_browser(self) -> bool:
         """True as well where this process may open no more files, so that nothing can be seen."""
         try:
-            return self._has_browser()
+            return self._has_browser() or self._runs_elsewhere()
         except LimitError:
             return True
 

@@ -62,6 +62,11 @@ def fail(name: str, caplog: pytest.LogCaptureFixture, **given: Any) -> tuple[str
         ("sleep 2; exit 3", "exited with status 3 during its launch; it wrote nothing"),
         ("exit 0", "exited with status 0 .* hands its page to another one"),
         ("exec /no/such/browser", "exited with status 127"),
+        (
+            'printf "\\177ELF\\2\\1\\1" > "$0.elf"; chmod +x "$0.elf"; exec "$0.elf"',
+            "is for another processor",
+        ),
+        ('touch "$0.plain"; exec "$0.plain"', "This user may not open or execute it"),
     ],
 )
 def test_a_browser_that_exits_is_noticed_and_not_tried_again(

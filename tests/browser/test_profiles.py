@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,23 @@ def test_asking_for_firefoxs_lock_does_not_take_it(persons_firefox: Path, tmp_pa
     (tmp_path / ".parentlock").touch()
     (tmp_path / "lock").symlink_to("10.0.0.1:+42")  # of a Firefox in another container
     assert firefox(tmp_path) == Finding()
+
+
+def test_a_firefoxs_lock_that_cannot_be_asked_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(number: int) -> Callable[[Path], int]:
+        def ask(_: Path) -> int:
+            raise OSError(number, os.strerror(number))
+
+        return ask
+
+    monkeypatch.setattr(profile_holders, "owner_of_lock", refuse(errno.EACCES))
+    assert "cannot be asked (Permission denied)" in firefox(tmp_path).holder
+    monkeypatch.setattr(profile_holders, "owner_of_lock", refuse(errno.ENOLCK))  # no such locks there
+    assert firefox(tmp_path) == Finding()
+    (tmp_path / "lock").symlink_to(f"127.0.0.1:+{os.getpid()}")
+    assert f"the process with pid {os.getpid()}" in firefox(tmp_path).holder
 
 
 # ------------------------------------------------------------------ profiles in the arguments
