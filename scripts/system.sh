@@ -23,6 +23,8 @@ if [ "$1" = test ]; then
     have firefox || have firefox-esr || missing="$missing firefox-esr"
     have redis-server || missing="$missing redis-server"
     have setpriv || missing="$missing util-linux"
+    have certutil || missing="$missing libnss3-tools" # a root certificate of a user's
+    have openssl || missing="$missing openssl"
 fi
 
 if [ -n "$missing" ]; then

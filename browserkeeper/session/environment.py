@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from ..grid.address import environment_without_credentials
+from .user_directories import PRIVATE_NAME
 
 
 def environment(
@@ -15,13 +16,10 @@ def environment(
 
     A value of None removes a variable.  BROWSERKEEPER_REMOTE is removed, since it may hold a Grid's
     password.  The XDG directories lie in TMPDIR, since browsers leave crash reports and caches in them
-    (``~/.config/chromium/Crash Reports``, ``~/.config/mozilla``, ``~/.cache/mozilla``: measured).
+    (``~/.config/chromium/Crash Reports``, ``~/.config/mozilla``, ``~/.cache/mozilla``: measured).  What
+    the user has put into the original ones is linked there (``user_directories.py``).
     """
-    private = {
-        "XDG_CONFIG_HOME": os.path.join(tmpdir, "config"),
-        "XDG_CACHE_HOME": os.path.join(tmpdir, "cache"),
-        "XDG_DATA_HOME": os.path.join(tmpdir, "data"),
-    }
+    private = {name: os.path.join(tmpdir, place) for name, place in PRIVATE_NAME.items()}
     inherited = environment_without_credentials()
     merged: dict[str, str | None] = {**inherited, **private, **launch_env, **user_env}
     return {name: str(value) for name, value in merged.items() if value is not None}

@@ -45,6 +45,7 @@ from .ending import DeadlineError, Ending
 from .environment import environment
 from .log_search import LogSearch
 from .record import describe
+from .user_directories import link_user_directories
 
 if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
@@ -202,6 +203,8 @@ class Attempt:
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
         self.driver_process = identity_of(spawned["pid"])
+        if not self.plan.config.remote:  # the guard has made TMPDIR, and no browser runs yet
+            link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
         driver = self._open_session_watched(handler, port, options, spawned["pid"])
         self._driver = weakref.ref(driver)
         self.browser = launch.find_browser(driver.caps, self.processes())
