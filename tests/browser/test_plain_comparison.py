@@ -1,0 +1,123 @@
+"""A managed driver against a plain one of Selenium: the same calls, the same outcome.
+
+What must differ is named in :data:`MUST_DIFFER`, and in one table of docs/plain-selenium.md.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.remote.shadowroot import ShadowRoot
+from selenium.webdriver.remote.webelement import WebElement
+
+from browserkeeper import browser
+from fixtures.server import Site
+from tests.browser.plain_cases import BOTH, CHROMIUM, FIREFOX, Bench, Case
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ENGINES = [
+    pytest.param("chrome", marks=pytest.mark.chrome),
+    pytest.param("firefox", marks=pytest.mark.firefox),
+]
+MUST_DIFFER = {
+    "representation": "`repr(driver)`, `type(driver)`",
+    "unknown_attribute": "`repr(driver)`, `type(driver)`",
+    "after_quit": "a command after `quit()`",
+    "last_window": "a command after the last window was closed",
+}
+"""The cases that must differ, with the row of the docs' table that says how."""
+
+
+def plain_options(name: str) -> Any:
+    options: Any
+    if name == "firefox":
+        options = webdriver.FirefoxOptions()
+        options.add_argument("-headless")
+    else:
+        options = webdriver.ChromeOptions()
+        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+            options.add_argument(argument)
+    options.enable_bidi = True
+    # With BiDi, ChromeDriver would close a dialog as soon as it opens.
+    options.unhandled_prompt_behavior = "ignore"
+    return options
+
+
+def start_plain(name: str) -> Any:
+    if name == "firefox":
+        return webdriver.Firefox(
+            options=plain_options(name), service=webdriver.FirefoxService(shutil.which("geckodriver"))
+        )
+    return webdriver.Chrome(
+        options=plain_options(name), service=webdriver.ChromeService(shutil.which("chromedriver"))
+    )
+
+
+@contextmanager
+def benches(name: str, site: Site, tmp_path: Path) -> Iterator[tuple[Bench, Bench]]:
+    """A plain driver and a managed one."""
+    plain = start_plain(name)
+    try:
+        with browser(name, options=plain_options(name)) as managed:
+            yield Bench(plain, site, tmp_path), Bench(managed, site, tmp_path)
+    finally:
+        plain.quit()
+
+
+def outcome(bench: Bench, function: Case) -> Any:
+    """What a case returned, raised and warned of, in a form that can be compared."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            result: Any = shape(function(bench))
+        except Exception as error:
+            text = str(getattr(error, "msg", None) or error)
+            result = (f"raised {type(error).__name__}", shape(text.partition("\n")[0]))
+    return result, sorted(w.category.__name__ for w in warned if w.category is not ResourceWarning)
+
+
+def shape(value: Any) -> Any:
+    """The value without what no two sessions have in common: ids, ports, times."""
+    if isinstance(value, dict):
+        return {key: shape(one) for key, one in value.items() if key != "expiry"}
+    if isinstance(value, (list, tuple)):
+        return [shape(one) for one in value]
+    if isinstance(value, str):
+        value = re.sub(r"\b[0-9A-Fa-f]{32}\b|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "ID", value)
+        value = re.sub(r"from renderer: -?\d.*", "from renderer", value)
+        return re.sub(r"0x[0-9a-f]+|(?<=localhost:)\d+|f\.\w+\.[\w.]+", "N", value)
+    if value is None or isinstance(value, (bool, int, float, bytes)):
+        return value
+    kinds = {WebElement: "an element", ShadowRoot: "a shadow root"}
+    return next((text for kind, text in kinds.items() if isinstance(value, kind)), type(value).__name__)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.leaves_zombies(60, "the plain driver has no guard")
+def test_each_call_has_the_same_outcome_as_with_a_plain_driver(
+    name: str, site: Site, tmp_path: Path
+) -> None:
+    cases = {**BOTH, **(FIREFOX if name == "firefox" else CHROMIUM)}
+    differences = {}
+    with benches(name, site, tmp_path) as (plain, managed):
+        for each, function in cases.items():
+            outcomes = []
+            for bench in (plain, managed):
+                bench.begin()
+                outcomes.append(outcome(bench, function))
+            if outcomes[0] != outcomes[1]:
+                differences[each] = outcomes
+    missed = [each for each in MUST_DIFFER if each in cases and each not in differences]
+    report = "\n".join(
+        f"{each}\n  plain   {one[0]}\n  managed {one[1]}" for each, one in differences.items()
+    )
+    assert set(differences) <= set(MUST_DIFFER), report
+    assert not missed, "they differ no longer"
