@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import json
 from typing import TYPE_CHECKING, Any
 
 from selenium.webdriver.chrome.service import Service as ChromeService
@@ -94,12 +95,14 @@ class ManagedService(Service):
         self._quit_driver()
 
     def is_connectable(self) -> bool:
-        """True if the driver answers to ``/status``.  Selenium's would obey proxy variables."""
+        """True if the driver answers to ``/status`` that it is ready for a new session: geckodriver is
+        not, while it has one.  Selenium's own method would obey proxy variables."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=STATUS_TIMEOUT)
         try:
             connection.request("GET", f"{self.url_path}/status")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
+            answer = connection.getresponse()
+            return answer.status == 200 and json.loads(answer.read())["value"]["ready"] is True
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
             return False
         finally:
             connection.close()

@@ -254,6 +254,8 @@ class _Managed(LocalWebDriver):
                 socket.socket.shutdown(connection._ws.sock.sock, socket.SHUT_RD)
                 connection._ws_thread.join(BIDI_THREAD_TIMEOUT)
             connection.close()
+            if (connected := getattr(connection, "connected", None)) is not None:
+                connected.close()
 
     def quit(self) -> None:
         """End the session, verified; see ``BrowserSession.close``."""

@@ -49,7 +49,13 @@ def open_websocket(url: str, timeout: float) -> WebSocket:
 
 
 class DirectWebSocketConnection(WebSocketConnection):
-    """Selenium's BiDi connection.  Selenium's own constructor has no parameter for a socket."""
+    """Selenium's BiDi connection.  Selenium's own constructor has no parameter for a socket.
+
+    ``connected`` is the socket, which the package ``websocket`` leaves open where the browser has closed
+    the connection; None for one that it has made itself.
+    """
+
+    connected: socket.socket | None = None
 
     def _start_ws(self) -> None:
         connected = connected_socket(self.url)
@@ -57,6 +63,7 @@ class DirectWebSocketConnection(WebSocketConnection):
             super()._start_ws()  # type: ignore[no-untyped-call]
             return
         connected.settimeout(None)  # events may be far apart
+        self.connected = connected
 
         def on_open(ws: WebSocketApp) -> None:
             self._started = True

@@ -611,29 +611,19 @@ def chrome_context(b: Bench) -> Any:
         return b.driver.execute_script("return Services.appinfo.name")
 
 
-# -- the end: each on drivers of its own, and the last thing that is done to them
+# -- the end: one after another, without a page between them
 
-
-def last_window(b: Bench) -> Any:
-    b.driver.close()
-    return b.driver.title
-
-
-def quit_twice(b: Bench) -> Any:
-    return [b.driver.quit(), b.driver.quit()]
-
-
-def after_quit(b: Bench) -> Any:
-    b.driver.quit()
-    return b.driver.title
-
-
-def after_with(b: Bench) -> Any:
-    with b.driver as driver:
-        driver.get("data:,x")
-    return driver.service.is_connectable(), driver.service.assert_process_still_running()
-
-
-ENDS: dict[str, Case] = {
-    function.__name__: function for function in (last_window, quit_twice, after_quit, after_with)
-}
+ENDS: dict[str, Case] = {}
+add(
+    ENDS,
+    close_last=lambda d: d.close(),
+    after_last_window=lambda d: d.title,
+    handles_after_last_window=lambda d: d.window_handles,
+    quit=lambda d: d.quit(),
+    quit_twice=lambda d: d.quit(),
+    after_quit=lambda d: d.title,
+    repr_after_quit=lambda d: len(repr(d)) > 40,
+    stop_after_quit=lambda d: d.service.stop(),
+    connectable_after_quit=lambda d: d.service.is_connectable(),
+    running_after_quit=lambda d: d.service.assert_process_still_running(),
+)

@@ -213,3 +213,19 @@ def test_a_pool_keeps_a_browser_after_an_error_of_the_callers_own() -> None:
             lease.driver.quit()
         with pool.lease() as lease:
             assert lease.session is not first
+
+
+@pytest.mark.chrome
+@pytest.mark.parametrize("stop", ["stop", "send_remote_shutdown_command"])
+def test_the_service_starts_and_stops_nothing_but_the_session(stop: str) -> None:
+    with browser() as driver:
+        session = session_of(driver)
+        before = {process.pid for process in session.processes()}
+        driver.service.start()
+        assert driver.service.is_connectable()
+        assert min(before) == min(process.pid for process in session.processes())
+        driver.service.assert_process_still_running()
+        getattr(driver.service, stop)()
+        assert session.report
+        assert session.report.clean
+        assert not driver.service.is_connectable()
