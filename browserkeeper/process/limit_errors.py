@@ -37,6 +37,8 @@ BROWSER_CPU = 600
 BROWSER_STACK = 512 << 10
 BROWSER_MEMORY = 300 << 20
 BROWSER_SPACE = 64 << 20
+LEAST_SPACE = 256 << 10
+"""Bytes without which no browser starts.  A Chromium with 600 kB ran (measured)."""
 FEW = 4
 """So many processes, or less, are none: other programs come and go."""
 
@@ -197,6 +199,21 @@ def require_descriptors() -> None:
             os.close(fd)
 
 
+def require_space(directory: str) -> None:
+    """Raises LimitError where a directory has no room for a browser's profile.
+
+    A browser that cannot write its profile says nothing, and its driver's port is in a log that is
+    empty: its start would take for ever.
+    """
+    try:
+        free = shutil.disk_usage(directory).free
+    except OSError:
+        return  # the guard will say what is wrong with it
+    if free < LEAST_SPACE:
+        text = _no_more_space(errno.ENOSPC, directory)
+        raise LimitError(f"{text} A session needs {_size(LEAST_SPACE)} for its TMPDIR there.")
+
+
 # ------------------------------------------------------------------ what a browser inherits
 
 
@@ -219,7 +236,7 @@ class Refusals:
         if now.out_of_memory > self.out_of_memory:
             found.append(f"the kernel killed a process for memory (memory.max{_least('memory')})")
         if now.processes > self.processes:
-            found.append(f"the cgroup refused a process or thread (pids.max{_least('pids')})")
+            found.append(f"the cgroup refused a process or thread (pids.max{_least('pids')}: TasksMax=)")
         return found
 
 

@@ -35,7 +35,7 @@ from ..process import identity_of, system
 from ..process.containment import choose
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
-from ..process.limit_errors import Refusals, limit_of_errno, probable_causes
+from ..process.limit_errors import Refusals, limit_of_errno, probable_causes, require_space
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, new_id
@@ -107,6 +107,7 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
     found = _resolve(config, ledger, cancellation)
     session_id = new_id()
     tmpdir = new_tmpdir_path(session_id)
+    require_space(os.path.dirname(tmpdir))
     launch = _prepare(config, found, session_id, tmpdir, ledger)
     session = describe(
         session_id,
@@ -407,8 +408,8 @@ class Attempt:
         limit = limit_of_errno(event["errno"] or 0, path, forking=where in ("fork", "exec"))
         if where == "record":
             return LedgerError(
-                f"The record of the session cannot be written: {limit or f'{text}.'} Free space in the "
-                "state directory, or set BROWSERKEEPER_STATE_DIR to another one."
+                f"The record of the session cannot be written: {limit or f'{text}.'} It is in the state "
+                "directory: set BROWSERKEEPER_STATE_DIR to choose another one."
             )
         profile = self.plan.launch.profile
         if where == "profile" and profile is not None:

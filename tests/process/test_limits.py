@@ -219,6 +219,14 @@ print(raised(require_descriptors))
     assert enough == "returned None"
 
 
+def test_a_start_needs_some_space_for_its_tmpdir(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_errors.require_space("/tmp")
+    limit_errors.require_space("/no/such/directory")  # the guard says what is wrong with it
+    monkeypatch.setattr(limit_errors, "LEAST_SPACE", 1 << 62)
+    with pytest.raises(LimitError, match=r"The file system of /tmp is full .* inodes free\)"):
+        limit_errors.require_space("/tmp")
+
+
 def test_what_the_kernel_has_counted_is_named_as_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
