@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.guards import BOTH
 from tests.support.owners import output_of
+from tests.support.waiting import wait_until
 
 STARVE = """
 import errno, gc, os, resource, sys, threading, time
@@ -263,3 +265,43 @@ def test_a_browser_that_dies_of_an_inherited_limit_names_it_at_the_first_attempt
     retryable, clean, text = output_of(INHERITED, name, limit, value).split(" ", 2)
     assert (retryable, clean) == ("False", "True")
     assert f"Probable cause: RLIMIT_{limit} allows {words}" in text
+
+
+IN_A_CGROUP = """
+import os, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write(str(os.getpid()))
+from browserkeeper import *
+try:
+    browser("chrome").start()
+except LaunchError as error:
+    print(error.retryable, str(error).splitlines()[0])
+"""
+
+
+@pytest.mark.chrome
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("most", "words"), [(3, "may have 3 (pids.max)"), (40, "Probable cause: the cgroup")]
+)
+def test_a_cgroups_limit_of_processes_is_named_at_the_first_attempt(most: int, words: str) -> None:
+    place = Path("/sys/fs/cgroup/pids", f"browserkeeper-test-{os.getpid()}-{time.time_ns()}")
+    try:
+        place.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup v1 of pids can be made: {error}")
+    try:
+        (place / "pids.max").write_text(str(most))
+        retryable, text = output_of(IN_A_CGROUP, place).split(" ", 1)
+    finally:
+        assert wait_until(lambda: _is_removed(place))
+    assert retryable == "False"
+    assert words in text
+    assert str(place) in text
+
+
+def _is_removed(place: Path) -> bool:
+    try:
+        place.rmdir()
+    except OSError:
+        return False
+    return True
