@@ -367,7 +367,7 @@ class Attempt:
             text = str(error)
         elif reason == "terminated":
             text = "The guard was terminated during the launch."
-        elif reason == "exited" or status:
+        elif reason == "exited" or (status and config.remote is None):  # a relay exits when asked to
             text = f"The driver ended{status} during the launch."
         elif time.monotonic() >= self.plan.deadline - 0.05:
             text = f"{config.name} did not answer within start_timeout={config.start_timeout:g} s."
