@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..cleanup.in_passing import finish_the_dead
 from ..config import SessionConfig
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
 from ..drivers.cancellation import Cancellation
@@ -101,7 +100,10 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
     containment = choose(config.containment)  # first: the search for a driver starts guards, too
     ledger = Ledger.open()
     ledger.prune()
-    finish_the_dead(ledger)
+    if any(ledger.live.glob("*.json")):  # a start beside no other session needs nothing of that package
+        from ..cleanup.in_passing import finish_the_dead
+
+        finish_the_dead(ledger)
     if config.log:
         _check_log(config.log)
     found = _resolve(config, ledger, cancellation)
