@@ -252,6 +252,14 @@ class Contexts:
             browserContextId=self.context,
             downloadPath=str(self.downloads),
         )
+        self._grant()
+        self.window = self._new_window(FIRST_PAGE, newWindow=True, **self._placement)
+        self._run("switchToWindow", {"handle": self.window})
+        self._restore_settings()
+        self._check_targets()
+
+    def _grant(self) -> None:
+        """Give the current context the permissions that it starts with, for all sites."""
         for name in self._granted:
             self._connection.cdp(
                 "Browser.setPermission",
@@ -259,10 +267,6 @@ class Contexts:
                 setting="granted",
                 browserContextId=self.context,
             )
-        self.window = self._new_window(FIRST_PAGE, newWindow=True, **self._placement)
-        self._run("switchToWindow", {"handle": self.window})
-        self._restore_settings()
-        self._check_targets()
 
     def _new_window(self, url: str, **params: Any) -> str:
         answer = self._connection.cdp(
@@ -328,11 +332,13 @@ class Contexts:
         Raises what the command raises, WebDriverException for what the browser refuses, and ConfigError
         for what cannot work in a context.
         """
-        from selenium.common.exceptions import WebDriverException
+        from selenium.common.exceptions import InvalidArgumentException, WebDriverException
 
         try:
             return self._route(name, params, command)
         except ProtocolError as error:
+            if str(error).endswith(": Invalid parameters"):  # as ChromeDriver does
+                raise InvalidArgumentException("invalid argument: Invalid parameters") from error
             raise WebDriverException(str(error)) from error
 
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
@@ -361,8 +367,16 @@ class Contexts:
         return command()
 
     def _route_new_window(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """ChromeDriver would open the window in the default context."""
-        kind = params.get("type") or "tab"
+        """ChromeDriver would open the window in the default context.
+
+        The question for the window's place fails as ChromeDriver's own command does, after the current
+        window was closed or with an alert open.
+        """
+        self._run("getWindowRect", {})
+        wanted = params.get("type")
+        if wanted is not None and not isinstance(wanted, str):
+            return command()  # ChromeDriver refuses it, and says why
+        kind = "window" if wanted == "window" else "tab"
         handle = self._new_window("about:blank", newWindow=kind == "window")
         return {"value": {"handle": handle, "type": kind}}
 
@@ -386,10 +400,12 @@ class Contexts:
         return response
 
     def _route_permission(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """ChromeDriver would set the permission in the default context.
+        """ChromeDriver sets it in the default context; here it is set in the lease's as well.
 
-        It is set for the origin of the current page (w3.org/TR/permissions, "Set Permission").
+        ChromeDriver's command comes first, since it refuses what is wrong.  The permission is set for
+        the origin of the current page (w3.org/TR/permissions, "Set Permission").
         """
+        response = command()
         url = urlsplit(self._run("getCurrentUrl", {}))
         origin = {"origin": f"{url.scheme}://{url.netloc}"} if url.scheme in ("http", "https") else {}
         self._connection.cdp(
@@ -399,13 +415,24 @@ class Contexts:
             browserContextId=self.context,
             **origin,
         )
-        return {"value": None}
+        return response
 
     def _route_cdp(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Send DevTools commands to the current context; note those that affect the whole browser."""
-        method, given = params["cmd"], params["params"]
+        method, given = params.get("cmd"), params.get("params")
+        if not isinstance(method, str) or not isinstance(given, Mapping):
+            return command()  # ChromeDriver refuses it, and says why
         if method in DEFAULT_CONTEXT_COMMANDS and "browserContextId" not in given:
-            return {"value": self._connection.cdp(method, **given, browserContextId=self.context)}
+            routed = {**given, "browserContextId": self.context}
+            if method.startswith("Storage."):  # a page accepts no context for these
+                self._run(
+                    "getWindowRect", {}
+                )  # as ChromeDriver: fails with an alert, or without a window
+                return {"value": self._connection.cdp(method, **routed)}
+            value = self._run("executeCdpCommand", {"cmd": method, "params": routed})
+            if method == "Browser.resetPermissions":
+                self._grant()
+            return {"value": value}
         domain = method.partition(".")[0]
         if domain not in PAGE_DOMAINS or method in BROWSER_COMMANDS or "browserContextId" in given:
             self.beyond = self.beyond or method

@@ -39,14 +39,20 @@ def plain_driver(options: webdriver.ChromeOptions) -> Iterator[webdriver.Chrome]
     """Selenium without browserkeeper."""
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
-    with tempfile.TemporaryDirectory(prefix="plain") as directory:  # Chromium leaves files there
-        environment = {**os.environ, "TMPDIR": directory}
-        service = webdriver.ChromeService(shutil.which("chromedriver"), env=environment)
-        driver = webdriver.Chrome(options, service)
-        try:
-            yield driver
-        finally:
-            driver.quit()
+    directory = tempfile.mkdtemp(prefix="plain")  # Chromium leaves files there
+    environment = {**os.environ, "TMPDIR": directory}
+    service = webdriver.ChromeService(shutil.which("chromedriver"), env=environment)
+    driver = webdriver.Chrome(options, service)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+        def is_removed() -> bool:  # its last processes may still write
+            shutil.rmtree(directory, ignore_errors=True)
+            return not os.path.exists(directory)
+
+        assert wait_until(is_removed)
 
 
 @pytest.fixture
