@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from .report import ExitReport
@@ -43,6 +43,15 @@ __all__ = [
 
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def refuse_to_pickle(self: object, protocol: object = None) -> NoReturn:
+    """The ``__reduce_ex__`` of objects that belong to the process that has made them: pickle, copy and
+    multiprocessing raise this TypeError."""
+    raise TypeError(
+        f"A {type(self).__name__} cannot be pickled or copied: its browser belongs to this process. "
+        "Open one in the child itself: send the arguments of browser() or BrowserPool(), not the object."
+    )
 
 
 def hide_frames(excinfo: Any) -> bool:

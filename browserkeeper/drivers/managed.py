@@ -29,6 +29,7 @@ from urllib3.exceptions import HTTPError
 from websocket import WebSocketException
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..errors import refuse_to_pickle
 from .driver_service import ManagedService, make_service
 from .websockets import DirectWebSocketConnection
 
@@ -124,6 +125,8 @@ class _NoDebuggerAddress(dict[str, Any]):
 
 class _Managed(LocalWebDriver):
     service: Any  # a ManagedService, where Selenium's classes declare a Service
+
+    __reduce_ex__ = refuse_to_pickle
 
     def __init__(
         self,

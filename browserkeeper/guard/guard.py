@@ -63,6 +63,7 @@ class Guard:
         self.log = CommandLog(options.log, options.keep_log)
         self.profile = _kept_profile(options)
         self.made_tmpdir = False
+        self.ask_to_quit: Callable[[], None] | None = None  # of a browser whose profile is kept
         self.tmpdir: int | None = None  # a descriptor; none in a standby guard
         self.standby = 0  # pid of the standby guard, in the primary guard only
 

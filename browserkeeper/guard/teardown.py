@@ -31,10 +31,7 @@ def tear_down(guard: Guard) -> None:
     see everything.
     """
     options, report, members = guard.options, guard.report, guard.members
-    if options.grace or options.foreground:
-        end_with_grace(guard)
-    if options.stop_grace_period:
-        _ask_all(guard)
+    _ask(guard)
     began = report.age()
     guard.look()
     guard.downloads.look(members.living)
@@ -88,6 +85,20 @@ def _has_children(guard: Guard, seconds: float) -> bool:
             return True
         guard.signals.wait(left)
     return False
+
+
+def _ask(guard: Guard) -> None:
+    """What may end by itself before the kill is asked to, for a limited time."""
+    options = guard.options
+    if options.grace or options.foreground:
+        end_with_grace(guard)
+    if guard.ask_to_quit is not None:
+        try:
+            guard.ask_to_quit()
+        except Exception as error:  # a bug of it must not become a leak
+            guard.report.notes.append(f"the browser could not be asked to quit: {error!r}")
+    if options.stop_grace_period:
+        _ask_all(guard)
 
 
 def _ask_all(guard: Guard) -> None:

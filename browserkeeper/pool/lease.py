@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout
+from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout, refuse_to_pickle
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..session import BrowserSession
 from ..session.call_stack import CallStack
@@ -129,6 +129,8 @@ class LeaseHandler:
     handler raises it.
     """
 
+    __reduce_ex__ = refuse_to_pickle
+
     def __init__(self, request: Request, pool: object = None):
         """``pool`` is kept alive with the lease: one that is dropped ends its browsers."""
         self.request, self._pool = request, pool
@@ -229,6 +231,8 @@ class Lease(Generic[D_co]):
     A lease that is garbage-collected before its release is released by the pool, with a
     ResourceWarning.
     """
+
+    __reduce_ex__ = refuse_to_pickle
 
     def __init__(self, handler: LeaseHandler, release: Callable[[], None]):
         self._handler, self._release = handler, release

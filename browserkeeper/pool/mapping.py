@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from ..errors import LaunchError, PoolClosed, PoolUnavailable
+from ..errors import LaunchError, PoolClosed, PoolUnavailable, refuse_to_pickle
 from .backoff import random_pause
 from .lease import Lease, Request
 from .logs import log
@@ -71,6 +71,8 @@ class Outcomes(Iterator[Outcome[T, R]]):
     The threads start with the first ``next()``.  An exception that leaves ``next()`` (Ctrl-C, a time
     limit) closes this iterator, and so does its garbage collection.
     """
+
+    __reduce_ex__ = refuse_to_pickle
 
     def __init__(self, work: Work[T, R]):
         self._run = _MapRun(work)

@@ -23,6 +23,7 @@ from ..errors import (
     PoolClosed,
     PoolTimeout,
     PoolUnavailable,
+    refuse_to_pickle,
 )
 from ..options.check import refuse_unknown
 from ..process.limit_errors import limit_of
@@ -111,6 +112,8 @@ class BrowserPool(Generic[D_co]):
     Raises:
         ConfigError: an argument is not valid.
     """
+
+    __reduce_ex__ = refuse_to_pickle
 
     _controller: Controller | None = None
     """What is behind this pool; an instance has it while it is open, and after its close."""
@@ -283,6 +286,15 @@ class BrowserPool(Generic[D_co]):
                 bad[0] if bad else None,
             )
         return tuple(controller.reports)
+
+    def cut_off(self) -> None:
+        """Have every browser ended in the background, leased ones too; returns at once.
+
+        For signal handlers: takes no lock that the interrupted thread may hold, and waits for nothing.
+        Commands in flight raise SessionClosed, requests that wait PoolClosed.  :meth:`close` waits for
+        the ends and verifies them.  Does nothing in a fork.
+        """
+        self._let_go()
 
     def _let_go(self) -> None:
         """Have the browsers ended in the background; returns at once.  Idempotent."""
@@ -474,7 +486,8 @@ class BrowserPool(Generic[D_co]):
             lines.append(f"The last launch failed: {error}")
         longest = sorted(controller.leases(), key=lambda info: -info.seconds)[:3]
         lines += [f"  held: {info}" for info in longest]
-        return "\n".join([*lines, "Give leases back sooner, raise max_size, or wait longer."])
+        sooner = "Give leases back sooner, raise" if longest else "Raise"
+        return "\n".join([*lines, f"{sooner} max_size, or wait longer."])
 
 
 def _warn_of_dropped_lease(controller: Controller, request: Request) -> None:

@@ -362,6 +362,11 @@ class GuardProcess:
         """Have the guard write into the history how many seconds the session's start took."""
         self._send(f"started {seconds:.6f}")
 
+    def tell_how_to_quit(self, seconds: float, pid: int, port: int, path: str) -> None:
+        """Have the guard ask the browser to quit before it ends the session, for so many seconds at
+        most (``guard/quitting.py``)."""
+        self._send(f"quits {seconds:.6f} {pid} {port} {path}")
+
     def _send(self, line: str) -> None:
         """Never blocks: a pipe that is full belongs to a guard that has not run for long."""
         if self._control is not None:

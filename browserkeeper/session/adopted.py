@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from ..drivers.cancellation import Cancellation
-from ..errors import ConfigError, ForkedSessionError, LaunchError, SessionTimeout
+from ..errors import ConfigError, ForkedSessionError, LaunchError, SessionTimeout, refuse_to_pickle
 from ..grid.address import environment_without_credentials
 from ..guard.files import is_private_directory
 from ..process import identity_of, require_own_proc, system
@@ -46,6 +46,8 @@ CONTAINMENT = Containment("adopted", "other code started it")
 
 class AdoptedSession(Generic[D]):
     """A driver that other code started, and the guard that ends it; made by :func:`adopt`."""
+
+    __reduce_ex__ = refuse_to_pickle
 
     def __init__(
         self,
@@ -104,7 +106,7 @@ class AdoptedSession(Generic[D]):
 
     def _end(self, reason: str) -> ExitReport:
         ending = self._ending
-        return ending.report or to_the_end(lambda: ending.run(reason, disconnect=self._disconnect))
+        return ending.report or to_the_end(lambda: ending.run(reason, self._disconnect))
 
     def _disconnect(self) -> None:
         """Reap the driver, a child of this process, unless ``service.stop()`` has, and close its pipes

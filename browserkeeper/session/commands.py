@@ -73,7 +73,10 @@ class Commands:
             answer = command()
             if name == "close" and isinstance(answer, dict):
                 self.last_window_closed = answer.get("value") == []
-            return answer
+            if is_abandoned() or not self._attempt.is_quitting():
+                return answer
+            # Firefox answers "done" for a page whose process was killed to let it quit.
+            failed = WebDriverException("the browser was asked to quit")
         except BrowserkeeperError:  # of a command that this command has sent
             raise
         except WebDriverException as error:
@@ -144,16 +147,21 @@ def over_error(
     deadline_errors: Mapping[str, DeadlineError],
     when: str = "",
     cause: Exception | None = None,
+    user_deadline: float | None = None,
 ) -> BrowserkeeperError:
     """The error that says why this session is over.
 
     ``when`` says what was going on, ``cause`` is the error of the command that failed, if any.
+    ``user_deadline``: the seconds of the user's deadline of this reason, where that one has passed.
     """
     from ..drivers import lost
 
     reason = report.reason if report else "closed"
     head = f"{config.name} session {session_id}"
     when = f" {when}" if when else ""
+    if user_deadline is not None:
+        text = f"{head} passed the deadline of {user_deadline:g} s that set_deadline() had set"
+        return SessionTimeout(f"{text}{when}, and was ended.", report)
     if reason in deadline_errors:
         return deadline_errors[reason](f"{head} passed its deadline{when} and was ended.", report)
     if reason == "timeout":

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 from ..config import SessionConfig
 from ..drivers.browser_handle import is_running
 from ..drivers.cancellation import Cancellation
-from ..errors import BrowserkeeperError, ForkedSessionError, LaunchError, LimitError, SessionClosed
+from ..errors import (
+    BrowserkeeperError,
+    ForkedSessionError,
+    LaunchError,
+    LimitError,
+    SessionClosed,
+    refuse_to_pickle,
+)
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
@@ -27,8 +34,8 @@ from ..report import ExitReport
 from .apart import hold, run_apart
 from .call import Call, to_the_end
 from .call_stack import CallStack
-from .commands import Commands, browser_is_lost, over_error
-from .ending import DISCONNECT_TIMEOUT, DeadlineError, ask_browser_to_quit, raise_if_leaked
+from .commands import Commands, over_error
+from .ending import DISCONNECT_TIMEOUT, DeadlineError, raise_if_leaked
 from .launch import Attempt, StartRefusedError, cause_to_show, plan_launch
 from .spans import SessionSpans
 
@@ -87,6 +94,8 @@ class SessionControl(Generic[S]):
     It is the command handler of the session's driver.
     """
 
+    __reduce_ex__ = refuse_to_pickle
+
     def __init__(self, config: SessionConfig, make_session: Callable[[SessionControl[S]], S]):
         """``make_session`` returns a BrowserSession for this object; see :attr:`session`."""
         self._make_session = make_session
@@ -98,8 +107,9 @@ class SessionControl(Generic[S]):
         self.deadline_errors: dict[str, DeadlineError] = {}
         """What to raise when a deadline passes, by its reason: code that sets a deadline can say more
         about it than the session (a pool's ``max_lease``, a Celery task's time limit)."""
-        self.user_reasons: dict[str, None] = {}
-        """Of the deadlines that ``BrowserSession.set_deadline`` has set."""
+        self.user_deadlines: dict[str, tuple[float, float]] = {}
+        """Those that ``BrowserSession.set_deadline`` has set, by reason: their seconds, and when they
+        pass (``time.monotonic()``)."""
         self.spans = SessionSpans()
         self.owner = os.getpid()
         self._start = Start(weakly(self._called_off))
@@ -210,11 +220,13 @@ class SessionControl(Generic[S]):
             seconds = attempt.ending.seconds["start"] = time.monotonic() - start.began
             with self._lock:
                 if start.called_off:
-                    self._end("closed", politely=False)
+                    self._end("closed")
                     raise self._called_off()
                 self.state, self._commands = "live", Commands(attempt)
                 self.spans.started(attempt.id)
             attempt.guard.tell_started(seconds)
+            if not config.disposable and config.remote is None:
+                attempt.let_the_browser_quit()
             facts = {
                 "event.action": "session-started",
                 "event.duration": int(seconds * 1e9),  # ECS: nanoseconds
@@ -277,7 +289,7 @@ class SessionControl(Generic[S]):
             return attempt
         except BaseException as error:
             event = attempt.guard.event("failed") or attempt.guard.event("ending")
-            report = self._end("failed", politely=False)
+            report = self._end("failed")
             raise_if_leaked(report, self.config.on_leak, "session", error)
             if not isinstance(error, (LaunchError, StartRefusedError)):
                 raise
@@ -344,11 +356,26 @@ class SessionControl(Generic[S]):
         """The error that says why this session is over; see :func:`over_error`."""
         if self._commands is not None and self._commands.last_window_closed:
             when = "with its last window (the browser ends with it)"
-        return over_error(self.config, self.report, self.id, self.deadline_errors, when, cause)
+        errors = self.deadline_errors
+        passed = self._passed_user_deadline()
+        return over_error(self.config, self.report, self.id, errors, when, cause, passed)
+
+    def _passed_user_deadline(self) -> float | None:
+        """The seconds of the user's deadline that has ended the session; None where none has.
+
+        Two limits have the reason ``timeout``: that of ``browser()``, and the user's without a name.
+        The nearer one has passed.
+        """
+        reason = self.report.reason if self.report else ""
+        if reason not in self.user_deadlines:
+            return None
+        seconds, passes = self.user_deadlines[reason]
+        own = self.config.timeout if reason == "timeout" else None
+        return None if own is not None and self._start.began + own < passes else seconds
 
     def _fail(self, reason: str, command: str, error: Exception) -> BrowserkeeperError:
         """End the session after a command that failed; returns the error to raise for it."""
-        raise_if_leaked(self._end(reason, politely=False), self.config.on_leak, "session", error)
+        raise_if_leaked(self._end(reason), self.config.on_leak, "session", error)
         return self.over(f"during {command!r}", error)
 
     def refuse_fork(self, verb: str) -> None:
@@ -369,7 +396,15 @@ class SessionControl(Generic[S]):
 
     def take_back_deadlines(self) -> None:
         """Take back the deadlines of all reasons.  The session's ``timeout`` stays."""
+        self.user_deadlines.clear()
         self.set_deadline(None, "*")
+
+    def cut_off(self) -> None:
+        """See ``BrowserSession.cut_off``."""
+        self.refuse_fork("ended")
+        self.call_off()
+        if self.attempt is not None and self.attempt.report is None:
+            self.attempt.guard.tell_to_end("closed")
 
     def close(self) -> ExitReport:
         """End the session, and raise, warn of or log a leak; see ``BrowserSession.close``.
@@ -388,25 +423,22 @@ class SessionControl(Generic[S]):
             while not self._start.settled and time.monotonic() < until:
                 time.sleep(SETTLE_PAUSE)
         try:
-            report = self.end("closed", politely=True)
+            report = self.end("closed")
         except BaseException:
             self.end("closed")  # nothing, unless an exception from outside came before the end
             raise
         raise_if_leaked(report, self.config.on_leak, "session", stacklevel=4)
         return report
 
-    def end(self, reason: str, *, politely: bool = False) -> ExitReport:
+    def end(self, reason: str) -> ExitReport:
         """End the session for this reason, and verify it.
 
         Idempotent: concurrent callers get the same report.  Raises nothing for a leak: the report names
-        it.  ``politely``: a browser with a profile that is kept is first asked to end by itself, so that
-        it writes the profile, unless a command is in flight.  An exception from outside that comes
-        meanwhile is raised when the session has ended.
+        it.  An exception from outside that comes meanwhile is raised when the session has ended.
         """
-        report = self.report
-        return report or to_the_end(lambda: self._end(reason, politely=politely))
+        return self.report or to_the_end(lambda: self._end(reason))
 
-    def _end(self, reason: str, *, politely: bool) -> ExitReport:
+    def _end(self, reason: str) -> ExitReport:
         """See :meth:`end`; for threads of :class:`Call`."""
         with hold(self._lock, self.config.close_timeout):
             if self.report is not None:
@@ -418,12 +450,8 @@ class SessionControl(Generic[S]):
                     self.id, self.config.name, reason, "", "nothing was started"
                 )
                 return self._nothing_started
-            keeps_a_profile = not self.config.disposable and self.config.remote is None
-            ask = None
-            if politely and self.state == "live" and keeps_a_profile and self.at_rest:
-                ask = self._ask
             run_apart(attempt.disconnect_bidi, DISCONNECT_TIMEOUT)
-            report = attempt.ending.run(reason, ask=ask, disconnect=attempt.disconnect)
+            report = attempt.ending.run(reason, attempt.disconnect)
             if self.state == "live":
                 self.state = "closed"
             if self.spans.are_open:
@@ -432,11 +460,6 @@ class SessionControl(Generic[S]):
 
     def _end_spans(self, report: ExitReport) -> None:
         self.spans.ended(report, self.over, report.seconds["close"])
-
-    def _ask(self, deadline: float) -> str:
-        assert self.attempt is not None
-        attempt = self.attempt
-        return ask_browser_to_quit(attempt.driver, deadline, lambda: browser_is_lost(attempt))
 
 
 def weakly(method: F) -> F:

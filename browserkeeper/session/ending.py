@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import http.client
 import logging
 import os
 import threading
@@ -23,7 +22,7 @@ from ..grid.address import Address
 from ..guard.files import discard
 from ..process.guard_process import GuardProcess
 from ..process.limit_errors import limit_of
-from ..process.reserve import lent, with_reserve
+from ..process.reserve import lent
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record
@@ -83,7 +82,7 @@ class Ending:
         """
         if os.getpid() != owner or self.report is not None:
             return
-        report = self.run("abandoned", disconnect=_do_nothing)
+        report = self.run("abandoned", _do_nothing)
         text = f"{name} was never closed, and was ended now. It was started at {filename}:{line}."
         if not report.clean:
             text = f"{text}\nSomething of it is left.\n{report}"
@@ -92,15 +91,12 @@ class Ending:
     def run(
         self,
         reason: str,
-        *,
-        ask: Callable[[float], str] | None = None,
         disconnect: Callable[[], None],
     ) -> ExitReport:
         """End the session for this reason.  Idempotent: concurrent callers get the same report.
 
-        ``ask`` is called first.  It gets a deadline (``time.monotonic()``) until which it may ask the
-        browser to end by itself, and returns a note for the report, or "".  ``disconnect`` is called
-        after the end, to close what this process holds open of the session.  Blocks for up to two close
+        ``disconnect`` is called after the end, to close what this process holds open of the session.
+        Blocks for up to two close
         timeouts, and longer where the guard is dead and this process cleans up.  Raises nothing for a
         leak.
         """
@@ -108,15 +104,9 @@ class Ending:
             if self.report is not None:
                 return self.report
             began = time.monotonic()
-            deadline = began + self._close_timeout
-            try:
-                if ask is not None:
-                    self._guard.look_at_downloads()
-                    if note := ask(deadline):
-                        self.notes += (note,)
-            finally:  # the guard is told to end even when an exception interrupts the asking
-                # The guard kills for close_timeout before it reports a process that survives.
-                facts = self._guard.end(reason, deadline + self._close_timeout + EVENT_TIMEOUT)
+            # A guard whose browser keeps its profile asks that to quit, for half of a close_timeout.  It
+            # kills for a whole one before it reports a process that survives.
+            facts = self._guard.end(reason, began + 2 * self._close_timeout + EVENT_TIMEOUT)
             report = self._report_from(facts)
             run_apart(disconnect, DISCONNECT_TIMEOUT)
             return self._settle(report, time.monotonic() - began)
@@ -181,28 +171,6 @@ class Ending:
             note = f"no history of the end on the Grid was written: {error}"
             return dataclasses.replace(report, notes=(*report.notes, note))
         return report
-
-
-def ask_browser_to_quit(driver: Any, deadline: float, is_gone: Callable[[], bool]) -> str:
-    """Send DELETE for the WebDriver session, and wait until the browser is gone.
-
-    Takes at most half the time until ``deadline`` (``time.monotonic()``): the rest is for the kill.
-    Returns "", or a note for the report where the driver did not answer.
-    """
-    limit = max(0.1, (deadline - time.monotonic()) / 2)
-    connection = http.client.HTTPConnection("127.0.0.1", driver.service.port, timeout=limit)
-    try:
-        with_reserve(connection.connect)  # also where this program has no descriptor left
-        connection.request("DELETE", f"{driver.service.url_path}/session/{driver.session_id}")
-        connection.getresponse().read()
-        until = time.monotonic() + limit
-        while time.monotonic() < until and not is_gone():
-            time.sleep(0.01)
-    except (OSError, http.client.HTTPException) as error:
-        return f"the browser did not end when asked: {error}"
-    finally:
-        connection.close()
-    return ""
 
 
 def leave_block(

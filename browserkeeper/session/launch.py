@@ -170,6 +170,7 @@ class Attempt:
             self.ending.notes = (plan.launch.note,) if plan.launch.note else ()
             self.driver_process: ProcessIdentity | None = None
             self._driver: Callable[[], Any] = lambda: None
+            self._quits = False
             self.browser: BrowserHandle = LocalBrowserHandle(None)
             self.browser_exit: BrowserExit | None = None
             """How the browser ended, where it did so during the launch."""
@@ -310,6 +311,22 @@ class Attempt:
             return 0
         pids = [spawned["pid"], *(process.pid for process in system.tree(spawned["pid"]))]
         return next(filter(None, map(system.listening_port, pids)), 0)
+
+    def let_the_browser_quit(self) -> None:
+        """Have the guard ask the browser to quit in the end, whatever the end's cause, so that it writes
+        a profile that is kept.  Not one that runs in another process's session."""
+        browser, driver = self.browser.identity, self.driver
+        if browser is not None and driver is not None:
+            is_firefox = self.plan.config.engine == "firefox"
+            port = driver.service.port if is_firefox else 0
+            path = f"{self.plan.launch.url_path}/session/{driver.session_id}"
+            seconds = self.plan.config.close_timeout / 2
+            self.guard.tell_how_to_quit(seconds, browser.pid, port, path)
+            self._quits = True
+
+    def is_quitting(self) -> bool:
+        """True if the guard asks the browser to quit, or has done so."""
+        return self._quits and self.guard.event("ending") is not None
 
     def disconnect_bidi(self) -> None:
         """Close the BiDi connection, before the browser's end: its thread would log that as an error."""

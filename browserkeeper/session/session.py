@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..config import SessionConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, refuse_to_pickle
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process import system
 from ..process.identity import ProcessFacts
@@ -36,6 +37,8 @@ class BrowserSession(Generic[D_co]):
     A context manager for one use, and safe to use from several threads.  As a decorator it makes
     a new session for each call.
     """
+
+    __reduce_ex__ = refuse_to_pickle
 
     def __init__(self, config: SessionConfig):
         self._hold(SessionControl(config, _session_for))
@@ -147,13 +150,24 @@ class BrowserSession(Generic[D_co]):
         back, ``set_deadline(None)`` all that this method has set.  The ``timeout`` of :func:`browser`,
         a pool's ``max_lease`` and a Celery task's limit stay.
         """
-        if seconds is None and not reason:
-            for known in tuple(self._control.user_reasons):
+        deadlines = self._control.user_deadlines
+        if seconds is None:
+            for known in [reason] if reason else list(deadlines):
+                deadlines.pop(known, None)
                 self._control.set_deadline(None, known)
-            self._control.user_reasons.clear()
             return
-        self._control.user_reasons[reason or "timeout"] = None
-        self._control.set_deadline(seconds, reason or "timeout")
+        reason = reason or "timeout"
+        deadlines[reason] = (seconds, time.monotonic() + seconds)
+        self._control.set_deadline(seconds, reason)
+
+    def cut_off(self) -> None:
+        """Have the session ended by its guard; returns at once.
+
+        For signal handlers: takes no lock, and waits for nothing.  A command in flight raises
+        SessionClosed, and so does a start that is under way.  :meth:`close`, or the end of the ``with``
+        block, waits for the end and verifies it.
+        """
+        self._control.cut_off()
 
     def close(self) -> ExitReport:
         """End the session and verify it; the second call returns the same report.
@@ -183,8 +197,7 @@ class BrowserSession(Generic[D_co]):
         if error is not None:
             control.spans.left_by(error)
         known = control.report is not None  # then a command has raised a timeout already
-        end = functools.partial(control.end, politely=True)
-        report = leave_block(end, error, self.config.on_leak, "session")
+        report = leave_block(control.end, error, self.config.on_leak, "session")
         if error is None and report.reason == "timeout" and not known:
             raise control.over("when its block ended")
 

@@ -1,0 +1,111 @@
+"""Asking a browser whose profile is kept to quit, so that it writes its cookies and storage.
+
+Every end of such a session asks, that by a time limit or by the death of the owner included.  Measured
+with Chromium 156 and Firefox 153 ESR (docs/design.md): SIGINT to Chromium's main process is a normal
+quit, also while a command hangs; SIGTERM loses its cookies.  No signal makes Firefox write its local
+storage, and geckodriver executes a DELETE after the command that hangs.  That command fails when the
+process that shows its page is killed.
+
+Imported only where a session has such a profile.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .files import ignore_errors
+from .procfs import read_bytes, signal_descendant
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import Any
+
+    from .guard import Guard
+    from .procfs import Stat
+else:
+    import _signal as signal
+
+PAUSE = 0.02  # seconds between looks at the browser
+PATIENCE = 1.5  # seconds that Firefox may take before the command that hangs is broken off; it takes 0.5
+PATIENT_PART = 4  # of all seconds, PATIENCE is at most the fourth part
+
+
+class Quitting:
+    """How to ask one browser: ``seconds`` for its end; ``port`` and ``path`` of the driver's session for
+    Firefox, port 0 for Chromium."""
+
+    def __init__(self, guard: Guard, seconds: float, pid: int, port: int, path: str):
+        self._guard, self._seconds, self._pid = guard, seconds, pid
+        self._port, self._path = port, path
+        self._start = stat.start if (stat := guard.containment.stat(pid)) else -1.0
+
+    def run(self) -> None:
+        """Ask, and block until the browser has ended, or its seconds are over."""
+        age = self._guard.report.age
+        began = age()
+        until = began + self._seconds
+        if self._browser() is None:
+            return
+        self._guard.downloads.look(self._guard.members.living)  # those that the quit will cut off
+        connection = self._ask()
+        impatient = began + min(PATIENCE, self._seconds / PATIENT_PART)
+        while (browser := self._browser()) is not None and age() < until:
+            if self._port and age() >= impatient:
+                impatient = until
+                self._break_command_off()
+            self._guard.members.reap()
+            self._guard.signals.wait(PAUSE)
+        if connection is not None:
+            connection.close()
+        self._guard.report.seconds["quitting"] = age() - began
+        if browser is not None:
+            self._guard.report.notes.append(
+                f"the browser did not quit within {self._seconds:g} s when asked; its profile lacks "
+                "what it had not written yet"
+            )
+
+    def _browser(self) -> Stat | None:
+        """The browser's main process, None where it has ended."""
+        stat = self._guard.containment.stat(self._pid)
+        return stat if stat and stat.start == self._start and stat.state not in ("Z", "X") else None
+
+    def _ask(self) -> Any:
+        """Returns what has to be closed in the end, or None."""
+        if self._port:
+            return self._send_delete()
+        for number in (signal.SIGINT, signal.SIGCONT):
+            self._signal(self._browser(), number)
+        return None
+
+    def _send_delete(self) -> Any:
+        """The connection; the answer comes when Firefox has quit, and is not read."""
+        import _socket
+
+        connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+        request = f"DELETE {self._path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n\r\n"
+        try:
+            connection.settimeout(self._seconds / PATIENT_PART)
+            connection.connect(("127.0.0.1", self._port))
+            connection.sendall(request.encode())
+        except OSError:  # the driver is gone
+            pass
+        return connection
+
+    def _break_command_off(self) -> None:
+        """Kill the processes that show pages: Firefox itself writes the profile."""
+        for stat in self._guard.containment.find():
+            words = (read_bytes(f"/proc/{stat.pid}/cmdline") or b"").rstrip(b"\0").replace(b"\0", b" ")
+            if words.endswith(b" tab") and f"-parentPid {self._pid} ".encode() in words:
+                self._signal(stat, signal.SIGKILL)
+
+    def _signal(self, stat: Stat | None, number: int) -> None:
+        if stat is None:
+            return
+        if stat.parent == os.getpid() or not os.path.exists("/proc/self"):
+            ignore_errors(lambda: os.kill(stat.pid, number))
+        else:
+            signal_descendant(stat.pid, stat.parent, number)
+
+
+__all__ = ["Quitting"]

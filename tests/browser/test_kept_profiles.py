@@ -1,0 +1,145 @@
+"""A profile that is kept has its cookies and its local storage after every end at which the browser can
+write them.
+
+The witness reads the files of the profile, so that most tests start one browser only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from browserkeeper import SessionClosed, SessionTimeout, browser
+from fixtures.server import Site
+from tests.support.guards import BOTH
+from tests.support.owners import ROOT, Owner
+from tests.support.waiting import wait_until
+
+PATIENT = 120.0
+"""Seconds; Firefox takes 1 to 3 for its quit on a quiet machine."""
+LOG_IN = """
+document.cookie = 'login=me; max-age=86400';
+localStorage.setItem('place', 'written-by-the-page');
+"""
+PROGRAM = f"""
+import signal, sys
+from browserkeeper import browser
+name, profile, url, address = sys.argv[1:]
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+with browser(name, profile=profile, close_timeout=120) as driver:
+    driver.get(url)
+    driver.execute_script({LOG_IN!r})
+    print("ready", flush=True)
+    if address == "loop":
+        driver.execute_script("fetch('/in-a-loop'); for (;;);")
+    driver.get(address)
+"""
+
+
+def written(name: str, profile: Path) -> set[str]:
+    """What the profile has of "cookie" and "storage"."""
+    found = set()
+    if name == "firefox":
+        cookies, query = profile / "cookies.sqlite", "select name from moz_cookies where expiry > 0"
+        storage = list(profile.glob("storage/default/http+++127*/ls/data.sqlite*"))
+    else:
+        cookies, query = profile / "Default/Cookies", "select name from cookies where is_persistent"
+        storage = list(profile.glob("Default/Local Storage/leveldb/*.l*"))
+    if cookies.exists():
+        with sqlite3.connect(cookies) as database:
+            found |= {"cookie" for row in database.execute(query) if row == ("login",)}
+        database.close()
+    if any(b"written-by-the-page" in path.read_bytes() for path in storage):
+        found.add("storage")
+    return found
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.leaves_zombies(2, "the guards' own, where their owner was killed")
+def test_a_signal_to_the_program_in_mid_command_loses_no_login(
+    number: signal.Signals, name: str, site: Site, tmp_path: Path, state_dir: Path
+) -> None:
+    """SIGTERM becomes SystemExit, SIGINT KeyboardInterrupt.  At SIGKILL the guards end the session, here
+    one whose page is in an endless loop."""
+    address = "loop" if number == signal.SIGKILL else site.url_for("never")
+    words = (name, str(tmp_path), site.url, address)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    owner = Owner(sys.executable, "-c", PROGRAM, *words, env=env)
+    owner.wait_for("ready")
+    wanted = "GET /in-a-loop" if number == signal.SIGKILL else "GET /never"
+    assert wait_until(lambda: wanted in site.requests)
+    owner.process.send_signal(number)
+    owner.wait()
+    assert wait_until(lambda: not list(state_dir.glob("live/*")))
+    assert written(name, tmp_path) == {"cookie", "storage"}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_deadline_in_mid_command_loses_no_login(name: str, site: Site, tmp_path: Path) -> None:
+    session = browser(name, profile=tmp_path, close_timeout=PATIENT)
+    with pytest.raises(SessionTimeout), session as driver:
+        driver.get(site.url)
+        driver.execute_script(LOG_IN)
+        session.set_deadline(1)
+        driver.execute_async_script("/* never calls back */")
+    assert session.report
+    assert (session.report.reason, session.report.clean, session.report.notes) == ("timeout", True, ())
+    assert written(name, tmp_path) == {"cookie", "storage"}
+    with browser(name, profile=tmp_path) as driver:
+        driver.get(site.url)
+        assert [cookie["value"] for cookie in driver.get_cookies()] == ["me"]
+        assert driver.execute_script("return localStorage.getItem('place')") == "written-by-the-page"
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_end_of_a_block_with_another_threads_command_in_flight_loses_no_login(
+    name: str, site: Site, tmp_path: Path
+) -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            driver.get(site.url_for("never"))
+        except BaseException as error:
+            errors.append(error)
+
+    session = browser(name, profile=tmp_path, close_timeout=PATIENT)
+    with session as driver:
+        driver.get(site.url)
+        driver.execute_script(LOG_IN)
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert wait_until(lambda: "GET /never" in site.requests)
+    thread.join()
+    assert isinstance(errors[0], SessionClosed)
+    assert written(name, tmp_path) == {"cookie", "storage"}
+
+
+@pytest.mark.chrome
+def test_a_session_that_is_dropped_loses_no_login(site: Site, tmp_path: Path) -> None:
+    driver = browser(profile=tmp_path, close_timeout=PATIENT).start()
+    driver.get(site.url)
+    driver.execute_script(LOG_IN)
+    with pytest.warns(ResourceWarning, match="never closed"):
+        del driver
+    assert written("chrome", tmp_path) == {"cookie", "storage"}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_control_a_browser_that_is_killed_at_once_loses_what_it_had_not_written(
+    name: str, site: Site, tmp_path: Path
+) -> None:
+    session = browser(name, profile=tmp_path, close_timeout=PATIENT)
+    with session as driver:
+        driver.get(site.url)
+        driver.execute_script(LOG_IN)
+        assert session.pid
+        os.kill(session.pid, signal.SIGKILL)
+    assert written(name, tmp_path) != {"cookie", "storage"}
