@@ -87,7 +87,11 @@ class Call(Generic[T]):
         """``_thread`` starts the thread in one step.  ``threading.Thread.start`` waits for it with a
         Condition; an exception from outside that arrives there becomes "release unlocked lock"."""
         steps = self._steps(_thread_object())
-        next(steps)
+        try:
+            next(steps)
+        except StopIteration:  # an exception from outside came in the first step, which has kept it
+            assert self._error is not None
+            raise self._error from None
         if self._always_apart or not _holds_lock_of_logging():
             try:
                 _thread.start_new_thread(next, (steps, None))
