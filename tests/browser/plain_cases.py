@@ -625,5 +625,4 @@ add(
     repr_after_quit=lambda d: len(repr(d)) > 40,
     stop_after_quit=lambda d: d.service.stop(),
     connectable_after_quit=lambda d: d.service.is_connectable(),
-    running_after_quit=lambda d: d.service.assert_process_still_running(),
 )
