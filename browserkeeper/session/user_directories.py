@@ -10,7 +10,6 @@ The removal of TMPDIR removes links and never follows them (``guard/trees.py``).
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 
 from ..errors import LaunchError
@@ -107,10 +106,18 @@ def _fill(variable: str, source: str, private: str) -> None:
             _copy_databases(entry.path, target)
         elif entry.name in _OF_BROWSERS and variable == "XDG_CONFIG_HOME":
             _link_inside(entry.path, target, only=READ_OF_BROWSERS)
-        elif entry.name in _LINKED_INSIDE and entry.is_dir():
+        elif entry.name in _LINKED_INSIDE and _is_directory(entry):
             _link_inside(entry.path, target)
         else:
             _link(entry.path, target)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    """False also for what cannot be asked, such as a link to itself, or a file system that has gone."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
@@ -140,7 +147,7 @@ def _copy_databases(source: str, private: str) -> None:
     os.makedirs(private, mode=0o700, exist_ok=True)
     for entry in _entries(source):
         target = os.path.join(private, entry.name)
-        if entry.is_dir():
+        if _is_directory(entry):
             os.makedirs(target, mode=0o700, exist_ok=True)
             for file in _entries(entry.path):
                 _copy(file, os.path.join(target, file.name))
@@ -149,10 +156,16 @@ def _copy_databases(source: str, private: str) -> None:
 
 
 def _copy(entry: os.DirEntry[str], target: str) -> None:
-    if not entry.is_file() or entry.stat().st_size > MOST_COPIED or not os.access(entry.path, os.R_OK):
+    """Nothing is copied of a file that cannot be read: a browser without us has no use of it either."""
+    try:
+        if not entry.is_file() or entry.stat().st_size > MOST_COPIED:
+            return
+        with open(entry.path, "rb") as file:
+            content = file.read(MOST_COPIED)
+    except OSError:
         return
-    shutil.copyfile(entry.path, target)
-    os.chmod(target, 0o600)
+    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as copy:
+        copy.write(content)
 
 
 __all__ = ["PRIVATE_NAME", "link_user_directories"]

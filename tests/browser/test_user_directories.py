@@ -184,7 +184,8 @@ def test_what_the_user_says_about_the_variables_is_not_changed(home: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    "case", ["no HOME", "HOME is no directory", "a relative variable", "broken links"]
+    "case",
+    ["no HOME", "HOME is no directory", "a relative variable", "broken links", "links to themselves"],
 )
 def test_directories_that_cannot_be_read_are_as_without_us(
     case: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,6 +196,12 @@ def test_directories_that_cannot_be_read_are_as_without_us(
         monkeypatch.setenv("HOME", "/dev/null")
     elif case == "a relative variable":
         monkeypatch.setenv("XDG_DATA_HOME", "data")
+    elif case == "links to themselves":
+        nssdb = home / ".local" / "share" / "pki" / "nssdb"
+        nssdb.mkdir(parents=True)
+        for link in (nssdb / "key4.db", nssdb.parent / "cert9.db", home / ".local" / "share" / "icons"):
+            link.symlink_to(link.name)
+        (nssdb / "cert9.db").symlink_to("/proc/self/mem")  # a regular file, which fails when it is read
     else:
         (home / ".local" / "share" / "pki").mkdir(parents=True)
         (home / ".local" / "share" / "pki" / "nssdb").symlink_to("/nowhere")
