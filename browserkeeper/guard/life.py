@@ -131,13 +131,11 @@ class Watch:
 
         ``deadline SECONDS REASON`` from now, in place of the one before with the same reason;
         ``deadline 0 REASON`` takes it back, ``deadline 0 *`` all of them; ``started SECONDS``: how long
-        the owner's start took, for the report; ``look`` for downloads; ``quits SECONDS PID PORT PATH``:
-        how to ask the browser to quit in the end (``quitting.py``); any other word is a reason to end.
+        the owner's start took, for the report; ``quits SECONDS PID PORT PATH``: how to ask the browser
+        to quit in the end (``quitting.py``); any other word is a reason to end.
         """
         for words in self.guard.owner.read():
-            if words[0] == "look":
-                self.guard.downloads.look(self.guard.members.living)
-            elif words[0] == "started":
+            if words[0] == "started":
                 self.guard.report.seconds["start"] = float(words[1])
             elif words[0] == "quits":
                 from .quitting import Quitting

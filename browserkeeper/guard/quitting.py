@@ -2,9 +2,9 @@
 
 Every end of such a session asks, that by a time limit or by the death of the owner included.  Measured
 with Chromium 156 and Firefox 153 ESR (docs/design.md): SIGINT to Chromium's main process is a normal
-quit, also while a command hangs; SIGTERM loses its cookies.  No signal makes Firefox write its local
-storage, and geckodriver executes a DELETE after the command that hangs.  That command fails when the
-process that shows its page is killed.
+quit, also while a command hangs; SIGTERM loses its cookies.  Firefox dies of both, and geckodriver
+executes a DELETE after the command that hangs.  That command fails when the process that shows its page
+is killed.
 
 Imported only where a session has such a profile.
 """
@@ -41,7 +41,10 @@ class Quitting:
         self._start = stat.start if (stat := guard.containment.stat(pid)) else -1.0
 
     def run(self) -> None:
-        """Ask, and block until the browser has ended, or its seconds are over."""
+        """Ask, and block until the browser has ended, or its seconds are over.
+
+        Raises OSError where the driver of a Firefox cannot be asked: it has ended, or hangs.
+        """
         age = self._guard.report.age
         began = age()
         until = began + self._seconds
@@ -84,12 +87,9 @@ class Quitting:
 
         connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
         request = f"DELETE {self._path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n\r\n"
-        try:
-            connection.settimeout(self._seconds / PATIENT_PART)
-            connection.connect(("127.0.0.1", self._port))
-            connection.sendall(request.encode())
-        except OSError:  # the driver is gone
-            pass
+        connection.settimeout(self._seconds / PATIENT_PART)
+        connection.connect(("127.0.0.1", self._port))
+        connection.sendall(request.encode())
         return connection
 
     def _break_command_off(self) -> None:

@@ -95,7 +95,7 @@ def _ask(guard: Guard) -> None:
     if guard.ask_to_quit is not None:
         try:
             guard.ask_to_quit()
-        except Exception as error:  # a bug of it must not become a leak
+        except Exception as error:  # its driver has ended; or a bug, which must not become a leak
             guard.report.notes.append(f"the browser could not be asked to quit: {error!r}")
     if options.stop_grace_period:
         _ask_all(guard)

@@ -354,10 +354,6 @@ class GuardProcess:
         """Answer the ``ready`` of an adopting guard: the driver is the session's from now on."""
         self._send("keep")
 
-    def look_at_downloads(self) -> None:
-        """Have the guard note the downloads that are under way, before the browser is asked to end."""
-        self._send("look")
-
     def tell_started(self, seconds: float) -> None:
         """Have the guard write into the history how many seconds the session's start took."""
         self._send(f"started {seconds:.6f}")

@@ -160,8 +160,10 @@ class ExitReport:
     was looked for.  None where there is no proof.
 
     ``processes`` are those that were seen, ``survivors`` those that did not end.  ``status`` is the
-    exit status of the driver.  ``seconds`` has the length of each phase, ``ended_at`` is in seconds
-    since the epoch.
+    exit status of the driver.  ``seconds`` has the length of each phase: ``start``, ``lifetime``,
+    ``quitting`` (until the browser of a kept profile had quit, or its time was over), ``killing``,
+    ``files``, ``close`` (the whole end, as its caller waited).  A phase that was not is not there.
+    ``ended_at`` is in seconds since the epoch.
 
     ``remote`` is set for a session on a Grid.  Processes on the Grid's machines cannot be seen from
     here, so ``processes`` has only those of this machine.

@@ -88,17 +88,12 @@ class Ending:
             text = f"{text}\nSomething of it is left.\n{report}"
         warnings.warn_explicit(text, ResourceWarning, filename, line)
 
-    def run(
-        self,
-        reason: str,
-        disconnect: Callable[[], None],
-    ) -> ExitReport:
+    def run(self, reason: str, disconnect: Callable[[], None]) -> ExitReport:
         """End the session for this reason.  Idempotent: concurrent callers get the same report.
 
         ``disconnect`` is called after the end, to close what this process holds open of the session.
-        Blocks for up to two close
-        timeouts, and longer where the guard is dead and this process cleans up.  Raises nothing for a
-        leak.
+        Blocks for up to two close timeouts, and longer where the guard is dead and this process cleans
+        up.  Raises nothing for a leak.
         """
         with hold(self._lock, self._close_timeout):
             if self.report is not None:

@@ -98,7 +98,8 @@ def browser(
         start_timeout: seconds for the start, with all attempts.  The search for the driver has limits of
             its own: 20 s for a version query, 300 s for a download where no driver is installed.
         command_timeout: seconds for one WebDriver command.  The session is ended after that.
-        close_timeout: seconds for the browser to end when asked, and as many for the kill.
+        close_timeout: seconds for the kill.  Before it a browser with a kept profile is asked to quit,
+            and has half as many for that.
         attempts: how often a launch is tried, where another one may help.
         containment: how the processes are kept together: ``cgroup``, ``subreaper``, ``portable``, or
             ``auto`` for the strongest that this machine allows.

@@ -92,8 +92,9 @@ def test_an_attached_browser_and_its_profile_outlive_the_session(
 
 @pytest.mark.leaves_zombies(3, "the test kills both guards")
 def test_no_kind_of_end_harms_an_attached_browser(persons_chrome: PersonsChrome, site: Site) -> None:
-    """A deadline that the guard keeps, and the end by the owner after the guards' death."""
-    for end in ("deadline", "guards"):
+    """A deadline that the guard keeps, the end by the owner after the guards' death, and from a signal
+    handler.  The browser is not asked to quit, as one with a kept profile of the session's would be."""
+    for end in ("deadline", "guards", "cut off"):
         session = browser(options=persons_chrome.options)
         driver = session.start()
         driver.get(site.url)
@@ -102,9 +103,14 @@ def test_no_kind_of_end_harms_an_attached_browser(persons_chrome: PersonsChrome,
             with pytest.raises(SessionTimeout):
                 while driver.title:
                     pass
-        else:
+        elif end == "guards":
             kill_both_guards(session)
             session.close()
+        else:
+            session.cut_off()
+            session.close()
+        assert session.report
+        assert "quitting" not in session.report.seconds
         assert persons_chrome.process.poll() is None
     with browser(options=persons_chrome.options) as again:
         again.get(site.url)

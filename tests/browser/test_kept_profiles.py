@@ -11,11 +11,15 @@ import signal
 import sqlite3
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from selenium import webdriver
 
 from browserkeeper import SessionClosed, SessionTimeout, browser
+from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.support.guards import BOTH
 from tests.support.owners import ROOT, Owner
@@ -96,6 +100,51 @@ def test_a_deadline_in_mid_command_loses_no_login(name: str, site: Site, tmp_pat
         driver.get(site.url)
         assert [cookie["value"] for cookie in driver.get_cookies()] == ["me"]
         assert driver.execute_script("return localStorage.getItem('place')") == "written-by-the-page"
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_timeout_loses_no_login_of_a_profile_that_the_arguments_name(
+    name: str, site: Site, tmp_path: Path
+) -> None:
+    """The page has an alert open, and would ask before it is left.  The limit has to be long enough for
+    the login, so a longer one follows where it was not."""
+    arguments: dict[str, Any] = {"arguments": ("-profile", str(tmp_path))}
+    if name == "chrome":
+        options = webdriver.ChromeOptions()
+        options.add_argument(f"--user-data-dir={tmp_path}")
+        arguments = {"options": options}
+    for timeout in (4, 30, 200):
+        session = browser(name, timeout=timeout, close_timeout=PATIENT, **arguments)
+        is_logged_in = False
+        with pytest.raises(SessionTimeout, match=f"timeout of {timeout}"), session as driver:
+            driver.get(site.url)
+            driver.find_element("css selector", "body").click()
+            driver.execute_script(LOG_IN)
+            driver.execute_script("onbeforeunload = event => { event.preventDefault(); return 'stay' }")
+            driver.execute_script("setTimeout(() => alert('wait'), 0)")
+            is_logged_in = True
+            while driver.current_window_handle:
+                time.sleep(0.05)
+        assert (report := session.report)
+        assert (report.clean, report.notes) == (True, ())
+        if is_logged_in:
+            assert report.seconds["quitting"] > 0
+            break
+    assert written(name, tmp_path) == {"cookie", "storage"}
+
+
+@pytest.mark.firefox
+def test_a_firefox_whose_driver_has_ended_is_not_waited_for(site: Site, tmp_path: Path) -> None:
+    """Nothing can ask it.  Its login is lost, and the end does not take the time for the asking."""
+    session = browser("firefox", profile=tmp_path, close_timeout=PATIENT)
+    driver = session.start()
+    driver.get(site.url)
+    driver_process = control_of(session).attempt.driver_process  # type: ignore[union-attr]
+    assert driver_process
+    os.kill(driver_process.pid, signal.SIGKILL)
+    report = session.close()
+    assert report.clean
+    assert report.seconds.get("quitting", 0.0) < PATIENT / 4
 
 
 @pytest.mark.parametrize("name", BOTH)

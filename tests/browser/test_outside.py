@@ -480,7 +480,7 @@ def test_a_command_that_was_interrupted_does_not_end_the_session_later(
 def test_an_exception_during_the_end_comes_out_when_the_session_has_ended(
     error: BaseException, fake_driver: str, handler: Handler
 ) -> None:
-    """The driver is asked to end a browser with a profile; the fake one does not."""
+    """The guard asks a browser with a profile to quit; the fake one does not."""
     profile = Path(fake_driver).with_name("profile")
     for number in range(8):
         session = new_session(fake_driver, profile=profile, close_timeout=1)
