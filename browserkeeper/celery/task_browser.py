@@ -76,7 +76,7 @@ class PoolLease:
             try:
                 lease = self._pool.lease(max(0.001, deadline.left))
             except PoolTimeout as error:
-                raise deadline.error(f"{error}") from error
+                raise deadline.error(f"{error}") from None
         self._lease, self.session = lease, lease.session
         if deadline is not None:
             control = control_of(self.session)

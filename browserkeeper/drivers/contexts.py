@@ -338,8 +338,8 @@ class Contexts:
             return self._route(name, params, command)
         except ProtocolError as error:
             if str(error).endswith(": Invalid parameters"):  # as ChromeDriver does
-                raise InvalidArgumentException("invalid argument: Invalid parameters") from error
-            raise WebDriverException(str(error)) from error
+                raise InvalidArgumentException("invalid argument: Invalid parameters") from None
+            raise WebDriverException(str(error)) from None
 
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         self._may_have_copied = self._may_have_copied or name in ACTIVATING_COMMANDS

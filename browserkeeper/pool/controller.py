@@ -232,7 +232,10 @@ class Controller:
                 self._carry_out(order, now)
             except BaseException as error:  # noqa: BLE001 # the scheduler decides what follows
                 self._on_order_failed(order, error, now)
-                log_error("pool: %s failed", type(order).__name__)
+                if isinstance(error, LaunchError):  # its text says all
+                    log(logging.WARNING, "pool: a browser did not start: %s", error)
+                else:
+                    log_error("pool: %s failed", type(order).__name__)
 
     def _on_order_failed(self, order: Decision, error: BaseException, now: float) -> None:
         match order:

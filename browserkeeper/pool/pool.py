@@ -199,7 +199,7 @@ class BrowserPool(Generic[D_co]):
         except OSError as error:
             if not (limit := limit_of(error)):
                 raise
-            raise PoolUnavailable(f"The pool cannot be opened. {limit}", error) from error
+            raise PoolUnavailable(f"The pool cannot be opened. {limit}", error) from None
 
     def _start(self, controller: Controller) -> None:
         self._finalizer = weakref.finalize(

@@ -25,8 +25,9 @@ def start_thread(thread: threading.Thread) -> None:
             raise
         raise LaunchError(
             f"The thread {thread.name!r} cannot be started ({error}). {no_more_tasks()} Or use fewer "
-            "browsers (max_size)."
-        ) from error
+            "browsers (max_size).",
+            retryable=False,
+        ) from None
 
 
 def _start_elsewhere(thread: threading.Thread) -> None:

@@ -17,6 +17,7 @@ from ..guard.descriptors import above_stdio
 
 T = TypeVar("T")
 
+LIBGCC = "libgcc_s.so.1"
 NUMBER = 8
 """Descriptors kept back.  The removal of a directory tree needs the most, five at a time."""
 FIRST = 3
@@ -43,6 +44,7 @@ class Reserve:
             self._pid, self._file = os.getpid(), None
             self._kept.clear()
             self.borrowers.clear()
+            _load_what_ends_threads()
         if not hasattr(os, "memfd_create") or len(self._kept) >= NUMBER:
             return
         with contextlib.suppress(OSError):
@@ -62,6 +64,18 @@ class Reserve:
                 facts = os.fstat(fd)
                 if (facts.st_dev, facts.st_ino) == self._file and self._pid == os.getpid():
                     os.close(fd)
+
+
+def _load_what_ends_threads() -> None:
+    """Load the library that glibc's pthread_exit(3) loads, once in a process.
+
+    Where glibc cannot open it then, it aborts the process.  Until Python 3.13 each daemon thread that is
+    left at the interpreter's end calls pthread_exit; until Python 3.10 every thread does.
+    """
+    with contextlib.suppress(ImportError, OSError):  # no ctypes; musl has and needs no such library
+        from _ctypes import dlopen  # the whole of ctypes takes 10 ms
+
+        dlopen(LIBGCC, 0)
 
 
 _reserve = Reserve()
