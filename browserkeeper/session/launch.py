@@ -391,6 +391,11 @@ class Attempt:
         elif time.monotonic() >= self.plan.deadline - 0.05:
             text = f"{config.name} did not answer within start_timeout={config.start_timeout:g} s."
             text += _hint_at_queue(report)
+            if address := config.debugger_address:
+                text += (
+                    f" It was looked for at {address}, the options' debugger_address: start it with that "
+                    "--remote-debugging-port and with a --user-data-dir that no other browser has."
+                )
         else:
             cause = error.__cause__ or error
             line = str(getattr(cause, "msg", None) or cause).split("\n")[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
-from browserkeeper import BrowserDied, SessionTimeout, browser, session_of
+from browserkeeper import BrowserDied, LaunchError, SessionTimeout, browser, session_of
 from browserkeeper.drivers.browser_handle import AttachedBrowserHandle
 from browserkeeper.session import control_of
 from browserkeeper.session.launch import Attempt
@@ -161,3 +161,13 @@ def test_a_browser_that_could_not_be_found_is_leased_and_its_death_is_noticed(
                 BrowserDied, match=r"the driver's to the browser, broke|its driver ended"
             ):
                 _ = lease.driver.title
+
+
+def test_an_address_where_no_browser_listens_is_in_the_text_of_the_error() -> None:
+    with socket.socket() as unused:  # bound and not listening: connections are refused
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        options = webdriver.ChromeOptions()
+        options.debugger_address = address
+        with pytest.raises(LaunchError, match=f"looked for at {address}"):
+            browser(options=options, start_timeout=2).start()
