@@ -64,6 +64,7 @@ class Guard:
         self.profile = _kept_profile(options)
         self.made_tmpdir = False
         self.ask_to_quit: Callable[[], None] | None = None  # of a browser whose profile is kept
+        self.to_standby: tuple[int, int] | None = None  # a pipe that says how to ask; see quitting.py
         self.tmpdir: int | None = None  # a descriptor; none in a standby guard
         self.standby = 0  # pid of the standby guard, in the primary guard only
 
@@ -96,6 +97,10 @@ class Guard:
         self.lock.take()  # before the record is there: a record with a free lock means dead guards
         if self.profile is not None:
             self.profile.open()
+            ignore_errors(self._connect_standby)
+
+    def _connect_standby(self) -> None:
+        self.to_standby = os.pipe()
 
     def become_primary(self, standby: int) -> None:
         """In the child of the fork, which inherits neither the subreaper nor the wake-up pipe.

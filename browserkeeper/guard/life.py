@@ -140,8 +140,10 @@ class Watch:
             elif words[0] == "quits":
                 from .quitting import Quitting
 
-                numbers = (float(words[1]), int(words[2]), int(words[3]))
-                self.guard.ask_to_quit = Quitting(self.guard, *numbers, words[4]).run
+                quitting = Quitting(self.guard, words[1:])
+                self.guard.ask_to_quit = quitting.run
+                if self.guard.to_standby is not None:
+                    quitting.tell_standby(self.guard.to_standby[1])
             elif words[0] == "deadline":
                 seconds, reason = float(words[1]), words[2]
                 self.deadlines.pop(reason, None)

@@ -72,6 +72,8 @@ def run_standby(guard: Guard, primary: int) -> int:
             if guard.made_tmpdir:  # the primary guard's lock on it is gone
                 ignore_errors(lambda: lock_directory(guard.options.tmpdir))
                 guard.downloads.load()
+            if guard.to_standby is not None:
+                _take_over_quitting(guard, guard.to_standby[0])
             guard.owner.send("ending", reason=guard.report.reason)
             return finish(guard)
         has_pidfd = guard.owner.pidfd >= 0  # then the primary guard watches the owner
@@ -81,3 +83,10 @@ def run_standby(guard: Guard, primary: int) -> int:
                 os.kill(primary, number)
         if not has_pidfd and guard.owner.is_dead():
             os.kill(primary, signal.SIGTERM)
+
+
+def _take_over_quitting(guard: Guard, fd: int) -> None:
+    from .quitting import asked_by_standby
+
+    quitting = asked_by_standby(guard, fd)
+    guard.ask_to_quit = quitting.run if quitting is not None else None

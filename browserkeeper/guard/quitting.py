@@ -19,6 +19,7 @@ from .procfs import read_bytes, signal_descendant
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Sequence
     from typing import Any
 
     from .guard import Guard
@@ -32,13 +33,27 @@ PATIENT_PART = 4  # of all seconds, PATIENCE is at most the fourth part
 
 
 class Quitting:
-    """How to ask one browser: ``seconds`` for its end; ``port`` and ``path`` of the driver's session for
-    Firefox, port 0 for Chromium."""
+    """How to ask one browser.
 
-    def __init__(self, guard: Guard, seconds: float, pid: int, port: int, path: str):
-        self._guard, self._seconds, self._pid = guard, seconds, pid
-        self._port, self._path = port, path
-        self._start = stat.start if (stat := guard.containment.stat(pid)) else -1.0
+    ``words``: the seconds for its end; the pid of its main process; for Firefox the port and the path of
+    the driver's session, for Chromium the port 0; and the process's start time, where it is known.
+    """
+
+    def __init__(self, guard: Guard, words: Sequence[str]):
+        self._guard, self._seconds, self._pid = guard, float(words[0]), int(words[1])
+        self._port, self._path = int(words[2]), words[3]
+        stat = guard.containment.stat(self._pid)
+        self._start = float(words[4]) if words[4:] else stat.start if stat else -1.0
+        self._words = (*words[:4], repr(self._start))
+
+    def tell_standby(self, fd: int) -> None:
+        """Write the words for the standby guard, which asks if the primary guard is killed.
+
+        Not for Firefox: its driver is killed with the primary guard, and the port may be another
+        program's by then.
+        """
+        if not self._port:
+            ignore_errors(lambda: os.write(fd, " ".join(self._words).encode()))
 
     def run(self) -> None:
         """Ask, and block until the browser has ended, or its seconds are over.
@@ -85,6 +100,8 @@ class Quitting:
         """The connection; the answer comes when Firefox has quit, and is not read."""
         import _socket
 
+        if self._guard.command.has_ended():  # the port may be another program's by now
+            raise ProcessLookupError("its driver has ended")
         connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
         request = f"DELETE {self._path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n\r\n"
         connection.settimeout(self._seconds / PATIENT_PART)
@@ -108,4 +125,13 @@ class Quitting:
             signal_descendant(stat.pid, stat.parent, number)
 
 
-__all__ = ["Quitting"]
+def asked_by_standby(guard: Guard, fd: int) -> Quitting | None:
+    """What the primary guard wrote into the pipe before it was killed; None where it wrote nothing."""
+    os.set_blocking(fd, False)
+    try:
+        return Quitting(guard, os.read(fd, 4096).decode().split())
+    except BlockingIOError:
+        return None
+
+
+__all__ = ["Quitting", "asked_by_standby"]

@@ -147,6 +147,21 @@ def test_a_firefox_whose_driver_has_ended_is_not_waited_for(site: Site, tmp_path
     assert report.seconds.get("quitting", 0.0) < PATIENT / 4
 
 
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(1, "the primary guard, which the test kills")
+def test_the_standby_guard_asks_a_chromium_to_quit(site: Site, tmp_path: Path) -> None:
+    session = browser(profile=tmp_path, close_timeout=PATIENT)
+    driver = session.start()
+    driver.get(site.url)
+    driver.execute_script(LOG_IN)
+    spawned = control_of(session).attempt.guard.event("spawned")  # type: ignore[union-attr]
+    assert spawned
+    os.kill(spawned["primary"], signal.SIGKILL)
+    report = session.close()
+    assert (report.reason, report.clean, report.notes) == ("guard-died", True, ())
+    assert written("chrome", tmp_path) == {"cookie", "storage"}
+
+
 @pytest.mark.parametrize("name", BOTH)
 def test_the_end_of_a_block_with_another_threads_command_in_flight_loses_no_login(
     name: str, site: Site, tmp_path: Path
