@@ -393,8 +393,8 @@ class Attempt:
             text += _hint_at_queue(report)
             if address := config.debugger_address:
                 text += (
-                    f" It was looked for at {address}, the options' debugger_address: start it with that "
-                    "--remote-debugging-port and with a --user-data-dir that no other browser has."
+                    f" It was looked for at {address}, the options' debugger_address: start it with "
+                    "that --remote-debugging-port and with a --user-data-dir that no other browser has."
                 )
         else:
             cause = error.__cause__ or error
