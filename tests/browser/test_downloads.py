@@ -148,7 +148,7 @@ name, page, directory = sys.argv[1:]
 with browser(name, download_dir=directory) as driver:
     download(driver, page, Path(directory), ENDLESS)
     session = driver.command_handler.session
-    print("ready", session.tmpdir, flush=True)
+    print("ready", session.tmpdir, session.pid, flush=True)
     time.sleep(600)
 """
 
@@ -160,8 +160,9 @@ def test_a_sweep_finishes_the_downloads_of_a_session_whose_owner_and_guards_were
 ) -> None:
     env = {**os.environ, "PYTHONPATH": os.getcwd()}
     owner = Owner(sys.executable, "-c", OWNER, name, page, str(tmp_path), env=env)
-    tmpdir = owner.wait_for("ready").split()[1]
+    _, tmpdir, browser_pid = owner.wait_for("ready").split()
     assert wait_until(lambda: "endless" in Path(tmpdir, ".partial-downloads").read_text())
+    os.kill(int(browser_pid), signal.SIGSTOP)  # Chromium removes the file where its driver dies first
     ledger = Ledger.open()
     (record,) = ledger.records()
     assert isinstance(record, Record)
