@@ -49,8 +49,8 @@ def refuse_to_pickle(self: object, protocol: object = None) -> NoReturn:
     """The ``__reduce_ex__`` of objects that belong to the process that has made them: pickle, copy and
     multiprocessing raise this TypeError."""
     raise TypeError(
-        f"A {type(self).__name__} cannot be pickled or copied: its browser belongs to this process. "
-        "Open one in the child itself: send the arguments of browser() or BrowserPool(), not the object."
+        f"A {type(self).__name__} cannot be pickled or copied: it belongs to the process that has made "
+        "it. Open one in the child itself: send it the arguments of browser() or BrowserPool()."
     )
 
 

@@ -128,6 +128,12 @@ class _Managed(LocalWebDriver):
 
     __reduce_ex__ = refuse_to_pickle
 
+    def __copy__(self) -> _Managed:
+        """Another object for the same session, as ``copy.copy`` makes it of a plain driver."""
+        another: _Managed = object.__new__(type(self))
+        vars(another).update(vars(self))
+        return another
+
     def __init__(
         self,
         handler: CommandHandler,

@@ -17,7 +17,7 @@ from . import capture
 from .background_pools import BACKGROUND_POOLS
 from .browser_spec import BrowserSpec, fail, one_line_errors
 from .records import OpenedBrowser, TestRecord, numbered
-from .warm_pools import RecordingPool
+from .warm_pools import RecordingPool, name_limit
 
 DRIVER_LOG = "driver.log"
 LEASE_TIMEOUT = 90.0
@@ -70,6 +70,7 @@ def leased_browser(
     opened.log_start = capture.log_size(opened.session)
     if timeout is not None:
         control_of(lease.session).set_deadline(timeout, "lease-expired")
+        name_limit(lease, timeout)
     yield opened
     _capture_failed_teardown(record, opened)
     was_raised = opened.report is not None  # a command of the test has raised the timeout already

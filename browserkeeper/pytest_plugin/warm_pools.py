@@ -9,7 +9,10 @@ import contextlib
 import weakref
 from typing import Any
 
+from ..errors import LeaseTimeout
 from ..pool import BrowserPool, Lease
+from ..report import ExitReport
+from ..session import control_of
 from .background_pools import BACKGROUND_POOLS
 from .browser_spec import BrowserSpec, one_line_errors
 from .settings import Settings
@@ -24,8 +27,20 @@ class RecordingPool(BrowserPool[Any]):
 
     def lease(self, timeout: float | None = None) -> Lease[Any]:
         lease = super().lease(timeout)
+        if self.config.max_lease is not None:
+            name_limit(lease, self.config.max_lease)
         self.given.add(lease)
         return lease
+
+
+def name_limit(lease: Lease[Any], seconds: float) -> None:
+    """Have the error of a lease that lasts longer than this name keeper_timeout: the pool's max_lease is
+    the plugin's own."""
+
+    def error(text: str, report: ExitReport | None) -> LeaseTimeout:
+        return LeaseTimeout(f"{text} It was the test's, of {seconds:g} s (keeper_timeout).", report)
+
+    control_of(lease.session).deadline_errors["lease-expired"] = error
 
 
 def open_pool(spec: BrowserSpec, settings: Settings, **sizes: Any) -> RecordingPool:

@@ -285,6 +285,8 @@ class SessionControl(Generic[S]):
             attempt.ending.end_with(self, name, self._start.called_at)
             cancellation.watch(attempt.guard)
             cancellation.check()
+            for reason, (_, passes) in list(self.user_deadlines.items()):  # set before this launch
+                attempt.guard.set_deadline(max(0.001, passes - time.monotonic()), reason)
             self._start.driver = attempt.connect(self)
             return attempt
         except BaseException as error:
@@ -293,7 +295,8 @@ class SessionControl(Generic[S]):
             raise_if_leaked(report, self.config.on_leak, "session", error)
             if not isinstance(error, (LaunchError, StartRefusedError)):
                 raise
-            raise attempt.explain(error, event, self.deadline_errors) from cause_to_show(error)
+            passed = self._passed_user_deadline(event.get("reason", "") if event else "")
+            raise attempt.explain(error, event, self.deadline_errors, passed) from cause_to_show(error)
 
     def call_off(self) -> None:
         """Cancel the start, which then raises SessionClosed in its thread.  Returns at once."""
@@ -357,16 +360,16 @@ class SessionControl(Generic[S]):
         if self._commands is not None and self._commands.last_window_closed:
             when = "with its last window (the browser ends with it)"
         errors = self.deadline_errors
-        passed = self._passed_user_deadline()
+        passed = self._passed_user_deadline(self.report.reason if self.report else "")
         return over_error(self.config, self.report, self.id, errors, when, cause, passed)
 
-    def _passed_user_deadline(self) -> float | None:
-        """The seconds of the user's deadline that has ended the session; None where none has.
+    def _passed_user_deadline(self, reason: str) -> float | None:
+        """The seconds of the user's deadline that has ended the session, by the ``reason`` of its end;
+        None where none has.
 
         Two limits have the reason ``timeout``: that of ``browser()``, and the user's without a name.
         The nearer one has passed.
         """
-        reason = self.report.reason if self.report else ""
         if reason not in self.user_deadlines:
             return None
         seconds, passes = self.user_deadlines[reason]
@@ -394,6 +397,19 @@ class SessionControl(Generic[S]):
         if self.attempt is not None:
             self.attempt.guard.set_deadline(seconds or 0, reason)
 
+    def set_user_deadline(self, seconds: float | None, reason: str) -> None:
+        """See ``BrowserSession.set_deadline``; the arguments are checked."""
+        if self.report is not None:
+            return  # its error names the deadline that has ended the session
+        if seconds is None:
+            for known in [reason] if reason else list(self.user_deadlines):
+                self.user_deadlines.pop(known, None)
+                self.set_deadline(None, known)
+            return
+        reason = reason or "timeout"
+        self.user_deadlines[reason] = (seconds, time.monotonic() + seconds)
+        self.set_deadline(seconds, reason)
+
     def take_back_deadlines(self) -> None:
         """Take back the deadlines of all reasons.  The session's ``timeout`` stays."""
         self.user_deadlines.clear()
@@ -401,10 +417,12 @@ class SessionControl(Generic[S]):
 
     def cut_off(self) -> None:
         """See ``BrowserSession.cut_off``."""
-        self.refuse_fork("ended")
+        if os.getpid() != self.owner:
+            return  # a fork inherits signal handlers
         self.call_off()
-        if self.attempt is not None and self.attempt.report is None:
-            self.attempt.guard.tell_to_end("closed")
+        attempt = self.attempt  # another thread's start may replace it
+        if attempt is not None and attempt.report is None:
+            attempt.guard.tell_to_end("closed")
 
     def close(self) -> ExitReport:
         """End the session, and raise, warn of or log a leak; see ``BrowserSession.close``.

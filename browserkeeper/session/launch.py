@@ -350,16 +350,21 @@ class Attempt:
         error: LaunchError | StartRefusedError,
         event: Mapping[str, Any] | None,
         deadline_errors: Mapping[str, DeadlineError],
+        user_deadline: float | None = None,
     ) -> BrowserkeeperError:
         """Returns the error to raise for a launch that failed and was ended.
 
         It says the cause, the remedy, and whether another launch may help.  ``event``: the guard's
-        "failed" or "ending" from before it was told to end, if there was one.
+        "failed" or "ending" from before it was told to end, if there was one.  ``user_deadline``: the
+        seconds of the user's deadline that has passed, if one has.
         """
         config, report = self.plan.config, self.report
         if event and event["event"] == "failed":
             return self._explain_guard(event)
         reason = event["reason"] if event else ""
+        if user_deadline is not None:
+            limit = f"the deadline of {user_deadline:g} s that set_deadline() had set"
+            return SessionTimeout(f"{config.name} did not start within {limit}.", report)
         if reason == "timeout":
             text = f"{config.name} did not start within the session's timeout of {config.timeout:g} s."
             return deadline_errors.get("timeout", SessionTimeout)(text, report)

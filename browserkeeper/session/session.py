@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import time
+import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..config import SessionConfig
+from ..config import SessionConfig, check_seconds
 from ..errors import ConfigError, refuse_to_pickle
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process import system
 from ..process.identity import ProcessFacts
-from ..report import ExitReport
+from ..report import REASONS, ExitReport
 from .call import Call
 from .control import SessionControl
 from .ending import leave_block
@@ -149,23 +149,26 @@ class BrowserSession(Generic[D_co]):
         the nearest of all ends the session.  ``set_deadline(None, reason)`` takes the one of that reason
         back, ``set_deadline(None)`` all that this method has set.  The ``timeout`` of :func:`browser`,
         a pool's ``max_lease`` and a Celery task's limit stay.
+
+        The seconds count from this call, also where it comes before the start, which then has to end by
+        that time, too.  Does nothing once the session is over.  Raises ConfigError unless ``seconds`` is
+        a positive number and ``reason`` one word that names no other end (``browserkeeper.report``).
         """
-        deadlines = self._control.user_deadlines
-        if seconds is None:
-            for known in [reason] if reason else list(deadlines):
-                deadlines.pop(known, None)
-                self._control.set_deadline(None, known)
-            return
-        reason = reason or "timeout"
-        deadlines[reason] = (seconds, time.monotonic() + seconds)
-        self._control.set_deadline(seconds, reason)
+        if seconds is not None:
+            check_seconds("seconds", seconds)
+        if reason and not re.fullmatch(r"[^\s*]+", reason):
+            raise ConfigError(f"reason={reason!r}: give one word, such as 'late'; the report has it.")
+        if reason in REASONS and reason != "timeout":
+            raise ConfigError(f"reason={reason!r}: the name of another end; give a word of your own.")
+        self._control.set_user_deadline(seconds, reason)
 
     def cut_off(self) -> None:
         """Have the session ended by its guard; returns at once.
 
         For signal handlers: takes no lock, and waits for nothing.  A command in flight raises
         SessionClosed, and so does a start that is under way.  :meth:`close`, or the end of the ``with``
-        block, waits for the end and verifies it.
+        block, waits for the end and verifies it.  An unstarted session cannot be started any more.
+        Does nothing in a fork.
         """
         self._control.cut_off()
 
@@ -198,7 +201,8 @@ class BrowserSession(Generic[D_co]):
             control.spans.left_by(error)
         known = control.report is not None  # then a command has raised a timeout already
         report = leave_block(control.end, error, self.config.on_leak, "session")
-        if error is None and report.reason == "timeout" and not known:
+        is_late = report.reason == "timeout" or report.reason in control.user_deadlines
+        if error is None and is_late and not known:
             raise control.over("when its block ended")
 
     def __call__(self, function: Callable[..., T]) -> Callable[..., T]:

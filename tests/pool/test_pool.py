@@ -22,6 +22,7 @@ from browserkeeper import (
     LeaseTimeout,
     PoolUnavailable,
     ResolveError,
+    SessionTimeout,
     browser,
     session_of,
 )
@@ -383,15 +384,15 @@ def test_map_goes_on_after_an_error_and_after_a_dead_browser(site: Site) -> None
 def test_a_deadline_of_a_session_can_be_set_moved_and_taken_back(containment: Any) -> None:
     session = browser("chrome", containment=containment)
     with session as driver:
-        session.set_deadline(0.5, "hung")
+        session.set_deadline(0.5, "late")
         session.set_deadline(None)
         driver.get("about:blank")
         time.sleep(1)  # the deadline that was taken back would have passed
         assert driver.title == ""
-        session.set_deadline(0.1, "hung")
-        assert wait_until(lambda: isinstance(control_of(session).failure(), BrowserDied))
+        session.set_deadline(0.1, "late")
+        assert wait_until(lambda: isinstance(control_of(session).failure(), SessionTimeout))
     assert session.report is not None
-    assert session.report.reason == "hung"
+    assert session.report.reason == "late"
 
 
 def test_two_driver_objects_share_one_session(site: Site) -> None:

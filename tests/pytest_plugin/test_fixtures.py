@@ -141,6 +141,8 @@ def test_isolation_by_context_keeps_one_browser_warm(inner_pytest: InnerPytest, 
     done = inner_pytest.run("--keeper-isolation=context", "-rf")
     done.assert_outcomes(passed=5, failed=2)
     done.stdout.fnmatch_lines(["FAILED *test_slow - *LeaseTimeout*"])
+    done.stdout.fnmatch_lines(["*LeaseTimeout: * It was the test's, of 0.5 s (keeper_timeout).*"])
+    done.stdout.no_fnmatch_line("*(max_lease)*")
     folder = inner_pytest.folder("test_fails")
     assert files_in(folder) >= {"screenshot.png", "page.html", "url.txt", "console.log", "processes.txt"}
     assert "shelf" in (folder / "console.log").read_text().lower()
