@@ -131,6 +131,7 @@ class SessionConfig:
             given["ignore_default_arguments"] = _strings("ignore_default_arguments", ignored)
         for name in ("preferences", "env"):
             given[name] = _mapping(name, given.get(name))
+        _check_variables(given["env"])
         for name in ("profile", "download_dir"):
             given[name] = _path(name, given.get(name))
         given["options"] = _copy_of_options(given.get("name"), given.get("options"))
@@ -279,6 +280,15 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{name}={value!r}: give a dict with string keys.")
     return dict(value)
+
+
+def _check_variables(env: Mapping[str, Any]) -> None:
+    """Raises ConfigError for what no environment can hold (environ(7))."""
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name:
+            raise ConfigError(f"env= holds the name {name!r}: give one without '=' and NUL.")
+        if "\0" in str(value):
+            raise ConfigError(f"env= holds {name}={value!r}: a value cannot have a NUL.")
 
 
 def _path(name: str, value: Any) -> Path | None:

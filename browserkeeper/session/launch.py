@@ -106,6 +106,8 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
         finish_the_dead(ledger)
     if config.log:
         _check_log(config.log)
+    if config.remote is None:
+        _check_downloads(directory_of_user(config))
     found = _resolve(config, ledger, cancellation)
     session_id = new_id()
     tmpdir = new_tmpdir_path(session_id)
@@ -492,6 +494,21 @@ def _check_log(path: str) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     except OSError as error:
         raise ConfigError(f"log={path!r} cannot be written: {error.strerror}.") from error
+
+
+def _check_downloads(directory: str) -> None:
+    """Raises ConfigError where no browser can save a file: each download would fail without a word.
+
+    A directory that does not exist is made by the browser.  "" is none of the user's.
+    """
+    if directory and os.path.exists(directory):
+        if not os.path.isdir(directory):
+            raise ConfigError(f"The directory for downloads, {directory}, is a file. Name a directory.")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"The directory for downloads, {directory}, is not writable by this user. Name another "
+                "one, or change its permissions."
+            )
 
 
 def _hint_at_queue(report: ExitReport | None) -> str:

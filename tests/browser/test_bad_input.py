@@ -33,6 +33,7 @@ from fixtures.server import Site
 from tests.conftest import PROGRAMS, PidFile
 from tests.support import witness
 from tests.support.clock import start_seconds
+from tests.support.guards import BOTH
 from tests.support.waiting import wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
@@ -71,6 +72,9 @@ def test_times_that_make_no_sense_are_refused(name: str, value: object) -> None:
         ({"arguments": [1]}, "non-empty string"),
         ({"preferences": ["a"]}, "dict with string keys"),
         ({"env": {1: "a"}}, "dict with string keys"),
+        ({"env": {"A=B": "1"}}, "the name 'A=B'"),
+        ({"env": {"": "1"}}, "the name ''"),
+        ({"env": {"A": "x\0y"}}, "cannot have a NUL"),
         ({"profile": 3}, "give a path"),
         ({"binary": ""}, "give a path"),
     ],
@@ -95,6 +99,23 @@ def test_a_window_without_a_display_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_options_of_another_browser_are_refused(name: str, options: Callable[[], object]) -> None:
     with pytest.raises(ConfigError, match="Options, not selenium"):
         browser(name, options=options()).start()
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_file_in_the_place_of_the_directory_for_downloads_is_refused(
+    name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match=f"{file}, is a file"):
+        browser(name, download_dir=file).start()
+
+
+def test_a_preference_that_names_a_file_as_directory_for_downloads_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match=f"{file}, is a file"):
+        browser(preferences={"download.default_directory": str(file)}).start()
 
 
 # ------------------------------------------------------------------ binaries
