@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -13,9 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from browserkeeper.guard.containment import Cgroup, Subreaper
 from browserkeeper.guard.downloads import Downloads
 from browserkeeper.guard.options import Options
 from browserkeeper.guard.owner import to_json
+from browserkeeper.guard.quitting import Quitting
 from browserkeeper.guard.record import Report
 from browserkeeper.guard.teardown import tear_down
 from browserkeeper.process.containment import choose, writable_cgroup
@@ -64,6 +67,57 @@ def test_ends_processes_that_misbehave(name: str, containment: str, pids_of: Pid
     assert report["certificate"] == "ECHILD"
     assert report["containment"] == containment
     assert not [s for s in started if witness.is_same(s)]
+
+
+def test_a_browser_that_does_not_quit_when_asked_is_killed_and_a_note_says_so(pids_of: PidFile) -> None:
+    running = start(staying(program("ignore_term", pids_of)))
+    (asked,) = pids_once_there(pids_of, 1)
+    running.tell_how_to_quit(0.2, asked.pid, 0, "/session/none")
+    report = running.end("closed", deadline_in())
+    assert report is not None
+    assert report["certificate"] == "ECHILD"
+    (note,) = report["notes"]
+    assert note.startswith("the browser did not quit within 0.2 s when asked")
+    assert report["seconds"]["quitting"] >= 0.2
+
+
+def test_a_browser_that_is_stopped_is_continued_to_quit() -> None:
+    running = start(SLEEP)
+    spawned = running.wait_for("spawned", deadline=deadline_in())
+    assert spawned
+    os.kill(spawned["pid"], signal.SIGSTOP)
+    running.tell_how_to_quit(60, spawned["pid"], 0, "/session/none")
+    report = running.end("closed", deadline_in())
+    assert report is not None
+    assert report["notes"] == []
+    assert report["status"] == -signal.SIGINT
+
+
+def test_a_firefox_whose_driver_does_not_listen_cannot_be_asked_and_a_note_says_so() -> None:
+    with socket.socket() as bound:  # no program listens there, and none can
+        bound.bind(("127.0.0.1", 0))
+        running = start(SLEEP)
+        spawned = running.wait_for("spawned", deadline=deadline_in())
+        assert spawned
+        running.tell_how_to_quit(60, spawned["pid"], bound.getsockname()[1], "/session/none")
+        report = running.end("closed", deadline_in())
+    assert report is not None
+    (note,) = report["notes"]
+    assert note.startswith("the browser could not be asked to quit: ConnectionRefusedError")
+    assert "quitting" not in report["seconds"]
+
+
+def test_another_process_with_the_number_of_a_browser_that_has_ended_is_not_asked() -> None:
+    """The standby guard gets the start time with the number."""
+    other = subprocess.Popen(SLEEP)
+    try:
+        guard = SimpleNamespace(containment=Subreaper(Cgroup("")), report=Report("none"))
+        Quitting(guard, ["60", str(other.pid), "0", "/session/none", "1.5"]).run()  # type: ignore[arg-type]
+        assert other.poll() is None
+        assert not guard.report.seconds
+    finally:
+        other.kill()
+        other.wait()
 
 
 @pytest.mark.leaves_zombies(9, "cleaning up after the control")
