@@ -175,6 +175,8 @@ def over_error(
         )
     if reason in ("closed", "error"):
         return lost.SessionClosed(f"{head} was closed{when}.", report)
+    if reason == "retired":
+        return lost.SessionClosed(f"{head} was ended by its pool{when}.", report)
     by_driver = hasattr(cause, "msg")  # Selenium's errors: their text is the driver's, or our relay's
     if by_driver:
         when += f" ({_first_line(cause)})"
