@@ -108,6 +108,7 @@ def nothing_left(request: pytest.FixtureRequest, state_dir: Path) -> Iterator[No
     ``@pytest.mark.leaves_zombies(n, reason)`` for the deaths after which PID 1, here pytest,
     has to reap; never for processes that live.
     """
+    witness.reap_orphans(set())  # of a browser that a fixture of another module has started and ended
     known = {s.pid for s in witness.below(os.getpid())}
     baseline = witness.Baseline(state_dir)
     yield
