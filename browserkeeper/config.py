@@ -303,8 +303,8 @@ def _pair(value: Any) -> tuple[int, int]:
     try:
         width, height = value
         return int(width), int(height)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"window_size={value!r}: give (width, height) in pixels.") from error
+    except (TypeError, ValueError):
+        raise ConfigError(f"window_size={value!r}: give (width, height) in pixels.") from None
 
 
 def _check_window_size(size: tuple[int, int] | None) -> None:

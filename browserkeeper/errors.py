@@ -12,6 +12,8 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from .report import ExitReport
 
 __all__ = [
@@ -43,6 +45,8 @@ __all__ = [
 
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 
 
 def refuse_to_pickle(self: object, protocol: object = None) -> NoReturn:
@@ -58,16 +62,27 @@ def hide_frames(excinfo: Any) -> bool:
     """Have pytest leave the frames of a module out of its tracebacks, unless ``--full-trace`` is given.
 
     A module imports it as ``__tracebackhide__``; pytest calls it with its ``ExceptionInfo``.  Frames
-    stay for errors that look like our own mistakes: raised by a line of this package, and of none of
-    its exception classes.
+    stay for errors that look like our own mistakes: raised by a line of this package, or by the standard
+    library that it has called, and of none of its exception classes.
     """
     error = None if excinfo is None else excinfo.value
     if error is None or isinstance(error, BrowserkeeperError) or error.__traceback__ is None:
         return True
-    trace = error.__traceback__
-    while trace.tb_next is not None:
+    file = ""
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if not _is_of_the_library(name):
+            file = name
         trace = trace.tb_next
-    return not trace.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+    return not file.startswith(_PACKAGE)
+
+
+def _is_of_the_library(file: str) -> bool:
+    """True for a module of the standard library; frozen ones, such as importlib's, have a name in <>."""
+    if file.startswith("<frozen "):
+        return True
+    return file.startswith(_LIBRARY) and not any(part in file for part in _INSTALLED)
 
 
 def add_detail(error: BrowserkeeperError, text: str) -> None:

@@ -135,12 +135,12 @@ def ask(
 def _ask(path: str, kind: str, cancellation: Cancellation | None = None) -> str:
     try:
         status, text = ask((path, "--version"), TIMEOUT, environment_without_credentials(), cancellation)
-    except TimeoutError as error:
-        raise ResolveError(f"{path} --version did not answer within {TIMEOUT:g} s.") from error
+    except TimeoutError:
+        raise ResolveError(f"{path} --version did not answer within {TIMEOUT:g} s.") from None
     except OSError as error:
         if limit := limit_of_errno(error.errno or 0, forking=True):
-            raise LimitError(f"{path} cannot be run. {limit}") from error
-        raise ResolveError(f"{path} cannot be run: {error.strerror}.") from error
+            raise LimitError(f"{path} cannot be run. {limit}") from None
+        raise ResolveError(f"{path} cannot be run: {error.strerror}.") from None
     match = _PATTERNS[kind].search(text)
     if match is None and status < 0 and (cause := probable_causes()):
         raise LimitError(f"{path} --version was killed by signal {-status}.{cause}")

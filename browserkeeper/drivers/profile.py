@@ -36,7 +36,7 @@ class ProfileInUse:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ProfileError(f"Profile {self.directory} cannot be made: {error.strerror}.") from error
+            raise ProfileError(f"Profile {self.directory} cannot be made: {error.strerror}.") from None
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise ProfileError(f"Profile {self.directory} is not writable by this user.")
         finding = self._find(self.directory)

@@ -108,7 +108,7 @@ class Resolver:
                 return self._probe(candidate, self.family.engine)
             except ResolveError as error:
                 if candidate.insist:
-                    raise ResolveError(f"{candidate.origin}: {error}") from error
+                    raise ResolveError(f"{candidate.origin}: {error}") from None
                 self.tried.append((candidate.path, str(error)))
         raise ResolveError(
             f"No {self.family.name} found. Install it ({self.family.where_browser}), set "
@@ -174,7 +174,7 @@ class Resolver:
                 self.tried.append((candidate.path, str(error)))
             except ResolveError as error:
                 if candidate.insist:
-                    raise ResolveError(f"{candidate.origin}: {error}") from error
+                    raise ResolveError(f"{candidate.origin}: {error}") from None
                 self.tried.append((candidate.path, str(error)))
         return None
 

@@ -128,7 +128,7 @@ def _reader_for(path: str) -> _Reader:
     except RuntimeError as error:
         if not (text := limit_of(error)):
             raise
-        raise LimitError(f"{path} could not be looked at. {text}") from error
+        raise LimitError(f"{path} could not be looked at. {text}") from None
 
 
 def _read(path: str) -> Answer:

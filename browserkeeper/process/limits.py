@@ -199,7 +199,7 @@ def _lines(path: str) -> list[str]:
 def _raise_if_unseen(error: OSError, path: str) -> None:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         text = no_more_files(of_the_system=error.errno == errno.ENFILE)
-        raise LimitError(f"{path} could not be looked at. {text}") from error
+        raise LimitError(f"{path} could not be looked at. {text}") from None
 
 
 def _number(path: Path) -> int | None:

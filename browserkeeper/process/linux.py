@@ -40,7 +40,7 @@ def _read(path: str) -> bytes | None:
         return with_reserve(lambda: read_file(path))
     except OSError as error:
         if error.errno in NO_LOOK:
-            raise cannot_look(error, path) from error
+            raise cannot_look(error, path) from None
         return None
 
 
@@ -50,7 +50,7 @@ def _names(directory: str) -> list[str]:
         return with_reserve(lambda: os.listdir(directory))
     except OSError as error:
         if error.errno in NO_LOOK:
-            raise cannot_look(error, directory) from error
+            raise cannot_look(error, directory) from None
         return []
 
 

@@ -190,7 +190,7 @@ class Adoption(Generic[D]):
         try:
             guard = GuardProcess(self._plan(ledger, session, roots))
         except OSError as error:
-            raise LaunchError(f"The guard cannot be started: {error}.") from error
+            raise LaunchError(f"The guard cannot be started: {error}.") from None
         known = tuple((root, "") for root in roots)
         record = Record(ledger.record_path(id), session, (identity_of(guard.pid),), known)
         ending = self._ending = Ending(guard, ledger, record, self._close_timeout)

@@ -249,7 +249,7 @@ class SessionControl(Generic[S]):
             if is_explained or not (limit := limit_of(error)):
                 raise
             text = f"{self.config.name} cannot be started. {limit}"
-            raise LaunchError(text, retryable=False, report=self.report) from error
+            raise LaunchError(text, retryable=False, report=self.report) from None
 
     def _launch_with_retries(self) -> Attempt:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential

@@ -164,7 +164,7 @@ class Attempt:
         except OSError as error:
             limit = limit_of_errno(error.errno or 0, forking=True)
             text = f"The guard cannot be started: {limit or f'{error}.'}"
-            raise LaunchError(text, retryable=not limit) from error
+            raise LaunchError(text, retryable=not limit) from None
         config = plan.config
         try:
             record = dataclasses.replace(plan.record, guards=(identity_of(self.guard.pid),))
@@ -493,7 +493,7 @@ def _check_log(path: str) -> None:
     try:  # 0600 from the start: the log holds every address, typed text and cookie
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     except OSError as error:
-        raise ConfigError(f"log={path!r} cannot be written: {error.strerror}.") from error
+        raise ConfigError(f"log={path!r} cannot be written: {error.strerror}.") from None
 
 
 def _check_downloads(directory: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 import re
 
@@ -59,6 +61,9 @@ def test_closed(keeper_driver):
 def test_wrong_argument():
     browser(timeout=-1)
 
+def test_no_binary():
+    browser(binary="/nope").start()
+
 def test_no_start():
     browser(arguments=["--user-data-dir=/proc/none"], attempts=1).start()
 """
@@ -68,6 +73,7 @@ SENTENCES = {
     "test_died": "its guard was",
     "test_closed": "was closed",
     "test_wrong_argument": "timeout=-1",
+    "test_no_binary": "/nope does not exist",
 }
 """What the first line of an exception's text has, by test."""
 
@@ -149,6 +155,14 @@ def test_our_own_mistakes_are_not_hidden() -> None:
 
     assert not hides(AttributeError("of None"))
     assert hides(errors.SessionClosed("of a user"))
+    code = compile("def call(function):\n    function()\n", errors.__file__, "exec")
+    exec(code, namespace := {"__builtins__": __builtins__})
+    with pytest.raises(ValueError, match="Expecting") as caught:
+        namespace["call"](lambda: json.loads("{"))  # type: ignore[operator]
+    assert errors.hide_frames(caught), "a user's function that the package has called"
+    with pytest.raises(ValueError, match="Expecting") as caught:
+        namespace["call"](functools.partial(json.loads, "{"))  # type: ignore[operator]
+    assert not errors.hide_frames(caught), "the standard library, which the package has called"
     with pytest.raises(ValueError, match="users") as caught:
         raise ValueError("of users")
     assert errors.hide_frames(caught)
