@@ -119,6 +119,33 @@ print("closed", reports[-1].certificate)
 """
 
 
+CUT_OFF = """
+logging.basicConfig(level=logging.INFO)
+pool = BrowserPool("chrome", max_size=1, isolation="context", checkout_timeout=300, start_timeout=300)
+pool.open()
+lease = pool.lease()
+session = browser("chrome", start_timeout=300)
+driver = session.start()
+locks = [logging.getLogger().handlers[0].lock, threading._active_limbo_lock]
+for one, its_driver in ((session, driver), (lease.session, lease.driver)):
+    its_driver.get(URL)
+    control = control_of(one)
+    locks += [control._lock, control.attempt.ending._lock, *http_locks(its_driver)]
+locks.append(lease._handler.browser._contexts._connection._lock)
+
+def handler(*_):
+    session.cut_off()
+    pool.cut_off()
+
+signal.signal(signal.SIGALRM, handler)
+with contextlib.ExitStack() as held:
+    for lock in locks:
+        held.enter_context(lock)
+    signal.raise_signal(signal.SIGALRM)
+assert all(report.clean for report in pool.close())
+print("closed", session.close().certificate)
+"""
+
 ADOPTED = """
 from browserkeeper import adopt
 from tests.browser import foreign_owner
@@ -156,6 +183,11 @@ def test_a_handler_closes_a_session_at_random_moments_of_its_commands() -> None:
 def test_a_handler_closes_a_pool_whose_thread_holds_a_lock(lock: str) -> None:
     """``none``: a command over the pool's own channel while that waits for an answer is refused."""
     assert run(POOL, lock) == "closed ECHILD"
+
+
+@pytest.mark.chrome
+def test_a_handler_cuts_off_a_session_and_a_pool_while_their_thread_holds_all_locks() -> None:
+    assert run(CUT_OFF) == "closed ECHILD"
 
 
 @pytest.mark.chrome
