@@ -33,19 +33,25 @@ class CircuitBreaker:
         self.retry_at = 0.0
         """No launch before this moment, on the caller's clock."""
         self.last_error: BrowserkeeperError | None = None
+        self._was_final = False
 
     def record_failure(self, error: BrowserkeeperError, now: float) -> None:
-        retryable = getattr(error, "retryable", False)
-        self.failures = max(self.failures + 1, 0 if retryable else OPENS_AFTER)
+        self.failures += 1
         self.last_error = error
-        self.retry_at = now + self._pause(self.failures)
+        self._was_final = self._was_final or not getattr(error, "retryable", False)
+        self.retry_at = now + self._pause(max(self.failures, OPENS_AFTER if self._was_final else 0))
 
     def record_success(self) -> None:
         self.failures, self.retry_at, self.last_error = 0, 0.0, None
+        self._was_final = False
 
     @property
     def is_open(self) -> bool:
-        return self.failures >= OPENS_AFTER
+        return self._was_final or self.failures >= OPENS_AFTER
+
+    def describe(self) -> str:
+        """How many launches have failed, for an error message."""
+        return "1 failure" if self.failures == 1 else f"{self.failures} failures in a row"
 
     def launch_limit(self, normal: int, now: float) -> int:
         """Returns how many launches may run at once; ``normal`` is the limit without failures."""

@@ -414,8 +414,8 @@ class Scheduler:
             cause = self.breaker.last_error
             self._refuse_all(
                 PoolUnavailable(
-                    f"No browser can be started ({self.breaker.failures} failures in a row; the pool "
-                    f"goes on trying). The last one: {cause}",
+                    f"No browser can be started ({self.breaker.describe()}; the pool goes on trying). "
+                    f"The last one: {cause}",
                     cause,
                 )
             )

@@ -649,6 +649,19 @@ def test_a_draining_pool_waits_for_leases_and_gives_no_more(model: PoolModel) ->
     assert not model.scheduler.members()
 
 
+def test_a_circuit_breaker_counts_the_failures_that_were() -> None:
+    """One that no retry can mend opens it at once, and is still one."""
+    final = LaunchError("no browser", retryable=False)
+    passing = LaunchError("busy", retryable=True)
+    breaker = CircuitBreaker(lambda failures: 1.0)
+    breaker.record_failure(passing, 0)
+    assert (breaker.is_open, breaker.describe()) == (False, "1 failure")
+    breaker.record_failure(final, 0)
+    assert (breaker.is_open, breaker.describe()) == (True, "2 failures in a row")
+    breaker.record_success()
+    assert not breaker.is_open
+
+
 @pytest.mark.parametrize("failures", [1, 2, 5, 50])
 def test_pauses_are_random_and_grow_up_to_a_limit(failures: int) -> None:
     pauses = [launch_pause(failures) for _ in range(50)]
