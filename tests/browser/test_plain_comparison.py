@@ -62,6 +62,9 @@ TESTED_ELSEWHERE = {
     "`driver.service.stop()`, `send_remote_shutdown_command()`": (
         "test_the_service_starts_and_stops_nothing_but_the_session"
     ),
+    "`pickle.dumps(driver)`, `copy.deepcopy(driver)`": (
+        "test_a_session_its_driver_and_its_elements_cannot_be_sent_to_another_process"
+    ),
     "where a command runs": "test_context_variables_and_the_threads_name_are_the_callers",
 }
 """Rows that need more than one call, with their tests."""
