@@ -13,6 +13,7 @@ import contextvars
 import ctypes
 import dis
 import errno
+import gc
 import logging
 import os
 import signal
@@ -104,12 +105,17 @@ class Handler:
 
 @pytest.fixture
 def handler() -> Iterator[Handler]:
+    """The garbage of earlier tests is collected first: Python prints an exception that comes in a
+    ``__del__``, and goes on (object.__del__ in its reference)."""
     handler = Handler()
+    gc.collect()
+    gc.disable()
     before = signal.signal(signal.SIGALRM, handler)
     yield handler
     handler.armed = None
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+    gc.enable()
 
 
 def alarm_when(condition: Callable[[], object]) -> threading.Thread:

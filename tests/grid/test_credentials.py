@@ -98,9 +98,16 @@ def test_control_the_command_of_run_is_the_users_and_keeps_it(helpers: Helpers) 
     assert SECRET in helpers.wrote("user-program")
 
 
-WHOLE_ENVIRONMENT = {"grid/address.py", "cli/run.py", "state/tmpdirs.py"}
-"""Where ``os.environ`` may be used as a whole: by the function that removes the variable, by `run`, and
-where it is only asked whether a name is in it."""
+WHOLE_ENVIRONMENT = {
+    "grid/address.py": "the function that removes the variable",
+    "process/interpreter.py": "removes it, too, for programs that may be interpreters",
+    "cli/run.py": "the program of `run` is the user's",
+    "frozen/__init__.py": "a frozen program that has become a guard, with what it was given",
+    "state/tmpdirs.py": "only asked whether a name is in it",
+    "config.py": "only asked for the display",
+    "__init__.py": "only asked whether a name is in it",
+}
+"""Where ``os.environ`` may be used as a whole, and why."""
 
 
 def test_no_module_starts_a_program_with_the_whole_environment() -> None:

@@ -159,7 +159,7 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> NoThreads:
 def test_a_pool_of_one_serves_again_after_a_worker_could_not_be_started(no_threads: NoThreads) -> None:
     no_threads.names = ("browserkeeper-1",)
     with FakePool(max_size=1) as pool:
-        assert serves(pool)
+        assert _serves_soon(pool)
         assert no_threads.refused == 1
         assert pool.stats()["pool_starting"] == 0
 
