@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
@@ -222,10 +222,11 @@ class _Managed(LocalWebDriver):
 
     def _get_cdp_details(self) -> Any:
         """As :meth:`_start_bidi`, for ``bidi_connection()`` and ``start_devtools()``."""
+        get = super()._get_cdp_details
         key = CHROMIUM_OPTIONS.get(self.caps.get("browserName", ""), "")
         if isinstance(self.caps.get(key), _NoDebuggerAddress):
-            raise WebDriverException(f"Can't get debugger address: {NO_PORT}")
-        return self.command_handler.run_command("devtools", {}, super()._get_cdp_details)
+            get = _refuse_cdp
+        return self.command_handler.run_command("devtools", {}, get)
 
     @property
     def webextension(self) -> Any:
@@ -308,6 +309,10 @@ class RemoteEdge(_RemoteManaged, Edge):
 
 class RemoteFirefox(_RemoteManaged, Firefox):
     """A managed ``webdriver.Firefox`` whose browser is on a Grid."""
+
+
+def _refuse_cdp() -> NoReturn:
+    raise WebDriverException(f"Can't get debugger address: {NO_PORT}")
 
 
 def _import_cdp() -> None:
