@@ -94,14 +94,18 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
 
 @contextlib.contextmanager
 def cut_after(connection: http.client.HTTPConnection, seconds: float) -> Iterator[None]:
-    """Connect, and shut the connection down after so many seconds.
+    """Connect, and shut the connection down after so many seconds; raises TimeoutError where it was.
 
     The timeout of a socket is for each wait, so an answer that comes byte by byte would take for ever.
+    For http.client, an answer that is cut off among its headers is a whole one without a body.
     """
     connection.connect()
     link = connection.sock
+    was_cut = False
 
     def cut() -> None:
+        nonlocal was_cut
+        was_cut = True
         with contextlib.suppress(OSError):
             link.shutdown(socket.SHUT_RDWR)
 
@@ -112,6 +116,8 @@ def cut_after(connection: http.client.HTTPConnection, seconds: float) -> Iterato
         yield
     finally:
         timer.cancel()
+    if was_cut:
+        raise TimeoutError(f"no whole answer within {seconds:g} s")
 
 
 class Hub:

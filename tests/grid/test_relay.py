@@ -544,6 +544,8 @@ def test_a_grid_that_answers_byte_by_byte_does_not_hold_up_the_end(
         told = relay.end()
     assert told["session"] == "5e55"
     assert told["gone"] == "unknown"
+    with pytest.raises(TimeoutError, match="no whole answer within 1 s"):  # and not an empty answer
+        hub_module.Hub(Address.parse(grid.url)).ask("DELETE", "/session/5e55", 1.0)
     plain = http.client.HTTPConnection(grid.url.removeprefix("http://"), timeout=WAIT)
     plain.request("GET", "/status")
     until = time.monotonic() + 2 * WAIT

@@ -39,6 +39,7 @@ from unittest import mock
 
 from browserkeeper import BrowserPool, LeakError
 from browserkeeper.config import SessionConfig
+from browserkeeper.process import reserve
 from tests.support import witness
 from tests.support.faults import DROP, FAULTS, traces
 from tests.support.waiting import wait_until
@@ -456,6 +457,7 @@ class Before:
     def __init__(self, sampler: Sampler, records: Path):
         self.sampler, self.records = sampler, records
         self.baseline = witness.Baseline(records)
+        reserve.fill()  # the first session would, and it stays
         self.descriptors, self.threads = witness.own("fd"), witness.own("task")
 
     def what_is_left(self) -> Iterator[str]:
