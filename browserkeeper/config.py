@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,15 @@ ATTEMPTS = 2
 OFFLINE_VARIABLES = ("BROWSERKEEPER_OFFLINE", "SE_OFFLINE")
 """Environment variables that stand for ``offline=True``, unless their value is one of ``OFF``."""
 OFF = ("", "0", "false")
+LABEL_LENGTH = 200
+"""Characters of a label at the most."""
+_UNITS = {
+    name: base**power
+    for power, letter in enumerate(("", "k", "m", "g", "t"))
+    for base, name in ((1024, letter), (1000, f"{letter}b"), (1024, f"{letter}ib"))
+}
+"""The bytes of a unit, by its name in lower case."""
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b|b|[kmgt]?)", re.IGNORECASE | re.ASCII)
 NOT_ON_A_GRID = {
     "driver_path": "the Grid has drivers of its own",
     "profile": "a directory here is none there; name one of the Grid's machine in arguments=",
@@ -67,6 +77,10 @@ class BrowserArguments(TypedDict, total=False):
     log: str | os.PathLike[str] | None
     on_leak: OnLeak
     remote: str | None
+    label: str
+    wait: float | None
+    max_browsers: int | None
+    min_memory: int | str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +115,12 @@ class SessionConfig:
     log: str | None = None
     on_leak: OnLeak = "raise"
     remote: Address | None = None
+    label: str = ""
+    wait: float | None = None
+    """Seconds to wait for a slot of the host; None stands for ``start_timeout``."""
+    max_browsers: int | None = None
+    min_memory: int | None = None
+    """Bytes."""
 
     def __post_init__(self) -> None:
         _check_browser(self.name)
@@ -112,6 +132,11 @@ class SessionConfig:
         check_choice("debugging", self.debugging, ("pipe", "port"))
         check_choice("on_leak", self.on_leak, ("raise", "warn", "ignore"))
         check_count("attempts", self.attempts, least=1)
+        check_label(self.label)
+        if self.wait is not None and self.wait != 0:
+            check_seconds("wait", self.wait)
+        if self.max_browsers is not None:
+            check_count("max_browsers", self.max_browsers, least=1)
         _check_window_size(self.window_size)
         if self.remote is not None:
             self._check_remote()
@@ -150,6 +175,8 @@ class SessionConfig:
                 given["offline_because"] = f"{set_by[0]}={os.environ[set_by[0]]} is set"
         if given.get("remote") is not None:
             given["remote"] = Address.parse(given["remote"]).completed()
+        if given.get("min_memory") is not None:
+            given["min_memory"] = bytes_of("min_memory", given["min_memory"])
         return cls(**given)
 
     def _check_display(self) -> None:
@@ -255,6 +282,31 @@ def check_count(name: str, value: object, *, least: int) -> None:
     """Raises ConfigError unless ``value`` is a whole number, ``least`` or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name}={value!r}: give a whole number, {least} or more.")
+
+
+def check_label(label: object) -> None:
+    """Raises ConfigError unless it is text that fits on one line of a terminal; "" is no label."""
+    if not isinstance(label, str):
+        raise ConfigError(f"label={label!r}: give text, such as 'checkout-monitor'.")
+    if len(label) > LABEL_LENGTH or not all(character.isprintable() for character in label):
+        raise ConfigError(
+            f"label={label!r}: give at most {LABEL_LENGTH} printable characters, without line breaks."
+        )
+
+
+def bytes_of(name: str, value: object) -> int:
+    """A size in bytes, of a whole number or of text such as ``"1GiB"`` and ``"512 MB"``.
+
+    Raises ConfigError for anything else, and for sizes below one byte.
+    """
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        value = int(float(match[1]) * _UNITS[match[2].lower()])
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(
+            f"{name}={value!r}: give a size such as '1GiB', '512MB', or a number of bytes."
+        )
+    return value
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

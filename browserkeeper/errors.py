@@ -25,6 +25,7 @@ __all__ = [
     "DockerError",
     "ForkedSessionError",
     "GridError",
+    "HostBusy",
     "LaunchError",
     "LeakError",
     "LeaseEnded",
@@ -179,6 +180,17 @@ class LaunchError(BrowserkeeperError, RuntimeError):
         tail = f"\nThe driver's last lines:\n{log_tail}" if log_tail else ""
         super().__init__(message + tail)
         self.log_tail, self.retryable, self.report = log_tail, retryable, report
+
+
+class HostBusy(BrowserkeeperError, TimeoutError):
+    """No browser may be started now: the host's limit is reached, its memory is short, or it is drained.
+
+    ``reason`` is ``full``, ``memory``, ``draining`` or ``limits`` (the limits file is not valid).
+    """
+
+    def __init__(self, message: str, reason: str = "full"):
+        super().__init__(message)
+        self.reason = reason
 
 
 class GridError(LaunchError):

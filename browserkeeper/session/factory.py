@@ -68,6 +68,10 @@ def browser(
     log: str | os.PathLike[str] | None = None,
     on_leak: OnLeak = "raise",
     remote: str | None = None,
+    label: str = "",
+    wait: float | None = None,
+    max_browsers: int | None = None,
+    min_memory: int | str | None = None,
     **unknown: Any,
 ) -> BrowserSession[Any]:
     """A browser session, which ends whole and verified: ``with browser() as driver: ...``.
@@ -111,6 +115,13 @@ def browser(
             with a ResourceWarning, or ``ignore``.
         remote: the URL of a Selenium Grid to start the browser on, with credentials if the Grid needs
             them: ``https://USER:PASSWORD@HOST``.
+        label: a name for the session, which ``ps``, ``history``, reports, logs and spans show.
+        wait: seconds to wait while the host's limit is reached (``docs/host.md``).  Default:
+            ``start_timeout``; 0 raises HostBusy at once.
+        max_browsers: start only while fewer browsers than this run for the state directory, whoever has
+            started them.  The host's own limit holds as well.
+        min_memory: start only while this much memory is left, in bytes or as ``"1GiB"``.  The host's own
+            bound holds as well.
 
     Raises:
         ConfigError: an argument makes no sense, is not known, or undoes what a session promises

@@ -122,6 +122,7 @@ def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation)
         tmpdir=tmpdir,
         grid=str(config.remote or ""),
         lock=str(ledger.lock_path(session_id)),
+        label=config.label,
     )
     left = config.timeout and max(0.001, began + config.timeout - time.monotonic())
     guard = GuardPlan(

@@ -17,6 +17,7 @@ def describe(
     tmpdir: str = "",
     grid: str = "",
     lock: str = "",
+    label: str = "",
 ) -> Session:
     """The record of a session that this process owns.
 
@@ -40,4 +41,5 @@ def describe(
         cgroup=containment.leaf(session_id),
         grid=grid,
         lock=lock,
+        label=label,
     )

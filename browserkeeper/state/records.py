@@ -48,8 +48,8 @@ class Session:
     ``created`` and ``deadline`` are in seconds since the epoch.  ``grid`` is the Grid's address, without
     credentials, "" for a local session.  ``host``, ``init_start`` and ``uid`` are the parts of
     ``system.host()``.  ``lock`` is the path of the lock file, "" where there is none.  ``ancestors`` are
-    the owner and the processes above it, one of which may get the session's orphans.  Records of older
-    versions lack the last four.
+    the owner and the processes above it, one of which may get the session's orphans.  ``label`` is the
+    user's name for the session, or "".  Records of older versions lack the last five.
     """
 
     id: str
@@ -69,6 +69,7 @@ class Session:
     init_start: float | None = None
     uid: int | None = None
     ancestors: tuple[ProcessIdentity, ...] = ()
+    label: str = ""
 
     @property
     def place(self) -> Host:

@@ -23,6 +23,7 @@ LAYERS = [
     {"options"},
     {"config"},
     {"state"},
+    {"admission"},
     {"drivers"},
     {"cleanup"},
     {"session"},
