@@ -16,7 +16,8 @@ from typing import Any, Literal, TypedDict
 from .errors import ConfigError
 from .errors import hide_frames as __tracebackhide__  # noqa: F401
 from .grid.address import Address
-from .options.check import check_options, same_path, switch_of
+from .options.check import check_options, same_path
+from .options.profiles import check_profiles, named_profiles
 from .process.containment import KINDS, Kind
 
 BROWSERS = ("chrome", "chromium", "chromium-headless-shell", "edge", "firefox")
@@ -143,6 +144,7 @@ class SessionConfig:
         elif not self.debugger_address:
             self._check_display()
         check_options(self)
+        check_profiles(self)
 
     @classmethod
     def build(cls, **given: Any) -> SessionConfig:
@@ -219,12 +221,7 @@ class SessionConfig:
 
         A profile that the user names among the browser's arguments is kept, as with ``profile=``.
         """
-        given = [*self.arguments, *getattr(self.options, "arguments", ())]
-        return self.profile is None and not any(_names_a_profile(str(argument)) for argument in given)
-
-
-def _names_a_profile(argument: str) -> bool:
-    return switch_of(argument)[0] in ("user-data-dir", "profile", "p")
+        return not named_profiles(self)
 
 
 def _copy_of_options(name: object, options: Any) -> Any:

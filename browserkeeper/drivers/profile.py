@@ -5,15 +5,14 @@ from __future__ import annotations
 import configparser
 import contextlib
 import fcntl
-import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..config import SessionConfig
 from ..errors import ProfileError
 from ..guard.files import CHROMIUM_FILES, CHROMIUM_LOCK
-from ..options.check import switch_of
+from ..options.profiles import named_profiles
 from .profile_holders import Finder, Finding, chromium, firefox, session_with
 
 _FIREFOX_HOMES = ("~/.mozilla/firefox", "~/.config/mozilla/firefox", "~/.firefox")
@@ -63,37 +62,13 @@ class ProfileInUse:
 
 
 def profile_of(config: SessionConfig) -> ProfileInUse | None:
-    """The profile that a session on this machine keeps; None for a temporary one.
-
-    Two that differ have been refused before (``options/check.py``).  ``options.profile`` is none, since
-    Selenium copies it.
-    """
-    arguments = list(map(str, (*getattr(config.options, "arguments", ()), *config.arguments)))
-    is_firefox = config.engine == "firefox"
-    in_arguments = _in_firefox_arguments(arguments) if is_firefox else _in_chromium_arguments(arguments)
-    directory = config.profile or next(in_arguments, None)
-    return ProfileInUse(directory, firefox if is_firefox else chromium) if directory else None
-
-
-def _in_chromium_arguments(arguments: Sequence[str]) -> Iterator[Path]:
-    """A relative path counts from the working directory; "~" is a name like others there."""
-    for argument in arguments:
-        name, value = switch_of(argument)
-        if name == "user-data-dir" and value:
-            yield Path(value).absolute()
-
-
-def _in_firefox_arguments(arguments: Sequence[str]) -> Iterator[Path]:
-    """``-profile PATH`` and ``-P NAME``, with one or two dashes, in any case."""
-    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
-        name, value = switch_of(argument)
-        value = value if "=" in argument else following
-        if not argument.startswith("-") or not value:
-            continue
-        if name == "profile":
-            yield Path(value).absolute()
-        elif name == "p" and (directory := _firefox_profile(value)):
-            yield directory
+    """The profile that a session on this machine keeps; None for a temporary one, and for ``-P NAME``
+    where ``profiles.ini`` has none of that name."""
+    find = firefox if config.engine == "firefox" else chromium
+    for named in named_profiles(config):  # two that differ have been refused before
+        if directory := named.directory or (named.name and _firefox_profile(named.name)):
+            return ProfileInUse(directory, find)
+    return None
 
 
 def _firefox_profile(name: str) -> Path | None:

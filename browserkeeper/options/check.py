@@ -84,7 +84,6 @@ def check_options(config: Arguments, *, pool: bool = False) -> None:
                 )
     _check_vendor_capability(config.options)
     _check_preferences(config)
-    _check_profiles(config)
     if config.debugger_address:
         _check_attached(config)
 
@@ -198,7 +197,7 @@ def _contradicts(field: str, said: Said, config: Arguments) -> bool:
         last = said.name.casefold().removeprefix("moz_headless_")
         return value.replace(" ", "") != same.get(last)
     named = getattr(config, field)
-    if named is None or said.name in ("p", "browser.download.folderList"):
+    if named is None or said.name == "browser.download.folderList":
         return named is not None
     return not value or not same_path(value, str(named))
 
@@ -240,26 +239,6 @@ def _check_vendor_capability(options: Any) -> None:
                 f"{', '.join(map(repr, lost))} would be lost. Use options.add_argument(), "
                 "add_experimental_option(), set_preference(), or env= of browser()."
             )
-
-
-def _check_profiles(config: Arguments) -> None:
-    """Raises ConfigError where more than one profile is named, beyond what the rules look at."""
-    switches = ("profile", "p") if config.engine == "firefox" else ("user-data-dir",)
-    arguments = [s for s in everything_said(config) if s.place == "argument" and s.name in switches]
-    named = {_profile_of(said) for said in arguments}
-    copied = getattr(config.options, "profile", None) is not None
-    if len(named) + copied > 1 or (copied and config.profile is not None):
-        texts = ["profile="] * (config.profile is not None)
-        texts += [
-            f"{said.text} {said.value}" if "=" not in said.text else said.text for said in arguments
-        ]
-        texts += ["options.profile"] * copied
-        raise ConfigError(f"{' and '.join(texts)} are two profiles. Give only one of the two.")
-
-
-def _profile_of(said: Said) -> str:
-    """A profile's directory, or ``-P`` and its name."""
-    return f"-P {said.value}" if said.name == "p" else os.path.realpath(os.path.expanduser(said.value))
 
 
 def _check_attached(config: Arguments) -> None:

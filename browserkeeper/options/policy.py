@@ -199,26 +199,10 @@ RULES = (
     Rule(
         "argument",
         ("user-data-dir",),
-        "it contradicts profile=",
-        _GIVE_ONCE,
-        engine="chromium",
-        beside="profile",
-    ),
-    Rule(
-        "argument",
-        ("user-data-dir",),
         "it names no directory",
         "Write it as one string, '--user-data-dir=DIRECTORY', or use profile=",
         engine="chromium",
         values=("",),
-    ),
-    Rule(
-        "argument",
-        ("profile", "p"),
-        "it contradicts profile=",
-        _GIVE_ONCE,
-        engine="firefox",
-        beside="profile",
     ),
     Rule(
         "preference",

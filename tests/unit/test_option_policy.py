@@ -110,7 +110,6 @@ def engines_of(rule: Rule) -> list[str]:
 BESIDE: dict[str, Any] = {
     "headless": False,
     "window_size": (801, 601),
-    "profile": "/one/profile",
     "download_dir": "/one/downloads",
     "debugging": "port",
 }
@@ -205,6 +204,39 @@ def test_two_profiles_are_refused(name: str, given: list[str]) -> None:
         browser(name, arguments=given)
     with pytest.raises(ConfigError, match="are two profiles"):
         as_options(name, tuple(given))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("chrome", ["--user-data-dir=/two"]),
+        ("chrome", ["--user-data-dir=~/one"]),  # to Chromium "~" is the name of a directory
+        ("firefox", ["--profile", "/two"]),
+        ("firefox", ["-P", "one"]),
+    ],
+)
+def test_an_argument_that_names_another_profile_than_profile_is_refused(
+    name: str, arguments: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"^profile= and .*(two|one) are two profiles\. Give only one"):
+        browser(name, profile="~/one", arguments=arguments)
+
+
+def test_a_pool_and_a_session_agree_on_what_names_a_profile() -> None:
+    for name, arguments in (
+        ("chrome", ["--user-data-dir=/one"]),
+        ("chrome", ["user-data-dir=/one"]),
+        ("firefox", ["--Profile", "/one"]),
+        ("firefox", ["-P", "work"]),
+    ):
+        assert not browser(name, arguments=arguments).config.disposable
+        with pytest.raises(ConfigError, match="A profile of your own cannot be shared"):
+            BrowserPool(name, arguments=arguments)
+    for name, arguments in (
+        ("chrome", ["--profile-directory=Work"]),
+        ("firefox", ["-new-tab", "profile"]),  # a page's address
+    ):
+        assert browser(name, arguments=arguments).config.disposable
 
 
 def test_a_copied_profile_beside_another_is_refused() -> None:
