@@ -94,7 +94,7 @@ def command(
 
     \b
     Example:
-      browserkeeper watch --interval 30 --listen 127.0.0.1:9187
+      browserkeeper watch --interval 30 --listen 127.0.0.1:10187
       browserkeeper watch --docker worker-1 --docker worker-2 --max-processes 200
     """
     logs.configure("json" if as_json else None)

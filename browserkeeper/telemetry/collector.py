@@ -216,9 +216,10 @@ def containers(tally: Tally) -> Iterator[Metric]:
 
 
 def histograms(tally: Tally) -> Iterator[Metric]:
-    yield _histogram("browserkeeper_start_seconds", "From start() to the browser.", tally.starts)
+    text = "From start() to the browser."
+    yield _histogram("browserkeeper_start_duration_seconds", text, tally.starts)
     text = "Killing, reaping and removing files."
-    yield _histogram("browserkeeper_teardown_seconds", text, tally.teardowns)
+    yield _histogram("browserkeeper_teardown_duration_seconds", text, tally.teardowns)
 
 
 def _histogram(name: str, text: str, found: Mapping[str, Histogram]) -> Metric:

@@ -32,7 +32,7 @@ def split_address(text: str) -> tuple[str, int]:
     if not (colon and bare and port.isascii() and port.isdigit() and int(port) < 65536) or (
         ":" in bare and bare == host
     ):
-        raise ConfigError(f"{text!r} is not HOST:PORT. Examples: 127.0.0.1:9187, [::1]:9187.")
+        raise ConfigError(f"{text!r} is not HOST:PORT. Examples: 127.0.0.1:10187, [::1]:10187.")
     return bare, int(port)
 
 

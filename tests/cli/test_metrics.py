@@ -150,14 +150,14 @@ def test_durations_are_counted_in_buckets(ledger: Ledger) -> None:
         add_ended(ledger, new_session(), seconds={"start": start, "killing": 0.03, "files": 0.03})
     add_ended(ledger, new_session(), "failed")
     found = scrape(tally)
-    assert value(found, "start_seconds_bucket", browser="chromium", le="0.5") == 1
-    assert value(found, "start_seconds_bucket", browser="chromium", le="1.0") == 2
-    assert value(found, "start_seconds_bucket", browser="chromium", le="60.0") == 2
-    assert value(found, "start_seconds_bucket", browser="chromium", le="+Inf") == 3
-    assert value(found, "start_seconds_count", browser="chromium") == 3
-    assert value(found, "start_seconds_sum", browser="chromium") == pytest.approx(1001.1)
-    assert value(found, "teardown_seconds_bucket", browser="chromium", le="0.05") == 0
-    assert value(found, "teardown_seconds_bucket", browser="chromium", le="0.1") == 3
+    assert value(found, "start_duration_seconds_bucket", browser="chromium", le="0.5") == 1
+    assert value(found, "start_duration_seconds_bucket", browser="chromium", le="1.0") == 2
+    assert value(found, "start_duration_seconds_bucket", browser="chromium", le="60.0") == 2
+    assert value(found, "start_duration_seconds_bucket", browser="chromium", le="+Inf") == 3
+    assert value(found, "start_duration_seconds_count", browser="chromium") == 3
+    assert value(found, "start_duration_seconds_sum", browser="chromium") == pytest.approx(1001.1)
+    assert value(found, "teardown_duration_seconds_bucket", browser="chromium", le="0.05") == 0
+    assert value(found, "teardown_duration_seconds_bucket", browser="chromium", le="0.1") == 3
 
 
 def test_each_swept_leftover_is_counted_once(ledger: Ledger) -> None:
@@ -261,8 +261,8 @@ def test_metrics_of_a_real_session(site: Site) -> None:
     assert value(found, "processes", browser="chromium") == 0
     outcome = {"browser": "chromium", "reason": "closed", "clean": "true"}
     assert value(found, "sessions_ended_total", **outcome) == 1
-    assert value(found, "start_seconds_count", browser="chromium") == 1
-    assert value(found, "teardown_seconds_count", browser="chromium") == 1
+    assert value(found, "start_duration_seconds_count", browser="chromium") == 1
+    assert value(found, "teardown_duration_seconds_count", browser="chromium") == 1
     assert session.report is not None
     assert value(found, "freed_bytes_total", browser="chromium") == session.report.bytes_freed > 0
 
@@ -330,7 +330,7 @@ def test_an_address_in_use_is_refused_with_a_remedy(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["9187", ":9187", "host:", "host:port", "host:70000", "::1:9187", "h:²"]
+    "text", ["10187", ":10187", "host:", "host:port", "host:70000", "::1:10187", "h:²"]
 )
 def test_invalid_addresses_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
@@ -338,7 +338,7 @@ def test_invalid_addresses_are_refused(text: str) -> None:
 
 
 def test_valid_addresses_are_split() -> None:
-    assert split_address("0.0.0.0:9187") == ("0.0.0.0", 9187)
+    assert split_address("0.0.0.0:10187") == ("0.0.0.0", 10187)
     assert split_address("[::1]:0") == ("::1", 0)
 
 

@@ -87,7 +87,7 @@ def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
         watch.close()
 
 
-RATE = 'rate(browserkeeper_start_seconds_count{job="browserkeeper"}[15m])'
+RATE = 'rate(browserkeeper_start_duration_seconds_count{job="browserkeeper"}[15m])'
 
 
 def free_address() -> str:

@@ -127,7 +127,7 @@ def test_the_watch_sweeps_as_a_hardened_service(
     env = {**env, "BROWSERKEEPER_STATE_DIR": str(home / "state")}
     words = f"ExecStart={python} -m browserkeeper watch --interval 1 "
     text = UNIT.read_text().replace(f"ExecStart={PROGRAM} watch ", words)
-    text = text.replace("127.0.0.1:9187", "127.0.0.1:0").replace("User=worker", f"User={NOBODY}")
+    text = text.replace("127.0.0.1:10187", "127.0.0.1:0").replace("User=worker", f"User={NOBODY}")
     for name, value in env.items():
         text = text.replace("[Service]", f"[Service]\nEnvironment={name}={value}")
     restart(leader, units, text)
