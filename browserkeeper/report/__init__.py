@@ -16,12 +16,14 @@ from .exit_report import (
     Survivor,
     parse_memory_samples,
 )
+from .operator import Operator
 
 __all__ = [
     "EXPECTED_REASONS",
     "REASONS",
     "SCHEMA",
     "ExitReport",
+    "Operator",
     "PartialDownload",
     "ProcessExit",
     "RemoteEnd",

@@ -1,0 +1,164 @@
+"""``browserkeeper drain`` and ``resume``: no new sessions on this host, and those that run finish."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from browserkeeper import errors
+from browserkeeper.admission import drain as drains
+from browserkeeper.process import system
+from browserkeeper.report import Operator
+from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.operators import this_operator
+
+# ------------------------------------------------------------------ the file
+
+
+@pytest.fixture
+def ledger(state_dir: Path) -> Ledger:
+    return Ledger.open()
+
+
+def test_a_drain_says_who_has_drained_the_host_since_when_and_why(ledger: Ledger) -> None:
+    assert drains.present(ledger) is None
+    assert drains.start(ledger, this_operator("deploy of 12.3", "browserkeeper drain")) is None
+    found = drains.present(ledger)
+    assert found is not None
+    assert found.operator is not None
+    assert (found.operator.pid, found.reason) == (os.getpid(), "deploy of 12.3")
+    assert abs(found.since - time.time()) < 60
+    assert f"(browserkeeper drain, pid {os.getpid()})" in str(found)
+    assert drains.path_of(ledger).stat().st_mode & 0o777 == 0o600
+    assert drains.end(ledger) == found
+    assert drains.present(ledger) is None
+
+
+def test_draining_twice_keeps_the_time_and_ending_twice_is_nothing(ledger: Ledger) -> None:
+    first = Operator("alice", "drain", 7, 1000.0, "deploy")
+    drains.start(ledger, first)
+    before = drains.start(ledger, Operator("bob", "drain", 8, 2000.0))
+    assert before is not None
+    assert before.operator == first
+    now = drains.present(ledger)
+    assert now is not None
+    assert now.operator == Operator("bob", "drain", 8, 1000.0, "deploy")
+    assert drains.end(ledger) == now
+    assert drains.end(ledger) is None
+
+
+def pretend_it_is_of_boot(ledger: Ledger, boot: str) -> None:
+    path = drains.path_of(ledger)
+    document = json.loads(path.read_text())
+    document["drain"]["boot"] = boot
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("survives_reboot", [False, True])
+def test_a_drain_survives_a_reboot_only_if_asked(ledger: Ledger, survives_reboot: bool) -> None:
+    drains.start(ledger, this_operator(), survives_reboot=survives_reboot)
+    pretend_it_is_of_boot(ledger, "00000000-0000-0000-0000-000000000000")
+    found = drains.present(ledger)
+    assert (found is not None) == survives_reboot
+    drains.end(ledger)
+    assert not drains.path_of(ledger).exists()
+
+
+def test_a_second_drain_cannot_make_the_first_one_shorter(ledger: Ledger) -> None:
+    drains.start(ledger, this_operator(), survives_reboot=True)
+    drains.start(ledger, this_operator())
+    found = drains.present(ledger)
+    assert found is not None
+    assert found.survives_reboot
+
+
+@pytest.mark.parametrize("unknown", ["the file's", "this machine's"])
+def test_a_drain_holds_where_a_boot_id_is_not_known(
+    ledger: Ledger, unknown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drains.start(ledger, this_operator())
+    if unknown == "the file's":
+        pretend_it_is_of_boot(ledger, "")
+    else:
+        pretend_it_is_of_boot(ledger, "another")
+        monkeypatch.setattr(drains, "_boot", lambda: "")
+    assert drains.present(ledger) is not None
+
+
+def test_the_offset_of_a_time_namespace_is_no_other_boot(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drains.start(ledger, this_operator())
+    here = system.host()
+    elsewhere = type(here)(here.machine, f"{here.boot}+86400", *list(vars(here).values())[2:])
+    monkeypatch.setattr(system, "host", lambda: elsewhere)
+    assert drains.present(ledger) is not None
+
+
+NOT_VALID = {
+    "empty": b"",
+    "cut off": b'{"schema": 1, "drain": {"opera',
+    "no JSON": b"\x00\xff\xfe",
+    "nested too deep": b"[" * 200_000,
+    "not a drain": b'{"schema": 1}',
+    "of another type": b'{"schema": 1, "drain": [1]}',
+    "of no boot": b'{"schema": 1, "drain": {"boot": null, "survives_reboot": false, "operator": {}}}',
+    "of another schema": b'{"schema": 99, "drain": {}}',
+}
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *(*NOT_VALID, "a directory", "a link", "a pipe", "writable by others"),
+        pytest.param("another user's", marks=pytest.mark.root),
+    ],
+)
+def test_a_file_that_is_not_valid_counts_as_a_drain_and_is_named(ledger: Ledger, what: str) -> None:
+    drains.start(ledger, this_operator())
+    path = drains.path_of(ledger)
+    if what == "writable by others":
+        path.chmod(0o666)
+    elif what == "another user's":
+        os.chown(path, 65534, 65534)
+    else:
+        path.unlink()
+        make_at(path, what)
+    found = drains.present(ledger)
+    assert found is not None
+    assert found.operator is None
+    assert str(path) in str(found)
+    if what == "a directory":
+        with pytest.raises(errors.LedgerError, match="cannot be removed"):
+            drains.end(ledger)
+        path.rmdir()
+    drains.end(ledger)
+    assert drains.present(ledger) is None
+
+
+def make_at(path: Path, what: str) -> None:
+    if what == "a directory":
+        path.mkdir()
+    elif what == "a link":
+        path.symlink_to("/etc/passwd")
+    elif what == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(NOT_VALID[what])
+        path.chmod(0o600)
+
+
+def test_texts_of_the_file_are_shortened_and_their_types_are_checked() -> None:
+    strange = {"user": "a" * 9999, "program": 7, "pid": True, "at": 1e300, "reason": None}
+    assert Operator.from_dict(strange) == Operator("a" * 200, "?", 0, 0.0, "")
+    assert Operator.parse("[" * 100_000) == Operator.parse("3") == Operator()
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "\x1b[31m", "x" * 201, 7])
+def test_a_reason_that_is_no_line_of_text_is_refused(reason: object) -> None:
+    with pytest.raises(errors.ConfigError, match="reason="):
+        this_operator(reason)  # type: ignore[arg-type]
