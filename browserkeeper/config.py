@@ -23,6 +23,9 @@ from .process.containment import KINDS, Kind
 BROWSERS = ("chrome", "chromium", "chromium-headless-shell", "edge", "firefox")
 OnLeak = Literal["raise", "warn", "ignore"]
 Debugging = Literal["pipe", "port"]
+Wait = float | Literal["start_timeout"] | None
+"""Of ``browser()``: seconds to wait for a slot of the host, None for no limit, or as many seconds as the
+argument of that name has."""
 
 START_TIMEOUT = 60.0
 """Seconds for the start of guard, driver and browser.  Firefox needs 5 on two busy cores."""
@@ -49,6 +52,9 @@ NOT_ON_A_GRID = {
     "profile": "a directory here is none there; name one of the Grid's machine in arguments=",
     "download_dir": "files arrive at the Grid; set options.enable_downloads, use driver.download_file()",
     "env": "the environment of the Grid's browsers is the Grid's",
+    "max_browsers": "it counts browsers of this machine; the operator limits the sessions on Grids with "
+    "BROWSERKEEPER_MAX_GRID_SESSIONS or max_grid_sessions in limits.toml",
+    "min_memory": "the Grid's browsers take no memory of this machine",
 }
 """Arguments that are about this machine, and why they cannot be used with a Grid."""
 
@@ -79,7 +85,7 @@ class BrowserArguments(TypedDict, total=False):
     on_leak: OnLeak
     remote: str | None
     label: str
-    wait: float | None
+    wait: Wait
     max_browsers: int | None
     min_memory: int | str | None
 
@@ -117,8 +123,8 @@ class SessionConfig:
     on_leak: OnLeak = "raise"
     remote: Address | None = None
     label: str = ""
-    wait: float | None = None
-    """Seconds to wait for a slot of the host; None stands for ``start_timeout``."""
+    wait: float | None = START_TIMEOUT
+    """Seconds to wait for a slot of the host; 0 tries once."""
     max_browsers: int | None = None
     min_memory: int | None = None
     """Bytes."""
@@ -134,8 +140,7 @@ class SessionConfig:
         check_choice("on_leak", self.on_leak, ("raise", "warn", "ignore"))
         check_count("attempts", self.attempts, least=1)
         check_label(self.label)
-        if self.wait is not None and self.wait != 0:
-            check_seconds("wait", self.wait)
+        _check_wait(self.wait)
         if self.max_browsers is not None:
             check_count("max_browsers", self.max_browsers, least=1)
         _check_window_size(self.window_size)
@@ -168,15 +173,11 @@ class SessionConfig:
             given[name] = str(path) if path else None
         if given.get("window_size") is not None:
             given["window_size"] = _pair(given["window_size"])
-        if given.get("offline") is None:
-            set_by = [
-                name for name in OFFLINE_VARIABLES if os.environ.get(name, "").casefold() not in OFF
-            ]
-            given["offline"] = bool(set_by)
-            if set_by:
-                given["offline_because"] = f"{set_by[0]}={os.environ[set_by[0]]} is set"
+        _take_offline(given)
         if given.get("remote") is not None:
             given["remote"] = Address.parse(given["remote"]).completed()
+        if given.get("wait", "start_timeout") == "start_timeout":
+            given["wait"] = given.get("start_timeout", START_TIMEOUT)
         if given.get("min_memory") is not None:
             given["min_memory"] = bytes_of("min_memory", given["min_memory"])
         return cls(**given)
@@ -259,6 +260,15 @@ def _take_binary(given: dict[str, Any]) -> None:
     given["binary"] = os.fspath(chosen) if chosen is not None else None
 
 
+def _take_offline(given: dict[str, Any]) -> None:
+    """Where ``offline`` is not given, have the environment decide."""
+    if given.get("offline") is None:
+        set_by = [name for name in OFFLINE_VARIABLES if os.environ.get(name, "").casefold() not in OFF]
+        given["offline"] = bool(set_by)
+        if set_by:
+            given["offline_because"] = f"{set_by[0]}={os.environ[set_by[0]]} is set"
+
+
 def _check_browser(name: object) -> None:
     if name in BROWSERS:
         return
@@ -273,6 +283,14 @@ def check_seconds(name: str, value: object) -> None:
         raise ConfigError(f"{name}={value!r}: give a number of seconds.")
     if not math.isfinite(value) or value <= 0:
         raise ConfigError(f"{name}={value!r}: give a positive, finite number of seconds.")
+
+
+def _check_wait(value: object) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and (not number or not math.isfinite(value) or value < 0):  # type: ignore[arg-type, operator]
+        raise ConfigError(
+            f"wait={value!r}: give a number of seconds, 0 to try once, or None to wait without a limit."
+        )
 
 
 def check_count(name: str, value: object, *, least: int) -> None:
@@ -297,7 +315,7 @@ def bytes_of(name: str, value: object) -> int:
     Raises ConfigError for anything else, and for sizes below one byte.
     """
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is not None:
+    if match is not None and len(match[1]) < 20:  # as many digits as no memory has
         value = int(float(match[1]) * _UNITS[match[2].lower()])
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -182,15 +182,49 @@ class LaunchError(BrowserkeeperError, RuntimeError):
         self.log_tail, self.retryable, self.report = log_tail, retryable, report
 
 
+class Claimant(NamedTuple):
+    """One holder of a slot of the host, or one that waits for a slot.
+
+    ``program`` and ``pid`` are those of the process that has asked for it.  ``label`` is the session's
+    label, or "".  ``since`` is when it got the slot, or began to wait, in seconds since the epoch.
+    ``kind`` is ``browser``, ``grid`` or ``adopted``.  ``session`` is the session's id, "" where there is
+    none yet.
+    """
+
+    pid: int
+    program: str
+    label: str = ""
+    since: float = 0.0
+    kind: str = "browser"
+    session: str = ""
+
+
 class HostBusy(BrowserkeeperError, TimeoutError):
     """No browser may be started now: the host's limit is reached, its memory is short, or it is drained.
 
     ``reason`` is ``full``, ``memory``, ``draining`` or ``limits`` (the limits file is not valid).
+    ``limit`` is the limit on sessions, None without one, and ``limit_source`` is where it was set.
+    ``holders`` are those of the slots that count for it, and ``waiting`` the other starts that wait,
+    both oldest first.  ``waited``: for how many seconds this start has waited.  Nothing was started.
     """
 
-    def __init__(self, message: str, reason: str = "full"):
+    def __init__(
+        self,
+        message: str,
+        reason: str = "full",
+        *,
+        limit: int | None = None,
+        limit_source: str = "",
+        holders: tuple[Claimant, ...] = (),
+        waiting: tuple[Claimant, ...] = (),
+        waited: float = 0.0,
+    ):
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.limit, self.limit_source = reason, limit, limit_source
+        self.holders, self.waiting, self.waited = holders, waiting, waited
+
+    def __str__(self) -> str:  # TimeoutError would print errno and file name
+        return str(self.args[0])
 
 
 class GridError(LaunchError):

@@ -334,6 +334,8 @@ ATTACHED = {
     "arguments": "the browser was started without them",
     "window_size": "the browser was started without it; use driver.set_window_size()",
     "env": "the browser was started with its own",
+    "max_browsers": "no browser is started, so that none is counted",
+    "min_memory": "no browser is started",
 }
 """Arguments of ``browser()`` that cannot be used with ``options.debugger_address``, and why."""
 

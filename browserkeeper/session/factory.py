@@ -14,6 +14,7 @@ from ..config import (
     Debugging,
     OnLeak,
     SessionConfig,
+    Wait,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.check import refuse_unknown
@@ -69,7 +70,7 @@ def browser(
     on_leak: OnLeak = "raise",
     remote: str | None = None,
     label: str = "",
-    wait: float | None = None,
+    wait: Wait = "start_timeout",
     max_browsers: int | None = None,
     min_memory: int | str | None = None,
     **unknown: Any,
@@ -116,8 +117,10 @@ def browser(
         remote: the URL of a Selenium Grid to start the browser on, with credentials if the Grid needs
             them: ``https://USER:PASSWORD@HOST``.
         label: a name for the session, which ``ps``, ``history``, reports, logs and spans show.
-        wait: seconds to wait while the host's limit is reached (``docs/host.md``).  Default:
-            ``start_timeout``; 0 raises HostBusy at once.
+        wait: seconds to wait for a slot while the host's limit is reached, its memory is short or it is
+            drained (``docs/host.md``).  0 tries once, None waits without a limit.  HostBusy after that.
+            Default: as many as ``start_timeout``, which counts from the moment when the start has its
+            slot.
         max_browsers: start only while fewer browsers than this run for the state directory, whoever has
             started them.  The host's own limit holds as well.
         min_memory: start only while this much memory is left, in bytes or as ``"1GiB"``.  The host's own
@@ -126,6 +129,8 @@ def browser(
     Raises:
         ConfigError: an argument makes no sense, is not known, or undoes what a session promises
             (``docs/options.md``).
+
+    The start itself raises HostBusy where it gets no slot within ``wait``.
     """
     given = {name: value for name, value in locals().items() if name != "unknown"}
     refuse_unknown(set(unknown), "browser()")

@@ -461,6 +461,8 @@ def test_what_an_attached_browser_cannot_take_is_refused_by_name(name: str) -> N
         "arguments": ["--lang=de"],
         "window_size": (800, 600),
         "env": {"A": "b"},
+        "max_browsers": 1,
+        "min_memory": 1,
     }
     with pytest.raises(ConfigError, match=rf"{name}= cannot be used with options.debugger_address") as e:
         browser(options=attaching(), **{name: values.get(name, "/some/path")})
