@@ -296,6 +296,7 @@ class Controller:
         if self.config.max_lease is not None:
             browser.set_deadline(self.config.max_lease, "lease-expired")
         self._seconds["requests_wait"] += now - request.made_at
+        self._publisher.add_wait(now - request.made_at)
         request.grant(member, now)
 
     def _close(self, member: Member) -> None:

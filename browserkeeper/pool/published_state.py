@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from ..process import identity_of, own_name, system
 from ..state.ledger import Ledger
 from ..state.pool_state import FileLock, PoolState, publish, withdraw
+from ..state.totals import Totals, buckets_of
 from .logs import log
 
 INTERVAL = 1.0
@@ -27,6 +28,8 @@ _numbers = itertools.count(1)
 class StatePublisher:
     """Writes the state of one pool, and removes the file in the end.  For one thread.
 
+    How long requests waited is added to the counters that outlive the pool (``state/totals.py``).
+
     A pool works as well without the file.  So an error is logged once and ends the publishing.
     """
 
@@ -36,10 +39,16 @@ class StatePublisher:
         self._published: tuple[PoolState, Content] | None = None
         self._lock: FileLock | None = None
         self._nonce = os.urandom(6).hex()
+        self._waits: list[float] = []
         self._not_before = 0.0
         self._next_sign = 0.0
         self._is_outdated = False
         self._withdrawn = False
+
+    def add_wait(self, seconds: float) -> None:
+        """Count a request that got a browser after so many seconds; written with the next state."""
+        if not self._withdrawn:
+            self._waits.append(seconds)
 
     def refresh(self, content: Callable[[float], Content], now: float) -> None:
         """Publish the content if it has changed, and if the last write was long enough ago."""
@@ -63,6 +72,7 @@ class StatePublisher:
     def withdraw(self) -> None:
         """Remove the file, and publish no more."""
         self._withdrawn = True
+        self._count_waits()
         published, self._published = self._published, None
         if published is not None and self._ledger is not None:
             try:
@@ -91,7 +101,13 @@ class StatePublisher:
             )
             self._lock = publish(self._ledger, state)
             self._published = state, content
+            self._count_waits()
         except Exception as error:  # noqa: BLE001 # the pool works without
             self.withdraw()
             text = "pool: `browserkeeper ps` and /metrics will not see it: %s"
             log(logging.WARNING, text, error or type(error).__name__)
+
+    def _count_waits(self) -> None:
+        waits, self._waits = self._waits, []
+        if waits and self._ledger is not None:
+            Totals(self._ledger.directory).add(buckets_of(self._browser, waits))

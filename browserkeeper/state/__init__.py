@@ -6,6 +6,7 @@
     locks.py         asks whether the guards of a session live
     ledger.py        the state directory as a whole: live sessions, history, pools
     pool_state.py    the state that a pool publishes for other processes
+    totals.py        counters that outlive the programs that count
     tmpdirs.py       where the TMPDIR of a session is made
     permissions.py   whether another user could write a file or exchange a directory
 

@@ -13,7 +13,7 @@ import collections
 import dataclasses
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ..cleanup.sweeper import Finding
@@ -26,6 +26,8 @@ START_BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Seconds.  Measured: Chromium 0.6, Firefox 4 on a busy machine."""
 TEARDOWN_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds.  Measured: 0.03 to 0.1; after 10 survivors are reported."""
+WAIT_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Seconds.  A start that does not have to wait is admitted within a millisecond."""
 UNKNOWN = "unknown"
 """The reason of an end that is in no history."""
 OTHER = "other"
@@ -78,6 +80,28 @@ class Histogram:
             buckets.append((bound, float(number)))
         return buckets
 
+    @classmethod
+    def of_totals(
+        cls, bounds: tuple[float, ...], counters: Mapping[str, float], prefix: str
+    ) -> dict[str, Histogram]:
+        """By browser, from counters named ``PREFIX BROWSER BOUND`` and ``PREFIX BROWSER sum``.
+
+        A bound that is not one of these, which another version has counted, counts as above all.
+        """
+        found: dict[str, Histogram] = {}
+        places = {str(bound): place for place, bound in enumerate(bounds)}
+        for key, number in counters.items():
+            kind, _, rest = key.partition(" ")
+            browser, _, bound = rest.rpartition(" ")
+            if kind != prefix or not browser:
+                continue
+            histogram = found.setdefault(browser, cls(bounds))
+            if bound == "sum":
+                histogram.total = number
+            else:
+                histogram.counts[places.get(bound, len(bounds))] += int(number)
+        return found
+
 
 class Tally:
     """Counters and histograms.  Hold ``lock`` to read several that belong together, for a moment only:
@@ -94,6 +118,7 @@ class Tally:
         self.bytes_freed: collections.Counter[str] = collections.Counter()
         self.starts: dict[str, Histogram] = {}
         self.teardowns: dict[str, Histogram] = {}
+        self.slot_waits: dict[str, Histogram] = {}
         self.rounds = self.failures = 0
         self.last_round = 0.0
         """When the watch's last round ended, in epoch seconds; 0 before the first."""
@@ -150,6 +175,7 @@ class Tally:
         self.bytes_freed[name] += report.bytes_freed
         self.swept["session"] += report.reason == "swept"
         self._measure(name, report.seconds.get("start"), self.starts, START_BOUNDS)
+        self._measure(name, report.seconds.get("slot_wait"), self.slot_waits, WAIT_BOUNDS)
         if "killing" in report.seconds:
             spent = report.seconds["killing"] + report.seconds.get("files", 0.0)
             self._measure(name, spent, self.teardowns, TEARDOWN_BOUNDS)
