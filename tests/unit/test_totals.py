@@ -53,16 +53,20 @@ def test_nothing_is_counted_where_there_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_killed_leaves_counters_that_can_be_read(tmp_path: Path) -> None:
-    before = 0.0
+    totals, before = Totals(tmp_path), 0.0
+
+    def has_counted() -> bool:
+        return totals.read().get("refused full", 0) > before
+
     for _ in range(5):
         process = adding(tmp_path, 10**9)
-        assert wait_until(lambda low=before: Totals(tmp_path).read().get("refused full", 0) > low)
+        assert wait_until(has_counted)
         process.kill()
         process.wait()
-        found = Totals(tmp_path).read()
+        found = totals.read()
         assert found["refused full"] * 0.25 == pytest.approx(found["pool-wait chromium sum"])
         before = found["refused full"]
-        assert Totals(tmp_path).add({"refused full": 1, "pool-wait chromium sum": 0.25})
+        assert totals.add({"refused full": 1, "pool-wait chromium sum": 0.25})
 
 
 def test_a_stopped_process_that_has_the_file_stops_no_other(tmp_path: Path) -> None:
@@ -127,11 +131,12 @@ def test_a_file_that_others_may_write_is_neither_read_nor_written(
 def test_what_is_no_file_is_left_alone(kind: str, tmp_path: Path) -> None:
     totals, other = Totals(tmp_path), tmp_path / "other"
     other.write_text("mine")
-    {
-        "link": lambda: totals.path.symlink_to(other),
-        "pipe": lambda: os.mkfifo(totals.path, 0o600),
-        "directory": totals.path.mkdir,
-    }[kind]()
+    if kind == "link":
+        totals.path.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(totals.path, 0o600)
+    else:
+        totals.path.mkdir()
     assert not totals.add({"refused full": 1})
     with pytest.raises(LedgerError):
         totals.read()
