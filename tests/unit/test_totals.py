@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from browserkeeper.errors import LedgerError
+from browserkeeper.admission.refusals import count_refusal
+from browserkeeper.errors import HostBusy, LedgerError
 from browserkeeper.state.totals import POOL_WAIT, POOL_WAIT_BOUNDS, SIZE, Totals, buckets_of
 from browserkeeper.telemetry.tally import Histogram
 from tests.support.waiting import SECONDS, wait_until
@@ -181,3 +182,15 @@ def test_a_bound_of_another_version_counts_as_above_all() -> None:
     counters = {"pool-wait chromium 7.0": 2.0, "pool-wait chromium sum": 13.0, "refused full": 4.0}
     (found,) = Histogram.of_totals((1.0,), counters, POOL_WAIT).values()
     assert (found.counts, found.total) == ([0, 2], 13.0)
+
+
+def test_refusals_and_waits_in_vain_are_counted_apart_and_by_reason(tmp_path: Path) -> None:
+    for reason in ("full", "full", "draining"):
+        count_refusal(tmp_path, HostBusy("no", reason), at_once=True)
+    count_refusal(tmp_path, HostBusy("no", "full", waited=3.0), at_once=False)
+    counted = {"refused full": 2.0, "refused draining": 1.0, "timed-out full": 1.0}
+    assert Totals(tmp_path).read() == counted
+
+
+def test_a_refusal_that_cannot_be_counted_raises_nothing(tmp_path: Path) -> None:
+    count_refusal(tmp_path / "no such directory", HostBusy("no"), at_once=True)
