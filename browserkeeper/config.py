@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .errors import hide_frames as __tracebackhide__  # noqa: F401
 from .grid.address import Address
 from .options.check import check_options, same_path
+from .options.labels import check_label
 from .options.profiles import check_profiles, named_profiles
 from .process.containment import KINDS, Kind
 
@@ -38,8 +39,6 @@ ATTEMPTS = 2
 OFFLINE_VARIABLES = ("BROWSERKEEPER_OFFLINE", "SE_OFFLINE")
 """Environment variables that stand for ``offline=True``, unless their value is one of ``OFF``."""
 OFF = ("", "0", "false")
-LABEL_LENGTH = 200
-"""Characters of a label at the most."""
 _UNITS = {
     name: base**power
     for power, letter in enumerate(("", "k", "m", "g", "t"))
@@ -84,7 +83,7 @@ class BrowserArguments(TypedDict, total=False):
     log: str | os.PathLike[str] | None
     on_leak: OnLeak
     remote: str | None
-    label: str
+    label: str | None
     wait: Wait
     max_browsers: int | None
     min_memory: int | str | None
@@ -139,7 +138,8 @@ class SessionConfig:
         check_choice("debugging", self.debugging, ("pipe", "port"))
         check_choice("on_leak", self.on_leak, ("raise", "warn", "ignore"))
         check_count("attempts", self.attempts, least=1)
-        check_label(self.label)
+        if self.label:
+            check_label("label", self.label)
         _check_wait(self.wait)
         if self.max_browsers is not None:
             check_count("max_browsers", self.max_browsers, least=1)
@@ -176,6 +176,8 @@ class SessionConfig:
         _take_offline(given)
         if given.get("remote") is not None:
             given["remote"] = Address.parse(given["remote"]).completed()
+        label = given.get("label")
+        given["label"] = "" if label is None else check_label("label", label)
         if given.get("wait", "start_timeout") == "start_timeout":
             given["wait"] = given.get("start_timeout", START_TIMEOUT)
         if given.get("min_memory") is not None:
@@ -297,16 +299,6 @@ def check_count(name: str, value: object, *, least: int) -> None:
     """Raises ConfigError unless ``value`` is a whole number, ``least`` or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name}={value!r}: give a whole number, {least} or more.")
-
-
-def check_label(label: object) -> None:
-    """Raises ConfigError unless it is text that fits on one line of a terminal; "" is no label."""
-    if not isinstance(label, str):
-        raise ConfigError(f"label={label!r}: give text, such as 'checkout-monitor'.")
-    if len(label) > LABEL_LENGTH or not all(character.isprintable() for character in label):
-        raise ConfigError(
-            f"label={label!r}: give at most {LABEL_LENGTH} printable characters, without line breaks."
-        )
 
 
 def bytes_of(name: str, value: object) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..status.text import printable
 from .remote_control import COMMAND_PS, COMMAND_SWEEP, REPLY_TIMEOUT
 
 Answers = dict[str, dict[str, Any]]
@@ -47,7 +48,7 @@ def ps(ctx: click.Context, /, timeout: float, as_json: bool, **_: Any) -> None:
     else:
         for worker, answer in by_host(answers):
             for line in ps_lines(answer):
-                click.echo(f"{host_of(worker)}  {line}")
+                click.echo(printable(f"{host_of(worker)}  {line}"))
     finish(ctx, answers, ok=all(answer.get("ok", False) for answer in answers.values()))
 
 
@@ -70,7 +71,7 @@ def sweep(
     else:
         for worker, answer in answers.items():
             for line in sweep_lines(answer, yes=yes):
-                click.echo(f"{host_of(worker)}  {line}")
+                click.echo(printable(f"{host_of(worker)}  {line}"))
     left = [f for answer in answers.values() for f in answer.get("findings", ()) if not f["removed"]]
     finish(ctx, answers, ok=not left and not any("error" in answer for answer in answers.values()))
 
@@ -114,6 +115,7 @@ def ps_lines(answer: dict[str, Any]) -> Iterator[str]:
             f"{session['id']}  {session['browser']}  {session['state']}  owner {session['owner']['pid']}"
             f"  {session['age']:.0f} s  {len(session['processes'])} processes"
             f"  {session['memory'] / 1e6:.0f} MB"
+            f"{f'  {label}' if (label := session.get('label')) else ''}"
         )
         for pid in session.get("zombies", ()):
             yield f"zombie: pid {pid} of session {session['id']}"

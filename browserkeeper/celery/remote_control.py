@@ -62,6 +62,7 @@ def _session_facts(status: SessionStatus) -> dict[str, Any]:
         "id": session.id,
         "kind": session.kind,
         "browser": session.browser,
+        "label": status.label,
         "containment": session.containment,
         "created": session.created,
         "deadline": session.deadline,

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from celery.exceptions import SoftTimeLimitExceeded
 
 from ..errors import BrowserkeeperError, LeaseTimeout, PoolTimeout
+from ..options.labels import safe_label
 from ..pool import BrowserPool, Lease
 from ..session import BrowserSession, browser, control_of
 from .browser_pools import POOLS
@@ -39,8 +40,10 @@ class Source(Protocol):
 class NewSession:
     """A session of the task's own.  Its timeout is the sooner of the browser's and the task's."""
 
-    def __init__(self, spec: BrowserSpec, deadline: Deadline | None):
+    def __init__(self, spec: BrowserSpec, deadline: Deadline | None, label: str = ""):
         arguments = dict(spec.arguments)
+        if arguments.get("label") is None:
+            arguments["label"] = label or None
         own = arguments.get("timeout")
         task_ends_first = deadline is not None and (own is None or deadline.left < own)
         if deadline is not None and task_ends_first:
@@ -62,8 +65,8 @@ class PoolLease:
 
     session: BrowserSession[Any] | None = None
 
-    def __init__(self, pool: BrowserPool[Any], deadline: Deadline | None):
-        self._pool, self._deadline = pool, deadline
+    def __init__(self, pool: BrowserPool[Any], deadline: Deadline | None, label: str = ""):
+        self._pool, self._deadline, self._label = pool, deadline, label or None
         self._lease: Lease[Any] | None = None
 
     def open(self) -> Any:
@@ -71,10 +74,10 @@ class PoolLease:
         passes first."""
         deadline, checkout_timeout = self._deadline, self._pool.config.checkout_timeout
         if deadline is None or deadline.left > checkout_timeout:
-            lease = self._pool.lease()
+            lease = self._pool.lease(label=self._label)
         else:
             try:
-                lease = self._pool.lease(max(0.001, deadline.left))
+                lease = self._pool.lease(max(0.001, deadline.left), label=self._label)
             except PoolTimeout as error:
                 raise deadline.error(f"{error}") from None
         self._lease, self.session = lease, lease.session
@@ -114,6 +117,15 @@ class TaskBrowser:
         return str(getattr(self.request, "id", None) or "")
 
     @property
+    def label(self) -> str:
+        """The label of the task's browser, or of its lease: the task's name and id, as in Celery's log.
+        "" where the user has given the browser a label, and outside of a task."""
+        if self.spec.arguments.get("label") is not None:
+            return ""
+        name = str(getattr(self.task, "name", None) or "")
+        return safe_label(f"{name}[{self.task_id}]" if self.task_id else name)
+
+    @property
     def session_id(self) -> str:
         """ "" before the browser's start."""
         session = self._source.session if self._source else None
@@ -136,8 +148,8 @@ class TaskBrowser:
 
     def _new_source(self) -> Source:
         if self.spec.pool is not None:
-            return PoolLease(POOLS.pool_for(self.spec), self._deadline)
-        return NewSession(self.spec, self._deadline)
+            return PoolLease(POOLS.pool_for(self.spec), self._deadline, self.label)
+        return NewSession(self.spec, self._deadline, self.label)
 
     def end(self) -> None:
         """End the browser, or give it back to its pool.  Idempotent.

@@ -161,7 +161,7 @@ def _end_processes(
     the processes and the survivors."""
     session = record.session
     report = ExitReport(session.id, session.browser, reason, session.containment, None)
-    report = dataclasses.replace(report, memory=record.memory, ended_at=time.time())
+    report = dataclasses.replace(report, memory=record.memory, ended_at=time.time(), label=session.label)
     if scope in ("ended-with-boot", "ended-with-namespace"):
         return dataclasses.replace(report, certificate=scope)
     # An owner and its session are in one place, also where it cannot be named (``/proc`` without a boot

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 from typing import Any
 
 import click
 
-from ..errors import LedgerError
+from ..errors import ConfigError, LedgerError
+from ..options.labels import matches
 from ..report import ProcessExit
 from ..state.ledger import HISTORY_LIMIT, Ledger
 from ..state.records import EndedSession, read_ended
 from . import output
+from .parameters import label_option
 
 
 @click.command()
@@ -24,8 +27,9 @@ from . import output
     help="How many, newest first.",
 )
 @click.option("--session", metavar="ID", help="The whole report of this one.")
+@label_option
 @output.json_option
-def command(limit: int, session: str | None, as_json: bool) -> int:
+def command(limit: int, session: str | None, labels: tuple[str, ...], as_json: bool) -> int:
     """List the sessions that have ended, newest first, or show one of them whole.
 
     "Clean" means that it is proved that no process survived and every file is gone.
@@ -33,14 +37,19 @@ def command(limit: int, session: str | None, as_json: bool) -> int:
     Exit status: 0; 2 where there is no such session.
 
     \b
-    Example:
+    Examples:
       browserkeeper history --session 0123456789ab
+      browserkeeper history --label "checkout-*"
     """
+    if session is not None and labels:
+        raise ConfigError("--session names one session already; leave --label out.")
     ledger = Ledger.open()
     if session is not None:
         show_one(find(ledger, session), as_json=as_json)
-    else:
-        show_all(list(ledger.ended(limit)), as_json=as_json)
+        return 0
+    found = ledger.ended() if labels else ledger.ended(limit)
+    fitting = (e for e in found if not labels or any(matches(e.session.label, p) for p in labels))
+    show_all(list(itertools.islice(fitting, limit)), as_json=as_json, filtered=bool(labels))
     return 0
 
 
@@ -89,16 +98,21 @@ def exit_cells(process: ProcessExit) -> list[str]:
 # -- all
 
 
-def show_all(found: list[EndedSession], *, as_json: bool) -> None:
+def show_all(found: list[EndedSession], *, as_json: bool, filtered: bool) -> None:
     if as_json:
         output.print_json({"ended": [as_dict(ended) for ended in found]})
-    elif not found:
-        output.print_line("No session has ended yet.")
-    else:
-        columns = ["ended", "session", "browser", "reason", "clean", "contained"]
-        columns += ["procs", "lasted", "ending", "freed"]
-        styles = ["" if ended.report.clean else "red" for ended in found]
-        output.print_table(columns, [cells(ended) for ended in found], styles)
+        return
+    if not found:
+        none = "No session with such a label has ended." if filtered else "No session has ended yet."
+        output.print_line(none)
+        return
+    columns = ["ended", "session", "browser", "reason", "clean", "contained"]
+    columns += ["procs", "lasted", "ending", "freed"]
+    rows = [cells(ended) for ended in found]
+    if any(ended.session.label for ended in found):
+        columns.append(output.LABEL)
+        rows = [[*row, ended.session.label] for row, ended in zip(rows, found, strict=True)]
+    output.print_table(columns, rows, ["" if ended.report.clean else "red" for ended in found])
 
 
 def cells(ended: EndedSession) -> list[str]:

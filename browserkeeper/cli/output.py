@@ -6,15 +6,18 @@ plain lines that awk can read; rich is not imported then.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
+from ..options.labels import ELLIPSIS
 from ..report import SCHEMA
 from ..status.text import printable
 
@@ -66,17 +69,58 @@ def is_fancy() -> bool:
 # ------------------------------------------------------------------------------- tables, trees
 
 
+LABEL = "label"
+"""The column of labels.  It is the last of its table: a label may have spaces, and programs that count
+the columns of earlier versions find them where they were."""
+LEAST_LABEL = 16
+"""Columns of a terminal that a label keeps at least."""
+
+
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()
 ) -> None:
-    """Prints aligned columns.  ``styles``: rich's style of each row, "" for none."""
+    """Prints aligned columns.  ``styles``: rich's style of each row, "" for none.
+
+    On a terminal labels are shortened to the room that the other columns leave.
+    """
     cells = [[printable(cell) for cell in row] for row in rows]
+    if columns[-1] == LABEL and sys.stdout.isatty():
+        widths = column_widths(columns[:-1], [row[:-1] for row in cells])
+        room = shutil.get_terminal_size().columns - sum(widths) - 2 * len(columns)
+        cells = [[*row[:-1], shorten(row[-1], max(LEAST_LABEL, room))] for row in cells]
     if is_fancy():
         _rich_table(columns, cells, styles)
         return
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    widths = column_widths(columns, cells)
     for row in ([name.upper() for name in columns], *cells):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        padded = (cell + " " * (w - columns_of(cell)) for cell, w in zip(row, widths, strict=True))
+        print("  ".join(padded).rstrip())
+
+
+def column_widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(columns_of, column)) for column in zip(columns, *rows, strict=True)]
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal the text takes: 2 for each Chinese character, 0 for a combining
+    accent."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text in ``width`` columns, with an ellipsis in place of its middle: the beginning and the end
+    of a label tell more."""
+    if columns_of(text) <= width:
+        return text
+    left = (width - 1) * 2 // 3
+    ends = range(len(text) + 1)
+    head = bisect.bisect_right(ends, left, key=lambda end: columns_of(text[:end])) - 1
+    tail = bisect.bisect_left(ends, left + 1 - width, key=lambda begin: -columns_of(text[begin:]))
+    return text[:head] + ELLIPSIS + text[tail:]
 
 
 def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str]) -> None:

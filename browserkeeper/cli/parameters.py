@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 """Docker's own rule for names.  Other text could change the path of an API request."""
@@ -33,6 +37,25 @@ def container_names(
     for name in value:
         if not CONTAINER.fullmatch(name):
             raise click.BadParameter(f"{name!r} is not the name or id of a container.", param=parameter)
+    return value
+
+
+def label_option(function: F) -> F:
+    """Adds ``--label`` to a command, as the parameter ``labels``: a tuple of patterns."""
+    return click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        callback=_patterns,
+        metavar="LABEL",
+        help='Only those with this label; "*" stands for any text, "?" for one character. May be '
+        "repeated.",
+    )(function)
+
+
+def _patterns(_: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    if "" in value:
+        raise click.BadParameter("give a label, or a pattern such as 'checkout-*'.", param=parameter)
     return value
 
 

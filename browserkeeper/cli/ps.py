@@ -8,13 +8,15 @@ import click
 
 from ..status.snapshot import SessionStatus, snapshot
 from . import output
+from .parameters import label_option
 from .session_text import STYLES, print_pools_and_problems, process_tree
 
 
 @click.command()
 @click.option("--tree", is_flag=True, help="Show every process of each session.")
+@label_option
 @output.json_option
-def command(tree: bool, as_json: bool) -> int:
+def command(tree: bool, labels: tuple[str, ...], as_json: bool) -> int:
     """List the live sessions and pools, and what is wrong with any of them.
 
     Memory is the proportional share (PSS), so that it adds up. States: live; ending (its owner
@@ -22,27 +24,33 @@ def command(tree: bool, as_json: bool) -> int:
     foreign (not ours to judge: of another container that shares the state directory, say).
 
     Exit status: 0 all is well; 1 there is an orphaned session, an invalid record or a zombie.
+    With --label: among the sessions with such a label, and the invalid records.
 
     \b
-    Example:
+    Examples:
       browserkeeper ps --tree
+      browserkeeper ps --label "checkout-*"
     """
-    found = snapshot()
+    found = snapshot().labelled(labels)
     if as_json:
         output.print_json(found.to_dict())
     else:
-        show(found.sessions, tree=tree)
+        show(found.sessions, tree=tree, filtered=bool(labels))
         print_pools_and_problems(found)
     return int(not found.ok)
 
 
-def show(sessions: Sequence[SessionStatus], *, tree: bool) -> None:
+def show(sessions: Sequence[SessionStatus], *, tree: bool, filtered: bool) -> None:
     if not sessions:
-        output.print_line("No live sessions.")
+        output.print_line("No live session has such a label." if filtered else "No live sessions.")
         return
     columns = ["session", "kind", "browser", "state", "owner", "age", "procs", "memory", "contained"]
-    styles = [STYLES.get(status.state, "") for status in sessions]
-    output.print_table([*columns, "deadline"], [cells(status) for status in sessions], styles)
+    columns.append("deadline")
+    rows = [cells(status) for status in sessions]
+    if any(status.label for status in sessions):
+        columns.append(output.LABEL)
+        rows = [[*row, status.label] for row, status in zip(rows, sessions, strict=True)]
+    output.print_table(columns, rows, [STYLES.get(status.state, "") for status in sessions])
     for status in sessions if tree else ():
         output.print_tree(process_tree(status))
 

@@ -161,6 +161,9 @@ def show_sessions(title: str, spans: tuple[SessionSpan, ...], now: float) -> Non
         return
     columns = [title, "began", "browser", "owner", "ended by", "lasted", "procs", "memory"]
     rows = [session_cells(span, now) for span in spans]
+    if any(span.label for span in spans):
+        columns.append(output.LABEL)
+        rows = [[*row, span.label] for row, span in zip(rows, spans, strict=True)]
     styles = ["red" if span.clean is False else "" for span in spans]
     output.print_line("")
     output.print_table(columns, rows, styles)
@@ -175,7 +178,7 @@ def session_cells(span: SessionSpan, now: float) -> list[str]:
         _clock(span.began, "%H:%M:%S" if now - span.began < DAY else "%m-%d %H:%M"),
         span.browser,
         f"{span.owner} ({span.owner_pid})",
-        span.label,
+        span.ending,
         output.duration(span.lasted(now)),
         str(len(span.processes)),
         "-" if span.peak is None else output.megabytes(span.peak),

@@ -38,8 +38,9 @@ def pool_line(pool: PoolState) -> str:
         return int(pool.stats.get(stat, 0))
 
     counts = ", ".join(f"{number(f'pool_{state}')} {state}" for state in STATES)
+    name = f'Pool "{pool.label}"' if pool.label else "Pool"
     return (
-        f"Pool of {pool.owner_name} ({pool.owner.pid}), {pool.browser}: {counts}, "
+        f"{name} of {pool.owner_name} ({pool.owner.pid}), {pool.browser}: {counts}, "
         f"of {number('pool_max')}; {number('requests_waiting')} waiting."
     )
 
@@ -62,7 +63,8 @@ def process_tree(status: SessionStatus) -> output.Node:
 
     session = status.record.session
     guards = " and ".join(str(guard.pid) for guard in status.record.guards)
-    head = f"{session.browser} session {session.id}: {status.state}, guarded by {guards}"
+    name = f'{session.id} "{status.label}"' if status.label else session.id
+    head = f"{session.browser} session {name}: {status.state}, guarded by {guards}"
     return output.Node(head, STYLES.get(status.state, "bold"), tuple(nodes_below(0)))
 
 

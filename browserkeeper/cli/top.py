@@ -11,7 +11,7 @@ import click
 
 from ..status.snapshot import Snapshot, snapshot
 from . import output
-from .parameters import seconds
+from .parameters import label_option, seconds
 from .session_text import STYLES, print_pools_and_problems, process_tree
 from .top_readings import SORTS, Meter, Sort, by_sort, cells, headlines
 
@@ -40,8 +40,11 @@ WARM_UP = 0.5
     "--tree", is_flag=True, help="Show every process of each session; the key t does the same."
 )
 @click.option("--once", is_flag=True, help="One frame, then exit.")
+@label_option
 @output.json_option
-def command(interval: float, sort: str, tree: bool, once: bool, as_json: bool) -> int:
+def command(
+    interval: float, sort: str, tree: bool, once: bool, labels: tuple[str, ...], as_json: bool
+) -> int:
     """Watch the live sessions and pools: memory, processor, ages, zombies.
 
     Memory is the proportional share (PSS). CPU is in per cent of one processor, of all processes of
@@ -58,11 +61,13 @@ def command(interval: float, sort: str, tree: bool, once: bool, as_json: bool) -
     meter.read(snapshot())
     if once or as_json or not can_be_live():
         time.sleep(WARM_UP)
-        print_once(snapshot(), meter, by, tree=tree, as_json=as_json)
+        print_once(
+            snapshot().labelled(labels), meter, by, tree=tree, as_json=as_json, filtered=bool(labels)
+        )
     else:
         from .top_screen import Screen
 
-        Screen(interval, by, meter, tree=tree).run(WARM_UP)
+        Screen(interval, by, meter, tree=tree, labels=labels).run(WARM_UP)
     return 0
 
 
@@ -71,7 +76,9 @@ def can_be_live() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
-def print_once(found: Snapshot, meter: Meter, sort: Sort, *, tree: bool, as_json: bool) -> None:
+def print_once(
+    found: Snapshot, meter: Meter, sort: Sort, *, tree: bool, as_json: bool, filtered: bool
+) -> None:
     readings = by_sort(meter.read(found), sort)
     if as_json:
         sessions = [
@@ -80,12 +87,14 @@ def print_once(found: Snapshot, meter: Meter, sort: Sort, *, tree: bool, as_json
         ]
         output.print_json({**found.to_dict(), "sessions": sessions})
         return
-    for line in headlines(readings):
+    for line in headlines(readings, filtered=filtered):
         output.print_line(line)
     if readings:
         styles = [STYLES.get(reading.status.state, "") for reading in readings]
         table = [cells(reading) for reading in readings]
-        output.print_table(list(table[0]), [list(row.values()) for row in table], styles)
+        unused = () if any(row[output.LABEL] for row in table) else (output.LABEL,)
+        columns = [name for name in table[0] if name not in unused]
+        output.print_table(columns, [[row[name] for name in columns] for row in table], styles)
     for reading in readings if tree else ():
         output.print_tree(process_tree(reading.status))
     print_pools_and_problems(found)

@@ -64,7 +64,7 @@ def by_sort(readings: Iterable[Reading], sort: Sort) -> list[Reading]:
     return sorted(readings, key=SORTS[sort], reverse=True)
 
 
-def headlines(readings: Sequence[Reading]) -> tuple[str, str]:
+def headlines(readings: Sequence[Reading], *, filtered: bool = False) -> tuple[str, str]:
     """The totals of all sessions, and a note if there is none."""
     processes = sum(len(reading.status.processes) for reading in readings)
     zombies = sum(len(reading.status.zombies) for reading in readings)
@@ -76,7 +76,8 @@ def headlines(readings: Sequence[Reading]) -> tuple[str, str]:
         output.count(zombies, "zombie"),
     ]
     clock = time.strftime("%H:%M:%S")
-    return f"browserkeeper {clock}: {', '.join(totals)}", "" if readings else "No live sessions."
+    empty = "No live session has such a label." if filtered else "No live sessions."
+    return f"browserkeeper {clock}: {', '.join(totals)}", "" if readings else empty
 
 
 def cells(reading: Reading) -> dict[str, str]:
@@ -95,4 +96,5 @@ def cells(reading: Reading) -> dict[str, str]:
         "zombies": str(len(status.zombies) or ""),
         "owner": f"{session.owner_name} ({session.owner.pid})",
         "contained": session.containment,
+        output.LABEL: status.label,
     }

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KEYS: dict[bytes, Sort] = {b"m": "memory", b"c": "cpu", b"p": "cpu", b"a": "age"}
 FRAME_LINES = 5
 """Lines above and below the rows: two of a summary, a table's head and its rule, the keys."""
-DISPENSABLE = ("contained", "deadline", "zombies", "owner", "procs", "age", "state", "pool")
+DISPENSABLE = ("contained", "deadline", "zombies", "owner", "procs", "age", "state", "pool", "label")
 """Columns that a narrow terminal goes without, in this order."""
 
 Frame = Callable[["Console"], "Group"]
@@ -35,8 +35,18 @@ Frame = Callable[["Console"], "Group"]
 class Screen:
     """Draws frames until a key or a signal ends it.  ``interval``: seconds between two readings."""
 
-    def __init__(self, interval: float, sort: Sort, meter: Meter, *, tree: bool):
+    def __init__(
+        self,
+        interval: float,
+        sort: Sort,
+        meter: Meter,
+        *,
+        tree: bool,
+        labels: Sequence[str] = (),
+    ):
         self.interval, self.sort, self.meter, self.tree = interval, sort, meter, tree
+        self.labels = labels
+        """Patterns of the labels that are shown; all without a pattern."""
         self.ended = self.suspended = False
         self._keyboard = [sys.stdin.fileno()] if sys.stdin.isatty() else []
         self._readings: list[Reading] | None = None
@@ -68,7 +78,7 @@ class Screen:
             draw(self.frame)
 
     def _read_sessions(self) -> None:
-        found = snapshot()
+        found = snapshot().labelled(self.labels)
         self._readings = self.meter.read(found)
         self._notes = [(problem_line(problem), "red") for problem in found.problems]
         self._notes += [(pool_line(pool), "") for pool in found.pools]
@@ -98,7 +108,7 @@ class Screen:
 
         width, height = console.size
         readings = by_sort(self._readings or (), self.sort)
-        head, empty = headlines(readings)
+        head, empty = headlines(readings, filtered=bool(self.labels))
         if self._readings is None:
             head, empty = "browserkeeper", "Looking …"
         notes = self._notes[: max(1, height // 4)]
@@ -136,6 +146,10 @@ def table_of(readings: Sequence[Reading], width: int) -> Table:
 
     rows = [cells(reading) for reading in readings]
     columns = fitting(rows, width)
+    others = [name for name in columns if name != output.LABEL]
+    room = width - needed_width(rows, others) - 2
+    for row in rows:
+        row[output.LABEL] = output.shorten(row[output.LABEL], max(output.LEAST_LABEL, room))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for name in columns:
         right = name in ("memory", "cpu", "age", "deadline", "procs", "zombies")
@@ -147,17 +161,26 @@ def table_of(readings: Sequence[Reading], width: int) -> Table:
 
 
 def fitting(rows: Sequence[dict[str, str]], width: int) -> list[str]:
-    """The columns that are not empty, as many as fit into ``width`` characters."""
+    """The columns that are not empty, as many as fit into ``width`` characters, with labels at their
+    shortest."""
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
-
-    def needed() -> int:
-        return sum(2 + max(len(name), *(len(row[name]) for row in rows)) for name in columns)
-
     for name in filter(columns.__contains__, DISPENSABLE):
-        if needed() <= width:
+        if needed_width(rows, columns) <= width:
             break
         columns.remove(name)
     return columns
+
+
+def needed_width(rows: Sequence[dict[str, str]], columns: Sequence[str]) -> int:
+    """Characters that a table of these columns takes, with labels at their shortest."""
+    most = {output.LABEL: output.LEAST_LABEL}
+    widest = (
+        max(output.columns_of(printable(text)) for text in (name, *(row[name] for row in rows)))
+        for name in columns
+    )
+    return sum(
+        2 + min(width, most.get(name, width)) for name, width in zip(columns, widest, strict=True)
+    )
 
 
 def tree_lines(readings: Sequence[Reading]) -> list[Text]:
@@ -167,7 +190,7 @@ def tree_lines(readings: Sequence[Reading]) -> list[Text]:
     lines = []
     for reading in readings:
         facts = cells(reading)
-        names = ("browser", "session", "state", "pool", "memory", "cpu", "age")
+        names = ("browser", "session", "state", "pool", "memory", "cpu", "age", output.LABEL)
         head = "  ".join(facts[name] for name in names if facts[name])
         root = dataclasses.replace(process_tree(reading.status), text=head)
         lines += [

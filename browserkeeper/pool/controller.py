@@ -70,7 +70,7 @@ class Controller:
         self._renew_began: dict[Member, float] = {}
         self._waiters: list[tuple[Callable[[], bool], Latch]] = []
         self._orders: collections.deque[Decision] = collections.deque()
-        self._publisher = StatePublisher(config.browser.name)
+        self._publisher = StatePublisher(config.browser.name, config.browser.label)
         # Each step runs whatever the steps before it raise.
         steps = (
             self._collect_ended_leases,
@@ -408,7 +408,13 @@ class Controller:
         }
 
     def _content(self, now: float) -> Content:
-        """What is published for other processes: the members' states, and the statistics."""
+        """What is published for other processes: the members' states, the labels of the leases, and the
+        statistics."""
         members = [member for member in self.scheduler.members() if member.browser is not None]
         states = {member.browser.id: member.state for member in members if member.browser.id}
-        return states, self.stats(now)
+        labels = {
+            member.browser.id: member.request.label
+            for member in self.scheduler.members("leased")
+            if member.request is not None and member.request.label
+        }
+        return states, labels, self.stats(now)

@@ -33,6 +33,7 @@ else:
 class LeaseInfo:
     """A lease that is out: which browser, which thread has it, and since when.
 
+    ``label`` is the lease's name, "" without one.
     ``since`` is in seconds since the epoch, ``seconds`` is the lease's age, and ``deadline`` is how
     many seconds are left of ``max_lease`` (None without one).
     """
@@ -45,17 +46,20 @@ class LeaseInfo:
     uses: int
     deadline: float | None
     stack: str
+    label: str = ""
 
     def __str__(self) -> str:
         where = self.stack.strip().splitlines()
         place = f", taken at {where[-2].strip()}" if len(where) > 1 else ""
-        return f"{self.browser_id} by {self.thread} for {self.seconds:.1f} s{place}"
+        name = f' "{self.label}"' if self.label else ""
+        return f"{self.browser_id}{name} by {self.thread} for {self.seconds:.1f} s{place}"
 
 
 class Request:
     """One call of ``lease()``: made by the user's thread, answered once by the pool's event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
+        self.label = label
         self.thread = threading.current_thread().name
         self._stack = CallStack()
         self.made_at = time.monotonic()
@@ -116,6 +120,7 @@ class Request:
             uses=self.member.uses,
             deadline=None if max_lease is None else max_lease - seconds,
             stack=self.stack,
+            label=self.label,
         )
 
 

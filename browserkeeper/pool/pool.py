@@ -26,6 +26,7 @@ from ..errors import (
     refuse_to_pickle,
 )
 from ..options.check import refuse_unknown
+from ..options.labels import check_label
 from ..process.limit_errors import limit_of
 from ..process.monkey_patches import require_usable
 from ..report import ExitReport
@@ -108,6 +109,7 @@ class BrowserPool(Generic[D_co]):
         leak_warn: seconds after which a lease is logged, with the stack that took it; None: never.
         launch_concurrency: how many browsers may start at a time; the default is half the cores.
         browser: all arguments of :func:`browserkeeper.browser` except ``timeout`` and ``profile``.
+            ``label`` names the pool and its browsers; :meth:`lease` takes one for each lease.
 
     Raises:
         ConfigError: an argument is not valid.
@@ -331,16 +333,19 @@ class BrowserPool(Generic[D_co]):
 
     # -- leases
 
-    def lease(self, timeout: float | None = None) -> Lease[D_co]:
+    def lease(self, timeout: float | None = None, *, label: str | None = None) -> Lease[D_co]:
         """Lease a browser, until ``release()`` or the end of the ``with`` block.
 
         Blocks for up to ``timeout`` seconds (default: ``checkout_timeout``); callers are served in
-        the order of their calls.  Raises PoolTimeout, TooManyWaiting, PoolUnavailable, PoolClosed,
-        or ForkedSessionError.
+        the order of their calls.  ``label`` is a name for the lease: ``ps``, ``top`` and
+        :meth:`leases` show it while the lease lasts, in place of the pool's own.
+
+        Raises PoolTimeout, TooManyWaiting, PoolUnavailable, PoolClosed, ForkedSessionError, or
+        ConfigError.
         """
         limit = self.config.checkout_timeout if timeout is None else timeout
         check_seconds("timeout", limit)
-        return self._lease_for(Request(), limit)
+        return self._lease_for(Request("" if label is None else check_label("label", label)), limit)
 
     def _lease_for(self, request: Request, limit: float) -> Lease[D_co]:
         controller = self._live_controller()
@@ -368,9 +373,9 @@ class BrowserPool(Generic[D_co]):
             raise
 
     @contextlib.contextmanager
-    def driver(self, timeout: float | None = None) -> Iterator[D_co]:
+    def driver(self, timeout: float | None = None, *, label: str | None = None) -> Iterator[D_co]:
         """Like :meth:`lease`, but gives the driver alone: ``with pool.driver() as driver:``."""
-        with self.lease(timeout) as lease:
+        with self.lease(timeout, label=label) as lease:
             yield lease.driver
 
     def map(
@@ -451,7 +456,8 @@ class BrowserPool(Generic[D_co]):
 
     def __repr__(self) -> str:
         controller = self._controller
-        head = f"<BrowserPool {self.config.browser.name}"
+        label = self.config.browser.label
+        head = f"<BrowserPool {self.config.browser.name}" + (f' "{label}"' if label else "")
         if controller is None or controller.scheduler.closed:
             is_closed = controller is not None or self._closed
             return f"{head} {'closed' if is_closed else 'not open'}>"

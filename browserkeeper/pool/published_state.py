@@ -19,8 +19,8 @@ INTERVAL = 1.0
 SIGN_OF_LIFE = 60.0
 """Seconds between two writes at most.  By ``written`` others see that the pool's process still runs."""
 
-Content = tuple[Mapping[str, str], Mapping[str, float]]
-"""The state of each session by its id, and the statistics."""
+Content = tuple[Mapping[str, str], Mapping[str, str], Mapping[str, float]]
+"""The state of each session by its id, the labels of leases by the same, and the statistics."""
 
 _numbers = itertools.count(1)
 
@@ -33,8 +33,8 @@ class StatePublisher:
     A pool works as well without the file.  So an error is logged once and ends the publishing.
     """
 
-    def __init__(self, browser: str):
-        self._browser, self._number = browser, next(_numbers)
+    def __init__(self, browser: str, label: str = ""):
+        self._browser, self._label, self._number = browser, label, next(_numbers)
         self._ledger: Ledger | None = None
         self._published: tuple[PoolState, Content] | None = None
         self._lock: FileLock | None = None
@@ -83,7 +83,7 @@ class StatePublisher:
         self._lock = None
 
     def _publish(self, content: Content) -> None:
-        sessions, stats = content
+        sessions, labels, stats = content
         try:
             self._ledger, host = self._ledger or Ledger.open(), system.host()
             state = PoolState(
@@ -98,6 +98,8 @@ class StatePublisher:
                 written=time.time(),
                 sessions=sessions,
                 stats=stats,
+                label=self._label,
+                labels=labels,
             )
             self._lock = publish(self._ledger, state)
             self._published = state, content

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import LeaseTimeout
-from ..pool import BrowserPool
 from ..session import BrowserSession, browser, control_of
 from . import capture
 from .background_pools import BACKGROUND_POOLS
@@ -30,6 +29,8 @@ def open_new(record: TestRecord, spec: BrowserSpec) -> OpenedBrowser:
     with one_line_errors():
         if record.settings.capture != "never" and not given.get("log"):
             given["log"] = _log_path(record, numbered(DRIVER_LOG, len(record.opened) + 1))
+        if given.get("label") is None:
+            given["label"] = record.label or None
         session: BrowserSession[Any] = browser(spec.name, **given)
         opened = record.add(None, session)
         opened.driver = session.start()
@@ -61,11 +62,12 @@ def new_browser(record: TestRecord, spec: BrowserSpec) -> Iterator[OpenedBrowser
 
 @contextlib.contextmanager
 def leased_browser(
-    record: TestRecord, pool: BrowserPool[Any], timeout: float | None
+    record: TestRecord, pool: RecordingPool, timeout: float | None, label: str | None
 ) -> Iterator[OpenedBrowser]:
-    """A lease of the worker's warm browser.  ``timeout``: this test's own, in seconds."""
+    """A lease of the worker's warm browser.  ``timeout``, in seconds, and ``label`` are this test's own,
+    None where it has none."""
     with one_line_errors():
-        lease = pool.lease(LEASE_TIMEOUT)
+        lease = pool.lease(LEASE_TIMEOUT, label=label)
     opened = record.add(lease.driver, lease.session, is_leased=True)
     opened.log_start = capture.log_size(opened.session)
     if timeout is not None:

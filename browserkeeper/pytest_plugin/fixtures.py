@@ -137,7 +137,8 @@ def keeper_driver(
         warm: WarmBrowsers = request.getfixturevalue("_keeper_warm_browsers")
         spec = make_spec(name, keeper_browser_args, keeper_options, record.settings)
         pool = warm.pool_for(spec, record.settings)
-        with browsers.leased_browser(record, pool, marked.get("timeout")) as opened:
+        own = marked.get("timeout"), marked.get("label")
+        with browsers.leased_browser(record, pool, *own) as opened:
             yield opened.driver
     else:
         spec = make_spec(name, keeper_browser_args, keeper_options, record.settings, **marked)
@@ -146,9 +147,9 @@ def keeper_driver(
 
 
 def _can_use_warm_browser(settings: Settings, args: Any, marked: dict[str, Any]) -> bool:
-    """False without ``--keeper-isolation=context``, for a test with options of its own, and with a
-    profile."""
-    if settings.isolation != "context" or set(marked) - {"timeout"}:
+    """False without ``--keeper-isolation=context``, for a test with options of its own (a timeout and a
+    label are the lease's), and with a profile."""
+    if settings.isolation != "context" or set(marked) - {"timeout", "label"}:
         return False
     return not (isinstance(args, dict) and args.get("profile"))
 

@@ -61,6 +61,7 @@ class TestRecord:
     __test__ = False
 
     nodeid: str
+    """As pytest has it: the ids of parameters may hold any characters."""
     attempt: int
     settings: Settings
     folder: Folder
@@ -79,6 +80,13 @@ class TestRecord:
     failed: bool = False
     kept: bool = False
     """The folder has something to keep."""
+
+    @property
+    def label(self) -> str:
+        """The label of the test's browsers, where the user gives none."""
+        from ..options.labels import safe_label
+
+        return safe_label(self.nodeid)
 
     def add(
         self, driver: Any, session: BrowserSession[Any], *, is_leased: bool = False

@@ -6,10 +6,12 @@ Imported when the first test asks for a browser, since it imports Selenium.
 from __future__ import annotations
 
 import contextlib
+import os
 import weakref
 from typing import Any
 
 from ..errors import LeaseTimeout
+from ..options.labels import safe_label
 from ..pool import BrowserPool, Lease
 from ..report import ExitReport
 from ..session import control_of
@@ -19,18 +21,31 @@ from .settings import Settings
 
 
 class RecordingPool(BrowserPool[Any]):
-    """A BrowserPool that remembers its leases, so that a failing test's can be captured."""
+    """A BrowserPool that remembers its leases, so that a failing test's can be captured.
+
+    A lease without a label has the running test's, unless the user has given one to the browsers.
+    """
 
     def __init__(self, name: str, **given: Any):
         super().__init__(name, **given)
         self.given: weakref.WeakSet[Lease[Any]] = weakref.WeakSet()
 
-    def lease(self, timeout: float | None = None) -> Lease[Any]:
-        lease = super().lease(timeout)
+    def lease(self, timeout: float | None = None, *, label: str | None = None) -> Lease[Any]:
+        if label is None and not self.config.browser.label:
+            label = running_test() or None
+        lease = super().lease(timeout, label=label)
         if self.config.max_lease is not None:
             name_limit(lease, self.config.max_lease)
         self.given.add(lease)
         return lease
+
+
+def running_test() -> str:
+    """The node id of the test that runs, made safe for a label; "" between tests.
+
+    pytest has it in the environment, with the phase behind it: ``test_a.py::test_b[1] (call)``.
+    """
+    return safe_label(os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0])
 
 
 def name_limit(lease: Lease[Any], seconds: float) -> None:
@@ -58,9 +73,9 @@ class WarmBrowsers:
     """One warm browser for each name, shared by the tests of one process."""
 
     def __init__(self) -> None:
-        self._pools: dict[str, tuple[tuple[Any, ...], BrowserPool[Any]]] = {}
+        self._pools: dict[str, tuple[tuple[Any, ...], RecordingPool]] = {}
 
-    def pool_for(self, spec: BrowserSpec, settings: Settings) -> BrowserPool[Any]:
+    def pool_for(self, spec: BrowserSpec, settings: Settings) -> RecordingPool:
         """An open pool of one browser.  A different spec for the same name replaces it."""
         present = self._pools.get(spec.name)
         if present is not None and present[0] == spec.fingerprint:

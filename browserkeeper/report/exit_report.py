@@ -172,6 +172,8 @@ class ExitReport:
     whole files never.  A partial file of the time of this session that may be another's is named, and
     left.
 
+    ``label`` is the name that the user gave to the session, or that Celery or pytest filled in, else "".
+
     ``memory`` has samples: seconds since the guard's start, and bytes of all processes.  Counted are
     resident pages that belong to no file and are not shared; off Linux all resident pages.  The
     number is below PSS, whose computation would take the kernel much longer.
@@ -195,6 +197,7 @@ class ExitReport:
     notes: tuple[str, ...] = ()
     remote: RemoteEnd | None = None
     partial_downloads: tuple[PartialDownload, ...] = ()
+    label: str = ""
 
     @property
     def clean(self) -> bool:
@@ -254,6 +257,7 @@ class ExitReport:
             "browserkeeper.bytes_freed": self.bytes_freed,
             "browserkeeper.partial_downloads": len(self.partial_downloads),
             "browserkeeper.seconds": dict(self.seconds),
+            **({"browserkeeper.label": self.label} if self.label else {}),
         }
 
     @classmethod
@@ -273,11 +277,13 @@ class ExitReport:
         return cls(**known)
 
     @classmethod
-    def from_guard(cls, facts: Mapping[str, Any], *, session: str, browser: str) -> ExitReport:
+    def from_guard(
+        cls, facts: Mapping[str, Any], *, session: str, browser: str, label: str = ""
+    ) -> ExitReport:
         """From the JSON of a guard, which does not name the session and its browser."""
-        names = {"files_removed": facts["files"], "bytes_freed": facts["bytes"]}
-        given = {**facts, "remote": None, **names, "session": session, "browser": browser}
-        report = cls.from_dict(given)
+        names = {"session": session, "browser": browser, "label": label}
+        sizes = {"files_removed": facts["files"], "bytes_freed": facts["bytes"]}
+        report = cls.from_dict({**facts, "remote": None, **sizes, **names})
         account = facts.get("account")
         if not isinstance(account, Mapping) or not account:
             return report
@@ -286,7 +292,8 @@ class ExitReport:
     def __str__(self) -> str:
         verdict = f"clean, {self.certificate}" if self.clean else "NOT CLEAN"
         verdict += " here" if self.remote else ""
-        head = f"{self.browser} session {self.session}: {self.reason}, {verdict} ({self.containment})"
+        name = f'{self.session} "{self.label}"' if self.label else self.session
+        head = f"{self.browser} session {name}: {self.reason}, {verdict} ({self.containment})"
         ended = f"{len(self.processes)} processes, {len(self.adopted)} adopted, "
         ended += f"{self.zombies_reaped} reaped by the guard; "
         ended += f"{self.files_removed} files, {self.bytes_freed / 1e6:.1f} MB freed"

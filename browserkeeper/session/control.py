@@ -211,7 +211,7 @@ class SessionControl(Generic[S]):
         """The whole start, in a thread of its own: no exception from outside comes up here."""
         start, config = self._start, self.config
         start.threads.add(threading.get_ident())
-        self.spans.begin(config.name)
+        self.spans.begin(config.name, config.label)
         try:
             try:
                 attempt = self._launch_within_limits()
@@ -232,8 +232,10 @@ class SessionControl(Generic[S]):
                 "event.duration": int(seconds * 1e9),  # ECS: nanoseconds
                 "browserkeeper.session.id": attempt.id,
                 "browserkeeper.browser": config.name,
+                **({"browserkeeper.label": config.label} if config.label else {}),
             }
-            logger.info("%s session %s started in %.2f s", config.name, attempt.id, seconds, extra=facts)
+            name = f'{attempt.id} "{config.label}"' if config.label else attempt.id
+            logger.info("%s session %s started in %.2f s", config.name, name, seconds, extra=facts)
             return self.driver  # raises SessionClosed where it was closed meanwhile
         finally:
             start.driver = None

@@ -111,6 +111,7 @@ class Ending:
         if self.report is None:
             self.report = dataclasses.replace(
                 report,
+                label=self._record.session.label,
                 seconds={**report.seconds, **self.seconds, "close": seconds},
                 notes=(*report.notes, *self.notes),
             )

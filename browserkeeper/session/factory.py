@@ -69,7 +69,7 @@ def browser(
     log: str | os.PathLike[str] | None = None,
     on_leak: OnLeak = "raise",
     remote: str | None = None,
-    label: str = "",
+    label: str | None = None,
     wait: Wait = "start_timeout",
     max_browsers: int | None = None,
     min_memory: int | str | None = None,
@@ -116,7 +116,8 @@ def browser(
             with a ResourceWarning, or ``ignore``.
         remote: the URL of a Selenium Grid to start the browser on, with credentials if the Grid needs
             them: ``https://USER:PASSWORD@HOST``.
-        label: a name for the session, which ``ps``, ``history``, reports, logs and spans show.
+        label: a name for the session, which ``ps``, ``top``, ``history``, ``report``, logs and spans
+            show: one line of at most 200 visible characters.
         wait: seconds to wait for a slot while the host's limit is reached, its memory is short or it is
             drained (``docs/host.md``).  0 tries once, None waits without a limit.  HostBusy after that.
             Default: as many as ``start_timeout``, which counts from the moment when the start has its

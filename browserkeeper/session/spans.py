@@ -60,11 +60,12 @@ class SessionSpans:
         return self._session is not None
 
     @never_raises
-    def begin(self, browser: str) -> None:
+    def begin(self, browser: str, label: str = "") -> None:
         """The start begins.  The caller's current span becomes the parent."""
         self._tracer = _tracer()
         if self._tracer is not None:
             facts: Attributes = {"browserkeeper.browser": browser}
+            facts |= {"browserkeeper.label": label} if label else {}
             self._session = self._tracer.start_span("browserkeeper.session", attributes=facts)
             self._start = self._child("browserkeeper.session.start", self._session, facts)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LedgerError
+from ..options.labels import matches
 from ..process.identity import Host, ProcessIdentity
 from ..report import SCHEMA
 from .documents import BadRecord, CorruptRecordError, identity_from, read_document
@@ -38,7 +39,8 @@ class PoolState:
 
     ``number`` counts the pools of the owner's process.  ``sessions`` maps the session id of each
     browser to its state: ``idle``, ``leased``, ``starting``, ``refreshing``, ``checking`` or
-    ``closing``.  ``stats`` is ``BrowserPool.stats()``.
+    ``closing``.  ``stats`` is ``BrowserPool.stats()``.  ``label`` is the pool's name, or "".  ``labels``
+    maps the session ids of leased browsers to the labels of their leases, where these have one.
 
     ``host``, ``init_start`` and ``uid`` are the parts of ``system.host()``; the last two are None in
     the file of a version that did not write them.  ``nonce`` is random.  ``locked``: the pool's
@@ -57,6 +59,8 @@ class PoolState:
     uid: int | None = None
     nonce: str = ""
     locked: bool = False
+    label: str = ""
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -68,6 +72,10 @@ class PoolState:
         whole = (self.host, self.init_start, self.uid, self.owner.pid, self.owner.start, self.number)
         digest = hashlib.blake2b(repr((*whole, self.nonce)).encode(), digest_size=8).hexdigest()
         return f"{self.old_name}-{digest}"
+
+    def is_named(self, pattern: str) -> bool:
+        """Does the pool's label, or that of one of its leases, fit the pattern?"""
+        return any(matches(label, pattern) for label in (self.label, *self.labels.values()) if label)
 
     @property
     def old_name(self) -> str:
@@ -188,6 +196,8 @@ def _read(path: Path) -> PoolState:
         known = {f.name: pool[f.name] for f in fields if f.default is dataclasses.MISSING}
         known |= {f.name: pool[f.name] for f in fields if f.name in pool}
         state = PoolState(**{**known, "owner": identity_from(**known["owner"])})
+        if not all(isinstance(text, str) for text in (state.label, *state.labels.values())):
+            raise TypeError(f"a label is no text: {state.label!r}, {state.labels!r}")
         if path.stem not in (state.name, state.old_name):
             raise CorruptRecordError(f"{path}: its name does not match its content")
         return dataclasses.replace(
@@ -200,6 +210,7 @@ def _read(path: Path) -> PoolState:
             locked=state.locked is True,
             sessions={str(session): str(what) for session, what in state.sessions.items()},
             stats={str(name): float(value) for name, value in state.stats.items()},
+            labels=dict(state.labels),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRecordError(f"{path}: not the state of a pool ({error!r})") from error

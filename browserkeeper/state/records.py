@@ -72,6 +72,11 @@ class Session:
     label: str = ""
 
     @property
+    def name(self) -> str:
+        """The id, and the label in quotes if it has one."""
+        return f'{self.id} "{self.label}"' if self.label else self.id
+
+    @property
     def place(self) -> Host:
         """The host where the session's pids mean something."""
         return Host.parse(self.host, self.init_start, self.uid)
@@ -159,7 +164,8 @@ def read_ended(path: Path) -> EndedSession:
     facts = read_document(path)
     try:
         session = Session.from_dict(facts["session"])
-        report = ExitReport.from_guard(facts["exit"], session=session.id, browser=session.browser)
+        names = {"session": session.id, "browser": session.browser, "label": session.label}
+        report = ExitReport.from_guard(facts["exit"], **names)
     except _MALFORMED as error:
         raise LedgerError(f"{path}: not the report of a session ({error!r})") from error
     return EndedSession(session, report)

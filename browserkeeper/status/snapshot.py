@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..cleanup.evidence import (
@@ -17,6 +17,7 @@ from ..cleanup.evidence import (
     verdict_of,
 )
 from ..cleanup.pool_evidence import owner_of
+from ..options.labels import matches
 from ..process import Platform, is_alive, require_own_proc
 from ..process.identity import ProcessFacts
 from ..state.documents import BadRecord
@@ -33,7 +34,8 @@ reap it."""
 class SessionStatus:
     """A record, and the processes of its session now.  ``memory``: bytes by pid, empty if it was not
     read; ``zombies``: the pids of zombies that outlasted ZOMBIE_PATIENCE; ``why``: the reason why a
-    foreign session is not ours to judge."""
+    foreign session is not ours to judge; ``lease``: the label of the lease that has this browser of a
+    pool at the moment, "" without one."""
 
     record: Record
     state: State
@@ -41,6 +43,17 @@ class SessionStatus:
     memory: dict[int, int]
     zombies: frozenset[int] = frozenset()
     why: str = ""
+    lease: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name that is shown: the lease's, or else the session's own; "" without one."""
+        return self.lease or self.record.session.label
+
+    def is_named(self, pattern: str) -> bool:
+        """Does the lease's label or the session's own fit the pattern (``options.labels.matches``)?"""
+        own = self.record.session.label
+        return any(matches(label, pattern) for label in (self.lease, own) if label)
 
     @property
     def age(self) -> float:
@@ -59,6 +72,8 @@ class SessionStatus:
             **dataclasses.asdict(session),
             "state": self.state,
             "why": self.why,
+            "label": self.label,
+            "own_label": session.label,
             "owner": {**dataclasses.asdict(session.owner), "name": session.owner_name},
             "guards": [dataclasses.asdict(guard) for guard in self.record.guards],
             "age": self.age,
@@ -96,6 +111,17 @@ class Snapshot:
     pools: tuple[PoolState, ...]
     bad_records: tuple[BadRecord, ...]
     problems: tuple[Problem, ...]
+
+    def labelled(self, patterns: Sequence[str]) -> Snapshot:
+        """Only the sessions and pools with a label that fits one of the patterns, and their problems;
+        and all records that are not valid, whose labels are not known.  Everything, without a pattern.
+        """
+        if not patterns:
+            return self
+        sessions = tuple(s for s in self.sessions if any(map(s.is_named, patterns)))
+        pools = tuple(p for p in self.pools if any(map(p.is_named, patterns)))
+        problems = tuple(problems_of(sessions, self.bad_records))
+        return dataclasses.replace(self, sessions=sessions, pools=pools, problems=problems)
 
     @property
     def ok(self) -> bool:
@@ -148,6 +174,8 @@ def snapshot(*, with_memory: bool = True) -> Snapshot:
         for pool in published(ledger)
         if isinstance(pool, PoolState) and owner_of(ledger, pool) == "alive"
     ]
+    leases = {session: label for pool in pools for session, label in pool.labels.items()}
+    sessions = [dataclasses.replace(s, lease=leases.get(s.record.session.id, "")) for s in sessions]
     return Snapshot(tuple(sessions), tuple(pools), tuple(bad), tuple(problems_of(sessions, bad)))
 
 
@@ -208,7 +236,7 @@ def problems_of(sessions: Iterable[SessionStatus], bad: Iterable[BadRecord]) -> 
         if status.state in ("orphaned", "unguarded"):
             number = len(status.processes)
             left = f"{number} process{'' if number == 1 else 'es'}"
-            yield Problem(status.state, f"{session.browser} session {session.id}, {left}")
+            yield Problem(status.state, f"{session.browser} session {session.name}, {left}")
         for pid in sorted(status.zombies):
             yield Problem("zombie", f"pid {pid} of session {session.id}")
     for record in bad:

@@ -51,6 +51,7 @@ class SessionSpan:
 
     ``state``: that of ``browserkeeper ps``, or ``ended``.  ``reason`` and ``clean``: those of the
     report; "" and None while the session lives.  ``memory``: pairs of epoch seconds and bytes.
+    ``label``: the session's name, "" without one; of a browser that a pool leases, the lease's.
     """
 
     id: str
@@ -74,9 +75,10 @@ class SessionSpan:
     start_seconds: float | None = None
     teardown_seconds: float | None = None
     memory: tuple[tuple[float, int], ...] = ()
+    label: str = ""
 
     @property
-    def label(self) -> str:
+    def ending(self) -> str:
         """The reason of its end; its state while it lives."""
         return self.reason or self.state
 
@@ -280,6 +282,7 @@ def span_of_ended(one: EndedSession) -> SessionSpan:
         start_seconds=report.seconds.get("start"),
         teardown_seconds=sum(ending) if ending else None,
         memory=tuple((min(born + age, report.ended_at), size) for age, size in report.memory),
+        label=session.label,
     )
 
 
@@ -319,6 +322,7 @@ def span_of_live(status: SessionStatus, now: float) -> SessionSpan:
         state=status.state,
         processes=processes,
         memory=tuple((born + age, size) for age, size in record.memory),
+        label=status.label,
     )
 
 

@@ -1,8 +1,8 @@
 """A timeline as one HTML page: no script, nothing from the network, readable from file://.
 
-Other programs choose the names of processes, owners and reasons, so every text passes ``escape``,
-and the policy in the page's head allows one style sheet, by its hash, and nothing else.  Command
-lines are not shown: they hold addresses, and addresses hold passwords.
+Other programs choose the names of processes and owners, the reasons and the labels, so every text
+passes ``escape``, and the policy in the page's head allows one style sheet, by its hash, and nothing
+else.  Command lines are not shown: they hold addresses, and addresses hold passwords.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def session_html(span: SessionSpan, window: Window, limit: int) -> str:
     css_class = class_of(span)
     end = window.until if span.ended is None else span.ended
     unclean = " unclean" if span.clean is False else ""
-    end_chips = chip(span.label, css_class)
+    end_chips = chip(span.ending, css_class)
     if unclean:
         end_chips += ' <span class="chip bad">NOT CLEAN</span>'
     return (
@@ -216,15 +216,23 @@ def session_html(span: SessionSpan, window: Window, limit: int) -> str:
         f'<span class="how">{end_chips}</span>'
         f'<span class="n">{seconds(span.lasted(window.until))}</span>'
         f"{track(bar(window.share(span.began), window.share(end)), css_class)}"
+        f"{_label(span)}"
         f'</summary><div class="inside">{"".join(_details(span, window, limit))}</div></details>'
     )
+
+
+def _label(span: SessionSpan) -> str:
+    """A line of its own below the others: labels have up to 200 characters.  ``bdi``: the letters of one
+    that runs from right to left must not move what is beside it."""
+    return f'<span class="name"><bdi>{escape(span.label)}</bdi></span>' if span.label else ""
 
 
 def _details(span: SessionSpan, window: Window, limit: int) -> Iterator[str]:
     facts = {
         "session": f'<span class="mono">{escape(span.id)}</span>',
+        **({"label": f"<bdi>{escape(span.label)}</bdi>"} if span.label else {}),
         "began": window.clock(span.began, "%Y-%m-%d %H:%M:%S"),
-        "ended by" if span.ended else "state": escape(span.label),
+        "ended by" if span.ended else "state": escape(span.ending),
         "owner": f"{escape(span.owner)} (pid {span.owner_pid})",
         "containment": escape(span.containment or "–"),
         "proof": escape(span.certificate or ("none" if span.ended else "it lives")),

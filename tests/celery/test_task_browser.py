@@ -90,7 +90,7 @@ def test_a_warm_browser_goes_back_without_the_tasks_limit() -> None:
     session = types.SimpleNamespace(_control=control)
     lease = types.SimpleNamespace(session=session, driver="driver", release=lambda: None)
     config = types.SimpleNamespace(checkout_timeout=1.0)
-    pool = types.SimpleNamespace(config=config, lease=lambda timeout=None: lease)
+    pool = types.SimpleNamespace(config=config, lease=lambda timeout=None, label=None: lease)
     deadline = Deadline(time.monotonic() + 600, "time_limit", 600)
     source = PoolLease(cast("Any", pool), deadline)
     source.open()
