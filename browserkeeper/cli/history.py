@@ -37,7 +37,7 @@ def command(limit: int, session: str | None, labels: tuple[str, ...], as_json: b
     Exit status: 0; 2 where there is no such session.
 
     \b
-    Examples:
+    Example:
       browserkeeper history --session 0123456789ab
       browserkeeper history --label "checkout-*"
     """

@@ -27,7 +27,7 @@ def command(tree: bool, labels: tuple[str, ...], as_json: bool) -> int:
     With --label: among the sessions with such a label, and the invalid records.
 
     \b
-    Examples:
+    Example:
       browserkeeper ps --tree
       browserkeeper ps --label "checkout-*"
     """

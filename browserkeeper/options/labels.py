@@ -29,9 +29,6 @@ def check_label(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{name}={value!r}: give a string, such as {name}='checkout-monitor'.")
     text = str.__str__(value)  # of an enum's member too, whose own str() is its name
-    if not text or text != text.strip():
-        why = "begins or ends with a space" if text.strip() else "is empty"
-        raise ConfigError(f"{name}={text!r} {why}: give it visible text, or leave it out.")
     if len(text) > LONGEST:
         raise ConfigError(
             f"{name}={_shortened(text, 40)!r} has {len(text)} characters: give it {LONGEST} at most."
@@ -42,6 +39,9 @@ def check_label(name: str, value: Any) -> str:
                 f"{name}={text!r} holds {_name_of(character)} at position {position}, which does not "
                 "show as a character: leave it out."
             )
+    if not text or text != text.strip():
+        why = "begins or ends with a space" if text.strip() else "is empty"
+        raise ConfigError(f"{name}={text!r} {why}: give it visible text, or leave it out.")
     return text
 
 

@@ -147,7 +147,7 @@ def test_a_live_session_is_shown_with_its_memory(state_dir: Path) -> None:
     running = start(SLEEP_FOREVER, session="a" * 12, **in_ledger(state_dir, "a" * 12))
     assert wait_until(lambda: [p.name for s in snapshot().sessions for p in s.processes] == ["sleep"])
     (span,) = timeline(60).sessions
-    assert (span.state, span.label, span.ended, span.clean) == ("live", "live", None, None)
+    assert (span.state, span.ending, span.ended, span.clean) == ("live", "live", None, None)
     (life,) = span.processes
     assert (life.name, life.outcome) == ("sleep", "lives")
     assert 0 <= timeline(60).until - life.began < 60

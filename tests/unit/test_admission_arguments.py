@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from browserkeeper import BrowserPool, ConfigError, browser
-from browserkeeper.config import LABEL_LENGTH, START_TIMEOUT
+from browserkeeper.config import START_TIMEOUT
 
 
 def test_wait_is_as_long_as_the_start_timeout_unless_it_is_given() -> None:
@@ -56,19 +56,6 @@ def test_a_min_memory_that_is_no_size_is_refused(value: Any) -> None:
 def test_a_max_browsers_that_is_no_count_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"^max_browsers=.*: give a whole number, 1 or more"):
         browser(max_browsers=value)
-
-
-@pytest.mark.parametrize(
-    "value", ["two\nlines", "bell\a", "\x1b[31mred", "left\u202eright", "half\ud800", "x" * 201, 5, None]
-)
-def test_a_label_that_does_not_fit_on_a_line_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^label="):
-        browser(label=value)
-
-
-def test_labels_of_any_language_are_taken() -> None:
-    for label in ("", "checkout-monitor", "Überwachung № 7", "店", "x" * LABEL_LENGTH):
-        assert browser(label=label).config.label == label
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_browsers", 1), ("min_memory", "1GiB")])
