@@ -5,13 +5,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 N      ?= 200
+SECONDS ?= 300
 SEED   ?=
 LANES  ?=
 
 .DEFAULT_GOAL := help
 # Without cached bytecode every guard and every command line in the tests compiles its modules again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test quick check faults bystanders soak bench clean setup-demo setup
+.PHONY: help demo test quick check faults bystanders host soak bench clean setup-demo setup
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +36,9 @@ faults: setup ## N=200 random faults against real browsers (SEED=… repeats a d
 
 bystanders: setup ## N=200 sessions end and are swept among what is not theirs, as root (SEED=… repeats a draw)
 	@$(BIN)/python -m tests.system.bystanders --n $(N) $(if $(SEED),--seed $(SEED))
+
+host: setup ## SECONDS=300 of random kills among programs with one limit, and real browsers (SEED=… repeats a draw)
+	@$(BIN)/python -m tests.system.host_trial --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 soak: setup ## N=200 tasks through one pool, faults among them (SEED=… repeats a draw)
 	@$(BIN)/python -m tests.pool.soak --n $(N) $(if $(SEED),--seed $(SEED))
