@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from .cleanup.end_sessions import SessionEnd, end_sessions
     from .cleanup.sweeper import Finding, sweep
     from .errors import (
         BrowserDied,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         LeaseTimeout,
         LedgerError,
         LimitError,
+        NoSuchSession,
         PoolClosed,
         PoolError,
         PoolTimeout,
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
         VersionMismatch,
     )
     from .pool import BrowserPool, Lease, LeaseInfo, Outcome, lease_of
-    from .report import ExitReport, ProcessExit, RemoteEnd, Survivor
+    from .report import ExitReport, Operator, ProcessExit, RemoteEnd, Survivor
     from .session import BrowserSession, browser, session_of
     from .session.adopted import AdoptedSession, adopt
 
@@ -80,6 +82,8 @@ __all__ = [
     "LeaseTimeout",
     "LedgerError",
     "LimitError",
+    "NoSuchSession",
+    "Operator",
     "Outcome",
     "PoolClosed",
     "PoolError",
@@ -90,12 +94,14 @@ __all__ = [
     "RemoteEnd",
     "ResolveError",
     "SessionClosed",
+    "SessionEnd",
     "SessionTimeout",
     "Survivor",
     "TooManyWaiting",
     "VersionMismatch",
     "adopt",
     "browser",
+    "end_sessions",
     "lease_of",
     "session_of",
     "sweep",
@@ -104,8 +110,9 @@ __all__ = [
 _NAMES = {
     ".session.adopted": ("AdoptedSession", "adopt"),
     ".session": ("BrowserSession", "browser", "session_of"),
+    ".cleanup.end_sessions": ("SessionEnd", "end_sessions"),
     ".cleanup.sweeper": ("Finding", "sweep"),
-    ".report": ("ExitReport", "ProcessExit", "RemoteEnd", "Survivor"),
+    ".report": ("ExitReport", "Operator", "ProcessExit", "RemoteEnd", "Survivor"),
     ".pool": ("BrowserPool", "Lease", "LeaseInfo", "Outcome", "lease_of"),
 }
 """The public names by the module that defines them.  All others are in ``errors``."""

@@ -32,6 +32,7 @@ __all__ = [
     "LeaseTimeout",
     "LedgerError",
     "LimitError",
+    "NoSuchSession",
     "PoolClosed",
     "PoolError",
     "PoolTimeout",
@@ -129,6 +130,14 @@ class DockerError(BrowserkeeperError, ConnectionError):
 
 class LedgerError(BrowserkeeperError, OSError):
     """The state directory or a record in it cannot be used."""
+
+
+class NoSuchSession(BrowserkeeperError, LookupError):
+    """No live session has this id or label, or several begin with it; ``candidates`` has their ids."""
+
+    def __init__(self, message: str, candidates: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.candidates = candidates
 
 
 class LimitError(BrowserkeeperError, OSError, RuntimeError):

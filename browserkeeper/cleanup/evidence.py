@@ -250,6 +250,19 @@ def is_empty_cgroup(leaf: Path) -> bool:
         return False
 
 
+def age_of_session(record: Record) -> float:
+    """Seconds since the session began.
+
+    Since its first guard started, where that is a process of this host: the kernel counts from the boot
+    on, so this is right when the machine's clock is set to another time meanwhile, and it is the time
+    that the guard goes by.  Else by the clock, since ``created``, which is a moment earlier.
+    """
+    started = [guard.start for guard in record.guards]
+    if started and is_of_this_boot(record):
+        return max(0.0, platform_of(record.session).now() - min(started))
+    return max(0.0, time.time() - record.session.created)
+
+
 def age_of(path: Path) -> float:
     """Seconds since the file was last changed; 0 where it no longer exists."""
     try:

@@ -112,6 +112,7 @@ def end_dead_session(
         try:
             if certified:
                 record.path.unlink(missing_ok=True)
+                ledger.end_request_path(session.id).unlink(missing_ok=True)
             else:
                 ledger.retire(record, report, keep=scope == "unseen")
             if record.lock is not None and (certified or scope != "unseen"):

@@ -220,6 +220,12 @@ class Sweeper:
                     draft.unlink(missing_ok=True)
                 files = (str(draft),)
                 yield Finding("record", draft.stem, "a half-written record", (), files, not self.dry_run)
+        for request in self.ledger.stale_end_requests():
+            if age_of(request) > max(SETTLING_TIME, self.older_than):
+                if not self.dry_run:
+                    request.unlink(missing_ok=True)
+                what, files = "a request to end a session that is over", (str(request),)
+                yield Finding("record", request.stem, what, (), files, not self.dry_run)
 
     # -- what no record names
 

@@ -30,6 +30,7 @@ SUMMARIES = {
     "ps": "List the live sessions and pools, and what is wrong with any of them.",
     "top": "Watch the live sessions and pools: memory, processor, ages, zombies.",
     "sweep": "Find, and with --yes remove, what dead owners left.",
+    "end": "End live sessions of any program, verified.",
     "history": "List the sessions that have ended, newest first, or show one of them whole.",
     "report": "Show the last hours: sessions, how each ended, memory; as a page with --html.",
     "doctor": "Check this machine for all that sessions need, with a remedy for each finding.",

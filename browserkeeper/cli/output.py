@@ -66,6 +66,11 @@ def is_fancy() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def print_warning(text: str) -> None:
+    """A line on stderr, beside what the command prints on stdout."""
+    print(f"browserkeeper: {printable(text)}", file=sys.stderr, flush=True)
+
+
 # ------------------------------------------------------------------------------- tables, trees
 
 

@@ -13,9 +13,10 @@ the standard library only (``_signal`` and ``_ctypes`` in place of ``signal`` an
     command.py, containment.py        what it starts; how processes are found and ended
     profile.py                        the lock on a profile that is kept
     members.py, record.py             what it has seen; what it writes about that
+    end_request.py                    an operator's request to end the session
     procfs.py, files.py, trees.py, descriptors.py, downloads.py  functions that every layer may use
 
-Every layer may import the last five.  Of the rest, the layers above import only what
+Every layer may import the last six.  Of the rest, the layers above import only what
 they need to put a guard together (``process/portable_guard.py``, ``cleanup/adopting_guard.py``) and the
 exit statuses (``cli/run.py``).
 

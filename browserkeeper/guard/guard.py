@@ -122,6 +122,7 @@ class Guard:
         The record comes first, so that a sweep can find whatever is made after it.
         """
         now = self.containment.now()
+        self.record.refuse_earlier_requests()
         self._step("record", self.write_record)
         self.lock.stamp(now)
         if self.profile is not None:
@@ -174,9 +175,13 @@ class Guard:
         """Tell the owner, and with a foreground command the user, why the session did not start."""
         error = failure.error
         if self.options.foreground:
-            text = f"browserkeeper run: {self.options.command[0]}: {failure.where}: {error}\n"
-            ignore_errors(lambda: os.write(2, text.encode("utf-8", "surrogateescape")))
+            self.say(f"{failure.where}: {error}")
         self.owner.send("failed", where=failure.where, errno=error.errno, text=str(error))
+
+    def say(self, text: str) -> None:
+        """Write a line about a foreground command for the user."""
+        line = f"browserkeeper run: {self.options.command[0]}: {text}\n"
+        ignore_errors(lambda: os.write(2, line.encode("utf-8", "surrogateescape")))
 
 
 def _kept_profile(options: Options) -> KeptProfile | None:

@@ -70,6 +70,8 @@ class Watch:
             if reason := self._reason_to_end(ready):
                 return reason
             if age() >= next_look:
+                if self._is_end_requested():
+                    return "operator"
                 guard.look()
                 pause = next(pauses, pause)
                 next_look = age() + pause
@@ -107,11 +109,27 @@ class Watch:
             return "exited"
         if passed := [deadline for deadline in self._deadlines() if age() >= deadline[0]]:
             return min(passed)[1]
+        if signal.SIGTERM in signals and self._is_end_requested():
+            return "operator"
         if guard.options.foreground:
             self._forward(signals)
         elif signal.SIGTERM in signals:
             return "terminated"
         return None
+
+    def _is_end_requested(self) -> bool:
+        """True where an operator has asked for the end, by a file beside the record.
+
+        SIGTERM says that the file may be there.  It is looked for from time to time as well, since an
+        operator in another pid namespace cannot send a signal.
+        """
+        path = self.guard.record.end_request
+        if not path or not os.path.lexists(path):
+            return False
+        from .end_request import read
+
+        self.guard.report.operator = read(path)
+        return self.guard.report.operator is not None
 
     def _deadlines(self) -> list[tuple[float, str]]:
         """All deadlines as pairs: the session's age, and the reason."""
@@ -166,6 +184,8 @@ def finish(guard: Guard, failure: Failure | None = None) -> int:
     guard.terminal.restore()
     if not guard.options.foreground:
         return 0
+    if guard.report.reason == "operator":
+        guard.say("an operator has ended it (browserkeeper history has who and why)")
     if guard.report.reason == "timeout":
         return TIMED_OUT
     if failure is not None:

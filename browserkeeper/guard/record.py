@@ -28,6 +28,8 @@ class Record:
     def __init__(self, path: str, history: str, document: str, lock: SessionLock):
         self._path, self._history, self._document = path, history, document
         self._lock = lock
+        self.end_request = f"{path.removesuffix('.json')}.end" if path else ""
+        """Where an operator's request to end this session would be (``end_request.py``)."""
         self._cgroups = (read_bytes("/proc/self/cgroup") or b"").decode("utf-8", "replace")
         self._recorded: set[int] = set()
 
@@ -45,14 +47,20 @@ class Record:
         )
         self._recorded = set(members.living)
 
+    def refuse_earlier_requests(self) -> None:
+        """Remove a request to end the session that is there before its record: it means another one.
+
+        Ids are random, so there is none, unless files were copied or made by hand.
+        """
+        if self.end_request:
+            discard(self.end_request)
+
     def is_outdated(self, members: Members) -> bool:
         return set(members.living) != self._recorded
 
     def withdraw(self) -> None:
         """Remove the record and the lock of a session that never was; it leaves no history."""
-        if self._path:
-            discard(self._path)
-        self._lock.remove()
+        self._remove()
 
     def retire(self, report: dict[str, Any]) -> str:
         """Replace the record by the history, then remove the lock.
@@ -66,10 +74,14 @@ class Record:
                 write_atomically(self._history, line)
             except OSError as error:  # a full disk; the session has ended all the same
                 problem = f"no history was written: {error}"
+        self._remove()
+        return problem
+
+    def _remove(self) -> None:
         if self._path:
             discard(self._path)
+            discard(self.end_request)
         self._lock.remove()
-        return problem
 
 
 class Report:
@@ -78,6 +90,7 @@ class Report:
     def __init__(self, containment: str):
         self.containment = containment
         self.reason = "failed"
+        self.operator: str | None = None  # JSON: who has ended the session by hand (end_request.py)
         self.certificate: str | None = None
         self.problems: list[str] = []
         self.notes: list[str] = []
@@ -102,6 +115,7 @@ class Report:
         more = [f"{members.forgotten} more processes"] if members.forgotten else []
         return {
             "reason": self.reason,
+            "operator": self.operator,
             "containment": self.containment,
             "certificate": self.certificate,
             "status": status,

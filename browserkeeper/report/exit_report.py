@@ -7,18 +7,21 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .operator import Operator
+
 SCHEMA = 1
 """Version of all JSON documents that browserkeeper writes or prints."""
 
 REASONS = (
     *("closed", "error", "timeout", "command-timeout", "owner-died", "abandoned", "exited"),
     *("terminated", "guard-died", "swept", "failed", "lease-expired", "hung", "retired"),
-    *("browser-died", "connection-lost"),
+    *("browser-died", "connection-lost", "operator"),
 )
 """The values of :attr:`ExitReport.reason`, which explains them.  ``set_deadline`` accepts others too."""
-EXPECTED_REASONS = ("closed", "retired")
+EXPECTED_REASONS = ("closed", "retired", "operator")
 """End reasons of a browser's session that are not reported as errors.  ``exited`` is none of them: a
-driver that ends has crashed or was killed.  It is the ordinary end of `browserkeeper run`."""
+driver that ends has crashed or was killed.  It is the ordinary end of `browserkeeper run`.  ``operator``
+is one: a person has decided it.  The command that it cuts off raises BrowserDied all the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,13 @@ def parse_memory_samples(facts: Iterable[Sequence[float]]) -> tuple[tuple[float,
         return tuple((float(age), int(size)) for age, size in facts)
     except OverflowError as error:  # an int of infinity
         raise ValueError(str(error)) from error
+
+
+def _operator_from(value: object) -> Operator | None:
+    """A guard writes the text of the request as it is; a report in JSON has an object."""
+    if value is None:
+        return None
+    return Operator.parse(value) if isinstance(value, str) else Operator.from_dict(value)
 
 
 _WORDS = {True: "yes", False: "no", None: "unknown"}
@@ -150,7 +160,8 @@ class ExitReport:
     ``command-timeout``, ``owner-died``, ``abandoned`` (the owner dropped the session without
     closing it), ``exited`` (the driver ended by itself, or was killed), ``browser-died``,
     ``connection-lost`` (to the driver, or its to the browser), ``terminated`` (SIGTERM to the guard),
-    ``guard-died``, ``swept``, ``failed`` (the browser did not start), and for browsers of a pool
+    ``guard-died``, ``swept``, ``operator`` (by `browserkeeper end`; the field ``operator`` says by whom
+    and why), ``failed`` (the browser did not start), and for browsers of a pool
     ``lease-expired``, ``hung`` or ``retired``.
 
     ``certificate`` names the proof that no process is left: ``ECHILD`` (a child subreaper without a
@@ -198,6 +209,7 @@ class ExitReport:
     remote: RemoteEnd | None = None
     partial_downloads: tuple[PartialDownload, ...] = ()
     label: str = ""
+    operator: Operator | None = None
 
     @property
     def clean(self) -> bool:
@@ -271,6 +283,7 @@ class ExitReport:
         partial = known.get("partial_downloads", ())
         known["partial_downloads"] = tuple(PartialDownload(**download) for download in partial)
         known["remote"] = RemoteEnd(**known["remote"]) if known.get("remote") else None
+        known["operator"] = _operator_from(known.get("operator"))
         known["memory"] = parse_memory_samples(known.get("memory", ()))
         for name in ("problems", "notes"):
             known[name] = tuple(known.get(name, ()))
@@ -299,6 +312,7 @@ class ExitReport:
         ended += f"{self.files_removed} files, {self.bytes_freed / 1e6:.1f} MB freed"
         phases = ", ".join(f"{name} {value:.3f} s" for name, value in self.seconds.items())
         lines = [head, f"  {ended}", f"  {phases}"]
+        lines += [f"  ended by {self.operator}"] if self.operator else []
         lines += [f"  {self.remote}"] if self.remote else []
         lines += [f"  survives: {s.name} (pid {s.pid}, {s.state}, {s.wchan})" for s in self.survivors]
         lines += [f"  {download}" for download in self.partial_downloads]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +17,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from ..drivers.cancellation import Cancellation
-from ..errors import ConfigError, ForkedSessionError, LaunchError, SessionTimeout, refuse_to_pickle
+from ..errors import (
+    BrowserDied,
+    ConfigError,
+    ForkedSessionError,
+    LaunchError,
+    SessionTimeout,
+    refuse_to_pickle,
+)
 from ..grid.address import environment_without_credentials
 from ..guard.files import is_private_directory
 from ..process import identity_of, require_own_proc, system
@@ -146,6 +154,12 @@ class AdoptedSession(Generic[D]):
         if os.getpid() != self._owner:
             return  # a fork that leaves the block: the session belongs to its parent
         report = leave_block(self._end, error, self._on_leak, "adopted session")
+        if report.reason == "operator":
+            text = f"The adopted {self.name} was ended by an operator: {report.operator or 'by hand'}."
+            if error is None:
+                raise BrowserDied(text, report)
+            if sys.version_info >= (3, 11):
+                error.add_note(text)  # Selenium's own error only says that the driver is gone
         if error is None and report.reason == "timeout":
             raise SessionTimeout(
                 f"The adopted {self.name} passed its timeout of {self._timeout:g} s and was ended.",

@@ -177,6 +177,9 @@ def over_error(
         return lost.SessionClosed(f"{head} was closed{when}.", report)
     if reason == "retired":
         return lost.SessionClosed(f"{head} was ended by its pool{when}.", report)
+    if reason == "operator":
+        who = report.operator if report and report.operator else "by hand"
+        return lost.BrowserDied(f"{head} was ended by an operator{when}: {who}.", report)
     by_driver = hasattr(cause, "msg")  # Selenium's errors: their text is the driver's, or our relay's
     if by_driver:
         when += f" ({_first_line(cause)})"

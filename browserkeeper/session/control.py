@@ -75,11 +75,13 @@ class Start:
         return self.cancellation.requested
 
     def may_retry(self, error: BaseException, config: SessionConfig) -> bool:
-        """True if another launch may help and there is time for it.  Never after a leak."""
+        """True if another launch may help and there is time for it.  Never after a leak, nor after an
+        operator has ended the session."""
         if not isinstance(error, LaunchError):
             return False
         self.failures.append(error)
-        if self.called_off or (error.report is not None and not error.report.clean):
+        report = error.report
+        if self.called_off or (report and (not report.clean or report.reason == "operator")):
             return False
         left = self.began + config.start_timeout - time.monotonic()
         if error.retryable and left > 1 and len(self.failures) < config.attempts:

@@ -362,6 +362,10 @@ class Attempt:
         seconds of the user's deadline that has passed, if one has.
         """
         config, report = self.plan.config, self.report
+        if report is not None and report.reason == "operator":
+            who = report.operator or "by hand"
+            text = f"{config.name} did not start: an operator has ended its session: {who}."
+            return LaunchError(text, report=report)
         if event and event["event"] == "failed":
             return self._explain_guard(event)
         reason = event["reason"] if event else ""

@@ -202,7 +202,8 @@ class BrowserSession(Generic[D_co]):
         known = control.report is not None  # then a command has raised a timeout already
         report = leave_block(control.end, error, self.config.on_leak, "session")
         is_late = report.reason == "timeout" or report.reason in control.user_deadlines
-        if error is None and is_late and not known:
+        was_cut_off = is_late or report.reason == "operator"
+        if error is None and was_cut_off and not known:
             raise control.over("when its block ended")
 
     def __call__(self, function: Callable[..., T]) -> Callable[..., T]:

@@ -1,12 +1,14 @@
 """The state directory as a whole: a small file for each live session, and a history of ended ones.
 
 ``live/ID.json`` is written by the session's guard before it starts the browser.  After the session's end
-``history/ID.json`` replaces it.  ``locks/ID`` is locked while a guard of the session lives.  ``pools/``
-holds the states that pools publish (``pool_state.py``).
+``history/ID.json`` replaces it.  ``live/ID.end`` is an operator's request to the guard to end the
+session.  ``locks/ID`` is locked while a guard of the session lives.  ``pools/`` holds the states that
+pools publish (``pool_state.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +60,10 @@ class Ledger:
     def history_path(self, session: str) -> Path:
         return self.history / f"{session}.json"
 
+    def end_request_path(self, session: str) -> Path:
+        """Where an operator's request to end a live session is; its guard removes it with the record."""
+        return self.live / f"{session}.end"
+
     def records(self) -> Iterator[Record | BadRecord]:
         """The records of all live sessions, oldest first, and the files that are not valid ones."""
         return _records_in(self.live)
@@ -67,8 +73,13 @@ class Ledger:
         return _records_in(self.unseen)
 
     def drafts(self) -> list[Path]:
-        """Half-written records, oldest first.  The writer of an old one is dead."""
+        """Half-written files among the records, oldest first.  The writer of an old one is dead."""
         return [path for path in _oldest_first(self.live) if path.suffix == ".tmp"]
+
+    def stale_end_requests(self) -> list[Path]:
+        """Requests to end sessions that have no record any more."""
+        requests = (path for path in _oldest_first(self.live) if path.suffix == ".end")
+        return [path for path in requests if not path.with_suffix(".json").exists()]
 
     def lock_files(self) -> list[Path]:
         """The locks of all sessions, oldest first."""
@@ -98,6 +109,8 @@ class Ledger:
             record.path.replace(self.unseen / record.path.name)
         else:
             record.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.end_request_path(record.session.id).unlink(missing_ok=True)
 
     def prune(self) -> None:
         """Keep the newest ``HISTORY_LIMIT`` ended sessions."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ..cleanup.evidence import (
     State,
+    age_of_session,
     is_of_this_boot,
     leftover_processes_of,
     platform_of,
@@ -57,8 +58,8 @@ class SessionStatus:
 
     @property
     def age(self) -> float:
-        """Seconds since the owner asked for the session; see :func:`age_of`."""
-        return age_of(self.record)
+        """Seconds since the session began; see :func:`age_of_session`."""
+        return age_of_session(self.record)
 
     @property
     def deadline_left(self) -> float | None:
@@ -138,19 +139,6 @@ class Snapshot:
                 for record in self.bad_records
             ],
         }
-
-
-def age_of(record: Record) -> float:
-    """Seconds since the session began.
-
-    Since its first guard started, where that is a process of this host: the kernel counts from the boot
-    on, so this is right when the machine's clock is set to another time meanwhile, and it is the time
-    that the guard goes by.  Else by the clock, since ``created``, which is a moment earlier.
-    """
-    started = [guard.start for guard in record.guards]
-    if started and is_of_this_boot(record):
-        return max(0.0, platform_of(record.session).now() - min(started))
-    return max(0.0, time.time() - record.session.created)
 
 
 def snapshot(*, with_memory: bool = True) -> Snapshot:

@@ -25,7 +25,7 @@ MOST_CHARACTERS = 400
 MOST_NOTES = 10
 """Problems, notes or survivors of one session that are shown."""
 REASONS_OF_CLASS = {
-    "ordinary": ("closed", "exited", "retired"),
+    "ordinary": ("closed", "exited", "retired", "operator"),
     "error": ("error",),
     "deadline": ("timeout", "command-timeout", "lease-expired", "hung"),
     "died": (
