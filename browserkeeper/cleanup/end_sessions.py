@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fnmatch
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from ..config import check_count, check_seconds
 from ..errors import ConfigError, LedgerError, NoSuchSession
 from ..guard.end_request import head
 from ..guard.files import discard, write_atomically
+from ..options.labels import matches
 from ..process import require_own_proc, system
 from ..process.leftover_processes import MARKER
 from ..report import ExitReport, Operator
@@ -175,7 +175,7 @@ def _named(
         raise NoSuchSession(*_with_candidates(what, [*labelled, *begin]))
     if found := labelled or begin:
         return found
-    if found := [r for r in records if r.session.label and fnmatch.fnmatchcase(r.session.label, name)]:
+    if found := [record for record in records if matches(record.session.label, name)]:
         return found
     if name in bad:
         raise NoSuchSession(

@@ -115,7 +115,8 @@ def test_an_end_by_hand_is_verified_and_names_the_operator(sessions: Sessions) -
     assert "deploy of 12.3" in str(report)
     event = sessions.guards[id].wait_for("ended", deadline=deadline_in())
     assert event is not None
-    assert ExitReport.from_guard(event["report"], session=id, browser="sleep") == report
+    told = ExitReport.from_guard(event["report"], session=id, browser="sleep", label="nightly")
+    assert told == report
     assert ExitReport.from_dict(json.loads(report.to_json())) == report
     assert sessions.is_live(other)
     assert not sessions.ledger.end_request_path(id).exists()
@@ -440,7 +441,7 @@ def test_the_command_asks_only_on_a_terminal(sessions: Sessions) -> None:
     assert sessions.is_live(id)
     ended = cli("end", "nightly", "--yes", "--reason", "deploy")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert f"sleep session {id}: operator, clean, ECHILD" in ended.stdout
+    assert f'sleep session {id} "nightly": operator, clean, ECHILD' in ended.stdout
     assert "deploy" in ended.stdout
     assert "browserkeeper end, pid" in ended.stdout
 
