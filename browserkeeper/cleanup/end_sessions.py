@@ -175,7 +175,7 @@ def _named(
         raise NoSuchSession(*_with_candidates(what, [*labelled, *begin]))
     if found := labelled or begin:
         return found
-    if found := [record for record in records if matches(record.session.label, name)]:
+    if found := [one for one in records if one.session.label and matches(one.session.label, name)]:
         return found
     if name in bad:
         raise NoSuchSession(
