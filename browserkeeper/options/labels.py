@@ -55,9 +55,10 @@ def safe_label(text: object) -> str:
 def matches(label: str, pattern: str) -> bool:
     """Is this the label, or one that fits the pattern?  ``*`` stands for any characters, ``?`` for one.
 
-    Brackets stand for themselves: Celery's and pytest's labels have them.  "" matches nothing but "".
+    Brackets stand for themselves: Celery's and pytest's labels have them.  False for "", which is no
+    label.
     """
-    return label == pattern or fnmatch.fnmatchcase(label, pattern.replace("[", "[[]"))
+    return label != "" and fnmatch.fnmatchcase(label, pattern.replace("[", "[[]"))
 
 
 def _shows(character: str) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LedgerError
-from ..options.labels import matches
+from ..options.labels import matches, safe_label
 from ..process.identity import Host, ProcessIdentity
 from ..report import SCHEMA
 from .documents import BadRecord, CorruptRecordError, identity_from, read_document
@@ -75,7 +75,7 @@ class PoolState:
 
     def is_named(self, pattern: str) -> bool:
         """Does the pool's label, or that of one of its leases, fit the pattern?"""
-        return any(matches(label, pattern) for label in (self.label, *self.labels.values()) if label)
+        return any(matches(label, pattern) for label in (self.label, *self.labels.values()))
 
     @property
     def old_name(self) -> str:
@@ -210,7 +210,8 @@ def _read(path: Path) -> PoolState:
             locked=state.locked is True,
             sessions={str(session): str(what) for session, what in state.sessions.items()},
             stats={str(name): float(value) for name, value in state.stats.items()},
-            labels=dict(state.labels),
+            label=safe_label(state.label),
+            labels={session: safe_label(label) for session, label in state.labels.items()},
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptRecordError(f"{path}: not the state of a pool ({error!r})") from error

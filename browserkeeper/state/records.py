@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LedgerError
+from ..options.labels import safe_label
 from ..process.identity import Host, ProcessIdentity
 from ..report import SCHEMA, ExitReport, parse_memory_samples
 from .documents import CorruptRecordError, identity_from, read_document
@@ -97,7 +98,7 @@ class Session:
             value = getattr(session, field.name)
             if not isinstance(value, _TYPES.get(str(field.type), object)):
                 raise TypeError(f"{field.name} is {value!r}")
-        return session
+        return dataclasses.replace(session, label=safe_label(session.label))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,8 +53,7 @@ class SessionStatus:
 
     def is_named(self, pattern: str) -> bool:
         """Does the lease's label or the session's own fit the pattern (``options.labels.matches``)?"""
-        own = self.record.session.label
-        return any(matches(label, pattern) for label in (self.lease, own) if label)
+        return matches(self.lease, pattern) or matches(self.record.session.label, pattern)
 
     @property
     def age(self) -> float:

@@ -140,3 +140,4 @@ def test_patterns_have_stars_and_question_marks_and_brackets_stand_for_themselve
     pattern: str, fits: bool
 ) -> None:
     assert matches("shop.check[1d8f]", pattern) == fits
+    assert not matches("", pattern), "no label"
