@@ -193,8 +193,7 @@ def _read(path: Path) -> PoolState:
     try:
         pool = facts["pool"]
         fields = dataclasses.fields(PoolState)
-        known = {f.name: pool[f.name] for f in fields if f.default is dataclasses.MISSING}
-        known |= {f.name: pool[f.name] for f in fields if f.name in pool}
+        known = {f.name: pool[f.name] for f in fields if f.name in pool}
         state = PoolState(**{**known, "owner": identity_from(**known["owner"])})
         if not all(isinstance(text, str) for text in (state.label, *state.labels.values())):
             raise TypeError(f"a label is no text: {state.label!r}, {state.labels!r}")

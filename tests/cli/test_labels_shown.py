@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import pty
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from browserkeeper import ExitReport, browser
 from browserkeeper.cli.output import columns_of, shorten
 from browserkeeper.process import system
 from browserkeeper.state.ledger import Ledger
@@ -23,6 +25,7 @@ from browserkeeper.state.pool_state import PoolState, publish
 from browserkeeper.state.records import Session
 from browserkeeper.status.timeline import timeline
 from browserkeeper.status.timeline_page import render
+from browserkeeper.telemetry.logs import fields
 from tests.support.cli import CLI, ROOT, cli_json, invoke
 from tests.support.ledger import add_ended, add_live, new_session
 
@@ -291,3 +294,24 @@ def test_a_shortened_text_fits(text: str, width: int) -> None:
 def test_a_text_that_fits_stays_whole() -> None:
     assert shorten("checkout", 8) == "checkout"
     assert shorten("監視", 4) == "監視"
+
+
+# ------------------------------------------------------------------------------------ a real session
+
+
+@pytest.mark.chrome
+def test_a_sessions_label_is_in_its_record_report_and_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "browserkeeper")
+    session = browser("chromium", label="checkout-monitor")
+    with session:
+        (seen,) = cli_json("ps")["sessions"]
+        assert (seen["id"], seen["label"]) == (session.id, "checkout-monitor")
+    assert session.report is not None
+    assert session.report.label == "checkout-monitor"
+    assert ExitReport.from_dict(json.loads(session.report.to_json())) == session.report
+    (ended,) = cli_json("history")["ended"]
+    assert ended["session"]["label"] == ended["report"]["label"] == "checkout-monitor"
+    found = {fields(record).get("event.action"): fields(record) for record in caplog.records}
+    for action in ("session-started", "session-ended"):
+        assert found[action]["browserkeeper.label"] == "checkout-monitor"
+        assert f'{session.id} "checkout-monitor"' in found[action]["message"]

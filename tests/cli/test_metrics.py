@@ -18,8 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from browserkeeper import ConfigError, browser
 from browserkeeper.cleanup.sweeper import Finding
+from browserkeeper.process import system
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.state.ledger import HISTORY_LIMIT, Ledger
+from browserkeeper.state.pool_state import PoolState, publish
 from browserkeeper.telemetry.collector import registry
 from browserkeeper.telemetry.server import Server, split_address
 from browserkeeper.telemetry.tally import Outcome, Tally
@@ -141,6 +143,29 @@ def test_names_chosen_by_users_are_no_labels(ledger: Ledger) -> None:
     add_ended(ledger, new_session("python3.11", "run"), "lunch")
     tally.update(ledger)
     assert tally.outcomes == {Outcome("run", "other", "true"): 1}
+
+
+def test_labels_of_sessions_pools_and_leases_are_in_no_metric(ledger: Ledger) -> None:
+    """Each label would be a series of its own: a task's label has the task's id in it."""
+    tally = Tally()
+    tally.update(ledger)
+    live = dataclasses.replace(new_session(), label="the session's label")
+    add_live(ledger, live)
+    add_ended(ledger, dataclasses.replace(new_session(), label="the ended one's label"))
+    publish(ledger, pool_with_labels(live.id))
+    text = generate_latest(registry(tally)).decode()
+    assert 'browserkeeper_pools{browser="chrome"} 1.0' in text, "the control: the pool is seen"
+    assert value(samples(text), "sessions", browser="chromium", state="unguarded") == 1
+    assert "'s label" not in text
+    ledger.record_path(live.id).unlink()
+
+
+def pool_with_labels(session: str) -> PoolState:
+    place = system.facts(os.getpid())
+    assert place is not None
+    whose = place.identity, "w.py", system.host_id(), time.time()
+    state = PoolState(1, "chrome", *whose, {session: "leased"}, {"pool_leased": 1.0})
+    return dataclasses.replace(state, label="the pool's label", labels={session: "the lease's label"})
 
 
 def test_durations_are_counted_in_buckets(ledger: Ledger) -> None:

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import generate_latest
 
-from browserkeeper import sweep
+from browserkeeper import ConfigError, PoolTimeout, sweep
 from browserkeeper.cleanup.pool_evidence import owner_of
 from browserkeeper.cli import group
 from browserkeeper.process import system
@@ -80,6 +80,29 @@ def test_snapshot_metrics_and_ps_show_a_pool(ledger: Ledger) -> None:
         assert published_stats(ledger)["requests_num"] == 2
     assert not list(ledger.pools.iterdir()), "the file is removed when the pool is closed"
     assert not snapshot().pools
+
+
+def test_a_lease_has_a_label_while_it_lasts(ledger: Ledger) -> None:
+    with FakePool(max_size=1, label="shop") as pool:
+        with pool.lease(label="checkout 1"):
+            assert wait_until(
+                lambda: (
+                    [dict(p.labels) for p in snapshot().pools] == [{pool.browsers[0].id: "checkout 1"}]
+                )
+            )
+            assert [info.label for info in pool.leases()] == ["checkout 1"]
+            with pytest.raises(PoolTimeout, match=r'held: \S+ "checkout 1" by '):
+                pool.lease(0.05)
+            with pytest.raises(ConfigError, match="label="):
+                pool.lease(label="two\nlines")
+        assert wait_until(lambda: [dict(p.labels) for p in snapshot().pools] == [{}])
+        with pool.driver(label="checkout 2"):
+            assert [info.label for info in pool.leases()] == ["checkout 2"]
+        with pool.lease():
+            assert [info.label for info in pool.leases()] == [""]
+        assert [p.label for p in snapshot().pools] == ["shop"]
+        assert repr(pool).startswith('<BrowserPool chrome "shop" ')
+        assert 'Pool "shop" of ' in CliRunner().invoke(group, ["ps"]).output
 
 
 def test_a_busy_pool_writes_its_state_once_a_second(ledger: Ledger) -> None:
@@ -161,6 +184,9 @@ def test_the_file_of_a_living_pool_is_never_swept(ledger: Ledger) -> None:
         lambda facts: facts["pool"].update(owner="root"),
         lambda facts: facts.update(pool=None),
         lambda facts: facts["pool"].update(number=7),
+        lambda facts: facts["pool"].update(label=7),
+        lambda facts: facts["pool"].update(labels=["x"]),
+        lambda facts: facts["pool"].update(labels={"fake-1": None}),
     ],
 )
 def test_an_invalid_file_is_reported_and_swept(ledger: Ledger, spoil: object) -> None:
@@ -176,6 +202,18 @@ def test_an_invalid_file_is_reported_and_swept(ledger: Ledger, spoil: object) ->
     (finding,) = sweep(dry_run=False)
     assert finding.removed
     assert not path.exists()
+
+
+def test_the_file_of_an_older_version_has_no_labels(ledger: Ledger) -> None:
+    state = a_state(label="shop", labels={"fake-1": "checkout"})
+    publish(ledger, state)
+    path = path_of(ledger, state)
+    facts = json.loads(path.read_text())
+    del facts["pool"]["label"], facts["pool"]["labels"]
+    path.write_text(json.dumps(facts))
+    (found,) = published(ledger)
+    assert isinstance(found, PoolState)
+    assert (found.label, found.labels) == ("", {})
 
 
 def test_a_file_that_other_users_can_write_is_not_trusted(ledger: Ledger) -> None:

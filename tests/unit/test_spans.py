@@ -81,7 +81,7 @@ def exit_report(reason: str = "closed", **more: Any) -> ExitReport:
 @pytest.mark.chrome
 def test_a_sessions_spans_are_children_of_the_callers(spans: Spans, site: Site) -> None:
     with trace.get_tracer("a task").start_as_current_span("the task"):
-        session = browser("chromium")
+        session = browser("chromium", label="checkout")
         with session as driver:
             driver.get(site.url_for("slow", seconds=0) + "&token=secret")
             assert spans.names() == [START], "the start span ends with the start"
@@ -94,6 +94,7 @@ def test_a_sessions_spans_are_children_of_the_callers(spans: Spans, site: Site) 
     for span in (whole, start, teardown):
         assert told(span)["browserkeeper.session.id"] == session.id
         assert told(span)["browserkeeper.browser"] == "chromium"
+        assert told(span)["browserkeeper.label"] == "checkout"
         assert span.status.status_code is StatusCode.UNSET
         assert "error.type" not in told(span)
     assert told(teardown)["browserkeeper.reason"] == "closed"
@@ -141,6 +142,7 @@ def test_a_crash_is_an_error_and_an_ordinary_end_is_none(
     report = exit_report(reason)
     made.ended(report, lambda: over_error(browser("chromium").config, report, "0", {}), 0.1)
     whole = spans.one(SESSION)
+    assert "browserkeeper.label" not in told(whole), "it has none"
     assert told(whole).get("error.type") == kind
     assert whole.status.status_code is (StatusCode.ERROR if kind else StatusCode.UNSET)
 
@@ -172,10 +174,11 @@ def in_python(script: str, **environment: str) -> subprocess.CompletedProcess[st
 def test_each_failed_launch_has_a_teardown_span(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_DRIVER", "exit")
     with pytest.raises(LaunchError):
-        browser("chromium", driver_path=FAKE_DRIVER, attempts=2).start()
+        browser("chromium", driver_path=FAKE_DRIVER, attempts=2, label="checkout").start()
     assert spans.names() == [TEARDOWN, TEARDOWN, START, SESSION]
     start, whole = spans.one(START), spans.one(SESSION)
     assert all(is_child(span, start) for span in spans.finished[:2])
+    assert {told(span)["browserkeeper.label"] for span in spans.finished} == {"checkout"}
     for span in (start, whole):
         assert span.status.status_code is StatusCode.ERROR
         assert span.status.description == told(span)["error.type"] == "browserkeeper.errors.LaunchError"
