@@ -3,7 +3,8 @@
 ``live/ID.json`` is written by the session's guard before it starts the browser.  After the session's end
 ``history/ID.json`` replaces it.  ``live/ID.end`` is an operator's request to the guard to end the
 session.  ``locks/ID`` is locked while a guard of the session lives.  ``pools/`` holds the states that
-pools publish (``pool_state.py``).
+pools publish (``pool_state.py``).  ``gate/`` has a slot for each browser and a ticket for each start that
+waits for one (``admission/``).
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from .locks import LOCKS
 from .permissions import is_ours_alone
 from .records import EndedSession, Record, read_ended, read_record
 
+GATE = ("gate", "gate/slots", "gate/queue", "gate/yield")
+"""The parts of the state directory that belong to the host's limit."""
 HISTORY_LIMIT = 500
 """Number of ended sessions that are kept; the file of one has 2 to 4 KB."""
+PARTS = ("live", "history", "pools", LOCKS, "unseen", *GATE)
 
 
 class Ledger:
@@ -36,12 +40,16 @@ class Ledger:
         self.pools = directory / "pools"
         self.locks = directory / LOCKS
         self.unseen = directory / "unseen"
+        self.gate = directory / "gate"
+        self.slots = self.gate / "slots"
+        self.queue = self.gate / "queue"
+        self.yields = self.gate / "yield"
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str] | None = None) -> Ledger:
         """Find the state directory as :func:`find_state_directory` does, and make it where it is
         missing.  Raises LedgerError with the remedy."""
-        return cls(find_state_directory(directory, ("live", "history", "pools", LOCKS, "unseen")))
+        return cls(find_state_directory(directory, PARTS))
 
     def is_ours_alone(self) -> bool:
         """True if it exists, and no other user can write records or locks."""

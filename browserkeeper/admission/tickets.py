@@ -1,0 +1,189 @@
+"""The queue: a file for each start that waits, which is locked as long as its process lives.
+
+The name of a ticket is its place: ``0-`` for work and ``1-`` for a standby browser, then a number, then
+random digits.  Beside it lies the bell that wakes its process, ``NAME.bell``, and while the process was
+told that it may go and has not answered, ``NAME.called``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ..guard.bells import SUFFIX, ring
+from .decision import Candidate
+from .files import Bell, LockedFile, WatchedBell, read_facts
+from .slots import is_locked
+
+Priority = Literal["work", "standby"]
+
+_NAME = re.compile(r"[01]-[0-9]{15}-[0-9a-f]{16}")
+CALLED = ".called"
+LATE = 3.0
+"""Seconds after which a start that may go, and does not, is passed over: its process is stopped."""
+
+
+class Ticket:
+    """The place in the queue that a start of this process has.
+
+    All methods but :meth:`close` and those of the bell are called with the gate's lock held.
+    """
+
+    def __init__(self, queue: Path, facts: Mapping[str, Any]):
+        """At the end of the queue, of its priority.  Raises OSError."""
+        self._queue = queue
+        self._facts = dict(facts)
+        name = self._last_name()
+        self.bell = Bell(f"{queue / name}{SUFFIX}")
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+            self._file = LockedFile(str(queue / name), flags, fcntl.LOCK_EX)
+        except BaseException:
+            self.bell.remove()
+            raise
+        self._file.write(self._facts)
+        self._watched: WatchedBell | None = None
+        self._ahead = ""
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self._file.path)
+
+    @property
+    def priority(self) -> Priority:
+        return "standby" if self._facts.get("priority") == "standby" else "work"
+
+    def _last_name(self) -> str:
+        names = ticket_names(self._queue)
+        number = max((int(name.split("-")[1]) for name in names), default=0) + 1
+        return f"{int(self.priority == 'standby')}-{number:015d}-{os.urandom(8).hex()}"
+
+    def is_in_place(self) -> bool:
+        return self._file.is_in_place()
+
+    def promote(self) -> None:
+        """Make it work, behind the work that waits already.  Raises OSError."""
+        self._facts["priority"] = "work"
+        self._clear_call()
+        path = str(self._queue / self._last_name())
+        self._file.rename(path)
+        self.bell.rename(path + SUFFIX)
+        self._file.write(self._facts)
+
+    def answer(self) -> None:
+        """Take note of what was rung, and that this process lives.  Before the look at the queue."""
+        self.bell.clear()
+        self._clear_call()
+
+    def _clear_call(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self._file.path + CALLED)
+
+    def watch(self, name: str) -> None:
+        """Watch the bell of the ticket ahead, "" for none: :attr:`watched`."""
+        if self._ahead == name and self._watched is not None:
+            return
+        if self._watched is not None:
+            self._watched.close()
+        self._ahead, self._watched = name, None
+        if name:
+            with contextlib.suppress(OSError):
+                self._watched = WatchedBell(f"{self._queue / name}{SUFFIX}")
+
+    @property
+    def watched(self) -> int:
+        """The descriptor for which poll(2) reports POLLHUP when the start ahead is gone; -1 for none."""
+        return self._watched.fileno() if self._watched is not None else -1
+
+    def close(self) -> None:
+        """Leave the queue.  Those that watch this ticket's bell notice it.  Idempotent."""
+        if self._file.is_held:
+            self._clear_call()
+        self._file.remove()
+        self.bell.remove()
+        if self._watched is not None:
+            self._watched.close()
+
+    def __del__(self) -> None:
+        if "_file" in vars(self) and "_watched" in vars(self):
+            self.close()
+
+
+def ticket_names(queue: Path) -> list[str]:
+    """In the order of the queue, those of dead processes too.  Raises OSError."""
+    return sorted(name for name in os.listdir(queue) if _NAME.fullmatch(name))
+
+
+def is_alive(queue: Path, name: str, *, remove: bool) -> bool:
+    """Whether the ticket's process lives.  ``remove``: delete the files of one that does not; only with
+    the gate's lock held."""
+    return live_facts(queue, name, remove=remove, details=False) is not None
+
+
+def live_facts(queue: Path, name: str, *, remove: bool, details: bool = True) -> dict[str, Any] | None:
+    """The content of a ticket; None if its process is dead.  Raises OSError."""
+    path = queue / name
+    facts = is_locked(path, fcntl.LOCK_SH, remove=remove, details=details)
+    if facts is None and remove:
+        for suffix in (SUFFIX, CALLED):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{path}{suffix}")
+    return facts
+
+
+def candidate(queue: Path, name: str, facts: Mapping[str, Any]) -> Candidate:
+    """A ticket for the decision."""
+    most, memory = facts.get("max"), facts.get("min_memory")
+    return Candidate(
+        name,
+        "grid" if facts.get("kind") == "grid" else "browser",
+        most if isinstance(most, int) else None,
+        memory if isinstance(memory, int) else 0,
+        is_late=called_since(queue, name) > LATE,
+    )
+
+
+def call(queue: Path, name: str) -> None:
+    """Tell a waiting process that it may go."""
+    path = f"{queue / name}{CALLED}"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:  # it was told already
+        return
+    try:
+        with contextlib.suppress(OSError):
+            os.write(fd, f'{{"monotonic": {time.monotonic()!r}}}'.encode())
+    finally:
+        os.close(fd)
+    ring(f"{queue / name}{SUFFIX}")
+
+
+def called_since(queue: Path, name: str) -> float:
+    """For how many seconds the ticket's process has not answered a call; 0 for none."""
+    path = f"{queue / name}{CALLED}"
+    if not os.path.lexists(path):
+        return 0.0
+    if isinstance(began := read_facts(path).get("monotonic"), (int, float)):
+        return max(0.0, time.monotonic() - began)
+    try:  # on a full disk
+        return max(0.0, time.time() - os.stat(path).st_mtime)
+    except OSError:
+        return 0.0
+
+
+__all__ = [
+    "LATE",
+    "Priority",
+    "Ticket",
+    "call",
+    "candidate",
+    "is_alive",
+    "live_facts",
+    "ticket_names",
+]

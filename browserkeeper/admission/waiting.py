@@ -1,0 +1,128 @@
+"""The wait of one start, until it may go ahead.
+
+Each start that waits sleeps in poll(2) until its bell rings, or the one ahead of it is gone.  Only the
+first ones look by themselves as well, since a limits file, the free memory and a pair of guards that was
+killed ring no bell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import select
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .slots import Slot
+from .texts import why
+
+if TYPE_CHECKING:
+    from .gate import Gate, Look, SlotRequest
+    from .tickets import Ticket
+
+logger = logging.getLogger("browserkeeper")
+
+SHORTEST, LONGEST = 0.5, 10.0
+"""Seconds between two looks of the first start in the queue, and of those far behind.  Each place doubles
+them: so all that wait look at most 4 times a second, and once more for each 10 of them."""
+TELL_AFTER = 5.0
+"""Seconds of waiting after which the log says what is waited for."""
+MUTEX_PATIENCE = 2.0
+
+
+class Wait:
+    """One start that waits: its ticket, and for how long."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        request: SlotRequest,
+        seconds: float | None,
+        check: Callable[[], float | None],
+    ):
+        self._gate, self._request, self._check = gate, request, check
+        self._began = time.monotonic()
+        self._until = None if seconds is None else self._began + seconds
+        self._ticket: Ticket | None = None
+        self._has_told = False
+
+    def run(self) -> Slot:
+        """Returns the slot.  Raises HostBusy, what ``check`` raises, and OSError."""
+        self._check()
+        try:
+            while True:
+                seen = self._gate.look(self._request, self._ticket, self._mutex_deadline(), self._check)
+                if isinstance(seen, Slot):
+                    seen.waited = time.monotonic() - self._began
+                    self._ticket = None
+                    return seen
+                again = self._check()
+                now = time.monotonic()
+                if self._until is not None and now >= self._until:
+                    raise self._gate.busy(self._request, seen, now - self._began, self._ticket)
+                if self._ticket is None or not self._ticket.is_in_place():
+                    self._enter()  # and look again: a slot may have become free in between
+                    continue
+                if not self._has_told and now - self._began >= TELL_AFTER:
+                    self._tell(seen)
+                self._sleep(self._ticket, seen, again)
+        finally:
+            self._leave()
+
+    def _mutex_deadline(self) -> float:
+        least = time.monotonic() + MUTEX_PATIENCE
+        return math.inf if self._until is None else max(least, self._until)
+
+    def _enter(self) -> None:
+        """Take a ticket.  Again, at the end of the queue, where the directory was removed."""
+        is_first = self._ticket is None
+        if self._ticket is not None:
+            self._ticket.close()
+        self._ticket = self._gate.enter_queue(self._request, self._mutex_deadline(), self._check)
+        if is_first:
+            self._gate.ask_pools_to_yield()
+
+    def _leave(self) -> None:
+        """Without a slot.  A bell that was rung for this start is rung for the next one."""
+        ticket, self._ticket, self._request.bell = self._ticket, None, None
+        if ticket is not None:
+            ticket.close()
+            self._gate.ring_first()
+
+    def _tell(self, seen: Look) -> None:
+        self._has_told = True
+        request = self._request
+        text = why(self._gate.state(), request.kind, seen.limits, seen.reason, seen.detail)
+        with contextlib.suppress(Exception):  # a log handler of the user's
+            name = f" {request.label!r}" if request.label else ""
+            what = "Grid session" if request.kind == "grid" else "browser"
+            logger.warning(
+                "the start of a %s%s has waited for %.0f s: %s. `browserkeeper ps` shows who holds the "
+                "slots.",
+                what,
+                name,
+                time.monotonic() - self._began,
+                text,
+            )
+
+    def _sleep(self, ticket: Ticket, seen: Look, again: float | None) -> None:
+        """Until the bell rings, the start ahead is gone, or it is time to look again."""
+        pause = min(LONGEST, SHORTEST * 2 ** min(seen.place, 6)) * random.uniform(0.8, 1.2)
+        poller = select.poll()
+        poller.register(ticket.bell, select.POLLIN)
+        if ticket.watched >= 0:
+            poller.register(ticket.watched, 0)  # POLLHUP is always reported
+        elif seen.ahead or not ticket.bell.is_public:
+            pause = min(pause, SHORTEST * 4)
+        now = time.monotonic()
+        ends = [now + pause, self._until, again]
+        if not self._has_told:
+            ends.append(self._began + TELL_AFTER)
+        left = min(end for end in ends if end is not None) - now
+        poller.poll(max(0.0, left) * 1000 + 1)
+
+
+__all__ = ["Wait"]
