@@ -1,120 +1,22 @@
-"""The gate: which start of a browser may go ahead, among all programs of a state directory.
-
-Its files are in ``gate/`` of the state directory::
-
-    lock            locked by whoever looks and decides, for less than a millisecond
-    slots/          a file for each browser, locked by its guards (slots.py)
-    queue/          a file and a bell for each start that waits (tickets.py)
-    yield/          a bell for each pool that could give up an idle browser
-
-Whether a slot or a ticket counts is decided by its lock alone, which the kernel lets go of when the last
-process that holds it dies.  So no death loses a place or leaves one taken.
-"""
+"""The gate: which start of a browser may go ahead, among all programs of a state directory."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import errno
-import fcntl
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from ..errors import Claimant, ConfigError, HostBusy, LedgerError, LimitError
-from ..guard.bells import SUFFIX, ring, ring_first
+from ..errors import ConfigError, HostBusy, LedgerError, LimitError
 from ..process.limit_errors import limit_of_errno
-from ..state.ledger import GATE, Ledger
-from . import drain, memory
-from .decision import Candidate, Reason, Resource, Room, who_may_go
-from .files import Bell, Mutex, NoLocksError
-from .limits import HostLimits, Kind, effective, environment_limits, file_limits, host_limits
-from .slots import HeldSlot, Slot, age_of, describe_self, held, pid_of, take, text_of
-from .texts import busy
-from .tickets import Priority, Ticket, call, candidate, is_alive, live_facts, ticket_names
-from .waiting import Wait
-
-MUTEX_PATIENCE = 2.0
-"""Seconds for which a start that does not wait tries to get the gate's lock."""
-
-
-def resource_of(kind: Kind) -> Resource:
-    return "grid" if kind == "grid" else "browser"
-
-
-class SlotRequest:
-    """What one start asks for, and the hand on it while it waits.
-
-    ``max_browsers`` and ``min_memory`` (bytes) are the arguments of the start.  ``pool`` is any text
-    that is the same for all requests of one pool; see :meth:`Gate.others_waiting`.  :meth:`promote` and
-    :meth:`wake` may be called in any thread and in a signal handler.
-    """
-
-    def __init__(
-        self,
-        kind: Kind = "browser",
-        *,
-        label: str = "",
-        priority: Priority = "work",
-        max_browsers: int | None = None,
-        min_memory: int | None = None,
-        pool: str = "",
-    ):
-        self.kind, self.label, self.pool = kind, label, pool
-        self.priority: Priority = priority
-        self.max_browsers, self.min_memory = max_browsers, min_memory
-        self.bell: Bell | None = None
-        """That of its ticket, while it waits."""
-
-    def promote(self) -> None:
-        """Make a standby request work: it goes behind the work that waits, and before all standbys."""
-        self.priority = "work"
-        self.wake()
-
-    def wake(self) -> None:
-        """Have a start that waits call its ``check`` now, and look again."""
-        bell = self.bell
-        if bell is not None:
-            bell.ring()
-
-
-@dataclasses.dataclass(frozen=True)
-class GateState:
-    """The gate at one moment.  Holders are oldest first, those that wait are in the order of the queue.
-
-    ``limits`` are those of this program's environment and of ``limits.toml``; where these are not valid
-    they are empty, and ``problem`` says why.  ``draining`` says who has drained the host, or is "".
-    """
-
-    limits: HostLimits
-    held: tuple[Claimant, ...] = ()
-    waiting: tuple[Claimant, ...] = ()
-    standby: tuple[Claimant, ...] = ()
-    draining: str = ""
-    problem: str = ""
-
-    def counted(self, kind: Kind) -> tuple[Claimant, ...]:
-        """The holders that count for the limit of this kind."""
-        resource = resource_of(kind)
-        return tuple(
-            one for one in self.held if ("grid" if one.kind == "grid" else "browser") == resource
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """What a start saw when it looked for the last time.
-
-    ``reason``: why it may not go; None if only others are before it.  ``ahead``: the nearest live ticket
-    before its own, "" if it is the first.  ``place``: how many tickets are before it, at the most.
-    """
-
-    limits: HostLimits
-    reason: Reason | None = None
-    detail: str = ""
-    ahead: str = ""
-    place: int = 0
+from ..state.ledger import Ledger
+from . import memory
+from .files import Bell
+from .gate_files import GateFiles
+from .limits import HostLimits, Kind, effective, environment_limits, host_limits
+from .overview import GateState
+from .request import SlotRequest
+from .slots import Slot, describe_self, take
+from .waiting import MUTEX_PATIENCE, Wait
 
 
 class Gate:
@@ -122,7 +24,7 @@ class Gate:
 
     def __init__(self, ledger: Ledger):
         self.ledger = ledger
-        self._mutex = Mutex(ledger.gate / "lock")
+        self._files = GateFiles(ledger)
 
     # -- taking slots
 
@@ -145,7 +47,7 @@ class Gate:
         limits = self._limits(request)
         began = time.monotonic()
         try:
-            return Wait(self, request, wait, check).run()
+            return Wait(self._files, request, wait, check).run()
         except (BlockingIOError, OSError) as error:
             if isinstance(error, (LedgerError, LimitError, HostBusy, TimeoutError, ConnectionError)):
                 raise
@@ -157,7 +59,7 @@ class Gate:
         Raises LedgerError where a limit is set and the files of the gate cannot be used.
         """
         try:
-            with self._mutex.held(time.monotonic() + MUTEX_PATIENCE):
+            with self._files.locked(time.monotonic() + MUTEX_PATIENCE):
                 facts = {**describe_self(label), "kind": kind}
                 return Slot(take(self.ledger.slots, kind, facts), facts)
         except OSError as error:
@@ -183,11 +85,11 @@ class Gate:
         bound = limits.most(kind) or limits.memory(kind)
         where = bound.where if bound is not None else ""
         if isinstance(error, BlockingIOError):
-            pid = self._mutex.holder()
+            pid = self._files.mutex.holder()
             raise HostBusy(
                 f"Whether a browser may start could not be decided: a process, probably {pid}, holds "
-                f"the lock {self.ledger.gate / 'lock'}, for which others wait in vain. It is stopped, or "
-                f"hangs; {where} is set.",
+                f"the lock {self.ledger.gate / 'lock'}, and others wait for it in vain. It is stopped, "
+                f"or hangs; {where} is set.",
                 limit=bound.value if bound is not None else None,
                 limit_source=where,
                 waited=waited,
@@ -198,253 +100,40 @@ class Gate:
                 f"The slots in {place} cannot be counted, and {where} is set. {limit}"
             ) from None
         raise LedgerError(
-            f"The slots in {place} cannot be counted, and {where} is set: {error.strerror or error}. Set "
-            "BROWSERKEEPER_STATE_DIR to a directory on a local file system, or remove the limit."
+            f"The slots in {place} cannot be counted, and {where} is set: {error.strerror or error}. "
+            "Set BROWSERKEEPER_STATE_DIR to a directory on a local file system, or remove the limit."
         ) from None
-
-    # -- one look; called by Wait
-
-    def look(self, request: SlotRequest, ticket: Ticket | None, until: float, check: Any) -> Slot | Look:
-        """Decide whether this start may go.  Wakes others that may go.  Raises OSError."""
-        try:
-            host, closed, detail = file_limits(self.ledger), None, ""
-        except ConfigError as error:
-            if ticket is None:
-                raise
-            host, closed, detail = HostLimits(), "limits", str(error)
-        own = effective(
-            environment_limits(), max_browsers=request.max_browsers, min_memory=request.min_memory
-        )
-        limits = own.combined(host)
-        with self.locked(until, check):
-            if closed is None and (drained := drain.present(self.ledger)) is not None:
-                closed, detail = "draining", str(drained)
-            room = self._room(host, limits, closed)  # type: ignore[arg-type]
-            if ticket is not None:
-                ticket.answer()
-                if request.priority == "work" and ticket.priority == "standby":
-                    ticket.promote()
-            most, least = own.most(request.kind), own.memory(request.kind)
-            me = Candidate(
-                ticket.name if ticket is not None else "",
-                resource_of(request.kind),
-                most.value if most is not None else None,
-                least.value if least is not None else 0,
-            )
-            names = ticket_names(self.ledger.queue)
-            place = _place(names, me.name, request.priority)
-            may_go = self._who_may_go(names, place, me, room)
-            for name in may_go:
-                if name != me.name:
-                    call(self.ledger.queue, name)
-            if me.name in may_go:
-                facts = {**describe_self(request.label), "kind": request.kind}
-                slot = Slot(take(self.ledger.slots, request.kind, facts), facts)
-                if ticket is not None:
-                    ticket.close()
-                return slot
-            ahead = self._ahead(ticket, names[:place]) if ticket is not None else ""
-            return Look(limits, room.why_not(me), detail, ahead, place if ahead else 0)
-
-    def _room(self, host: HostLimits, limits: HostLimits, closed: Reason | None) -> Room:
-        """Count the slots, and remove those whose processes are dead."""
-        asks = limits.min_memory is not None and closed is None
-        slots = list(held(self.ledger.slots, remove=True, details=asks))
-        counts: dict[Resource, int] = {"browser": 0, "grid": 0}
-        for slot in slots:
-            counts[resource_of(slot.kind)] += 1
-        young = [slot.age for slot in slots if slot.kind == "browser"]
-        return Room(
-            held=counts,
-            most={
-                "browser": host.max_browsers.value if host.max_browsers else None,
-                "grid": host.max_grid_sessions.value if host.max_grid_sessions else None,
-            },
-            memory=host.min_memory.value if host.min_memory else 0,
-            free=memory.free_for_a_start(young) if asks else None,
-            start=memory.BROWSER_BYTES,
-            closed=closed,
-        )
-
-    def _who_may_go(self, names: list[str], place: int, me: Candidate, room: Room) -> set[str]:
-        """The names of the tickets that may go now, and perhaps that of ``me``, at this place.
-
-        Reads no ticket where nothing may start at all.
-        """
-        resources: tuple[Resource, ...] = ("browser", "grid")
-        if room.is_full_for_all(resources):
-            return set()
-        queue = []
-        for position, name in enumerate([*names[:place], "", *names[place:]]):
-            if position == place:
-                queue.append(me)
-            elif name != me.name:
-                facts = live_facts(self.ledger.queue, name, remove=True)
-                if facts is not None:
-                    queue.append(candidate(self.ledger.queue, name, facts))
-        return {one.name for one in who_may_go(queue, room)}
-
-    def _ahead(self, ticket: Ticket, names: list[str]) -> str:
-        """The last of these tickets whose process lives, "" if none does; the ticket watches it then.
-
-        Removes the dead.  Watches first and asks then: the end of one that lives now is noticed.
-        """
-        for name in reversed(names):
-            ticket.watch(name)
-            if is_alive(self.ledger.queue, name, remove=True):
-                return name
-        ticket.watch("")
-        return ""
-
-    @contextlib.contextmanager
-    def locked(self, until: float, check: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Hold the gate's lock; makes the directories again where they were removed.  Raises OSError."""
-        self._require_directories()
-        with self._mutex.held(until, check):
-            yield
-
-    def _require_directories(self) -> None:
-        for part in GATE:
-            path = self.ledger.directory / part
-            if not path.is_dir():
-                with contextlib.suppress(FileExistsError):
-                    path.mkdir(mode=0o700)
-
-    def enter_queue(self, request: SlotRequest, until: float, check: Any) -> Ticket:
-        """A ticket at the end of the queue.  Raises OSError."""
-        own = effective(
-            environment_limits(), max_browsers=request.max_browsers, min_memory=request.min_memory
-        )
-        most, least = own.most(request.kind), own.memory(request.kind)
-        facts = {
-            **describe_self(request.label),
-            "kind": request.kind,
-            "priority": request.priority,
-            "pool": request.pool,
-            "max": most.value if most is not None else None,
-            "min_memory": least.value if least is not None else 0,
-        }
-        with self.locked(until, check):
-            ticket = Ticket(self.ledger.queue, facts)
-        request.bell = ticket.bell
-        return ticket
 
     # -- looking, without taking
 
-    def state(self, *, without: str = "") -> GateState:
-        """Limits, holders and waiters.  Changes nothing, and never waits for long: where the gate's lock
-        cannot be had, a slot that was being made may be missing.  ``without``: the name of a ticket that
-        is left out.  Raises nothing but LimitError."""
-        problem = ""
-        limits = HostLimits()
-        try:
-            limits = environment_limits().combined(file_limits(self.ledger, patient=False))
-        except ConfigError as error:
-            problem = str(error)
-        with contextlib.ExitStack() as stack:
-            if os.path.exists(self.ledger.gate / "lock"):
-                with contextlib.suppress(OSError):
-                    stack.enter_context(self._mutex.held(time.monotonic() + 0.1))
-            drained = drain.present(self.ledger)
-            slots: list[HeldSlot] = []
-            tickets: list[tuple[str, Mapping[str, Any]]] = []
-            try:
-                slots = list(held(self.ledger.slots, remove=False, details=True))
-                for name in ticket_names(self.ledger.queue):
-                    facts = live_facts(self.ledger.queue, name, remove=False)
-                    if facts is not None and name != without:
-                        tickets.append((name, facts))
-            except FileNotFoundError:  # it has no gate yet
-                pass
-            except OSError as error:
-                if limit := limit_of_errno(error.errno or 0, str(self.ledger.gate)):
-                    raise LimitError(
-                        f"The slots in {self.ledger.gate} cannot be counted. {limit}"
-                    ) from None
-                problem = (
-                    problem or f"the slots in {self.ledger.gate} cannot be counted: {error.strerror}"
-                )
-        holders = [claimant(slot.facts, slot.kind) for slot in slots]
-        return GateState(
-            limits=limits,
-            held=tuple(sorted(holders, key=lambda one: one.since)),
-            waiting=tuple(claimant(facts) for name, facts in tickets if name.startswith("0")),
-            standby=tuple(claimant(facts) for name, facts in tickets if name.startswith("1")),
-            draining=str(drained) if drained is not None else "",
-            problem=problem,
-        )
+    def state(self) -> GateState:
+        """Limits, holders and those that wait.  Changes nothing, and does not wait for long.
 
-    def busy(self, request: SlotRequest, look: Look, waited: float, ticket: Ticket | None) -> HostBusy:
-        """The error for a start that got no slot; its own ticket is not among those that wait."""
-        state = self.state(without=ticket.name if ticket is not None else "")
-        return busy(state, request.kind, look.limits, look.reason, look.detail, waited)
+        Raises LimitError where this process may open no more files.
+        """
+        return self._files.state()
 
     def others_waiting(self, pool: str) -> float | None:
         """For how many seconds a start has waited that is no request of this pool; None if none waits.
 
         The longest wait of those that are work and wait for a browser.  Where the files cannot be read,
-        none waits.  Takes 20 µs where the queue is empty.
+        none waits.
         """
-        longest: float | None = None
-        with contextlib.suppress(OSError):
-            for name in ticket_names(self.ledger.queue):
-                if not name.startswith("0"):
-                    continue
-                facts = live_facts(self.ledger.queue, name, remove=False)
-                if facts is None or facts.get("kind") == "grid" or (pool and facts.get("pool") == pool):
-                    continue
-                longest = max(longest or 0.0, age_of(facts))
-        return longest
+        return self._files.others_waiting(pool)
 
     # -- bells
 
     def ring_first(self) -> None:
         """Wake the first start that waits, since something has changed: a limit, the end of a drain."""
-        ring_first(str(self.ledger.queue))
-
-    def ask_pools_to_yield(self) -> None:
-        """Ring the bells of all pools that could give up an idle browser.  Removes those of the dead."""
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self.ledger.yields):
-                path = str(self.ledger.yields / name)
-                if name.endswith(SUFFIX) and not ring(path):
-                    _remove_dead_bell(path)
+        self._files.ring_first()
 
     def yield_bell(self) -> Bell:
-        """A bell for a pool that could give up an idle browser: ``fileno()`` becomes readable when a
-        program starts to wait; ``clear()`` it then, and ``remove()`` it in the end.  Raises OSError."""
-        self._require_directories()
-        return Bell(f"{self.ledger.yields / os.urandom(8).hex()}{SUFFIX}")
+        """A bell for a pool that could give up an idle browser.
+
+        Its ``fileno()`` becomes readable when a program starts to wait; call ``clear()`` then, and
+        ``remove()`` in the end.  Raises OSError.
+        """
+        return self._files.yield_bell()
 
 
-def _remove_dead_bell(path: str) -> None:
-    """Not one that has just been made, and that its pool has not opened yet."""
-    with contextlib.suppress(OSError):
-        if abs(time.time() - os.stat(path).st_mtime) > 60:
-            os.unlink(path)
-
-
-def _place(names: list[str], own: str, priority: Priority) -> int:
-    """Where a start is in the queue, which has these names; one without a ticket would be the last of
-    its priority."""
-    if own in names:
-        return names.index(own)
-    return sum(name.startswith("0") for name in names) if priority == "work" else len(names)
-
-
-def claimant(facts: Mapping[str, Any], kind: str = "") -> Claimant:
-    """The holder of a slot, or the start that has a ticket, for people and errors.
-
-    The time is told by the age, which no jump of the machine's clock changes.
-    """
-    return Claimant(
-        pid_of(facts),
-        text_of(facts, "program") or "?",
-        text_of(facts, "label"),
-        time.time() - age_of(facts),
-        kind or text_of(facts, "kind") or "browser",
-        text_of(facts, "session"),
-    )
-
-
-__all__ = ["Gate", "GateState", "Look", "SlotRequest", "claimant"]
+__all__ = ["Gate", "GateState", "SlotRequest"]

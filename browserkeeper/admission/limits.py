@@ -237,8 +237,8 @@ def _read(path: Path) -> bytes:
             raise ConfigError(f"{path} is not a regular file.")
         if facts.st_uid not in (0, os.geteuid()) or facts.st_mode & 0o022:
             raise ConfigError(
-                f"{path} belongs to another user, or other users can write it (owner {facts.st_uid}, mode "
-                f"{stat.S_IMODE(facts.st_mode):o}). It must be this user's or root's: chmod go-w."
+                f"{path} belongs to another user, or other users can write it (owner {facts.st_uid}, "
+                f"mode {stat.S_IMODE(facts.st_mode):o}). It must be this user's or root's: chmod go-w."
             )
         raw = os.read(fd, SIZE_LIMIT + 1)
         while raw and len(raw) <= SIZE_LIMIT and (more := os.read(fd, SIZE_LIMIT + 1 - len(raw))):

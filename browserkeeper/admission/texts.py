@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..errors import Claimant, HostBusy
 from . import memory
 from .decision import Reason
 from .limits import HostLimits, Kind
-
-if TYPE_CHECKING:
-    from .gate import GateState
+from .overview import GateState
 
 MOST_SHOWN = 12
 """Holders, and waiting starts, that a message lists."""

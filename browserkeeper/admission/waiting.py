@@ -10,24 +10,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 import select
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from ..errors import HostBusy
+from .gate_files import GateFiles, Look
+from .request import SlotRequest
 from .slots import Slot
-from .texts import why
-
-if TYPE_CHECKING:
-    from .gate import Gate, Look, SlotRequest
-    from .tickets import Ticket
+from .texts import busy, why
+from .tickets import Ticket
 
 logger = logging.getLogger("browserkeeper")
 
 SHORTEST, LONGEST = 0.5, 10.0
-"""Seconds between two looks of the first start in the queue, and of those far behind.  Each place doubles
-them: so all that wait look at most 4 times a second, and once more for each 10 of them."""
+"""Seconds between two looks of the first start in the queue, and of those far behind.  Each place
+doubles them: so all that wait look at most 4 times a second, and once more for each 10 of them."""
 TELL_AFTER = 5.0
 """Seconds of waiting after which the log says what is waited for."""
 MUTEX_PATIENCE = 2.0
@@ -38,7 +36,7 @@ class Wait:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: GateFiles,
         request: SlotRequest,
         seconds: float | None,
         check: Callable[[], float | None],
@@ -62,7 +60,7 @@ class Wait:
                 again = self._check()
                 now = time.monotonic()
                 if self._until is not None and now >= self._until:
-                    raise self._gate.busy(self._request, seen, now - self._began, self._ticket)
+                    raise self._busy(seen, now - self._began)
                 if self._ticket is None or not self._ticket.is_in_place():
                     self._enter()  # and look again: a slot may have become free in between
                     continue
@@ -92,6 +90,10 @@ class Wait:
             ticket.close()
             self._gate.ring_first()
 
+    def _busy(self, seen: Look, waited: float) -> HostBusy:
+        state = self._gate.state(without=self._ticket.name if self._ticket is not None else "")
+        return busy(state, self._request.kind, seen.limits, seen.reason, seen.detail, waited)
+
     def _tell(self, seen: Look) -> None:
         self._has_told = True
         request = self._request
@@ -110,7 +112,7 @@ class Wait:
 
     def _sleep(self, ticket: Ticket, seen: Look, again: float | None) -> None:
         """Until the bell rings, the start ahead is gone, or it is time to look again."""
-        pause = min(LONGEST, SHORTEST * 2 ** min(seen.place, 6)) * random.uniform(0.8, 1.2)
+        pause = min(LONGEST, SHORTEST * 2 ** min(seen.place, 6)) * _jitter()
         poller = select.poll()
         poller.register(ticket.bell, select.POLLIN)
         if ticket.watched >= 0:
@@ -123,6 +125,12 @@ class Wait:
             ends.append(self._began + TELL_AFTER)
         left = min(end for end in ends if end is not None) - now
         poller.poll(max(0.0, left) * 1000 + 1)
+
+
+def _jitter() -> float:
+    """From 0.8 to 1.2, so that many that began at once do not look at once.  ``random`` would take 5 ms
+    to import."""
+    return 0.8 + time.monotonic_ns() // 1000 % 1000 / 2500
 
 
 __all__ = ["Wait"]

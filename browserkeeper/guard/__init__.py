@@ -12,11 +12,12 @@ the standard library only (``_signal`` and ``_ctypes`` in place of ``signal`` an
     title.py                          its name and command line, as others see them
     command.py, containment.py        what it starts; how processes are found and ended
     profile.py                        the lock on a profile that is kept
+    slot.py                           the session's place in the host's limit
     members.py, record.py             what it has seen; what it writes about that
     end_request.py                    an operator's request to end the session
-    procfs.py, files.py, trees.py, descriptors.py, downloads.py  functions that every layer may use
+    procfs.py, files.py, trees.py, descriptors.py, downloads.py, bells.py  functions for every layer
 
-Every layer may import the last six.  Of the rest, the layers above import only what
+Every layer may import the last seven.  Of the rest, the layers above import only what
 they need to put a guard together (``process/portable_guard.py``, ``cleanup/adopting_guard.py``) and the
 exit statuses (``cli/run.py``).
 

@@ -17,6 +17,7 @@ from .owner import Owner
 from .procfs import foreign_proc
 from .record import Record, Report
 from .signals import Signals
+from .slot import Slot
 from .title import set_title
 
 TYPE_CHECKING = False
@@ -53,6 +54,7 @@ class Guard:
         self.report = Report(self.containment.name)
         document = os.environ.pop("BROWSERKEEPER_DOCUMENT", "null")
         self.lock = SessionLock(options.lock)
+        self.slot = Slot(options.slot)
         self.record = Record(options.record, options.history, document, self.lock)
         self.downloads = Downloads(
             options.downloads, options.partial_suffix, self.report.born_epoch, options.tmpdir
@@ -93,6 +95,7 @@ class Guard:
         self.signals.listen()
         set_title(os.environ.get("BROWSERKEEPER_SESSION", ""))
         self.containment.arm()
+        self.slot.take()  # first: an owner that lives afterwards has held it until now
         self.owner.watch()
         self.lock.take()  # before the record is there: a record with a free lock means dead guards
         if self.profile is not None:
@@ -111,6 +114,7 @@ class Guard:
         self.signals.listen()
         self.containment.arm()
         self.lock.take()
+        self.slot.take_too()
         self.containment.signal_at_parents_death(signal.SIGTERM)
 
     def standby_is_dead(self) -> bool:
@@ -148,6 +152,7 @@ class Guard:
     def look(self) -> None:
         """Look at all processes of the session once, and save for recovery what has changed."""
         now = self.containment.now()
+        self.slot.restore()
         self.members.update()
         if self.downloads.has_changed():
             self.downloads.look(self.members.living)

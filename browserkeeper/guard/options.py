@@ -49,6 +49,7 @@ class Options:
         self.tmpdir = given.pop("--tmpdir", "")  # made, exported as TMPDIR, removed
         self.record = given.pop("--record", "")  # the ledger's file while the session lives
         self.lock = given.pop("--lock", "")  # a file that is locked while the guards live
+        self.slot = given.pop("--slot", "")  # the session's place in the host's limit, to be locked
         self.history = given.pop("--history", "")  # the ledger's file that takes its place
         self.log = given.pop("--log", "")  # the command's output is appended to this file
         self.keep_log = given.pop("--keep-log", "")  # the log is appended to this file at the end

@@ -65,6 +65,7 @@ class GuardPlan:
     tmpdir: str = ""
     record: str = ""
     lock: str = ""
+    slot: str = ""
     history: str = ""
     log: str = ""
     keep_log: str = ""
@@ -83,6 +84,7 @@ class GuardPlan:
             "--tmpdir": self.tmpdir,
             "--record": self.record,
             "--lock": self.lock,
+            "--slot": self.slot,
             "--history": self.history,
             "--log": self.log,
             "--keep-log": self.keep_log,

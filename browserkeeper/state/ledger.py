@@ -3,8 +3,8 @@
 ``live/ID.json`` is written by the session's guard before it starts the browser.  After the session's end
 ``history/ID.json`` replaces it.  ``live/ID.end`` is an operator's request to the guard to end the
 session.  ``locks/ID`` is locked while a guard of the session lives.  ``pools/`` holds the states that
-pools publish (``pool_state.py``).  ``gate/`` has a slot for each browser and a ticket for each start that
-waits for one (``admission/``).
+pools publish (``pool_state.py``).  ``gate/`` has a slot for each browser and a ticket for each start
+that waits for one (``admission/``).
 """
 
 from __future__ import annotations

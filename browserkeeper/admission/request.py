@@ -1,0 +1,46 @@
+"""What one start asks of the gate."""
+
+from __future__ import annotations
+
+from .files import Bell
+from .limits import Kind
+from .tickets import Priority
+
+
+class SlotRequest:
+    """What one start asks for, and the hand on it while it waits.
+
+    ``max_browsers`` and ``min_memory`` (bytes) are the arguments of the start.  ``pool`` is any text
+    that is the same for all requests of one pool; see :meth:`Gate.others_waiting`.  :meth:`promote` and
+    :meth:`wake` may be called in any thread and in a signal handler.
+    """
+
+    def __init__(
+        self,
+        kind: Kind = "browser",
+        *,
+        label: str = "",
+        priority: Priority = "work",
+        max_browsers: int | None = None,
+        min_memory: int | None = None,
+        pool: str = "",
+    ):
+        self.kind, self.label, self.pool = kind, label, pool
+        self.priority: Priority = priority
+        self.max_browsers, self.min_memory = max_browsers, min_memory
+        self.bell: Bell | None = None
+        """That of its ticket, while it waits."""
+
+    def promote(self) -> None:
+        """Make a standby request work: it goes behind the work that waits, and before all standbys."""
+        self.priority = "work"
+        self.wake()
+
+    def wake(self) -> None:
+        """Have a start that waits call its ``check`` now, and look again."""
+        bell = self.bell
+        if bell is not None:
+            bell.ring()
+
+
+__all__ = ["SlotRequest"]
