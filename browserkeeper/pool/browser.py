@@ -130,6 +130,7 @@ class PooledBrowser:
         )
         self._contexts.renew()
         self._control.set_deadline(None, "hung")
+        self._control.forget_commands()
 
     def call_off(self) -> None:
         """Cancel the launch; the worker's call of ``launch`` then raises SessionClosed."""
@@ -144,12 +145,14 @@ class PooledBrowser:
         if not self._control.at_rest:
             raise NotReusableError("interrupted: a command was in flight at the end of the lease")
         self._control.take_back_deadlines()  # those that the user of the lease has set
+        self._control.forget_commands()
         if self._contexts:
             if self._contexts.beyond:
                 raise NotReusableError(f"beyond: {self._contexts.beyond} reaches beyond its context")
             self._control.set_deadline(RENEW_TIMEOUT, "hung")
             self._contexts.renew()
             self._control.set_deadline(None, "hung")
+            self._control.forget_commands()
         return self._reason_to_replace()
 
     def ping(self) -> str:
@@ -168,6 +171,7 @@ class PooledBrowser:
         except WebDriverException:  # an error from the browser is an answer too
             pass
         self._control.set_deadline(None, "hung")
+        self._control.forget_commands()
         return self._reason_to_replace()
 
     def _reason_to_replace(self) -> str:

@@ -220,13 +220,16 @@ class LeaseHandler:
 
     def ended_error(self) -> BrowserkeeperError:
         """The error for a command that comes after the end of the lease."""
-        failure = self.browser.failure()
-        if isinstance(failure, LeaseTimeout):
+        failure, report = self.browser.failure(), self.session.report
+        member = self.request.member
+        if member is None or member.uses != self.uses:  # what it was doing is a later lease's secret
+            report = report and dataclasses.replace(report, commands=())
+        elif isinstance(failure, LeaseTimeout):
             return failure
         return LeaseEnded(
             f"This lease of browser {self.browser.id} is over: the pool may have leased the browser "
             "again. Use the driver inside `with pool.lease()`.",
-            self.session.report,
+            report,
         )
 
 

@@ -16,6 +16,7 @@ from .exit_report import (
     Survivor,
     parse_memory_samples,
 )
+from .last_command import LastCommand
 from .operator import Operator
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "REASONS",
     "SCHEMA",
     "ExitReport",
+    "LastCommand",
     "Operator",
     "PartialDownload",
     "ProcessExit",

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .last_command import LastCommand, commands_as_text, latest_that_fit
 from .operator import Operator
 
 SCHEMA = 1
@@ -22,6 +23,9 @@ EXPECTED_REASONS = ("closed", "retired", "operator")
 """End reasons of a browser's session that are not reported as errors.  ``exited`` is none of them: a
 driver that ends has crashed or was killed.  It is the ordinary end of `browserkeeper run`.  ``operator``
 is one: a person has decided it.  The command that it cuts off raises BrowserDied all the same."""
+
+COMMANDS_IN_LOG = 1000
+"""Characters of JSON for the last commands in a log line; one to a pipe has 4,096 bytes at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +192,10 @@ class ExitReport:
     ``memory`` has samples: seconds since the guard's start, and bytes of all processes.  Counted are
     resident pages that belong to no file and are not shared; off Linux all resident pages.  The
     number is below PSS, whose computation would take the kernel much longer.
+
+    ``commands`` are the last 20 WebDriver commands of a session that ended badly, oldest first, and
+    empty for any other.  Only the owner knows them.  So ``commands_known`` is False in the history of a
+    session whose owner was dead, and in reports of older versions.
     """
 
     session: str
@@ -210,6 +218,16 @@ class ExitReport:
     partial_downloads: tuple[PartialDownload, ...] = ()
     label: str = ""
     operator: Operator | None = None
+    commands: tuple[LastCommand, ...] = ()
+    commands_known: bool = False
+
+    @property
+    def ended_badly(self) -> bool:
+        """True unless the program or its pool ended the session, and nothing is left of it.
+
+        True for an operator's end: the program did not expect it.
+        """
+        return self.reason not in EXPECTED_REASONS or self.reason == "operator" or not self.clean
 
     @property
     def clean(self) -> bool:
@@ -270,6 +288,7 @@ class ExitReport:
             "browserkeeper.partial_downloads": len(self.partial_downloads),
             "browserkeeper.seconds": dict(self.seconds),
             **({"browserkeeper.label": self.label} if self.label else {}),
+            "browserkeeper.commands": latest_that_fit(self.commands, COMMANDS_IN_LOG),
         }
 
     @classmethod
@@ -284,6 +303,8 @@ class ExitReport:
         known["partial_downloads"] = tuple(PartialDownload(**download) for download in partial)
         known["remote"] = RemoteEnd(**known["remote"]) if known.get("remote") else None
         known["operator"] = _operator_from(known.get("operator"))
+        known["commands"] = tuple(LastCommand.from_dict(one) for one in known.get("commands", ()))
+        known["commands_known"] = known.get("commands_known") is True
         known["memory"] = parse_memory_samples(known.get("memory", ()))
         for name in ("problems", "notes"):
             known[name] = tuple(known.get(name, ()))
@@ -317,4 +338,9 @@ class ExitReport:
         lines += [f"  survives: {s.name} (pid {s.pid}, {s.state}, {s.wchan})" for s in self.survivors]
         lines += [f"  {download}" for download in self.partial_downloads]
         lines += [f"  problem: {problem}" for problem in self.problems]
-        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+        lines += [f"  note: {note}" for note in self.notes]
+        if self.commands:
+            lines.append(commands_as_text(self.commands, indent="  "))
+        elif self.ended_badly and self.containment and not self.commands_known:
+            lines.append("  last commands: not known, since only its owner knew them")
+        return "\n".join(lines)

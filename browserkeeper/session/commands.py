@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import SessionConfig
 from ..errors import BrowserkeeperError, CommandTimeout, LimitError, SessionTimeout, add_detail
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process.limit_errors import limit_of
 from ..report import ExitReport
+from ..report.last_command import INTERRUPTED, OK, commands_as_text
 from .call import Call
 from .ending import EVENT_TIMEOUT, DeadlineError
 from .launch import Attempt
@@ -30,7 +31,7 @@ class Commands:
 
     def __init__(self, attempt: Attempt):
         self._attempt = attempt
-        self._in_flight: set[object] = set()  # its methods are atomic, and need no lock
+        self._last = attempt.ending.last_commands
         self._interrupted = False
         self.last_window_closed = False
         """True once a command has closed the last window, whereupon the browser ends."""
@@ -38,9 +39,13 @@ class Commands:
     @property
     def at_rest(self) -> bool:
         """True if no command is in flight, and none was interrupted before its answer came."""
-        return not self._in_flight and not self._interrupted
+        return not self._last.any_in_flight and not self._interrupted
 
-    def run(self, name: str, command: Callable[[], T], fail: Fail) -> T:
+    def forget(self) -> None:
+        """Have the error and the report of the end show only commands that follow, as another user's."""
+        self._last.forget()
+
+    def run(self, name: str, params: Mapping[str, Any], command: Callable[[], T], fail: Fail) -> T:
         """Run one command in a thread of its own, and return its result.
 
         Raises Selenium's errors as they are, and exceptions from outside, such as a signal handler's.
@@ -48,15 +53,20 @@ class Commands:
         SessionTimeout, BrowserDied or SessionClosed.
         """
         call: Call[T] = Call(lambda: self._run(name, command, fail, lambda: call.is_abandoned))
-        self._in_flight.add(call)
+        outcome = INTERRUPTED
         try:
-            return call.run()
-        except BaseException:
+            self._last.begin(call, name, params)
+            answer = call.run()
+            outcome = OK
+            return answer
+        except BaseException as error:
+            if not call.is_abandoned:  # else it came from outside
+                outcome = type(error).__name__
             # The answer may still be to come, so this connection cannot be used again.
             self._interrupted = self._interrupted or not (call.is_over or call.was_prevented)
             raise
         finally:
-            self._in_flight.discard(call)
+            self._last.end(call, outcome)
 
     def _run(
         self, name: str, command: Callable[[], T], fail: Fail, is_abandoned: Callable[[], bool]
@@ -149,11 +159,28 @@ def over_error(
     cause: Exception | None = None,
     user_deadline: float | None = None,
 ) -> BrowserkeeperError:
-    """The error that says why this session is over.
+    """The error that says why this session is over, and what it was doing, where it ended badly.
 
     ``when`` says what was going on, ``cause`` is the error of the command that failed, if any.
     ``user_deadline``: the seconds of the user's deadline of this reason, where that one has passed.
     """
+    error = _over_error(config, report, session_id, deadline_errors, when, cause, user_deadline)
+    doing = commands_as_text(report.commands) if report is not None else ""
+    if doing and report is not None and report.reason != "error":
+        error.args = (f"{error.args[0]}\n{doing}", *error.args[1:])
+    return error
+
+
+def _over_error(
+    config: SessionConfig,
+    report: ExitReport | None,
+    session_id: str,
+    deadline_errors: Mapping[str, DeadlineError],
+    when: str,
+    cause: Exception | None,
+    user_deadline: float | None,
+) -> BrowserkeeperError:
+    """:func:`over_error`, without the last commands."""
     from ..drivers import lost
 
     reason = report.reason if report else "closed"

@@ -323,7 +323,7 @@ class SessionControl(Generic[S]):
         if self.state == "closed" or self._commands is None:
             raise self.over()
         # A command that was interrupted goes on, and must not keep alive what the program has dropped.
-        return self._commands.run(name, command, weakly(self._fail))
+        return self._commands.run(name, params, command, weakly(self._fail))
 
     def quit_driver(self) -> None:
         """What ``driver.quit()`` does: a normal end, verified like any other."""
@@ -335,6 +335,12 @@ class SessionControl(Generic[S]):
         from ..drivers import managed
 
         return managed.another(self.driver, handler)
+
+    def forget_commands(self) -> None:
+        """To be called between two users of the session: what an error of the second one says that the
+        session was doing must not be the first one's."""
+        if self._commands is not None:
+            self._commands.forget()
 
     @property
     def at_rest(self) -> bool:
@@ -469,7 +475,7 @@ class SessionControl(Generic[S]):
             if attempt is None:
                 self.state = "closed"
                 self._nothing_started = ExitReport(
-                    self.id, self.config.name, reason, "", "nothing was started"
+                    self.id, self.config.name, reason, "", "nothing was started", commands_known=True
                 )
                 return self._nothing_started
             run_apart(attempt.disconnect_bidi, DISCONNECT_TIMEOUT)

@@ -28,6 +28,7 @@ from ..state.ledger import Ledger
 from ..state.records import Record
 from .apart import hold, run_apart
 from .call_stack import CallStack
+from .last_commands import LastCommands, Taken
 
 logger = logging.getLogger("browserkeeper")
 
@@ -36,6 +37,9 @@ DeadlineError = Callable[[str, "ExitReport | None"], SessionTimeout]
 
 EVENT_TIMEOUT = 2.0
 """Seconds to wait for an event that the guard sends within milliseconds, on a busy machine."""
+
+AMEND_TIMEOUT = 2.0
+"""Seconds to wait until an entry of the history has the last commands; it takes a millisecond."""
 
 LOG_TIMEOUT = 2.0
 """Seconds to wait until the line about an end is logged; it takes microseconds."""
@@ -61,6 +65,7 @@ class Ending:
         """Added to the report's notes."""
         self.seconds: dict[str, float] = {}
         """Lengths of earlier phases, added to the report's seconds."""
+        self.last_commands = LastCommands()
         self._guard, self._ledger, self._record, self._grid = guard, ledger, record, grid
         self._close_timeout = close_timeout
         self._lock = threading.RLock()
@@ -98,13 +103,34 @@ class Ending:
         with hold(self._lock, self._close_timeout):
             if self.report is not None:
                 return self.report
-            began = time.monotonic()
+            taken, began = self.last_commands.take(), time.monotonic()
             # A guard whose browser keeps its profile asks that to quit, for half of a close_timeout.  It
             # kills for a whole one before it reports a process that survives.
             facts = self._guard.end(reason, began + 2 * self._close_timeout + EVENT_TIMEOUT)
             report = self._report_from(facts)
+            if report.ended_badly:
+                report = self._with_commands(report, taken, began)
             run_apart(disconnect, DISCONNECT_TIMEOUT)
             return self._settle(report, time.monotonic() - began)
+
+    def _with_commands(self, report: ExitReport, taken: Taken, asked: float) -> ExitReport:
+        """The report, and its entry in the history, with what the session was doing at its end.
+
+        The session has ended at the time ``asked``, unless its guard had ended it before that.
+        """
+        if report.ended_at:
+            asked = min(asked, time.monotonic() - (time.time() - report.ended_at))
+        report = dataclasses.replace(report, commands=taken.until(asked), commands_known=True)
+        problems: list[str] = []
+
+        def amend() -> None:
+            try:
+                self._ledger.amend(self._record.session.id, report)
+            except OSError as error:
+                problems.append(f"the last commands are not in the history: {error}")
+
+        run_apart(amend, AMEND_TIMEOUT)
+        return dataclasses.replace(report, notes=(*report.notes, *problems))
 
     def _settle(self, report: ExitReport, seconds: float) -> ExitReport:
         """Make it this session's report, unless a signal handler has ended the session in between."""

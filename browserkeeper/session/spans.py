@@ -3,7 +3,8 @@
 Three spans: the session, its start, its teardown.  A program that has not imported OpenTelemetry's API
 does not trace, so nothing is imported there and no span is made.  Attributes have the names of the log's
 fields; a failure has ``error.type`` too (OpenTelemetry's semantic conventions).  Error messages are left
-out: they may quote the addresses of pages.
+out: they may quote whole addresses of pages.  The last commands of a bad end are an event of the span
+of the session; ``command_targets.py`` says what they show of an address.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 PROVIDER = "OTEL_PYTHON_TRACER_PROVIDER"
 """An environment variable that makes the API load its SDK, when it is first used."""
+COMMANDS = "browserkeeper.commands"
+"""The event, and its attribute, with the last commands of a session that ended badly."""
 UNNAMED_ERROR = "_OTHER"
 """The ``error.type`` of an error whose class is unknown, by the semantic conventions."""
 
@@ -109,6 +112,9 @@ class SessionSpans:
         if self._start is not None:
             return  # another launch may follow
         self._session.set_attributes(facts)
+        if report.commands:
+            lines = [str(command) for command in report.commands]
+            self._session.add_event(COMMANDS, {COMMANDS: lines})
         if report.reason not in EXPECTED_REASONS or not report.clean:
             kind = UNNAMED_ERROR if report.reason == "error" else _name(error())
             _set_error(self._session, self._block_error or kind)
@@ -127,6 +133,7 @@ def attributes(report: ExitReport) -> Attributes:
     """The fields of the log line about the end, without those that are None."""
     facts = report.log_fields()
     found: dict[str, Any] = {k: v for k, v in facts.items() if k.startswith("browserkeeper.")}
+    del found[COMMANDS]  # an event of the session's span has them all
     phases = found.pop("browserkeeper.seconds")
     found |= {f"browserkeeper.seconds.{phase}": value for phase, value in phases.items()}
     return {name: value for name, value in found.items() if value is not None}

@@ -10,6 +10,8 @@ that waits for one (``admission/``).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from ..errors import LedgerError
 from ..guard.files import write_atomically
 from ..report import ExitReport
 from .directory import find_state_directory
-from .documents import BadRecord
+from .documents import BadRecord, read_document
 from .locks import LOCKS
 from .permissions import is_ours_alone
 from .records import EndedSession, Record, read_ended, read_record
@@ -119,6 +121,25 @@ class Ledger:
             record.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.end_request_path(record.session.id).unlink(missing_ok=True)
+
+    def amend(self, session: str, report: ExitReport) -> None:
+        """Add the last commands, which guards do not know, to a session's entry in the history.
+
+        Readers see the old entry or the new one.  Does nothing where there is no entry.  Raises OSError.
+        """
+        path = self.history_path(session)
+        try:
+            when = path.lstat().st_mtime_ns
+            document = read_document(path)
+        except FileNotFoundError:  # no history could be written, or it was pruned
+            return
+        if not isinstance(document.get("exit"), dict):
+            return
+        commands = [dataclasses.asdict(command) for command in report.commands]
+        document["exit"] |= {"commands": commands, "commands_known": report.commands_known}
+        write_atomically(str(path), f"{json.dumps(document)}\n")
+        with contextlib.suppress(FileNotFoundError):  # the history is in the order of these times
+            os.utime(path, ns=(when, when))
 
     def prune(self) -> None:
         """Keep the newest ``HISTORY_LIMIT`` ended sessions."""

@@ -169,4 +169,7 @@ def read_ended(path: Path) -> EndedSession:
         report = ExitReport.from_guard(facts["exit"], **names)
     except _MALFORMED as error:
         raise LedgerError(f"{path}: not the report of a session ({error!r})") from error
+    if session.kind == "run" or session.containment == "adopted":
+        # No WebDriver command of such a session passes through browserkeeper.
+        report = dataclasses.replace(report, commands_known=True)
     return EndedSession(session, report)

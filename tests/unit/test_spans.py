@@ -114,13 +114,20 @@ def test_a_timeout_sets_the_error_type(spans: Spans, site: Site) -> None:
     session = browser("chromium")
     with pytest.raises(SessionTimeout), session as driver:
         session.set_deadline(0.3)
-        driver.get(site.url_for("slow", seconds=30))
+        driver.get(site.url_for("slow", seconds=30) + "&token=secret")
     whole = spans.one(SESSION)
     assert whole.status.status_code is StatusCode.ERROR
     assert told(whole)["error.type"] == "browserkeeper.errors.SessionTimeout"
     assert told(whole)["browserkeeper.reason"] == "timeout"
     assert spans.one(TEARDOWN).status.status_code is StatusCode.UNSET, "the teardown itself went well"
-    assert site.url not in whole.to_json()
+    (event,) = whole.events
+    assert event.name == "browserkeeper.commands"
+    assert event.attributes is not None
+    lines = event.attributes["browserkeeper.commands"]
+    assert isinstance(lines, tuple)
+    assert str(lines[-1]).startswith(f"get {site.url_for('slow')}?...: in flight for ")
+    assert "browserkeeper.commands" not in told(whole)
+    assert "secret" not in "".join(span.to_json() for span in spans.finished)
 
 
 @pytest.mark.parametrize(
