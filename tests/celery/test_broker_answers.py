@@ -65,7 +65,7 @@ def test_the_answer_has_the_named_fields_only(state_dir: Path) -> None:
     ledger.record_path(session_of_run.id).unlink()
     assert SECRET not in json.dumps(session)
     assert set(session) == {
-        *("id", "kind", "browser", "containment", "created", "deadline", "tmpdir", "state"),
+        *("id", "kind", "browser", "label", "containment", "created", "deadline", "tmpdir", "state"),
         *("owner", "guards", "age", "deadline_left", "memory", "processes", "zombies"),
     }
     assert session["owner"]["pid"] == os.getpid()

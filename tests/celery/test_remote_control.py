@@ -81,9 +81,9 @@ def test_ps_lists_the_sessions_of_each_host(worker: Worker, site: Site) -> None:
     # Chromium may take a while to reap its own children, and ps names zombies.
     assert wait_until(lambda: celery(worker, "ps").returncode == 0, patience())
     done = celery(worker, "ps")
-    assert re.search(
-        r"^\S+  [0-9a-f]{12}  chrome  live  owner \d+ .* processes  \d+ MB$", done.stdout, re.MULTILINE
-    )
+    label = re.escape(f"chrome.idle[{result.id}]")
+    line = r"^\S+  [0-9a-f]{12}  chrome  live  owner \d+ .* processes  \d+ MB  " + label + "$"
+    assert re.search(line, done.stdout, re.MULTILINE)
     document = json.loads(celery(worker, "ps", "--json").stdout)
     (answer,) = document.values()
     assert [session["state"] for session in answer["sessions"]] == ["live"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,10 +68,22 @@ def assert_a_browsers_death_fails_one_task(worker: Worker, site: Site) -> None:
     with Site() as other:
         result = worker.send("installed.hang", other.url_for("never"))
         other.wait_for("/never", patience())
+        assert wait_until(lambda: labels_of_leases(worker) == [f"installed.hang[{result.id}]"])
         witness.end_by_pid([s for s in worker.new_below() if s.name == "chromedriver"])
         with pytest.raises(BrowserDied):
             result.get()
     assert worker.run("installed.title", site.url)["title"] == "The Leaky Shelf"
+
+
+def labels_of_leases(worker: Worker) -> list[str]:
+    """Of the worker's pools, as they are published for `browserkeeper ps`."""
+    states = (read_json(path)["pool"] for path in (worker.state / "pools").glob("*.json"))
+    return [label for state in states for label in state["labels"].values()]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
 
 
 def assert_a_warm_shutdown_waits_for_the_task(worker: Worker) -> None:
