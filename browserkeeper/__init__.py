@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from .admission.drain import Drain
+    from .cleanup.draining import Running, drain, draining, resume
     from .cleanup.end_sessions import SessionEnd, end_sessions
     from .cleanup.sweeper import Finding, sweep
     from .errors import (
@@ -69,6 +71,7 @@ __all__ = [
     "ConfigError",
     "ContainmentError",
     "DockerError",
+    "Drain",
     "ExitReport",
     "Finding",
     "ForkedSessionError",
@@ -93,6 +96,7 @@ __all__ = [
     "ProfileError",
     "RemoteEnd",
     "ResolveError",
+    "Running",
     "SessionClosed",
     "SessionEnd",
     "SessionTimeout",
@@ -101,8 +105,11 @@ __all__ = [
     "VersionMismatch",
     "adopt",
     "browser",
+    "drain",
+    "draining",
     "end_sessions",
     "lease_of",
+    "resume",
     "session_of",
     "sweep",
 ]
@@ -110,6 +117,8 @@ __all__ = [
 _NAMES = {
     ".session.adopted": ("AdoptedSession", "adopt"),
     ".session": ("BrowserSession", "browser", "session_of"),
+    ".admission.drain": ("Drain",),
+    ".cleanup.draining": ("Running", "drain", "draining", "resume"),
     ".cleanup.end_sessions": ("SessionEnd", "end_sessions"),
     ".cleanup.sweeper": ("Finding", "sweep"),
     ".report": ("ExitReport", "Operator", "ProcessExit", "RemoteEnd", "Survivor"),

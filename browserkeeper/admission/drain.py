@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ..errors import LedgerError
 from ..guard.files import write_atomically
@@ -46,6 +47,14 @@ class Drain:
     def reason(self) -> str:
         """The operator's own text, or ""."""
         return self.operator.reason if self.operator else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "operator": self.operator.to_dict() if self.operator else None,
+            "survives_reboot": self.survives_reboot,
+            "problem": self.problem,
+        }
 
     def __str__(self) -> str:
         """One sentence for errors and log lines, without a full stop."""

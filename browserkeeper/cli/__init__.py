@@ -30,6 +30,8 @@ SUMMARIES = {
     "ps": "List the live sessions and pools, and what is wrong with any of them.",
     "top": "Watch the live sessions and pools: memory, processor, ages, zombies.",
     "sweep": "Find, and with --yes remove, what dead owners left.",
+    "drain": "Let no session start on this host, and wait for those that run.",
+    "resume": "Let sessions start again after a drain.",
     "end": "End live sessions of any program, verified.",
     "history": "List the sessions that have ended, newest first, or show one of them whole.",
     "report": "Show the last hours: sessions, how each ended, memory; as a page with --html.",

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+import browserkeeper
 from browserkeeper import errors
 from browserkeeper.admission import drain as drains
 from browserkeeper.process import system
 from browserkeeper.report import Operator
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.operators import this_operator
+from tests.support.cli import CLI, cli, cli_json, invoke
+from tests.support.ledger import add_free_lock, add_live, dead_record, new_session, write_record
+from tests.support.sessions import Sessions
+from tests.support.waiting import SECONDS, deadline_in
 
 # ------------------------------------------------------------------ the file
 
@@ -162,3 +170,106 @@ def test_texts_of_the_file_are_shortened_and_their_types_are_checked() -> None:
 def test_a_reason_that_is_no_line_of_text_is_refused(reason: object) -> None:
     with pytest.raises(errors.ConfigError, match="reason="):
         this_operator(reason)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ the command line
+
+
+def test_drain_and_resume_say_what_they_do_and_may_be_repeated(state_dir: Path) -> None:
+    first = cli("drain", "--reason", "deploy of 12.3")
+    assert first.returncode == 0, first.stderr
+    assert "No session starts until `browserkeeper resume` or a reboot" in first.stdout
+    assert first.stdout.endswith("No session runs.\n")
+    again = cli("drain", "--survive-reboot")
+    assert (again.returncode, "drained already" in again.stdout) == (0, True)
+    assert "until `browserkeeper resume`: " in again.stdout
+    assert "deploy of 12.3" in again.stdout
+    document = cli_json("drain")
+    assert document["was_drained"] is True
+    assert document["drain"]["operator"]["reason"] == "deploy of 12.3"
+    assert document["drain"]["survives_reboot"] is True
+    assert document["running"] == []
+    assert "the drain by " in cli("resume").stdout
+    assert (done := cli("resume")).stdout == "The host is not drained.\n"
+    assert done.returncode == 0
+    assert cli_json("resume") == {"schema": 1, "ended": None}
+
+
+def test_a_drain_file_that_is_not_valid_is_replaced_and_removed(ledger: Ledger) -> None:
+    drains.start(ledger, this_operator())
+    path = drains.path_of(ledger)
+    path.write_text("{")
+    assert f"not valid, and was replaced ({path}" in invoke("drain").output
+    path.write_text("{")
+    assert f"{path}, which was not valid, is removed" in invoke("resume").output
+    path.mkdir()
+    refused = cli("resume")
+    assert refused.returncode == 2
+    assert f"{path} cannot be removed" in refused.stderr
+    assert cli("drain").returncode == 2
+    path.rmdir()
+
+
+@pytest.mark.parametrize(
+    "words", [["--wait", "-1"], ["--wait", "nan"], ["--wait", "soon"], ["--reason", "two\nlines"], ["x"]]
+)
+def test_nonsense_is_refused_and_drains_nothing(ledger: Ledger, words: list[str]) -> None:
+    assert invoke("drain", *words).exit_code == 2
+    assert drains.present(ledger) is None
+
+
+def test_a_drain_that_waits_returns_when_the_last_session_has_ended(sessions: Sessions) -> None:
+    id = sessions.start("nightly")
+    left = cli("drain", "--wait", "0.1")
+    assert left.returncode == 3
+    assert f'1 session still running: sleep session {id} "nightly" of test' in left.stdout
+    assert cli("drain").returncode == 0  # without --wait it is no failure that one runs
+    assert [one.session for one in browserkeeper.drain()] == [id]
+    with subprocess.Popen(
+        [*CLI, "drain", "--wait", "600"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stderr is not None
+        assert id in waiting.stderr.readline()
+        sessions.guards[id].end("closed", deadline_in())
+        assert waiting.wait(SECONDS) == 0
+        assert waiting.stdout is not None
+        assert waiting.stdout.read().endswith("No session runs.\n")
+    assert browserkeeper.draining() is not None
+    assert browserkeeper.resume() is not None
+    assert browserkeeper.draining() is None
+    assert browserkeeper.resume() is None
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_drain(sessions: Sessions) -> None:
+    sessions.start()
+    with subprocess.Popen(
+        [*CLI, "drain", "--wait", "600"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stderr is not None
+        assert "waiting for 1 session" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(SECONDS) == 130
+        assert "The drain stays in force" in waiting.stderr.read()
+    assert drains.present(sessions.ledger) is not None
+
+
+def test_a_drain_waits_for_no_run_and_for_no_dead_session(
+    sessions: Sessions, state_dir: Path, tmp_path: Path
+) -> None:
+    run, other = sessions.start(kind="run"), sessions.start(kind="adopted")
+    orphan = write_record(state_dir, json.dumps(dead_record("0123456789ab", tmp_path)))
+    add_free_lock(state_dir, "0123456789ab")
+    unguarded = dataclasses.replace(new_session(), lock="there is one")
+    add_live(sessions.ledger, unguarded)
+    add_free_lock(state_dir, unguarded.id)
+    elsewhere = sessions.start(host="another/machine/pid:[1]")
+    assert {one.session for one in browserkeeper.drain()} == {other, elsewhere, unguarded.id}
+    assert sessions.is_live(run)
+    for path in (orphan, sessions.ledger.record_path(unguarded.id)):
+        path.unlink()
+
+
+def test_a_run_is_not_held_back(ledger: Ledger) -> None:
+    drains.start(ledger, this_operator())
+    done = cli("run", "--", "echo", "it runs")
+    assert (done.returncode, done.stdout) == (0, "it runs\n")
