@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ..errors import ConfigError, HostBusy, LedgerError, LimitError
 from ..process.limit_errors import limit_of_errno
 from ..state.ledger import Ledger
-from . import memory
+from . import drain, memory
 from .files import Bell
 from .gate_files import GateFiles
 from .limits import HostLimits, Kind, effective, environment_limits, host_limits
@@ -80,6 +80,10 @@ class Gate:
 
     def _without(self, error: OSError, kind: Kind, limits: HostLimits, waited: float) -> Slot:
         """A start without a slot, where nothing limits it.  Raises the error that says what is wrong."""
+        if kind != "adopted" and (drained := drain.present(self.ledger)) is not None:
+            raise HostBusy(
+                f"Nothing may be started now: {drained}.", "draining", waited=waited
+            ) from None
         if not limits.is_set(kind):
             return Slot(None, {}, waited)
         bound = limits.most(kind) or limits.memory(kind)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import pytest
 import browserkeeper
 from browserkeeper import errors
 from browserkeeper.admission import drain as drains
+from browserkeeper.admission.gate import Gate, SlotRequest
+from browserkeeper.admission.limits import Kind
 from browserkeeper.process import system
 from browserkeeper.report import Operator
 from browserkeeper.state.ledger import Ledger
@@ -22,7 +25,7 @@ from browserkeeper.state.operators import this_operator
 from tests.support.cli import CLI, cli, cli_json, invoke
 from tests.support.ledger import add_free_lock, add_live, dead_record, new_session, write_record
 from tests.support.sessions import Sessions
-from tests.support.waiting import SECONDS, deadline_in
+from tests.support.waiting import SECONDS, deadline_in, wait_until
 
 # ------------------------------------------------------------------ the file
 
@@ -170,6 +173,65 @@ def test_texts_of_the_file_are_shortened_and_their_types_are_checked() -> None:
 def test_a_reason_that_is_no_line_of_text_is_refused(reason: object) -> None:
     with pytest.raises(errors.ConfigError, match="reason="):
         this_operator(reason)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ starts that wait
+
+
+@pytest.mark.parametrize("kind", ["browser", "grid"])
+def test_a_start_is_refused_or_waits_until_the_host_is_resumed(ledger: Ledger, kind: Kind) -> None:
+    gate = Gate(ledger)
+    gate.acquire(SlotRequest(kind), 0).release()  # the control
+    browserkeeper.drain("deploy of 12.3")
+    with pytest.raises(errors.HostBusy, match="is drained by .* at .* UTC: deploy of 12.3") as caught:
+        gate.acquire(SlotRequest(kind), 0)
+    assert caught.value.reason == "draining"
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(gate.acquire, SlotRequest(kind, label="nightly"), SECONDS)
+        assert wait_until(lambda: gate.state().waiting)
+        assert not waiting.done()
+        browserkeeper.resume()
+        waiting.result().release()
+    assert not gate.state().held
+
+
+@pytest.mark.parametrize("what", ["rubbish", "a directory"])
+def test_a_drain_file_that_is_not_valid_holds_starts_back_and_is_named(
+    ledger: Ledger, what: str
+) -> None:
+    path = drains.path_of(ledger)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if what == "a directory":
+        path.mkdir()
+    else:
+        path.write_text("{")
+    with pytest.raises(errors.HostBusy, match=f"{path}.*`browserkeeper resume` removes it"):
+        Gate(ledger).acquire(SlotRequest(), 0)
+    path.rmdir() if what == "a directory" else browserkeeper.resume()
+    Gate(ledger).acquire(SlotRequest(), 0).release()
+
+
+def test_a_drain_holds_starts_back_where_no_slots_can_be_made(ledger: Ledger) -> None:
+    """As on a file system without locks, where starts go ahead if nothing limits them."""
+    ledger.slots.parent.mkdir(mode=0o700, exist_ok=True)
+    if ledger.slots.exists():
+        ledger.slots.rmdir()
+    ledger.slots.write_text("no directory")
+    gate = Gate(ledger)
+    gate.acquire(SlotRequest(), 0).release()  # the control
+    drains.start(ledger, this_operator())
+    with pytest.raises(errors.HostBusy, match="is drained by"):
+        gate.acquire(SlotRequest(), 0)
+    gate.force().release()  # the browser of an adopted driver runs already
+
+
+def test_a_start_that_was_admitted_before_the_drain_is_waited_for(ledger: Ledger) -> None:
+    slot = Gate(ledger).acquire(SlotRequest(label="nightly"), 0)
+    (one,) = browserkeeper.drain()
+    assert (one.session, one.label, one.owner) == ("", "nightly", os.getpid())
+    assert "a session that is starting" in str(one)
+    slot.release()
+    assert browserkeeper.drain() == []
 
 
 # ------------------------------------------------------------------ the command line
