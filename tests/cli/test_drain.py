@@ -183,7 +183,7 @@ def test_a_start_is_refused_or_waits_until_the_host_is_resumed(ledger: Ledger, k
     gate = Gate(ledger)
     gate.acquire(SlotRequest(kind), 0).release()  # the control
     browserkeeper.drain("deploy of 12.3")
-    with pytest.raises(errors.HostBusy, match="is drained by .* at .* UTC: deploy of 12.3") as caught:
+    with pytest.raises(errors.HostBusy, match=r"is drained by .* at .* UTC: deploy of 12") as caught:
         gate.acquire(SlotRequest(kind), 0)
     assert caught.value.reason == "draining"
     with ThreadPoolExecutor(1) as threads:
