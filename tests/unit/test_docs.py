@@ -19,7 +19,7 @@ INDENTED = re.compile(r"^ {4}(.*)$", re.MULTILINE)
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:py|sh|md|yml|yaml|json|svg|conf|service)")
 TEST = re.compile(r"test_\w+")
-OUTSIDE = re.compile(r"(?:live|history)/")
+OUTSIDE = re.compile(r"(?:gate|live|history)/")
 """Files in the state directory, not in the repository."""
 
 
