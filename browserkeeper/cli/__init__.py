@@ -7,6 +7,7 @@ Shared by the commands:
     output.py        tables, trees, JSON, errors, units
     parameters.py    the parsing of options
     session_text.py  sessions, pools and problems as text, for ps and top
+    host_text.py     the host's limits, and the starts that wait, for the same
     top_readings.py  what top shows of a session; top_screen.py draws it on a terminal
 
 Nothing here imports selenium.

@@ -9,7 +9,7 @@ import click
 from ..status.snapshot import SessionStatus, snapshot
 from . import output
 from .parameters import label_option
-from .session_text import STYLES, print_pools_and_problems, process_tree
+from .session_text import STYLES, print_notes, process_tree
 
 
 @click.command()
@@ -23,7 +23,10 @@ def command(tree: bool, labels: tuple[str, ...], as_json: bool) -> int:
     is gone, its guard is at work); unguarded (its guard was killed); orphaned (both are gone);
     foreign (not ours to judge: of another container that shares the state directory, say).
 
-    Exit status: 0 all is well; 1 there is an orphaned session, an invalid record or a zombie.
+    Where the host has limits, or is drained, the last lines say so, and which starts wait.
+
+    Exit status: 0 all is well; 1 there is an orphaned session, an invalid record, a zombie, or limits
+    of the host that are not valid.
     With --label: among the sessions with such a label, and the invalid records.
 
     \b
@@ -36,7 +39,7 @@ def command(tree: bool, labels: tuple[str, ...], as_json: bool) -> int:
         output.print_json(found.to_dict())
     else:
         show(found.sessions, tree=tree, filtered=bool(labels))
-        print_pools_and_problems(found)
+        print_notes(found)
     return int(not found.ok)
 
 

@@ -9,6 +9,7 @@ from ..process.identity import ProcessFacts
 from ..state.pool_state import STATES, PoolState
 from ..status.snapshot import Problem, SessionStatus, Snapshot
 from . import output
+from .host_text import host_lines
 
 STYLES: dict[State, str] = {"orphaned": "red", "unguarded": "yellow", "foreign": "dim"}
 """Rich's styles by the session's state; other states have none."""
@@ -18,13 +19,17 @@ REMEDIES = {
     "zombie": "its parent does not reap it; `browserkeeper doctor` looks at PID 1",
     "bad record": "`browserkeeper sweep --yes` removes it",
     "foreign record": "not ours, or of another version; look at it, then remove it by hand",
+    "host": "until that is right no browser starts; `browserkeeper doctor` looks at the limits",
 }
 """What happens, or what to do, by the kind of a problem."""
 
 
-def print_pools_and_problems(found: Snapshot) -> None:
+def print_notes(found: Snapshot) -> None:
+    """Below the sessions: pools, the host's gate, problems."""
     for pool in found.pools:
         output.print_line(pool_line(pool))
+    for line, style in host_lines(found.host) if found.host is not None else ():
+        output.print_line(line, style)
     for problem in found.problems:
         output.print_line(problem_line(problem), "red")
 

@@ -12,7 +12,7 @@ import click
 from ..status.snapshot import Snapshot, snapshot
 from . import output
 from .parameters import label_option, seconds
-from .session_text import STYLES, print_pools_and_problems, process_tree
+from .session_text import STYLES, print_notes, process_tree
 from .top_readings import SORTS, Meter, Sort, by_sort, cells, headlines
 
 WARM_UP = 0.5
@@ -97,4 +97,4 @@ def print_once(
         output.print_table(columns, [[row[name] for name in columns] for row in table], styles)
     for reading in readings if tree else ():
         output.print_tree(process_tree(reading.status))
-    print_pools_and_problems(found)
+    print_notes(found)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..status.snapshot import snapshot
 from ..status.text import printable
 from . import output
+from .host_text import host_lines
 from .session_text import STYLES, pool_line, problem_line, process_tree
 from .top_readings import Meter, Reading, Sort, by_sort, cells, headlines
 
@@ -51,7 +52,7 @@ class Screen:
         self._keyboard = [sys.stdin.fileno()] if sys.stdin.isatty() else []
         self._readings: list[Reading] | None = None
         self._notes: list[tuple[str, str]] = []
-        """Pools and problems: pairs of text and style."""
+        """Problems, the host's gate, pools: pairs of text and style."""
 
     def run(self, pause: float) -> None:
         """Blocks until it is ended; the first reading is taken after ``pause`` seconds."""
@@ -81,6 +82,7 @@ class Screen:
         found = snapshot().labelled(self.labels)
         self._readings = self.meter.read(found)
         self._notes = [(problem_line(problem), "red") for problem in found.problems]
+        self._notes += host_lines(found.host) if found.host is not None else ()
         self._notes += [(pool_line(pool), "") for pool in found.pools]
 
     def _handle_input(self, signal_fd: int, timeout: float) -> bool:

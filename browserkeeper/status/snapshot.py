@@ -25,6 +25,7 @@ from ..state.documents import BadRecord
 from ..state.ledger import Ledger
 from ..state.pool_state import PoolState, published
 from ..state.records import Record
+from .host_gate import HostGate, host_gate
 
 ZOMBIE_PATIENCE = 0.3
 """Seconds that a zombie may last before it is reported: its parent, or the guard, needs a moment to
@@ -95,8 +96,8 @@ class SessionStatus:
 
 
 class Problem(NamedTuple):
-    """``kind``: orphaned, unguarded, zombie, bad record or foreign record.  ``what``: the session,
-    process or record that has the problem."""
+    """``kind``: orphaned, unguarded, zombie, bad record, foreign record or host.  ``what``: the session,
+    process or record that has the problem; for the host, what is wrong with its limits or its slots."""
 
     kind: str
     what: str
@@ -111,6 +112,8 @@ class Snapshot:
     pools: tuple[PoolState, ...]
     bad_records: tuple[BadRecord, ...]
     problems: tuple[Problem, ...]
+    host: HostGate | None = None
+    """None where the host has no limit, no start waits, and it is not drained."""
 
     def labelled(self, patterns: Sequence[str]) -> Snapshot:
         """Only the sessions and pools with a label that fits one of the patterns, and their problems;
@@ -120,7 +123,7 @@ class Snapshot:
             return self
         sessions = tuple(s for s in self.sessions if any(map(s.is_named, patterns)))
         pools = tuple(p for p in self.pools if any(map(p.is_named, patterns)))
-        problems = tuple(problems_of(sessions, self.bad_records))
+        problems = tuple(problems_of(sessions, self.bad_records, self.host))
         return dataclasses.replace(self, sessions=sessions, pools=pools, problems=problems)
 
     @property
@@ -137,6 +140,7 @@ class Snapshot:
                 {"path": str(record.path), "why": record.why, "foreign": not record.corrupt}
                 for record in self.bad_records
             ],
+            **({} if self.host is None else {"host": self.host.to_dict()}),
         }
 
 
@@ -163,7 +167,9 @@ def snapshot(*, with_memory: bool = True) -> Snapshot:
     ]
     leases = {session: label for pool in pools for session, label in pool.labels.items()}
     sessions = [dataclasses.replace(s, lease=leases.get(s.record.session.id, "")) for s in sessions]
-    return Snapshot(tuple(sessions), tuple(pools), tuple(bad), tuple(problems_of(sessions, bad)))
+    host = host_gate(ledger)
+    problems = problems_of(sessions, bad, host)
+    return Snapshot(tuple(sessions), tuple(pools), tuple(bad), tuple(problems), host)
 
 
 def status_of(record: Record, *, with_memory: bool) -> SessionStatus | None:
@@ -217,7 +223,9 @@ def still_zombies(processes: Iterable[ProcessFacts], platform: Platform) -> Iter
             yield now
 
 
-def problems_of(sessions: Iterable[SessionStatus], bad: Iterable[BadRecord]) -> Iterator[Problem]:
+def problems_of(
+    sessions: Iterable[SessionStatus], bad: Iterable[BadRecord], host: HostGate | None
+) -> Iterator[Problem]:
     for status in sessions:
         session = status.record.session
         if status.state in ("orphaned", "unguarded"):
@@ -228,6 +236,8 @@ def problems_of(sessions: Iterable[SessionStatus], bad: Iterable[BadRecord]) -> 
             yield Problem("zombie", f"pid {pid} of session {session.id}")
     for record in bad:
         yield Problem("bad record" if record.corrupt else "foreign record", record.why)
+    if host is not None and host.state.problem:
+        yield Problem("host", host.state.problem.rstrip("."))
 
 
 __all__ = ["ZOMBIE_PATIENCE", "Problem", "SessionStatus", "Snapshot", "snapshot"]
