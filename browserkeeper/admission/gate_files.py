@@ -30,8 +30,17 @@ from .files import Bell, Mutex
 from .limits import HostLimits, Kind, effective, environment_limits, file_limits
 from .overview import GateState, claimant
 from .request import SlotRequest
-from .slots import HeldSlot, Slot, age_of, describe_self, held, take
-from .tickets import Priority, Ticket, call, candidate, is_alive, live_facts, ticket_names
+from .slots import HeldSlot, Slot, age_of, describe_self, held, process_of, take
+from .tickets import (
+    Priority,
+    Ticket,
+    call,
+    candidate,
+    is_alive,
+    live_facts,
+    remove_orphans,
+    ticket_names,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +135,20 @@ class GateFiles:
         resources: tuple[Resource, ...] = ("browser", "grid")
         if room.is_full_for_all(resources):
             return set()
-        queue = []
+        queue, late, unknown = [], set(), process_of({})
         for position, name in enumerate([*names[:place], "", *names[place:]]):
             if position == place:
-                queue.append(me)
+                queue.append((me, unknown))
             elif name != me.name:
                 facts = live_facts(self.ledger.queue, name, remove=True)
                 if facts is not None:
-                    queue.append(candidate(self.ledger.queue, name, facts))
-        return {one.name for one in who_may_go(queue, room)}
+                    one = candidate(self.ledger.queue, name, facts)
+                    queue.append((one, process_of(facts)))
+                    late |= {process_of(facts)} if one.is_late else set()
+        # A stopped process answers for none of its starts: the others of it would each take as long.
+        late.discard(unknown)
+        found = [dataclasses.replace(one, is_late=one.is_late or who in late) for one, who in queue]
+        return {one.name for one in who_may_go(found, room)}
 
     def _ahead(self, ticket: Ticket, names: list[str]) -> str:
         """The last of these tickets whose process lives, "" if none does; the ticket watches it then.
@@ -177,6 +191,7 @@ class GateFiles:
             "min_memory": least.value if least is not None else 0,
         }
         with self.locked(until, check):
+            remove_orphans(self.ledger.queue)
             ticket = Ticket(self.ledger.queue, facts)
         request.bell = ticket.bell
         return ticket

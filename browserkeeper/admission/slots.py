@@ -172,4 +172,9 @@ def pid_of(facts: Mapping[str, Any]) -> int:
     return pid if isinstance(pid, int) and pid > 0 else 0
 
 
-__all__ = ["HeldSlot", "Slot", "describe_self", "held", "is_locked", "take"]
+def process_of(facts: Mapping[str, Any]) -> tuple[str, int]:
+    """The process that has written a file: its pid namespace and its pid, ("", 0) where unknown."""
+    return text_of(facts, "namespace"), pid_of(facts)
+
+
+__all__ = ["HeldSlot", "Slot", "describe_self", "held", "is_locked", "process_of", "take"]

@@ -120,6 +120,17 @@ def ticket_names(queue: Path) -> list[str]:
     return sorted(name for name in os.listdir(queue) if _NAME.fullmatch(name))
 
 
+def remove_orphans(queue: Path) -> None:
+    """Delete bells and calls that belong to no ticket: a start may be called while it leaves the queue,
+    and a process may be killed between its bell and its ticket.  Raises OSError."""
+    names = set(os.listdir(queue))
+    for name in names:
+        ticket = name.removesuffix(CALLED).removesuffix(SUFFIX)
+        if ticket not in names and _NAME.fullmatch(ticket):
+            with contextlib.suppress(OSError):
+                os.unlink(queue / name)
+
+
 def is_alive(queue: Path, name: str, *, remove: bool) -> bool:
     """Whether the ticket's process lives.  ``remove``: delete the files of one that does not; only with
     the gate's lock held."""
@@ -185,5 +196,6 @@ __all__ = [
     "candidate",
     "is_alive",
     "live_facts",
+    "remove_orphans",
     "ticket_names",
 ]

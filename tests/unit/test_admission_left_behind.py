@@ -1,0 +1,70 @@
+"""What stopped and killed processes leave in the queue of the gate holds no other start back."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from browserkeeper import HostBusy
+from browserkeeper.admission.gate import Gate, SlotRequest
+from browserkeeper.admission.slots import describe_self
+from browserkeeper.admission.tickets import CALLED, LATE, Ticket
+from browserkeeper.guard.bells import SUFFIX
+from browserkeeper.state.ledger import Ledger
+
+NAME = "0-000000000000001-0123456789abcdef"
+
+
+@pytest.fixture
+def gate(state_dir: Path) -> Gate:
+    (state_dir / "limits.toml").write_text("max_browsers = 1\n")
+    gate = Gate(Ledger.open(state_dir))
+    gate.acquire(SlotRequest(), 0).release()  # makes the directories
+    return gate
+
+
+def ticket_of(gate: Gate, pid: int) -> Ticket:
+    """A live one, as a process of this number would have it."""
+    return Ticket(gate.ledger.queue, {**describe_self(""), "kind": "browser", "pid": pid})
+
+
+def call_in_vain(gate: Gate, ticket: Ticket) -> None:
+    called = gate.ledger.queue / f"{ticket.name}{CALLED}"
+    called.write_text(json.dumps({"monotonic": time.monotonic() - LATE - 1}))
+
+
+def test_all_starts_of_a_stopped_process_are_passed_over_at_once(gate: Gate) -> None:
+    """Not one every three seconds: a program may wait with many threads."""
+    stopped = [ticket_of(gate, 7) for _ in range(3)]
+    call_in_vain(gate, stopped[0])
+    gate.acquire(SlotRequest(), 0).release()
+    for ticket in stopped:
+        ticket.close()
+
+
+def test_control_starts_of_a_process_that_answers_come_first(gate: Gate) -> None:
+    stopped, waiting = ticket_of(gate, 7), ticket_of(gate, 8)
+    call_in_vain(gate, stopped)
+    with pytest.raises(HostBusy):
+        gate.acquire(SlotRequest(), 0)
+    stopped.close()
+    waiting.close()
+
+
+@pytest.mark.parametrize("suffix", [SUFFIX, CALLED])
+def test_what_belongs_to_no_ticket_is_removed(gate: Gate, suffix: str) -> None:
+    """A process was killed, or left the queue, in between."""
+    orphan = gate.ledger.queue / f"{NAME}{suffix}"
+    foreign = gate.ledger.queue / f"notes{suffix}"
+    orphan.touch()
+    foreign.touch()
+    waiting = ticket_of(gate, 7)
+    with pytest.raises(HostBusy):
+        gate.acquire(SlotRequest(), 0.01)
+    assert not orphan.exists()
+    assert foreign.exists()
+    assert (gate.ledger.queue / f"{waiting.name}{SUFFIX}").exists()
+    waiting.close()
