@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .files import Bell
 from .limits import Kind
 from .tickets import Priority
+
+
+def not_waiting() -> str:
+    """The ``waits_for`` of a request that does not wait, or that has not looked yet."""
+    return "it had not looked yet whether one is free"
 
 
 class SlotRequest:
@@ -30,6 +37,8 @@ class SlotRequest:
         self.max_browsers, self.min_memory = max_browsers, min_memory
         self.bell: Bell | None = None
         """That of its ticket, while it waits."""
+        self.waits_for: Callable[[], str] = not_waiting
+        """Says what the start waits for, while it waits: one sentence, without a full stop."""
 
     def promote(self) -> None:
         """Make a standby request work: it goes behind the work that waits, and before all standbys."""
@@ -43,4 +52,4 @@ class SlotRequest:
             bell.ring()
 
 
-__all__ = ["SlotRequest"]
+__all__ = ["SlotRequest", "not_waiting"]

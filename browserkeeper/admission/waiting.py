@@ -8,6 +8,7 @@ killed ring no bell.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import select
@@ -16,7 +17,7 @@ from collections.abc import Callable
 
 from ..errors import HostBusy
 from .gate_files import GateFiles, Look
-from .request import SlotRequest
+from .request import SlotRequest, not_waiting
 from .slots import Slot
 from .texts import busy, why
 from .tickets import Ticket
@@ -57,6 +58,7 @@ class Wait:
                     seen.waited = time.monotonic() - self._began
                     self._ticket = None
                     return seen
+                self._request.waits_for = functools.partial(self._why, seen)
                 again = self._check()
                 now = time.monotonic()
                 if self._until is not None and now >= self._until:
@@ -86,6 +88,7 @@ class Wait:
     def _leave(self) -> None:
         """Without a slot.  A bell that was rung for this start is rung for the next one."""
         ticket, self._ticket, self._request.bell = self._ticket, None, None
+        self._request.waits_for = not_waiting
         if ticket is not None:
             ticket.close()
             self._gate.ring_first()
@@ -94,10 +97,13 @@ class Wait:
         state = self._gate.state(without=self._ticket.name if self._ticket is not None else "")
         return busy(state, self._request.kind, seen.limits, seen.reason, seen.detail, waited)
 
+    def _why(self, seen: Look) -> str:
+        return why(self._gate.state(), self._request.kind, seen.limits, seen.reason, seen.detail)
+
     def _tell(self, seen: Look) -> None:
         self._has_told = True
         request = self._request
-        text = why(self._gate.state(), request.kind, seen.limits, seen.reason, seen.detail)
+        text = self._why(seen)
         with contextlib.suppress(Exception):  # a log handler of the user's
             name = f" {request.label!r}" if request.label else ""
             what = "Grid session" if request.kind == "grid" else "browser"

@@ -125,6 +125,7 @@ def guard_adopted(guard: Guard) -> int:
         if not was_kept(guard):
             raise Failure("adopt", InterruptedError(errno.EINTR, "the adoption was called off"))
         guard.start()
+        guard.slot.is_alone = True
     except Failure as failure:
         guard.report_failure(failure)
         guard.record.withdraw()

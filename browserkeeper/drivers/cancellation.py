@@ -23,11 +23,14 @@ class Cancellation:
         its guard is told."""
         self.requested = False
         self._error, self._reason = error, reason
+        self.on_request: Callable[[], None] = _do_nothing
+        """Called by :meth:`request`: what ends a wait for something else than a guard."""
         self._guard: GuardProcess | None = None
 
     def request(self) -> None:
         """Cancel the launch.  Returns at once; the guard that the launch waits for is told to end."""
         self.requested = True
+        self.on_request()
         if self._guard is not None:
             self._guard.tell_to_end(self._reason)
 
@@ -47,3 +50,7 @@ class Cancellation:
         """Raises the error of a cancelled launch, if this one was cancelled."""
         if self.requested:
             raise self._error()
+
+
+def _do_nothing() -> None:
+    """An ``on_request`` for a launch that waits for guards only."""

@@ -46,17 +46,21 @@ SMALL_SHARED_MEMORY = 256 * 2**20
 """Bytes below which ``/dev/shm`` makes tabs crash; a container's default is 64 MiB."""
 
 
-def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
-    """How to launch this configuration, with the programs that were found.  ``directory`` is not used.
-
-    Raises ConfigError for options of another browser or of another version, ProfileError for a profile
-    that cannot be used.
-    """
+def check(config: SessionConfig, found: Resolved) -> None:
+    """Raises ConfigError for options of another browser or of another version, and for a name in
+    ``ignore_default_arguments`` that is none."""
     if config.options is not None:
         user_options(config)
         take_version(config, found.browser)
     defaults = {*DEFAULT_ARGUMENTS, "--no-sandbox", "--disable-dev-shm-usage"}
     check_ignored(config, {*defaults, *(a.partition("=")[0] for a in defaults)}, switches=True)
+
+
+def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
+    """How to launch this configuration, which was checked, with the programs that were found.
+
+    ``directory`` is not used.  Raises ProfileError for a profile that cannot be used.
+    """
     if profile := profile_of(config):
         profile.check()
     level = ("--log-level=INFO",) if config.log else ()

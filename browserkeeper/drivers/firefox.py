@@ -50,16 +50,21 @@ exec setpriv --pdeathsig KILL -- "$BROWSERKEEPER_FIREFOX_BINARY" "$@"
 """
 
 
-def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
-    """How to launch this configuration, with the programs that were found.
-
-    ``directory`` is where the wrapper script is kept.  Raises ConfigError for options of another
-    browser or of another version, ProfileError for a profile that cannot be used.
-    """
+def check(config: SessionConfig, found: Resolved) -> None:
+    """Raises ConfigError for options of another browser or of another version, and for a name in
+    ``ignore_default_arguments`` that is none."""
     if config.options is not None:
         user_options(config)
         take_version(config, found.browser)
     check_ignored(config, DEFAULT_PREFERENCES, switches=False)
+
+
+def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
+    """How to launch this configuration, which was checked, with the programs that were found.
+
+    ``directory`` is where the wrapper script is kept.  Raises ProfileError for a profile that cannot be
+    used.
+    """
     if profile := profile_of(config):
         profile.check()
     binary, obstacle = bound_binary(found.browser, directory)

@@ -22,11 +22,15 @@ STOP_SHARE = 0.9
 """Share of the close timeout for the Grid to end its part; the relay then writes its status file."""
 
 
-def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
-    """How to start the relay.  Raises ConfigError for options of another browser."""
-    assert config.remote is not None
+def check(config: SessionConfig) -> None:
+    """Raises ConfigError for options of another browser."""
     if config.options is not None:
         _user_options(config)
+
+
+def prepare(config: SessionConfig, session: str, tmpdir: str) -> Launch:
+    """How to start the relay."""
+    assert config.remote is not None
     status_file = os.path.join(tmpdir, "grid")
     secret = secrets.token_urlsafe(32)  # kept in this process only; the relay is told its digest
     options = {

@@ -148,13 +148,16 @@ class Watch:
         """Handle the owner's messages; the reason to end, if one of them is that.
 
         ``deadline SECONDS REASON`` from now, in place of the one before with the same reason;
-        ``deadline 0 REASON`` takes it back, ``deadline 0 *`` all of them; ``started SECONDS``: how long
-        the owner's start took, for the report; ``quits SECONDS PID PORT PATH``: how to ask the browser
-        to quit in the end (``quitting.py``); any other word is a reason to end.
+        ``deadline 0 REASON`` takes it back, ``deadline 0 *`` all of them; ``started SECONDS WAITED``:
+        how long the owner's start took, and how long it had waited for its slot, for the report; ``quits
+        SECONDS PID PORT PATH``: how to ask the browser to quit in the end (``quitting.py``); any other
+        word is a reason to end.
         """
         for words in self.guard.owner.read():
             if words[0] == "started":
                 self.guard.report.seconds["start"] = float(words[1])
+                self.guard.report.seconds["slot_wait"] = float(words[2])
+                self.guard.slot.is_alone = True
             elif words[0] == "quits":
                 from .quitting import Quitting
 

@@ -27,6 +27,8 @@ class Slot:
     def __init__(self, path: str):
         self._path = path
         self._fd = -1
+        self.is_alone = False
+        """True if the owner has left the slot to the guards: its start has succeeded."""
 
     def take(self) -> None:
         """Lock the slot.  Raises Failure where the file is gone: then the browser must not start."""

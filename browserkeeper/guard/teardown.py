@@ -131,7 +131,7 @@ def retire(guard: Guard) -> None:
     facts = {**guard.facts([]), "account": status}
     if problem := guard.record.retire(facts):
         facts["notes"] = [*facts["notes"], problem]
-    if "start" in report.seconds or guard.owner.is_dead():
+    if guard.slot.is_alone or guard.owner.is_dead():
         guard.slot.free()  # before that the owner has it: it may try again
     # The history does not get the log, which may hold addresses of pages.
     guard.owner.send("ended", report={**facts, "log_tail": log_tail})

@@ -356,9 +356,10 @@ class GuardProcess:
         """Answer the ``ready`` of an adopting guard: the driver is the session's from now on."""
         self._send("keep")
 
-    def tell_started(self, seconds: float) -> None:
-        """Have the guard write into the history how many seconds the session's start took."""
-        self._send(f"started {seconds:.6f}")
+    def tell_started(self, seconds: float, waited: float = 0.0) -> None:
+        """Have the guard write into the history how many seconds the session's start took, and how many
+        it had waited for its slot; the slot is the guards' alone from now on."""
+        self._send(f"started {seconds:.6f} {waited:.6f}")
 
     def tell_how_to_quit(self, seconds: float, pid: int, port: int, path: str) -> None:
         """Have the guard ask the browser to quit before it ends the session, for so many seconds at

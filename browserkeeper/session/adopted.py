@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from ..admission.gate import Gate
+from ..admission.slots import Slot
 from ..config import CLOSE_TIMEOUT, OnLeak, check_choice, check_seconds
 from ..drivers.cancellation import Cancellation
 from ..errors import (
@@ -178,6 +180,7 @@ class Adoption(Generic[D]):
         self._close_timeout, self._on_leak = close_timeout, on_leak
         self._called_at = CallStack()
         self._ending: Ending | None = None
+        self._slot: Slot | None = None
         self._own_quit: Any = None  # where the driver object itself has one, and not its class
 
     def run(self) -> AdoptedSession[D]:
@@ -201,6 +204,8 @@ class Adoption(Generic[D]):
             lock=str(ledger.lock_path(id)),
         )
         self.cancellation.check()
+        self._slot = Gate(ledger).force("adopted")  # without waiting: the browser is there already
+        self._slot.bind(id)
         try:
             guard = GuardProcess(self._plan(ledger, session, roots))
         except OSError as error:
@@ -210,6 +215,7 @@ class Adoption(Generic[D]):
         ending = self._ending = Ending(guard, ledger, record, self._close_timeout)
         self.cancellation.watch(guard)
         _keep(guard)
+        self._slot.hand_over()
         adopted = AdoptedSession(
             driver, id, roots, ending, self._timeout, self._close_timeout, self._on_leak
         )
@@ -221,9 +227,12 @@ class Adoption(Generic[D]):
 
     def undo(self) -> None:
         """Leave driver and browser as they were.  Blocks until the guard is gone."""
+        if self._ending is not None:
+            self._ending.release()
+        if self._slot is not None:
+            self._slot.release()
         if self._ending is None:
             return
-        self._ending.release()
         if isinstance(getattr(cast(Any, self._driver).quit, "__self__", None), AdoptedSession):
             del cast(Any, self._driver).quit
             if self._own_quit is not None:
@@ -238,6 +247,7 @@ class Adoption(Generic[D]):
             document=session.to_json(),
             record=str(ledger.record_path(session.id)),
             lock=session.lock,
+            slot=self._slot.path if self._slot is not None else "",
             history=str(ledger.history_path(session.id)),
             timeout=self._timeout or 0,
             kill_deadline=self._close_timeout,
@@ -280,6 +290,9 @@ def adopt(
     machine.  From now on the driver ends as a session of :func:`browser` does, also where this process
     is killed.  ``driver.quit()`` becomes that verified end.
 
+    The browser counts for the host's limit from now on (``docs/host.md``).  It takes its slot without
+    waiting, since it is there already: so there may be more browsers than the limit says.
+
     Args:
         driver: a driver that has been started, and has not quit.
         timeout: seconds from now until the guard ends the session.
@@ -293,7 +306,8 @@ def adopt(
         ConfigError: the driver is none, is on a Grid, is browserkeeper's own, was adopted before, or has
             ended; or nothing shows that the process which it calls its browser is its browser.
         ContainmentError: ``/proc`` shows another pid namespace than this process's.
-        LedgerError: the state directory cannot be used.
+        LedgerError: the state directory cannot be used, or the host has a limit and its slots cannot be
+            counted.
         LaunchError: the guard did not start.
     """
     require_own_proc()

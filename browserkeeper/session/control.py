@@ -31,12 +31,14 @@ from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..process.limit_errors import limit_of, require_descriptors
 from ..report import ExitReport
+from .admission import Admission, check_deadlines
 from .apart import hold, run_apart
 from .call import Call, to_the_end
 from .call_stack import CallStack
 from .commands import Commands, over_error
 from .ending import DISCONNECT_TIMEOUT, DeadlineError, raise_if_leaked
-from .launch import Attempt, StartRefusedError, cause_to_show, plan_launch
+from .launch import Attempt, LaunchPlan, StartRefusedError, cause_to_show
+from .preparation import Preparation
 from .spans import SessionSpans
 
 if TYPE_CHECKING:
@@ -59,7 +61,8 @@ class Start:
     """State of a session's start while it runs: whether it was called off, and the failed launches."""
 
     def __init__(self, cancelled: Callable[[], Exception]) -> None:
-        self.began = 0.0
+        self.began = self.deadline = 0.0
+        """``deadline``: until when an attempt may take, from the moment when the start has its slot."""
         self.called_at: CallStack | None = None
         self.driver: Any = None
         """Selenium's driver, from its launch until the start returns it."""
@@ -83,7 +86,7 @@ class Start:
         report = error.report
         if self.called_off or (report and (not report.clean or report.reason == "operator")):
             return False
-        left = self.began + config.start_timeout - time.monotonic()
+        left = self.deadline - time.monotonic()
         if error.retryable and left > 1 and len(self.failures) < config.attempts:
             logger.warning("launch %d failed, trying again: %s", len(self.failures), error)
             return True
@@ -113,8 +116,10 @@ class SessionControl(Generic[S]):
         """Those that ``BrowserSession.set_deadline`` has set, by reason: their seconds, and when they
         pass (``time.monotonic()``)."""
         self.spans = SessionSpans()
+        self.admission = Admission(config)
         self.owner = os.getpid()
         self._start = Start(weakly(self._called_off))
+        self._start.cancellation.on_request = self.admission.request.wake
         self._commands: Commands | None = None
         self._nothing_started: ExitReport | None = None
         self._lock = threading.RLock()
@@ -219,14 +224,16 @@ class SessionControl(Generic[S]):
                 attempt = self._launch_within_limits()
             except BrowserkeeperError as error:
                 raise error.with_traceback(None)  # noqa: B904 # it leads through tenacity
-            seconds = attempt.ending.seconds["start"] = time.monotonic() - start.began
+            waited = self.admission.waited
+            seconds = attempt.ending.seconds["start"] = time.monotonic() - start.began - waited
             with self._lock:
                 if start.called_off:
                     self._end("closed")
                     raise self._called_off()
                 self.state, self._commands = "live", Commands(attempt)
                 self.spans.started(attempt.id)
-            attempt.guard.tell_started(seconds)
+            attempt.guard.tell_started(seconds, waited)
+            self.admission.hand_over()
             if not config.disposable and config.remote is None:
                 attempt.let_the_browser_quit()
             facts = {
@@ -234,20 +241,28 @@ class SessionControl(Generic[S]):
                 "event.duration": int(seconds * 1e9),  # ECS: nanoseconds
                 "browserkeeper.session.id": attempt.id,
                 "browserkeeper.browser": config.name,
+                "browserkeeper.seconds": {"start": seconds, "slot_wait": waited},
                 **({"browserkeeper.label": config.label} if config.label else {}),
             }
             name = f'{attempt.id} "{config.label}"' if config.label else attempt.id
             logger.info("%s session %s started in %.2f s", config.name, name, seconds, extra=facts)
             return self.driver  # raises SessionClosed where it was closed meanwhile
         finally:
+            self.admission.give_back()  # of a start that has failed
             start.driver = None
             start.settled = True
 
     def _launch_within_limits(self) -> Attempt:
         """Raises LaunchError where a limit of the system stops the start, at the first attempt."""
+        start, config = self._start, self.config
         try:
             require_descriptors()
-            return self._launch_with_retries()
+            start.cancellation.check()
+            preparation = Preparation.make(config, start.cancellation)
+            self.admission.take(config, preparation.ledger, self._check_wait)
+            start.deadline = time.monotonic() + config.start_timeout
+            self.spans.admitted(self.admission.waited)
+            return self._launch_with_retries(preparation)
         except (OSError, RuntimeError, MemoryError) as error:
             is_explained = isinstance(error, BrowserkeeperError) and not isinstance(error, LimitError)
             if is_explained or not (limit := limit_of(error)):
@@ -255,7 +270,13 @@ class SessionControl(Generic[S]):
             text = f"{self.config.name} cannot be started. {limit}"
             raise LaunchError(text, retryable=False, report=self.report) from None
 
-    def _launch_with_retries(self) -> Attempt:
+    def _check_wait(self, why: Callable[[], str]) -> float | None:
+        """While the start waits for its slot: see :meth:`Admission.take`."""
+        start = self._start
+        start.cancellation.check()
+        return check_deadlines(self.config, start.began, self.user_deadlines, self.deadline_errors, why)
+
+    def _launch_with_retries(self, preparation: Preparation) -> Attempt:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
         start = self._start
@@ -267,7 +288,8 @@ class SessionControl(Generic[S]):
             reraise=True,
         )
         try:
-            return retrying(weakly(self._launch))  # tenacity's objects refer to each other in circles
+            # tenacity's objects refer to each other in circles
+            return retrying(weakly(self._launch), preparation)
         except LaunchError as error:
             if start.called_off:
                 raise self._called_off() from error
@@ -277,12 +299,17 @@ class SessionControl(Generic[S]):
         finally:
             start.failures.clear()  # their tracebacks hold the drivers of launches that failed
 
-    def _launch(self) -> Attempt:
+    def _launch(self, preparation: Preparation) -> Attempt:
         """One launch.  One that fails is ended, verified, before its error is raised."""
         self.attempt = None
         cancellation = self._start.cancellation
         cancellation.check()
-        attempt = self.attempt = Attempt(plan_launch(self.config, self._start.began, cancellation))
+        start, slot = self._start, self.admission.slot
+        plan = LaunchPlan.make(preparation, slot, start.began, start.deadline)
+        self.admission.bind(plan.record.session.id)
+        attempt = self.attempt = Attempt(plan)
+        if slot is not None:
+            attempt.ending.seconds["slot_wait"] = slot.waited
         try:
             assert self._start.called_at is not None
             name = f"{self.config.name} session {attempt.id}"
@@ -307,7 +334,8 @@ class SessionControl(Generic[S]):
         self._start.cancellation.request()
 
     def _called_off(self) -> SessionClosed:
-        return SessionClosed(f"{self.config.name} session {self.id} was closed during its start.")
+        session = f"session {self.id}" if self.id else "session"
+        return SessionClosed(f"{self.config.name} {session} was closed during its start.")
 
     # -- commands
 
@@ -418,6 +446,7 @@ class SessionControl(Generic[S]):
             return
         reason = reason or "timeout"
         self.user_deadlines[reason] = (seconds, time.monotonic() + seconds)
+        self.admission.request.wake()  # where the start waits for its slot
         self.set_deadline(seconds, reason)
 
     def take_back_deadlines(self) -> None:

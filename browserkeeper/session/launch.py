@@ -12,9 +12,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..admission.slots import Slot
 from ..config import SessionConfig
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
-from ..drivers.cancellation import Cancellation
 from ..drivers.downloads import PARTIAL_SUFFIXES, directory_of_user
 from ..drivers.launch import Launch
 from ..errors import (
@@ -29,9 +29,7 @@ from ..errors import (
     VersionMismatch,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
-from ..options.check import check_environment
 from ..process import identity_of, system
-from ..process.containment import choose
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..process.limit_errors import Refusals, limit_of_errno, probable_causes, require_space
@@ -43,6 +41,7 @@ from .browser_exit import BrowserExit, ExitWatch, signal_name
 from .ending import DeadlineError, Ending
 from .environment import environment
 from .log_search import LogSearch
+from .preparation import Preparation
 from .record import describe
 from .user_directories import link_user_directories
 
@@ -80,7 +79,10 @@ def cause_to_show(error: BaseException) -> BaseException | None:
 
 @dataclasses.dataclass(frozen=True)
 class LaunchPlan:
-    """All that is decided before a launch; ``deadline`` is in seconds of ``time.monotonic()``."""
+    """What belongs to one attempt of a start: its id, TMPDIR and record, and how to launch it.
+
+    ``deadline`` is in seconds of ``time.monotonic()``.
+    """
 
     config: SessionConfig
     launch: Launch
@@ -89,64 +91,57 @@ class LaunchPlan:
     record: Record
     deadline: float
 
+    @classmethod
+    def make(
+        cls, preparation: Preparation, slot: Slot | None, began: float, deadline: float
+    ) -> LaunchPlan:
+        """``began``: when the start began (``time.monotonic()``).  ``slot``: None where it needs none.
 
-def plan_launch(config: SessionConfig, began: float, cancellation: Cancellation) -> LaunchPlan:
-    """Find browser and driver, and give the launch an id, a TMPDIR and a containment of its own.
-
-    ``began`` is when the session's start began (``time.monotonic()``).  Starts no browser, but may run
-    programs for their version, and download a driver.  Raises ConfigError, ResolveError,
-    VersionMismatch, ContainmentError, LedgerError, or the error of ``cancellation``.
-    """
-    containment = choose(config.containment)  # first: the search for a driver starts guards, too
-    ledger = Ledger.open()
-    ledger.prune()
-    if any(ledger.live.glob("*.json")):  # a start beside no other session needs nothing of that package
-        from ..cleanup.in_passing import finish_the_dead
-
-        finish_the_dead(ledger)
-    if config.log:
-        _check_log(config.log)
-    if config.remote is None:
-        _check_downloads(directory_of_user(config))
-    found = _resolve(config, ledger, cancellation)
-    session_id = new_id()
-    tmpdir = new_tmpdir_path(session_id)
-    require_space(os.path.dirname(tmpdir))
-    launch = _prepare(config, found, session_id, tmpdir, ledger)
-    session = describe(
-        session_id,
-        config.name,
-        containment,
-        created=time.time() - (time.monotonic() - began),
-        timeout=config.timeout,
-        tmpdir=tmpdir,
-        grid=str(config.remote or ""),
-        lock=str(ledger.lock_path(session_id)),
-        label=config.label,
-    )
-    left = config.timeout and max(0.001, began + config.timeout - time.monotonic())
-    guard = GuardPlan(
-        session=session_id,
-        command=launch.command,
-        env=environment(config.env, launch.env, tmpdir),
-        containment=containment,
-        document=session.to_json(),
-        tmpdir=tmpdir,
-        record=str(ledger.record_path(session_id)),
-        lock=session.lock,
-        history=str(ledger.history_path(session_id)),
-        log=os.path.join(tmpdir, "driver.log"),
-        keep_log=config.log or "",
-        timeout=left or 0,
-        kill_deadline=config.close_timeout,
-        stop_grace_period=launch.stop_grace_period,
-        status_file=launch.status_file,
-        profile=str(launch.profile.directory) if launch.profile else "",
-        downloads=directory_of_user(config) if found else "",
-        partial_suffix=PARTIAL_SUFFIXES.get(config.engine, "") if found else "",
-    )
-    record = Record(ledger.record_path(session_id), session, (), ())
-    return LaunchPlan(config, launch, guard, ledger, record, began + config.start_timeout)
+        Raises ProfileError for a profile that cannot be used, LimitError where there is no room.
+        """
+        config, containment = preparation.config, preparation.containment
+        ledger, found = preparation.ledger, preparation.found
+        session_id = new_id()
+        tmpdir = new_tmpdir_path(session_id)
+        require_space(os.path.dirname(tmpdir))
+        launch = _prepare(config, found, session_id, tmpdir, ledger)
+        waited = slot.waited if slot is not None else 0.0
+        created = time.time() - (time.monotonic() - began) + waited  # without the wait: it is no start
+        left = config.timeout and max(0.001, began + config.timeout - time.monotonic())
+        session = describe(
+            session_id,
+            config.name,
+            containment,
+            created=created,
+            timeout=config.timeout and max(0.001, config.timeout - waited),
+            tmpdir=tmpdir,
+            grid=str(config.remote or ""),
+            lock=str(ledger.lock_path(session_id)),
+            label=config.label,
+        )
+        guard = GuardPlan(
+            session=session_id,
+            command=launch.command,
+            env=environment(config.env, launch.env, tmpdir),
+            containment=containment,
+            document=session.to_json(),
+            tmpdir=tmpdir,
+            record=str(ledger.record_path(session_id)),
+            lock=session.lock,
+            slot=slot.path if slot is not None else "",
+            history=str(ledger.history_path(session_id)),
+            log=os.path.join(tmpdir, "driver.log"),
+            keep_log=config.log or "",
+            timeout=left or 0,
+            kill_deadline=config.close_timeout,
+            stop_grace_period=launch.stop_grace_period,
+            status_file=launch.status_file,
+            profile=str(launch.profile.directory) if launch.profile else "",
+            downloads=directory_of_user(config) if found else "",
+            partial_suffix=PARTIAL_SUFFIXES.get(config.engine, "") if found else "",
+        )
+        record = Record(ledger.record_path(session_id), session, (), ())
+        return cls(config, launch, guard, ledger, record, deadline)
 
 
 class Attempt:
@@ -461,24 +456,6 @@ class Attempt:
         )
 
 
-def _resolve(config: SessionConfig, ledger: Ledger, cancellation: Cancellation) -> Resolved | None:
-    """Browser and driver on this machine; None for a Grid, which has its own."""
-    from ..drivers.resolve import resolve
-
-    if config.remote is not None:
-        return None
-    check_environment(config)
-    return resolve(
-        config.name,
-        binary=config.binary,
-        driver_path=config.driver_path,
-        offline=config.offline,
-        offline_because=config.offline_because,
-        directory=ledger.directory,
-        cancellation=cancellation,
-    )
-
-
 def _prepare(
     config: SessionConfig, found: Resolved | None, session_id: str, tmpdir: str, ledger: Ledger
 ) -> Launch:
@@ -489,31 +466,6 @@ def _prepare(
     if config.engine == "firefox":
         return firefox.prepare(config, found, tmpdir, ledger.directory)
     return chromium.prepare(config, found, tmpdir, ledger.directory)
-
-
-def _check_log(path: str) -> None:
-    """Raises ConfigError where the driver's log cannot be appended to this file in the end."""
-    if os.path.lexists(path) and not os.path.isfile(path):
-        raise ConfigError(f"log={path!r} is not a regular file.")
-    try:  # 0600 from the start: the log holds every address, typed text and cookie
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise ConfigError(f"log={path!r} cannot be written: {error.strerror}.") from None
-
-
-def _check_downloads(directory: str) -> None:
-    """Raises ConfigError where no browser can save a file: each download would fail without a word.
-
-    A directory that does not exist is made by the browser.  "" is none of the user's.
-    """
-    if directory and os.path.exists(directory):
-        if not os.path.isdir(directory):
-            raise ConfigError(f"The directory for downloads, {directory}, is a file. Name a directory.")
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise ConfigError(
-                f"The directory for downloads, {directory}, is not writable by this user. Name another "
-                "one, or change its permissions."
-            )
 
 
 def _hint_at_queue(report: ExitReport | None) -> str:

@@ -73,6 +73,12 @@ class SessionSpans:
             self._start = self._child("browserkeeper.session.start", self._session, facts)
 
     @never_raises
+    def admitted(self, waited: float) -> None:
+        """The start has its slot of the host, after so many seconds."""
+        if self._start is not None:
+            self._start.set_attribute("browserkeeper.seconds.slot_wait", waited)
+
+    @never_raises
     def started(self, session: str) -> None:
         """The start has succeeded."""
         if self._session is not None and self._start is not None:
