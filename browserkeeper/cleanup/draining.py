@@ -19,6 +19,7 @@ from ..state.documents import BadRecord
 from ..state.ledger import Ledger
 from ..state.locks import ask
 from ..state.operators import this_operator
+from ..state.records import Record
 from .evidence import verdict_of
 
 PAUSE = 0.25
@@ -117,7 +118,7 @@ def running(ledger: Ledger) -> list[Running]:
     """
     found: dict[str, Running] = {}
     runs: set[str] = set()
-    for record in list(ledger.records()):
+    for record in sorted(ledger.records(), key=_age_key):
         if isinstance(record, BadRecord):
             if ask(ledger.lock_path(record.path.stem)).state == "held":
                 found[record.path.stem] = Running(record.path.stem, "unknown", "", 0, "?")
@@ -135,6 +136,12 @@ def running(ledger: Ledger) -> list[Running]:
         if one.session not in found and one.session not in runs
     ]
     return [*found.values(), *starting]
+
+
+def _age_key(record: Record | BadRecord) -> tuple[float, str]:
+    """Oldest first, and the same at each look, whatever order the directory has them in."""
+    created = 0.0 if isinstance(record, BadRecord) else record.session.created
+    return created, record.path.name
 
 
 __all__ = ["Running", "drain", "draining", "resume"]
