@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from ..errors import ConfigError, HostBusy, LedgerError, LimitError
+from ..errors import ConfigError, HostBusy, LedgerError, LimitError, SessionTimeout
 from ..process.limit_errors import limit_of_errno
 from ..state.ledger import Ledger
 from . import drain, memory
@@ -14,6 +14,7 @@ from .files import Bell
 from .gate_files import GateFiles
 from .limits import HostLimits, Kind, effective, environment_limits, host_limits
 from .overview import GateState
+from .refusals import count_refusal
 from .request import SlotRequest
 from .slots import Slot, describe_self, take
 from .waiting import MUTEX_PATIENCE, Wait
@@ -46,10 +47,15 @@ class Gate:
         """
         limits = self._limits(request)
         began = time.monotonic()
+        waiting = Wait(self._files, request, wait, check)
         try:
-            return Wait(self._files, request, wait, check).run()
+            return waiting.run()
+        except (HostBusy, SessionTimeout):
+            if waiting.reason is not None:
+                count_refusal(self.ledger.directory, waiting.reason, at_once=wait == 0)
+            raise
         except (BlockingIOError, OSError) as error:
-            if isinstance(error, (LedgerError, LimitError, HostBusy, TimeoutError, ConnectionError)):
+            if isinstance(error, (LedgerError, LimitError, TimeoutError, ConnectionError)):
                 raise
             return self._without(error, request.kind, limits, time.monotonic() - began)
 
@@ -70,9 +76,12 @@ class Gate:
 
     def _limits(self, request: SlotRequest) -> HostLimits:
         """Those of one start.  Raises ConfigError."""
-        limits = effective(
-            host_limits(self.ledger), max_browsers=request.max_browsers, min_memory=request.min_memory
-        )
+        try:
+            host = host_limits(self.ledger)
+        except ConfigError:
+            count_refusal(self.ledger.directory, "limits", at_once=True)
+            raise
+        limits = effective(host, max_browsers=request.max_browsers, min_memory=request.min_memory)
         bound = limits.memory(request.kind)
         if bound is not None:
             memory.check_possible(bound.value, bound.where)

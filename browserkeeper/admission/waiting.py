@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import HostBusy
+from .decision import Reason
 from .gate_files import GateFiles, Look
 from .request import SlotRequest, not_waiting
 from .slots import Slot
@@ -47,6 +48,8 @@ class Wait:
         self._until = None if seconds is None else self._began + seconds
         self._ticket: Ticket | None = None
         self._has_told = False
+        self.reason: Reason | None = None
+        """Why it could not go ahead when it last looked; None before its first look."""
 
     def run(self) -> Slot:
         """Returns the slot.  Raises HostBusy, what ``check`` raises, and OSError."""
@@ -59,6 +62,7 @@ class Wait:
                     self._ticket = None
                     return seen
                 self._request.waits_for = functools.partial(self._why, seen)
+                self.reason = seen.reason or "full"  # None: others are before it
                 again = self._check()
                 now = time.monotonic()
                 if self._until is not None and now >= self._until:

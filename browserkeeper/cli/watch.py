@@ -16,9 +16,10 @@ from ..telemetry.server import Server
 from ..telemetry.tally import Tally
 from ..watch.containers import Bounds, Containers
 from ..watch.notices import Notice
+from ..watch.readiness import PATIENCE, Readiness
 from ..watch.rounds import Watch
 from . import output
-from .parameters import container_names, seconds
+from .parameters import container_names, seconds, seconds_or_zero
 
 logger = logging.getLogger("browserkeeper")
 
@@ -36,7 +37,18 @@ NOTICED = 1
     metavar="SECONDS",
     help="Between two rounds.",
 )
-@click.option("--listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there.")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Serve /metrics, /pressure, /healthz and /readyz there."
+)
+@click.option(
+    "--unready-after",
+    type=float,
+    default=PATIENCE,
+    show_default=True,
+    callback=seconds_or_zero,
+    metavar="SECONDS",
+    help="/readyz fails when no browser could start for so long; while drained, at once.",
+)
 @click.option(
     "--docker",
     "containers",
@@ -68,6 +80,7 @@ NOTICED = 1
 def command(
     interval: float,
     listen: str | None,
+    unready_after: float,
     containers: tuple[str, ...],
     max_processes: int | None,
     max_zombies: int | None,
@@ -104,7 +117,7 @@ def command(
     watched = Containers(containers, bounds, tally) if containers else None
     if watched:
         watched.verify_connection()  # for the same reason
-    watch = Watch(interval, tally, watched)
+    watch = Watch(interval, tally, watched, readiness=Readiness(unready_after))
     if once:
         return print_notices(watch.round(), as_json=as_json)
     with stopped_by_signals(watch), serving_metrics(listen, watch):
@@ -153,7 +166,7 @@ def serving_metrics(address: str | None, watch: Watch) -> Iterator[None]:
     if address is None:
         yield
         return
-    server = Server(address, watch.tally, watch.why_unhealthy, watch.why_not_ready)
+    server = Server(address, watch.tally, watch.why_unhealthy, watch.why_not_ready, watch.readiness.look)
     facts = {"event.action": "watch-listening", "browserkeeper.address": server.address}
     logger.info("metrics at http://%s/metrics", server.address, extra=facts)
     try:

@@ -2,6 +2,7 @@
 or removes a file.
 
     snapshot.py       the sessions and pools at this moment, and what is wrong with them
+    pressure.py       whether one more browser could start on this host now, and why not
     timeline.py       the sessions of the last hours: when each began and ended, and how
     timeline_page.py  a timeline as one HTML page (timeline_axis.py draws, timeline.css goes into it)
     check.py          one result of a check, with its remedy

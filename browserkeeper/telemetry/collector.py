@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from typing import get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar, get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -24,6 +24,8 @@ from ..errors import BrowserkeeperError
 from ..report import REASONS
 from ..state.ledger import Ledger
 from ..state.pool_state import STATES, PoolState
+from ..state.totals import POOL_WAIT, POOL_WAIT_BOUNDS, REFUSED, TIMED_OUT, Totals
+from ..status.pressure import BLOCKS, Pressure, pressure
 from ..status.snapshot import Snapshot, snapshot
 from .tally import DRIVER_DIED, RESTART_REASONS, Histogram, Outcome, Tally, label
 
@@ -31,6 +33,8 @@ logger = logging.getLogger("browserkeeper")
 
 PATIENCE = 5.0
 """Seconds that a scrape waits for an earlier one; Prometheus's own limit for a scrape is 10 s."""
+
+T = TypeVar("T")
 
 
 class LedgerCollector(Collector):
@@ -47,9 +51,11 @@ class LedgerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         found = self._read_ledger()
+        gate = list(gate_metrics(_read(pressure, "the gate"), _read(_totals, "the totals")))
         with self.tally.lock:  # no `yield` in here: the reader may take its time between two of them
             metrics = list(self._metrics(found))
         yield from metrics
+        yield from gate
 
     def _metrics(self, found: Snapshot | None) -> Iterator[Metric]:
         yield _one("browserkeeper_build_info", "Always 1.", {"version": __version__}, 1)
@@ -75,6 +81,19 @@ class LedgerCollector(Collector):
             return None
         finally:
             self._reading.release()
+
+
+def _totals() -> dict[str, float]:
+    return Totals(Ledger.open().directory).read()
+
+
+def _read(read: Callable[[], T], what: str) -> T | None:
+    """None if it cannot be read: its series are absent then, since 0 would be an answer."""
+    try:
+        return read()
+    except (BrowserkeeperError, OSError) as error:
+        logger.warning("metrics: %s cannot be read: %s", what, error)
+        return None
 
 
 def registry(tally: Tally) -> CollectorRegistry:
@@ -151,6 +170,65 @@ def _one(name: str, text: str, labels: Mapping[str, str], value: float) -> Metri
     return family
 
 
+# ----------------------------------------------------------------------------------- from the gate
+
+
+def gate_metrics(now: Pressure | None, totals: Mapping[str, float] | None) -> Iterator[Metric]:
+    """The slots of the host, its memory, and the starts that got no slot.  Without labels but those of
+    a few values: neither labels of sessions nor programs are in them."""
+    yield _one("browserkeeper_gate_up", "Can the host's gate be read?", {}, float(now is not None))
+    if now is not None:
+        yield from _slots(now)
+        yield from _memory(now)
+        draining = float(now.drain is not None)
+        yield _one("browserkeeper_draining", "Does an operator let no session start?", {}, draining)
+        blocks = {word: float(word in now.blocks) for word in BLOCKS}
+        yield _gauge(
+            "browserkeeper_start_blocked", "Does this keep browsers from starting?", blocks, "reason"
+        )
+    if totals is None:
+        return
+    for name, text, kind in (
+        ("browserkeeper_slot_refusals", "Starts that were refused at once (wait=0).", REFUSED),
+        ("browserkeeper_slot_wait_timeouts", "Starts that waited in vain.", TIMED_OUT),
+    ):
+        family = CounterMetricFamily(name, text, labels=["reason"])
+        for word in BLOCKS:
+            family.add_metric([word], totals.get(f"{kind} {word}", 0.0))
+        yield family
+    text = "How long a request of a pool waited for its browser."
+    waits = Histogram.of_totals(POOL_WAIT_BOUNDS, totals, POOL_WAIT)
+    yield _histogram("browserkeeper_pool_wait_seconds", text, waits)
+
+
+def _slots(now: Pressure) -> Iterator[Metric]:
+    kinds = {"browser": now.browsers, "grid": now.grid}
+    limits = {kind: float(slots.limit) for kind, slots in kinds.items() if slots.limit is not None}
+    text = "How many there may be; absent where there is no limit."
+    yield _gauge("browserkeeper_slots_limit", text, limits, "kind")
+    for name, text, values in (
+        (
+            "held",
+            "Slots that browsers have.",
+            {kind: float(slots.held) for kind, slots in kinds.items()},
+        ),
+        ("waiting", "Starts that wait.", {kind: float(slots.waiting) for kind, slots in kinds.items()}),
+    ):
+        yield _gauge(f"browserkeeper_slots_{name}", text, values, "kind")
+    waits = {kind: slots.longest_wait for kind, slots in kinds.items()}
+    text = "How long the first of them has waited."
+    yield _gauge("browserkeeper_slots_longest_wait_seconds", text, waits, "kind")
+
+
+def _memory(now: Pressure) -> Iterator[Metric]:
+    text = "Left on the machine or in our cgroup, whichever is less."
+    if now.memory_left is not None:
+        yield _one("browserkeeper_memory_left_bytes", text, {}, now.memory_left)
+    if now.memory_bound is not None:
+        text = "No browser starts while less is left; absent where there is no bound."
+        yield _one("browserkeeper_memory_bound_bytes", text, {}, now.memory_bound)
+
+
 # ---------------------------------------------------------------------------------- from the tally
 
 
@@ -220,6 +298,8 @@ def histograms(tally: Tally) -> Iterator[Metric]:
     yield _histogram("browserkeeper_start_duration_seconds", text, tally.starts)
     text = "Killing, reaping and removing files."
     yield _histogram("browserkeeper_teardown_duration_seconds", text, tally.teardowns)
+    text = "How long a start waited for a slot of the host."
+    yield _histogram("browserkeeper_slot_wait_seconds", text, tally.slot_waits)
 
 
 def _histogram(name: str, text: str, found: Mapping[str, Histogram]) -> Metric:

@@ -1,10 +1,11 @@
-"""/metrics, /healthz and /readyz over HTTP, in daemon threads.
+"""/metrics, /pressure, /healthz and /readyz over HTTP, in daemon threads.
 
 Answers contain no address, no title and no command line of any session; a request changes nothing.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import socketserver
@@ -13,13 +14,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from ..errors import ConfigError
+from ..errors import BrowserkeeperError, ConfigError
+from ..report import SCHEMA
+from ..status.pressure import Pressure, pressure
 from .tally import Tally
 
 logger = logging.getLogger("browserkeeper")
 
 PATIENCE = 10.0
 """Seconds for a client to send its request and to receive the answer."""
+
+PATHS = "/metrics, /pressure, /healthz and /readyz"
 
 Probe = Callable[[], str]
 """Returns what is wrong, "" if nothing is."""
@@ -39,13 +44,20 @@ def split_address(text: str) -> tuple[str, int]:
 class Server:
     """Listens from its construction on; port 0 is one of the system's choice, see ``address``.
 
-    ``healthy`` answers /healthz, ``ready`` /readyz.  Raises ConfigError if prometheus_client is not
-    installed, or the address cannot be listened on.
+    ``healthy`` answers /healthz, ``ready`` /readyz, ``gate`` /pressure.  Raises ConfigError if
+    prometheus_client is not installed, or the address cannot be listened on.
     """
 
-    def __init__(self, address: str, tally: Tally, healthy: Probe, ready: Probe):
+    def __init__(
+        self,
+        address: str,
+        tally: Tally,
+        healthy: Probe,
+        ready: Probe,
+        gate: Callable[[], Pressure] = pressure,
+    ):
         host, port = split_address(address)
-        self._app = _application(tally, healthy, ready)
+        self._app = _application(tally, healthy, ready, gate)
         try:
             self._server = _Server((host, port), _Handler)
         except OSError as error:
@@ -62,7 +74,9 @@ class Server:
         self._server.server_close()
 
 
-def _application(tally: Tally, healthy: Probe, ready: Probe) -> Callable[..., Iterable[bytes]]:
+def _application(
+    tally: Tally, healthy: Probe, ready: Probe, gate: Callable[[], Pressure]
+) -> Callable[..., Iterable[bytes]]:
     try:
         from prometheus_client import make_wsgi_app
 
@@ -79,13 +93,29 @@ def _application(tally: Tally, healthy: Probe, ready: Probe) -> Callable[..., It
         path = environ["PATH_INFO"]
         if path == "/metrics":
             return metrics(environ, start_response)  # type: ignore[no-any-return]
+        if path == "/pressure":
+            return _answer_pressure(gate, start_response)
         probe = probes.get(path)
-        problem = probe() if probe else "not found: there are /metrics, /healthz and /readyz"
+        problem = probe() if probe else f"not found: there are {PATHS}"
         status = "404 Not Found" if not probe else "503 Service Unavailable" if problem else "200 OK"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{problem or 'ok'}\n".encode()]
 
     return application
+
+
+def _answer_pressure(
+    gate: Callable[[], Pressure], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    """200 whatever the pressure is: /readyz is the one that fails.  503 if the gate cannot be read."""
+    status, document = "200 OK", {}
+    try:
+        document = gate().to_dict()
+    except (BrowserkeeperError, OSError) as error:
+        status = "503 Service Unavailable"
+        document = {"schema": SCHEMA, "error": f"the gate of this host cannot be read: {error}"}
+    start_response(status, [("Content-Type", "application/json"), ("Cache-Control", "no-store")])
+    return [f"{json.dumps(document)}\n".encode()]
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):

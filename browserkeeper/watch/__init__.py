@@ -5,6 +5,7 @@
     sessions.py    sessions past their deadline, without a guard, or with a guard that is stopped
     zombies.py     zombies, and the parent that does not reap them
     host.py        what this host or cgroup runs out of: processes, memory, space
+    readiness.py   for how long no browser could start: what /readyz answers
     containers.py  when a named container is restarted, and when it is left alone
     docker_api.py  the Docker daemon, through its SDK (needs ``browserkeeper[docker]``)
 

@@ -16,6 +16,7 @@ from ..telemetry.tally import Tally
 from . import host, sessions, zombies
 from .containers import Containers
 from .notices import Notice, ReportedNotices
+from .readiness import Readiness
 
 logger = logging.getLogger("browserkeeper")
 
@@ -36,8 +37,10 @@ class Watch:
         tally: Tally,
         containers: Containers | None = None,
         clock: Callable[[], float] = time.monotonic,
+        readiness: Readiness | None = None,
     ):
         self.interval, self.tally, self._clock = interval, tally, clock
+        self.readiness = readiness or Readiness(clock=clock)
         self.patience = HEALTH_PATIENCE
         self.stop = threading.Event()
         self.checks: dict[str, Check] = {
@@ -45,6 +48,7 @@ class Watch:
             "the check of sessions": _check_sessions,
             "the check of the host": host.check,
             "the update of the metrics": self._update_tally,
+            "the look at the gate": self._look_at_gate,
         }
         if containers:
             self.checks["the check of containers"] = containers.check
@@ -79,6 +83,10 @@ class Watch:
         self.tally.update(Ledger.open())
         return ()
 
+    def _look_at_gate(self) -> Iterable[Notice]:
+        self.readiness.look()
+        return ()
+
     # -- for /healthz and /readyz
 
     def why_unhealthy(self) -> str:
@@ -88,14 +96,15 @@ class Watch:
         return f"the last round ended {idle:.0f} s ago" if idle > allowed else ""
 
     def why_not_ready(self) -> str:
-        """What is missing, "" once a round has ended and while the state directory can be used."""
+        """What is missing; "" once a round has ended, while the state directory can be used, and while
+        browsers can start on this host."""
         if not self.tally.rounds:
             return "the first round has not ended yet"
         try:
             Ledger.open()
         except BrowserkeeperError as error:
             return str(error)
-        return ""
+        return self.readiness.why_not_ready()
 
 
 def _run(name: str, check: Check) -> list[Notice]:

@@ -22,12 +22,15 @@ from browserkeeper.process import system
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.state.ledger import HISTORY_LIMIT, Ledger
 from browserkeeper.state.pool_state import PoolState, publish
+from browserkeeper.state.totals import Totals, buckets_of
 from browserkeeper.telemetry.collector import registry
 from browserkeeper.telemetry.server import Server, split_address
 from browserkeeper.telemetry.tally import Outcome, Tally
 from fixtures.server import Site
+from tests.pool.test_pool_state import a_state
 from tests.support import witness
-from tests.support.cli import DOCUMENTED, cli
+from tests.support.cli import DOCUMENTED, ROOT, cli
+from tests.support.exposition import breaches
 from tests.support.ledger import add_ended, add_live, new_session
 from tests.support.waiting import wait_until
 from tests.support.watching import get
@@ -206,18 +209,59 @@ def test_each_swept_leftover_is_counted_once(ledger: Ledger) -> None:
 
 
 def test_every_metric_is_documented_and_follows_prometheus_conventions(ledger: Ledger) -> None:
+    text = full_scrape(ledger)
+    assert breaches(text) == []
+    families = list(text_string_to_metric_families(text))
+    assert len(families) > 30
+    for family in families:
+        assert family.samples, family.name
+        for sample in family.samples:
+            assert f"`{re.sub('_(bucket|sum|count)$', '', sample.name)}`" in DOCUMENTED
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("# HELP browserkeeper_x\n# TYPE browserkeeper_x gauge\nbrowserkeeper_x 1", "no help text"),
+        ("browserkeeper_wait_ms 1", "no base unit"),
+        ("browserkeeper_seconds_waited 1", "its unit is not the last word"),
+        ("browserkeeper_freed_gauge 1", "the type is in its name"),
+        ("browserkeeper_ended_total 1", "a gauge with the name of a counter"),
+        ("slots 1", "our prefix"),
+        ('browserkeeper_x{pid="4711"} 1', "unknown labels"),
+        ('browserkeeper_x{browser="0123456789ab"} 1', "a value without bound"),
+    ],
+)
+def test_control_the_checker_finds_what_breaks_the_rules(line: str, problem: str) -> None:
+    name = re.split(r"[ {]", line)[0]
+    head = f"# HELP {name} Some.\n# TYPE {name} gauge\n" if name != "#" else ""
+    assert problem in "; ".join(breaches(f"{head}{line}\n"))
+
+
+@pytest.mark.parametrize("name", ["browserkeeper.json", "alerts.yml", "alerts.test.yml"])
+def test_every_metric_of_the_dashboard_and_the_alerts_is_in_a_scrape(name: str, ledger: Ledger) -> None:
+    text = (ROOT / "examples" / "grafana" / name).read_text()
+    named = set(re.findall(r"\bbrowserkeeper_[a-z_]+\b", text))
+    there = {sample for sample, _ in samples(full_scrape(ledger))}
+    assert len(named) > 10
+    assert named <= there
+    assert "browserkeeper_start_seconds_bucket" not in there, "the control: an old name"
+
+
+def full_scrape(ledger: Ledger) -> str:
+    """The text of a scrape that has every metric but those of containers."""
+    limits = ledger.directory / "limits.toml"
+    limits.write_text('max_browsers = 4\nmin_memory = "1MiB"\nmax_grid_sessions = 2\n')
+    os.utime(limits, (1e9, 1e9))
     tally = Tally()
     tally.update(ledger)
-    add_ended(ledger, new_session(), seconds={"start": 1.0, "killing": 0.1})
-    text = generate_latest(registry(tally)).decode()
-    families = list(text_string_to_metric_families(text))
-    assert len(families) > 15
-    for family in families:
-        assert family.documentation.endswith((".", "?")), family.name
-        for sample in family.samples:
-            assert (family.type == "counter") == sample.name.endswith("_total"), sample
-            assert set(sample.labels) <= {"browser", "state", "reason", "clean", "kind", "le", "version"}
-            assert f"`{re.sub('_(bucket|sum|count)$', '', sample.name)}`" in DOCUMENTED
+    add_ended(ledger, new_session(), seconds={"start": 1.0, "killing": 0.1, "slot_wait": 0.2})
+    Totals(ledger.directory).add(buckets_of("chromium", [0.0, 2.0]))
+    lock = publish(ledger, a_state(stats={"pool_max": 4}))
+    try:
+        return generate_latest(registry(tally)).decode()
+    finally:
+        lock.close()
 
 
 def test_a_series_is_exported_as_0_before_its_first_step(ledger: Ledger) -> None:
@@ -233,12 +277,12 @@ def test_a_series_is_exported_as_0_before_its_first_step(ledger: Ledger) -> None
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 def test_promtool_accepts_the_metrics(ledger: Ledger) -> None:
-    tally = Tally()
-    tally.update(ledger)
-    add_ended(ledger, new_session(), seconds={"start": 1.0, "killing": 0.1})
-    text = generate_latest(registry(tally))
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    text = full_scrape(ledger)
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    bad = text.replace("browserkeeper_slots_held", "browserkeeper_slots_held_total")
+    control = subprocess.run(["promtool", "check", "metrics"], input=bad, capture_output=True, text=True)
+    assert control.returncode != 0
 
 
 def test_an_unreadable_ledger_does_not_reset_the_counters(

@@ -23,6 +23,7 @@ import pytest
 
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.pool_state import publish
+from browserkeeper.state.totals import Totals, buckets_of
 from tests.pool.test_pool_state import a_state
 from tests.support.cli import ROOT
 from tests.support.guards import start
@@ -59,6 +60,7 @@ def panel_queries() -> list[str]:
 @pytest.fixture
 def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
     """Its address, once it has scraped a watch that has seen sessions end."""
+    (state_dir / "limits.toml").write_text('max_browsers = 4\nmin_memory = "1MiB"\n')
     watch = Watching(tmp_path / "watch.log", "--listen", "127.0.0.1:0")
     server = None
     try:
@@ -66,8 +68,11 @@ def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
         assert wait_until(lambda: watch.get("/readyz")[0] == 200), "the first round is the base line"
         publish(Ledger.open(state_dir), a_state(stats={"pool_max": 4, "requests_waiting": 0}))
         add_ended(
-            Ledger.open(state_dir), new_session(), seconds={"start": 0.6, "killing": 0.05, "files": 0.01}
+            Ledger.open(state_dir),
+            new_session(),
+            seconds={"start": 0.6, "slot_wait": 0.2, "killing": 0.05, "files": 0.01},
         )
+        Totals(state_dir).add(buckets_of("chromium", [0.0, 0.7]))
         config = tmp_path / "prometheus.yml"
         rules = tmp_path / "alerts.yml"
         rules.write_text(re.sub(r"for: \d+m", "for: 1s", ALERTS))  # patience is promtool's to test

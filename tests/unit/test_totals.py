@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from browserkeeper.admission.refusals import count_refusal
-from browserkeeper.errors import HostBusy, LedgerError
+from browserkeeper.errors import LedgerError
 from browserkeeper.state.totals import POOL_WAIT, POOL_WAIT_BOUNDS, SIZE, Totals, buckets_of
 from browserkeeper.telemetry.tally import Histogram
 from tests.support.waiting import SECONDS, wait_until
@@ -186,11 +186,11 @@ def test_a_bound_of_another_version_counts_as_above_all() -> None:
 
 def test_refusals_and_waits_in_vain_are_counted_apart_and_by_reason(tmp_path: Path) -> None:
     for reason in ("full", "full", "draining"):
-        count_refusal(tmp_path, HostBusy("no", reason), at_once=True)
-    count_refusal(tmp_path, HostBusy("no", "full", waited=3.0), at_once=False)
+        count_refusal(tmp_path, reason, at_once=True)
+    count_refusal(tmp_path, "full", at_once=False)
     counted = {"refused full": 2.0, "refused draining": 1.0, "timed-out full": 1.0}
     assert Totals(tmp_path).read() == counted
 
 
 def test_a_refusal_that_cannot_be_counted_raises_nothing(tmp_path: Path) -> None:
-    count_refusal(tmp_path / "no such directory", HostBusy("no"), at_once=True)
+    count_refusal(tmp_path / "no such directory", "full", at_once=True)
