@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..admission.gate import Gate, SlotRequest
-from ..admission.refusals import count_refusal
 from ..config import SessionConfig
-from ..errors import HostBusy, SessionTimeout
+from ..errors import SessionTimeout
 from ..state.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -46,17 +45,13 @@ class Admission:
         """Take the slot, and wait for it if need be.
 
         ``check`` is called often meanwhile, with a function that says what is waited for; see
-        ``Gate.acquire``.  Raises HostBusy, which is counted for the metrics, ConfigError, LedgerError,
-        and what ``check`` raises.
+        ``Gate.acquire``, which counts for the metrics that it got none.  Raises HostBusy, ConfigError,
+        LedgerError, and what ``check`` raises.
         """
         if not config.debugger_address:
-            try:
-                self.slot = Gate(ledger).acquire(
-                    self.request, config.wait, lambda: check(self.request.waits_for)
-                )
-            except HostBusy as error:
-                count_refusal(ledger.directory, error, at_once=config.wait == 0)
-                raise
+            self.slot = Gate(ledger).acquire(
+                self.request, config.wait, lambda: check(self.request.waits_for)
+            )
         self.at = time.monotonic()
 
     def bind(self, session: str) -> None:
