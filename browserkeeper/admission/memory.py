@@ -61,12 +61,12 @@ def check_possible(least: int, where: str) -> None:
     """Raises ConfigError where ``least`` bytes are more than this program can ever have free, since such
     a start would never be admitted.  ``where`` says what has set this bound."""
     try:
-        total, of_what = _total()
+        most, of_what = total_memory()
     except UNREADABLE:
         return  # free_for_a_start() says so
-    if least > total:
+    if least > most:
         raise ConfigError(
-            f"{where} can never be met: {of_what} has {size_text(total)} of memory in all. Lower it."
+            f"{where} can never be met: {of_what} has {size_text(most)} of memory in all. Lower it."
         )
 
 
@@ -78,7 +78,7 @@ def size_text(size: int) -> str:
     return f"{size} bytes"
 
 
-def _total() -> tuple[int, str]:
+def total_memory() -> tuple[int, str]:
     """Bytes that this program and its browsers may use together, and what sets that."""
     import psutil
 
@@ -118,4 +118,5 @@ __all__ = [
     "free_for_a_start",
     "reserved",
     "size_text",
+    "total_memory",
 ]

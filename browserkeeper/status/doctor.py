@@ -1,7 +1,8 @@
 """The checks of this machine: can browser sessions work here, and how well are they protected?
 
 Each check is a function that returns a :class:`Check`; ``CHECKS`` lists those for every platform, and
-``doctor_linux.CHECKS`` those for Linux, and ``doctor_limits`` those of limits.  Nothing is printed here.
+``doctor_linux.CHECKS`` those for Linux, ``doctor_limits`` those of the system's limits, and
+``doctor_host`` those of the host's gate.  Nothing is printed here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..process.containment import choose
 from ..process.interpreter import interpreter
 from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_NEEDED, choose_root
-from . import doctor_limits, doctor_linux
+from . import doctor_host, doctor_limits, doctor_linux
 from .check import Check
 from .text import whole_megabytes
 
@@ -234,6 +235,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     proxy,
     containment,
     *doctor_limits.CHECKS,
+    *doctor_host.CHECKS,
 )
 
 __all__ = ["Check", "diagnose"]

@@ -25,6 +25,7 @@ def test_doctor_warns_where_orphans_are_not_reaped() -> None:
     assert document["ok"] == (done.returncode == 0)
     assert all(check["remedy"] for check in checks.values() if check["status"] != "ok")
     assert {"chrome", "firefox", "guard", "PID 1", "containment", "/dev/shm"} <= set(checks)
+    assert {"host's limits", "slots", "drain"} <= set(checks)
     assert checks["guard"]["status"] == "ok"
     assert checks["PID 1"]["status"] == "warn"
     assert "does not reap" in checks["PID 1"]["what"]
