@@ -96,8 +96,10 @@ def effective(
 ) -> HostLimits:
     """The limits of one start that has these arguments.  ``min_memory`` is in bytes."""
     own = HostLimits(
-        None if max_browsers is None else Bound(max_browsers, f"max_browsers={max_browsers}"),
-        None if min_memory is None else Bound(min_memory, f"min_memory={min_memory}"),
+        None
+        if max_browsers is None
+        else Bound(max_browsers, f"the argument max_browsers={max_browsers}"),
+        None if min_memory is None else Bound(min_memory, f"the argument min_memory={min_memory}"),
     )
     return own.combined(host)
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 
 from ..errors import Claimant, HostBusy
+from ..process import own_name
 from . import memory
 from .decision import Reason
 from .limits import HostLimits, Kind
 from .overview import GateState
+from .slots import TEXT_LIMIT
 
 MOST_SHOWN = 12
 """Holders, and waiting starts, that a message lists."""
+_REMEDIES = {
+    "full": "End one of them (`browserkeeper end`), raise the limit, or wait longer with wait=.",
+    "memory": "End browsers or other programs, lower the bound, or wait longer with wait=.",
+    "draining": "`browserkeeper resume` lets sessions start again.",
+    "limits": "Mend the file: starts wait until then.",
+}
 _NOUNS = {"grid": ("session on a Grid", "sessions on Grids"), "browser": ("browser", "browsers")}
 
 
@@ -32,12 +41,28 @@ def why(state: GateState, kind: Kind, limits: HostLimits, reason: Reason | None,
             else f"{memory.size_text(free)} of memory is left"
         )
         return f"{left}, and {bound.where if bound else 'a bound on it'} is set"
-    count, bound = len(state.counted(kind)), limits.most(kind)
-    nouns = _NOUNS["grid" if kind == "grid" else "browser"]
-    noun = nouns[count != 1]
+    holders, bound = state.counted(kind), limits.most(kind)
+    count = f"{len(holders)} {_NOUNS[_counted_as(kind)][len(holders) != 1]}"
     if reason is None:
-        return f"other starts wait before this one, beside {count} {noun}"
-    return f"{count} {noun} run or start, and {bound.where if bound else 'a limit'} is set"
+        return f"other starts wait before this one, beside {count}{_own(holders)}"
+    runs = "runs or starts" if len(holders) == 1 else "run or start"
+    return f"{count} {runs}, and {bound.where if bound else 'a limit'} is set{_own(holders)}"
+
+
+def _counted_as(kind: Kind) -> str:
+    return "grid" if kind == "grid" else "browser"
+
+
+def _own(holders: Iterable[Claimant]) -> str:
+    """A hint where the program that waits holds slots itself, "" where it does not."""
+    program = own_name()[:TEXT_LIMIT]
+    own = sum(one.pid == os.getpid() and one.program == program for one in holders)
+    if not own:
+        return ""
+    return (
+        f"; this very program, pid {os.getpid()}, holds {own} of the slots: a start inside the `with` "
+        "block of another session waits for itself"
+    )
 
 
 def busy(
@@ -49,7 +74,7 @@ def busy(
     waited: float,
 ) -> HostBusy:
     """The error for a start that got no slot."""
-    noun = _NOUNS["grid" if kind == "grid" else "browser"][0]
+    noun = _NOUNS[_counted_as(kind)][0]
     head = f"No {noun} may be started now"
     if waited >= 0.1:
         head = f"No {noun} could be started within {waited:.1f} s"
@@ -59,8 +84,7 @@ def busy(
         parts.append(f"Held by {_listed(holders)}.")
     if others := [*state.waiting, *state.standby]:
         parts.append(f"Waiting: {_listed(others)}.")
-    if reason in ("full", None):
-        parts.append("Raise the limit, wait longer with wait=, or end one of them.")
+    parts.append(_REMEDIES[reason or "full"])
     return HostBusy(
         " ".join(parts),
         reason or "full",

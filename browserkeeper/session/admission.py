@@ -31,8 +31,6 @@ class Admission:
         )
         """A pool sets its ``priority`` and ``pool`` before the start."""
         self.slot: Slot | None = None
-        self.at: float | None = None
-        """When the start got its slot (``time.monotonic()``); None before."""
 
     @property
     def waited(self) -> float:
@@ -52,7 +50,6 @@ class Admission:
             self.slot = Gate(ledger).acquire(
                 self.request, config.wait, lambda: check(self.request.waits_for)
             )
-        self.at = time.monotonic()
 
     def bind(self, session: str) -> None:
         """Note which session has the slot, for people.  Again for each attempt."""

@@ -434,13 +434,19 @@ class Attempt:
     def _explain_guard(self, event: Mapping[str, Any]) -> BrowserkeeperError:
         """The error for a guard that could not start the driver: where it failed, and how."""
         where, text, guard = event["where"], event["text"], self.plan.guard
-        path = {"record": guard.record, "tmpdir": guard.tmpdir, "log": guard.log}.get(where, "")
+        paths = {"record": guard.record, "tmpdir": guard.tmpdir, "log": guard.log, "slot": guard.slot}
+        path = paths.get(where, "")
         # EAGAIN of an exec: the user has more processes than RLIMIT_NPROC (execve(2)).
         limit = limit_of_errno(event["errno"] or 0, path, forking=where in ("fork", "exec"))
         if where == "record":
             return LedgerError(
                 f"The record of the session cannot be written: {limit or f'{text}.'} It is in the state "
                 "directory: set BROWSERKEEPER_STATE_DIR to choose another one."
+            )
+        if where == "slot" and not limit:
+            return LedgerError(
+                f"The slot of the session, {path}, was removed before its browser started, or cannot be "
+                f"locked: {text}. Start it again, and leave the state directory alone while it starts."
             )
         profile = self.plan.launch.profile
         if where == "profile" and profile is not None:
