@@ -21,7 +21,7 @@ from rich.table import Table
 
 from fixtures.server import Site
 
-from . import measures, pool
+from . import commands, measures, pool
 from .measures import median, quantile
 
 
@@ -72,6 +72,14 @@ def own_cost(rounds: int) -> Iterator[Figure]:
     rival, ours = median(imports["rival"]) - bare, median(imports["browserkeeper"]) - bare
     text = f"{ours * 1000:.1f} ms against {rival * 1000:.1f} ms = {ours / rival:.2f} ×"
     yield Figure("import browserkeeper / import psutil, json", text, "≤ 2 ×", ours <= 2 * rival)
+
+
+def kept_commands(rounds: int) -> Iterator[Figure]:
+    found = commands.costs(rounds)
+    whole = found.pop("whole")
+    dearest = max(found.values())
+    text = f"{dearest * 1e6:.1f} µs of {whole * 1e6:.0f} µs = {dearest / whole:.4f} ×"
+    yield Figure("keeping the last commands, of a whole command", text, "≤ 5 µs", dearest <= 5e-6)
 
 
 def checkouts(rounds: int) -> Iterator[Figure]:
@@ -138,6 +146,7 @@ def measure(given: argparse.Namespace) -> list[Figure]:
             lambda: deaths("firefox", site, max(2, given.deaths // 3)),
             lambda: crowd(site, max(4, given.rounds // 2)),
             lambda: own_cost(given.rounds),
+            lambda: kept_commands(given.rounds),
         ]
         of_pools: list[Callable[[], Iterator[Figure]]] = [
             lambda: checkouts(given.rounds),

@@ -10,7 +10,7 @@ import dataclasses
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import TypeVar
 
 from ..errors import LimitError
@@ -242,12 +242,14 @@ class Refusals:
 
 def _refusals() -> Iterator[int]:
     yield sum(limits.cgroup_events("pids", "pids.events", "max"))
-    yield sum(limits.cgroup_events("memory", "memory.events", "oom_kill"))
+    # Of version 2 and of version 1 of cgroups; the latter counts only the cgroup's own processes.
+    files = ("memory.events", "memory.oom_control")
+    yield sum(sum(limits.cgroup_events("memory", file, "oom_kill")) for file in files)
 
 
 def _least(controller: str) -> str:
-    files = limits.PIDS_FILES if controller == "pids" else limits.MEMORY_FILES[0]
-    figures = limits.cgroup_figures(controller, files)
+    names = [limits.PIDS_FILES] if controller == "pids" else limits.MEMORY_FILES
+    figures = [found for files in names for found in limits.cgroup_figures(controller, files)]
     if not figures:
         return ""
     directory, most, _ = min(figures, key=lambda found: found[1])
@@ -265,8 +267,29 @@ def probable_causes(before: Refusals | None = None, directory: str = "") -> str:
     return f" Probable cause: {'; '.join(found)}." if found else ""
 
 
-def low_limits() -> list[tuple[str, str]]:
-    """(What it allows, what raises it) for each limit of a process that is too low for a browser."""
+def causes_of_death(before: Refusals, lifetime: float) -> str:
+    """Why a browser may have died in mid-session, as one sentence for the error; "" where no limit is
+    known that can be the reason.
+
+    ``before``: taken before the browser's start, ``lifetime`` seconds ago.  The driver has reaped the
+    browser, so that the signal is not known.  The kernel counts the processes that it kills for memory.
+    It does not count its signals for RLIMIT_CPU and RLIMIT_FSIZE, so these are named where they are low;
+    the former only if the processors can have worked so long.
+    """
+    if counted := before.since_then():
+        return f" Probable cause: {'; '.join(counted)}."
+    most, _ = limits.resource_limit("CPU")
+    may_be_used_up = most is not None and most <= lifetime * (os.cpu_count() or 1)
+    signalling = low_limits(("CPU", "FSIZE") if may_be_used_up else ("FSIZE",))
+    texts = [f"{what}; {remedy}" for what, remedy in signalling]
+    return f" Perhaps the reason: {'; '.join(texts)}." if texts else ""
+
+
+def low_limits(names: Container[str] | None = None) -> list[tuple[str, str]]:
+    """(What it allows, what raises it) for each limit of a process that is too low for a browser.
+
+    ``names``, such as ``CPU``: of these limits only.
+    """
     wanted = (
         ("NOFILE", BROWSER_FILES, "files open in one process", "ulimit -n 4096"),
         ("AS", None, "of address space, of which browsers reserve far more", "ulimit -v unlimited"),
@@ -283,7 +306,8 @@ def low_limits() -> list[tuple[str, str]]:
     found = []
     for name, least, what, remedy in wanted:
         soft, _ = limits.resource_limit(name)
-        if soft is not None and (least is None or soft < least):
+        asked_for = names is None or name in names
+        if asked_for and soft is not None and (least is None or soft < least):
             value = f"{soft:,}" if name in ("NOFILE", "CPU") else _size(soft)
             raising = f"raise it ({remedy}, systemd's Limit{name}=)"
             found.append((f"RLIMIT_{name} allows {value} {what}", raising))

@@ -70,6 +70,9 @@ def _show(record: TestRecord, item: pytest.Item, report: pytest.TestReport) -> N
     folder = record.folder.path
     url = _read(folder / "url.txt").strip()
     lines = [f"folder: {folder}", f"files: {', '.join(output_folder.files_in(str(folder)))}"]
+    for opened in record.opened:
+        if opened.report is not None and opened.report.ended_badly:
+            lines += str(opened.report).splitlines()
     report.sections.append(("browser", "\n".join([f"URL: {url}", *lines] if url else lines)))
     if item.config.pluginmanager.hasplugin("html"):
         extras = getattr(report, "extras", [])

@@ -158,13 +158,15 @@ def over_error(
     when: str = "",
     cause: Exception | None = None,
     user_deadline: float | None = None,
+    limits: str = "",
 ) -> BrowserkeeperError:
     """The error that says why this session is over, and what it was doing, where it ended badly.
 
     ``when`` says what was going on, ``cause`` is the error of the command that failed, if any.
     ``user_deadline``: the seconds of the user's deadline of this reason, where that one has passed.
+    ``limits``: a sentence about limits that may have ended the browser, "" for none.
     """
-    error = _over_error(config, report, session_id, deadline_errors, when, cause, user_deadline)
+    error = _over_error(config, report, session_id, deadline_errors, when, cause, user_deadline, limits)
     doing = commands_as_text(report.commands) if report is not None else ""
     if doing and report is not None and report.reason != "error":
         error.args = (f"{error.args[0]}\n{doing}", *error.args[1:])
@@ -179,6 +181,7 @@ def _over_error(
     when: str,
     cause: Exception | None,
     user_deadline: float | None,
+    limits: str,
 ) -> BrowserkeeperError:
     """:func:`over_error`, without the last commands."""
     from ..drivers import lost
@@ -210,7 +213,7 @@ def _over_error(
     by_driver = hasattr(cause, "msg")  # Selenium's errors: their text is the driver's, or our relay's
     if by_driver:
         when += f" ({_first_line(cause)})"
-    error = lost.BrowserDied(f"{head}: {DEATHS.get(reason, reason)}{when}.", report)
+    error = lost.BrowserDied(f"{head}: {DEATHS.get(reason, reason)}{when}.{limits}", report)
     if cause is not None and not by_driver:
         add_detail(error, f"{type(cause).__name__}: {_first_line(cause)}")
     return error

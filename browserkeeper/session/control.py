@@ -121,6 +121,7 @@ class SessionControl(Generic[S]):
         self._start = Start(weakly(self._called_off))
         self._start.cancellation.on_request = self.admission.request.wake
         self._commands: Commands | None = None
+        self._why_it_died = ""
         self._nothing_started: ExitReport | None = None
         self._lock = threading.RLock()
 
@@ -399,7 +400,9 @@ class SessionControl(Generic[S]):
             when = "with its last window (the browser ends with it)"
         errors = self.deadline_errors
         passed = self._passed_user_deadline(self.report.reason if self.report else "")
-        return over_error(self.config, self.report, self.id, errors, when, cause, passed)
+        return over_error(
+            self.config, self.report, self.id, errors, when, cause, passed, self._why_it_died
+        )
 
     def _passed_user_deadline(self, reason: str) -> float | None:
         """The seconds of the user's deadline that has ended the session, by the ``reason`` of its end;
@@ -509,6 +512,8 @@ class SessionControl(Generic[S]):
                 return self._nothing_started
             run_apart(attempt.disconnect_bidi, DISCONNECT_TIMEOUT)
             report = attempt.ending.run(reason, attempt.disconnect)
+            if self.state == "live":
+                self._why_it_died = attempt.causes_of_death()
             if self.state == "live":
                 self.state = "closed"
             if self.spans.are_open:

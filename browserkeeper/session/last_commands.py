@@ -47,8 +47,9 @@ class LastCommands:
 
     def begin(self, key: object, name: str, params: Mapping[str, Any]) -> None:
         """A command is about to be sent.  ``key`` is kept until :meth:`end` gets it."""
-        names = SHOWN.get(name)
-        given = NOTHING if names is None else tuple(_text(params, each) for each in names)
+        names, given = SHOWN.get(name), NOTHING
+        if names is not None and type(params) is dict:
+            given = tuple([_text(params.get(each)) for each in names])
         self._in_flight[key] = (name, given, time.monotonic())
 
     def end(self, key: object, outcome: str) -> None:
@@ -95,9 +96,10 @@ def _command(
     return LastCommand(shown_name(name), target_of(name, given), outcome, round(seconds, 3), ago)
 
 
-def _text(params: Mapping[str, Any], name: str) -> str | None:
+def _text(value: object) -> str | None:
     """A parameter that is a text, shortened; None for any other."""
-    value = dict.get(params, name) if isinstance(params, dict) else None
+    if type(value) is str and len(value) <= LONGEST_PARAMETER:
+        return value
     if isinstance(value, str):  # of a subclass only the text: its object may refer to anything
         return str.__str__(value)[:LONGEST_PARAMETER]
     return None

@@ -32,7 +32,13 @@ from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process import identity_of, system
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
-from ..process.limit_errors import Refusals, limit_of_errno, probable_causes, require_space
+from ..process.limit_errors import (
+    Refusals,
+    causes_of_death,
+    limit_of_errno,
+    probable_causes,
+    require_space,
+)
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, new_id
@@ -57,6 +63,8 @@ _NO_RETRY = re.compile(
     re.IGNORECASE,
 )
 """Words of error messages after which another launch would fail in the same way."""
+DIED_BY_ITSELF = ("browser-died", "connection-lost", "exited")
+"""Reasons of an end that a limit of the system may have caused."""
 WRONG_OPTIONS = (AttributeError, KeyError, TypeError, ValueError)
 """What Selenium raises for options with values that it did not expect."""
 
@@ -419,6 +427,17 @@ class Attempt:
         """Limits that this process has given to the browser and that are too low for one, as a sentence
         for an error; "" where there are none."""
         return probable_causes(self._refusals, os.path.dirname(self.plan.guard.tmpdir))
+
+    def causes_of_death(self) -> str:
+        """Limits that may have ended the browser of an open session, as a sentence for the error.
+
+        "" where there are none, and for other ends.  To be called at the end: later the kernel may have
+        killed other processes.
+        """
+        report = self.report
+        if report is None or self.plan.config.remote is not None or report.reason not in DIED_BY_ITSELF:
+            return ""
+        return causes_of_death(self._refusals, report.seconds.get("lifetime", 0.0))
 
     def _drivers_status(self) -> str:
         """How the driver ended by itself, in brackets, by the report; "" where it did not, or where that

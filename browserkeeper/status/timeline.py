@@ -52,6 +52,7 @@ class SessionSpan:
     ``state``: that of ``browserkeeper ps``, or ``ended``.  ``reason`` and ``clean``: those of the
     report; "" and None while the session lives.  ``memory``: pairs of epoch seconds and bytes.
     ``label``: the session's name, "" without one; of a browser that a pool leases, the lease's.
+    ``commands``: the last ones of a session that ended badly, as texts.
     """
 
     id: str
@@ -76,6 +77,7 @@ class SessionSpan:
     teardown_seconds: float | None = None
     memory: tuple[tuple[float, int], ...] = ()
     label: str = ""
+    commands: tuple[str, ...] = ()
 
     @property
     def ending(self) -> str:
@@ -283,6 +285,7 @@ def span_of_ended(one: EndedSession) -> SessionSpan:
         teardown_seconds=sum(ending) if ending else None,
         memory=tuple((min(born + age, report.ended_at), size) for age, size in report.memory),
         label=session.label,
+        commands=tuple(map(str, report.commands)),
     )
 
 

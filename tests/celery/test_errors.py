@@ -14,7 +14,12 @@ from browserkeeper.celery import (
 )
 
 
-@pytest.mark.parametrize("error", [TaskTimeout("late"), TooManyDeliveries("again")])
+COMMANDS = "late\nIts last command:\n  get http://h/slow: in flight for 30.00 s when the session ended"
+
+
+@pytest.mark.parametrize(
+    "error", [TaskTimeout("late"), TaskTimeout(COMMANDS), TooManyDeliveries("again")]
+)
 def test_errors_survive_pickling_and_celerys_json(app: Celery, error: Exception) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (type(error), str(error))

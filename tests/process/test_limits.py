@@ -247,6 +247,8 @@ def test_what_the_kernel_has_counted_is_named_as_the_cause(
     assert f"pids.max of {tmp_path} is 50" in limit_errors.probable_causes(before)
     (tmp_path / "memory.events").write_text("low 0\noom_kill 1")
     assert "killed a process for memory (memory.max of" in limit_errors.probable_causes(before)
+    text = limit_errors.causes_of_death(before, 1.0)
+    assert text.startswith(" Probable cause: the kernel killed a process for memory (memory.max of")
 
 
 def test_limits_that_are_high_enough_are_no_cause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +259,25 @@ def test_limits_that_are_high_enough_are_no_cause(monkeypatch: pytest.MonkeyPatc
     assert limit_errors.probable_causes() == ""
     monkeypatch.setattr(limits, "resource_limit", lambda name: (4 << 30, None))
     assert "RLIMIT_AS allows 4,295 MB of address space" in limit_errors.probable_causes()
+
+
+@pytest.mark.parametrize(
+    ("limit", "lifetime", "words"),
+    [
+        ("CPU", 3600.0, "Perhaps the reason: RLIMIT_CPU allows 100 seconds of processor time"),
+        ("CPU", 1.0, ""),  # no processor has worked for 100 seconds
+        ("FSIZE", 1.0, "Perhaps the reason: RLIMIT_FSIZE allows 100 bytes in one file"),
+        ("NOFILE", 3600.0, ""),  # too low as well, but the kernel sends no signal for it
+    ],
+)
+def test_a_low_limit_that_kills_is_named_as_a_possible_cause_of_a_death(
+    limit: str, lifetime: float, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low = {limit: (100, 100)}
+    monkeypatch.setattr(limits, "resource_limit", lambda name: low.get(name, (None, None)))
+    found = limit_errors.causes_of_death(limit_errors.Refusals.so_far(), lifetime)
+    assert found.strip().startswith(words)
+    assert bool(found) == bool(words)
 
 
 def test_threads_of_this_process_are_not_harmed_by_the_reserve() -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.guards import BOTH
-from tests.support.owners import output_of
-from tests.support.waiting import wait_until
+from tests.support.owners import ROOT, output_of
+from tests.support.waiting import SECONDS, wait_until
 
 STARVE = """
 import errno, gc, os, resource, sys, threading, time
@@ -321,6 +322,69 @@ def test_a_cgroups_limit_of_processes_is_named_at_the_first_attempt(most: int, w
     assert retryable == "False"
     assert words in text
     assert str(place) in text
+
+
+MEMORY_RUNS_OUT = """
+import os, sys
+from browserkeeper import *
+session = browser("chrome")
+driver = session.start()
+driver.get("about:blank")
+if sys.argv[1] == "kill":
+    os.kill(session.pid, 9)
+else:  # the kernel chooses the browser's main process, and not this one
+    with open(f"/proc/{session.pid}/oom_score_adj", "w") as file: file.write("1000")
+    used = int(open("/sys/fs/cgroup/memory/memory.usage_in_bytes").read())
+    limit = "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+    with open(limit, "w") as file: file.write(str(used + (20 << 20)))
+    filled = b"x" * (60 << 20)
+try:
+    driver.get("about:blank")
+except BrowserDied as error:
+    print(str(error).splitlines()[0])
+print(session.report.clean)
+"""
+AS_A_CONTAINER = """
+echo $$ > $1/cgroup.procs
+exec unshare -m -C sh -e -c '
+    umount /sys/fs/cgroup/memory
+    mount -t cgroup -o memory memory /sys/fs/cgroup/memory
+    shift
+    exec "$@"' sh "$@"
+"""
+"""Runs a program in a cgroup v1 of memory, with a cgroup namespace, as container engines do."""
+
+
+@pytest.mark.chrome
+@pytest.mark.root
+@pytest.mark.parametrize("killer", ["the kernel", "kill"])
+def test_a_browser_that_the_kernel_killed_for_memory_in_mid_session_names_it(killer: str) -> None:
+    """The control is a browser that a person has killed."""
+    place = Path("/sys/fs/cgroup/memory", f"browserkeeper-test-{os.getpid()}-{time.time_ns()}")
+    try:
+        place.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup v1 of memory can be made: {error}")
+    python = [sys.executable, "-c", MEMORY_RUNS_OUT, killer]
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", AS_A_CONTAINER, "sh", place, *python],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=5 * SECONDS,
+        )
+    finally:
+        assert wait_until(lambda: _is_removed(place))
+    assert done.returncode == 0, done.stderr
+    text, clean = done.stdout.splitlines()
+    assert "its browser died or was killed during 'get'" in text
+    assert clean == "True"
+    words = (
+        "Probable cause: the kernel killed a process for memory (memory.max of /sys/fs/cgroup/memory is "
+    )
+    assert (words in text) == (killer == "the kernel")
 
 
 def _is_removed(place: Path) -> bool:

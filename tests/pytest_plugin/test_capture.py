@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
 
@@ -116,6 +117,11 @@ def test_capture_in_every_browser_state_and_test_phase(inner_pytest: InnerPytest
         folder = inner_pytest.folder(word)
         assert files_in(folder) >= {"processes.txt", "driver.log", "capture.txt"}, word
         assert "clean" in (folder / "processes.txt").read_text()
+    text = (inner_pytest.folder("test_dead-") / "processes.txt").read_text()
+    assert "Its last " in text
+    assert f"get {site.url}: ok" in text
+    # In the failure's traceback, by the error's text, and in its section "browser".
+    done.stdout.re_match_lines([rf".*get {re.escape(site.url)}: ok.*", r".*getTitle: in flight for.*"])
     assert (inner_pytest.folder("console") / "screenshot.png").read_bytes().startswith(b"\x89PNG")
     assert "COMMAND" in (inner_pytest.folder("console") / "driver.log").read_text()
     assert len(inner_pytest.folders) == 11
