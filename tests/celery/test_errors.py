@@ -13,7 +13,6 @@ from browserkeeper.celery import (
     TooManyDeliveries,
 )
 
-
 COMMANDS = "late\nIts last command:\n  get http://h/slow: in flight for 30.00 s when the session ended"
 
 
