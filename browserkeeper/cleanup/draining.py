@@ -96,7 +96,8 @@ def wait_until_idle(
 ) -> list[Running]:
     """Block until no session runs, for so many seconds at most.  Returns those that still run.
 
-    ``progress`` is called with them at once, and at each change.
+    Returns also when another program has ended the drain, since sessions start again then.
+    ``progress`` is called with the sessions at once, and at each change.
     """
     until, before = time.monotonic() + seconds, None
     while True:
@@ -105,7 +106,7 @@ def wait_until_idle(
             progress(found)
             before = found
         left = until - time.monotonic()
-        if not found or left <= 0:
+        if not found or left <= 0 or drains.present(ledger) is None:
             return found
         time.sleep(min(PAUSE, left))
 

@@ -28,9 +28,10 @@ from ..process.leftover_processes import MARKER
 from ..report import ExitReport, Operator
 from ..state.documents import BadRecord
 from ..state.ledger import Ledger
+from ..state.locks import ask
 from ..state.operators import this_operator
 from ..state.records import Record, is_id, read_ended
-from .evidence import age_of_session, ask_lock_of, platform_of, verdict_of
+from .evidence import age_of, age_of_session, ask_lock_of, platform_of, verdict_of
 
 WAIT = 30.0
 """Seconds to wait for the ends; a guard needs less than one, unless a process cannot be killed."""
@@ -138,8 +139,11 @@ def end_sessions(
 # ------------------------------------------------------------------ which sessions
 
 
-def choose(ledger: Ledger, selection: Selection) -> list[Record]:
-    """The records of the sessions that are meant, oldest first.  Raises NoSuchSession."""
+def choose(ledger: Ledger, selection: Selection) -> list[Record | BadRecord]:
+    """The records of the sessions that are meant, oldest first.  Raises NoSuchSession.
+
+    Where all are meant, also the files that are no valid records and whose guards live.
+    """
     require_own_proc()
     found = list(ledger.records())
     records = sorted((r for r in found if isinstance(r, Record)), key=lambda r: r.session.created)
@@ -157,7 +161,9 @@ def choose(ledger: Ledger, selection: Selection) -> list[Record]:
         ]
     if selection.older_than is not None:
         chosen = [record for record in chosen if age_of_session(record) >= selection.older_than]
-    return chosen
+    bad_ones = [record for record in found if isinstance(record, BadRecord)]
+    unknown = [bad for bad in bad_ones if ask(ledger.lock_path(bad.path.stem)).state == "held"]
+    return [*chosen, *(unknown if selection.all else ())]
 
 
 def _named(
@@ -204,7 +210,7 @@ def _with_candidates(what: str, records: Sequence[Record]) -> tuple[str, tuple[s
 # ------------------------------------------------------------------ their ends
 
 
-def preview(records: Sequence[Record]) -> list[SessionEnd]:
+def preview(records: Sequence[Record | BadRecord]) -> list[SessionEnd]:
     """What :func:`end` would do with these sessions; touches nothing."""
     return [
         _outcome(record, "left-alone", why)
@@ -214,25 +220,30 @@ def preview(records: Sequence[Record]) -> list[SessionEnd]:
     ]
 
 
-def end(ledger: Ledger, records: Sequence[Record], operator: Operator, wait: float) -> list[SessionEnd]:
+def end(
+    ledger: Ledger, records: Sequence[Record | BadRecord], operator: Operator, wait: float
+) -> list[SessionEnd]:
     """Ask the guards of these sessions to end them, and wait for up to ``wait`` seconds for all ends.
 
     An exception from outside, such as KeyboardInterrupt, ends the waiting only: the guards are asked.
     """
-    outcomes: dict[str, SessionEnd] = {}
+    found: dict[str, SessionEnd] = {}
     asked = []
     for record in records:
-        if why := obstacle(record) or _ask(ledger, record, operator):
-            outcomes[record.session.id] = _outcome(record, "left-alone", why)
-        else:
-            asked.append(record)
+        why = obstacle(record)
+        if isinstance(record, Record) and not why:
+            why = _ask(ledger, record, operator)
+            asked += [] if why else [record]
+        found[record.path.stem] = _outcome(record, "left-alone" if why else "ending", why)
     for ended in _wait(ledger, asked, time.monotonic() + wait):
-        outcomes[ended.session] = ended
-    return [outcomes[record.session.id] for record in records]
+        found[ended.session] = ended
+    return list(found.values())
 
 
-def obstacle(record: Record) -> str:
+def obstacle(record: Record | BadRecord) -> str:
     """Why the session's guard cannot be asked to end it; "" where it can, and where it has ended."""
+    if isinstance(record, BadRecord):
+        return f"its guard lives, and its record is not valid ({record.why})"
     session = record.session
     if os.environ.get(MARKER) == session.id:
         return "this command runs inside of it, and would be ended with it"
@@ -300,15 +311,18 @@ def _wait(ledger: Ledger, records: Sequence[Record], until: float) -> Iterator[S
         time.sleep(min(pause, max(0.0, until - time.monotonic())))
         pause = min(2 * pause, LONGEST_PAUSE)
     for record in waiting:
-        why = "its guard was asked, and has not finished; it goes on"
-        yield _outcome(record, "ending", why)
+        why = obstacle(record)  # its guards may have been killed meanwhile
+        going_on = "its guard was asked, and has not finished; it goes on"
+        yield _outcome(record, "left-alone" if why else "ending", why or going_on)
 
 
 def _outcome_now(ledger: Ledger, record: Record) -> SessionEnd | None:
-    """None while a guard is at work."""
+    """None while its guard is at work, or its owner, whose guards were killed."""
     if record.path.exists():
-        is_left = ask_lock_of(record).state == "free" and (why := obstacle(record))
-        return _outcome(record, "left-alone", why) if is_left else None
+        is_free = ask_lock_of(record).state == "free"
+        if not is_free or verdict_of(record).state != "orphaned" or not (why := obstacle(record)):
+            return None
+        return _outcome(record, "left-alone", why)
     discard(str(ledger.end_request_path(record.session.id)))  # of a guard that knows no requests
     try:
         report = read_ended(ledger.history_path(record.session.id)).report
@@ -318,11 +332,15 @@ def _outcome_now(ledger: Ledger, record: Record) -> SessionEnd | None:
 
 
 def _outcome(
-    record: Record,
+    record: Record | BadRecord,
     state: Literal["ended", "ending", "left-alone", "would-end"],
     why: str = "",
     report: ExitReport | None = None,
 ) -> SessionEnd:
+    if isinstance(record, BadRecord):
+        return SessionEnd(
+            record.path.stem, "unknown", "session", "", 0, "?", age_of(record.path), state, why
+        )
     session = record.session
     return SessionEnd(
         session.id,

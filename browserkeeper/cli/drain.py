@@ -14,7 +14,7 @@ from ..state.operators import this_operator
 from . import output
 from .parameters import seconds_or_zero
 
-STILL_RUNNING = 3
+NOT_DRAINED, STILL_RUNNING = 1, 3
 INTERRUPTED = 130
 MOST_NAMED = 5
 
@@ -40,8 +40,8 @@ def command(wait: float, survive_reboot: bool, reason: str, as_json: bool) -> in
     of `browserkeeper run` are neither held back nor waited for. A host that is drained already stays
     so. Interrupting --wait leaves the drain in force.
 
-    Exit status: 0 the host is drained and, with --wait, no session runs; 3 sessions still run after
-    --wait; 130 the waiting was interrupted.
+    Exit status: 0 the host is drained and, with --wait, no session runs; 1 another program has ended
+    the drain meanwhile; 3 sessions still run after --wait; 130 the waiting was interrupted.
 
     \b
     Example:
@@ -58,10 +58,13 @@ def command(wait: float, survive_reboot: bool, reason: str, as_json: bool) -> in
             "Stopped waiting. The drain stays in force; `browserkeeper resume` ends it."
         )
         return INTERRUPTED
+    now = present(ledger)
+    if now is None:
+        output.print_warning("Another program has ended the drain: sessions start again.")
     if as_json:
         output.print_json(
             {
-                "drain": now.to_dict() if (now := present(ledger)) else None,
+                "drain": now.to_dict() if now else None,
                 "was_drained": before is not None,
                 "running": [dataclasses.asdict(one) for one in left],
             }
@@ -70,7 +73,7 @@ def command(wait: float, survive_reboot: bool, reason: str, as_json: bool) -> in
         output.print_line("No session runs.")
     else:
         output.print_line(f"{output.count(len(left), 'session')} still running: {names(left)}.")
-    return STILL_RUNNING if left and wait else 0
+    return NOT_DRAINED if now is None else STILL_RUNNING if left and wait else 0
 
 
 def print_start(before: Drain | None, now: Drain | None) -> None:
@@ -79,7 +82,6 @@ def print_start(before: Drain | None, now: Drain | None) -> None:
     elif before is not None:
         output.print_line("The host was drained already.")
     if now is None:
-        output.print_line("The drain was ended by another program meanwhile.", "yellow")
         return
     until = "`browserkeeper resume`" if now.survives_reboot else "`browserkeeper resume` or a reboot"
     output.print_line(f"No session starts until {until}: {now}.")

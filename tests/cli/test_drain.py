@@ -315,6 +315,18 @@ def test_ctrl_c_ends_the_waiting_and_not_the_drain(sessions: Sessions) -> None:
     assert drains.present(sessions.ledger) is not None
 
 
+def test_a_drain_that_another_program_ends_waits_no_longer(sessions: Sessions) -> None:
+    sessions.start()
+    with subprocess.Popen(
+        [*CLI, "drain", "--wait", "600"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stderr is not None
+        assert "waiting for 1 session" in waiting.stderr.readline()
+        browserkeeper.resume()
+        assert waiting.wait(SECONDS) == 1
+        assert "Another program has ended the drain" in waiting.stderr.read()
+
+
 def test_a_drain_waits_for_no_run_and_for_no_dead_session(
     sessions: Sessions, state_dir: Path, tmp_path: Path
 ) -> None:

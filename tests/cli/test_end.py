@@ -15,6 +15,7 @@ import browserkeeper
 from browserkeeper import end_sessions, errors
 from browserkeeper.guard import files
 from browserkeeper.process import system
+from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import EXPECTED_REASONS, REASONS, ExitReport
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import new_id
@@ -23,7 +24,7 @@ from tests.support.cli import cli, cli_json, invoke, start_run
 from tests.support.guards import program
 from tests.support.ledger import add_free_lock, add_live, dead_record, new_session, write_record
 from tests.support.sessions import Sessions
-from tests.support.waiting import deadline_in, wait_until
+from tests.support.waiting import SECONDS, deadline_in, wait_until
 
 
 def states(*names: str, **more: object) -> dict[str, str]:
@@ -342,6 +343,51 @@ def test_a_guard_whose_identity_does_not_fit_is_asked_by_the_file_alone(
     assert not signalled
     assert ended.verified
     assert sessions.report_of(id).reason == "operator"
+
+
+@pytest.mark.namespaces
+def test_an_operator_in_another_pid_namespace_ends_a_session(sessions: Sessions) -> None:
+    """As in a sidecar container that shares the state directory."""
+    id = sessions.start("nightly")
+    apart = ["unshare", "--pid", "--mount", "--fork", "--mount-proc"]
+    words = [*apart, *cli_words(), "end", "nightly", "--yes", "--wait", str(SECONDS)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=2 * SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f'sleep session {id} "nightly": operator, clean, ECHILD' in done.stdout
+
+
+@pytest.mark.leaves_zombies(3, "both guards were killed")
+@pytest.mark.parametrize("owner_lives", [True, False])
+def test_guards_that_are_killed_meanwhile_leave_the_end_to_others(
+    sessions: Sessions, owner_lives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from browserkeeper.cleanup import end_sessions as module
+
+    facts = {} if owner_lives else {"owner": ProcessIdentity(2**22 - 1, 1.0)}
+    id = sessions.start(**facts)  # type: ignore[arg-type]
+    guard = sessions.guards[id]
+
+    def kill(record: object) -> None:
+        primary = guard.primary_pid
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped, neither sees the other's death
+            for pid in (guard.pid, primary):
+                os.kill(pid, number)
+
+    monkeypatch.setattr(module, "_wake", kill)
+    (left,) = end_sessions(id, wait=0.5)
+    assert left.state == "left-alone"
+    assert ("its guards were killed" if owner_lives else "browserkeeper sweep --yes") in left.why
+    sessions.ledger.record_path(id).unlink()
+    sessions.ledger.end_request_path(id).unlink()
+
+
+def test_all_names_a_session_whose_record_is_not_valid(sessions: Sessions) -> None:
+    id = sessions.start()
+    path = sessions.ledger.record_path(id)
+    path.write_text("{")
+    (left,) = end_sessions(all=True)
+    assert (left.session, left.state) == (id, "left-alone")
+    assert "its record is not valid" in left.why
 
 
 def test_the_session_in_which_the_operator_works_is_left_alone(
