@@ -367,6 +367,8 @@ class Controller:
 
     def on_cancelled(self, request: Request, now: float) -> None:
         """The request's thread no longer waits.  It may have been granted just before."""
+        if request.timed_out:
+            self._publisher.add_timeout()
         member = request.member
         if member is not None and member.request is request:
             member.browser.set_deadline(None, "lease-expired")

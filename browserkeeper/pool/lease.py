@@ -72,6 +72,8 @@ class Request:
         """A weak reference.  When it is dead, no thread waits for this request or uses its lease."""
         self.ended_with: str | None = None
         """None until the lease ends; then why the browser must be retired, "" if it need not be."""
+        self.timed_out = False
+        """True when it raises PoolTimeout."""
         self.cancelled = False
         """True when no thread wants the answer, and none uses the lease."""
         self.wake: Callable[[], None] = lambda: None

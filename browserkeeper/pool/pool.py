@@ -364,6 +364,7 @@ class BrowserPool(Generic[D_co]):
             controller.request(request)
             member = request.wait(limit)
             if member is None:
+                request.timed_out = True
                 request.cancel()
                 raise PoolTimeout(self._explain_timeout(controller, limit))
             handler.uses = member.uses

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from ..process import identity_of, own_name, system
 from ..state.ledger import Ledger
 from ..state.pool_state import FileLock, PoolState, publish, withdraw
-from ..state.totals import Totals, buckets_of
+from ..state.totals import POOL_TIMED_OUT, Totals, buckets_of
 from .logs import log
 
 INTERVAL = 1.0
@@ -40,6 +40,7 @@ class StatePublisher:
         self._lock: FileLock | None = None
         self._nonce = os.urandom(6).hex()
         self._waits: list[float] = []
+        self._timeouts = 0
         self._not_before = 0.0
         self._next_sign = 0.0
         self._is_outdated = False
@@ -49,6 +50,10 @@ class StatePublisher:
         """Count a request that got a browser after so many seconds; written with the next state."""
         if not self._withdrawn:
             self._waits.append(seconds)
+
+    def add_timeout(self) -> None:
+        """Count a request that got no browser in time."""
+        self._timeouts += not self._withdrawn
 
     def refresh(self, content: Callable[[float], Content], now: float) -> None:
         """Publish the content if it has changed, and if the last write was long enough ago."""
@@ -110,6 +115,9 @@ class StatePublisher:
             log(logging.WARNING, text, error or type(error).__name__)
 
     def _count_waits(self) -> None:
-        waits, self._waits = self._waits, []
-        if waits and self._ledger is not None:
-            Totals(self._ledger.directory).add(buckets_of(self._browser, waits))
+        steps = buckets_of(self._browser, self._waits)
+        if self._timeouts:
+            steps[f"{POOL_TIMED_OUT} {self._browser}"] = self._timeouts
+        self._waits, self._timeouts = [], 0
+        if steps and self._ledger is not None:
+            Totals(self._ledger.directory).add(steps)

@@ -70,8 +70,9 @@ class Totals:
         """The counters; {} where nothing has been counted yet.  Raises LedgerError if the file cannot be
         read or is not valid."""
         try:
-            with self._locked(os.O_RDONLY, fcntl.LOCK_SH):
-                return _numbers(read_document(self.path))
+            with self._locked(os.O_RDONLY, fcntl.LOCK_SH) as fd:
+                # Empty: it was just made, or could not be filled on a full disk.
+                return _numbers(read_document(self.path)) if os.fstat(fd).st_size else {}
         except FileNotFoundError:
             return {}
         except LedgerError:
@@ -138,7 +139,9 @@ def _page(counters: Mapping[str, float]) -> bytes:
 
 # ---------------------------------------------------------------------------------- what is counted
 
-REFUSED, TIMED_OUT, POOL_WAIT = "refused", "timed-out", "pool-wait"
+REFUSED, TIMED_OUT = "refused", "timed-out"
+"""Starts without a slot, with the reason; and pools' requests, with the browser's name, below."""
+POOL_WAIT, POOL_TIMED_OUT = "pool-wait", "pool-timed-out"
 POOL_WAIT_BOUNDS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Seconds.  An idle browser is leased within a millisecond; a new Chromium takes 0.6 s."""
 
@@ -155,4 +158,12 @@ def buckets_of(browser: str, waits: Iterable[float]) -> dict[str, float]:
     return steps
 
 
-__all__ = ["POOL_WAIT", "POOL_WAIT_BOUNDS", "REFUSED", "TIMED_OUT", "Totals", "buckets_of"]
+__all__ = [
+    "POOL_TIMED_OUT",
+    "POOL_WAIT",
+    "POOL_WAIT_BOUNDS",
+    "REFUSED",
+    "TIMED_OUT",
+    "Totals",
+    "buckets_of",
+]

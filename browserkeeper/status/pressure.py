@@ -9,7 +9,7 @@ from typing import Any
 
 from ..admission import drain, memory
 from ..admission.gate import Gate, GateState
-from ..admission.limits import Bound
+from ..admission.limits import QUIET, Bound
 from ..admission.texts import why
 from ..errors import Claimant
 from ..process.limits import memory_left
@@ -109,13 +109,17 @@ def _fields(prefix: str, slots: Slots) -> dict[str, Any]:
 
 
 def pressure() -> Pressure:
-    """Read the gate of the state directory.  Changes nothing; blocks for 0.1 s at most.
+    """Read the gate of the state directory.  Changes nothing; blocks for half a second at most.
 
     The limits are those of this program's environment and of ``limits.toml``.  Raises BrowserkeeperError
     if the gate cannot be read.
     """
     ledger, now = Ledger.open(), time.time()
-    state = Gate(ledger).state()
+    gate = Gate(ledger)
+    state = gate.state()
+    if state.problem:  # perhaps an editor that has truncated the file and writes it now
+        time.sleep(QUIET)
+        state = gate.state()
     drained = drain.present(ledger)
     bound = state.limits.memory("browser")
     browsers = _slots(state, "browser", state.limits.most("browser"), now)

@@ -24,7 +24,14 @@ from ..errors import BrowserkeeperError
 from ..report import REASONS
 from ..state.ledger import Ledger
 from ..state.pool_state import STATES, PoolState
-from ..state.totals import POOL_WAIT, POOL_WAIT_BOUNDS, REFUSED, TIMED_OUT, Totals
+from ..state.totals import (
+    POOL_TIMED_OUT,
+    POOL_WAIT,
+    POOL_WAIT_BOUNDS,
+    REFUSED,
+    TIMED_OUT,
+    Totals,
+)
 from ..status.pressure import BLOCKS, Pressure, pressure
 from ..status.snapshot import Snapshot, snapshot
 from .tally import DRIVER_DIED, RESTART_REASONS, Histogram, Outcome, Tally, label
@@ -199,6 +206,13 @@ def gate_metrics(now: Pressure | None, totals: Mapping[str, float] | None) -> It
     text = "How long a request of a pool waited for its browser."
     waits = Histogram.of_totals(POOL_WAIT_BOUNDS, totals, POOL_WAIT)
     yield _histogram("browserkeeper_pool_wait_seconds", text, waits)
+    in_vain = {key.partition(" ")[2]: n for key, n in totals.items() if key.startswith(POOL_TIMED_OUT)}
+    family = CounterMetricFamily(
+        "browserkeeper_pool_wait_timeouts", "Requests that raised PoolTimeout.", labels=["browser"]
+    )
+    for browser in sorted(waits.keys() | in_vain.keys()):
+        family.add_metric([browser], in_vain.get(browser, 0.0))
+    yield family
 
 
 def _slots(now: Pressure) -> Iterator[Metric]:

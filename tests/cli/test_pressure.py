@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import http.client
 import json
 import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -275,6 +281,79 @@ def test_limits_that_are_not_valid_block_and_name_the_file(text: str, ledger: Le
     scraped = samples(generate_latest(registry(Tally())).decode())
     assert value(scraped, "start_blocked", reason="limits") == 1
     assert value(scraped, "slot_refusals_total", reason="limits") == 1
+
+
+def test_a_limits_file_that_is_being_written_is_read_again(ledger: Ledger) -> None:
+    """The control is above: one that stays empty blocks."""
+    set_limits(ledger, "")
+    writer = threading.Timer(0.1, set_limits, (ledger, "max_browsers = 7\n"))
+    writer.start()
+    found = pressure()
+    writer.join()
+    assert (found.browsers.limit, found.blocks) == (7, {})
+
+
+def test_a_program_that_was_stopped_with_the_gates_lock_stops_no_probe(ledger: Ledger) -> None:
+    set_limits(ledger, "max_browsers = 1\n")
+    slot = Gate(ledger).acquire(SlotRequest(), 0)
+    script = (
+        "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", script, str(ledger.gate / "lock")]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout
+        assert holder.stdout.readline()
+        os.kill(holder.pid, signal.SIGSTOP)
+        assert pressure().browsers == Slots(1, pressure().browsers.set_by, held=1)
+        assert "max_browsers = 1" in Readiness(0).why_not_ready()
+    finally:
+        os.kill(holder.pid, signal.SIGCONT)
+        holder.communicate("\n", SECONDS)
+        slot.release()
+
+
+HOLDER = """
+import sys
+from browserkeeper.admission.gate import Gate, SlotRequest
+from browserkeeper.state.ledger import Ledger
+gate = Gate(Ledger.open())
+slot = gate.acquire(SlotRequest(label="holder"), float(sys.argv[1]))
+print(flush=True)
+input()
+"""
+
+
+def test_holders_and_waiters_that_are_killed_are_in_no_number(ledger: Ledger) -> None:
+    """A waiter that was stopped still counts: it goes on one day."""
+    set_limits(ledger, "max_browsers = 1\n")
+
+    def numbers() -> tuple[int, int]:
+        found = pressure().browsers
+        return found.held, found.waiting
+
+    def start(wait: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", HOLDER, str(wait)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for expected in ((1, 0), (1, 1), (1, 2)):
+            process = stack.enter_context(start(600))
+            stack.callback(process.kill)
+            processes.append(process)
+            assert wait_until(functools.partial(lambda e: numbers() == e, expected))
+        holder, first, second = processes
+        os.kill(second.pid, signal.SIGSTOP)
+        assert numbers() == (1, 2)
+        assert pressure().browsers.longest_wait > 0
+        first.kill()
+        assert wait_until(lambda: numbers() == (1, 1))
+        holder.kill()
+        assert wait_until(lambda: numbers() == (0, 1))
+        second.kill()
+        assert wait_until(lambda: numbers() == (0, 0))
 
 
 def test_memory_below_the_bound_blocks(ledger: Ledger) -> None:

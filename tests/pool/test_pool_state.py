@@ -82,6 +82,23 @@ def test_snapshot_metrics_and_ps_show_a_pool(ledger: Ledger) -> None:
     assert not snapshot().pools
 
 
+def test_waits_are_counted_also_after_the_pools_have_closed(ledger: Ledger) -> None:
+    """And requests that wait in vain, apart from those."""
+    for _ in range(2):
+        with FakePool(max_size=1) as pool:
+            for _ in range(5):
+                pool.lease().release()
+            with pool.lease(), pytest.raises(PoolTimeout):
+                pool.lease(0.05)
+            with pytest.raises(ConfigError):
+                pool.lease(-1)
+    text = generate_latest(registry(Tally())).decode()
+    assert 'browserkeeper_pool_wait_seconds_count{browser="chrome"} 12.0' in text
+    assert 'browserkeeper_pool_wait_seconds_bucket{browser="chrome",le="+Inf"} 12.0' in text
+    assert 'browserkeeper_pool_wait_timeouts_total{browser="chrome"} 2.0' in text
+    assert not snapshot().pools
+
+
 def test_a_lease_has_a_label_while_it_lasts(ledger: Ledger) -> None:
     with FakePool(max_size=1, label="shop") as pool:
         with pool.lease(label="checkout 1"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -53,6 +54,31 @@ def test_nothing_is_counted_where_there_is_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.root
+def test_a_disk_that_was_full_before_costs_the_counters_and_nothing_else(tmp_path: Path) -> None:
+    """The control: a file that is there already is changed in place on the same full disk."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], check=True)
+    try:
+        (disk / "there").mkdir()
+        (disk / "new").mkdir()
+        there, new = Totals(disk / "there"), Totals(disk / "new")
+        assert there.add({"refused full": 1})
+        with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while filler.write(bytes(512)):
+                pass
+        assert not new.add({"refused full": 1})
+        assert new.read() == {}
+        assert there.add({"refused full": 1})
+        assert there.read() == {"refused full": 2.0}
+        (disk / "filler").unlink()
+        assert new.add({"refused full": 1})
+        assert new.read() == {"refused full": 1.0}
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_a_process_that_is_killed_leaves_counters_that_can_be_read(tmp_path: Path) -> None:
     totals, before = Totals(tmp_path), 0.0
 
@@ -91,7 +117,6 @@ def test_a_stopped_process_that_has_the_file_stops_no_other(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"\0" * SIZE,
         b"rubbish",
         b"[1]",
