@@ -3,12 +3,17 @@
 A :class:`Scheduler` does no I/O, never blocks and reads no clock, and only one thread may use it
 (the pool's event loop).  Its caller reports what happened, takes the decisions, carries them out,
 and reports how that went.  So all of its behaviour is tested against a model, without a browser.
+
+Every browser takes a slot of the host (``browserkeeper/admission``), for which its launch may have to
+wait.  The host decides who starts next; the scheduler decides what to ask for, what to take back, and
+which browsers to give up for other programs that wait (:class:`HostView`).
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import random
 from collections.abc import Callable
 from typing import Any, Literal
@@ -16,7 +21,11 @@ from typing import Any, Literal
 from ..errors import BrowserkeeperError, PoolClosed, PoolUnavailable, TooManyWaiting
 from .circuit_breaker import CircuitBreaker
 
-State = Literal["starting", "idle", "checking", "leased", "refreshing", "closing"]
+State = Literal["queued", "starting", "idle", "checking", "leased", "refreshing", "closing"]
+"""``queued``: the launch has to wait for a slot of the host.  ``starting``: it has one, or is about to
+ask for one."""
+Priority = Literal["work", "standby"]
+"""Of a launch: for a request that waits, or to keep ``min_idle`` browsers ready."""
 
 PING_AFTER = 2.0
 """Seconds.  A browser that has not answered for this long is pinged before it is leased."""
@@ -47,12 +56,27 @@ class Limits:
     launch_concurrency: int
 
 
+@dataclasses.dataclass(frozen=True)
+class HostView:
+    """What the pool knows of the other programs on the host."""
+
+    waiting_since: tuple[float, ...] = ()
+    """When each program outside this pool began to wait for a slot that it needs for work and cannot
+    have now; the oldest first, on the clock of ``now``."""
+    drained: bool = False
+    """The operator lets no browser start on this host."""
+
+
 @dataclasses.dataclass(eq=False)
 class Member:
     """One browser of the pool, from the decision to launch it until its end is verified."""
 
     number: int
+    priority: Priority = "work"
+    """Of its launch."""
     state: State = "starting"
+    has_slot: bool = False
+    """True when the host has admitted the launch."""
     uses: int = 0
     expires_at: float = 0.0
     idle_since: float = 0.0
@@ -66,11 +90,20 @@ class Member:
     """Set and used by the caller; the scheduler ignores it."""
     request: Any = None
     """The request that holds this browser."""
+    asked_at: float = 0.0
+    """When that request was made."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """Start a browser for this member."""
+    """Start a browser for this member, with its ``priority`` among the launches of the host."""
+
+    member: Member
+
+
+@dataclasses.dataclass(frozen=True)
+class Promote:
+    """The member's launch waits for a slot as a standby: have it wait as work from now on."""
 
     member: Member
 
@@ -112,7 +145,7 @@ class Refuse:
     error: BrowserkeeperError
 
 
-Decision = Launch | Renew | Ping | Close | Grant | Refuse
+Decision = Launch | Promote | Renew | Ping | Close | Grant | Refuse
 
 
 class Scheduler:
@@ -129,11 +162,16 @@ class Scheduler:
         self.breaker = breaker
         self.closed = False
         self.draining = False
+        self.host = HostView()
+        self._given_up = 0
+        """Browsers that have ended since the last look at the host: each may have served a program that
+        waited there."""
         self.counts: collections.Counter[str] = collections.Counter()
         self._rng = rng
         self._members: list[Member] = []
         self._idle: list[Member] = []  # a stack: the browser that was returned last is leased first
-        self._waiting: collections.OrderedDict[Any, None] = collections.OrderedDict()
+        self._waiting: collections.OrderedDict[Any, float] = collections.OrderedDict()
+        """When each waiting request was made, the oldest first."""
         self._decisions: list[Decision] = []
         self._last_number = 0
 
@@ -188,7 +226,7 @@ class Scheduler:
                 ),
             )
         else:
-            self._waiting[request] = None
+            self._waiting[request] = now
             if not self._idle:
                 self.counts["requests_queued"] += 1
         self.decide(now)
@@ -212,11 +250,25 @@ class Scheduler:
         """The browser was found dead or stopped when it was granted.  Its request becomes the first
         in the queue again."""
         request, member.request = member.request, None
-        self._waiting[request] = None
+        self._waiting[request] = member.asked_at
         self._waiting.move_to_end(request, last=False)
         self.lost(member, now)
 
     # -- what happened to a browser
+
+    def must_wait(self, member: Member, now: float) -> None:
+        """The launch has to wait for a slot of the host."""
+        if member.state == "starting":
+            member.state = "queued"
+            self.counts["launches_queued"] += 1
+        self.decide(now)
+
+    def admitted(self, member: Member, now: float) -> None:
+        """The launch has its slot of the host, and goes on."""
+        member.has_slot = True
+        if member.state == "queued":
+            member.state = "starting"
+        self.decide(now)
 
     def launched(self, member: Member, now: float) -> None:
         self.breaker.record_success()
@@ -230,8 +282,9 @@ class Scheduler:
         self.decide(now)
 
     def launch_failed(self, member: Member, error: BrowserkeeperError, now: float) -> None:
-        """Nothing is left of the launch."""
-        self.counts["browsers_errors"] += 1
+        """Nothing is left of the launch, which may have been cancelled."""
+        if member.has_slot or not member.retire_reason:
+            self.counts["browsers_errors"] += 1
         self._members.remove(member)
         if not member.retire_reason:  # else the launch was cancelled
             self.breaker.record_failure(error, now)
@@ -244,8 +297,12 @@ class Scheduler:
             return  # the browser died first, and is closing
         if bad:
             self.counts["returns_bad"] += 1
-        self._mark_to_retire(member, self._reason_to_retire(member, now))
-        can_serve_on = member.retire_reason in SOFT_REASONS and not self._enough_ready()
+        self._mark_to_retire(member, self._reason_to_retire(member, now) or self._reason_to_give_up())
+        can_serve_on = (
+            member.retire_reason in SOFT_REASONS
+            and not self._enough_ready()
+            and not self._must_make_way()
+        )
         if bad or (member.retire_reason and not can_serve_on):
             self.retire(member, bad, now)
         else:
@@ -261,7 +318,7 @@ class Scheduler:
         if member.state not in ("refreshing", "checking"):
             return
         member.answered_at = now
-        self._mark_to_retire(member, retire_reason)
+        self._mark_to_retire(member, self._reason_to_give_up() or retire_reason)
         if member.retire_reason and member.retire_reason not in SOFT_REASONS:
             self._close(member)
         else:
@@ -271,19 +328,27 @@ class Scheduler:
     def retire(self, member: Member, reason: str, now: float) -> None:
         """Close the browser at once, in whatever state it is."""
         self._mark_to_retire(member, reason)
-        if member.state not in ("starting", "closing"):
+        if member.state not in ("queued", "starting", "closing"):
             self._close(member)
         self.decide(now)
 
     def lost(self, member: Member, now: float) -> None:
         """The browser died or hangs.  What is left of it has to be ended."""
-        if member.state not in ("closing", "starting"):
+        if member.state not in ("closing", "starting", "queued"):
             self.counts["browsers_lost"] += 1
         self.retire(member, "lost", now)
 
     def ended(self, member: Member, now: float) -> None:
         """The browser's end is verified, or was given up after errors.  Its place is free only now."""
         self._members.remove(member)
+        self._given_up += 1
+        self.decide(now)
+
+    # -- what the other programs on the host want
+
+    def see_host(self, view: HostView, now: float) -> None:
+        """Who waits outside this pool, and whether the host is drained."""
+        self.host, self._given_up = view, 0
         self.decide(now)
 
     # -- what the pool's owner wants
@@ -295,17 +360,21 @@ class Scheduler:
     def recycle(self, now: float) -> None:
         """Replace every browser: a leased one after its lease, an idle one when others are ready."""
         for member in self._members:
-            self._mark_to_retire(member, "recycled")
+            if member not in self._without_slot():  # those have not started
+                self._mark_to_retire(member, "recycled")
         self.decide(now)
 
     def drain(self, now: float) -> None:
         """Give no more leases.  Close idle browsers at once and leased ones after their lease."""
         self.draining = True
         self._refuse_all(PoolClosed("The pool is being drained; it gives no more leases."))
+        launches = self._without_slot()
         for member in self._members:
             self._mark_to_retire(member, "drained")
         for member in list(self._idle):
             self._close(member)
+        for member in launches:
+            self._decisions.append(Close(member))  # it could wait for ever
 
     def close(self, now: float) -> None:
         """Close every browser, leased ones too."""
@@ -330,9 +399,12 @@ class Scheduler:
         The order matters: waiting requests get idle browsers before those can be closed, and what
         is launched depends on what was closed.
         """
-        self._grant_leases(now)
+        if not self.host.drained:
+            self._grant_leases(now)
+        self._give_up_idle_browsers()
         self._close_aged_browsers(now)
         self._ping_idle_browsers(now)
+        self._cancel_launches()
         self._launch_browsers(now)
         self._refuse_if_unavailable()
 
@@ -348,8 +420,8 @@ class Scheduler:
             if fresh and leased < self.limits.max_size:
                 member = fresh[-1]
                 self._idle.remove(member)
-                request, _ = self._waiting.popitem(last=False)
-                member.state, member.request = "leased", request
+                request, asked_at = self._waiting.popitem(last=False)
+                member.state, member.request, member.asked_at = "leased", request, asked_at
                 member.uses += 1
                 self._decisions.append(Grant(member, request))
                 continue
@@ -368,15 +440,28 @@ class Scheduler:
         """Browsers that have not answered a ping in time.  No request counts on them."""
         return [m for m in self.members("checking") if now >= m.checked_since + CHECK_PATIENCE]
 
+    def _give_up_idle_browsers(self) -> None:
+        """Close idle browsers for programs that wait: not more than those, and none that a request of
+        this pool is about to get.  All of them on a drained host."""
+        if self.host.drained:
+            for member in list(self._idle):
+                self._close(member, "host_drained")
+        while len(self._idle) > len(self._waiting) and self._next_outside() is not None:
+            self._close(self._idle[0], "yielded")
+
     def _close_aged_browsers(self, now: float) -> None:
-        """Make before break: a browser with a soft reason serves until enough others are ready."""
+        """Make before break: a browser with a soft reason serves until enough others are ready.
+
+        But break before make while a launch waits for a slot: it may be the one of this browser.
+        """
         for member in list(self._idle):
             self._mark_to_retire(member, self._reason_to_retire(member, now))
         for member in [m for m in self._idle if m.retire_reason]:
             # One replacement is ready, and there is no room for the next one beside the old browsers.
             present = sum(m.state != "closing" for m in self._members)
             must_make_room = self._ready() > 0 and present >= self.limits.max_size + SURGE
-            if self._enough_ready() or member.retire_reason not in SOFT_REASONS or must_make_room:
+            is_soft = member.retire_reason in SOFT_REASONS
+            if self._enough_ready() or not is_soft or must_make_room or self._must_make_way():
                 self._close(member)
         # The browsers at the bottom of the stack have been idle for the longest time.
         staying = [m for m in self._idle if not m.retire_reason]
@@ -388,28 +473,65 @@ class Scheduler:
         for member in [m for m in self._idle if now >= m.answered_at + PING_EVERY]:
             self._check(member, now)
 
+    def _cancel_launches(self) -> None:
+        """Cancel launches that have no slot yet and are not needed any more, the latest first.
+
+        A launch for work is needed while a request waits, even if a browser is about to come back to
+        it.  One that is needed as a standby only is cancelled too: its place among the work of other
+        programs is not a standby's.
+        """
+        launches = self._launches()
+        without_slot = self._without_slot()
+        starting = len(launches) - len(without_slot)
+        for_requests = max(0, len(self._waiting) - starting)
+        wanted = self._ready_wanted() - self._ready() - starting
+        leaving = self.members("closing", "queued", "starting")
+        too_many = len(self._members) - (len(leaving) - len(launches)) - self._largest_number()
+        of_work = sum(m.priority == "work" for m in without_slot)
+        for member in reversed(without_slot):
+            if member.priority == "work" and of_work > for_requests:
+                of_work -= 1
+            elif too_many <= 0 and (member.priority == "work" or len(self._without_slot()) <= wanted):
+                continue
+            too_many -= 1
+            self._mark_to_retire(member, "cancelled")
+            self._decisions.append(Close(member))
+
     def _launch_browsers(self, now: float) -> None:
+        """Launch as many browsers as are wanted and have room; those for requests before standbys.
+
+        No standby is launched while programs outside the pool wait, for which it would be given up.
+        """
         if self.closed or self.draining:
             return
         limits = self.limits
-        coming = self.members("starting", "refreshing", "checking")
-        wanted = self._ready_wanted() - self._ready() - sum(not m.retire_reason for m in coming)
-        late = sum(not m.retire_reason for m in self._late_checks(now))
-        wanted += min(late, len(self._waiting))
-        # With max_uses=1 every leased browser is on its last use: the surge would never end.
-        serving = self.members("idle", "checking", "leased", "refreshing")
-        replacing = limits.max_uses != 1 and any(map(self._is_leaving, serving))
-        room = limits.max_size + (SURGE if replacing else 0) - len(self._members)
+        coming = [m for m in self.members("refreshing", "checking") if not m.retire_reason]
+        launches = self._launches()
+        late = min(sum(not m.retire_reason for m in self._late_checks(now)), len(self._waiting))
+        for_requests = len(self._waiting) + late - self._ready() - len(coming)
+        wanted = for_requests + limits.min_idle - len(launches)
+
+        for_requests -= sum(m.has_slot or m.priority == "work" for m in launches)
+        standbys = [m for m in self._without_slot() if m.priority == "standby"]
+        for member in standbys[: max(0, for_requests)]:
+            for_requests -= 1
+            member.priority = "work"
+            self._decisions.append(Promote(member))
+        if self.host.waiting_since or self.host.drained:
+            wanted = min(wanted, for_requests)
+
+        room = self._largest_number() - len(self._members)
         allowed = self.breaker.launch_limit(limits.launch_concurrency, now)
-        for _ in range(min(wanted, room, allowed - len(self.members("starting")))):
+        allowed -= len(self.members("queued", "starting"))
+        for index in range(min(wanted, room, allowed)):
             self._last_number += 1
-            member = Member(self._last_number)
+            member = Member(self._last_number, "work" if index < for_requests else "standby")
             self._members.append(member)
             self._decisions.append(Launch(member))
 
     def _refuse_if_unavailable(self) -> None:
         """Refuse all requests if launches keep failing and no present browser can serve them."""
-        could_serve = self.members("starting", "checking", "leased", "refreshing")
+        could_serve = self.members("queued", "starting", "checking", "leased", "refreshing")
         if self._waiting and self.breaker.is_open and not could_serve:
             cause = self.breaker.last_error
             self._refuse_all(
@@ -421,6 +543,44 @@ class Scheduler:
             )
 
     # -- parts of decisions
+
+    def _largest_number(self) -> int:
+        """How many browsers may exist now."""
+        # With max_uses=1 every leased browser is on its last use: the surge would never end.
+        serving = self.members("idle", "checking", "leased", "refreshing")
+        replacing = self.limits.max_uses != 1 and any(map(self._is_leaving, serving))
+        return self.limits.max_size + (SURGE if replacing else 0)
+
+    def _launches(self) -> list[Member]:
+        """Those under way, the oldest first, without those that were cancelled."""
+        return [m for m in self.members("queued", "starting") if not m.retire_reason]
+
+    def _without_slot(self) -> list[Member]:
+        """Launches that the host has not admitted yet."""
+        return [m for m in self._launches() if not m.has_slot]
+
+    def _must_make_way(self) -> bool:
+        """True if a launch has to wait for a slot: it may be that of a browser that it is to replace."""
+        return any(m.state == "queued" for m in self._launches())
+
+    def _next_outside(self) -> float | None:
+        """Since when a program waits outside for which no browser of this pool is closing, or has ended:
+        the one that waits for the longest time.  None: there is none."""
+        served = len(self.members("closing")) + self._given_up
+        since = self.host.waiting_since
+        return since[served] if served < len(since) else None
+
+    def _reason_to_give_up(self) -> str:
+        """Why a browser that comes back from a lease is closed for other programs; "" if it is not.
+
+        First come, first served: the oldest waiting request of this pool or of another program.
+        """
+        if self.host.drained:
+            return "host_drained"
+        outside = self._next_outside()
+        if outside is None:
+            return ""
+        return "yielded" if outside < next(iter(self._waiting.values()), math.inf) else ""
 
     def _ready(self) -> int:
         return sum(not member.retire_reason for member in self._idle)

@@ -6,6 +6,7 @@ Hypothesis draws what happens: requests, launches that fail, browsers that die, 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from browserkeeper.errors import (
+    BrowserkeeperError,
     LaunchError,
     PoolClosed,
     PoolUnavailable,
     ResolveError,
+    SessionClosed,
     TooManyWaiting,
 )
 from browserkeeper.pool.circuit_breaker import (
@@ -34,14 +37,17 @@ from browserkeeper.pool.scheduler import (
     Close,
     Decision,
     Grant,
+    HostView,
     Launch,
     Limits,
     Member,
     Ping,
+    Promote,
     Refuse,
     Renew,
     Scheduler,
 )
+from tests.pool.host_model import HostModel, Program
 
 LIMITS = Limits(
     max_size=2,
@@ -64,12 +70,18 @@ class PoolModel:
     """A model of the pool around the scheduler: takes its decisions, and checks that each makes sense.
 
     The tests decide when a launch, a renewal or an end is done.  ``dead`` are the browsers that died.
+    Each browser takes a slot of ``host``, and each launch may have to wait for one.
     """
 
-    def __init__(self, scheduler: Scheduler):
+    def __init__(self, scheduler: Scheduler, host: HostModel | None = None):
         self.scheduler = scheduler
+        self.host = host or HostModel()
         self.now = 0.0
         self.to_launch: list[Member] = []
+        self.to_cancel: list[Member] = []
+        """Launches that were cancelled while they waited for a slot."""
+        self.ended_since_look = 0
+        self.asked_at: dict[int, float] = {}
         self.to_answer: list[Member] = []
         self.to_close: list[Member] = []
         self.held: dict[int, Member] = {}
@@ -84,13 +96,16 @@ class PoolModel:
         """Requests whose grant failed: those behind them in the queue may be served first."""
 
     def carry_out(self) -> None:
-        orders = self.scheduler.take_decisions()
-        while orders:
+        orders: list[Decision] = []
+        while True:
+            self._admit()
+            orders += self.scheduler.take_decisions()
+            if not orders:
+                return
             decision = orders.pop(0)
             if type(decision) in self.failing and not isinstance(decision, Refuse):
                 self.failing.remove(type(decision))
                 self._fail(decision)
-                orders += self.scheduler.take_decisions()
                 continue
             if isinstance(decision, Refuse):
                 assert decision.request not in self.answers
@@ -100,16 +115,56 @@ class PoolModel:
             assert member not in self.closed, "a decision about a browser that was to be closed"
             match decision:
                 case Launch():
-                    self.to_launch.append(member)
+                    self._launch(member)
+                case Promote():
+                    self.host.promote(member)  # nothing, if it got its slot meanwhile
                 case Renew() | Ping():
                     self.to_answer.append(member)
+                case Close() if member.state == "queued":
+                    self.host.leave(member)
+                    if member not in self.to_cancel:
+                        self.to_cancel.append(member)
                 case Close() if member.state != "starting":
                     self.closed.add(member)
                     self.to_close.append(member)
+                    self._check_yield(member)
                 case Grant(_, request):
                     self._granted(member, request)
 
-    def _fail(self, order: Launch | Renew | Ping | Close | Grant) -> None:
+    def _launch(self, member: Member) -> None:
+        if member.priority == "standby":
+            seen = self.scheduler.host
+            assert not seen.waiting_since, "a standby is launched while programs wait outside"
+            assert not seen.drained, "a standby is launched on a drained host"
+        self.host.ask(member, member.priority)
+        self._admit()
+        if self.host.waits(member):
+            self.scheduler.must_wait(member, self.now)
+
+    def _admit(self) -> None:
+        """Give out the host's free slots."""
+        for member in [owner for owner in self.host.admit() if isinstance(owner, Member)]:
+            self.to_launch.append(member)
+            self.scheduler.admitted(member, self.now)
+
+    def look(self) -> None:
+        """The pool looks who waits outside."""
+        self.ended_since_look = 0
+        self.scheduler.see_host(self.host.view(), self.now)
+        self.carry_out()
+
+    def unserved(self) -> tuple[float, ...]:
+        """When those that are seen to wait outside began, without those that get a slot of the pool."""
+        on_their_way = len(self.scheduler.members("closing")) + self.ended_since_look
+        return self.scheduler.host.waiting_since[on_their_way:]
+
+    def _check_yield(self, member: Member) -> None:
+        if member.retire_reason == "yielded":
+            yielding = [m for m in self.to_close if m.retire_reason == "yielded"]
+            waiting = len(self.scheduler.host.waiting_since)
+            assert len(yielding) + self.ended_since_look <= waiting, "more were yielded than wait"
+
+    def _fail(self, order: Launch | Promote | Renew | Ping | Close | Grant) -> None:
         """What the controller does with an order that raised an error."""
         member = order.member
         match order:
@@ -123,7 +178,18 @@ class PoolModel:
                 self.scheduler.grant_failed(member, self.now)
             case Close() if member.state == "closing":
                 self.closed.add(member)
-                self.scheduler.ended(member, self.now)
+                self.ended(member)
+            case Close() if member.state == "queued":  # it is closed when it is launched
+                pass
+
+    def ended(self, member: Member) -> None:
+        self.host.leave(member)
+        self.ended_since_look += 1
+        self.scheduler.ended(member, self.now)
+
+    def launch_failed(self, member: Member, error: BrowserkeeperError) -> None:
+        self.host.leave(member)
+        self.scheduler.launch_failed(member, error, self.now)
 
     def _granted(self, member: Member, request: int) -> None:
         assert request not in self.answers, "answered twice"
@@ -134,6 +200,7 @@ class PoolModel:
         most = self.scheduler.limits.max_uses
         assert most is None or member.uses <= most
         assert self.in_use() < self.scheduler.limits.max_size
+        assert not self.scheduler.host.drained, "a lease was given on a drained host"
         self.answers[request] = member
         self.held[request] = member
         if request not in self.passed_over:
@@ -142,6 +209,7 @@ class PoolModel:
     def ask(self) -> int:
         request = len(self.requests)
         self.requests.append(request)
+        self.asked_at[request] = self.now
         self.scheduler.add_request(request, self.now)
         self.carry_out()
         return request
@@ -153,12 +221,15 @@ class PoolModel:
     def finish_all(self) -> None:
         """Let every launch, renewal and end that is under way succeed, until nothing is left to do."""
         for _ in range(200):
-            if not (self.to_launch or self.to_answer or self.to_close):
+            self.look()
+            if not (self.to_launch or self.to_answer or self.to_close or self.to_cancel):
                 if self.scheduler.breaker.retry_at <= self.now:
                     return
                 self.now = self.scheduler.breaker.retry_at
             for member in self.take("to_close"):
-                self.scheduler.ended(member, self.now)
+                self.ended(member)
+            for member in self.take("to_cancel"):
+                self.launch_failed(member, SessionClosed("cancelled"))
             for member in self.take("to_launch"):
                 self.scheduler.launched(member, self.now)
             for member in self.take("to_answer"):
@@ -186,9 +257,16 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         max_uses=st.sampled_from([None, 1, 2, 5]),
         concurrency=st.integers(1, 3),
         max_waiting=st.sampled_from([0, 2, 100]),
+        slots=st.sampled_from([1, 2, 3, 1000]),
     )
     def begin(
-        self, max_size: int, min_idle: int, max_uses: int | None, concurrency: int, max_waiting: int
+        self,
+        max_size: int,
+        min_idle: int,
+        max_uses: int | None,
+        concurrency: int,
+        max_waiting: int,
+        slots: int,
     ) -> None:
         scheduler = scheduler_of(
             max_size=max_size,
@@ -199,9 +277,10 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             max_lifetime=60.0,
             idle_timeout=20.0,
         )
-        self.model = PoolModel(scheduler)
+        self.model = PoolModel(scheduler, HostModel(slots))
         self.scheduler = scheduler
         self.shrunk = False
+        self.programs: list[Program] = []
         scheduler.decide(0.0)
         self.model.carry_out()
 
@@ -220,7 +299,12 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     @rule(data=st.data(), bad=st.sampled_from(["", "", "requested: captcha", "interrupted"]))
     @precondition(lambda self: self.model.held)
     def give_back(self, data: st.DataObject, bad: str) -> None:
-        self.model.give_back(data.draw(st.sampled_from(sorted(self.model.held))), bad)
+        request = data.draw(st.sampled_from(sorted(self.model.held)))
+        member, unserved = self.model.held[request], self.model.unserved()
+        oldest = min((self.model.asked_at[r] for r in self.waiting()), default=math.inf)
+        self.model.give_back(request, bad)
+        if unserved and unserved[0] < oldest:
+            assert member.state == "closing" or member in self.model.dead, "kept from an older program"
 
     @rule(data=st.data())
     @precondition(lambda self: self.model.held)
@@ -248,14 +332,58 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def fail(self, data: st.DataObject, retryable: bool) -> None:
         member = self.pick(data, self.model.to_launch)
         error = LaunchError("did not start") if retryable else ResolveError("no browser")
-        self.scheduler.launch_failed(member, error, self.model.now)
+        self.model.launch_failed(member, error)
         self.model.carry_out()
 
     @rule(data=st.data())
     @precondition(lambda self: self.model.to_close)
     def finish(self, data: st.DataObject) -> None:
-        self.scheduler.ended(self.pick(data, self.model.to_close), self.model.now)
+        self.model.ended(self.pick(data, self.model.to_close))
         self.model.carry_out()
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.model.to_cancel)
+    def cancelled(self, data: st.DataObject) -> None:
+        """A launch that waited for a slot has learnt that it was cancelled."""
+        self.model.launch_failed(self.pick(data, self.model.to_cancel), SessionClosed("cancelled"))
+        self.model.carry_out()
+
+    # -- outside the pool
+
+    @rule(own_limit=st.sampled_from([1000, 1000, 1, 2]), is_seen=st.booleans())
+    def program_comes(self, own_limit: int, is_seen: bool) -> None:
+        """A program wants a browser of its own.  The pool sees that at once, or later."""
+        program = Program(self.model.now, own_limit)
+        self.programs.append(program)
+        self.model.host.ask(program)
+        self.model.carry_out()
+        if is_seen:
+            self.model.look()
+
+    @rule(data=st.data(), is_seen=st.booleans())
+    @precondition(lambda self: self.programs)
+    def program_goes(self, data: st.DataObject, is_seen: bool) -> None:
+        """It ends its browser, or no longer waits for one."""
+        program = data.draw(st.sampled_from(self.programs))
+        self.programs.remove(program)
+        self.model.host.leave(program)
+        self.model.carry_out()
+        if is_seen:
+            self.model.look()
+
+    @rule()
+    def look(self) -> None:
+        self.model.look()
+
+    @rule(slots=st.sampled_from([1, 2, 3, 1000]))
+    def limit_changes(self, slots: int) -> None:
+        self.model.host.limit = slots
+        self.model.carry_out()
+
+    @rule(drained=st.booleans())
+    def host_is_drained_or_resumed(self, drained: bool) -> None:
+        self.model.host.drained = drained
+        self.model.look()
 
     @rule(data=st.data())
     @precondition(lambda self: self.scheduler.members("idle", "leased", "refreshing", "checking"))
@@ -272,7 +400,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         self.scheduler.decide(self.model.now)
         self.model.carry_out()
 
-    @rule(kind=st.sampled_from([Launch, Renew, Ping, Close, Grant]))
+    @rule(kind=st.sampled_from([Launch, Promote, Renew, Ping, Close, Grant]))
     def an_order_will_fail(self, kind: type[Decision]) -> None:
         self.model.failing.add(kind)
 
@@ -319,6 +447,8 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def states_match_the_model(self) -> None:
         model, scheduler = self.model, self.scheduler
         assert set(scheduler.members("starting")) == set(model.to_launch)
+        for member in scheduler.members("queued"):
+            assert model.host.waits(member) or member in model.to_cancel
         assert set(scheduler.members("closing")) == set(model.to_close)
         assert set(scheduler.members("refreshing", "checking")) <= set(model.to_answer)
         assert set(scheduler.members("leased")) <= set(model.held.values())
@@ -328,7 +458,31 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def limits_are_kept(self) -> None:
         if not self.shrunk:
             assert len(self.scheduler.members()) <= self.scheduler.limits.max_size + SURGE
-        assert len(self.model.to_launch) <= self.scheduler.limits.launch_concurrency
+        launches = len(self.scheduler.members("queued", "starting"))
+        assert launches <= self.scheduler.limits.launch_concurrency
+
+    @invariant()
+    def every_browser_has_a_slot(self) -> None:
+        browsers = set(self.scheduler.members()) - set(self.scheduler.members("queued"))
+        assert browsers <= self.model.host.holders
+
+    @invariant()
+    def no_browser_is_idle_while_programs_wait_that_the_pool_has_seen(self) -> None:
+        scheduler = self.scheduler
+        assert scheduler.available <= scheduler.waiting or not self.model.unserved()
+        assert not (scheduler.host.drained and scheduler.available)
+
+    @invariant()
+    def launches_wait_for_a_slot_only_where_they_are_needed(self) -> None:
+        """As work while a request waits, as a standby while none does that could be given its browser."""
+        scheduler = self.scheduler
+        queued = [m for m in scheduler.members("queued") if not m.retire_reason]
+        work = [m for m in queued if m.priority == "work"]
+        assert len(work) <= scheduler.waiting
+        if len(work) < len(queued):
+            starting = [m for m in scheduler.members("starting") if not m.retire_reason]
+            serving = scheduler.members("idle", "refreshing", "checking")
+            assert scheduler.waiting <= len(work) + len(starting) + len(serving)
 
     @invariant()
     def no_request_waits_while_a_browser_is_idle(self) -> None:
@@ -346,23 +500,32 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         assert self.model.grants == sorted(self.model.grants)
 
     def teardown(self) -> None:
-        """Whatever happened before: every request is answered, and the pool comes back to its size."""
+        """Whatever happened before: every request is answered, every program gets a browser, and the
+        pool comes back to its size."""
         if not hasattr(self, "model"):
             return
-        model = self.model
+        model, host = self.model, self.model.host
+        host.drained = False
         model.finish_all()
-        while self.waiting():
-            assert model.held, f"{self.waiting()} wait, and no browser is leased"
-            model.give_back(min(model.held))
+        while self.waiting() or host.programs():
+            holders = [owner for owner in host.holders if isinstance(owner, Program)]
+            assert model.held or holders, f"{self.waiting()} and {host.programs()} wait for nothing"
+            for request in sorted(model.held)[:1]:
+                model.give_back(request)
+            for program in holders[:1]:
+                host.leave(program)
             model.finish_all()
         for request in list(model.held):
             model.give_back(request)
+        host.holders = {owner for owner in host.holders if isinstance(owner, Member)}
         model.finish_all()
-        assert self.scheduler.available >= self.scheduler.limits.min_idle
+        assert self.scheduler.available >= min(self.scheduler.limits.min_idle, host.limit)
         self.scheduler.close(model.now)
         model.carry_out()
         model.finish_all()
         assert not self.scheduler.members()
+        assert not host.queue, "a ticket was left behind"
+        assert not host.holders, "a slot was left behind"
 
 
 TestSchedulerAgainstModel = SchedulerAgainstModel.TestCase
