@@ -17,6 +17,7 @@ from .overview import GateState
 from .refusals import count_refusal
 from .request import SlotRequest
 from .slots import Slot, describe_self, take
+from .texts import explain
 from .waiting import MUTEX_PATIENCE, Wait
 
 
@@ -49,7 +50,7 @@ class Gate:
         began = time.monotonic()
         waiting = Wait(self._files, request, wait, check)
         try:
-            return waiting.run()
+            slot = waiting.run()
         except (HostBusy, SessionTimeout):
             if waiting.reason is not None:
                 count_refusal(self.ledger.directory, waiting.reason, at_once=wait == 0)
@@ -57,7 +58,9 @@ class Gate:
         except (BlockingIOError, OSError) as error:
             if isinstance(error, (LedgerError, LimitError, TimeoutError, ConnectionError)):
                 raise
-            return self._without(error, request.kind, limits, time.monotonic() - began)
+            slot = self._without(error, request.kind, limits, time.monotonic() - began)
+        request.on_admitted()
+        return slot
 
     def force(self, kind: Kind = "adopted", *, label: str = "") -> Slot:
         """A slot for a browser that runs already: without waiting, whatever the limit.
@@ -126,13 +129,19 @@ class Gate:
         """
         return self._files.state()
 
-    def others_waiting(self, pool: str) -> float | None:
-        """For how many seconds a start has waited that is no request of this pool; None if none waits.
+    def held_back_outside(self, pool: str, kind: Kind = "browser") -> list[float]:
+        """For how many seconds each start has waited that is no request of this pool, and that cannot go
+        ahead now since the host is full or its memory is short; in the order of the queue.
 
-        The longest wait of those that are work and wait for a browser.  Where the files cannot be read,
-        none waits.
+        Those that are work and wait for a slot of the same limit.  Where the files cannot be read none
+        waits, and neither where nothing may start at all.  Takes no lock.
         """
-        return self._files.others_waiting(pool)
+        return self._files.held_back_outside(pool, kind)
+
+    def explain(self, request: SlotRequest) -> HostBusy:
+        """What such a launch of a pool waits for now.  Raises LimitError where this process may open no
+        more files."""
+        return explain(self.state(), request)
 
     # -- bells
 

@@ -80,11 +80,13 @@ class GateFiles:
         with self.locked(until, check):
             if closed is None and (drained := drain.present(self.ledger)) is not None:
                 closed, detail = "draining", str(drained)
-            room = self._room(host, limits, closed)  # type: ignore[arg-type]
+            asks = limits.min_memory is not None and closed is None
+            room = self._room(host, asks, closed)  # type: ignore[arg-type]
             if ticket is not None:
                 ticket.answer()
                 if request.priority == "work" and ticket.priority == "standby":
                     ticket.promote()
+                    self.ask_pools_to_yield()
             most, least = own.most(request.kind), own.memory(request.kind)
             me = Candidate(
                 ticket.name if ticket is not None else "",
@@ -107,10 +109,14 @@ class GateFiles:
             ahead = self._ahead(ticket, names[:place]) if ticket is not None else ""
             return Look(limits, room.why_not(me), detail, ahead, place if ahead else 0)
 
-    def _room(self, host: HostLimits, limits: HostLimits, closed: Reason | None) -> Room:
-        """Count the slots, and remove those whose processes are dead."""
-        asks = limits.min_memory is not None and closed is None
-        slots = list(held(self.ledger.slots, remove=True, details=asks))
+    def _room(
+        self, host: HostLimits, asks: bool, closed: Reason | None = None, *, remove: bool = True
+    ) -> Room:
+        """Count the slots, and remove those whose processes are dead.
+
+        ``asks``: find out how much memory is free, too.
+        """
+        slots = list(held(self.ledger.slots, remove=remove, details=asks))
         counts: dict[Resource, int] = {"browser": 0, "grid": 0}
         for slot in slots:
             counts[resource_of(slot.kind)] += 1
@@ -241,22 +247,27 @@ class GateFiles:
             problem=problem,
         )
 
-    def others_waiting(self, pool: str) -> float | None:
-        """For how many seconds a start has waited that is no request of this pool; None if none waits.
-
-        The longest wait of those that are work and wait for a browser.  Where the files cannot be read,
-        none waits.  Takes 20 µs where the queue is empty.
-        """
-        longest: float | None = None
-        with contextlib.suppress(OSError):
+    def held_back_outside(self, pool: str, kind: Kind) -> list[float]:
+        """See ``Gate.held_back_outside``.  Takes 20 µs where the queue is empty."""
+        ages: dict[str, float] = {}
+        queue: list[Candidate] = []
+        try:
             for name in ticket_names(self.ledger.queue):
-                if not name.startswith("0"):
-                    continue
                 facts = live_facts(self.ledger.queue, name, remove=False)
-                if facts is None or facts.get("kind") == "grid" or (pool and facts.get("pool") == pool):
+                if facts is None or not name.startswith("0"):
                     continue
-                longest = max(longest or 0.0, age_of(facts))
-        return longest
+                queue.append(candidate(self.ledger.queue, name, facts))
+                is_ours = pool and facts.get("pool") == pool
+                if queue[-1].resource == resource_of(kind) and not is_ours:
+                    ages[name] = age_of(facts)
+            if not ages or drain.present(self.ledger) is not None:
+                return []
+            host = file_limits(self.ledger, patient=False)
+            asks = host.min_memory is not None or any(one.memory for one in queue)
+            may_go = {one.name for one in who_may_go(queue, self._room(host, asks, remove=False))}
+        except (OSError, ConfigError):
+            return []
+        return [age for name, age in ages.items() if name not in may_go]
 
     # -- bells
 

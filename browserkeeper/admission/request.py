@@ -18,8 +18,9 @@ class SlotRequest:
     """What one start asks for, and the hand on it while it waits.
 
     ``max_browsers`` and ``min_memory`` (bytes) are the arguments of the start.  ``pool`` is any text
-    that is the same for all requests of one pool; see :meth:`Gate.others_waiting`.  :meth:`promote` and
-    :meth:`wake` may be called in any thread and in a signal handler.
+    that is the same for all requests of one pool; see :meth:`Gate.held_back_outside`.
+
+    :meth:`promote` and :meth:`wake` may be called in any thread and in a signal handler.
     """
 
     def __init__(
@@ -35,6 +36,10 @@ class SlotRequest:
         self.kind, self.label, self.pool = kind, label, pool
         self.priority: Priority = priority
         self.max_browsers, self.min_memory = max_browsers, min_memory
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called when this start has to wait, and once."""
+        self.on_admitted: Callable[[], None] = lambda: None
+        """Called when it has its slot."""
         self.bell: Bell | None = None
         """That of its ticket, while it waits."""
         self.waits_for: Callable[[], str] = not_waiting

@@ -10,8 +10,9 @@ from ..errors import Claimant, HostBusy
 from ..process import own_name
 from . import memory
 from .decision import Reason
-from .limits import HostLimits, Kind
+from .limits import HostLimits, Kind, effective
 from .overview import GateState
+from .request import SlotRequest
 from .slots import TEXT_LIMIT
 
 MOST_SHOWN = 12
@@ -25,8 +26,17 @@ _REMEDIES = {
 _NOUNS = {"grid": ("session on a Grid", "sessions on Grids"), "browser": ("browser", "browsers")}
 
 
-def why(state: GateState, kind: Kind, limits: HostLimits, reason: Reason | None, detail: str) -> str:
-    """One sentence without a full stop: what a start waits for."""
+def why(
+    state: GateState,
+    kind: Kind,
+    limits: HostLimits,
+    reason: Reason | None,
+    detail: str,
+    *,
+    in_pool: bool = False,
+) -> str:
+    """One sentence without a full stop: what a start waits for.  ``in_pool``: it is a pool's launch,
+    which other browsers of the same program are expected beside."""
     if reason == "limits":
         return f"the host's limits are not known: {detail.rstrip('.')}"
     if reason == "draining":
@@ -42,11 +52,12 @@ def why(state: GateState, kind: Kind, limits: HostLimits, reason: Reason | None,
         )
         return f"{left}, and {bound.where if bound else 'a bound on it'} is set"
     holders, bound = state.counted(kind), limits.most(kind)
+    own = "" if in_pool else _own(holders)
     count = f"{len(holders)} {_NOUNS[_counted_as(kind)][len(holders) != 1]}"
     if reason is None:
-        return f"other starts wait before this one, beside {count}{_own(holders)}"
+        return f"other starts wait before this one, beside {count}{own}"
     runs = "runs or starts" if len(holders) == 1 else "run or start"
-    return f"{count} {runs}, and {bound.where if bound else 'a limit'} is set{_own(holders)}"
+    return f"{count} {runs}, and {bound.where if bound else 'a limit'} is set{own}"
 
 
 def _counted_as(kind: Kind) -> str:
@@ -72,19 +83,22 @@ def busy(
     reason: Reason | None,
     detail: str,
     waited: float,
+    *,
+    in_pool: bool = False,
 ) -> HostBusy:
-    """The error for a start that got no slot."""
+    """The error for a start that got no slot; ``in_pool``: that of a pool."""
     noun = _NOUNS[_counted_as(kind)][0]
     head = f"No {noun} may be started now"
     if waited >= 0.1:
         head = f"No {noun} could be started within {waited:.1f} s"
     holders, bound = state.counted(kind), limits.most(kind)
-    parts = [f"{head}: {why(state, kind, limits, reason, detail)}."]
+    parts = [f"{head}: {why(state, kind, limits, reason, detail, in_pool=in_pool)}."]
     if holders:
         parts.append(f"Held by {_listed(holders)}.")
     if others := [*state.waiting, *state.standby]:
         parts.append(f"Waiting: {_listed(others)}.")
-    parts.append(_REMEDIES[reason or "full"])
+    remedy = _REMEDIES[reason or "full"]
+    parts.append(remedy.replace("wait=", "checkout_timeout=") if in_pool else remedy)
     return HostBusy(
         " ".join(parts),
         reason or "full",
@@ -94,6 +108,22 @@ def busy(
         waiting=tuple(others),
         waited=waited,
     )
+
+
+def explain(state: GateState, request: SlotRequest) -> HostBusy:
+    """What a launch of a pool, which waits without a limit of its own, waits for now."""
+    limits = effective(state.limits, max_browsers=request.max_browsers, min_memory=request.min_memory)
+    reason: Reason | None = None
+    most = limits.most(request.kind)
+    if state.problem:
+        reason = "limits"
+    elif state.draining:
+        reason = "draining"
+    elif most is not None and len(state.counted(request.kind)) >= most.value:
+        reason = "full"
+    elif limits.memory(request.kind) is not None:
+        reason = "memory"
+    return busy(state, request.kind, limits, reason, state.problem, 0.0, in_pool=True)
 
 
 def _listed(claimants: Iterable[Claimant]) -> str:
@@ -107,4 +137,4 @@ def _one(one: Claimant) -> str:
     return f"{one.program} (pid {one.pid}{label}, for {max(0.0, time.time() - one.since):.0f} s)"
 
 
-__all__ = ["busy", "why"]
+__all__ = ["busy", "explain", "why"]

@@ -70,7 +70,7 @@ class Wait:
                 if self._ticket is None or not self._ticket.is_in_place():
                     self._enter()  # and look again: a slot may have become free in between
                     continue
-                if not self._has_told and now - self._began >= TELL_AFTER:
+                if self._has_to_tell and now - self._began >= TELL_AFTER:
                     self._tell(seen)
                 self._sleep(self._ticket, seen, again)
         finally:
@@ -88,6 +88,7 @@ class Wait:
         self._ticket = self._gate.enter_queue(self._request, self._mutex_deadline(), self._check)
         if is_first:
             self._gate.ask_pools_to_yield()
+            self._request.on_wait()
 
     def _leave(self) -> None:
         """Without a slot.  A bell that was rung for this start is rung for the next one."""
@@ -102,7 +103,15 @@ class Wait:
         return busy(state, self._request.kind, seen.limits, seen.reason, seen.detail, waited)
 
     def _why(self, seen: Look) -> str:
-        return why(self._gate.state(), self._request.kind, seen.limits, seen.reason, seen.detail)
+        request = self._request
+        in_pool = bool(request.pool)
+        state = self._gate.state()
+        return why(state, request.kind, seen.limits, seen.reason, seen.detail, in_pool=in_pool)
+
+    @property
+    def _has_to_tell(self) -> bool:
+        """A standby waits as long as there is work; that is no news."""
+        return not self._has_told and self._request.priority == "work"
 
     def _tell(self, seen: Look) -> None:
         self._has_told = True
@@ -131,7 +140,7 @@ class Wait:
             pause = min(pause, SHORTEST * 4)
         now = time.monotonic()
         ends = [now + pause, self._until, again]
-        if not self._has_told:
+        if self._has_to_tell:
             ends.append(self._began + TELL_AFTER)
         left = min(end for end in ends if end is not None) - now
         poller.poll(max(0.0, left) * 1000 + 1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..admission.gate import SlotRequest
 from ..drivers.context_limits import download_dir_of, grants_geolocation
 from ..errors import BrowserkeeperError, LeaseTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
@@ -44,6 +45,8 @@ class Browser(Protocol):
     def session(self) -> BrowserSession[Any]: ...
     @property
     def downloads(self) -> Path | None: ...
+    @property
+    def slot(self) -> SlotRequest: ...
     def launch(self) -> None: ...
     def call_off(self) -> None: ...
     def renew(self) -> str: ...
@@ -95,10 +98,16 @@ class PooledBrowser:
 
     # -- its life
 
-    def launch(self) -> None:
-        """Start the browser and make it ready for its first lease.
+    @property
+    def slot(self) -> SlotRequest:
+        """What its launch asks the host for, and the hand on that request while it waits."""
+        return self._control.admission.request
 
-        Raises what ``BrowserSession.start`` raises; nothing is left of a launch that failed.
+    def launch(self) -> None:
+        """Take a slot of the host, start the browser, and make it ready for its first lease.
+
+        Waits for the slot without a time limit.  Raises what ``BrowserSession.start`` raises; nothing is
+        left of a launch that failed.
         """
         if self._isolation != "context":
             self.session.start()

@@ -20,17 +20,20 @@ from .browser import Browser
 from .circuit_breaker import CircuitBreaker
 from .config import PoolConfig
 from .event_loop import EventLoop
+from .host_share import HostShare
 from .latch import Latch
 from .lease import LeaseInfo, Request
 from .logs import log, log_error
 from .published_state import Content, StatePublisher
-from .scheduler import Close, Decision, Grant, Launch, Member, Ping, Refuse, Renew, Scheduler
+from .scheduler import Close, Decision, Grant, Launch, Member, Ping, Promote, Refuse, Renew, Scheduler
 from .worker import (
+    Admitted,
     BrowserWorker,
     Ended,
     Launched,
     LaunchFailed,
     Lost,
+    MustWait,
     NotReusable,
     Ready,
     WorkerEvent,
@@ -44,6 +47,7 @@ REPORTS_KEPT = 100
 COUNTED = (
     *("requests_num", "requests_queued", "requests_errors", "returns_bad"),
     *("browsers_num", "browsers_errors", "browsers_lost", "leaks"),
+    *("launches_queued", "retired_yielded", "retired_host_drained"),
 )
 
 
@@ -62,17 +66,22 @@ class Controller:
         self.owner = os.getpid()
         self.reports: list[ExitReport] = []
         self.scheduler = Scheduler(config.limits, CircuitBreaker())
+        self.host = HostShare(config.browser)
         self._make_browser = make_browser
         self._seconds = {"usage": 0.0, "requests_wait": 0.0, "browsers": 0.0, "renewals": 0.0}
+        self._seconds["slots_wait"] = 0.0
         self._workers: dict[Member, BrowserWorker] = {}
         self._exit_fds: dict[Member, int] = {}
         """Pidfds of the browsers, where the kernel has them; the event loop watches and closes them."""
         self._renew_began: dict[Member, float] = {}
+        self._queued_at: dict[Member, float] = {}
+        """When each launch that waits for a slot of the host began to wait."""
         self._waiters: list[tuple[Callable[[], bool], Latch]] = []
         self._orders: collections.deque[Decision] = collections.deque()
         self._publisher = StatePublisher(config.browser.name, config.browser.label)
         # Each step runs whatever the steps before it raise.
         steps = (
+            self._look_at_host,
             self._collect_ended_leases,
             self.scheduler.decide,
             self._log_long_leases,
@@ -154,7 +163,13 @@ class Controller:
 
     def _end_if_empty(self, now: float) -> None:
         if self.is_over():
+            self.host.close(self.loop)
             self.loop.stop()
+
+    def _look_at_host(self, now: float) -> None:
+        """Tell the scheduler who waits outside the pool, and whether the host is drained."""
+        if not self.is_over() and (view := self.host.look(now, self.loop)) is not None:
+            self.scheduler.see_host(view, now)
 
     def _wake_waiters(self, now: float) -> None:
         for waiter in list(self._waiters):
@@ -252,19 +267,22 @@ class Controller:
                 self._workers.pop(member, None)
                 self._keep(self._report_of_failed_end(member, error))
                 self.scheduler.ended(member, now)
-            case Close() | Refuse():
+            case Promote() | Close() | Refuse():
                 pass  # a launch that could not be cancelled is closed when it is done
 
     def _carry_out(self, order: Decision, now: float) -> None:
         match order:
             case Launch(member):
                 member.browser = self._make_browser(self.config)
+                self.host.mark(member.browser.slot, member.priority)
                 self._workers[member] = BrowserWorker(
                     member.browser,
                     self.config.browser.name,
                     self._poster_for(member),
                     member.number,
                 )
+            case Promote(member):
+                member.browser.slot.promote()
             case Renew(member):
                 self._renew_began[member] = now
                 member.browser.set_deadline(None, "lease-expired")
@@ -302,7 +320,7 @@ class Controller:
     def _close(self, member: Member) -> None:
         fd = self._exit_fds.pop(member, None)
         try:
-            if member.state == "starting":
+            if member.state in ("queued", "starting"):
                 member.browser.call_off()
             else:
                 reason = "browser-died" if member.retire_reason == "lost" else "retired"
@@ -325,6 +343,8 @@ class Controller:
         if member not in self._workers:
             return  # given up before
         match event:
+            case MustWait() | Admitted():
+                self._on_slot(member, event, now)
             case Launched(seconds):
                 self.scheduler.launched(member, now)
                 self._seconds["browsers"] += seconds
@@ -347,11 +367,23 @@ class Controller:
 
     def _on_launch_failed(self, member: Member, error: BrowserkeeperError, now: float) -> None:
         del self._workers[member]
+        self._end_wait_for_slot(member, now)
         self.scheduler.launch_failed(member, error, now)
         if (report := getattr(error, "report", None)) is not None:
             self._keep(report)
         if not member.retire_reason:  # else the launch was cancelled
             log(logging.WARNING, "pool: a browser did not start: %s", error)
+
+    def _on_slot(self, member: Member, event: MustWait | Admitted, now: float) -> None:
+        if isinstance(event, MustWait):
+            self._queued_at[member] = now
+            self.scheduler.must_wait(member, now)
+        else:
+            self._end_wait_for_slot(member, now)
+            self.scheduler.admitted(member, now)
+
+    def _end_wait_for_slot(self, member: Member, now: float) -> None:
+        self._seconds["slots_wait"] += now - self._queued_at.pop(member, now)
 
     def _watch_for_exit(self, member: Member) -> None:
         identity = member.browser.identity
@@ -395,6 +427,7 @@ class Controller:
     def stats(self, now: float) -> dict[str, float]:
         """See ``BrowserPool.stats``."""
         scheduler = self.scheduler
+        queued = len(scheduler.members("queued"))
         return {
             "pool_min": self.config.min_idle,
             "pool_max": self.config.max_size,
@@ -403,7 +436,9 @@ class Controller:
             "pool_leased": len(scheduler.members("leased")),
             "pool_starting": len(scheduler.members("starting")),
             "pool_renewing": len(scheduler.members("refreshing", "checking")),
+            "pool_queued": queued,
             "requests_waiting": scheduler.waiting,
+            "requests_waiting_for_slots": min(queued, scheduler.waiting),
             **{name: scheduler.counts[name] for name in COUNTED},
             **{name: n for name, n in scheduler.counts.items() if name.startswith("retired_")},
             **{f"{name}_seconds": value for name, value in self._seconds.items()},

@@ -35,6 +35,7 @@ class EventLoop:
         self._after_each_batch, self._next_due = after_each_batch, next_due
         self._inbox: collections.deque[Callback] = collections.deque()
         self._watched: dict[int, Callback] = {}
+        self._listening: dict[int, Callback] = {}
         self._wakeup: _Wakeup | None = _Wakeup()
         self._poller = select.poll()
         self._poller.register(self._wakeup.readable, select.POLLIN)
@@ -111,6 +112,17 @@ class EventLoop:
         self._watched[fd] = callback
         self._poller.register(fd, select.POLLIN)
 
+    def listen(self, fd: int, callback: Callback) -> None:
+        """Run the callback whenever ``fd`` is readable; the callback has to read it.  ``fd`` stays its
+        caller's, who calls :meth:`ignore` before closing it."""
+        self._listening[fd] = callback
+        self._poller.register(fd, select.POLLIN)
+
+    def ignore(self, fd: int) -> None:
+        """End :meth:`listen`.  Does nothing if ``fd`` is not listened to."""
+        if self._listening.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+
     def unwatch(self, fd: int) -> None:
         """Stop watching ``fd`` and close it.  Does nothing if it is not watched."""
         if self._watched.pop(fd, None) is not None:
@@ -123,8 +135,11 @@ class EventLoop:
         try:
             while not self._stopping:
                 for fd in self._poll():
-                    self._inbox.append(self._watched[fd])
-                    self.unwatch(fd)
+                    if fd in self._listening:
+                        self._inbox.append(self._listening[fd])
+                    else:
+                        self._inbox.append(self._watched[fd])
+                        self.unwatch(fd)
                 self._run_batch()
         finally:
             self.is_over = True
@@ -139,7 +154,7 @@ class EventLoop:
         ready = [fd for fd, _ in self._poller.poll(seconds * 1000)]
         if self._wakeup is not None and self._wakeup.readable in ready:
             self._wakeup.receive()
-        return [fd for fd in ready if fd in self._watched]
+        return [fd for fd in ready if fd in self._watched or fd in self._listening]
 
     def _seconds_to_sleep(self) -> float:
         now = time.monotonic()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ..config import BrowserArguments, SessionConfig, check_count, check_seconds
 from ..errors import (
+    ConfigError,
     ForkedSessionError,
     LaunchError,
     LeakError,
@@ -108,7 +109,8 @@ class BrowserPool(Generic[D_co]):
         max_lease: seconds that a lease may last; then its browser is ended.
         leak_warn: seconds after which a lease is logged, with the stack that took it; None: never.
         launch_concurrency: how many browsers may start at a time; the default is half the cores.
-        browser: all arguments of :func:`browserkeeper.browser` except ``timeout`` and ``profile``.
+        browser: all arguments of :func:`browserkeeper.browser` except ``timeout``, ``profile`` and
+            ``wait``.  The ``label`` is each browser's.
             ``label`` names the pool and its browsers; :meth:`lease` takes one for each lease.
 
     Raises:
@@ -160,6 +162,12 @@ class BrowserPool(Generic[D_co]):
     ):
         pool = {k: v for k, v in locals().items() if k not in ("self", "name", "browser", "__class__")}
         refuse_unknown(set(browser) - set(BrowserArguments.__annotations__), "BrowserPool()")
+        if "wait" in browser:
+            raise ConfigError(
+                f"wait={browser['wait']!r} cannot be used with a pool: its launches wait for a slot of "
+                "the host as long as a request needs them. Use checkout_timeout= or lease(timeout=)."
+            )
+        browser["wait"] = None
         # The pool itself tries again, with growing pauses, and tells waiting requests of failures.
         browser.setdefault("attempts", 1)
         self.config = PoolConfig.build(SessionConfig.build(name=name, **browser), **pool)
@@ -236,9 +244,8 @@ class BrowserPool(Generic[D_co]):
         if scheduler.closed:
             raise PoolClosed("The pool was closed while its browsers started.")
         if not decided:
-            raise PoolTimeout(
-                f"{self!r} has not {controller.config.min_idle} browsers ready after {limit:g} s."
-            )
+            wanted = controller.config.min_idle
+            raise self._timeout(controller, f"{wanted} browsers are not ready after {limit:g} s")
         if scheduler.breaker.is_open:
             cause = scheduler.breaker.last_error
             raise PoolUnavailable(f"No browser can be started. The last launch: {cause}", cause)
@@ -366,7 +373,7 @@ class BrowserPool(Generic[D_co]):
             if member is None:
                 request.timed_out = True
                 request.cancel()
-                raise PoolTimeout(self._explain_timeout(controller, limit))
+                raise self._timeout(controller, f"No browser came free within {limit:g} s")
             handler.uses = member.uses
             return lease
         except BaseException:  # a refusal; or an exception of a signal handler (Ctrl-C, a time limit)
@@ -431,12 +438,16 @@ class BrowserPool(Generic[D_co]):
         """Returns counters and gauges, with the names that psycopg_pool uses; times in seconds.
 
         Gauges: ``pool_min``, ``pool_max``, ``pool_size``, ``pool_available``, ``pool_leased``,
-        ``pool_starting``, ``pool_renewing``, ``requests_waiting``.
+        ``pool_starting``, ``pool_renewing``, ``pool_queued`` (launches that wait for a slot of the
+        host), ``requests_waiting``, ``requests_waiting_for_slots`` (those that such a launch is for).
 
         Counters: ``requests_num``, ``requests_queued``, ``requests_errors``,
         ``requests_wait_seconds``, ``usage_seconds``, ``returns_bad``, ``browsers_num``,
         ``browsers_seconds``, ``browsers_errors``, ``browsers_lost``, ``renewals_seconds``,
-        ``leaks``, and ``retired_REASON``.
+        ``leaks``, ``launches_queued`` (launches that had to wait for a slot), ``slots_wait_seconds``
+        (how long those waited), and ``retired_REASON``: ``retired_yielded`` counts the browsers that
+        were given up for other programs, ``retired_host_drained`` those that were closed since the host
+        was drained.
         """
         controller = self._live_controller()
         return controller.call(controller.stats)
@@ -463,7 +474,11 @@ class BrowserPool(Generic[D_co]):
             is_closed = controller is not None or self._closed
             return f"{head} {'closed' if is_closed else 'not open'}>"
         scheduler = controller.scheduler
-        counts = {state: len(scheduler.members(state)) for state in ("leased", "idle", "starting")}
+        counts = {
+            state: len(scheduler.members(state)) for state in ("leased", "idle", "starting", "queued")
+        }
+        if not counts["queued"]:
+            del counts["queued"]
         other = len(scheduler.members()) - sum(counts.values())
         facts = [f"{number} {state}" for state, number in counts.items()] + [f"{other} in between"]
         draining = ", draining" if scheduler.draining else ""
@@ -487,14 +502,24 @@ class BrowserPool(Generic[D_co]):
                 f"{os.getpid()}. Open a pool in the child itself."
             )
 
-    def _explain_timeout(self, controller: Controller, limit: float) -> str:
-        lines = [f"No browser came free within {limit:g} s: {self!r}."]
-        if error := controller.scheduler.breaker.last_error:
+    def _timeout(self, controller: Controller, what: str) -> PoolTimeout:
+        """The error for a request that got no browser in time; its cause is HostBusy where launches of
+        this pool wait for a slot of the host."""
+        lines = [f"{what}: {self!r}."]
+        scheduler = controller.scheduler
+        busy = controller.host.busy() if scheduler.members("queued") or scheduler.host.drained else None
+        if busy is not None:
+            lines.append(f"The pool's launches wait for a slot of the host. {busy}")
+        if error := scheduler.breaker.last_error:
             lines.append(f"The last launch failed: {error}")
         longest = sorted(controller.leases(), key=lambda info: -info.seconds)[:3]
         lines += [f"  held: {info}" for info in longest]
-        sooner = "Give leases back sooner, raise" if longest else "Raise"
-        return "\n".join([*lines, f"{sooner} max_size, or wait longer."])
+        if busy is None:
+            sooner = "Give leases back sooner, raise" if longest else "Raise"
+            lines.append(f"{sooner} max_size, or wait longer.")
+        error_to_raise = PoolTimeout("\n".join(lines))
+        error_to_raise.__cause__ = busy
+        return error_to_raise
 
 
 def _warn_of_dropped_lease(controller: Controller, request: Request) -> None:

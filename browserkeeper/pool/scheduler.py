@@ -297,7 +297,7 @@ class Scheduler:
             return  # the browser died first, and is closing
         if bad:
             self.counts["returns_bad"] += 1
-        self._mark_to_retire(member, self._reason_to_retire(member, now) or self._reason_to_give_up())
+        self._mark_to_retire(member, self._reason_to_give_up() or self._reason_to_retire(member, now))
         can_serve_on = (
             member.retire_reason in SOFT_REASONS
             and not self._enough_ready()

@@ -18,10 +18,21 @@ from .threads import start_thread
 
 
 @dataclasses.dataclass(frozen=True)
+class MustWait:
+    """The launch waits for a slot of the host."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Admitted:
+    """The launch has its slot of the host, and begins."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Launched:
     """The browser is ready for its first lease."""
 
     seconds: float
+    """Without the wait for a slot."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +74,7 @@ class Ended:
     report: ExitReport
 
 
-WorkerEvent = Launched | LaunchFailed | Ready | NotReusable | Lost | Ended
+WorkerEvent = MustWait | Admitted | Launched | LaunchFailed | Ready | NotReusable | Lost | Ended
 
 END_ATTEMPTS = 3
 """How often a browser's end is tried if it raises an error."""
@@ -80,10 +91,22 @@ class BrowserWorker:
     event, whatever it raises, and the last event is LaunchFailed or Ended: the pool waits for it.
     """
 
-    def __init__(self, browser: Browser, name: str, report: Callable[[WorkerEvent], None], number: int):
-        """``report`` is called in the worker's thread, with the result of each job.  ``name`` is the
-        browser's.  Raises LaunchError if the system gives no more threads."""
+    def __init__(
+        self,
+        browser: Browser,
+        name: str,
+        report: Callable[[WorkerEvent], None],
+        number: int,
+    ):
+        """``report`` is called in the worker's thread, or in that of the launch, with the result of each
+        job, and with how the launch gets its slot of the host.  ``name`` is the browser's.
+
+        Raises LaunchError if the system gives no more threads.
+        """
         self._browser, self._name, self._report = browser, name, report
+        browser.slot.on_wait = lambda: report(MustWait())
+        browser.slot.on_admitted = self._on_admitted
+        self._began = 0.0
         self._jobs: queue.SimpleQueue[Callable[[], WorkerEvent]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"browserkeeper-{number}", daemon=True)
         start_thread(self._thread)
@@ -116,7 +139,7 @@ class BrowserWorker:
         self._report(event)
 
     def _launch(self) -> WorkerEvent:
-        began = time.monotonic()
+        self._began = time.monotonic()
         try:
             self._browser.launch()
         except BrowserkeeperError as error:
@@ -125,7 +148,11 @@ class BrowserWorker:
             cause = limit_of(error) or error or type(error).__name__
             text = f"The browser did not get ready for its first lease: {cause}"
             return LaunchFailed(LaunchError(text, report=self._end("failed")))
-        return Launched(time.monotonic() - began)
+        return Launched(time.monotonic() - self._began)
+
+    def _on_admitted(self) -> None:
+        self._began = time.monotonic()
+        self._report(Admitted())
 
     def _renew(self) -> WorkerEvent:
         """Renew the browser.  Where a limit of this process stops that, tries again until there is room,

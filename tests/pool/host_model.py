@@ -38,9 +38,10 @@ class HostModel:
         self.queue.append(Ticket(owner, priority))
 
     def promote(self, member: Member) -> None:
-        for ticket in self.queue:
-            if ticket.owner is member:
-                ticket.priority = "work"
+        """It goes behind the work that waits already."""
+        for ticket in [ticket for ticket in self.queue if ticket.owner is member]:
+            self.queue.remove(ticket)
+            self.ask(member)
 
     def leave(self, owner: Member | Program) -> None:
         self.holders.discard(owner)

@@ -37,7 +37,6 @@ from browserkeeper.pool.scheduler import (
     Close,
     Decision,
     Grant,
-    HostView,
     Launch,
     Limits,
     Member,
@@ -111,25 +110,28 @@ class PoolModel:
                 assert decision.request not in self.answers
                 self.answers[decision.request] = decision.error
                 continue
-            member = decision.member
-            assert member not in self.closed, "a decision about a browser that was to be closed"
-            match decision:
-                case Launch():
-                    self._launch(member)
-                case Promote():
-                    self.host.promote(member)  # nothing, if it got its slot meanwhile
-                case Renew() | Ping():
-                    self.to_answer.append(member)
-                case Close() if member.state == "queued":
-                    self.host.leave(member)
-                    if member not in self.to_cancel:
-                        self.to_cancel.append(member)
-                case Close() if member.state != "starting":
-                    self.closed.add(member)
-                    self.to_close.append(member)
-                    self._check_yield(member)
-                case Grant(_, request):
-                    self._granted(member, request)
+            assert decision.member not in self.closed, "a decision about a browser that was to be closed"
+            self._obey(decision)
+
+    def _obey(self, decision: Launch | Promote | Renew | Ping | Close | Grant) -> None:
+        member = decision.member
+        match decision:
+            case Launch():
+                self._launch(member)
+            case Promote():
+                self.host.promote(member)  # nothing, if it got its slot meanwhile
+            case Renew() | Ping():
+                self.to_answer.append(member)
+            case Close() if member.state == "queued":
+                self.host.leave(member)
+                if member not in self.to_cancel:
+                    self.to_cancel.append(member)
+            case Close() if member.state != "starting":
+                self.closed.add(member)
+                self.to_close.append(member)
+                self._check_yield(member)
+            case Grant(_, request):
+                self._granted(member, request)
 
     def _launch(self, member: Member) -> None:
         if member.priority == "standby":
@@ -474,7 +476,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def launches_wait_for_a_slot_only_where_they_are_needed(self) -> None:
-        """As work while a request waits, as a standby while none does that could be given its browser."""
+        """As work while a request waits; as a standby while no request lacks a browser."""
         scheduler = self.scheduler
         queued = [m for m in scheduler.members("queued") if not m.retire_reason]
         work = [m for m in queued if m.priority == "work"]

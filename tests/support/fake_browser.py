@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from browserkeeper.admission.gate import SlotRequest
 from browserkeeper.errors import BrowserkeeperError, SessionClosed
 from browserkeeper.pool import BrowserPool
 from browserkeeper.pool.config import PoolConfig
@@ -34,6 +35,7 @@ class FakeBrowser:
         self.renewals = 0
         self.deadline: float | None = None
         self.called_off = threading.Event()
+        self.slot = SlotRequest()
         self._script = script
 
     def _run_script(self, method: str) -> Any:
@@ -41,6 +43,7 @@ class FakeBrowser:
         return action(self) if action else None
 
     def launch(self) -> None:
+        self.slot.on_admitted()  # it takes none
         self._run_script("launch")
         if self.called_off.is_set():
             raise SessionClosed("the launch was cancelled")
