@@ -32,6 +32,7 @@ from ..state.locks import ask
 from ..state.operators import this_operator
 from ..state.records import Record, is_id, read_ended
 from .evidence import age_of, age_of_session, ask_lock_of, platform_of, verdict_of
+from .pool_evidence import lease_labels, living_pools
 
 WAIT = 30.0
 """Seconds to wait for the ends; a guard needs less than one, unless a process cannot be killed."""
@@ -192,6 +193,13 @@ def _named(
         with contextlib.suppress(LedgerError, OSError):
             why = read_ended(ledger.history_path(name)).report.reason
             raise NoSuchSession(f"Session {name} has ended already ({why}).")
+    leased = [id for id, label in lease_labels(living_pools(ledger)).items() if matches(label, name)]
+    if leased:
+        raise NoSuchSession(
+            f"{name!r} is the label of a lease of a pool, which may have given the browser to another "
+            f"lease by now. If you mean the browser, give its id: {' '.join(leased)}",
+            tuple(leased),
+        )
     raise NoSuchSession(
         f"No live session has the id or the label {name!r}; `browserkeeper ps` lists them."
     )

@@ -1,4 +1,5 @@
-"""Whether the owner of a published pool lives.  The rules are those of ``evidence.py``.
+"""Whether the owner of a published pool lives, and the pools of living owners.  The rules are those of
+``evidence.py``.
 
 The file is only a copy of the pool's state.  All the same it is never removed on a guess.
 """
@@ -6,11 +7,12 @@ The file is only a copy of the pool's state.  All the same it is never removed o
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from ..process import is_alive, system
 from ..state.ledger import Ledger
 from ..state.locks import ask
-from ..state.pool_state import PoolState, path_of
+from ..state.pool_state import PoolState, path_of, published
 from .evidence import SILENCE, OwnerState
 
 
@@ -39,4 +41,21 @@ def owner_of(ledger: Ledger, pool: PoolState) -> OwnerState:
     return "foreign"
 
 
-__all__ = ["owner_of"]
+def living_pools(ledger: Ledger) -> list[PoolState]:
+    """The published states of the pools whose processes live, each up to a second old."""
+    return [
+        pool
+        for pool in published(ledger)
+        if isinstance(pool, PoolState) and owner_of(ledger, pool) == "alive"
+    ]
+
+
+def lease_labels(pools: Iterable[PoolState]) -> dict[str, str]:
+    """The labels of leases, by the session ids of their browsers.
+
+    Not for a decision about a session: the browser may be another lease's by now.
+    """
+    return {session: label for pool in pools for session, label in pool.labels.items()}
+
+
+__all__ = ["lease_labels", "living_pools", "owner_of"]

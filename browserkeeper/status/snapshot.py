@@ -17,13 +17,13 @@ from ..cleanup.evidence import (
     platform_of,
     verdict_of,
 )
-from ..cleanup.pool_evidence import owner_of
+from ..cleanup.pool_evidence import lease_labels, living_pools
 from ..options.labels import matches
 from ..process import Platform, is_alive, require_own_proc
 from ..process.identity import ProcessFacts
 from ..state.documents import BadRecord
 from ..state.ledger import Ledger
-from ..state.pool_state import PoolState, published
+from ..state.pool_state import PoolState
 from ..state.records import Record
 from .host_gate import HostGate, host_gate
 
@@ -160,12 +160,8 @@ def snapshot(*, with_memory: bool = True) -> Snapshot:
     seen = (status_of(record, with_memory=with_memory) for record in records)
     sessions = mark_zombies([status for status in seen if status])
     bad = [record for record in found if isinstance(record, BadRecord)]
-    pools = [
-        pool
-        for pool in published(ledger)
-        if isinstance(pool, PoolState) and owner_of(ledger, pool) == "alive"
-    ]
-    leases = {session: label for pool in pools for session, label in pool.labels.items()}
+    pools = living_pools(ledger)
+    leases = lease_labels(pools)
     sessions = [dataclasses.replace(s, lease=leases.get(s.record.session.id, "")) for s in sessions]
     host = host_gate(ledger)
     problems = problems_of(sessions, bad, host)

@@ -195,6 +195,13 @@ def test_a_leased_browser_has_the_label_of_its_lease(ledger: Ledger) -> None:
         assert len(document["pools"]) == (0 if pattern == "apart" else 1)
     spans = {span["id"]: span["label"] for span in cli_json("report")["sessions"]}
     assert spans[leased.id] == TASK
+    refused = invoke("end", "--yes", TASK)
+    assert refused.exit_code == 1
+    assert (
+        "is the label of a lease of a pool, which may have given the browser to another"
+        in refused.output
+    )
+    assert refused.output.rstrip().endswith(leased.id)
     lock.close()
 
 
