@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import _thread
 import dataclasses
+import os
 import re
+import select
 import signal
 import sys
 import time
@@ -172,6 +174,10 @@ class ExitWatch:
     """Looks at the processes of a launch, in a thread of its own, while a ``with`` block waits for the
     driver.
 
+    A look takes about a millisecond of processor time, so there are two or three only: once the
+    browser's main process is seen, its pidfd says whether it lives.  The guard could not know it sooner:
+    the browser is the driver's child, so that the guard gets no SIGCHLD.
+
     When no browser is left, has the guard end the session; then the driver's connection breaks, and the
     block raises an error.  ``exit`` says then how the browser has ended.  Where no thread can be
     started, nothing is noticed.
@@ -183,6 +189,7 @@ class ExitWatch:
         self._guard, self._driver = guard, driver
         self._main: ProcessFacts | None = None
         self._how = BrowserExit()
+        self._pidfd = -1
         self._stop, self._over = _thread.allocate_lock(), _thread.allocate_lock()
         self._stop.acquire()
         self._over.acquire()
@@ -207,7 +214,7 @@ class ExitWatch:
         gone_since = 0.0
         try:
             while not self._stop.acquire(timeout=PAUSE):
-                if self._may_have_browser():
+                if self._main_lives() or self._may_have_browser():
                     gone_since = 0.0
                     continue
                 gone_since = gone_since or time.monotonic()
@@ -216,7 +223,32 @@ class ExitWatch:
                     self._guard.tell_to_end("failed")
                     return
         finally:
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
             self._over.release()
+
+    def _main_lives(self) -> bool:
+        """True if the pidfd of the browser's main process says so; False where there is none."""
+        if self._pidfd < 0:
+            return False
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        return not poller.poll(0)
+
+    def _watch_main(self, main: ProcessFacts) -> None:
+        """Take a pidfd of the browser's main process, unless the system has none, or this process may
+        open no more files, or it is a program that starts the browser and outlives it."""
+        if not _may_be_browser(main) or not hasattr(os, "pidfd_open"):
+            return
+        try:
+            fd = os.pidfd_open(main.pid)
+        except OSError:
+            return
+        found = system.facts(main.pid)
+        if found is not None and found.identity.is_same_as(main.identity):
+            self._pidfd = fd
+        else:  # another process has the number by now
+            os.close(fd)
 
     def _may_have_browser(self) -> bool:
         """True as well where this process may open no more files, so that nothing can be seen."""
@@ -232,7 +264,9 @@ class ExitWatch:
             return True  # the driver has ended: the guard ends the session
         children = [process for process in tree if process.parent == self._driver]
         for child in children:
-            self._main = self._main or child
+            if self._main is None:
+                self._main = child
+                self._watch_main(child)
             if child.is_zombie and child.identity.is_same_as(self._main.identity):
                 self._how = _how_ended(child.pid)
         if self._main is None:

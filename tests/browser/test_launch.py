@@ -20,7 +20,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from browserkeeper import LaunchError, browser
-from browserkeeper.session.browser_exit import BrowserExit, last_words
+from browserkeeper.session.browser_exit import BrowserExit, ExitWatch, last_words
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 CHROMEDRIVER = shutil.which("chromedriver") or ""
@@ -80,15 +80,20 @@ def test_a_browser_that_exits_is_noticed_and_not_tried_again(
 
 @pytest.mark.chrome
 @pytest.mark.leaves_zombies(1, "a portable guard adopts no orphans")
-@pytest.mark.parametrize("how", ["headless shell", "debugging port", "portable guard", "detailed log"])
+@pytest.mark.parametrize(
+    "how", ["headless shell", "debugging port", "portable guard", "detailed log", "no pidfd"]
+)
 def test_an_exit_is_noticed_in_every_mode(
-    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if how == "no pidfd":  # as off Linux
+        monkeypatch.delattr(os, "pidfd_open")
     given: dict[str, Any] = {
         "headless shell": {"name": "chromium-headless-shell"},
         "debugging port": {"debugging": "port"},
         "portable guard": {"containment": "portable"},
         "detailed log": {"log": tmp_path / "driver.log"},
+        "no pidfd": {},
     }[how]  # type: ignore[assignment]
     name = given.pop("name", "chrome")
     # Longer than ChromeDriver's first look with a port, which reaps the browser.
@@ -114,6 +119,25 @@ def test_a_browser_that_crashes_is_noticed_and_tried_again(
     text, launches = fail("chrome", caplog, binary=script(tmp_path, body))
     assert launches == 2
     assert re.search(match, text)
+
+
+@pytest.mark.chrome
+def test_the_processes_are_not_looked_at_while_the_main_process_is_known_to_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+    look = ExitWatch._may_have_browser
+
+    def counted(self: ExitWatch) -> bool:
+        looks.append(self._pidfd >= 0)
+        return look(self)
+
+    monkeypatch.setattr(ExitWatch, "_may_have_browser", counted)
+    wrapper = script(tmp_path, 'sleep 1; exec "$0.real" "$@"')
+    Path(f"{wrapper}.real").symlink_to(CHROMIUM)
+    with browser(binary=wrapper):  # type: ignore[call-overload]
+        assert looks
+        assert not any(looks)
 
 
 @pytest.mark.chrome
