@@ -135,7 +135,7 @@ def test_the_processes_are_not_looked_at_while_the_main_process_is_known_to_live
     monkeypatch.setattr(ExitWatch, "_may_have_browser", counted)
     wrapper = script(tmp_path, 'sleep 1; exec "$0.real" "$@"')
     Path(f"{wrapper}.real").symlink_to(CHROMIUM)
-    with browser(binary=wrapper):  # type: ignore[call-overload]
+    with browser(binary=wrapper):
         assert looks
         assert not any(looks)
 
