@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import pty
@@ -30,6 +31,7 @@ from tests.conftest import PidFile
 from tests.support import witness
 from tests.support.cli import CLI, ROOT, cli, cli_json, invoke, start_run
 from tests.support.guards import SLEEP_FOREVER, program
+from tests.support.ledger import add_live, new_session
 from tests.support.waiting import wait_until
 
 ENTERED, LEFT, CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
@@ -250,6 +252,36 @@ def test_a_narrow_terminal_gets_fewer_columns_and_no_wrapped_lines(
     assert len([line for line in screen.lines if re.match(r"[0-9a-f]{12} ", line)]) == 1
 
 
+def test_labels_are_shortened_to_the_terminals_width(
+    terminal: Callable[..., Terminal], state_dir: Path
+) -> None:
+    ledger, label = Ledger.open(state_dir), "tests/test_basket.py::test_total[" + "x" * 60 + "-EUR]"
+    session = dataclasses.replace(new_session(), label=label)
+    other = dataclasses.replace(new_session(), label="監視")
+    for one in (session, other):
+        add_live(ledger, one)
+    screen = terminal(columns=100)
+    screen.shows(r"^session +browser .* label$")
+    screen.shows(rf"^{session.id} +chromium .*  ?tests/\S+…\S+EUR\]$")
+    screen.shows(rf"^{other.id} .* 監 ?視")
+    screen.resize(200, 24)
+    assert screen.comes_to(lambda: label in screen.text)
+    screen.resize(62, 24)
+    screen.shows(rf"^{session.id} +chromium .*  ?tests/\S*…\S*EUR\]$")
+    assert len([line for line in screen.lines if session.id in line and ": " not in line]) == 1
+    screen.press(b"t")
+    screen.resize(200, 24)
+    assert screen.comes_to(
+        lambda: re.search(rf"^chromium  {session.id}  .*EUR\]", screen.text, re.MULTILINE)
+    )
+    only = terminal("--label", "監*", columns=120)
+    only.shows(rf"^{other.id} ")
+    assert session.id not in only.text
+    for one in (session, other):
+        ledger.record_path(one.id).unlink()
+    only.shows(r"^No live session has such a label\.$")
+
+
 def test_a_process_name_cannot_send_escape_sequences(
     terminal: Callable[..., Terminal], started: Started, tmp_path: Path
 ) -> None:
@@ -321,3 +353,7 @@ def test_columns_that_do_not_fit_are_left_out_one_by_one() -> None:
     assert "deadline" not in fitting([{**row, "contained": "cgroup"}], 92)
     narrowest = fitting([{**row, "contained": "cgroup"}], 10)
     assert narrowest == ["session", "browser", "memory", "cpu"]
+    labelled = {**row, "label": "x" * 200}
+    assert fitting([labelled], 200) == [*row, "label"]
+    assert fitting([labelled], 60) == [*narrowest, "label"]
+    assert fitting([labelled], 50) == narrowest
