@@ -16,7 +16,9 @@ from typing import NoReturn
 import click
 
 from ..cleanup.in_passing import finish_the_dead_by_a_process
+from ..errors import ConfigError
 from ..guard.options import CANNOT_RUN, NOT_FOUND
+from ..options.labels import check_label
 from ..process import own_line, system
 from ..process.containment import Containment, choose
 from ..process.guard_process import GuardPlan, foreground_command
@@ -43,6 +45,7 @@ MOST_WORDS, LONGEST_WORD = 50, 200
     metavar="SECONDS",
     help="Between SIGTERM and SIGKILL; 0: SIGKILL at once.",
 )
+@click.option("--label", metavar="TEXT", help="A name for it, which ps and history show.")
 @click.option("--keep-tmpdir", is_flag=True, help="Leave TMPDIR as it is; else it gets its own.")
 @click.option("--no-ledger", is_flag=True, help="No record and no history: for a read-only system.")
 @output.json_option
@@ -50,6 +53,7 @@ MOST_WORDS, LONGEST_WORD = 50, 200
 def command(
     timeout: float | None,
     grace: float,
+    label: str | None,
     keep_tmpdir: bool,
     no_ledger: bool,
     as_json: bool,
@@ -74,6 +78,9 @@ def command(
     Example:
       browserkeeper run --timeout 600 -- python scrape.py
     """
+    name = "" if label is None else check_label("--label", label)
+    if name and no_ledger:
+        raise ConfigError("--label names the record and the history, and --no-ledger writes neither.")
     if status := refusal(argv[0], as_json=as_json):
         return status
     ledger = None if no_ledger else Ledger.open()
@@ -81,7 +88,7 @@ def command(
         ledger.prune()
         finish_the_dead_by_a_process(ledger)
     containment = choose()
-    session = describe(argv, timeout, containment, ledger, keep_tmpdir=keep_tmpdir)
+    session = describe(argv, timeout, containment, ledger, keep_tmpdir=keep_tmpdir, label=name)
     plan = GuardPlan(
         session=session.id,
         command=argv,
@@ -121,6 +128,7 @@ def describe(
     ledger: Ledger | None,
     *,
     keep_tmpdir: bool,
+    label: str,
 ) -> Session:
     """The session for its record.  Its owner is this process, whose pid exec keeps."""
     now, line, session, host = time.time(), own_line(), new_id(), system.host()
@@ -141,6 +149,7 @@ def describe(
         tmpdir="" if keep_tmpdir else new_tmpdir_path(session),
         cgroup=containment.leaf(session),
         command=shortened(argv),
+        label=label,
     )
 
 

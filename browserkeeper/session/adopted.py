@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..grid.address import environment_without_credentials
 from ..guard.files import is_private_directory
+from ..options.labels import check_label
 from ..process import identity_of, require_own_proc, system
 from ..process.containment import Containment
 from ..process.guard_process import GuardPlan, GuardProcess
@@ -172,11 +173,13 @@ class AdoptedSession(Generic[D]):
 class Adoption(Generic[D]):
     """One call of :func:`adopt`, until it returns or is undone."""
 
-    def __init__(self, driver: D, timeout: float | None, close_timeout: float, on_leak: OnLeak):
+    def __init__(
+        self, driver: D, timeout: float | None, close_timeout: float, on_leak: OnLeak, label: str
+    ):
         self.cancellation = Cancellation(
             lambda: LaunchError("The adoption was called off."), reason="released"
         )
-        self._driver, self._timeout = driver, timeout
+        self._driver, self._timeout, self._label = driver, timeout, label
         self._close_timeout, self._on_leak = close_timeout, on_leak
         self._called_at = CallStack()
         self._ending: Ending | None = None
@@ -202,9 +205,11 @@ class Adoption(Generic[D]):
             created=time.time(),
             timeout=self._timeout,
             lock=str(ledger.lock_path(id)),
+            label=self._label,
         )
         self.cancellation.check()
-        self._slot = Gate(ledger).force("adopted")  # without waiting: the browser is there already
+        # Without waiting: the browser is there already.
+        self._slot = Gate(ledger).force("adopted", label=self._label)
         self._slot.bind(id)
         try:
             guard = GuardProcess(self._plan(ledger, session, roots))
@@ -283,6 +288,7 @@ def adopt(
     timeout: float | None = None,
     close_timeout: float = CLOSE_TIMEOUT,
     on_leak: OnLeak = "raise",
+    label: str | None = None,
 ) -> AdoptedSession[D]:
     """Put a driver that other code has started under a guard: ``with adopt(driver) as session: ...``.
 
@@ -298,6 +304,7 @@ def adopt(
         timeout: seconds from now until the guard ends the session.
         close_timeout: seconds for the kill.
         on_leak: what to do if anything survives: ``raise`` LeakError, ``warn`` or ``ignore``.
+        label: a name for the session, as for :func:`browser`.
 
     Where this raises, also an exception from outside such as a signal handler's, driver and browser are
     left alone: they run on, without a guard.
@@ -315,7 +322,8 @@ def adopt(
         check_seconds("timeout", timeout)
     check_seconds("close_timeout", close_timeout)
     check_choice("on_leak", on_leak, ("raise", "warn", "ignore"))
-    adoption = Adoption(driver, timeout, close_timeout, on_leak)
+    name = "" if label is None else check_label("label", label)
+    adoption = Adoption(driver, timeout, close_timeout, on_leak, name)
     try:
         return Call(adoption.run).run(stop=adoption.cancellation.request)
     except BaseException:

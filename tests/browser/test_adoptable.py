@@ -20,6 +20,7 @@ from browserkeeper.process.guard_process import GuardProcess
 from browserkeeper.session import adoptable, adopted
 from browserkeeper.session.ending import Ending
 from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.records import Record
 from tests.browser.test_outside import ERRORS, Handler, alarmed, handler, raised_by
 from tests.support import witness
 from tests.support.waiting import deadline_in, wait_until
@@ -87,10 +88,16 @@ def is_left_alone(driver: Any) -> bool:
 def test_driver_and_browser_are_ended_and_a_bystander_is_not(
     driver: Any, bystander: subprocess.Popen[bytes]
 ) -> None:
-    session: AdoptedSession[Any] = adopt(driver)
+    with pytest.raises(ConfigError, match="label="):
+        adopt(driver, label="two\nlines")
+    session: AdoptedSession[Any] = adopt(driver, label="theirs")
+    (record,) = Ledger.open().records()
+    assert isinstance(record, Record)
+    assert record.session.label == "theirs"
     assert {process.pid for process in session.processes()} == {driver.process.pid, driver.browser}
     report = session.close()
     assert (report.reason, report.certificate, report.clean) == ("closed", "two-scans", True)
+    assert report.label == "theirs"
     assert not driver.is_alive()
     assert bystander.poll() is None
 

@@ -143,6 +143,16 @@ def test_run_without_a_ledger_writes_no_record(state_dir: Path) -> None:
     assert not list(state_dir.rglob("*.json"))
 
 
+def test_run_takes_a_label() -> None:
+    assert run_shell("exit 0", "--label", "nightly").returncode == 0
+    (ended,) = cli_json("history", "--label", "night*")["ended"]
+    assert (ended["session"]["kind"], ended["session"]["label"]) == ("run", "nightly")
+    for label, more in (("two\nlines", ()), ("", ()), ("nightly", ("--no-ledger",))):
+        done = run_shell("exit 0", "--label", label, *more)
+        assert done.returncode == 2
+        assert "browserkeeper: --label" in done.stderr
+
+
 def test_run_json_prints_the_path_of_the_coming_report() -> None:
     done = run_shell("echo out; echo err >&2", "--json")
     line, err = done.stderr.splitlines()
