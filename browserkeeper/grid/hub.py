@@ -12,7 +12,7 @@ import ssl
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from .address import Address
 
@@ -92,12 +92,47 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
     return plain
 
 
+class WholeResponse(http.client.HTTPResponse):
+    """An answer whose headers have come to their end.
+
+    For http.client the end of the connection is the end of the headers, too.  So an answer that the
+    server cuts off among them would be a whole one without a body: a DELETE that the Grid has not
+    answered would read as "200".  ``begin`` raises IncompleteRead there, and RemoteDisconnected where
+    not a byte has come.
+    """
+
+    def begin(self) -> None:
+        lines = _WholeLines(self.fp)
+        self.fp = lines  # type: ignore[assignment]
+        try:
+            super().begin()
+        finally:
+            if self.fp is lines:  # type: ignore[comparison-overlap] # it is None after an answer without a body
+                self.fp = lines.file  # type: ignore[unreachable]
+
+
+class _WholeLines:
+    """The lines of a file, of which all but the first must come whole."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self._is_begun = file, False
+
+    def readline(self, limit: int) -> bytes:
+        line = self.file.readline(limit)
+        if not line.endswith(b"\n") and len(line) < limit and (line or self._is_begun):
+            raise http.client.IncompleteRead(line)
+        self._is_begun = True
+        return line
+
+    def close(self) -> None:
+        self.file.close()
+
+
 @contextlib.contextmanager
 def cut_after(connection: http.client.HTTPConnection, seconds: float) -> Iterator[None]:
     """Connect, and shut the connection down after so many seconds; raises TimeoutError where it was.
 
     The timeout of a socket is for each wait, so an answer that comes byte by byte would take for ever.
-    For http.client, an answer that is cut off among its headers is a whole one without a body.
     """
     connection.connect()
     link = connection.sock
@@ -114,6 +149,9 @@ def cut_after(connection: http.client.HTTPConnection, seconds: float) -> Iterato
     timer.start()
     try:
         yield
+    except FAILURES:
+        if not was_cut:
+            raise
     finally:
         timer.cancel()
     if was_cut:
@@ -134,14 +172,19 @@ class Hub:
     def connect(self, timeout: float | None) -> http.client.HTTPConnection:
         """A connection that has sent nothing yet.  A ``timeout`` of None means no limit."""
         address = self.address
+        connection: http.client.HTTPConnection
         if address.scheme == "https":
             bundle = os.environ.get("REQUESTS_CA_BUNDLE")
             try:
                 tls = ssl.create_default_context(cafile=bundle)
             except OSError as error:
                 raise OSError(f"REQUESTS_CA_BUNDLE={bundle} cannot be used: {error}") from error
-            return http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=tls)
-        return http.client.HTTPConnection(address.host, address.port, timeout=timeout)
+            place = address.host, address.port
+            connection = http.client.HTTPSConnection(*place, timeout=timeout, context=tls)
+        else:
+            connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout)
+        connection.response_class = WholeResponse
+        return connection
 
     def headers(self) -> dict[str, str]:
         plain = {"Accept": "application/json"}

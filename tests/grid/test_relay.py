@@ -32,6 +32,7 @@ from browserkeeper.drivers import remote
 from browserkeeper.grid import hub as hub_module
 from browserkeeper.grid.address import Address
 from browserkeeper.grid.admission import digest_of
+from browserkeeper.grid.ending import end_session
 from browserkeeper.guard.files import read_status_file
 from fixtures.server import Site
 from tests.grid.mock_hub import MockHub, answer
@@ -291,6 +292,11 @@ DROPS = {
     "closed": hang_up,
     "reset": reset,
     "half a status line": raw(b"HTTP/1.1 2"),
+    "a status line": raw(b"HTTP/1.1 200 OK\r\n"),
+    "half a header": raw(b"HTTP/1.1 200 OK\r\nContent-Ty"),
+    "headers without their end": raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"),
+    "half of the headers' end": raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r"),
+    "half a header of 100": raw(b"HTTP/1.1 100 Continue\r\nX: y\r\n"),
     "half a body": raw(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"value":'),
     "half a chunk": raw(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{"value":'),
     "no HTTP": raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
@@ -580,6 +586,28 @@ def test_a_session_whose_answer_was_lost_is_looked_for_and_ended(
     told = own_relay.end()
     assert len(grid.asked("DELETE", "/session/5e55")) == 1
     assert (told["gone"], told["slot_free"]) == ("yes", "yes")
+
+
+WHOLE = b"HTTP/1.1 200 OK\r\nServer: grid\r\nContent-Type: application/json\r\n\r\n"
+
+
+def test_an_answer_that_is_cut_off_anywhere_before_its_body_is_none(grid: ScriptedGrid) -> None:
+    hub = hub_module.Hub(Address.parse(grid.url))
+    grid.script["DELETE /"] = [raw(WHOLE[:end]) for end in range(len(WHOLE))]
+    for end in range(len(WHOLE)):
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            print(end, hub.ask("DELETE", "/", SECONDS))
+    grid.script["DELETE /"] = [raw(WHOLE)]  # the control
+    assert hub.ask("DELETE", "/", SECONDS).status == 200
+
+
+def test_a_delete_whose_answer_is_cut_off_does_not_read_as_gone(grid: ScriptedGrid) -> None:
+    """Where the status lists no slots, as a vendor's cloud's, only the answer to DELETE counts."""
+    hub, plain = hub_module.Hub(Address.parse(grid.url)), value({"ready": True})
+    for sent, gone in ((WHOLE[:-2], None), (WHOLE, True)):
+        grid.script |= {"DELETE /session/5e55": [raw(sent)] * 100, "GET /status": [plain] * 100}
+        ending = end_session(hub, "5e55", time.monotonic() + 1)
+        assert ending.gone is gone, ending
 
 
 def test_an_unusual_page_in_place_of_the_answer_to_delete_reaches_the_report(
