@@ -150,7 +150,8 @@ class Sweeper:
         if verdict.state != "orphaned" or time.time() - session.created < self.older_than:
             self.claimed.add(session.id)
             return None
-        what = f"{session.browser} of {session.owner_name} (pid {session.owner.pid}, dead)"
+        label = f' "{session.label}"' if session.label else ""
+        what = f"{session.browser}{label} of {session.owner_name} (pid {session.owner.pid}, dead)"
         files = tuple(path for path in (session.tmpdir, str(record.path)) if os.path.lexists(path))
         if self.dry_run:
             self.claimed.add(session.id)

@@ -38,7 +38,7 @@ class Notice:
 
     Two notices with the same ``kind`` and ``subject`` are the same finding; it is reported again
     when its ``magnitude`` has grown.  ``remedy``: what a person can do, "" if there is nothing to
-    do.
+    do.  ``session`` and ``label``: the id and the label of the session that it is about, or "".
     """
 
     kind: Kind
@@ -46,6 +46,7 @@ class Notice:
     message: str
     remedy: str = ""
     session: str = ""
+    label: str = ""
     magnitude: int = 0
     error: BaseException | None = dataclasses.field(default=None, compare=False)
 
@@ -64,10 +65,12 @@ class Notice:
             facts["browserkeeper.remedy"] = self.remedy
         if self.session:
             facts["browserkeeper.session.id"] = self.session
+        if self.label:
+            facts["browserkeeper.label"] = self.label
         return facts
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("kind", "subject", "message", "remedy", "session")
+        names = ("kind", "subject", "message", "remedy", "session", "label")
         return {name: getattr(self, name) for name in names}
 
 
@@ -95,7 +98,7 @@ class ReportedNotices:
         for notice, _ in [self._reported.pop(key) for key in over]:
             if notice.kind not in ACTIONS:
                 message = f"No longer so: {notice.message}"
-                yield Notice("over", notice.subject, message, session=notice.session)
+                yield Notice("over", notice.subject, message, session=notice.session, label=notice.label)
 
 
 __all__ = ["ABSENT_ROUNDS", "Notice", "ReportedNotices"]

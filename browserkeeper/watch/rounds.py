@@ -136,7 +136,8 @@ def notice_of(finding: Finding) -> Notice:
         f"{number} process{'' if number == 1 else 'es'}, {files} file{'' if files == 1 else 's'}"
     )
     if finding.removed:
-        return Notice("swept", finding.session, f"Swept {what}.", session=finding.session)
+        label = report.label if report else ""
+        return Notice("swept", finding.session, f"Swept {what}.", session=finding.session, label=label)
     message = f"Not swept: {what}. {finding.problem or 'it is still there'}."
     remedy = "Look at it, then remove it by hand."
     notice = Notice("not-swept", f"{finding.kind} {finding.session}", message, remedy)

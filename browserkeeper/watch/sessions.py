@@ -26,18 +26,18 @@ def _guarded(status: SessionStatus) -> Iterator[Notice]:
     stopped = [guard for guard in status.record.guards if _is_stopped(status, guard)]
     pids = " ".join(str(guard.pid) for guard in stopped)
     wake = f"Wake it: kill -CONT {pids}." if stopped else ""
-    session = status.record.session.id
+    session, label = status.record.session.id, status.record.session.label
     if stopped:
         message = (
             f"{_name(status)}: its guard (pid {pids}) is stopped, and cannot act when its owner dies."
         )
-        yield Notice("guard-stopped", session, message, wake, session)
+        yield Notice("guard-stopped", session, message, wake, session, label)
     left = status.deadline_left
     if left is not None and left < -GRACE:
         message = f"{_name(status)} is {-left:.0f} s past its deadline, and its guard has not ended it."
         owner = status.record.session.owner
         ask = f"Look at its processes (browserkeeper ps --tree), or end its owner (pid {owner.pid})."
-        yield Notice("overdue", session, message, wake or ask, session)
+        yield Notice("overdue", session, message, wake or ask, session, label)
 
 
 def _unguarded(status: SessionStatus) -> Notice:
@@ -49,11 +49,11 @@ def _unguarded(status: SessionStatus) -> Notice:
     remedy = (
         "Find out what kills guards (dmesg names victims of the OOM killer); end the owner if it hangs."
     )
-    return Notice("unguarded", owner.id, message, remedy, owner.id)
+    return Notice("unguarded", owner.id, message, remedy, owner.id, owner.label)
 
 
 def _name(status: SessionStatus) -> str:
-    return f"{status.record.session.browser} session {status.record.session.id}"
+    return f"{status.record.session.browser} session {status.record.session.name}"
 
 
 def _is_stopped(status: SessionStatus, guard: ProcessIdentity) -> bool:

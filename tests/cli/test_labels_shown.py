@@ -23,9 +23,11 @@ from browserkeeper.process import system
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.pool_state import PoolState, publish
 from browserkeeper.state.records import Session
+from browserkeeper.status.snapshot import snapshot
 from browserkeeper.status.timeline import timeline
 from browserkeeper.status.timeline_page import render
 from browserkeeper.telemetry.logs import fields
+from browserkeeper.watch.sessions import check
 from tests.support.cli import CLI, ROOT, cli_json, invoke
 from tests.support.ledger import add_ended, add_live, new_session
 
@@ -203,6 +205,19 @@ def test_a_leased_browser_has_the_label_of_its_lease(ledger: Ledger) -> None:
     )
     assert refused.output.rstrip().endswith(leased.id)
     lock.close()
+
+
+# ------------------------------------------------------------------------------------- the watch's log
+
+
+def test_the_watch_names_a_session_with_its_label(ledger: Ledger) -> None:
+    add_live(ledger, labelled("checkout-monitor"))
+    add_live(ledger, new_session())
+    notices = {notice.label: notice for notice in check(snapshot().sessions)}
+    named, plain = notices["checkout-monitor"], notices[""]
+    assert f'session {named.session} "checkout-monitor": its guards were killed' in named.text
+    assert named.log_fields()["browserkeeper.label"] == "checkout-monitor"
+    assert "browserkeeper.label" not in plain.log_fields()
 
 
 # -------------------------------------------------------------------------------- records on the disk

@@ -121,6 +121,7 @@ def orphaned(state_dir: Path, tmp_path: Path) -> Iterator[Orphaned]:
     tmpdir.mkdir(mode=0o700)
     (tmpdir / "profile").write_bytes(b"x" * 100_000)
     content = dead_record(session, tmpdir)
+    content["session"]["label"] = "nightly"
     content["processes"] = [[seen.pid, seen.start / os.sysconf("SC_CLK_TCK"), seen.name]]
     add_free_lock(state_dir, session)
     record = write_record(state_dir, json.dumps(content), session)
@@ -134,7 +135,7 @@ def test_ps_marks_an_orphaned_session(orphaned: Orphaned) -> None:
     (session,) = cli_json("ps", status=1)["sessions"]
     assert session["state"] == "orphaned"
     assert [process["pid"] for process in session["processes"]] == [orphaned.process.pid]
-    assert "orphaned: chrome session" in cli("ps").stdout
+    assert f'orphaned: chrome session {orphaned.session} "nightly", 1 process' in cli("ps").stdout
 
 
 def test_sweep_without_yes_removes_nothing(orphaned: Orphaned) -> None:
@@ -147,6 +148,7 @@ def test_sweep_without_yes_removes_nothing(orphaned: Orphaned) -> None:
     assert not finding["removed"]
     text = cli("sweep", "--older-than", 3600).stdout
     assert "would be removed; nothing was touched" in text
+    assert 'chrome "nightly" of gone.py (pid ' in text
     assert orphaned.process.poll() is None
     assert orphaned.record.exists()
     assert (orphaned.tmpdir / "profile").exists()
@@ -162,7 +164,8 @@ def test_sweep_yes_removes_a_dead_session_and_writes_the_history(orphaned: Orpha
     assert orphaned.process.wait(SECONDS) == -signal.SIGKILL
     assert not orphaned.tmpdir.exists()
     assert not orphaned.record.exists()
-    assert cli_json("history", "--session", orphaned.session)["report"]["reason"] == "swept"
+    report = cli_json("history", "--session", orphaned.session)["report"]
+    assert (report["reason"], report["label"]) == ("swept", "nightly")
 
 
 def test_sweep_reports_a_directory_that_it_may_not_remove(orphaned: Orphaned) -> None:
