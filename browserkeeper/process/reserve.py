@@ -93,7 +93,8 @@ def lent() -> Iterator[None]:
     try:
         yield
     finally:
-        _reserve.borrowers.pop()
+        with contextlib.suppress(IndexError):  # another thread has used it for the first time meanwhile
+            _reserve.borrowers.pop()
         if not _reserve.borrowers:
             _reserve.fill()
 

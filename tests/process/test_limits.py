@@ -301,3 +301,13 @@ def test_threads_of_this_process_are_not_harmed_by_the_reserve() -> None:
     for thread in threads:
         thread.join()
     assert problems == []
+
+
+def test_two_threads_may_use_the_reserve_for_the_first_time_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One fills it, which empties the list of borrowers, while the other is still in its block."""
+    monkeypatch.setattr(reserve, "_reserve", reserve.Reserve())
+    with reserve.lent():
+        reserve._reserve.fill()
+    reserve._reserve.give_back()

@@ -2,12 +2,13 @@
 
     python -m tests.system.host_program KIND SETTINGS
 
-KIND: ``with``, ``decorated``, ``threads`` (four of them), ``pool`` (of four browsers), ``pool-fresh``.
-SETTINGS is a JSON object:
+KIND: ``with``, ``decorated``, ``threads``, ``pool``, ``pool-fresh`` (a new browser for each lease).  All
+but the first use several browsers at once.  SETTINGS is a JSON object:
 
     arguments   of browser() and BrowserPool
     page        the page that a job opens; "" for none
     seconds     how long a job keeps its browser
+    threads     how many threads, and browsers of a pool
     jobs        how many jobs to do; 0: until the file ``stop`` is there
     stop        that file
 
@@ -32,6 +33,8 @@ from selenium.common.exceptions import WebDriverException
 from browserkeeper import BrowserkeeperError, BrowserPool, browser
 
 PAUSE_AFTER_ERROR = 0.05
+PATIENCE = 300.0
+"""Seconds to wait for a slot; only a failure takes that long."""
 
 
 def say(event: str, **facts: object) -> None:
@@ -44,6 +47,8 @@ class Work:
     def __init__(self, kind: str, settings: dict[str, Any]):
         self.kind = kind
         self.arguments: dict[str, Any] = settings["arguments"]
+        self.waiting: dict[str, Any] = {**self.arguments, "wait": PATIENCE}
+        self.threads: int = settings["threads"]
         self.page, self.seconds = settings["page"], settings["seconds"]
         self.jobs, self.stop = settings["jobs"], Path(settings["stop"])
         self._lock, self._done = threading.Lock(), 0
@@ -84,7 +89,7 @@ class Work:
                 time.sleep(PAUSE_AFTER_ERROR)
 
     def in_threads(self, one: Callable[[], None]) -> None:
-        threads = [threading.Thread(target=self.run, args=(one,)) for _ in range(4)]
+        threads = [threading.Thread(target=self.run, args=(one,)) for _ in range(self.threads)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -93,12 +98,12 @@ class Work:
     # -- the kinds
 
     def with_block(self) -> None:
-        with browser(**self.arguments) as driver:
+        with browser(**self.waiting) as driver:
             self.use(driver)
 
     def through_pool(self, isolation: Any) -> None:
-        size = 4
-        with BrowserPool(max_size=size, isolation=isolation, **self.arguments) as pool:
+        limits: Any = {"max_size": self.threads, "checkout_timeout": PATIENCE}
+        with BrowserPool(isolation=isolation, **limits, **self.arguments) as pool:
 
             def one() -> None:
                 with pool.driver() as driver:
@@ -111,7 +116,7 @@ class Work:
             self.run(self.with_block)
         elif self.kind == "decorated":
 
-            @browser(**self.arguments)
+            @browser(**self.waiting)
             def task(driver: Any) -> None:
                 self.use(driver)
 

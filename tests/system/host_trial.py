@@ -171,10 +171,19 @@ class Host:
         self.guards_killed: list[float] = []
         """When both guards of a session were killed."""
 
-    def add(self, kind: str, *, jobs: int = 0, seconds: float = 0.1, page: str = "") -> None:
-        settings = {"arguments": self.arguments, "jobs": jobs, "seconds": seconds, "page": page}
+    def add(
+        self, kind: str, *, threads: int, jobs: int = 0, seconds: float = 0.1, page: str = ""
+    ) -> None:
+        settings = {
+            "arguments": self.arguments,
+            "threads": threads,
+            "jobs": jobs,
+            "seconds": seconds,
+            "page": page,
+            "stop": str(self.stop),
+        }
         log = self.state / f"program-{len(self.programs)}.log"
-        self.programs.append(Program(kind, {**settings, "stop": str(self.stop)}, self.env, log))
+        self.programs.append(Program(kind, settings, self.env, log))
 
     def set_limit(self, limit: int) -> None:
         """As an operator's editor does: by a new file, or by writing over the old one."""
@@ -228,13 +237,12 @@ class Host:
         return found
 
     def files(self) -> list[str]:
-        """The gate's files that stand for a session, a waiter or a pool."""
+        """The gate's files that stand for a session, a waiter or a living pool."""
         gate = self.state / "gate"
-        return sorted(
-            f"{directory}/{path.name}"
-            for directory in ("slots", "queue", "yield")
-            for path in gate.joinpath(directory).glob("*")
-        )
+        found = [path for part in ("slots", "queue") for path in gate.joinpath(part).glob("*")]
+        # The bell of a pool that was killed stays for a minute.
+        found += [path for path in gate.joinpath("yield").glob("*") if has_reader(path)]
+        return sorted(str(path.relative_to(gate)) for path in found)
 
     # -- what the looks say
 
@@ -309,6 +317,15 @@ class Host:
         return "; ".join(parts)
 
 
+def has_reader(fifo: Path) -> bool:
+    """Whether a process has it open (fifo(7): the open fails with ENXIO if none has)."""
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
 def fake_host() -> Host:
     """Its browsers are copies of cat(1), started by a small driver; everything else is real."""
     place = Path(tempfile.mkdtemp(prefix="tmphost-"))
@@ -338,14 +355,14 @@ def real_host() -> Host:
 # ------------------------------------------------------------------ the trials
 
 
-def browsers(limit: int | None, jobs: int, seed: int) -> tuple[str, list[str]]:
+def browsers(limit: int | None, jobs: int) -> tuple[str, list[str]]:
     """Three programs with real browsers; each wants four at once."""
     host = real_host()
     if limit:
         host.set_limit(limit)
     with Site() as site:
         for kind in REAL:
-            host.add(kind, jobs=jobs, seconds=0.3, page=site.url)
+            host.add(kind, threads=4, jobs=jobs, seconds=0.3, page=site.url)
 
         def has_work() -> bool:
             return any(program.is_running for program in host.programs)
@@ -370,19 +387,19 @@ def browsers(limit: int | None, jobs: int, seed: int) -> tuple[str, list[str]]:
     return host.figures(), found
 
 
-def live(seconds: float, seed: int) -> tuple[str, list[str]]:
+def live(seconds: float, seed: int, threads: int) -> tuple[str, list[str]]:
     """The limit goes up and down, and a drain comes in the middle; no session is harmed."""
     host, rng = fake_host(), random.Random(f"live-{seed}")
     host.set_limit(LIMIT)
     for kind in KINDS[1:]:
-        host.add(kind)
+        host.add(kind, threads=threads)
     assert wait_until(lambda: len(host.witness.last.slots) == LIMIT)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for limit in (1, rng.randint(2, 5), rng.randint(1, 3)):
             host.set_limit(limit)
-            time.sleep(rng.uniform(1.0, 2.5))
-        host.drain(rng.uniform(2.0, 3.0))
+            time.sleep(rng.uniform(1.0, 2.0))
+        host.drain(rng.uniform(1.5, 2.5))
     host.set_limit(LIMIT)
     found = progress(host)
     found += host.end()
@@ -413,7 +430,8 @@ def at_the_end(host: Host) -> list[str]:
     """After a sweep and one more start nothing of the gate's is left, and nothing of the sessions."""
     host.command("sweep", "--yes")
     script = f"from browserkeeper import browser\nwith browser(**{host.arguments!r}): pass"
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=host.env, check=True, timeout=120)
+    words = [sys.executable, "-c", script]
+    subprocess.run(words, cwd=ROOT, env=host.env, check=True, timeout=120, capture_output=True)
     left = host.files() + sorted(path.name for path in host.state.glob("live/*.json"))
     return [f"files are left: {left}"] if left else []
 
@@ -523,18 +541,18 @@ def kill(pid: int) -> None:
         pass
 
 
-def churn(seconds: float, seed: int) -> tuple[str, list[str]]:
+def churn(seconds: float, seed: int, threads: int) -> tuple[str, list[str]]:
     """Random kills and stops, changes of the limit, and drains."""
     host, rng = fake_host(), random.Random(f"churn-{seed}")
     host.set_limit(LIMIT)
     for kind in KINDS:
-        host.add(kind, seconds=0.15)
+        host.add(kind, threads=threads, seconds=0.15)
     assert wait_until(lambda: len(host.witness.last.slots) == LIMIT)
     chaos, until = Chaos(host, rng), time.monotonic() + seconds
     while time.monotonic() < until:
         chaos.tidy()
         chaos.once()
-        time.sleep(rng.uniform(0.1, 0.7))
+        time.sleep(rng.uniform(0.05, 0.6))
     chaos.tidy(finish=True)
     host.set_limit(LIMIT)
     found = progress(host)
@@ -550,15 +568,15 @@ def churn(seconds: float, seed: int) -> tuple[str, list[str]]:
 # ------------------------------------------------------------------ the command line
 
 
-def run_here(trial: str, seconds: float, seed: int, jobs: int) -> int:
+def run_here(trial: str, given: argparse.Namespace) -> int:
     """One trial, in this process's world."""
     began = time.monotonic()
     if trial in ("browsers", "control"):
-        figures, found = browsers(LIMIT if trial == "browsers" else None, jobs, seed)
+        figures, found = browsers(LIMIT if trial == "browsers" else None, given.jobs)
     elif trial == "live":
-        figures, found = live(min(seconds, 60), seed)
+        figures, found = live(min(given.seconds, 60), given.seed, given.threads)
     else:
-        figures, found = churn(seconds, seed)
+        figures, found = churn(given.seconds, given.seed, given.threads)
     print(f"{trial}: {time.monotonic() - began:.0f} s: {figures}", flush=True)
     for complaint in found[:20]:
         print(f"  WRONG {complaint}", flush=True)
@@ -572,15 +590,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--jobs", type=int, default=12, help="of each program with real browsers")
+    parser.add_argument("--threads", type=int, default=4, help="of each program without real browsers")
     parser.add_argument("--trials", default=",".join(TRIALS))
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.here:
-        sys.exit(run_here(given.trials, given.seconds, given.seed, given.jobs))
+        sys.exit(run_here(given.trials, given))
     print(f"seed {given.seed}", flush=True)
     world = [sys.executable, str(ROOT / "scripts" / "world.py"), "--die-with-parent", "--"]
     words = [sys.executable, "-m", "tests.system.host_trial", "--here", "--seed", str(given.seed)]
     words += ["--seconds", str(given.seconds), "--jobs", str(given.jobs)]
+    words += ["--threads", str(given.threads)]
     wrong = 0
     for trial in given.trials.split(","):
         wrong += subprocess.run([*world, *words, "--trials", trial], cwd=ROOT).returncode != 0

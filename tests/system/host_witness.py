@@ -7,7 +7,8 @@ looks.  It imports nothing of browserkeeper and nothing of the tests, opens no f
 no lock: it lists directories, and reads ``/proc``.
 
 - A browser: a process that runs BROWSER, whose parent runs something else, and which has no ``--type=``
-  on its command line (Chromium's helper processes have), and is no zombie.
+  or ``--version`` on its command line (Chromium's helpers, and the question for its version), and is no
+  zombie.
 - A slot that is held: a file in ``gate/slots`` whose inode has a shared flock in ``/proc/locks``.
 - A live ticket: a file in ``gate/queue`` that has an exclusive one.
 
@@ -40,7 +41,9 @@ def browsers(executable: str) -> list[int]:
                 fields = file.read().rpartition(")")[2].split()
             with open(f"/proc/{pid}/cmdline", "rb") as file:
                 words = file.read()
-            if fields[0] not in "ZX" and int(fields[1]) not in runs and b"--type=" not in words:
+            # The line is empty for a moment in execve(2).
+            is_main = words and b"--type=" not in words and b"--version" not in words
+            if fields[0] not in "ZX" and int(fields[1]) not in runs and is_main:
                 found.append(pid)
     return sorted(found)
 
