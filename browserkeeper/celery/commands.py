@@ -119,6 +119,13 @@ def ps_lines(answer: dict[str, Any]) -> Iterator[str]:
         )
         for pid in session.get("zombies", ()):
             yield f"zombie: pid {pid} of session {session['id']}"
+    if host := answer.get("host"):
+        most = f" of {host['max_browsers']}" if host["max_browsers"] else ""
+        yield f"host: {host['browsers']}{most} browsers, {host['waiting']} starts wait"
+        if host["draining"]:
+            yield "host: drained, no session starts"
+        if host["problem"]:
+            yield "host: its limits or slots have a problem; `browserkeeper ps` on that host says more"
     for record in answer.get("bad_records", ()):
         yield f"bad record {record['path']}: {record['why']}"
     if not answer.get("sessions") and "error" not in answer:

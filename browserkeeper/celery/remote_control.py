@@ -18,6 +18,7 @@ from ..errors import BrowserkeeperError
 if TYPE_CHECKING:
     from ..cleanup.sweeper import Finding
     from ..state.documents import BadRecord
+    from ..status.host_gate import HostGate
     from ..status.snapshot import SessionStatus
 
 logger = logging.getLogger("browserkeeper")
@@ -53,6 +54,21 @@ def ps(state: Any, **_: Any) -> dict[str, Any]:
             {"path": str(record.path), "why": _why(record), "foreign": not record.corrupt}
             for record in found.bad_records
         ],
+        "host": None if found.host is None else _host_facts(found.host),
+    }
+
+
+def _host_facts(host: HostGate) -> dict[str, Any]:
+    """Numbers, and no text of ``limits.toml``, which may be any file."""
+    limits, waiting = host.state.limits, len(host.state.waiting) + len(host.state.standby)
+    return {
+        "browsers": host.browsers,
+        "max_browsers": limits.max_browsers and limits.max_browsers.value,
+        "grid_sessions": host.grid_sessions,
+        "max_grid_sessions": limits.max_grid_sessions and limits.max_grid_sessions.value,
+        "waiting": waiting,
+        "draining": bool(host.state.draining),
+        "problem": bool(host.state.problem),
     }
 
 

@@ -19,7 +19,7 @@ REMEDIES = {
     "zombie": "its parent does not reap it; `browserkeeper doctor` looks at PID 1",
     "bad record": "`browserkeeper sweep --yes` removes it",
     "foreign record": "not ours, or of another version; look at it, then remove it by hand",
-    "host": "until that is right no browser starts; `browserkeeper doctor` looks at the limits",
+    "host": "under a limit no browser starts until that is right; `browserkeeper doctor` says more",
 }
 """What happens, or what to do, by the kind of a problem."""
 

@@ -93,11 +93,14 @@ def slots() -> Check:
     """Can slots be counted in the state directory: are there locks of flock(2)?"""
     ledger = Ledger.open()
     try:
-        with tempfile.TemporaryFile(dir=ledger.directory) as file:
+        with tempfile.TemporaryFile(dir=ledger.slots) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.listdir(ledger.slots)
     except OSError as error:
-        what = f"no slots can be counted: {ledger.directory} has no file locks ({error.strerror})"
-        remedy = "Set BROWSERKEEPER_STATE_DIR to a directory on a local file system."
+        what = f"no slots can be made, locked and counted in {ledger.slots}: {error.strerror}"
+        remedy = (
+            "Make that a directory of this user's, on a local file system (BROWSERKEEPER_STATE_DIR)."
+        )
         return Check(SLOTS, "warn", what, remedy)
     state = Gate(ledger).state()
     browsers, grids = len(state.counted("browser")), len(state.counted("grid"))

@@ -10,7 +10,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from browserkeeper.celery import remote_control
+from browserkeeper.celery.commands import ps_lines
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.status.snapshot import snapshot
 from tests.support.cli import CLI, ROOT
@@ -69,3 +72,25 @@ def test_the_answer_has_the_named_fields_only(state_dir: Path) -> None:
         *("owner", "guards", "age", "deadline_left", "memory", "processes", "zombies"),
     }
     assert session["owner"]["pid"] == os.getpid()
+
+
+def test_the_hosts_limits_are_sent_as_numbers(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert remote_control.ps(None)["host"] is None
+    monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "3")
+    answer = remote_control.ps(None)
+    assert answer["host"] == {
+        "browsers": 0,
+        "max_browsers": 3,
+        "grid_sessions": 0,
+        "max_grid_sessions": None,
+        "waiting": 0,
+        "draining": False,
+        "problem": False,
+    }
+    assert "host: 0 of 3 browsers, 0 starts wait" in list(ps_lines(answer))
+    monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", SECRET)
+    assert SECRET in json.dumps(snapshot().to_dict()), "the control"
+    answer = remote_control.ps(None)
+    assert SECRET not in json.dumps(answer)
+    assert (answer["ok"], answer["host"]["problem"]) == (False, True)
+    assert any("have a problem" in line for line in ps_lines(answer))

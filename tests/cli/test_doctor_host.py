@@ -114,7 +114,7 @@ def test_a_file_system_without_locks_is_named(ledger: Ledger, monkeypatch: pytes
     monkeypatch.setattr(fcntl, "flock", refuse)
     check = doctor_host.slots()
     assert check.status == "warn"
-    assert str(ledger.directory) in check.what
+    assert str(ledger.slots) in check.what
     assert "BROWSERKEEPER_STATE_DIR" in check.remedy
 
 

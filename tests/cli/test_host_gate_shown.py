@@ -225,7 +225,7 @@ def test_limits_that_are_not_valid_are_a_problem(ledger: Ledger, text: str) -> N
     done = invoke("ps")
     assert done.exit_code == 1
     assert re.search(
-        rf"^host: {re.escape(str(path))}.*; until that is right no browser starts",
+        rf"^host: {re.escape(str(path))}.*; under a limit no browser starts until that is right",
         done.output,
         re.MULTILINE,
     )
