@@ -29,6 +29,8 @@ CUT = " [cut] "
 """Stands where the middle of a text was removed."""
 SHRINKABLE = ("error.stack_trace", "message", "error.message")
 """Fields that are shortened, in this order, when a line is too long for a pipe."""
+DROPPABLE = "browserkeeper.commands"
+"""The field that is left out where a line is still too long then; the report has it."""
 LEAST = 200
 """Characters that such a field keeps at least."""
 
@@ -157,6 +159,8 @@ def as_json(facts: Mapping[str, Any], limit: int | None) -> bytes:
             keep = max(LEAST, keep * 3 // 4)  # in steps: a character may take 12 bytes
             shrunk[name] = _cut(text, keep)
             line = _json(shrunk)
+    if len(line) > limit and shrunk.pop(DROPPABLE, None):  # a long label beside it, say
+        line = _json(shrunk)
     return line if len(line) <= limit else _json(_bare(shrunk))
 
 

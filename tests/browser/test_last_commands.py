@@ -37,6 +37,7 @@ from browserkeeper import (
     SessionTimeout,
     adopt,
     browser,
+    end_sessions,
 )
 from browserkeeper.cli import group
 from browserkeeper.session import control_of
@@ -45,6 +46,7 @@ from browserkeeper.state.records import read_ended
 from fixtures.server import Site
 from tests.browser import foreign_owner
 from tests.conftest import PROGRAMS, PidFile
+from tests.grid.mock_hub import MockHub, silence
 from tests.pool.pools import patient_pool
 from tests.support import witness
 from tests.support.cli import ROOT
@@ -355,6 +357,42 @@ def test_a_history_that_cannot_be_written_is_named_in_the_report(
     assert session.report.clean, "it is no part of the session that is left"
     entry = of_history(session)
     assert (entry.reason, entry.commands_known) == ("error", False)
+
+
+def test_an_operators_end_shows_them_to_the_owner(fake: str) -> None:
+    session = fake_session(fake, label="nightly")
+    with pytest.raises(BrowserDied, match="was ended by an operator") as caught, session as driver:
+        _ = driver.title
+        control = control_of(session)
+        ending = threading.Thread(
+            target=lambda: wait_until(lambda: not control.at_rest) and end_sessions("nightly", wait=60)
+        )
+        ending.start()
+        try:
+            driver.get("http://h/slow")
+        finally:
+            ending.join()
+    assert "  get http://h/slow: in flight for" in str(caught.value)
+    assert names(session.report) == [("getTitle", "", "ok"), ("get", "http://h/slow", "in flight")]
+
+
+def test_a_session_on_a_grid_shows_them_without_the_grids_address() -> None:
+    """The Grid's own address has credentials, and each command is sent to it."""
+    with MockHub() as hub:
+        remote = hub.url.replace("http://", f"http://jane:{SECRET}@")
+        session = browser(remote=remote, command_timeout=2)
+        with pytest.raises(CommandTimeout) as caught, session as driver:
+            _ = driver.title
+            hub.behaviour["command"] = silence
+            driver.find_element(By.CSS_SELECTOR, f"[title='{SECRET}']")
+    assert session.report
+    assert names(session.report) == names(of_history(session))
+    assert names(session.report) == [
+        ("getTitle", "", "ok"),
+        ("findElement", "css selector [title='...']", "in flight"),
+    ]
+    assert "findElement css selector [title='...']: in flight" in str(caught.value)
+    assert SECRET not in f"{caught.value}{session.report}{of_history(session)}"
 
 
 @pytest.mark.leaves_zombies(40, "the orphans of an adopted driver belong to PID 1")
