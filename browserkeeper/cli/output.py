@@ -91,7 +91,8 @@ def print_table(
     cells = [[printable(cell) for cell in row] for row in rows]
     if columns[-1] == LABEL and sys.stdout.isatty():
         widths = column_widths(columns[:-1], [row[:-1] for row in cells])
-        room = shutil.get_terminal_size().columns - sum(widths) - 2 * len(columns)
+        between = (3 if is_fancy() else 2) * len(columns)
+        room = shutil.get_terminal_size().columns - sum(widths) - between
         cells = [[*row[:-1], shorten(row[-1], max(LEAST_LABEL, room))] for row in cells]
     if is_fancy():
         _rich_table(columns, cells, styles)
@@ -134,7 +135,10 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: S
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        # An id that was cut is of no use, and a label is short enough already.
+        table.add_column(name, no_wrap=name in ("session", LABEL))
     for number, row in enumerate(rows):
         table.add_row(*map(Text, row), style=styles[number] if styles else None)
     Console().print(table)

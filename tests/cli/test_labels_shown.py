@@ -34,6 +34,8 @@ from tests.support.ledger import add_ended, add_live, new_session
 TASK = "shop.tasks.check[0b5f4e9c-8f6e-4a51-9c1e-6d0a3d1f1c55]"
 LONG = "tests/checkout/test_basket.py::TestBasket::test_total[" + "x" * 120 + "-EUR]"
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
 
 @pytest.fixture
 def ledger(state_dir: Path) -> Iterator[Ledger]:
@@ -54,10 +56,10 @@ def rows(text: str) -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
-def in_terminal(columns: int, *arguments: str) -> str:
-    """What a command prints on a terminal of this width that takes no colours."""
+def in_terminal(columns: int, *arguments: str, term: str = "dumb") -> str:
+    """What a command prints on a terminal of this width; a dumb one takes no colours."""
     controller, terminal = pty.openpty()
-    env = {**os.environ, "TERM": "dumb", "COLUMNS": str(columns)}
+    env = {**os.environ, "TERM": term, "COLUMNS": str(columns)}
     process = subprocess.Popen([*CLI, *arguments], cwd=ROOT, env=env, stdout=terminal)
     os.close(terminal)
     output = b""
@@ -292,6 +294,11 @@ def test_a_terminal_shortens_labels_to_its_width_and_keeps_both_ends(ledger: Led
         assert re.search(r"  tests/\S*…\S*EUR\]$", shown)
         assert row(400, command).endswith(LONG)
     assert re.search(r"  tests/\S*…\S*UR\]$", row(60, "ps")), "a few characters are always shown"
+    for columns in (110, 150):
+        lines = in_terminal(columns, "ps", term="xterm").splitlines()
+        (shown,) = (COLOURS.sub("", line) for line in lines if live.id in line and ": " not in line)
+        assert columns_of(shown) <= columns
+        assert re.search(r"  tests/\S*…\S*EUR\] *$", shown), "with colours, too"
 
 
 def test_columns_are_aligned_by_what_a_terminal_shows(ledger: Ledger) -> None:
