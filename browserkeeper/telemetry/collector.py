@@ -217,21 +217,16 @@ def gate_metrics(now: Pressure | None, totals: Mapping[str, float] | None) -> It
 
 def _slots(now: Pressure) -> Iterator[Metric]:
     kinds = {"browser": now.browsers, "grid": now.grid}
-    limits = {kind: float(slots.limit) for kind, slots in kinds.items() if slots.limit is not None}
+    limits = {kind: slots.limit for kind, slots in kinds.items() if slots.limit is not None}
+    held = {kind: slots.held for kind, slots in kinds.items()}
+    waiting = {kind: slots.waiting for kind, slots in kinds.items()}
+    longest = {kind: slots.longest_wait for kind, slots in kinds.items()}
     text = "How many there may be; absent where there is no limit."
     yield _gauge("browserkeeper_slots_limit", text, limits, "kind")
-    for name, text, values in (
-        (
-            "held",
-            "Slots that browsers have.",
-            {kind: float(slots.held) for kind, slots in kinds.items()},
-        ),
-        ("waiting", "Starts that wait.", {kind: float(slots.waiting) for kind, slots in kinds.items()}),
-    ):
-        yield _gauge(f"browserkeeper_slots_{name}", text, values, "kind")
-    waits = {kind: slots.longest_wait for kind, slots in kinds.items()}
+    yield _gauge("browserkeeper_slots_held", "Slots that browsers have.", held, "kind")
+    yield _gauge("browserkeeper_slots_waiting", "Starts that wait for one.", waiting, "kind")
     text = "How long the first of them has waited."
-    yield _gauge("browserkeeper_slots_longest_wait_seconds", text, waits, "kind")
+    yield _gauge("browserkeeper_slots_longest_wait_seconds", text, longest, "kind")
 
 
 def _memory(now: Pressure) -> Iterator[Metric]:
@@ -308,7 +303,7 @@ def containers(tally: Tally) -> Iterator[Metric]:
 
 
 def histograms(tally: Tally) -> Iterator[Metric]:
-    text = "From start() to the browser."
+    text = "From start() to the browser, without the wait for a slot."
     yield _histogram("browserkeeper_start_duration_seconds", text, tally.starts)
     text = "Killing, reaping and removing files."
     yield _histogram("browserkeeper_teardown_duration_seconds", text, tally.teardowns)

@@ -321,6 +321,7 @@ def test_metrics_of_a_real_session(site: Site) -> None:
         assert wait_until(witness_agrees), text
     found = samples(text)
     assert value(found, "sessions", browser="chromium", state="live") == 1
+    assert value(found, "slots_held", kind="browser") == 1
     assert value(found, "sessions_started_total", browser="chromium") == 1
     for word in (SECRET, session.id, site.url, "http://"):
         assert word not in text
@@ -332,6 +333,8 @@ def test_metrics_of_a_real_session(site: Site) -> None:
     assert value(found, "sessions_ended_total", **outcome) == 1
     assert value(found, "start_duration_seconds_count", browser="chromium") == 1
     assert value(found, "teardown_duration_seconds_count", browser="chromium") == 1
+    assert value(found, "slot_wait_seconds_count", browser="chromium") == 1
+    assert value(found, "slots_held", kind="browser") == 0
     assert session.report is not None
     assert value(found, "freed_bytes_total", browser="chromium") == session.report.bytes_freed > 0
 
