@@ -9,12 +9,14 @@ from typing import Any
 
 from ..admission import drain, memory
 from ..admission.gate import Gate, GateState
-from ..admission.limits import QUIET, Bound
+from ..admission.limits import QUIET, Bound, Kind
 from ..admission.texts import why
+from ..cleanup.pool_evidence import owner_of
 from ..errors import Claimant
 from ..process.limits import memory_left
 from ..report import SCHEMA
 from ..state.ledger import Ledger
+from ..state.pool_state import PoolState, published
 
 BLOCKS = ("limits", "draining", "full", "memory")
 """What can keep browsers from starting: the words of ``HostBusy.reason``."""
@@ -27,6 +29,8 @@ class Slots:
     ``limit``: None where there is none, and ``set_by`` names the place that sets it.  ``waiting`` counts
     the starts that wait, and ``longest_wait`` is for how many seconds the first of them has waited.  A
     pool's spare browsers (``min_idle``) that wait for a slot are ``standby``, and in no other number.
+    ``idle``: slots held by browsers of pools that no program uses now; a pool gives one up as soon as a
+    start waits.
     """
 
     limit: int | None = None
@@ -35,6 +39,7 @@ class Slots:
     waiting: int = 0
     longest_wait: float = 0.0
     standby: int = 0
+    idle: int = 0
 
     @property
     def free(self) -> int | None:
@@ -104,6 +109,7 @@ def _fields(prefix: str, slots: Slots) -> dict[str, Any]:
         "waiting": slots.waiting,
         "longest_wait": round(slots.longest_wait, 3),
         "standby": slots.standby,
+        "idle": slots.idle,
     }
     return {prefix + name: value for name, value in facts.items()}
 
@@ -122,7 +128,8 @@ def pressure() -> Pressure:
         state = gate.state()
     drained = drain.present(ledger)
     bound = state.limits.memory("browser")
-    browsers = _slots(state, "browser", state.limits.most("browser"), now)
+    idle = _idle_sessions(ledger)
+    browsers = _slots(state, "browser", state.limits.most("browser"), idle, now)
     blocked = {
         "limits": bool(state.problem),
         "draining": drained is not None,
@@ -133,7 +140,7 @@ def pressure() -> Pressure:
     return Pressure(
         at=now,
         browsers=browsers,
-        grid=_slots(state, "grid", state.limits.most("grid"), now),
+        grid=_slots(state, "grid", state.limits.most("grid"), idle, now),
         memory_left=_memory_left(),
         memory_bound=bound.value if bound is not None else None,
         memory_set_by=bound.where if bound is not None else "",
@@ -142,18 +149,30 @@ def pressure() -> Pressure:
     )
 
 
-def _slots(state: GateState, kind: str, bound: Bound | None, now: float) -> Slots:
+def _idle_sessions(ledger: Ledger) -> set[str]:
+    """The ids of pools' browsers that no program uses, as published: up to a second old."""
+    return {
+        session
+        for pool in published(ledger)
+        if isinstance(pool, PoolState) and owner_of(ledger, pool) == "alive"
+        for session, what in pool.sessions.items()
+        if what == "idle"
+    }
+
+
+def _slots(state: GateState, kind: Kind, bound: Bound | None, idle: set[str], now: float) -> Slots:
     def of_kind(claimants: Iterable[Claimant]) -> list[Claimant]:
         return [one for one in claimants if (one.kind == "grid") == (kind == "grid")]
 
-    waiting = of_kind(state.waiting)
+    holders, waiting = state.counted(kind), of_kind(state.waiting)
     return Slots(
         limit=bound.value if bound is not None else None,
         set_by=bound.where if bound is not None else "",
-        held=len(of_kind(state.held)),
+        held=len(holders),
         waiting=len(waiting),
         longest_wait=max((now - one.since for one in waiting), default=0.0),
         standby=len(of_kind(state.standby)),
+        idle=sum(one.session in idle for one in holders if one.session),
     )
 
 

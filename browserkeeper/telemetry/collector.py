@@ -220,10 +220,13 @@ def _slots(now: Pressure) -> Iterator[Metric]:
     limits = {kind: slots.limit for kind, slots in kinds.items() if slots.limit is not None}
     held = {kind: slots.held for kind, slots in kinds.items()}
     waiting = {kind: slots.waiting for kind, slots in kinds.items()}
+    idle = {kind: slots.idle for kind, slots in kinds.items()}
     longest = {kind: slots.longest_wait for kind, slots in kinds.items()}
     text = "How many there may be; absent where there is no limit."
     yield _gauge("browserkeeper_slots_limit", text, limits, "kind")
     yield _gauge("browserkeeper_slots_held", "Slots that browsers have.", held, "kind")
+    text = "Those of pools' browsers that no program uses now."
+    yield _gauge("browserkeeper_slots_idle", text, idle, "kind")
     yield _gauge("browserkeeper_slots_waiting", "Starts that wait for one.", waiting, "kind")
     text = "How long the first of them has waited."
     yield _gauge("browserkeeper_slots_longest_wait_seconds", text, longest, "kind")

@@ -39,7 +39,7 @@ class Readiness:
         before = self._clock()
         found = self._read()
         with self._lock:
-            if not found.blocks:
+            if not _is_blocked(found):
                 self._blocked_since = None
             elif self._blocked_since is None:
                 self._blocked_since = before
@@ -53,7 +53,7 @@ class Readiness:
             return f"the gate of this host cannot be read: {error}"
         with self._lock:
             since = self._blocked_since
-        if not found.blocks or since is None:
+        if not _is_blocked(found) or since is None:
             return ""
         blocked_for = self._clock() - since
         if set(AT_ONCE) & set(found.blocks):
@@ -61,6 +61,11 @@ class Readiness:
         if blocked_for >= self._patience:
             return f"No browser could start for {blocked_for:.0f} s. {found.reason}"
         return ""
+
+
+def _is_blocked(found: Pressure) -> bool:
+    """False also while a pool has an idle browser, which it gives up for a start that waits."""
+    return bool(found.blocks) and (found.browsers.idle == 0 or bool(set(AT_ONCE) & set(found.blocks)))
 
 
 __all__ = ["PATIENCE", "Readiness"]

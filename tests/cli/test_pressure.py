@@ -21,14 +21,17 @@ from prometheus_client import generate_latest
 from browserkeeper.admission import drain
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.errors import ConfigError, HostBusy, LedgerError, SessionTimeout
+from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import Operator
 from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.pool_state import publish
 from browserkeeper.status.pressure import Drain, Pressure, Slots, pressure
 from browserkeeper.telemetry.collector import registry
 from browserkeeper.telemetry.server import Server
 from browserkeeper.telemetry.tally import Tally
 from browserkeeper.watch.readiness import Readiness
 from tests.cli.test_metrics import samples, value
+from tests.pool.test_pool_state import a_state
 from tests.support.cli import ROOT, cli
 from tests.support.waiting import SECONDS, wait_until
 from tests.support.watching import Watching, watching
@@ -83,6 +86,14 @@ def test_a_host_that_was_free_in_between_has_not_been_full_for_long() -> None:
     looks = [scene.at(0, FULL), scene.at(200), scene.at(201, FULL), scene.at(500, FULL)]
     assert looks == [""] * 4
     assert scene.at(501, FULL).startswith("No browser could start for 300 s.")
+
+
+def test_a_host_whose_pools_have_idle_browsers_is_ready_unless_it_is_drained() -> None:
+    scene = Scene(patience=0)
+    scene.found = a_pressure(FULL, browsers=Slots(1, "here", 1, idle=1))
+    assert scene.readiness.why_not_ready() == ""
+    scene.found = a_pressure(FULL | DRAINED, browsers=Slots(1, "here", 1, idle=1))
+    assert "drained" in scene.readiness.why_not_ready()
 
 
 def test_one_cause_after_another_counts_as_one_time() -> None:
@@ -240,6 +251,26 @@ def raising_at_call(number: int, error: BaseException) -> Callable[[], float]:
         return 0.0
 
     return check
+
+
+def test_slots_of_idle_browsers_of_pools_are_told(ledger: Ledger) -> None:
+    """Not those of leased ones, nor of a pool that is dead: the controls."""
+    set_limits(ledger, "max_browsers = 3\n")
+    slots = []
+    for session in ("idle-one", "leased", "of-a-dead-pool"):
+        slots.append(Gate(ledger).acquire(SlotRequest(), 0))
+        slots[-1].bind(session)
+    lock = publish(ledger, a_state(sessions={"idle-one": "idle", "leased": "leased"}))
+    no_process = ProcessIdentity(2**22 - 1, 1.0)
+    publish(ledger, a_state(number=2, owner=no_process, sessions={"of-a-dead-pool": "idle"})).close()
+    try:
+        found = pressure()
+        assert (found.browsers.held, found.browsers.idle, found.grid.idle) == (3, 1, 0)
+        assert list(found.blocks) == ["full"]
+    finally:
+        lock.close()
+        for slot in slots:
+            slot.release()
 
 
 def test_a_start_that_is_refused_is_counted(ledger: Ledger) -> None:
