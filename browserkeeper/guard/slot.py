@@ -68,13 +68,27 @@ class Slot:
         self._fd, old = fd, self._fd
         os.close(old)
 
-    def free(self) -> None:
-        """Remove the file, and wake the first program that waits.  For the end of a session that had
-        started; call it when no process of the session is left."""
-        if self._path:
-            discard(self._path)
-            ring_first(os.path.join(os.path.dirname(os.path.dirname(self._path)), "queue"))
-            self._path = ""
+    def free(self, *, is_handed_over: bool) -> None:
+        """Remove the file, and wake the first program that waits.
+
+        Call it at the end of a session, when no process of it is left.  ``is_handed_over``: the owner
+        has said that its start is done, or is dead.  Otherwise the slot is removed only if no other
+        process holds it: a standby guard has not heard what the owner said to the primary guard.
+        """
+        if not self._path or not (is_handed_over or self._is_held_by_no_other()):
+            return
+        discard(self._path)
+        ring_first(os.path.join(os.path.dirname(os.path.dirname(self._path)), "queue"))
+        self._path = ""
+
+    def _is_held_by_no_other(self) -> bool:
+        if self._fd < 0:
+            return False
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # of another one; or there was no lock
+            return False
+        return True
 
 
 def _open_and_share(path: str) -> int:

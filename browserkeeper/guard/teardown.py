@@ -131,8 +131,8 @@ def retire(guard: Guard) -> None:
     facts = {**guard.facts([]), "account": status}
     if problem := guard.record.retire(facts):
         facts["notes"] = [*facts["notes"], problem]
-    if guard.slot.is_alone or guard.owner.is_dead():
-        guard.slot.free()  # before that the owner has it: it may try again
+    # Until its start is done, the owner has the slot: it may try again.
+    guard.slot.free(is_handed_over=guard.slot.is_alone or guard.owner.is_dead())
     # The history does not get the log, which may hold addresses of pages.
     guard.owner.send("ended", report={**facts, "log_tail": log_tail})
 
