@@ -32,6 +32,7 @@ def tell():
     while request.bell is None and not done:
         time.sleep(0.002)
     if not done:
+        waited.append(1)
         print("waits", flush=True)
         if fork and os.fork() == 0:
             time.sleep(600)
@@ -40,7 +41,7 @@ def tell():
                 request.promote()
             elif line.startswith("end"):
                 break
-done = []
+done, waited = [], []
 thread = threading.Thread(target=tell, daemon=True)
 thread.start()
 try:
@@ -53,9 +54,8 @@ done.append(1)
 print("got", slot.path, flush=True)
 if fork and os.fork() == 0:
     time.sleep(600)
-if thread.is_alive():
-    thread.join()
-else:
+thread.join()  # until the line that ends this program, where it has waited
+if not waited:
     sys.stdin.readline()
 slot.release()
 """

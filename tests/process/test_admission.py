@@ -1,0 +1,496 @@
+"""The gate with many real processes, which are killed, stopped and forked; no browser."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from browserkeeper import HostBusy
+from browserkeeper.admission.gate import SlotRequest
+from browserkeeper.state.ledger import Ledger
+from tests.support.owners import ROOT
+from tests.support.waiters import Program, gate, held, labels, set_limits, state
+from tests.support.waiting import wait_until
+
+Programs = list[Program]
+
+
+@pytest.fixture
+def programs() -> Iterator[Programs]:
+    """Those that a test adds are ended after it."""
+    found: Programs = []
+    yield found
+    for program in found:
+        with contextlib.suppress(ProcessLookupError):
+            program.process.send_signal(signal.SIGCONT)
+        program.close()
+
+
+def begin(programs: Programs, *names: str, **more: object) -> Programs:
+    """Programs that wait, one after another in this order."""
+    new = []
+    for name in names:
+        program = Program(name, **more)  # type: ignore[arg-type]
+        programs.append(program)
+        new.append(program.waits())
+    return new
+
+
+def holder(programs: Programs, name: str = "holder", **more: object) -> Program:
+    """A program that has a slot."""
+    program = Program(name, **more)  # type: ignore[arg-type]
+    programs.append(program)
+    program.got()
+    return program
+
+
+def nobody_waits() -> bool:
+    now = state()
+    return not now.waiting and not now.standby
+
+
+# ------------------------------------------------------------------ never too many
+
+CROWD = """
+import os, sys, threading, time
+sys.path.insert(0, {root!r})
+from browserkeeper.admission.gate import Gate, SlotRequest
+from browserkeeper.state.ledger import Ledger
+gate, inside = Gate(Ledger.open()), sys.argv[1]
+worst = 0
+def visit():
+    global worst
+    for _ in range(3):
+        slot = gate.acquire(SlotRequest(), 300)
+        mine = os.path.join(inside, os.path.basename(slot.path) or os.urandom(8).hex())
+        open(mine, "x").close()
+        worst = max(worst, len(os.listdir(inside)))
+        time.sleep(0.05)
+        worst = max(worst, len(os.listdir(inside)))
+        os.unlink(mine)
+        slot.release()
+threads = [threading.Thread(target=visit) for _ in range(4)]
+print("ready", flush=True)
+sys.stdin.readline()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(worst)
+"""
+
+
+def crowd(directory: Path) -> int:
+    """The most that were inside at once, of 4 programs with 4 threads each that start together."""
+    words = [sys.executable, "-c", CROWD.format(root=str(ROOT)), str(directory)]
+    pipe = subprocess.PIPE
+    running = [subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) for _ in range(4)]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return max(int(process.communicate()[0]) for process in running)
+
+
+def test_programs_and_threads_never_have_more_slots_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "3")
+    assert 2 <= crowd(tmp_path) <= 3
+    assert nobody_waits()
+    assert held() == 0
+
+
+def test_control_without_a_limit_there_are_more(tmp_path: Path) -> None:
+    assert crowd(tmp_path) > 3
+
+
+# ------------------------------------------------------------------ the order
+
+
+def test_first_come_first_served_and_standby_browsers_last(programs: Programs) -> None:
+    set_limits("max_browsers = 1\n")
+    before = holder(programs)
+    standby, promoted = begin(programs, "standby", "promoted", priority="standby")
+    first, second = begin(programs, "first", "second")
+    promoted.tell("promote")
+    assert wait_until(lambda: labels(state().waiting) == ["first", "second", "promoted"])
+    (last,) = begin(programs, "last")
+    assert labels(state().standby) == ["standby"]
+    for program in (first, second, promoted, last, standby):
+        before.end()
+        assert program.got()
+        assert held() == 1
+        before = program
+    before.end()
+    assert held() == 0
+
+
+def test_a_program_with_a_lower_limit_of_its_own_holds_up_none_behind_it(programs: Programs) -> None:
+    set_limits("max_browsers = 2\n")
+    before = holder(programs)
+    (modest,) = begin(programs, "modest", most=1)
+    other = holder(programs, "other")
+    (third,) = begin(programs, "third")
+    before.end()
+    assert third.got()
+    other.end()
+    third.end()
+    assert modest.got()
+
+
+def test_a_limit_that_is_raised_and_lowered_while_programs_wait(programs: Programs) -> None:
+    set_limits("max_browsers = 1\n")
+    before = holder(programs)
+    first, second, third = begin(programs, "first", "second", "third")
+    set_limits("max_browsers = 3\n")
+    assert first.got()
+    assert second.got()
+    set_limits("max_browsers = 1\n")
+    before.end()
+    first.end()
+    time.sleep(2)
+    assert held() == 1
+    assert labels(state().waiting) == ["third"]
+    second.end()
+    assert third.got()
+
+
+# ------------------------------------------------------------------ what dies
+
+
+@pytest.mark.parametrize("which", [(0,), (1,), (0, 1), (0, 2), (0, 1, 2)], ids=str)
+def test_programs_that_wait_are_killed(programs: Programs, which: tuple[int, ...]) -> None:
+    """The head of the queue, one in the middle, several, all but the last."""
+    set_limits("max_browsers = 1\n")
+    before = holder(programs)
+    waiting = begin(programs, "0", "1", "2", "3")
+    for number in which:
+        waiting[number].kill()
+    before.end()
+    for program in [one for one in waiting if one.label not in map(str, which)]:
+        assert program.got()
+        assert held() == 1
+        program.end()
+    assert held() == 0
+    assert nobody_waits()
+    assert not list(Ledger.open().queue.iterdir()), "the files of the dead are removed as well"
+
+
+def test_a_program_that_has_a_slot_is_killed(programs: Programs) -> None:
+    set_limits("max_browsers = 2\n")
+    killed, ended = holder(programs), holder(programs)
+    first, second = begin(programs, "first", "second")
+    killed.kill()
+    assert first.got()
+    assert held() == 2
+    ended.end()
+    assert second.got()
+
+
+def test_a_stopped_head_is_passed_over_and_comes_next_when_it_goes_on(programs: Programs) -> None:
+    set_limits("max_browsers = 1\n")
+    before = holder(programs)
+    stopped, second, third = begin(programs, "stopped", "second", "third")
+    stopped.kill(signal.SIGSTOP)
+    before.end()
+    assert second.got()
+    assert held() == 1
+    stopped.kill(signal.SIGCONT)
+    assert wait_until(lambda: not list(Ledger.open().queue.glob("*.called")))
+    second.end()
+    assert stopped.got()
+    assert held() == 1
+    stopped.end()
+    assert third.got()
+
+
+def test_several_stopped_programs_hold_up_none_for_ever(programs: Programs) -> None:
+    set_limits("max_browsers = 1\n")
+    before = holder(programs)
+    waiting = begin(programs, "a", "b", "c", "last")
+    for program in waiting[:3]:
+        program.kill(signal.SIGSTOP)
+    before.end()
+    assert waiting[3].got()
+    for program in waiting[:3]:
+        program.kill(signal.SIGCONT)
+    time.sleep(1)
+    assert held() == 1, "a slot too many"
+
+
+@pytest.mark.parametrize("has_slot", [True, False], ids=["slot", "ticket"])
+def test_a_fork_that_outlives_its_program_holds_nothing(programs: Programs, has_slot: bool) -> None:
+    set_limits("max_browsers = 1\n")
+    if has_slot:
+        owner = holder(programs, fork=True)
+    else:
+        before = holder(programs)
+        (owner,) = begin(programs, "forks", fork=True)
+    (after,) = begin(programs, "after")
+    children = wait_until(lambda: children_of(owner.pid)) and children_of(owner.pid)
+    assert children
+    owner.process.kill()  # not close(): the child has its stdout
+    owner.process.wait()
+    try:
+        if not has_slot:
+            before.end()
+        assert after.got()
+        assert held() == 1
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)  # an orphan, and pytest is its subreaper
+
+
+def children_of(pid: int) -> list[int]:
+    """Of all its threads."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for file in files for word in file.read_text().split()]
+
+
+# ------------------------------------------------------------------ how a wait ends
+
+
+def test_no_wait_and_a_wait_that_is_over_say_who_has_the_slots_and_who_waits(programs: Programs) -> None:
+    set_limits("max_browsers = 1\n")
+    has = holder(programs, "checkout-monitor")
+    begin(programs, "nightly")
+    for wait in (0, 0.3):
+        with pytest.raises(HostBusy) as caught:
+            gate().acquire(SlotRequest(label="mine"), wait)
+        error = caught.value
+        assert (error.reason, error.limit) == ("full", 1)
+        assert error.limit_source == f"max_browsers = 1 in {Ledger.open().directory}/limits.toml"
+        assert [(one.pid, one.label) for one in error.holders] == [(has.pid, "checkout-monitor")]
+        assert labels(error.waiting) == ["nightly"]
+        for word in ("checkout-monitor", f"pid {has.pid}", "nightly", "max_browsers = 1"):
+            assert word in str(error)
+        assert error.waited >= wait
+    assert labels(state().waiting) == ["nightly"]
+    assert held() == 1
+
+
+class Stop(Exception):
+    """Raised by a ``check``, as a closed session or a deadline does."""
+
+
+def test_what_check_raises_ends_the_wait_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "1")
+    slot = gate().acquire(SlotRequest(), 0)
+    request, stop, raised = SlotRequest(), threading.Event(), threading.Event()
+
+    def check() -> None:
+        if stop.is_set():
+            raise Stop
+
+    def wait() -> None:
+        try:
+            gate().acquire(request, None, check)
+        except Stop:
+            raised.set()
+
+    monkeypatch.setattr("browserkeeper.admission.waiting.SHORTEST", 1000.0)
+    monkeypatch.setattr("browserkeeper.admission.waiting.LONGEST", 1000.0)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert wait_until(lambda: request.bell is not None)
+    stop.set()
+    request.wake()
+    assert raised.wait(60)
+    thread.join()
+    assert nobody_waits()
+    assert not list(Ledger.open().queue.iterdir())
+    slot.release()
+
+
+def test_check_says_when_it_wants_to_be_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "1")
+    monkeypatch.setattr("browserkeeper.admission.waiting.SHORTEST", 1000.0)
+    slot = gate().acquire(SlotRequest(), 0)
+    until = time.monotonic() + 0.5
+
+    def check() -> float:
+        if time.monotonic() >= until:
+            raise Stop
+        return until
+
+    with pytest.raises(Stop):
+        gate().acquire(SlotRequest(), None, check)
+    slot.release()
+
+
+@pytest.mark.parametrize("where", ["the wait", "the lock"])
+def test_an_exception_from_outside_in_the_main_thread(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "1")
+    slot = gate().acquire(SlotRequest(), 0)
+
+    def raise_stop(*_: object) -> None:
+        raise Stop
+
+    old = signal.signal(signal.SIGALRM, raise_stop)
+    try:
+        with contextlib.ExitStack() as stack:
+            if where == "the lock":
+                stack.enter_context(gate()._files.locked(time.monotonic() + 60))
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(Stop):
+                gate().acquire(SlotRequest(), None)
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    assert nobody_waits()
+    assert held() == 1
+    slot.release()
+    assert held() == 0
+
+
+def test_the_log_says_after_some_seconds_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "1")
+    monkeypatch.setattr("browserkeeper.admission.waiting.TELL_AFTER", 0.2)
+    slot = gate().acquire(SlotRequest(), 0)
+    with pytest.raises(HostBusy):
+        gate().acquire(SlotRequest(label="nightly"), 1)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "'nightly'" in record.message
+    assert "BROWSERKEEPER_MAX_BROWSERS=1 is set" in record.message
+    slot.release()
+
+
+# ------------------------------------------------------------------ the pools' side
+
+
+def test_a_pool_learns_that_others_wait(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_limits("max_browsers = 1\n")
+    bell = gate().yield_bell()
+    slot = gate().acquire(SlotRequest(pool="mine"), 0)
+    assert gate().others_waiting("mine") is None
+    request = SlotRequest(pool="mine")
+    thread = threading.Thread(target=lambda: gate().acquire(request, 300).release())
+    thread.start()
+    assert wait_until(lambda: request.bell is not None)
+    assert gate().others_waiting("mine") is None, "its own request is none of the others"
+    begin(programs, "standby", priority="standby")
+    assert gate().others_waiting("mine") is None, "a standby browser is a convenience"
+    bell.clear()
+    begin(programs, "other")
+    waited = gate().others_waiting("mine")
+    assert waited is not None
+    assert 0 <= waited < 60
+    assert select.select([bell], [], [], 60)[0], "the pool's bell was rung"
+    bell.remove()
+    slot.release()
+    thread.join()
+
+
+# ------------------------------------------------------------------ files and their systems
+
+
+def test_the_gates_directory_is_removed_while_programs_wait(programs: Programs) -> None:
+    set_limits("max_browsers = 1\n")
+    before = holder(programs)
+    waiting = begin(programs, "a", "b")
+    shutil.rmtree(Ledger.open().gate)
+    assert wait_until(lambda: held() == 1), "those that wait make it again"
+    assert wait_until(lambda: len(state().waiting) == 1)
+    (last,) = labels(state().waiting)
+    for program in sorted(waiting, key=lambda one: one.label == last):
+        assert program.got()
+        assert held() == 1
+        program.end()
+    before.end()
+    assert held() == 0
+
+
+def rubbish(directory: Path) -> None:
+    slots, queue = directory / "gate" / "slots", directory / "gate" / "queue"
+    name = "0-000000000000001-0123456789abcdef"
+    (slots / "README").write_text("not a slot")
+    (slots / "browser-0123456789abcdef").mkdir()
+    (slots / "browser-0123456789abcde0").symlink_to("/etc/passwd")
+    os.mkfifo(slots / "browser-0123456789abcde1")
+    (slots / "browser-0123456789abcde2").write_text("{")  # as of a process that was killed
+    (queue / name).write_bytes(b"\xff\x00")
+    (queue / f"{name}.bell").write_text("no bell")
+    (queue / "0-000000000000002-0123456789abcdef").symlink_to("/etc/passwd")
+    (queue / "notes.txt").write_text("not a ticket")
+
+
+def test_files_that_are_no_slots_and_no_tickets_count_for_nothing_and_stay(state_dir: Path) -> None:
+    set_limits("max_browsers = 1\n")
+    rubbish(state_dir)
+    passwd = Path("/etc/passwd").read_bytes()
+    slot = gate().acquire(SlotRequest(), 0)
+    with pytest.raises(HostBusy):
+        gate().acquire(SlotRequest(), 0.2)
+    assert len(state().held) == 1
+    assert nobody_waits()
+    slot.release()
+    left = {path.name for path in (state_dir / "gate" / "slots").iterdir()}
+    ours = {"README", "browser-0123456789abcdef", "browser-0123456789abcde0", "browser-0123456789abcde1"}
+    assert left == ours, "only the slot of a dead process is removed"
+    assert Path("/etc/passwd").read_bytes() == passwd
+
+
+def test_the_wall_clock_may_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "1")
+    real = time.time
+    slot = gate().acquire(SlotRequest(), 0)
+    for jump in (-1e9, 1e9):
+        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        began = time.monotonic()
+        with pytest.raises(HostBusy):
+            gate().acquire(SlotRequest(), 0.3)
+        assert time.monotonic() - began < 60
+        (one,) = state().held
+        assert 0 <= time.time() - one.since < 60
+    slot.release()
+
+
+def test_a_process_that_is_stopped_with_the_gates_lock_lets_no_browser_too_many_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with gate()._files.locked(time.monotonic() + 60):
+        assert gate().acquire(SlotRequest(), 0).path == "", "without a limit a start goes ahead"
+        monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "1")
+        with pytest.raises(HostBusy, match=rf"probably {os.getpid()}, holds the lock .*gate/lock"):
+            gate().acquire(SlotRequest(), 0)
+    slot = gate().acquire(SlotRequest(), 0)
+    assert slot.path
+    slot.release()
+
+
+@pytest.mark.leaves_zombies(1, "unshare(1), the parent of a namespace's PID 1, is killed")
+@pytest.mark.root
+@pytest.mark.namespaces
+def test_two_pid_namespaces_that_share_the_state_directory_count_together(programs: Programs) -> None:
+    """As two containers do.  Their pids say nothing to each other; the locks do."""
+    set_limits("max_browsers = 2\n")
+    inner = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    there = holder(programs, "there", before=inner)
+    here = holder(programs, "here")
+    (waits,) = begin(programs, "waits", before=inner)
+    assert labels(state().held) == ["there", "here"]
+    assert labels(state().waiting) == ["waits"]
+    there.kill()
+    assert waits.got()
+    assert held() == 2
+    here.end()
+    waits.end()
+    assert held() == 0
