@@ -380,18 +380,17 @@ def test_a_pool_learns_that_others_wait(programs: Programs, monkeypatch: pytest.
     set_limits("max_browsers = 1\n")
     bell = gate().yield_bell()
     slot = gate().acquire(SlotRequest(pool="mine"), 0)
-    assert gate().others_waiting("mine") is None
+    assert gate().held_back_outside("mine") == []
     request = SlotRequest(pool="mine")
     thread = threading.Thread(target=lambda: gate().acquire(request, 300).release())
     thread.start()
     assert wait_until(lambda: request.bell is not None)
-    assert gate().others_waiting("mine") is None, "its own request is none of the others"
+    assert gate().held_back_outside("mine") == [], "its own request is none of the others"
     begin(programs, "standby", priority="standby")
-    assert gate().others_waiting("mine") is None, "a standby browser is a convenience"
+    assert gate().held_back_outside("mine") == [], "a standby browser is a convenience"
     bell.clear()
     begin(programs, "other")
-    waited = gate().others_waiting("mine")
-    assert waited is not None
+    (waited,) = gate().held_back_outside("mine")
     assert 0 <= waited < 60
     assert select.select([bell], [], [], 60)[0], "the pool's bell was rung"
     bell.remove()
