@@ -11,10 +11,11 @@ Imported only where a session has such a profile.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .files import ignore_errors
-from .procfs import read_bytes, signal_descendant
+from .procfs import exists, read_bytes, signal_descendant, unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ else:
 
 PAUSE = 0.02  # seconds between looks at the browser
 PATIENCE = 1.5  # seconds that Firefox may take before the command that hangs is broken off; it takes 0.5
+GONE = -1.0  # the start time of a process that had ended when its number came
+HIDDEN = 0.0  # the start time of a process that could not be read (``procfs.unreadable``)
 PATIENT_PART = 4  # of all seconds, PATIENCE is at most the fourth part
 
 
@@ -43,7 +46,7 @@ class Quitting:
         self._guard, self._seconds, self._pid = guard, float(words[0]), int(words[1])
         self._port, self._path = int(words[2]), words[3]
         stat = guard.containment.stat(self._pid)
-        self._start = float(words[4]) if words[4:] else stat.start if stat else -1.0
+        self._start = float(words[4]) if words[4:] else stat.start if stat else GONE
         self._words = (*words[:4], repr(self._start))
 
     def tell_standby(self, fd: int) -> None:
@@ -65,10 +68,14 @@ class Quitting:
         until = began + self._seconds
         if self._browser() is None:
             return
+        if self._start == HIDDEN and not self._port:
+            raise OSError(errno.ESRCH, "/proc hid it, so that it cannot be told from another process")
         self._guard.downloads.look(self._guard.members.living)  # those that the quit will cut off
-        connection = self._ask()
+        connection = self._send_delete() if self._port else None
+        is_asked = bool(self._port)
         impatient = began + min(PATIENCE, self._seconds / PATIENT_PART)
         while (browser := self._browser()) is not None and age() < until:
+            is_asked = is_asked or self._interrupt(browser)
             if self._port and age() >= impatient:
                 impatient = until
                 self._break_command_off()
@@ -84,17 +91,25 @@ class Quitting:
             )
 
     def _browser(self) -> Stat | None:
-        """The browser's main process, None where it has ended."""
-        stat = self._guard.containment.stat(self._pid)
-        return stat if stat and stat.start == self._start and stat.state not in ("Z", "X") else None
+        """The browser's main process, None where it has ended.
 
-    def _ask(self) -> Any:
-        """Returns what has to be closed in the end, or None."""
-        if self._port:
-            return self._send_delete()
+        A process of its number that cannot be read at the moment, since ``/proc`` hides it or no file
+        can be opened, may be the browser: it is returned without its start time.
+        """
+        stat = self._guard.containment.stat(self._pid)
+        if stat is None and exists(self._pid):
+            stat = unreadable(self._pid)
+        if stat is None or stat.state in ("Z", "X") or self._start == GONE:
+            return None
+        return stat if stat.start == self._start or HIDDEN in (stat.start, self._start) else None
+
+    def _interrupt(self, browser: Stat) -> bool:
+        """Ask a Chromium; False where it cannot be told at the moment whether this is the browser."""
+        if browser.start == HIDDEN:
+            return False
         for number in (signal.SIGINT, signal.SIGCONT):
-            self._signal(self._browser(), number)
-        return None
+            self._signal(browser, number)
+        return True
 
     def _send_delete(self) -> Any:
         """The connection; the answer comes when Firefox has quit, and is not read."""
@@ -116,9 +131,7 @@ class Quitting:
             if words.endswith(b" tab") and f"-parentPid {self._pid} ".encode() in words:
                 self._signal(stat, signal.SIGKILL)
 
-    def _signal(self, stat: Stat | None, number: int) -> None:
-        if stat is None:
-            return
+    def _signal(self, stat: Stat, number: int) -> None:
         if stat.parent == os.getpid() or not os.path.exists("/proc/self"):
             ignore_errors(lambda: os.kill(stat.pid, number))
         else:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from browserkeeper.guard.containment import Cgroup, Subreaper
 from browserkeeper.guard.downloads import Downloads
 from browserkeeper.guard.options import Options
 from browserkeeper.guard.owner import to_json
+from browserkeeper.guard.procfs import Stat, unreadable
 from browserkeeper.guard.quitting import Quitting
 from browserkeeper.guard.record import Report
 from browserkeeper.guard.teardown import tear_down
@@ -105,6 +107,62 @@ def test_a_firefox_whose_driver_does_not_listen_cannot_be_asked_and_a_note_says_
     (note,) = report["notes"]
     assert note.startswith("the browser could not be asked to quit: ConnectionRefusedError")
     assert "quitting" not in report["seconds"]
+
+
+class PartlyHidden(Subreaper):
+    """Like a guard that can open no file for so many looks at a process."""
+
+    def __init__(self, looks: int):
+        super().__init__(Cgroup(""))
+        self.left = looks
+
+    def stat(self, pid: int) -> Stat | None:
+        self.left -= 1
+        return super().stat(pid) if self.left < 0 else unreadable(pid)
+
+
+def quit_hidden(other: subprocess.Popen[bytes], looks: int, seconds: float) -> Report:
+    """Ask a process to quit which cannot be read at so many looks after the first."""
+    containment = PartlyHidden(0)
+    nothing = SimpleNamespace(look=lambda _: None, living={}, reap=other.poll, wait=lambda _: None)
+    guard: Any = SimpleNamespace(containment=containment, report=Report("none"))
+    guard.downloads = guard.members = guard.signals = nothing
+    quitting = Quitting(guard, [str(seconds), str(other.pid), "0", "/session/none"])
+    containment.left = looks
+    quitting.run()
+    return guard.report  # type: ignore[no-any-return]
+
+
+def test_a_browser_that_cannot_be_read_for_a_moment_is_waited_for_and_then_asked() -> None:
+    with subprocess.Popen(SLEEP) as other:
+        report = quit_hidden(other, 20, 60)
+        assert other.returncode == -signal.SIGINT
+    assert report.notes == []
+
+
+def test_a_browser_that_cannot_be_read_is_not_signalled_and_not_taken_for_ended() -> None:
+    with subprocess.Popen(SLEEP) as other:
+        report = quit_hidden(other, 10**9, 0.2)
+        assert other.poll() is None
+        other.kill()
+    assert report.seconds["quitting"] >= 0.2
+    assert "did not quit within 0.2 s" in report.notes[0]
+
+
+def test_control_a_browser_that_has_ended_is_not_waited_for() -> None:
+    with subprocess.Popen(SLEEP) as other:
+        other.kill()
+    assert "quitting" not in quit_hidden(other, 0, 60).seconds
+
+
+def test_a_browser_that_could_never_be_read_is_not_asked_and_the_error_says_why() -> None:
+    with subprocess.Popen(SLEEP) as other:
+        guard: Any = SimpleNamespace(containment=PartlyHidden(10**9), report=Report("none"))
+        quitting = Quitting(guard, ["60", str(other.pid), "0", "/session/none"])
+        with pytest.raises(OSError, match="/proc hid it"):
+            quitting.run()
+        assert other.poll() is None
+        other.kill()
 
 
 def test_another_process_with_the_number_of_a_browser_that_has_ended_is_not_asked() -> None:

@@ -24,20 +24,7 @@ import errno, gc, os, resource, sys, threading, time
 from browserkeeper import LimitError
 from browserkeeper.process import identity_of, is_alive, reserve, system
 from browserkeeper.process.identity import ProcessIdentity
-
-def use_up_descriptors(limit=64):
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    taken = []
-    try:
-        while True:
-            taken.append(os.open("/dev/null", os.O_RDONLY))
-    except OSError as error:
-        assert error.errno == errno.EMFILE, error
-    try:  # control: the limit bites
-        open("/proc/self/stat")
-    except OSError as error:
-        print("plain open:", errno.errorcode[error.errno])
-    return taken
+from tests.support.starving import use_up_descriptors
 
 def raised(action):
     try:
@@ -53,7 +40,7 @@ import subprocess
 reserve.fill()
 child = subprocess.Popen(["/bin/sleep", "600"], env={**os.environ, "MARK": "here"})
 known = identity_of(child.pid)
-taken = use_up_descriptors()
+taken = use_up_descriptors(64)
 children = [process.pid for process in system.children(os.getpid())]
 print(is_alive(known), len(system.tree(os.getpid())), children == [child.pid])
 print(system.bears_marker(child.pid, "MARK=here"), system.memory(child.pid) > 0, system.users(child.pid))
@@ -71,7 +58,7 @@ WITHOUT_RESERVE = (
 import subprocess
 child = subprocess.Popen(["/bin/sleep", "600"])
 known = identity_of(child.pid)
-taken = use_up_descriptors()
+taken = use_up_descriptors(64)
 for action in (
     lambda: is_alive(known), lambda: system.tree(os.getpid()), lambda: system.memory(child.pid),
     lambda: system.send_signal(known, 9), lambda: system.host(), lambda: list(system.everyone()),
@@ -204,7 +191,7 @@ def test_a_start_needs_some_descriptors() -> None:
         STARVE
         + """
 from browserkeeper.process.limit_errors import require_descriptors
-taken = use_up_descriptors()
+taken = use_up_descriptors(64)
 print(raised(require_descriptors))
 for fd in taken[:15]:
     os.close(fd)
