@@ -136,7 +136,7 @@ def quit_hidden(other: subprocess.Popen[bytes], looks: int, seconds: float) -> R
 def test_a_browser_that_cannot_be_read_for_a_moment_is_waited_for_and_then_asked() -> None:
     with subprocess.Popen(SLEEP) as other:
         report = quit_hidden(other, 20, 60)
-        assert other.returncode == -signal.SIGINT
+        assert other.wait() == -signal.SIGINT
     assert report.notes == []
 
 
