@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable
 
@@ -92,6 +93,9 @@ class Gate:
 
     def _without(self, error: OSError, kind: Kind, limits: HostLimits, waited: float) -> Slot:
         """A start without a slot, where nothing limits it.  Raises the error that says what is wrong."""
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # then the browser could not be started, either
+            limit = limit_of_errno(error.errno, str(self.ledger.gate))
+            raise LimitError(f"The slots in {self.ledger.gate} cannot be counted. {limit}") from None
         if kind != "adopted" and (drained := drain.present(self.ledger)) is not None:
             raise HostBusy(
                 f"Nothing may be started now: {drained}.", "draining", waited=waited

@@ -48,6 +48,7 @@ class Wait:
         self._until = None if seconds is None else self._began + seconds
         self._ticket: Ticket | None = None
         self._has_told = False
+        self._bad_limits = ""
         self.reason: Reason | None = None
         """Why it could not go ahead when it last looked; None before its first look."""
 
@@ -70,6 +71,8 @@ class Wait:
                 if self._ticket is None or not self._ticket.is_in_place():
                     self._enter()  # and look again: a slot may have become free in between
                     continue
+                if seen.reason == "limits" and seen.detail != self._bad_limits:
+                    self._warn_of_limits(seen.detail)
                 if self._has_to_tell and now - self._began >= TELL_AFTER:
                     self._tell(seen)
                 self._sleep(self._ticket, seen, again)
@@ -112,6 +115,11 @@ class Wait:
     def _has_to_tell(self) -> bool:
         """A standby waits as long as there is work; that is no news."""
         return not self._has_told and self._request.priority == "work"
+
+    def _warn_of_limits(self, problem: str) -> None:
+        self._bad_limits = problem
+        with contextlib.suppress(Exception):  # a log handler of the user's
+            logger.warning("%s This program waits, and starts no browser until it is mended.", problem)
 
     def _tell(self, seen: Look) -> None:
         self._has_told = True

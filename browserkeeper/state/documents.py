@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import LedgerError
 from ..process.identity import ProcessIdentity
+from ..process.reserve import with_reserve
 from ..report import SCHEMA
 from .permissions import is_ours_alone
 
@@ -51,7 +52,8 @@ def read_document(path: Path) -> dict[str, Any]:
     JSON, and LedgerError for one that another user or another version may have written.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = with_reserve(lambda: os.open(path, flags))
     except FileNotFoundError:
         raise
     except OSError as error:
