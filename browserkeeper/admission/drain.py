@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import LedgerError
 from ..guard.files import write_atomically
 from ..process import system
+from ..process.reserve import lent
 from ..report import SCHEMA, Operator
 from ..state.directory import find_state_directory
 from ..state.documents import read_document
@@ -74,7 +75,8 @@ def present(ledger: Ledger) -> Drain | None:
     """
     path = path_of(ledger)
     try:
-        document = read_document(path)
+        path.lstat()  # takes no descriptor, of which this process may have none left
+        document = _read(path)
         facts = document["drain"]
         boot, survives = facts["boot"], facts["survives_reboot"] is True
         if not isinstance(boot, str):
@@ -82,7 +84,7 @@ def present(ledger: Ledger) -> Drain | None:
         operator = Operator.from_dict(facts["operator"])
     except FileNotFoundError:
         return None
-    except LedgerError as error:
+    except (LedgerError, OSError) as error:
         return Drain(path, None, problem=str(error))
     except (KeyError, TypeError) as error:
         return Drain(path, None, problem=f"{path}: not a drain ({error!r})")
@@ -144,6 +146,17 @@ def end(ledger: Ledger) -> Drain | None:
 def path_of(ledger: Ledger) -> Path:
     """Where the file of a drain is."""
     return ledger.directory / GATE / FILE
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """As ``read_document``, also in a process that may open no more files."""
+    try:
+        return read_document(path)
+    except LedgerError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+    with lent():
+        return read_document(path)
 
 
 def _boot() -> str:

@@ -24,6 +24,7 @@ from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.operators import this_operator
 from tests.support.cli import CLI, cli, cli_json, invoke
 from tests.support.ledger import add_free_lock, add_live, dead_record, new_session, write_record
+from tests.support.owners import output_of
 from tests.support.sessions import Sessions
 from tests.support.waiting import SECONDS, deadline_in, wait_until
 
@@ -161,6 +162,30 @@ def make_at(path: Path, what: str) -> None:
     else:
         path.write_bytes(NOT_VALID[what])
         path.chmod(0o600)
+
+
+WITHOUT_DESCRIPTORS = """
+from browserkeeper.admission import drain
+from browserkeeper.process import reserve
+from browserkeeper.state.ledger import Ledger
+from browserkeeper.state.operators import this_operator
+from tests.support.starving import use_up_descriptors
+ledger, operator = Ledger.open(), this_operator("deploy")
+reserve.fill()
+taken = use_up_descriptors(64)
+print(drain.present(ledger))
+os.close(taken.pop())
+os.close(taken.pop())
+drain.start(ledger, operator)
+taken += [os.open("/dev/null", 0), os.open("/dev/null", 0)]
+print(drain.present(ledger).reason)
+"""
+
+
+def test_a_process_without_free_descriptors_does_not_take_the_host_for_drained() -> None:
+    """Its pools would close their idle browsers."""
+    lines = output_of(f"import os{WITHOUT_DESCRIPTORS}").splitlines()
+    assert lines == ["plain open: EMFILE", "None", "deploy"]
 
 
 def test_texts_of_the_file_are_shortened_and_their_types_are_checked() -> None:
