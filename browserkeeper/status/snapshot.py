@@ -113,7 +113,7 @@ class Snapshot:
     bad_records: tuple[BadRecord, ...]
     problems: tuple[Problem, ...]
     host: HostGate | None = None
-    """None where the host has no limit, no start waits, and it is not drained."""
+    """None where the host has no limit, no start waits, and it is not drained; or if it was not read."""
 
     def labelled(self, patterns: Sequence[str]) -> Snapshot:
         """Only the sessions and pools with a label that fits one of the patterns, and their problems;
@@ -144,11 +144,12 @@ class Snapshot:
         }
 
 
-def snapshot(*, with_memory: bool = True) -> Snapshot:
+def snapshot(*, with_memory: bool = True, with_host: bool = True) -> Snapshot:
     """Reads the ledger and the processes behind it.  Blocks for ZOMBIE_PATIENCE if there are zombies.
 
     ``with_memory``: also what each process has, which takes the kernel milliseconds for a browser, and
-    as long as it likes for one that waits for a lock of its memory map.
+    as long as it likes for one that waits for a lock of its memory map.  ``with_host``: also the host's
+    limits and slots.
 
     Raises LedgerError if the state directory cannot be used, and ContainmentError where ``/proc`` shows
     another pid namespace than this process's.
@@ -163,7 +164,7 @@ def snapshot(*, with_memory: bool = True) -> Snapshot:
     pools = living_pools(ledger)
     leases = lease_labels(pools)
     sessions = [dataclasses.replace(s, lease=leases.get(s.record.session.id, "")) for s in sessions]
-    host = host_gate(ledger)
+    host = host_gate(ledger) if with_host else None
     problems = problems_of(sessions, bad, host)
     return Snapshot(tuple(sessions), tuple(pools), tuple(bad), tuple(problems), host)
 

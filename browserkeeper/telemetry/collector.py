@@ -82,7 +82,7 @@ class LedgerCollector(Collector):
             return None
         try:
             self.tally.update(Ledger.open())
-            return snapshot()
+            return snapshot(with_host=False)  # gate_metrics() has that
         except (BrowserkeeperError, OSError) as error:
             logger.warning("metrics: the ledger cannot be read: %s", error)
             return None

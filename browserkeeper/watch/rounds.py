@@ -121,7 +121,7 @@ def _run(name: str, check: Check) -> list[Notice]:
 
 
 def _check_sessions() -> Iterator[Notice]:
-    found = snapshot(with_memory=False).sessions
+    found = snapshot(with_memory=False, with_host=False).sessions
     yield from sessions.check(found)
     yield from zombies.check(found)
 
