@@ -312,7 +312,8 @@ class Host:
             f"{self.witness.summary.get('looks', len(looks))} looks",
             f"{self.witness.summary.get('longest', 0):.3f} s between two of them at most",
         ]
-        parts += [f"errors: {dict(errors)}"] if errors else []
+        first = {e["type"]: e["text"][:300] for p in self.programs for e in reversed(p.of("error"))}
+        parts += [f"errors: {dict(errors)}, such as {first}"] if errors else []
         parts += [f"hits: {dict(self.hits)}"] if self.hits else []
         return "; ".join(parts)
 
