@@ -10,6 +10,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,6 +193,24 @@ def test_texts_of_the_file_are_shortened_and_their_types_are_checked() -> None:
     strange = {"user": "a" * 9999, "program": 7, "pid": True, "at": 1e300, "reason": None}
     assert Operator.from_dict(strange) == Operator("a" * 200, "?", 0, 0.0, "")
     assert Operator.parse("[" * 100_000) == Operator.parse("3") == Operator()
+
+
+@pytest.mark.parametrize(
+    ("before", "shown"),
+    [("alice", "alice as "), ("", ""), ("\x1b[31m", "")],
+)
+def test_the_operator_is_the_user_and_the_one_before_sudo(
+    before: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", before)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: SimpleNamespace(pw_name="root"))
+    assert this_operator().user == f"{shown}root"
+
+
+def test_a_user_without_a_name_is_shown_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 4_000_000_000)
+    assert this_operator().user == "uid 4000000000"
 
 
 @pytest.mark.parametrize("reason", ["two\nlines", "\x1b[31m", "x" * 201, 7])
