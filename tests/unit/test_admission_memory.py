@@ -45,7 +45,7 @@ except ValueError as error:
 def cgroup() -> Iterator[tuple[Path, str]]:
     """A new memory cgroup, of version 2 or 1, and the name of the file that limits it."""
     for place, name in PLACES:
-        made = place / f"bk-test-{os.getpid()}"
+        made = place / f"bk-test-{os.urandom(4).hex()}"
         try:
             made.mkdir()
         except OSError:
