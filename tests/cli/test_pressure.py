@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from browserkeeper import BrowserPool, browser
 from browserkeeper.admission import drain
 from browserkeeper.admission.gate import Gate, SlotRequest
-from browserkeeper.errors import ConfigError, HostBusy, LedgerError, SessionTimeout
+from browserkeeper.errors import ConfigError, HostBusy, LedgerError, PoolTimeout, SessionTimeout
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import Operator
 from browserkeeper.state.ledger import Ledger
@@ -30,6 +31,7 @@ from browserkeeper.telemetry.collector import registry
 from browserkeeper.telemetry.server import Server
 from browserkeeper.telemetry.tally import Tally
 from browserkeeper.watch.readiness import Readiness
+from browserkeeper.watch.rounds import Watch
 from tests.cli.test_metrics import samples, value
 from tests.pool.test_pool_state import a_state
 from tests.support.cli import ROOT, cli
@@ -300,6 +302,34 @@ def test_a_start_that_is_refused_is_counted(ledger: Ledger) -> None:
     assert value(found, "slot_refusals_total", reason="full") == 2, "the control: this one got a slot"
 
 
+@pytest.mark.chrome
+def test_sessions_and_pools_count_each_start_without_a_slot_once(ledger: Ledger) -> None:
+    """No browser is started.  What a pool asks for waits without a limit, so only its request fails."""
+    set_limits(ledger, "max_browsers = 1\n")
+    slot = Gate(ledger).acquire(SlotRequest(), 0)
+    try:
+        with pytest.raises(HostBusy):
+            browser("chromium", wait=0).start()
+        with pytest.raises(HostBusy):
+            browser("chromium", wait=0.2).start()
+        with pytest.raises(SessionTimeout):
+            browser("chromium", timeout=0.2).start()
+        with BrowserPool("chromium", max_size=1) as pool, pytest.raises(PoolTimeout):
+            pool.lease(0.5)
+        drain.start(ledger, Operator("somebody"))
+        with pytest.raises(HostBusy):
+            browser("chromium", wait=0).start()
+    finally:
+        drain.end(ledger)
+        slot.release()
+    found = samples(generate_latest(registry(Tally())).decode())
+    assert value(found, "slot_refusals_total", reason="full") == 1
+    assert value(found, "slot_refusals_total", reason="draining") == 1
+    assert value(found, "slot_wait_timeouts_total", reason="full") == 2
+    assert value(found, "pool_wait_timeouts_total", browser="chromium") == 1
+    assert pressure().browsers == Slots(1, pressure().browsers.set_by)
+
+
 @pytest.mark.parametrize("text", ["", "max_browsers = 0\n", "max_browser = 3\n", "\0\1\2", "[["])
 def test_limits_that_are_not_valid_block_and_name_the_file(text: str, ledger: Ledger) -> None:
     set_limits(ledger, text)
@@ -385,6 +415,16 @@ def test_holders_and_waiters_that_are_killed_are_in_no_number(ledger: Ledger) ->
         assert wait_until(lambda: numbers() == (0, 1))
         second.kill()
         assert wait_until(lambda: numbers() == (0, 0))
+
+
+def test_a_host_that_starts_no_browser_is_no_finding_of_a_round(ledger: Ledger) -> None:
+    """`watch --once` is the HEALTHCHECK of a container: it must not be restarted since it is drained."""
+    drain.start(ledger, Operator("somebody"))
+    kinds = {notice.kind for notice in Watch(60, Tally()).round()}
+    set_limits(ledger, "rubbish")
+    kinds |= {notice.kind for notice in Watch(60, Tally()).round()}
+    assert kinds <= {"processes-low", "memory-low", "space-low", "zombies"}, "those of this machine"
+    drain.end(ledger)
 
 
 def test_memory_below_the_bound_blocks(ledger: Ledger) -> None:
