@@ -71,8 +71,8 @@ def _own(holders: Iterable[Claimant]) -> str:
     if not own:
         return ""
     return (
-        f"; this very program, pid {os.getpid()}, holds {own} of the slots: a start inside the `with` "
-        "block of another session waits for itself"
+        f"; this very program, pid {os.getpid()}, holds {own} of the slots. A start inside the `with` "
+        "block of another session of it can wait for itself"
     )
 
 
