@@ -126,7 +126,7 @@ def show(found: Sequence[SessionEnd], *, as_json: bool) -> None:
         else:
             output.print_line(description(one), "yellow" if one.state == "left-alone" else "")
     if found and all(one.state in ("would-end", "left-alone") for one in found):
-        output.print_line("nothing was touched.")
+        output.print_line("Nothing was touched.")
 
 
 def description(one: SessionEnd) -> str:

@@ -25,5 +25,5 @@ def command(as_json: bool) -> int:
     elif ended.operator is None:
         output.print_line(f"Sessions may start again: {ended.path}, which was not valid, is removed.")
     else:
-        output.print_line(f"Sessions may start again: the drain by {ended.operator} is over.")
+        output.print_line(f"Sessions may start again. They were held back by {ended.operator}.")
     return 0

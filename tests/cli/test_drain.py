@@ -295,7 +295,7 @@ def test_drain_and_resume_say_what_they_do_and_may_be_repeated(state_dir: Path) 
     assert document["drain"]["operator"]["reason"] == "deploy of 12.3"
     assert document["drain"]["survives_reboot"] is True
     assert document["running"] == []
-    assert "the drain by " in cli("resume").stdout
+    assert "They were held back by " in cli("resume").stdout
     assert (done := cli("resume")).stdout == "The host is not drained.\n"
     assert done.returncode == 0
     assert cli_json("resume") == {"schema": 1, "ended": None}

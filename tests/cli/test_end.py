@@ -415,7 +415,7 @@ def test_the_command_asks_only_on_a_terminal(sessions: Sessions) -> None:
     assert sessions.is_live(id)
     shown = cli("end", "nightly", "--dry-run")
     assert (shown.returncode, id in shown.stdout) == (0, True)
-    assert "nothing was touched" in shown.stdout
+    assert "Nothing was touched" in shown.stdout
     assert sessions.is_live(id)
     ended = cli("end", "nightly", "--yes", "--reason", "deploy")
     assert ended.returncode == 0, ended.stdout + ended.stderr
