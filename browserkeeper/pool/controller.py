@@ -375,6 +375,9 @@ class Controller:
             log(logging.WARNING, "pool: a browser did not start: %s", error)
 
     def _on_slot(self, member: Member, event: MustWait | Admitted, now: float) -> None:
+        if self.scheduler.host.drained:  # one that is admitted shows that the drain is over
+            self.host.look_soon()
+            self._look_at_host(now)
         if isinstance(event, MustWait):
             self._queued_at[member] = now
             self.scheduler.must_wait(member, now)

@@ -84,11 +84,15 @@ class HostShare:
         loop.listen(self._bell.fileno(), self._on_ring)
         return True
 
+    def look_soon(self) -> None:
+        """Have the next :meth:`look` look, however short ago the last one was."""
+        self._next_look = 0.0
+
     def _on_ring(self, now: float) -> None:
         """The look follows, with the other steps of the event loop."""
         if self._bell is not None:
             self._bell.clear()
-        self._next_look = 0.0
+        self.look_soon()
 
     def close(self, loop: EventLoop) -> None:
         """Remove the bell.  Idempotent."""
