@@ -6,7 +6,7 @@ Tested against a model (``tests/unit/test_admission_decision.py``).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 Reason = Literal["full", "memory", "draining", "limits"]
@@ -20,7 +20,8 @@ class Candidate:
 
     ``most`` and ``memory`` are its own limits: how many slots may be held with its own, and how many
     bytes must be free; None and 0 where it has none.  ``is_late``: it was told that it may go, and has
-    not gone for some seconds, as a stopped process does not.
+    not gone for some seconds, as a stopped process does not.  ``has_declined``: it was told, and has
+    answered that it cannot go, though this process thinks that it could.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Candidate:
     most: int | None = None
     memory: int = 0
     is_late: bool = False
+    has_declined: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +68,6 @@ class Room:
         free = None if self.free is None else self.free - takes
         return dataclasses.replace(self, held=held, free=free)
 
-    def is_full_for_all(self, resources: Iterable[Resource]) -> bool:
-        """True if no start of these resources could be admitted, whatever its own limits."""
-        return all(self.why_not(Candidate("", resource)) is not None for resource in resources)
-
 
 def who_may_go(queue: Sequence[Candidate], room: Room) -> list[Candidate]:
     """Those that may go ahead now, all at once, in the order of the queue.
@@ -79,7 +77,7 @@ def who_may_go(queue: Sequence[Candidate], room: Room) -> list[Candidate]:
     """
     found = []
     for one in sorted(queue, key=lambda candidate: candidate.is_late):
-        if room.why_not(one) is None:
+        if not one.has_declined and room.why_not(one) is None:
             found.append(one)
             room = room.with_one_more(one)
     names = {one.name for one in found}

@@ -26,12 +26,13 @@ from ..process.limit_errors import limit_of_errno
 from ..state.ledger import GATE, Ledger
 from . import drain, memory
 from .decision import Candidate, Reason, Resource, Room, who_may_go
-from .files import Bell, Mutex
+from .files import Bell, Mutex, read_facts
 from .limits import HostLimits, Kind, effective, environment_limits, file_limits
 from .overview import GateState, claimant
 from .request import SlotRequest
 from .slots import HeldSlot, Slot, age_of, describe_self, held, process_of, take
 from .tickets import (
+    CALLED,
     Priority,
     Ticket,
     call,
@@ -40,7 +41,13 @@ from .tickets import (
     live_facts,
     remove_orphans,
     ticket_names,
+    tickets_and_marks,
+    with_marks,
 )
+
+NO_PROCESS = process_of({})
+CALLED_AT_ONCE = 8
+"""Starts that are asked at once whether they live, where one of them does not answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +71,15 @@ class GateFiles:
     def __init__(self, ledger: Ledger):
         self.ledger = ledger
         self.mutex = Mutex(ledger.gate / "lock")
+        self._read: dict[str, tuple[Candidate, tuple[str, int]]] = {}
+        """The tickets that were read already; a ticket with other content has another name."""
 
     def look(self, request: SlotRequest, ticket: Ticket | None, until: float, check: Any) -> Slot | Look:
-        """Decide whether this start may go.  Wakes others that may go.  Raises OSError."""
-        try:
-            host, closed, detail = file_limits(self.ledger), None, ""
-        except ConfigError as error:
-            if ticket is None:
-                raise
-            host, closed, detail = HostLimits(), "limits", str(error)
+        """Decide whether this start may go.  Wakes others that may go.  Raises OSError.
+
+        Raises ConfigError where the limits are not valid and the start has no ticket yet.
+        """
+        host, closed, detail = self._host_limits(is_waiting=ticket is not None)
         own = effective(
             environment_limits(), max_browsers=request.max_browsers, min_memory=request.min_memory
         )
@@ -80,34 +87,54 @@ class GateFiles:
         with self.locked(until, check):
             if closed is None and (drained := drain.present(self.ledger)) is not None:
                 closed, detail = "draining", str(drained)
-            asks = limits.min_memory is not None and closed is None
-            room = self._room(host, asks, closed)  # type: ignore[arg-type]
-            if ticket is not None:
-                ticket.answer()
-                if request.priority == "work" and ticket.priority == "standby":
-                    ticket.promote()
-                    self.ask_pools_to_yield()
-            most, least = own.most(request.kind), own.memory(request.kind)
-            me = Candidate(
-                ticket.name if ticket is not None else "",
-                resource_of(request.kind),
-                most.value if most is not None else None,
-                least.value if least is not None else 0,
-            )
-            names = ticket_names(self.ledger.queue)
+            was_called = ticket is not None and self._answer(request, ticket)
+            me = _candidate_of(request, ticket, own)
+            names, marks = tickets_and_marks(self.ledger.queue)
             place = _place(names, me.name, request.priority)
-            may_go = self._who_may_go(names, place, me, room)
-            for name in may_go:
-                if name != me.name:
-                    call(self.ledger.queue, name)
+            others = self._others(names, me.name, marks)
+            asks = limits.min_memory is not None or any(one.memory for one in others)
+            room = self._room(host, asks and closed is None, closed)
+            may_go = self._who_may_go([*others[:place], me, *others[place:]], me.name, room)
+            self._call(may_go - {me.name}, names[:place], marks)
             if me.name in may_go:
                 facts = {**describe_self(request.label), "kind": request.kind}
                 slot = Slot(take(self.ledger.slots, request.kind, facts), facts)
                 if ticket is not None:
                     ticket.close()
                 return slot
-            ahead = self._ahead(ticket, names[:place]) if ticket is not None else ""
-            return Look(limits, room.why_not(me), detail, ahead, place if ahead else 0)
+            reason, ahead = room.why_not(me), ""
+            if ticket is not None:
+                ahead = self._ahead(ticket, names[:place])
+                if was_called and reason == "memory":
+                    ticket.decline()
+            return Look(limits, reason, detail, ahead, place if ahead else 0)
+
+    def _host_limits(self, *, is_waiting: bool) -> tuple[HostLimits, Reason | None, str]:
+        """The limits of the file; why nothing may start, with the problem, where it is not valid."""
+        try:
+            return file_limits(self.ledger), None, ""
+        except ConfigError as error:
+            if not is_waiting:
+                raise
+            return HostLimits(), "limits", str(error)
+
+    def _answer(self, request: SlotRequest, ticket: Ticket) -> bool:
+        """Take note of what was rung; True if the start was called.  Promotes its ticket where its
+        request was promoted."""
+        was_called = ticket.answer()
+        if request.priority == "work" and ticket.priority == "standby":
+            ticket.promote()
+            self.ask_pools_to_yield()
+        return was_called
+
+    def _call(self, names: set[str], ahead: list[str], marks: set[str]) -> None:
+        """Tell these that they may go.  Where one ahead has been told before and has not answered, the
+        next ones are told too: if they are stopped as well, all are late at the same time."""
+        for name in names:
+            call(self.ledger.queue, name)
+        if any(name + CALLED in marks for name in names.intersection(ahead)):
+            for name in ahead[:CALLED_AT_ONCE]:
+                call(self.ledger.queue, name)
 
     def _room(
         self, host: HostLimits, asks: bool, closed: Reason | None = None, *, remove: bool = True
@@ -133,28 +160,40 @@ class GateFiles:
             closed=closed,
         )
 
-    def _who_may_go(self, names: list[str], place: int, me: Candidate, room: Room) -> set[str]:
-        """The names of the tickets that may go now, and perhaps that of ``me``, at this place.
+    def _who_may_go(self, queue: list[Candidate], own: str, room: Room) -> set[str]:
+        """The names of those that may go now.  Whether their processes live is asked of these only."""
+        while True:
+            chosen = {one.name for one in who_may_go(queue, room)}
+            others = chosen - {own}
+            dead = {name for name in others if not is_alive(self.ledger.queue, name, remove=True)}
+            if not dead:
+                return chosen
+            queue = [one for one in queue if one.name not in dead]
 
-        Reads no ticket where nothing may start at all.
+    def _others(self, names: list[str], own: str, marks: set[str]) -> list[Candidate]:
+        """The tickets but the own one, in their order; each is read once.
+
+        A stopped process answers for none of its starts: if one of them is late, all are, since each
+        would take as long.
         """
-        resources: tuple[Resource, ...] = ("browser", "grid")
-        if room.is_full_for_all(resources):
-            return set()
-        queue, late, unknown = [], set(), process_of({})
-        for position, name in enumerate([*names[:place], "", *names[place:]]):
-            if position == place:
-                queue.append((me, unknown))
-            elif name != me.name:
-                facts = live_facts(self.ledger.queue, name, remove=True)
-                if facts is not None:
-                    one = candidate(self.ledger.queue, name, facts)
-                    queue.append((one, process_of(facts)))
-                    late |= {process_of(facts)} if one.is_late else set()
-        # A stopped process answers for none of its starts: the others of it would each take as long.
-        late.discard(unknown)
-        found = [dataclasses.replace(one, is_late=one.is_late or who in late) for one, who in queue]
-        return {one.name for one in who_may_go(found, room)}
+        known: dict[str, tuple[Candidate, tuple[str, int]]] = {}
+        for name in names:
+            if name != own:
+                known[name] = self._read.get(name) or self._ticket(name)
+        self._read = {name: one for name, one in known.items() if one[1] != NO_PROCESS}
+        found = dict(known)
+        for name in {mark.partition(".")[0] for mark in marks} & found.keys():
+            found[name] = with_marks(self.ledger.queue, found[name][0], marks), found[name][1]
+        late = {who for one, who in found.values() if one.is_late} - {NO_PROCESS}
+        if not late:
+            return [one for one, _ in found.values()]
+        return [
+            dataclasses.replace(one, is_late=True) if who in late else one for one, who in found.values()
+        ]
+
+    def _ticket(self, name: str) -> tuple[Candidate, tuple[str, int]]:
+        facts = read_facts(str(self.ledger.queue / name))
+        return candidate(name, facts), process_of(facts)
 
     def _ahead(self, ticket: Ticket, names: list[str]) -> str:
         """The last of these tickets whose process lives, "" if none does; the ticket watches it then.
@@ -204,10 +243,10 @@ class GateFiles:
 
     # -- looking, without taking
 
-    def state(self, *, without: str = "") -> GateState:
+    def state(self, *, without: str = "", tickets_too: bool = True) -> GateState:
         """Limits, holders and waiters.  Changes nothing, and never waits for long: where the gate's lock
         cannot be had, a slot that was being made may be missing.  ``without``: the name of a ticket that
-        is left out.  Raises nothing but LimitError."""
+        is left out; without ``tickets_too`` all are.  Raises nothing but LimitError."""
         problem = ""
         limits = HostLimits()
         try:
@@ -223,7 +262,7 @@ class GateFiles:
             tickets: list[tuple[str, Mapping[str, Any]]] = []
             try:
                 slots = list(held(self.ledger.slots, remove=False, details=True))
-                for name in ticket_names(self.ledger.queue):
+                for name in ticket_names(self.ledger.queue) if tickets_too else ():
                     facts = live_facts(self.ledger.queue, name, remove=False)
                     if facts is not None and name != without:
                         tickets.append((name, facts))
@@ -256,7 +295,7 @@ class GateFiles:
                 facts = live_facts(self.ledger.queue, name, remove=False)
                 if facts is None or not name.startswith("0"):
                     continue
-                queue.append(candidate(self.ledger.queue, name, facts))
+                queue.append(with_marks(self.ledger.queue, candidate(name, facts)))
                 is_ours = pool and facts.get("pool") == pool
                 if queue[-1].resource == resource_of(kind) and not is_ours:
                     ages[name] = age_of(facts)
@@ -295,6 +334,16 @@ def _remove_dead_bell(path: str) -> None:
     with contextlib.suppress(OSError):
         if abs(time.time() - os.stat(path).st_mtime) > 60:
             os.unlink(path)
+
+
+def _candidate_of(request: SlotRequest, ticket: Ticket | None, own: HostLimits) -> Candidate:
+    most, least = own.most(request.kind), own.memory(request.kind)
+    return Candidate(
+        ticket.name if ticket is not None else "",
+        resource_of(request.kind),
+        most.value if most is not None else None,
+        least.value if least is not None else 0,
+    )
 
 
 def resource_of(kind: Kind) -> Resource:

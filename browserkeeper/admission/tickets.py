@@ -2,17 +2,19 @@
 
 The name of a ticket is its place: ``0-`` for work and ``1-`` for a standby browser, then a number, then
 random digits.  Beside it lies the bell that wakes its process, ``NAME.bell``, and while the process was
-told that it may go and has not answered, ``NAME.called``.
+told that it may go and has not answered, ``NAME.called``; for some seconds after it has answered that
+it cannot, ``NAME.declined``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +26,10 @@ from .slots import is_locked
 Priority = Literal["work", "standby"]
 
 _NAME = re.compile(r"[01]-[0-9]{15}-[0-9a-f]{16}")
-CALLED = ".called"
+CALLED, DECLINED = ".called", ".declined"
+SUFFIXES = (SUFFIX, CALLED, DECLINED)
+DECLINED_FOR = 2.0
+"""Seconds for which a start that was called and could not go does not hold up those behind it."""
 LATE = 3.0
 """Seconds after which a start that may go, and does not, is passed over: its process is stopped."""
 
@@ -70,20 +75,30 @@ class Ticket:
     def promote(self) -> None:
         """Make it work, behind the work that waits already.  Raises OSError."""
         self._facts["priority"] = "work"
-        self._clear_call()
+        self._clear(CALLED)
+        self._clear(DECLINED)
         path = str(self._queue / self._last_name())
         self._file.rename(path)
         self.bell.rename(path + SUFFIX)
         self._file.write(self._facts)
 
-    def answer(self) -> None:
-        """Take note of what was rung, and that this process lives.  Before the look at the queue."""
+    def answer(self) -> bool:
+        """Take note of what was rung; True if this start was called.  Before the look at the queue."""
         self.bell.clear()
-        self._clear_call()
+        return self._clear(CALLED)
 
-    def _clear_call(self) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(self._file.path + CALLED)
+    def decline(self) -> None:
+        """After an answer: it cannot go, as only this process knows.  Another one may have more memory,
+        since it is in another cgroup.  So it does not hold up those behind it for a while."""
+        self._clear(DECLINED)
+        _mark(self._file.path + DECLINED)
+
+    def _clear(self, mark: str) -> bool:
+        try:
+            os.unlink(self._file.path + mark)
+        except OSError:
+            return False
+        return True
 
     def watch(self, name: str) -> None:
         """Watch the bell of the ticket ahead, "" for none: :attr:`watched`."""
@@ -104,7 +119,8 @@ class Ticket:
     def close(self) -> None:
         """Leave the queue.  Those that watch this ticket's bell notice it.  Idempotent."""
         if self._file.is_held:
-            self._clear_call()
+            self._clear(CALLED)
+            self._clear(DECLINED)
         self._file.remove()
         self.bell.remove()
         if self._watched is not None:
@@ -120,12 +136,19 @@ def ticket_names(queue: Path) -> list[str]:
     return sorted(name for name in os.listdir(queue) if _NAME.fullmatch(name))
 
 
+def tickets_and_marks(queue: Path) -> tuple[list[str], set[str]]:
+    """The names of the tickets, in the order of the queue, and of all marks.  Raises OSError."""
+    names = os.listdir(queue)
+    marks = {name for name in names if name.endswith((CALLED, DECLINED))}
+    return sorted(name for name in names if _NAME.fullmatch(name)), marks
+
+
 def remove_orphans(queue: Path) -> None:
     """Delete bells and calls that belong to no ticket: a start may be called while it leaves the queue,
     and a process may be killed between its bell and its ticket.  Raises OSError."""
     names = set(os.listdir(queue))
     for name in names:
-        ticket = name.removesuffix(CALLED).removesuffix(SUFFIX)
+        ticket = name.partition(".")[0]
         if ticket not in names and _NAME.fullmatch(ticket):
             with contextlib.suppress(OSError):
                 os.unlink(queue / name)
@@ -142,48 +165,61 @@ def live_facts(queue: Path, name: str, *, remove: bool, details: bool = True) ->
     path = queue / name
     facts = is_locked(path, fcntl.LOCK_SH, remove=remove, details=details)
     if facts is None and remove:
-        for suffix in (SUFFIX, CALLED):
+        for suffix in SUFFIXES:
             with contextlib.suppress(OSError):
                 os.unlink(f"{path}{suffix}")
     return facts
 
 
-def candidate(queue: Path, name: str, facts: Mapping[str, Any]) -> Candidate:
-    """A ticket for the decision."""
+def candidate(name: str, facts: Mapping[str, Any]) -> Candidate:
+    """A ticket for the decision, without what its marks say."""
     most, memory = facts.get("max"), facts.get("min_memory")
     return Candidate(
         name,
         "grid" if facts.get("kind") == "grid" else "browser",
         most if isinstance(most, int) else None,
         memory if isinstance(memory, int) else 0,
-        is_late=called_since(queue, name) > LATE,
+    )
+
+
+def with_marks(queue: Path, one: Candidate, marks: Container[str] | None = None) -> Candidate:
+    """``marks``: those that there are; None where they are looked up."""
+    return dataclasses.replace(
+        one,
+        is_late=_age_of_mark(queue, one.name + CALLED, marks) > LATE,
+        has_declined=0 < _age_of_mark(queue, one.name + DECLINED, marks) < DECLINED_FOR,
     )
 
 
 def call(queue: Path, name: str) -> None:
-    """Tell a waiting process that it may go."""
-    path = f"{queue / name}{CALLED}"
+    """Tell a waiting process that it may go, if it was not told already."""
+    if _mark(f"{queue / name}{CALLED}"):
+        ring(f"{queue / name}{SUFFIX}")
+
+
+def _mark(path: str) -> bool:
+    """Make a mark; False where it is there already."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError:  # it was told already
-        return
+    except OSError:
+        return False
     try:
         with contextlib.suppress(OSError):
             os.write(fd, f'{{"monotonic": {time.monotonic()!r}}}'.encode())
     finally:
         os.close(fd)
-    ring(f"{queue / name}{SUFFIX}")
+    return True
 
 
-def called_since(queue: Path, name: str) -> float:
-    """For how many seconds the ticket's process has not answered a call; 0 for none."""
-    path = f"{queue / name}{CALLED}"
-    if not os.path.lexists(path):
+def _age_of_mark(queue: Path, name: str, marks: Container[str] | None) -> float:
+    """Seconds since a mark was made; 0 where there is none."""
+    path = str(queue / name)
+    if name not in marks if marks is not None else not os.path.lexists(path):
         return 0.0
     if isinstance(began := read_facts(path).get("monotonic"), (int, float)):
-        return max(0.0, time.monotonic() - began)
+        return max(1e-9, time.monotonic() - began)
     try:  # on a full disk
-        return max(0.0, time.time() - os.stat(path).st_mtime)
+        return max(1e-9, time.time() - os.stat(path).st_mtime)
     except OSError:
         return 0.0
 
@@ -198,4 +234,6 @@ __all__ = [
     "live_facts",
     "remove_orphans",
     "ticket_names",
+    "tickets_and_marks",
+    "with_marks",
 ]

@@ -25,9 +25,10 @@ from .tickets import Ticket
 
 logger = logging.getLogger("browserkeeper")
 
-SHORTEST, LONGEST = 0.5, 10.0
-"""Seconds between two looks of the first start in the queue, and of those far behind.  Each place
-doubles them: so all that wait look at most 4 times a second, and once more for each 10 of them."""
+SHORTEST, LONGEST, FAR_BEHIND = 0.5, 10.0, 30.0
+"""Seconds between two looks: of the first start in the queue; of those behind it, where each place
+doubles them, up to this; and of those with more than MANY before them.  200 look 11 times a second."""
+MANY = 16
 TELL_AFTER = 5.0
 """Seconds of waiting after which the log says what is waited for."""
 MUTEX_PATIENCE = 2.0
@@ -108,7 +109,7 @@ class Wait:
     def _why(self, seen: Look) -> str:
         request = self._request
         in_pool = bool(request.pool)
-        state = self._gate.state()
+        state = self._gate.state(tickets_too=False)
         return why(state, request.kind, seen.limits, seen.reason, seen.detail, in_pool=in_pool)
 
     @property
@@ -139,7 +140,8 @@ class Wait:
 
     def _sleep(self, ticket: Ticket, seen: Look, again: float | None) -> None:
         """Until the bell rings, the start ahead is gone, or it is time to look again."""
-        pause = min(LONGEST, SHORTEST * 2 ** min(seen.place, 6)) * _jitter()
+        longest = FAR_BEHIND if seen.place > MANY else LONGEST
+        pause = min(longest, SHORTEST * 2 ** min(seen.place, 8)) * _jitter()
         poller = select.poll()
         poller.register(ticket.bell, select.POLLIN)
         if ticket.watched >= 0:

@@ -228,3 +228,10 @@ def test_a_stopped_start_is_passed_over_and_has_its_place_again_when_it_goes_on(
     assert names(stopped, room(1)) == ["b"]
     assert names(stopped, room(0)) == ["b", "c"]
     assert names([Candidate("a"), Candidate("b")], room(1)) == ["a"]
+
+
+def test_a_start_that_was_called_and_could_not_go_holds_up_none_behind_it() -> None:
+    """Its process is in a cgroup with less memory, which only that process sees."""
+    queue = [Candidate("a", memory=4, has_declined=True), Candidate("b")]
+    assert names(queue, room(1, free=9)) == ["b"]
+    assert names([dataclasses.replace(queue[0], has_declined=False), queue[1]], room(1, free=9)) == ["a"]
