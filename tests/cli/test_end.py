@@ -14,14 +14,15 @@ import pytest
 import browserkeeper
 from browserkeeper import end_sessions, errors
 from browserkeeper.guard import files
-from browserkeeper.process import system
+from browserkeeper.process import guard_process, system
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import EXPECTED_REASONS, REASONS, ExitReport
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import new_id
+from tests.process.test_exec import STOPPED
 from tests.support import witness
 from tests.support.cli import cli, cli_json, invoke, start_run
-from tests.support.guards import program
+from tests.support.guards import altered_guard, program
 from tests.support.ledger import add_free_lock, add_live, dead_record, new_session, write_record
 from tests.support.sessions import Sessions
 from tests.support.waiting import SECONDS, deadline_in, wait_until
@@ -106,10 +107,16 @@ def test_a_guard_that_gets_no_signal_finds_the_request_by_itself(
     assert ended.report.reason == "operator"
 
 
-def test_a_session_whose_command_has_not_yet_started_can_be_ended(sessions: Sessions) -> None:
-    """The guard of a start: its record is there, and its browser is not."""
-    id = sessions.start(command=program("fake_driver"))
-    assert states(id) == {id: "ended"}
+def test_a_session_whose_command_has_not_yet_started_can_be_ended(
+    sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is there, and the exec of the driver hangs, as on a dead NFS mount."""
+    monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", altered_guard(tmp_path / "stopped", STOPPED))
+    id = sessions.start(once_spawned=False)
+    (ended,) = end_sessions(id, wait=60)
+    assert ended.verified
+    assert ended.report is not None
+    assert ended.report.reason == "operator"
 
 
 # ------------------------------------------------------------------ request files

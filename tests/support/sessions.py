@@ -27,9 +27,12 @@ class Sessions:
         label: str = "",
         command: tuple[str, ...] = SLEEP_FOREVER,
         containment: str = "subreaper",
+        *,
+        once_spawned: bool = True,
         **facts: object,
     ) -> str:
-        """Start one, and return its id when its guard has started the command."""
+        """Start one, and return its id when its guard has started the command, or else when it has
+        written the record."""
         id, me, host = str(facts.pop("id", new_id())), own_line(), system.host()
         session = Session(
             id=id,
@@ -57,7 +60,9 @@ class Sessions:
                 history=str(self.ledger.history_path(id)),
             )
         )
-        assert guard.wait_for("spawned", deadline=deadline_in()) is not None
+        if once_spawned:
+            assert guard.wait_for("spawned", deadline=deadline_in()) is not None
+        assert wait_until(lambda: self.is_live(id))
         return id
 
     def report_of(self, id: str) -> ExitReport:
