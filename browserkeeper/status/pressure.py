@@ -170,7 +170,8 @@ def _slots(state: GateState, kind: Kind, bound: Bound | None, idle: set[str], no
         set_by=bound.where if bound is not None else "",
         held=len(holders),
         waiting=len(waiting),
-        longest_wait=max((now - one.since for one in waiting), default=0.0),
+        # Not before the epoch: a ticket with rubbish in it can be of any age.
+        longest_wait=max((now - max(one.since, 0.0) for one in waiting), default=0.0),
         standby=len(of_kind(state.standby)),
         idle=sum(one.session in idle for one in holders if one.session),
     )

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from prometheus_client import generate_latest
 from browserkeeper import BrowserPool, browser
 from browserkeeper.admission import drain
 from browserkeeper.admission.gate import Gate, SlotRequest
+from browserkeeper.admission.gate_files import GateFiles
 from browserkeeper.errors import ConfigError, HostBusy, LedgerError, PoolTimeout, SessionTimeout
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import Operator
@@ -373,6 +375,39 @@ def test_a_program_that_was_stopped_with_the_gates_lock_stops_no_probe(ledger: L
         os.kill(holder.pid, signal.SIGCONT)
         holder.communicate("\n", SECONDS)
         slot.release()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0rubbish",
+        b"[]",
+        b'{"pid": "x", "monotonic": -Infinity, "kind": 7}',
+        b'{"monotonic": NaN}',
+    ],
+)
+def test_a_slot_or_ticket_with_rubbish_in_it_counts_all_the_same(content: bytes, ledger: Ledger) -> None:
+    """Its lock decides.  A file without a lock is none: the control."""
+    set_limits(ledger, "max_browsers = 1\n")
+    slot = Gate(ledger).acquire(SlotRequest(), 0)
+    ticket = GateFiles(ledger).enter_queue(SlotRequest(), time.monotonic() + SECONDS, lambda: None)
+    try:
+        files = [Path(slot.path), *(path for path in ledger.queue.iterdir() if path.is_file())]
+        for path in files:
+            path.write_bytes(content)
+            (path.parent / f"{path.name[:-1]}{'1' if path.name[-1] == '0' else '0'}").write_bytes(
+                content
+            )
+        found = pressure()
+        assert (found.browsers.held, found.browsers.waiting) == (1, 1)
+        assert "Infinity" not in json.dumps(found.to_dict())
+        assert "NaN" not in json.dumps(found.to_dict())
+        generate_latest(registry(Tally()))
+    finally:
+        ticket.close()
+        slot.release()
+    assert pressure().browsers.held == 0
 
 
 HOLDER = """
