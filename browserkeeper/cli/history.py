@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from ..errors import ConfigError, LedgerError
-from ..options.labels import matches
 from ..report import ProcessExit
 from ..state.ledger import HISTORY_LIMIT, Ledger
 from ..state.records import EndedSession, read_ended
@@ -48,7 +47,7 @@ def command(limit: int, session: str | None, labels: tuple[str, ...], as_json: b
         show_one(find(ledger, session), as_json=as_json)
         return 0
     found = ledger.ended() if labels else ledger.ended(limit)
-    fitting = (e for e in found if not labels or any(matches(e.session.label, p) for p in labels))
+    fitting = (e for e in found if not labels or any(e.is_named(pattern) for pattern in labels))
     show_all(list(itertools.islice(fitting, limit)), as_json=as_json, filtered=bool(labels))
     return 0
 
@@ -109,9 +108,9 @@ def show_all(found: list[EndedSession], *, as_json: bool, filtered: bool) -> Non
     columns = ["ended", "session", "browser", "reason", "clean", "contained"]
     columns += ["procs", "lasted", "ending", "freed"]
     rows = [cells(ended) for ended in found]
-    if any(ended.session.label for ended in found):
+    if any(ended.label for ended in found):
         columns.append(output.LABEL)
-        rows = [[*row, ended.session.label] for row, ended in zip(rows, found, strict=True)]
+        rows = [[*row, ended.label] for row, ended in zip(rows, found, strict=True)]
     output.print_table(columns, rows, ["" if ended.report.clean else "red" for ended in found])
 
 

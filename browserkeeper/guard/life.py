@@ -149,9 +149,10 @@ class Watch:
 
         ``deadline SECONDS REASON`` from now, in place of the one before with the same reason;
         ``deadline 0 REASON`` takes it back, ``deadline 0 *`` all of them; ``started SECONDS WAITED``:
-        how long the owner's start took, and how long it had waited for its slot, for the report; ``quits
-        SECONDS PID PORT PATH``: how to ask the browser to quit in the end (``quitting.py``); any other
-        word is a reason to end.
+        how long the owner's start took, and how long it had waited for its slot, for the report; ``lease
+        HEX``: the label of the lease that has the browser, in UTF-8, for the report, nothing for none;
+        ``quits SECONDS PID PORT PATH``: how to ask the browser to quit in the end (``quitting.py``); any
+        other word is a reason to end.
         """
         for words in self.guard.owner.read():
             if words[0] == "started":
@@ -165,6 +166,8 @@ class Watch:
                 self.guard.ask_to_quit = quitting.run
                 if self.guard.to_standby is not None:
                     quitting.tell_standby(self.guard.to_standby[1])
+            elif words[0] == "lease":
+                self.guard.report.label = bytes.fromhex("".join(words[1:])).decode()
             elif words[0] == "deadline":
                 seconds, reason = float(words[1]), words[2]
                 self.deadlines.pop(reason, None)

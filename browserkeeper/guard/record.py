@@ -90,6 +90,9 @@ class Report:
     def __init__(self, containment: str):
         self.containment = containment
         self.reason = "failed"
+        self.label = (
+            ""  # of the lease of a pool that has the browser; the session's own is in its record
+        )
         self.operator: str | None = None  # JSON: who has ended the session by hand (end_request.py)
         self.certificate: str | None = None
         self.problems: list[str] = []
@@ -116,6 +119,7 @@ class Report:
         return {
             "reason": self.reason,
             "operator": self.operator,
+            "label": self.label,
             "containment": self.containment,
             "certificate": self.certificate,
             "status": status,

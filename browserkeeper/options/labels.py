@@ -48,7 +48,10 @@ def check_label(name: str, value: Any) -> str:
 def safe_label(text: object) -> str:
     """A label made of any text: what does not show is escaped as in Python's strings, and the middle of
     a long one is replaced by an ellipsis.  "" for a text without visible characters."""
-    shown = "".join(c if _shows(c) else _escaped(c) for c in str(text).strip())
+    whole = str(text).strip()
+    if len(whole) > 2 * LONGEST:  # the rest would be cut anyway, and may be megabytes
+        whole = whole[:LONGEST] + whole[-LONGEST:]
+    shown = "".join(c if _shows(c) else _escaped(c) for c in whole)
     return _shortened(shown, LONGEST)
 
 

@@ -53,6 +53,7 @@ class Browser(Protocol):
     def ping(self) -> str: ...
     def looks_alive(self) -> bool: ...
     def set_deadline(self, seconds: float | None, reason: str) -> None: ...
+    def name_lease(self, label: str) -> None: ...
     def driver_for(self, handler: CommandHandler) -> Any: ...
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any: ...
     def failure(self) -> BrowserkeeperError | None: ...
@@ -71,6 +72,7 @@ class PooledBrowser:
         self._config = config
         self._isolation = config.resolved_isolation
         self._contexts: Contexts | None = None
+        self._lease_label = ""
         self.session = BrowserSession[Any](config.browser)
         self._control = control_of(self.session)
         self._control.deadline_errors["lease-expired"] = _lease_timeout
@@ -162,6 +164,7 @@ class PooledBrowser:
             self._contexts.renew()
             self._control.set_deadline(None, "hung")
             self._control.forget_commands()
+        self.name_lease("")  # a browser that cannot be renewed keeps the name of the lease
         return self._reason_to_replace()
 
     def ping(self) -> str:
@@ -206,6 +209,12 @@ class PooledBrowser:
     def set_deadline(self, seconds: float | None, reason: str) -> None:
         """Have the guard end the browser in so many seconds; None takes the deadline back."""
         self._control.set_deadline(seconds, reason)
+
+    def name_lease(self, label: str) -> None:
+        """If the browser ends in this lease, have its report name the lease; "" for no name."""
+        if label != self._lease_label:
+            self._lease_label = label
+            self._control.name_lease(label)
 
     def driver_for(self, handler: CommandHandler) -> Any:
         """Returns a Selenium driver whose commands go through ``handler``."""

@@ -313,6 +313,7 @@ class Controller:
             return
         if self.config.max_lease is not None:
             browser.set_deadline(self.config.max_lease, "lease-expired")
+        browser.name_lease(request.label)
         self._seconds["requests_wait"] += now - request.made_at
         self._publisher.add_wait(now - request.made_at)
         request.grant(member, now)
@@ -407,6 +408,7 @@ class Controller:
         member = request.member
         if member is not None and member.request is request:
             member.browser.set_deadline(None, "lease-expired")
+            member.browser.name_lease("")
             self.scheduler.decline_grant(member, now)
         else:
             self.scheduler.cancel_request(request, now)

@@ -356,6 +356,11 @@ class GuardProcess:
         """Answer the ``ready`` of an adopting guard: the driver is the session's from now on."""
         self._send("keep")
 
+    def name_lease(self, label: str) -> None:
+        """Have the guard write this label into the history, in place of the session's own, if the
+        session ends now; "" takes it back."""
+        self._send(f"lease {label.encode().hex()}")
+
     def tell_started(self, seconds: float, waited: float = 0.0) -> None:
         """Have the guard write into the history how many seconds the session's start took, and how many
         it had waited for its slot; the slot is the guards' alone from now on."""

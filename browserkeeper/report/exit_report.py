@@ -188,6 +188,7 @@ class ExitReport:
     left.
 
     ``label`` is the name that the user gave to the session, or that Celery or pytest filled in, else "".
+    Of a pool's browser that ended in a lease, or as the lease ended, it is the lease's, if it had one.
 
     ``memory`` has samples: seconds since the guard's start, and bytes of all processes.  Counted are
     resident pages that belong to no file and are not shared; off Linux all resident pages.  The
@@ -315,7 +316,10 @@ class ExitReport:
         cls, facts: Mapping[str, Any], *, session: str, browser: str, label: str = ""
     ) -> ExitReport:
         """From the JSON of a guard, which does not name the session and its browser."""
-        names = {"session": session, "browser": browser, "label": label}
+        in_lease = facts.get("label", "")
+        if not isinstance(in_lease, str):
+            raise TypeError(f"label is {in_lease!r}")
+        names = {"session": session, "browser": browser, "label": in_lease or label}
         sizes = {"files_removed": facts["files"], "bytes_freed": facts["bytes"]}
         report = cls.from_dict({**facts, "remote": None, **sizes, **names})
         account = facts.get("account")

@@ -457,6 +457,13 @@ class SessionControl(Generic[S]):
         self.user_deadlines.clear()
         self.set_deadline(None, "*")
 
+    def name_lease(self, label: str) -> None:
+        """The label of the lease that has the browser from now on; "" for none.  The report of the
+        session's end has it in place of the session's own."""
+        if (attempt := self.attempt) is not None:
+            attempt.ending.label = label or self.config.label
+            attempt.guard.name_lease(label)
+
     def cut_off(self) -> None:
         """See ``BrowserSession.cut_off``."""
         if os.getpid() != self.owner:

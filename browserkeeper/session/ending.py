@@ -63,6 +63,8 @@ class Ending:
         """The exit report; None before the end."""
         self.notes: tuple[str, ...] = ()
         """Added to the report's notes."""
+        self.label = record.session.label
+        """The report's: the session's own, or that of the lease that has its browser."""
         self.seconds: dict[str, float] = {}
         """Lengths of earlier phases, added to the report's seconds."""
         self.last_commands = LastCommands()
@@ -137,7 +139,7 @@ class Ending:
         if self.report is None:
             self.report = dataclasses.replace(
                 report,
-                label=self._record.session.label,
+                label=self.label,
                 seconds={**report.seconds, **self.seconds, "close": seconds},
                 notes=(*report.notes, *self.notes),
             )

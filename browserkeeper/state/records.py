@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LedgerError
-from ..options.labels import safe_label
+from ..options.labels import matches, safe_label
 from ..process.identity import Host, ProcessIdentity
 from ..report import SCHEMA, ExitReport, parse_memory_samples
 from .documents import CorruptRecordError, identity_from, read_document
@@ -131,6 +131,15 @@ class EndedSession:
     session: Session
     report: ExitReport
 
+    @property
+    def label(self) -> str:
+        """That of the lease in which it ended, or else the session's own; "" without one."""
+        return self.report.label or self.session.label
+
+    def is_named(self, pattern: str) -> bool:
+        """Does the session's own label or that of the lease in which it ended fit the pattern?"""
+        return any(matches(label, pattern) for label in (self.session.label, self.report.label))
+
     def to_json(self) -> str:
         """The same document that a guard writes at the end of a session."""
         report = self.report
@@ -172,4 +181,4 @@ def read_ended(path: Path) -> EndedSession:
     if session.kind == "run" or session.containment == "adopted":
         # No WebDriver command of such a session passes through browserkeeper.
         report = dataclasses.replace(report, commands_known=True)
-    return EndedSession(session, report)
+    return EndedSession(session, dataclasses.replace(report, label=safe_label(report.label)))

@@ -284,7 +284,7 @@ def span_of_ended(one: EndedSession) -> SessionSpan:
         start_seconds=report.seconds.get("start"),
         teardown_seconds=sum(ending) if ending else None,
         memory=tuple((min(born + age, report.ended_at), size) for age, size in report.memory),
-        label=session.label,
+        label=one.label,
         commands=tuple(map(str, report.commands)),
     )
 

@@ -261,7 +261,7 @@ def test_a_label_of_a_wrong_type_makes_the_record_a_bad_one(ledger: Ledger, labe
 
 @pytest.mark.parametrize(
     "label",
-    ["\x1b[31mred\n\x9b", "\ud800\u202e", "x" * 3_000_000],
+    ["\x1b[31mred\n\x9b", "\ud800\u202e", "x" * 300_000],
     ids=["an escape sequence", "a half character", "a large one"],
 )
 def test_a_label_that_no_user_could_give_harms_no_terminal(ledger: Ledger, label: str) -> None:

@@ -34,6 +34,7 @@ class FakeBrowser:
         self.alive = False
         self.renewals = 0
         self.deadline: float | None = None
+        self.lease_label = ""
         self.called_off = threading.Event()
         self.slot = SlotRequest()
         self._script = script
@@ -64,6 +65,9 @@ class FakeBrowser:
 
     def set_deadline(self, seconds: float | None, reason: str) -> None:
         self.deadline = seconds
+
+    def name_lease(self, label: str) -> None:
+        self.lease_label = label
 
     def driver_for(self, handler: Any) -> Any:
         return FakeDriver(handler)
