@@ -89,7 +89,7 @@ def is_browser(pid: int) -> bool:
 
 
 class Witness:
-    """Counts the browsers below this process, every 5 ms: the most that there were at once."""
+    """Counts the browsers below this process, every 20 ms: the most that there were at once."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -97,7 +97,7 @@ class Witness:
         self._thread = threading.Thread(target=self._look)
 
     def _look(self) -> None:
-        while not self._stop.wait(0.005):
+        while not self._stop.wait(0.02):
             self.most = max(self.most, browsers_below(os.getpid()))
 
     def __enter__(self) -> Witness:
