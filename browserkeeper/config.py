@@ -52,7 +52,7 @@ NOT_ON_A_GRID = {
     "download_dir": "files arrive at the Grid; set options.enable_downloads, use driver.download_file()",
     "env": "the environment of the Grid's browsers is the Grid's",
     "max_browsers": "it counts browsers of this machine; the operator limits the sessions on Grids with "
-    "BROWSERKEEPER_MAX_GRID_SESSIONS or max_grid_sessions in limits.toml",
+    "BROWSERKEEPER_MAX_GRID_SESSIONS=N, or max_grid_sessions in limits.toml",
     "min_memory": "the Grid's browsers take no memory of this machine",
 }
 """Arguments that are about this machine, and why they cannot be used with a Grid."""
