@@ -61,6 +61,11 @@ class CommandHandler(Protocol):
     def run_command(self, name: str, params: dict[str, Any], command: Callable[[], Any]) -> Any:
         """Returns what ``command()`` returns; may refuse to call it, and may replace its errors."""
 
+    def observe_command(
+        self, name: str, params: dict[str, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """For a command that Selenium sends by a connection of its own: the block sends it."""
+
     def quit_driver(self) -> None:
         """The driver's ``quit()``."""
 
@@ -195,6 +200,7 @@ class _Managed(LocalWebDriver):
         self._websocket_connection = DirectWebSocketConnection(  # type: ignore[no-untyped-call]
             url, config.websocket_timeout, config.websocket_interval
         )
+        self._websocket_connection.observe = weakref.WeakMethod(self.command_handler.observe_command)
 
     def start_devtools(self) -> Any:
         """As Selenium's, without a proxy.

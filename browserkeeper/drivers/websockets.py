@@ -8,14 +8,19 @@ obeys the variables, as Selenium's own does.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
+from collections.abc import Callable
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 from selenium.webdriver.remote.websocket_connection import WebSocketConnection
 from websocket import WebSocket, WebSocketApp, create_connection
+
+Observe = Callable[[str, dict[str, Any]], contextlib.AbstractContextManager[None]]
+"""Keeps a command, given its name and parameters, that the block of the context manager sends."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect to a port of this machine, which takes microseconds."""
@@ -56,6 +61,18 @@ class DirectWebSocketConnection(WebSocketConnection):
     """
 
     connected: socket.socket | None = None
+    observe: Callable[[], Observe | None] = staticmethod(lambda: None)
+    """A weak reference, since the connection's thread holds this object and must hold no session."""
+
+    def _round_trip(self, payload: dict[str, Any]) -> Any:
+        """Sends one command and waits for the answer.  (Selenium before 4.51 may have no such method:
+        then commands are not observed.)"""
+        observe, method = self.observe(), payload.get("method")
+        if observe is None or not isinstance(method, str):
+            return super()._round_trip(payload)  # type: ignore[no-untyped-call]
+        # The domains of the DevTools protocol begin with a capital letter, those of BiDi do not.
+        with observe("devtools" if method[:1].isupper() else "bidi", {"method": method}):
+            return super()._round_trip(payload)  # type: ignore[no-untyped-call]
 
     def _start_ws(self) -> None:
         connected = connected_socket(self.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout, refuse_to_pickle
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
-from ..session import BrowserSession
+from ..session import BrowserSession, control_of
 from ..session.call_stack import CallStack
 from ..session.not_a_driver import no_attribute
 from .browser import Browser
@@ -182,6 +183,14 @@ class LeaseHandler:
             return self.browser.run(name, params, command)
         finally:
             self._pending.pop()
+
+    def observe_command(
+        self, name: str, params: Mapping[str, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Keep a command over a connection of the driver's own, which the end of the lease closes."""
+        if self._refuses or not self.is_open:
+            return contextlib.nullcontext()
+        return control_of(self.session).observe_command(name, params)
 
     def quit_driver(self) -> None:
         """``driver.quit()``, a habit from plain Selenium, ends the browser; the pool replaces it."""

@@ -20,6 +20,8 @@ SHOWN: Mapping[str, tuple[str, ...]] = {
     "findElementFromShadowRoot": ("using", "value"),
     "findElementsFromShadowRoot": ("using", "value"),
     "executeCdpCommand": ("cmd",),
+    "bidi": ("method",),
+    "devtools": ("method",),
 }
 """The parameters of which a part is shown, by the name of the command."""
 
@@ -30,8 +32,8 @@ CUT = "..."
 """Stands where something is left out."""
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
-_METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,60}", re.ASCII)
-"""A method of the DevTools protocol, such as ``Page.navigate``."""
+_METHOD = re.compile(r"(?:[a-z]{1,20}:)?[A-Za-z]{1,40}\.[A-Za-z]{1,60}", re.ASCII)
+"""A method of the DevTools protocol, such as ``Page.navigate``, or of BiDi."""
 _RUN = re.compile(r"[A-Za-z0-9_-]{16,}", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
@@ -50,7 +52,7 @@ def target_of(name: str, given: tuple[str | None, ...]) -> str:
         return ""
     if name == "get":
         text = address(first)
-    elif name == "executeCdpCommand":
+    elif name in ("executeCdpCommand", "bidi", "devtools"):
         text = first if _METHOD.fullmatch(first) else ""
     else:
         text = selector(first, given[1] or "")

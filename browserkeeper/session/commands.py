@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import SessionConfig
@@ -67,6 +68,20 @@ class Commands:
             raise
         finally:
             self._last.end(call, outcome)
+
+    @contextlib.contextmanager
+    def observed(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
+        """Keep a command that the block runs by itself, over a connection of its own."""
+        key, outcome = object(), INTERRUPTED
+        try:
+            self._last.begin(key, name, params)
+            yield
+            outcome = OK
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            self._last.end(key, outcome)
 
     def _run(
         self, name: str, command: Callable[[], T], fail: Fail, is_abandoned: Callable[[], bool]

@@ -6,6 +6,7 @@ It has what they need beyond the public methods.  Not for users: its names may c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -364,6 +365,14 @@ class SessionControl(Generic[S]):
         from ..drivers import managed
 
         return managed.another(self.driver, handler)
+
+    def observe_command(
+        self, name: str, params: Mapping[str, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """For a command that does not pass through :meth:`run_command`: keep it as one of the last."""
+        if self._commands is None or os.getpid() != self.owner:
+            return contextlib.nullcontext()
+        return self._commands.observed(name, params)
 
     def forget_commands(self) -> None:
         """To be called between two users of the session: what an error of the second one says that the

@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from selenium.common.exceptions import NoSuchElementException
+from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, WebDriverException
 from selenium.webdriver.common.by import By
 
 from browserkeeper import (
@@ -123,15 +124,25 @@ def test_a_page_that_hangs_is_named_by_the_command_timeout(site: Site) -> None:
 
 @pytest.mark.chrome
 def test_a_browser_that_is_killed_in_mid_command_names_it(site: Site) -> None:
-    session = browser("chrome")
+    """With a command of BiDi, which goes over a websocket of Selenium's."""
+    options = webdriver.ChromeOptions()
+    options.enable_bidi = True
+    session = browser("chrome", options=options)
     with pytest.raises(BrowserDied, match=r"get http://\S+/never: in flight"), session as driver:
+        driver.browser.get_user_contexts()  # type: ignore[no-untyped-call]
+        with contextlib.suppress(WebDriverException):
+            driver.browser.remove_user_context(SECRET)
         _ = driver.title
         pid = session.pid
         assert pid
         threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
         driver.get(site.url_for("never"))
-    expected = [("getTitle", "", "ok"), ("get", site.url_for("never"), "in flight")]
-    assert names(session.report) == names(of_history(session)) == expected
+    found = names(session.report)
+    assert found == names(of_history(session))
+    assert ("bidi", "browser.getUserContexts", "ok") in found
+    assert ("bidi", "browser.removeUserContext", "ok") in found, "its answer is an error"
+    assert found[-2:] == [("getTitle", "", "ok"), ("get", site.url_for("never"), "in flight")]
+    assert SECRET not in str(session.report)
 
 
 @pytest.mark.chrome

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -402,6 +403,9 @@ def test_two_driver_objects_share_one_session(site: Site) -> None:
         def run_command(self, name: str, params: Any, command: Callable[[], Any]) -> Any:
             self.names.append(name)
             return command()
+
+        def observe_command(self, name: str, params: Any) -> AbstractContextManager[None]:
+            return nullcontext()
 
         def quit_driver(self) -> None:
             self.names.append("quit")

@@ -71,6 +71,7 @@ PARAMETERS = [
     "dialogButton",
     "isUserVerified",
     "fileName",
+    "method",
 ]
 """Names of parameters that commands have; in the test below each command has all of them."""
 
@@ -257,3 +258,4 @@ def test_a_devtools_command_shows_its_method_only() -> None:
     assert target_of("executeCdpCommand", ("Network.setCookie",)) == "Network.setCookie"
     assert target_of("executeCdpCommand", (f"Page.navigate {SECRET}",)) == ""
     assert target_of("executeCdpCommand", ("x" * 2000,)) == ""
+    assert target_of("bidi", ("goog:cdp.sendCommand",)) == "goog:cdp.sendCommand"
