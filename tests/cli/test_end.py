@@ -420,8 +420,8 @@ def test_the_command_asks_only_on_a_terminal(sessions: Sessions) -> None:
     assert done.exit_code == 2
     assert "--yes" in done.output
     assert sessions.is_live(id)
-    shown = cli("end", "nightly", "--dry-run")
-    assert (shown.returncode, id in shown.stdout) == (0, True)
+    shown = invoke("end", "nightly", "--dry-run")
+    assert (shown.exit_code, id in shown.stdout) == (0, True)
     assert "Nothing was touched" in shown.stdout
     assert sessions.is_live(id)
     ended = cli("end", "nightly", "--yes", "--reason", "deploy")
@@ -474,18 +474,18 @@ def test_exit_statuses_and_json(sessions: Sessions, state_dir: Path, tmp_path: P
     one, two = sessions.start("shop"), sessions.start("shop")
     document = cli_json("end", "nobody", "--yes", status=1)
     assert document["error"]["type"] == "NoSuchSession"
-    assert cli("end", "--yes").returncode == 2
-    assert cli("end", "shop", "--all", "--yes").returncode == 2
-    nothing = cli("end", "--older-than", "9h", "--yes")
-    assert (nothing.returncode, nothing.stdout) == (0, "No live session is meant.\n")
+    assert invoke("end", "--yes").exit_code == 2
+    assert invoke("end", "shop", "--all", "--yes").exit_code == 2
+    nothing = invoke("end", "--older-than", "9h", "--yes")
+    assert (nothing.exit_code, nothing.stdout) == (0, "No live session is meant.\n")
     document = cli_json("end", "shop", "--yes", "--reason", "deploy")
     assert {found["session"] for found in document["sessions"]} == {one, two}
     assert all(found["verified"] and found["state"] == "ended" for found in document["sessions"])
     assert all(found["report"]["operator"]["reason"] == "deploy" for found in document["sessions"])
     orphan = write_record(state_dir, json.dumps(dead_record("0123456789ab", tmp_path)))
     add_free_lock(state_dir, "0123456789ab")
-    left = cli("end", "0123456789ab", "--yes")
-    assert left.returncode == 3
+    left = invoke("end", "0123456789ab", "--yes")
+    assert left.exit_code == 3
     assert "browserkeeper sweep --yes" in left.stdout
     orphan.unlink()
 
