@@ -153,6 +153,10 @@ class Gate:
         """Wake the first start that waits, since something has changed: a limit, the end of a drain."""
         self._files.ring_first()
 
+    def ring_pools(self) -> None:
+        """Have all pools look at once whether the host is drained.  Raises nothing."""
+        self._files.ask_pools_to_yield()
+
     def yield_bell(self) -> Bell:
         """A bell for a pool that could give up an idle browser.
 

@@ -76,7 +76,9 @@ def resume() -> Drain | None:
     """
     ledger = Ledger.open()
     ended = drains.end(ledger)
-    Gate(ledger).ring_first()
+    gate = Gate(ledger)
+    gate.ring_first()
+    gate.ring_pools()
     return ended
 
 
@@ -88,7 +90,9 @@ def draining() -> Drain | None:
 def start(ledger: Ledger, operator: Operator, *, survive_reboot: bool) -> Drain | None:
     """See :func:`drain`.  Returns the drain that was in force before."""
     require_own_proc()
-    return drains.start(ledger, operator, survives_reboot=survive_reboot)
+    before = drains.start(ledger, operator, survives_reboot=survive_reboot)
+    Gate(ledger).ring_pools()  # they close their idle browsers
+    return before
 
 
 def wait_until_idle(

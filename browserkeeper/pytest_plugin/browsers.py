@@ -19,8 +19,6 @@ from .records import OpenedBrowser, TestRecord, numbered
 from .warm_pools import RecordingPool, name_limit
 
 DRIVER_LOG = "driver.log"
-LEASE_TIMEOUT = 90.0
-"""Seconds for the warm browser to be ready; its start may take 60."""
 
 
 def open_new(record: TestRecord, spec: BrowserSpec) -> OpenedBrowser:
@@ -67,7 +65,7 @@ def leased_browser(
     """A lease of the worker's warm browser.  ``timeout``, in seconds, and ``label`` are this test's own,
     None where it has none."""
     with one_line_errors():
-        lease = pool.lease(LEASE_TIMEOUT, label=label)
+        lease = pool.lease(label=label)
     opened = record.add(lease.driver, lease.session, is_leased=True)
     opened.log_start = capture.log_size(opened.session)
     if timeout is not None:

@@ -10,14 +10,21 @@ import os
 import weakref
 from typing import Any
 
+from ..config import START_TIMEOUT
 from ..errors import LeaseTimeout
 from ..options.labels import safe_label
 from ..pool import BrowserPool, Lease
 from ..report import ExitReport
-from ..session import control_of
+from ..session import browser, control_of
 from .background_pools import BACKGROUND_POOLS
 from .browser_spec import BrowserSpec, one_line_errors
 from .settings import Settings
+
+START_PATIENCE = 90.0
+"""Seconds for a pool's browser to be ready where it need not wait for a slot of the host; its start may
+take 60."""
+FOR_EVER = 365 * 86400.0
+"""Seconds, for ``wait=None``."""
 
 
 class RecordingPool(BrowserPool[Any]):
@@ -59,10 +66,17 @@ def name_limit(lease: Lease[Any], seconds: float) -> None:
 
 
 def open_pool(spec: BrowserSpec, settings: Settings, **sizes: Any) -> RecordingPool:
-    """An open pool.  The timeout of ``spec``, or else of ``settings``, is the limit of each lease."""
+    """An open pool.  The timeout of ``spec``, or else of ``settings``, is the limit of each lease.
+
+    A pool has no ``wait``: that of ``spec`` makes the requests for its browsers wait longer.
+    """
     given = dict(spec.arguments)
     limit = given.pop("timeout", None) or settings.timeout
     with one_line_errors():
+        if "wait" in given:
+            wait = browser(spec.name, **spec.arguments).config.wait
+            given.pop("wait")
+            sizes["checkout_timeout"] = START_PATIENCE + (FOR_EVER if wait is None else wait)
         pool = RecordingPool(spec.name, max_lease=limit, **sizes, **given)
         BACKGROUND_POOLS.add(pool)
         pool.open()
@@ -83,7 +97,8 @@ class WarmBrowsers:
         if present is not None:
             del self._pools[spec.name]
             present[1].close()
-        pool = open_pool(spec, settings, max_size=1, min_idle=1)
+        patience = START_PATIENCE + START_TIMEOUT  # as long as a plain browser() waits for a slot
+        pool = open_pool(spec, settings, max_size=1, min_idle=1, checkout_timeout=patience)
         self._pools[spec.name] = spec.fingerprint, pool
         return pool
 

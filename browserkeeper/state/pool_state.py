@@ -28,9 +28,9 @@ from .documents import BadRecord, CorruptRecordError, identity_from, read_docume
 from .ledger import Ledger
 from .locks import ask
 
-STATES = ("available", "leased", "starting", "renewing")
+STATES = ("available", "leased", "queued", "starting", "renewing")
 """States of a pool's browsers that ``BrowserPool.stats()`` counts, as ``pool_STATE``; the others of
-``pool_size`` are closing."""
+``pool_size`` are closing.  ``queued``: the launch waits for a slot of the host."""
 
 
 @dataclasses.dataclass(frozen=True)

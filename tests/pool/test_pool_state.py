@@ -74,7 +74,7 @@ def test_snapshot_metrics_and_ps_show_a_pool(ledger: Ledger) -> None:
             assert 'browserkeeper_pool_requests_waiting{browser="chrome"} 1.0' in text
             assert 'browserkeeper_pools{browser="chrome"} 1.0' in text
             printed = CliRunner().invoke(group, ["ps"]).output
-            assert "0 available, 1 leased, 0 starting, 0 renewing, of 1; 1 waiting." in printed
+            assert "0 available, 1 leased, 0 queued, 0 starting, 0 renewing, of 1; 1 waiting." in printed
         waiting.join()
         assert wait_until(lambda: published_stats(ledger)["pool_available"])
         assert published_stats(ledger)["requests_num"] == 2
