@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from typing import Any, NoReturn
@@ -103,6 +104,9 @@ def main() -> NoReturn:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 # for the life of this process
+    # A label may be of any language, and standard output of an encoding that has no letters for it.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     group(prog_name="browserkeeper")
     raise AssertionError("click exits by itself")
 

@@ -28,7 +28,7 @@ from browserkeeper.status.timeline import timeline
 from browserkeeper.status.timeline_page import render
 from browserkeeper.telemetry.logs import fields
 from browserkeeper.watch.sessions import check
-from tests.support.cli import CLI, ROOT, cli_json, invoke
+from tests.support.cli import CLI, ROOT, cli, cli_json, invoke
 from tests.support.ledger import add_ended, add_live, new_session
 
 TASK = "shop.tasks.check[0b5f4e9c-8f6e-4a51-9c1e-6d0a3d1f1c55]"
@@ -125,6 +125,15 @@ def test_the_page_escapes_labels(ledger: Ledger) -> None:
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&gt;&lt;img") == 2
     assert not {"\x1b", "\u202e", "\ud800"} & set(page)
     assert page.encode()
+
+
+def test_a_label_of_another_alphabet_is_escaped_where_the_output_has_none_for_it(ledger: Ledger) -> None:
+    session = labelled("監視")
+    add_live(ledger, session)
+    done = cli("ps", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(done.stdout)[session.id].endswith("  \\u76e3\\u8996")
+    assert rows(cli("ps").stdout)[session.id].endswith("  監視"), "the control"
 
 
 # ------------------------------------------------------------------------------------------ filters
