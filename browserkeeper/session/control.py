@@ -155,8 +155,11 @@ class SessionControl(Generic[S]):
 
     @property
     def driver(self) -> Any:
-        """Raises SessionClosed before the start and after the end."""
+        """Raises SessionClosed before the start and after the end; where an operator has ended it, the
+        error that says so."""
         driver = self.attempt.driver if self.attempt else None
+        if driver is None and self.report is not None and self.report.reason == "operator":
+            raise self.over()
         if driver is None:
             raise SessionClosed(f"This session is {self.state}; use it inside `with`, or start() it.")
         return driver

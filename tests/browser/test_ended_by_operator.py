@@ -94,6 +94,8 @@ def test_the_block_of_a_session_without_a_command_raises_it_too(fake_driver: str
         assert end_one("nightly") == session.id
     assert names_the_operator(caught.value)
     assert session.close().reason == "operator"
+    with pytest.raises(BrowserDied, match="was ended by an operator"):
+        _ = session.driver
     with pytest.raises(SessionClosed):
         session.start()
 
