@@ -257,6 +257,25 @@ def raising_at_call(number: int, error: BaseException) -> Callable[[], float]:
     return check
 
 
+def test_sessions_on_a_grid_have_numbers_of_their_own_and_block_no_browser(ledger: Ledger) -> None:
+    set_limits(ledger, "max_browsers = 1\nmax_grid_sessions = 1\n")
+    slot = Gate(ledger).acquire(SlotRequest("grid"), 0)
+    adopted = Gate(ledger).force()
+    try:
+        found = pressure().to_dict()
+        assert (found["grid_slots"], found["grid_held"], found["grid_free"]) == (1, 1, 0)
+        assert (found["held"], found["blocked_by"]) == (1, ["full"]), "an adopted browser is a browser"
+        adopted.release()
+        found = pressure().to_dict()
+        assert (found["held"], found["blocked_by"], found["grid_held"]) == (0, [], 1)
+        scraped = samples(generate_latest(registry(Tally())).decode())
+        assert value(scraped, "slots_held", kind="grid") == 1
+        assert value(scraped, "slots_limit", kind="grid") == 1
+    finally:
+        adopted.release()
+        slot.release()
+
+
 def test_slots_of_idle_browsers_of_pools_are_told(ledger: Ledger) -> None:
     """Not those of leased ones, nor of a pool that is dead: the controls."""
     set_limits(ledger, "max_browsers = 3\n")
