@@ -29,6 +29,8 @@ CONTENT_LIMIT = 8192
 """Bytes that are read of a slot or a ticket."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.01
 """Seconds between two attempts to take the gate's lock, which is held for less than a millisecond."""
+BREAK_AFTER = 3.0
+"""Seconds after which the lock is taken from a process that has had it all the time."""
 
 _opening = RLock()
 """Held while a file is opened and noted below: no fork comes in between."""
@@ -66,11 +68,9 @@ def lock(fd: int, how: int) -> bool:
 class LockedFile:
     """A file that this process has open and locked, for as long as this object lives."""
 
-    def __init__(self, path: str, flags: int, how: int, *, wait: Callable[[], bool] = lambda: False):
-        """Open the file and lock it; ``wait`` is called after each vain attempt, and False ends them.
-
-        Raises BlockingIOError where another one holds it, and OSError.
-        """
+    def __init__(self, path: str, flags: int, how: int):
+        """Open the file and lock it at once.  Raises BlockingIOError where another one holds it, and
+        OSError."""
         self.path = path
         self._fd = -1
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
@@ -78,9 +78,8 @@ class LockedFile:
             _held.add(self)
             self._fd = with_reserve(lambda: os.open(path, flags, 0o600))
         try:
-            while not lock(self._fd, how):
-                if not wait():
-                    raise BlockingIOError(errno.EAGAIN, "another process holds its lock", path)
+            if not lock(self._fd, how):
+                raise BlockingIOError(errno.EAGAIN, "another process holds its lock", path)
         except BaseException:
             self.close()
             raise
@@ -229,36 +228,77 @@ class WatchedBell:
 
 
 class Mutex:
-    """The gate's lock: whoever looks and decides has it, for less than a millisecond."""
+    """The gate's lock: whoever looks and decides has it, for about a millisecond.
 
-    def __init__(self, path: Path):
-        self._path = str(path)
+    A process that was stopped with it, by SIGSTOP or in a container that is paused, would hold up all
+    starts of the host.  So another one is put in its place after BREAK_AFTER.  The stopped process may
+    go on at any time, in the middle of its decision; but by then the file that it would make its slot
+    (``slots.Turn``) is removed, so that it has to decide anew.
+    """
+
+    def __init__(self, path: Path, turns: Path):
+        """``turns``: the directory of the files that are to become slots."""
+        self._path, self._turns = str(path), turns
 
     @contextlib.contextmanager
     def held(self, until: float, check: Callable[[], object] = lambda: None) -> Iterator[None]:
         """Hold it during the block.  Tries until ``until`` (``time.monotonic()``), calling ``check``,
         which may raise.  Raises BlockingIOError then, and OSError."""
-        pause = SHORTEST_PAUSE
-
-        def wait() -> bool:
-            nonlocal pause
-            check()
-            time.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
-            return time.monotonic() < until
-
-        while True:
-            file = LockedFile(self._path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX, wait=wait)
-            if file.is_in_place():
-                break
-            file.close()  # the directory was removed, and made anew
-            if not wait():
-                raise BlockingIOError(errno.EAGAIN, "its lock file is removed again and again")
+        file = self._take(until, check)
         try:
-            file.write({"pid": os.getpid()})
+            file.write({"pid": os.getpid(), "turn": time.monotonic_ns()})
             yield
         finally:
             file.close()
+
+    def _take(self, until: float, check: Callable[[], object]) -> LockedFile:
+        pause, since = SHORTEST_PAUSE, 0.0
+        seen: dict[str, Any] = {}
+        while True:
+            try:
+                file = LockedFile(self._path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+            except BlockingIOError:
+                pass
+            else:
+                if file.is_in_place():
+                    return file
+                file.close()  # it was broken, or removed with the directory
+            check()
+            now, turn = time.monotonic(), read_facts(self._path)
+            if turn != seen or not turn:
+                seen, since = turn, now
+            elif now - since > BREAK_AFTER and (broken := self._break(turn)) is not None:
+                return broken
+            if now >= until:
+                raise BlockingIOError(errno.EAGAIN, "another process holds the gate's lock", self._path)
+            time.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def _break(self, turn: Mapping[str, Any]) -> LockedFile | None:
+        """Put a new lock in the place of the one that has been held since this turn, and have it.
+
+        None where another process does that.  Slots are counted after this, so one that the stopped
+        process has just made counts; it can make none afterwards.
+        """
+        try:
+            breaking = LockedFile(f"{self._path}.break", os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+        except BlockingIOError:
+            return None
+        try:
+            if read_facts(self._path) != turn:
+                return None
+            draft = f"{self._path}.{os.urandom(8).hex()}"
+            file = LockedFile(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, fcntl.LOCK_EX)
+            try:
+                file.rename(self._path)
+                for name in os.listdir(self._turns):
+                    os.unlink(self._turns / name)
+            except BaseException:
+                file.remove()
+                raise
+            return file
+        finally:
+            breaking.close()
 
     def holder(self) -> int:
         """The pid of the process that had it last, in that process's pid namespace; 0 for unknown."""

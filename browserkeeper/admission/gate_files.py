@@ -4,6 +4,7 @@ In ``gate/`` of the state directory::
 
     lock            locked by whoever looks and decides, for less than a millisecond
     slots/          a file for each browser, locked by its guards (slots.py)
+    turns/          a file for each start that decides, which becomes its slot
     queue/          a file and a bell for each start that waits (tickets.py)
     yield/          a bell for each pool that could give up an idle browser
 
@@ -30,7 +31,16 @@ from .files import Bell, Mutex, read_facts
 from .limits import HostLimits, Kind, effective, environment_limits, file_limits
 from .overview import GateState, claimant
 from .request import SlotRequest
-from .slots import HeldSlot, Slot, age_of, describe_self, held, process_of, take
+from .slots import (
+    HeldSlot,
+    Slot,
+    Turn,
+    age_of,
+    describe_self,
+    held,
+    process_of,
+    remove_dead_turns,
+)
 from .tickets import (
     CALLED,
     Priority,
@@ -70,20 +80,25 @@ class GateFiles:
 
     def __init__(self, ledger: Ledger):
         self.ledger = ledger
-        self.mutex = Mutex(ledger.gate / "lock")
+        self.mutex = Mutex(ledger.gate / "lock", ledger.turns)
         self._read: dict[str, tuple[Candidate, tuple[str, int]]] = {}
         """The tickets that were read already; a ticket with other content has another name."""
 
-    def look(self, request: SlotRequest, ticket: Ticket | None, until: float, check: Any) -> Slot | Look:
-        """Decide whether this start may go.  Wakes others that may go.  Raises OSError.
+    def look(
+        self, request: SlotRequest, ticket: Ticket | None, turn: Turn, until: float, check: Any
+    ) -> Slot | Look:
+        """Decide whether this start may go.  Wakes others that may go.
 
-        Raises ConfigError where the limits are not valid and the start has no ticket yet.
+        Raises DecideAgainError, OSError, and ConfigError where the limits are not valid and the start
+        has no ticket yet.
         """
         host, closed, detail = self._host_limits(is_waiting=ticket is not None)
         own = effective(
             environment_limits(), max_browsers=request.max_browsers, min_memory=request.min_memory
         )
         limits = own.combined(host)
+        self._require_directories()
+        turn.prepare()
         with self.locked(until, check):
             if closed is None and (drained := drain.present(self.ledger)) is not None:
                 closed, detail = "draining", str(drained)
@@ -98,7 +113,7 @@ class GateFiles:
             self._call(may_go - {me.name}, names[:place], marks)
             if me.name in may_go:
                 facts = {**describe_self(request.label), "kind": request.kind}
-                slot = Slot(take(self.ledger.slots, request.kind, facts), facts)
+                slot = Slot(turn.become_slot(self.ledger.slots, request.kind, facts), facts)
                 if ticket is not None:
                     ticket.close()
                 return slot
@@ -237,6 +252,7 @@ class GateFiles:
         }
         with self.locked(until, check):
             remove_orphans(self.ledger.queue)
+            remove_dead_turns(self.ledger.turns)
             ticket = Ticket(self.ledger.queue, facts)
         request.bell = ticket.bell
         return ticket

@@ -76,8 +76,55 @@ class HeldSlot:
         return age_of(self.facts)
 
 
+class DecideAgainError(Exception):
+    """The decision of this start is void: its turn was taken away (``files.Mutex``)."""
+
+
+class Turn:
+    """The file that is to become a start's slot.
+
+    It is made before the gate's lock is taken, and renamed when the start may go.  Who takes the lock
+    away from a stopped process removes it.
+    """
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._file: LockedFile | None = None
+
+    def prepare(self) -> None:
+        """Make the file where it is missing.  Raises OSError."""
+        if self._file is None or not self._file.is_in_place():
+            self.close()
+            path = str(self._directory / os.urandom(8).hex())
+            self._file = LockedFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, fcntl.LOCK_SH)
+
+    def become_slot(self, slots: Path, kind: Kind, facts: Mapping[str, Any]) -> LockedFile:
+        """Call it with the gate's lock held.  Raises DecideAgainError, and OSError."""
+        file = self._file
+        assert file is not None
+        try:
+            file.rename(str(slots / f"{kind}-{os.urandom(8).hex()}"))
+        except FileNotFoundError:
+            raise DecideAgainError from None
+        self._file = None
+        file.write(facts)
+        return file
+
+    def close(self) -> None:
+        """Remove the file, if it has become no slot."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove()
+
+
+def remove_dead_turns(directory: Path) -> None:
+    """Delete those of processes that have died.  Raises OSError."""
+    for name in os.listdir(directory):
+        is_locked(directory / name, fcntl.LOCK_EX, remove=True, details=False)
+
+
 def take(directory: Path, kind: Kind, facts: Mapping[str, Any]) -> LockedFile:
-    """Make a slot and lock it.  Call it with the gate's lock held.  Raises OSError."""
+    """Make a slot for a browser that runs already, and lock it.  Raises OSError."""
     path = str(directory / f"{kind}-{os.urandom(8).hex()}")
     file = LockedFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, fcntl.LOCK_SH)
     file.write(facts)
@@ -177,4 +224,15 @@ def process_of(facts: Mapping[str, Any]) -> tuple[str, int]:
     return text_of(facts, "namespace"), pid_of(facts)
 
 
-__all__ = ["HeldSlot", "Slot", "describe_self", "held", "is_locked", "process_of", "take"]
+__all__ = [
+    "DecideAgainError",
+    "HeldSlot",
+    "Slot",
+    "Turn",
+    "describe_self",
+    "held",
+    "is_locked",
+    "process_of",
+    "remove_dead_turns",
+    "take",
+]

@@ -17,9 +17,10 @@ from collections.abc import Callable
 
 from ..errors import HostBusy
 from .decision import Reason
+from .files import BREAK_AFTER
 from .gate_files import GateFiles, Look
 from .request import SlotRequest, not_waiting
-from .slots import Slot
+from .slots import DecideAgainError, Slot, Turn
 from .texts import busy, why
 from .tickets import Ticket
 
@@ -31,7 +32,8 @@ doubles them, up to this; and of those with more than MANY before them.  200 loo
 MANY = 16
 TELL_AFTER = 5.0
 """Seconds of waiting after which the log says what is waited for."""
-MUTEX_PATIENCE = 2.0
+MUTEX_PATIENCE = BREAK_AFTER + 2
+"""Seconds for which a start that does not wait tries to get the gate's lock."""
 
 
 class Wait:
@@ -48,6 +50,7 @@ class Wait:
         self._began = time.monotonic()
         self._until = None if seconds is None else self._began + seconds
         self._ticket: Ticket | None = None
+        self._turn = Turn(gate.ledger.turns)
         self._has_told = False
         self._bad_limits = ""
         self.reason: Reason | None = None
@@ -58,7 +61,10 @@ class Wait:
         self._check()
         try:
             while True:
-                seen = self._gate.look(self._request, self._ticket, self._mutex_deadline(), self._check)
+                try:
+                    seen = self._look()
+                except DecideAgainError:
+                    continue
                 if isinstance(seen, Slot):
                     seen.waited = time.monotonic() - self._began
                     self._ticket = None
@@ -80,6 +86,10 @@ class Wait:
         finally:
             self._leave()
 
+    def _look(self) -> Slot | Look:
+        until = self._mutex_deadline()
+        return self._gate.look(self._request, self._ticket, self._turn, until, self._check)
+
     def _mutex_deadline(self) -> float:
         least = time.monotonic() + MUTEX_PATIENCE
         return math.inf if self._until is None else max(least, self._until)
@@ -96,6 +106,7 @@ class Wait:
 
     def _leave(self) -> None:
         """Without a slot.  A bell that was rung for this start is rung for the next one."""
+        self._turn.close()
         ticket, self._ticket, self._request.bell = self._ticket, None, None
         self._request.waits_for = not_waiting
         if ticket is not None:

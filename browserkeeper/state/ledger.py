@@ -25,7 +25,7 @@ from .locks import LOCKS
 from .permissions import is_ours_alone
 from .records import EndedSession, Record, read_ended, read_record
 
-GATE = ("gate", "gate/slots", "gate/queue", "gate/yield")
+GATE = ("gate", "gate/slots", "gate/turns", "gate/queue", "gate/yield")
 """The parts of the state directory that belong to the host's limit."""
 HISTORY_LIMIT = 500
 """Number of ended sessions that are kept; the file of one has 2 to 4 KB."""
@@ -44,6 +44,7 @@ class Ledger:
         self.unseen = directory / "unseen"
         self.gate = directory / "gate"
         self.slots = self.gate / "slots"
+        self.turns = self.gate / "turns"
         self.queue = self.gate / "queue"
         self.yields = self.gate / "yield"
 

@@ -462,9 +462,54 @@ def test_the_wall_clock_may_jump(monkeypatch: pytest.MonkeyPatch) -> None:
     slot.release()
 
 
-def test_a_process_that_is_stopped_with_the_gates_lock_lets_no_browser_too_many_start(
-    monkeypatch: pytest.MonkeyPatch,
+STOPPED = """
+import os, sys, signal
+sys.path.insert(0, {root!r})
+from browserkeeper.admission import gate_files
+from browserkeeper.admission.gate import Gate, SlotRequest
+from browserkeeper.state.ledger import Ledger
+before = gate_files.who_may_go
+def stop_and_decide(*arguments):
+    chosen = before(*arguments)
+    gate_files.who_may_go = before
+    print("stops", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return chosen
+gate_files.who_may_go = stop_and_decide
+slot = Gate(Ledger.open()).acquire(SlotRequest(label="stopped"), 300)
+print("got", flush=True)
+sys.stdin.readline()
+slot.release()
+"""
+
+
+def test_a_process_that_is_stopped_while_it_decides_holds_up_none_and_gets_no_slot_too_many(
+    programs: Programs,
 ) -> None:
+    """It has the gate's lock then, and has decided that it may go."""
+    set_limits("max_browsers = 1\n")
+    words = [sys.executable, "-c", STOPPED.format(root=str(ROOT))]
+    stopped = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert stopped.stdout is not None
+        assert stopped.stdout.readline() == "stops\n"
+        assert wait_until(lambda: "T (stopped)" in Path(f"/proc/{stopped.pid}/status").read_text())
+        other = holder(programs, "other", wait=0)
+        assert labels(state().held) == ["other"]
+        stopped.send_signal(signal.SIGCONT)
+        assert wait_until(lambda: labels(state().waiting) == ["stopped"])
+        assert labels(state().held) == ["other"]
+        other.end()
+        assert stopped.stdout.readline() == "got\n"
+        assert labels(state().held) == ["stopped"]
+    finally:
+        stopped.kill()
+        stopped.communicate()
+
+
+def test_a_lock_that_cannot_be_taken_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("browserkeeper.admission.files.BREAK_AFTER", 1000.0)
+    monkeypatch.setattr("browserkeeper.admission.waiting.MUTEX_PATIENCE", 0.3)
     with gate()._files.locked(time.monotonic() + 60):
         assert gate().acquire(SlotRequest(), 0).path == "", "without a limit a start goes ahead"
         monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "1")

@@ -175,7 +175,7 @@ def test_a_directory_of_the_gate_that_is_a_file(
     there = gate()
     path = state_dir / part
     if part == "gate":
-        for name in ("slots", "queue", "yield"):
+        for name in ("slots", "turns", "queue", "yield"):
             (path / name).rmdir()
     path.rmdir()
     path.write_text("a file")
