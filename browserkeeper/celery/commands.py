@@ -111,11 +111,12 @@ def ps_lines(answer: dict[str, Any]) -> Iterator[str]:
     if "error" in answer:
         yield f"error: {answer['error']}"
     for session in answer.get("sessions", ()):
+        label = session.get("label", "")  # a worker of an older version sends none
         yield (
             f"{session['id']}  {session['browser']}  {session['state']}  owner {session['owner']['pid']}"
             f"  {session['age']:.0f} s  {len(session['processes'])} processes"
             f"  {session['memory'] / 1e6:.0f} MB"
-            f"{f'  {label}' if (label := session.get('label')) else ''}"
+            f"{'  ' if label else ''}{label}"
         )
         for pid in session.get("zombies", ()):
             yield f"zombie: pid {pid} of session {session['id']}"
