@@ -294,6 +294,20 @@ class Host:
                 longest, since = max(longest, look.t - since), None
         return longest
 
+    def unused(self) -> float:
+        """The share of the slots' time that was not used although a start waited, in per cent.
+
+        This is what a limit costs beyond itself.  Between two looks what the first one saw counts.
+        """
+        free = whole = 0.0
+        for look, following in itertools.pairwise(list(self.witness.looks)):
+            limit = self._limit_between(look.t, look.t)
+            drained = any(start - 1 <= look.t <= end + 1 for start, end in self.drains)
+            if look.tickets and not drained and limit < float("inf"):
+                whole += (following.t - look.t) * limit
+                free += (following.t - look.t) * max(0.0, limit - len(look.slots))
+        return 100 * free / whole if whole else 0.0
+
     def figures(self) -> str:
         looks = list(self.witness.looks)
         taken = {name for look in looks for name in look.slots}
@@ -309,6 +323,7 @@ class Host:
             if seconds
             else "no job",
             f"room and a waiter, but no start, for {self.longest_idle():.2f} s at most",
+            f"{self.unused():.1f} % of the slots' time unused while a start waited",
             f"{self.witness.summary.get('looks', len(looks))} looks",
             f"{self.witness.summary.get('longest', 0):.3f} s between two of them at most",
         ]
