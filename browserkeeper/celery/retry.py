@@ -15,6 +15,7 @@ from ..config import check_count, check_seconds
 from ..errors import (
     BrowserDied,
     ConfigError,
+    HostBusy,
     LaunchError,
     PoolTimeout,
     PoolUnavailable,
@@ -23,7 +24,7 @@ from ..errors import (
 
 T = TypeVar("T")
 
-RETRY_HELPS = (BrowserDied, LaunchError, PoolTimeout, PoolUnavailable, TooManyWaiting)
+RETRY_HELPS = (BrowserDied, HostBusy, LaunchError, PoolTimeout, PoolUnavailable, TooManyWaiting)
 """For Celery's own ``autoretry_for``.  That goes by the class alone: it retries every LaunchError, even
 one that no retry can cure, and cannot tell the timeout of a page load from that of a WebDriverWait."""
 BACKOFF = 2.0
@@ -40,8 +41,8 @@ def with_retry(
     also: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Goes below ``@app.task`` and above ``@with_browser``.  Retries errors that another browser, or a
-    later moment, can cure: the browser died, a launch failed, the pool had no browser, a page did not
-    load in time.
+    later moment, can cure: the browser died, a launch failed, the host or the pool had no browser, a
+    page did not load in time.
 
     Does not retry a failed check of the page (AssertionError, NoSuchElementException, the timeout of
     a WebDriverWait), nor a task that passed its own time limit.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -30,7 +31,7 @@ from browserkeeper import (
     adopt,
 )
 from browserkeeper.admission import waiting
-from browserkeeper.admission.gate import Gate
+from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.session import control_of
 from browserkeeper.state.ledger import Ledger
 from tests.browser.test_outside import (
@@ -128,6 +129,43 @@ def test_an_exception_of_a_signal_handler_ends_the_wait_and_stays_what_it_is(
     sender.join()
     assert caught.value is error
     assert host.has_no_trace()
+
+
+def test_a_wait_in_a_log_handler_which_has_no_thread_of_its_own_is_ended_cleanly(
+    host: Host,
+    session: BrowserSession[Any],
+    handler: Handler,  # noqa: F811
+) -> None:
+    """It runs in the thread that the exception comes to, at any of its steps."""
+    error = handler.armed = TimeoutError("alarm")
+
+    class StartingHandler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            session.start()
+
+    logger = logging.Logger("of this test")
+    logger.addHandler(StartingHandler())
+
+    def alarm() -> None:
+        assert wait_until(lambda: list(host.queue.glob("0-*")))
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    sender = threading.Thread(target=alarm)
+    sender.start()
+    with pytest.raises(TimeoutError) as caught:
+        logger.error("start one")
+    sender.join()
+    assert caught.value is error
+    assert not host.gate.state().waiting
+    assert not host.gate.state().standby
+    host.free()
+    assert new_waits_for_nothing(host)
+
+
+def new_waits_for_nothing(host: Host) -> bool:
+    """True if a slot can be had at once, which also removes what the dead have left."""
+    host.gate.acquire(SlotRequest(), 0).release()
+    return host.has_no_trace()
 
 
 def test_an_exception_that_is_injected_into_the_thread_ends_the_wait(

@@ -15,6 +15,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from browserkeeper import (
     BrowserDied,
     ConfigError,
+    HostBusy,
     LaunchError,
     PoolUnavailable,
 )
@@ -41,6 +42,7 @@ def driver_error(message: str) -> Exception:
 def test_errors_that_another_browser_can_cure_are_retried() -> None:
     assert helps(BrowserDied("gone"))
     assert helps(LaunchError("no port"))
+    assert helps(HostBusy("3 browsers run"))
     assert helps(PoolUnavailable("none", LaunchError("no port")))
     assert helps(driver_error("timeout: Timed out receiving message from renderer: 3.000"))
     assert helps(driver_error("Navigation timed out after 3000 ms"))
