@@ -28,10 +28,11 @@ from ..state.ledger import GATE, Ledger
 from . import drain, memory
 from .decision import Candidate, Reason, Resource, Room, who_may_go
 from .files import Bell, Mutex, read_facts
-from .limits import HostLimits, Kind, effective, environment_limits, file_limits
+from .limits import HostLimits, Kind, effective, environment_limits, file_limits, version_of
 from .overview import GateState, claimant
 from .request import SlotRequest
 from .slots import (
+    DecideAgainError,
     HeldSlot,
     Slot,
     Turn,
@@ -92,6 +93,7 @@ class GateFiles:
         Raises DecideAgainError, OSError, and ConfigError where the limits are not valid and the start
         has no ticket yet.
         """
+        version = version_of(self.ledger)
         host, closed, detail = self._host_limits(is_waiting=ticket is not None)
         own = effective(
             environment_limits(), max_browsers=request.max_browsers, min_memory=request.min_memory
@@ -100,6 +102,9 @@ class GateFiles:
         self._require_directories()
         turn.prepare()
         with self.locked(until, check):
+            # The lock may have been long in coming, and this process may have been stopped meanwhile.
+            if version_of(self.ledger) != version:
+                raise DecideAgainError
             if closed is None and (drained := drain.present(self.ledger)) is not None:
                 closed, detail = "draining", str(drained)
             was_called = ticket is not None and self._answer(request, ticket)

@@ -191,8 +191,20 @@ def _stat(path: Path) -> os.stat_result | None:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
 
 
+def version_of(ledger: Ledger) -> object:
+    """Equal for as long as ``limits.toml`` is the same; takes a few microseconds."""
+    try:
+        return _signature(_stat(path_of(ledger)))
+    except ConfigError as error:
+        return str(error)
+
+
+def _signature(facts: os.stat_result | None) -> object:
+    return facts and (facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size, facts.st_ino)
+
+
 def _note(path: Path, facts: os.stat_result | None) -> _Seen:
-    signature = facts and (facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size, facts.st_ino)
+    signature = _signature(facts)
     seen = _seen.get(str(path))
     if seen is None or seen.signature != signature:
         seen = _seen[str(path)] = _Seen(signature)
@@ -311,4 +323,5 @@ __all__ = [
     "file_limits",
     "host_limits",
     "path_of",
+    "version_of",
 ]

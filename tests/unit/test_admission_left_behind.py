@@ -68,3 +68,27 @@ def test_what_belongs_to_no_ticket_is_removed(gate: Gate, suffix: str) -> None:
     assert foreign.exists()
     assert (gate.ledger.queue / f"{waiting.name}{SUFFIX}").exists()
     waiting.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_limit_that_changes_between_its_reading_and_the_decision_counts(
+    gate: Gate, before: int, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start may wait for the gate's lock, or be stopped, in between."""
+    file = gate.ledger.directory / "limits.toml"
+    file.write_text(f"max_browsers = {before}\n")
+    held = gate.acquire(SlotRequest(), 0)
+    prepare = gate._files._require_directories
+
+    def change() -> None:
+        if file.read_text() != f"max_browsers = {after}\n":
+            file.write_text(f"max_browsers = {after}\n")
+        prepare()
+
+    monkeypatch.setattr(gate._files, "_require_directories", change)
+    if after > 1:
+        gate.acquire(SlotRequest(), 0).release()
+    else:
+        with pytest.raises(HostBusy, match="max_browsers = 1"):
+            gate.acquire(SlotRequest(), 0)
+    held.release()
