@@ -112,6 +112,24 @@ def test_the_offset_of_a_time_namespace_is_no_other_boot(
     assert drains.present(ledger) is not None
 
 
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_drain_that_cannot_be_written_is_an_error_and_changes_nothing(
+    ledger: Ledger, drained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if drained:
+        drains.start(ledger, this_operator("first"))
+
+    def full(path: str, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(drains, "write_atomically", full)
+    what = "drained as before" if drained else "not drained"
+    with pytest.raises(errors.LedgerError, match=f"No space left on device. The host is {what}"):
+        drains.start(ledger, this_operator("second"))
+    found = drains.present(ledger)
+    assert (found.reason if found else None) == ("first" if drained else None)
+
+
 NOT_VALID = {
     "empty": b"",
     "cut off": b'{"schema": 1, "drain": {"opera',
