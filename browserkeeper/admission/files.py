@@ -27,7 +27,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What flock(2) fails with on a file system that has no such locks."""
 CONTENT_LIMIT = 8192
 """Bytes that are read of a slot or a ticket."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.01
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05
 """Seconds between two attempts to take the gate's lock, which is held for less than a millisecond."""
 BREAK_AFTER = 3.0
 """Seconds after which the lock is taken from a process that has had it all the time."""
@@ -264,7 +264,8 @@ class Mutex:
                     return file
                 file.close()  # it was broken, or removed with the directory
             check()
-            now, turn = time.monotonic(), read_facts(self._path)
+            now = time.monotonic()
+            turn = read_facts(self._path) if pause == LONGEST_PAUSE else {}
             if turn != seen or not turn:
                 seen, since = turn, now
             elif now - since > BREAK_AFTER and (broken := self._break(turn)) is not None:

@@ -67,6 +67,7 @@ class Look:
 
     ``reason``: why it may not go; None if only others are before it.  ``ahead``: the nearest live ticket
     before its own, "" if it is the first.  ``place``: how many tickets are before it, at the most.
+    ``ticket``: its own, None where it does not wait.
     """
 
     limits: HostLimits
@@ -74,6 +75,7 @@ class Look:
     detail: str = ""
     ahead: str = ""
     place: int = 0
+    ticket: Ticket | None = None
 
 
 class GateFiles:
@@ -86,9 +88,18 @@ class GateFiles:
         """The tickets that were read already; a ticket with other content has another name."""
 
     def look(
-        self, request: SlotRequest, ticket: Ticket | None, turn: Turn, until: float, check: Any
+        self,
+        request: SlotRequest,
+        ticket: Ticket | None,
+        turn: Turn,
+        until: float,
+        check: Any,
+        *,
+        waits: bool = True,
     ) -> Slot | Look:
         """Decide whether this start may go.  Wakes others that may go.
+
+        ``waits``: a start that may not go and has no ticket gets one, at the end of the queue.
 
         Raises DecideAgainError, OSError, and ConfigError where the limits are not valid and the start
         has no ticket yet.
@@ -123,11 +134,13 @@ class GateFiles:
                     ticket.close()
                 return slot
             reason, ahead = room.why_not(me), ""
+            if was_called and reason == "memory" and ticket is not None:
+                ticket.decline()
+            if ticket is None and waits:
+                ticket = self._new_ticket(request, me, len(names))
             if ticket is not None:
                 ahead = self._ahead(ticket, names[:place])
-                if was_called and reason == "memory":
-                    ticket.decline()
-            return Look(limits, reason, detail, ahead, place if ahead else 0)
+            return Look(limits, reason, detail, ahead, place if ahead else 0, ticket)
 
     def _host_limits(self, *, is_waiting: bool) -> tuple[HostLimits, Reason | None, str]:
         """The limits of the file; why nothing may start, with the problem, where it is not valid."""
@@ -242,23 +255,27 @@ class GateFiles:
                     path.mkdir(mode=0o700)
 
     def enter_queue(self, request: SlotRequest, until: float, check: Any) -> Ticket:
-        """A ticket at the end of the queue.  Raises OSError."""
+        """A ticket without a look.  Raises OSError."""
         own = effective(
             environment_limits(), max_browsers=request.max_browsers, min_memory=request.min_memory
         )
-        most, least = own.most(request.kind), own.memory(request.kind)
+        with self.locked(until, check):
+            me = _candidate_of(request, None, own)
+            return self._new_ticket(request, me, len(ticket_names(self.ledger.queue)))
+
+    def _new_ticket(self, request: SlotRequest, me: Candidate, waiting: int) -> Ticket:
+        """A ticket at the end of the queue.  Raises OSError."""
         facts = {
             **describe_self(request.label),
             "kind": request.kind,
             "priority": request.priority,
             "pool": request.pool,
-            "max": most.value if most is not None else None,
-            "min_memory": least.value if least is not None else 0,
+            "max": me.most,
+            "min_memory": me.memory,
         }
-        with self.locked(until, check):
-            remove_orphans(self.ledger.queue)
-            remove_dead_turns(self.ledger.turns)
-            ticket = Ticket(self.ledger.queue, facts)
+        remove_orphans(self.ledger.queue)
+        remove_dead_turns(self.ledger.turns, waiting)
+        ticket = Ticket(self.ledger.queue, facts)
         request.bell = ticket.bell
         return ticket
 

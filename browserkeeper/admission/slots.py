@@ -22,6 +22,7 @@ from .limits import Kind
 
 _NAME = re.compile(r"(browser|grid|adopted)-[0-9a-f]{16}")
 TEXT_LIMIT = 200
+FEW_TURNS = 32
 
 
 class Slot:
@@ -99,27 +100,35 @@ class Turn:
             self._file = LockedFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, fcntl.LOCK_SH)
 
     def become_slot(self, slots: Path, kind: Kind, facts: Mapping[str, Any]) -> LockedFile:
-        """Call it with the gate's lock held.  Raises DecideAgainError, and OSError."""
+        """Call it with the gate's lock held; then :meth:`hand_out`.  Raises DecideAgainError, and
+        OSError."""
         file = self._file
         assert file is not None
         try:
             file.rename(str(slots / f"{kind}-{os.urandom(8).hex()}"))
         except FileNotFoundError:
             raise DecideAgainError from None
-        self._file = None
         file.write(facts)
         return file
 
+    def hand_out(self) -> None:
+        """The slot belongs to the caller of the start from now on."""
+        self._file = None
+
     def close(self) -> None:
-        """Remove the file, if it has become no slot."""
+        """Remove the file; also if it is a slot that an exception has kept from being handed out."""
         file, self._file = self._file, None
         if file is not None:
             file.remove()
 
 
-def remove_dead_turns(directory: Path) -> None:
-    """Delete those of processes that have died.  Raises OSError."""
-    for name in os.listdir(directory):
+def remove_dead_turns(directory: Path, waiting: int) -> None:
+    """Delete those of processes that have died, where there are many more than starts that wait.
+
+    Each start that waits has one.  Raises OSError.
+    """
+    names = os.listdir(directory)
+    for name in names if len(names) > 2 * waiting + FEW_TURNS else ():
         is_locked(directory / name, fcntl.LOCK_EX, remove=True, details=False)
 
 

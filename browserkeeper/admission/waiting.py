@@ -51,6 +51,7 @@ class Wait:
         self._until = None if seconds is None else self._began + seconds
         self._ticket: Ticket | None = None
         self._turn = Turn(gate.ledger.turns)
+        self._is_announced = False
         self._has_told = False
         self._bad_limits = ""
         self.reason: Reason | None = None
@@ -68,16 +69,18 @@ class Wait:
                 if isinstance(seen, Slot):
                     seen.waited = time.monotonic() - self._began
                     self._ticket = None
+                    self._turn.hand_out()
                     return seen
                 self._request.waits_for = functools.partial(self._why, seen)
                 self.reason = seen.reason or "full"  # None: others are before it
+                is_new, self._ticket = self._ticket is None, seen.ticket
                 again = self._check()
                 now = time.monotonic()
                 if self._until is not None and now >= self._until:
                     raise self._busy(seen, now - self._began)
-                if self._ticket is None or not self._ticket.is_in_place():
-                    self._enter()  # and look again: a slot may have become free in between
-                    continue
+                assert self._ticket is not None
+                if is_new:
+                    self._announce()
                 if seen.reason == "limits" and seen.detail != self._bad_limits:
                     self._warn_of_limits(seen.detail)
                 if self._has_to_tell and now - self._began >= TELL_AFTER:
@@ -87,20 +90,25 @@ class Wait:
             self._leave()
 
     def _look(self) -> Slot | Look:
-        until = self._mutex_deadline()
-        return self._gate.look(self._request, self._ticket, self._turn, until, self._check)
+        """Takes a ticket at the first look; and anew, at the end of the queue, where the directory was
+        removed."""
+        if self._ticket is not None and not self._ticket.is_in_place():
+            self._ticket.close()
+            self._ticket = None
+        waits = self._until is None or time.monotonic() < self._until
+        deadline = self._mutex_deadline()
+        return self._gate.look(
+            self._request, self._ticket, self._turn, deadline, self._check, waits=waits
+        )
 
     def _mutex_deadline(self) -> float:
         least = time.monotonic() + MUTEX_PATIENCE
         return math.inf if self._until is None else max(least, self._until)
 
-    def _enter(self) -> None:
-        """Take a ticket.  Again, at the end of the queue, where the directory was removed."""
-        is_first = self._ticket is None
-        if self._ticket is not None:
-            self._ticket.close()
-        self._ticket = self._gate.enter_queue(self._request, self._mutex_deadline(), self._check)
-        if is_first:
+    def _announce(self) -> None:
+        """To the pools that could give up an idle browser, and to who has made the request, once."""
+        if not self._is_announced:
+            self._is_announced = True
             self._gate.ask_pools_to_yield()
             self._request.on_wait()
 

@@ -358,6 +358,25 @@ def test_an_exception_from_outside_in_the_main_thread(
     assert held() == 0
 
 
+def test_an_exception_between_the_decision_and_the_answer_frees_the_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also while a traceback keeps the objects of the start alive."""
+
+    def interrupted(*_: object) -> None:
+        raise Stop
+
+    monkeypatch.setenv("BROWSERKEEPER_MAX_BROWSERS", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr("browserkeeper.admission.gate_files.Slot", interrupted)
+        with pytest.raises(Stop) as caught:
+            gate().acquire(SlotRequest(), 0)
+    assert held() == 0
+    gate().acquire(SlotRequest(), 0).release()
+    assert not list(Ledger.open().slots.iterdir())
+    assert caught.value.__traceback__ is not None
+
+
 def test_the_log_says_after_some_seconds_what_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
