@@ -12,7 +12,7 @@ from ..process.limit_errors import limit_of_errno
 from ..state.ledger import Ledger
 from . import drain, memory
 from .files import Bell
-from .gate_files import GateFiles
+from .gate_files import GateFiles, HeldBack
 from .limits import HostLimits, Kind, effective, environment_limits, host_limits
 from .overview import GateState
 from .refusals import count_refusal
@@ -133,9 +133,9 @@ class Gate:
         """
         return self._files.state()
 
-    def held_back_outside(self, pool: str, kind: Kind = "browser") -> list[float]:
-        """For how many seconds each start has waited that is no request of this pool, and that cannot go
-        ahead now since the host is full or its memory is short; in the order of the queue.
+    def held_back_outside(self, pool: str, kind: Kind = "browser") -> list[HeldBack]:
+        """Each start that is no request of this pool and cannot go ahead now, since the host is full or
+        its memory is short; in the order of the queue.
 
         Those that are work and wait for a slot of the same limit.  Where the files cannot be read none
         waits, and neither where nothing may start at all.  Takes no lock.

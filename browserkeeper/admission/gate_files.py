@@ -14,6 +14,7 @@ process that holds it dies.  So no death loses a place or leaves one taken.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -78,6 +79,27 @@ class Look:
     ticket: Ticket | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldBack:
+    """A start outside a pool that cannot go ahead now.
+
+    ``age``: for how many seconds it has waited.  ``has``: how many slots its own pool holds, 0 where it
+    is of none.  ``pool_has``: how many the pool holds that asks.
+    """
+
+    age: float
+    has: int
+    pool_has: int
+
+    @property
+    def is_worse_off(self) -> bool:
+        """False for a launch of another pool that has browsers, and not fewer by two at least.
+
+        A slot that is given to such a pool would soon be given back, each time with a browser's start.
+        """
+        return self.has == 0 or self.pool_has - self.has >= 2
+
+
 class GateFiles:
     """The files of the gate of one state directory.  Safe to use from several threads and processes."""
 
@@ -128,7 +150,7 @@ class GateFiles:
             may_go = self._who_may_go([*others[:place], me, *others[place:]], me.name, room)
             self._call(may_go - {me.name}, names[:place], marks)
             if me.name in may_go:
-                facts = {**describe_self(request.label), "kind": request.kind}
+                facts = {**describe_self(request.label), "kind": request.kind, "pool": request.pool}
                 slot = Slot(turn.become_slot(self.ledger.slots, request.kind, facts), facts)
                 if ticket is not None:
                     ticket.close()
@@ -324,9 +346,9 @@ class GateFiles:
             problem=problem,
         )
 
-    def held_back_outside(self, pool: str, kind: Kind) -> list[float]:
+    def held_back_outside(self, pool: str, kind: Kind) -> list[HeldBack]:
         """See ``Gate.held_back_outside``.  Takes 20 µs where the queue is empty."""
-        ages: dict[str, float] = {}
+        outside: dict[str, Mapping[str, Any]] = {}
         queue: list[Candidate] = []
         try:
             for name in ticket_names(self.ledger.queue):
@@ -336,15 +358,21 @@ class GateFiles:
                 queue.append(with_marks(self.ledger.queue, candidate(name, facts)))
                 is_ours = pool and facts.get("pool") == pool
                 if queue[-1].resource == resource_of(kind) and not is_ours:
-                    ages[name] = age_of(facts)
-            if not ages or drain.present(self.ledger) is not None:
+                    outside[name] = facts
+            if not outside or drain.present(self.ledger) is not None:
                 return []
             host = file_limits(self.ledger, patient=False)
             asks = host.min_memory is not None or any(one.memory for one in queue)
             may_go = {one.name for one in who_may_go(queue, self._room(host, asks, remove=False))}
+            slots = held(self.ledger.slots, remove=False, details=True)
+            pools = collections.Counter(str(slot.facts.get("pool", "")) for slot in slots)
         except (OSError, ConfigError):
             return []
-        return [age for name, age in ages.items() if name not in may_go]
+        return [
+            HeldBack(age_of(facts), pools[str(facts["pool"])] if facts.get("pool") else 0, pools[pool])
+            for name, facts in outside.items()
+            if name not in may_go
+        ]
 
     # -- bells
 
@@ -396,4 +424,4 @@ def _place(names: list[str], own: str, priority: Priority) -> int:
     return sum(name.startswith("0") for name in names) if priority == "work" else len(names)
 
 
-__all__ = ["GateFiles", "Look"]
+__all__ = ["GateFiles", "HeldBack", "Look"]

@@ -20,7 +20,7 @@ from ..errors import BrowserkeeperError, HostBusy
 from ..state.ledger import Ledger
 from .event_loop import EventLoop
 from .logs import log
-from .scheduler import HostView, Priority
+from .scheduler import HostView, Outsider, Priority
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the host at least, while no program waits outside the pool: those that
@@ -64,11 +64,12 @@ class HostShare:
             return None
         assert self._gate is not None
         began = time.monotonic()
-        ages = self._gate.held_back_outside(self._id, self._kind)
+        held_back = self._gate.held_back_outside(self._id, self._kind)
         drained = drain.present(self._gate.ledger) is not None
-        self._view = HostView(tuple(sorted(now - age for age in ages)), drained)
+        waiting = sorted((now - one.age, one.is_worse_off) for one in held_back)
+        self._view = HostView(tuple(Outsider(*one) for one in waiting), drained)
         cost = time.monotonic() - began
-        is_quiet = not ages and not drained
+        is_quiet = not held_back and not drained
         self._next_look = now + (LOOK_EVERY if is_quiet else cost / LOOK_SHARE)
         return self._view
 

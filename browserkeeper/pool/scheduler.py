@@ -37,6 +37,9 @@ PING_EVERY = 30.0
 JITTER = 0.1
 """Each lifetime is shortened by a random share, up to this one, so that browsers that started
 together do not retire together (HikariCP: 2.5 %, psycopg_pool: 10 %)."""
+KEEP_IDLE = 1.0
+"""Seconds.  An idle browser is kept so long before another pool gets its slot that has browsers too: the
+next request often comes within milliseconds, and each change of hands costs the start of a browser."""
 SURGE = 1
 """How many browsers may exist above ``max_size`` while they replace others that retire."""
 SOFT_REASONS = ("max_lifetime", "max_memory", "recycled")
@@ -57,12 +60,23 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
+class Outsider:
+    """A program outside this pool, or another pool, that waits for a slot which it needs for work and
+    cannot have now; ``since`` is on the clock of ``now``.
+
+    ``is_worse_off``: False for a pool that has browsers itself, about as many as this one.
+    """
+
+    since: float
+    is_worse_off: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class HostView:
     """What the pool knows of the other programs on the host."""
 
-    waiting_since: tuple[float, ...] = ()
-    """When each program outside this pool began to wait for a slot that it needs for work and cannot
-    have now; the oldest first, on the clock of ``now``."""
+    waiting: tuple[Outsider, ...] = ()
+    """Those that wait, the oldest first."""
     drained: bool = False
     """The operator lets no browser start on this host."""
 
@@ -203,6 +217,8 @@ class Scheduler:
         moments = [self.breaker.retry_at]
         moments += [m.expires_at for m in self._idle if not m.retire_reason]
         moments += [m.answered_at + PING_EVERY for m in self._idle]
+        if self._outside():
+            moments += [m.idle_since + KEEP_IDLE for m in self._idle]
         if self._waiting:
             moments += [m.checked_since + CHECK_PATIENCE for m in self.members("checking")]
         if len(self._idle) > self._ready_wanted():
@@ -401,7 +417,7 @@ class Scheduler:
         """
         if not self.host.drained:
             self._grant_leases(now)
-        self._give_up_idle_browsers()
+        self._give_up_idle_browsers(now)
         self._close_aged_browsers(now)
         self._ping_idle_browsers(now)
         self._cancel_launches()
@@ -440,14 +456,18 @@ class Scheduler:
         """Browsers that have not answered a ping in time.  No request counts on them."""
         return [m for m in self.members("checking") if now >= m.checked_since + CHECK_PATIENCE]
 
-    def _give_up_idle_browsers(self) -> None:
+    def _give_up_idle_browsers(self, now: float) -> None:
         """Close idle browsers for programs that wait: not more than those, and none that a request of
         this pool is about to get.  All of them on a drained host."""
         if self.host.drained:
             for member in list(self._idle):
                 self._close(member, "host_drained")
-        while len(self._idle) > len(self._waiting) and self._next_outside() is not None:
-            self._close(self._idle[0], "yielded")
+        for one in self._outside():
+            if len(self._idle) <= len(self._waiting):
+                return
+            member = self._idle[0]
+            if one.is_worse_off or now >= member.idle_since + KEEP_IDLE:
+                self._close(member, "yielded")
 
     def _close_aged_browsers(self, now: float) -> None:
         """Make before break: a browser with a soft reason serves until enough others are ready.
@@ -517,7 +537,7 @@ class Scheduler:
             for_requests -= 1
             member.priority = "work"
             self._decisions.append(Promote(member))
-        if self.host.waiting_since or self.host.drained:
+        if self.host.waiting or self.host.drained:
             wanted = min(wanted, for_requests)
 
         room = self._largest_number() - len(self._members)
@@ -563,24 +583,21 @@ class Scheduler:
         """True if a launch has to wait for a slot: it may be that of a browser that it is to replace."""
         return any(m.state == "queued" for m in self._launches())
 
-    def _next_outside(self) -> float | None:
-        """Since when a program waits outside for which no browser of this pool is closing, or has ended:
-        the one that waits for the longest time.  None: there is none."""
-        served = len(self.members("closing")) + self._given_up
-        since = self.host.waiting_since
-        return since[served] if served < len(since) else None
+    def _outside(self) -> tuple[Outsider, ...]:
+        """Those that wait outside and for which no browser of this pool is closing, or has ended."""
+        return self.host.waiting[len(self.members("closing")) + self._given_up :]
 
     def _reason_to_give_up(self) -> str:
         """Why a browser that comes back from a lease is closed for other programs; "" if it is not.
 
-        First come, first served: the oldest waiting request of this pool or of another program.
+        First come, first served: the oldest waiting request of this pool or of another program.  But
+        pools that have browsers keep them for their own requests, where they have about as many.
         """
         if self.host.drained:
             return "host_drained"
-        outside = self._next_outside()
-        if outside is None:
-            return ""
-        return "yielded" if outside < next(iter(self._waiting.values()), math.inf) else ""
+        oldest = next(iter(self._waiting.values()), math.inf)
+        is_owed = any(one.since < oldest and one.is_worse_off for one in self._outside())
+        return "yielded" if is_owed else ""
 
     def _ready(self) -> int:
         return sum(not member.retire_reason for member in self._idle)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from browserkeeper.pool.scheduler import HostView, Member, Priority
+from browserkeeper.pool.scheduler import HostView, Member, Outsider, Priority
 
 
 @dataclasses.dataclass(eq=False)
 class Program:
-    """A program outside the pool.  It starts only while fewer than ``own_limit`` browsers are there."""
+    """A program outside the pool.  It starts only while fewer than ``own_limit`` browsers are there.
+
+    Not ``is_worse_off``: another pool, which has browsers.
+    """
 
     since: float
     own_limit: int = 1000
+    is_worse_off: bool = True
 
 
 @dataclasses.dataclass(eq=False)
@@ -65,10 +69,9 @@ class HostModel:
 
     def view(self) -> HostView:
         """What a pool sees of it."""
-        blocked = [
-            t.owner.since for t in self.queue if isinstance(t.owner, Program) and not self._may_go(t)
-        ]
-        return HostView(tuple(sorted(blocked)), self.drained)
+        blocked = [t.owner for t in self.queue if isinstance(t.owner, Program) and not self._may_go(t)]
+        blocked.sort(key=lambda program: program.since)
+        return HostView(tuple(Outsider(one.since, one.is_worse_off) for one in blocked), self.drained)
 
     def _in_order(self) -> list[Ticket]:
         return sorted(self.queue, key=lambda ticket: ticket.priority == "standby")

@@ -31,6 +31,7 @@ from browserkeeper.pool.circuit_breaker import (
 )
 from browserkeeper.pool.scheduler import (
     CHECK_PATIENCE,
+    KEEP_IDLE,
     PING_AFTER,
     PING_EVERY,
     SURGE,
@@ -40,6 +41,7 @@ from browserkeeper.pool.scheduler import (
     Launch,
     Limits,
     Member,
+    Outsider,
     Ping,
     Promote,
     Refuse,
@@ -136,7 +138,7 @@ class PoolModel:
     def _launch(self, member: Member) -> None:
         if member.priority == "standby":
             seen = self.scheduler.host
-            assert not seen.waiting_since, "a standby is launched while programs wait outside"
+            assert not seen.waiting, "a standby is launched while programs wait outside"
             assert not seen.drained, "a standby is launched on a drained host"
         self.host.ask(member, member.priority)
         self._admit()
@@ -155,15 +157,15 @@ class PoolModel:
         self.scheduler.see_host(self.host.view(), self.now)
         self.carry_out()
 
-    def unserved(self) -> tuple[float, ...]:
-        """When those that are seen to wait outside began, without those that get a slot of the pool."""
+    def unserved(self) -> tuple[Outsider, ...]:
+        """Those that are seen to wait outside, without those that get a slot of the pool."""
         on_their_way = len(self.scheduler.members("closing")) + self.ended_since_look
-        return self.scheduler.host.waiting_since[on_their_way:]
+        return self.scheduler.host.waiting[on_their_way:]
 
     def _check_yield(self, member: Member) -> None:
         if member.retire_reason == "yielded":
             yielding = [m for m in self.to_close if m.retire_reason == "yielded"]
-            waiting = len(self.scheduler.host.waiting_since)
+            waiting = len(self.scheduler.host.waiting)
             assert len(yielding) + self.ended_since_look <= waiting, "more were yielded than wait"
 
     def _fail(self, order: Launch | Promote | Renew | Ping | Close | Grant) -> None:
@@ -224,6 +226,10 @@ class PoolModel:
         """Let every launch, renewal and end that is under way succeed, until nothing is left to do."""
         for _ in range(200):
             self.look()
+            if self.scheduler.host.waiting and self.scheduler.available:
+                self.now += KEEP_IDLE
+                self.scheduler.decide(self.now)
+                self.carry_out()
             if not (self.to_launch or self.to_answer or self.to_close or self.to_cancel):
                 if self.scheduler.breaker.retry_at <= self.now:
                     return
@@ -305,7 +311,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         member, unserved = self.model.held[request], self.model.unserved()
         oldest = min((self.model.asked_at[r] for r in self.waiting()), default=math.inf)
         self.model.give_back(request, bad)
-        if unserved and unserved[0] < oldest:
+        if any(one.is_worse_off and one.since < oldest for one in unserved):
             assert member.state == "closing" or member in self.model.dead, "kept from an older program"
 
     @rule(data=st.data())
@@ -352,10 +358,10 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
 
     # -- outside the pool
 
-    @rule(own_limit=st.sampled_from([1000, 1000, 1, 2]), is_seen=st.booleans())
-    def program_comes(self, own_limit: int, is_seen: bool) -> None:
+    @rule(own_limit=st.sampled_from([1000, 1000, 1, 2]), is_seen=st.booleans(), worse_off=st.booleans())
+    def program_comes(self, own_limit: int, is_seen: bool, worse_off: bool) -> None:
         """A program wants a browser of its own.  The pool sees that at once, or later."""
-        program = Program(self.model.now, own_limit)
+        program = Program(self.model.now, own_limit, worse_off)
         self.programs.append(program)
         self.model.host.ask(program)
         self.model.carry_out()
@@ -471,7 +477,11 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     @invariant()
     def no_browser_is_idle_while_programs_wait_that_the_pool_has_seen(self) -> None:
         scheduler = self.scheduler
-        assert scheduler.available <= scheduler.waiting or not self.model.unserved()
+        if scheduler.available > scheduler.waiting:
+            now, idle = self.model.now, scheduler.members("idle")
+            assert not any(one.is_worse_off for one in self.model.unserved())
+            if self.model.unserved():
+                assert all(now < member.idle_since + KEEP_IDLE for member in idle)
         assert not (scheduler.host.drained and scheduler.available)
 
     @invariant()

@@ -31,6 +31,15 @@ def come(model: PoolModel, own_limit: int = 1000) -> Program:
     return program
 
 
+def pool_comes(model: PoolModel) -> Program:
+    """Another pool that has browsers wants one more."""
+    program = Program(model.now, is_worse_off=False)
+    model.host.ask(program)
+    model.carry_out()
+    model.look()
+    return program
+
+
 def go(model: PoolModel, program: Program) -> None:
     model.host.leave(program)
     model.carry_out()
@@ -326,6 +335,35 @@ def test_requests_and_programs_take_turns_in_the_order_in_which_they_came() -> N
             served.append(program)
             go(model, program)
     assert served == expected
+
+
+def answer(model: PoolModel) -> None:
+    for member in model.take("to_answer"):
+        model.scheduler.ready(member, "", model.now)
+    model.carry_out()
+
+
+def test_two_pools_that_have_browsers_do_not_take_them_from_each_other_after_each_lease() -> None:
+    model = pool_on(HostModel(1))
+    lease = model.ask()
+    model.finish_all()
+    other = pool_comes(model)
+    model.now += 1
+    request = model.ask()
+    model.give_back(lease)
+    answer(model)
+    assert request in model.held, "though the other pool has waited longer"
+    model.give_back(request)
+    answer(model)
+    assert model.scheduler.available == 1, "the next request often comes soon"
+    due = model.scheduler.next_due(model.now)
+    assert due is not None
+    model.now = due
+    model.scheduler.decide(model.now)
+    model.carry_out()
+    assert model.scheduler.counts["retired_yielded"] == 1, "none has come"
+    model.finish_all()
+    assert other in model.host.holders
 
 
 def test_a_browser_that_was_just_started_for_a_request_serves_it_first() -> None:

@@ -409,8 +409,9 @@ def test_a_pool_learns_that_others_wait(programs: Programs, monkeypatch: pytest.
     assert gate().held_back_outside("mine") == [], "a standby browser is a convenience"
     bell.clear()
     begin(programs, "other")
-    (waited,) = gate().held_back_outside("mine")
-    assert 0 <= waited < 60
+    (other,) = gate().held_back_outside("mine")
+    assert 0 <= other.age < 60
+    assert (other.has, other.pool_has, other.is_worse_off) == (0, 1, True)
     assert select.select([bell], [], [], 60)[0], "the pool's bell was rung"
     bell.remove()
     slot.release()
