@@ -144,9 +144,12 @@ class GateFiles:
             me = _candidate_of(request, ticket, own)
             names, marks = tickets_and_marks(self.ledger.queue)
             place = _place(names, me.name, request.priority)
-            others = self._others(names, me.name, marks)
-            asks = limits.min_memory is not None or any(one.memory for one in others)
-            room = self._room(host, asks and closed is None, closed)
+            room = self._room(host, limits.min_memory is not None and closed is None, closed)
+            others: list[Candidate] = []
+            if ticket is not None or room.why_not(me) is None:  # a new one that cannot go wakes none
+                others = self._others(names, me.name, marks)
+                if room.free is None and closed is None and any(one.memory for one in others):
+                    room = self._room(host, True, closed)
             may_go = self._who_may_go([*others[:place], me, *others[place:]], me.name, room)
             self._call(may_go - {me.name}, names[:place], marks)
             if me.name in may_go:
