@@ -107,12 +107,17 @@ class HostShare:
     def busy(self) -> HostBusy | None:
         """What a launch waits for now: the host's limit, its source, who holds the slots, who waits.
 
-        None where that is not known.  May be called in any thread.
+        None where that is not known, as where this process may open no more files.  May be called in any
+        thread.
         """
         if self._gate is None:
             return None
         most, least = self._config.max_browsers, self._config.min_memory
-        return self._gate.explain(SlotRequest(self._kind, max_browsers=most, min_memory=least))
+        try:
+            return self._gate.explain(SlotRequest(self._kind, max_browsers=most, min_memory=least))
+        except (OSError, BrowserkeeperError) as error:
+            log(logging.WARNING, "pool: what its launches wait for is not known: %s", error)
+            return None
 
 
 __all__ = ["HostShare"]

@@ -6,6 +6,7 @@ The tests with Chromium are in test_pool_on_host.py.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import shutil
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from browserkeeper import ConfigError, HostBusy, PoolClosed, PoolTimeout, PoolUnavailable
+from browserkeeper import ConfigError, HostBusy, LimitError, PoolClosed, PoolTimeout, PoolUnavailable
 from browserkeeper.admission import drain
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.admission.slots import Slot
@@ -479,6 +480,37 @@ def test_a_pool_works_where_it_cannot_see_the_host(
     with SlotPool() as pool, pool.lease(timeout=SECONDS):
         assert held() == 1
     assert "cannot see which programs wait" in caplog.text
+
+
+def test_a_request_times_out_as_such_where_the_slots_cannot_be_read(
+    limit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Gate) -> Any:
+        raise LimitError("no more files")
+
+    limit(1)
+    with SlotPool() as pool:
+        lease = pool.lease(timeout=SECONDS)
+        monkeypatch.setattr(Gate, "state", broken)
+        with pytest.raises(PoolTimeout, match="No browser came free"):
+            pool.lease(timeout=0.3)
+        lease.release()
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"[1]", b'{"pool": [1], "monotonic": "x"}', b"\xff\xfe"])
+def test_rubbish_in_a_ticket_does_not_stop_a_pool(limit: Any, rubbish: bytes) -> None:
+    """The ticket of a process that lives, since its lock is held."""
+    limit(1)
+    ledger = Ledger.open()
+    with SlotPool(min_idle=1) as pool:
+        pool.wait(SECONDS)
+        with open(ledger.queue / f"0-{1:015d}-{2:016x}", "wb") as ticket:
+            ticket.write(rubbish)
+            ticket.flush()
+            fcntl.flock(ticket, fcntl.LOCK_EX)
+            assert wait_until(lambda: pool.stats()["retired_yielded"] == 1), "it may be one that waits"
+        os.unlink(ticket.name)
+        pool.lease(timeout=SECONDS).release()
 
 
 def test_a_gate_that_is_removed_under_a_pool_does_not_stop_it(state_dir: Path) -> None:
