@@ -144,7 +144,7 @@ def test_with_a_limit_of_one_the_second_program_starts_when_the_first_ends(
         two = Program(name)
         assert wait_until(two.waits)
         assert not two.has_browser()
-        assert one.finish() < 1
+        one.finish()
         two.wait_for("has")
         assert two.has_browser()
         assert two.finish() > 0
@@ -162,7 +162,7 @@ def test_without_a_limit_both_run_at_once() -> None:
             program.wait_for("has")
         assert len(slots("browser")) == 2
         for program in programs:
-            assert program.finish() < 1
+            program.finish()
     assert seen.most == 2
     assert not slots()
 

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -216,14 +217,14 @@ def test_a_start_that_has_waited_in_vain_says_how_long_and_that_it_waited_for_it
     with pytest.raises(HostBusy) as caught:
         new_session(fake_driver, wait=1, label="nightly").start()
     hint = (
-        f"; this very program, pid {os.getpid()}, holds 1 of the slots: a start inside the `with` block "
+        f"; this very program, pid {os.getpid()}, holds 1 of the slots. A start inside the `with` block "
     )
-    assert str(caught.value).startswith("No browser could be started within 1.")
+    assert re.match(r"No browser could be started within \d+\.\d s: ", str(caught.value))
     assert hint in str(caught.value)
-    assert 1 <= caught.value.waited < 60
+    assert caught.value.waited >= 1
     (told,) = [r.getMessage() for r in caplog.records if "has waited" in r.getMessage()]
-    assert told.startswith(
-        "the start of a browser 'nightly' has waited for 0 s: 1 browser runs or starts"
+    assert re.match(
+        r"the start of a browser 'nightly' has waited for \d+ s: 1 browser runs or starts", told
     )
     assert hint in told
     assert host.has_no_trace()

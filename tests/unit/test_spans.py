@@ -186,6 +186,7 @@ def test_each_failed_launch_has_a_teardown_span(spans: Spans, monkeypatch: pytes
     start, whole = spans.one(START), spans.one(SESSION)
     assert all(is_child(span, start) for span in spans.finished[:2])
     assert {told(span)["browserkeeper.label"] for span in spans.finished} == {"checkout"}
+    assert told(start)["browserkeeper.seconds.slot_wait"] >= 0
     for span in (start, whole):
         assert span.status.status_code is StatusCode.ERROR
         assert span.status.description == told(span)["error.type"] == "browserkeeper.errors.LaunchError"
