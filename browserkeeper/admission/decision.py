@@ -61,10 +61,10 @@ class Room:
             return "memory"
         return None
 
-    def with_one_more(self, one: Candidate) -> Room:
-        """The room that is left when this start has gone ahead."""
-        held = {**self.held, one.resource: self.held.get(one.resource, 0) + 1}
-        takes = self.start if one.resource == "browser" else 0
+    def with_more(self, resource: Resource, number: int = 1) -> Room:
+        """The room that is left after so many starts; below 0: after the ends of so many."""
+        held = {**self.held, resource: self.held.get(resource, 0) + number}
+        takes = self.start * number if resource == "browser" else 0
         free = None if self.free is None else self.free - takes
         return dataclasses.replace(self, held=held, free=free)
 
@@ -79,7 +79,7 @@ def who_may_go(queue: Sequence[Candidate], room: Room) -> list[Candidate]:
     for one in sorted(queue, key=lambda candidate: candidate.is_late):
         if not one.has_declined and room.why_not(one) is None:
             found.append(one)
-            room = room.with_one_more(one)
+            room = room.with_more(one.resource)
     names = {one.name for one in found}
     return [one for one in queue if one.name in names]
 

@@ -133,14 +133,14 @@ class Gate:
         """
         return self._files.state()
 
-    def held_back_outside(self, pool: str, kind: Kind = "browser") -> list[HeldBack]:
-        """Each start that is no request of this pool and cannot go ahead now, since the host is full or
-        its memory is short; in the order of the queue.
+    def held_back_outside(self, launch: SlotRequest) -> list[HeldBack]:
+        """Each start that is not of the pool of this launch and cannot go ahead now, since the host is
+        full or its memory is short; in the order of the queue.
 
         Those that are work and wait for a slot of the same limit.  Where the files cannot be read none
         waits, and neither where nothing may start at all.  Takes no lock.
         """
-        return self._files.held_back_outside(pool, kind)
+        return self._files.held_back_outside(launch)
 
     def explain(self, request: SlotRequest) -> HostBusy:
         """What such a launch of a pool waits for now.  Raises LimitError where this process may open no

@@ -84,20 +84,23 @@ class HeldBack:
     """A start outside a pool that cannot go ahead now.
 
     ``age``: for how many seconds it has waited.  ``has``: how many slots its own pool holds, 0 where it
-    is of none.  ``pool_has``: how many the pool holds that asks.
+    is of none.  ``pool_has``: how many the pool holds that asks.  ``can_follow``: False where one slot
+    less would not do for it, by a lower limit of its own, but would for a launch of the pool that asks.
     """
 
     age: float
     has: int
     pool_has: int
+    can_follow: bool = True
 
     @property
-    def is_worse_off(self) -> bool:
-        """False for a launch of another pool that has browsers, and not fewer by two at least.
+    def is_owed(self) -> bool:
+        """True if the pool that asks owes it a browser that comes back from a lease.
 
-        A slot that is given to such a pool would soon be given back, each time with a browser's start.
+        False for a launch of another pool that has browsers, and not fewer by two at least, and for one
+        that could not follow: the slot would soon be this pool's again, which costs a browser's start.
         """
-        return self.has == 0 or self.pool_has - self.has >= 2
+        return self.can_follow and (self.has == 0 or self.pool_has - self.has >= 2)
 
 
 class GateFiles:
@@ -128,9 +131,7 @@ class GateFiles:
         """
         version = version_of(self.ledger)
         host, closed, detail = self._host_limits(is_waiting=ticket is not None)
-        own = effective(
-            environment_limits(), max_browsers=request.max_browsers, min_memory=request.min_memory
-        )
+        own = _own_limits(request)
         limits = own.combined(host)
         self._require_directories()
         turn.prepare()
@@ -281,9 +282,7 @@ class GateFiles:
 
     def enter_queue(self, request: SlotRequest, until: float, check: Any) -> Ticket:
         """A ticket without a look.  Raises OSError."""
-        own = effective(
-            environment_limits(), max_browsers=request.max_browsers, min_memory=request.min_memory
-        )
+        own = _own_limits(request)
         with self.locked(until, check):
             me = _candidate_of(request, None, own)
             return self._new_ticket(request, me, len(ticket_names(self.ledger.queue)))
@@ -349,30 +348,40 @@ class GateFiles:
             problem=problem,
         )
 
-    def held_back_outside(self, pool: str, kind: Kind) -> list[HeldBack]:
+    def held_back_outside(self, launch: SlotRequest) -> list[HeldBack]:
         """See ``Gate.held_back_outside``.  Takes 20 µs where the queue is empty."""
+        pool, resource = launch.pool, resource_of(launch.kind)
         outside: dict[str, Mapping[str, Any]] = {}
-        queue: list[Candidate] = []
+        queue: dict[str, Candidate] = {}
         try:
             for name in ticket_names(self.ledger.queue):
                 facts = live_facts(self.ledger.queue, name, remove=False)
                 if facts is None or not name.startswith("0"):
                     continue
-                queue.append(with_marks(self.ledger.queue, candidate(name, facts)))
+                queue[name] = with_marks(self.ledger.queue, candidate(name, facts))
                 is_ours = pool and facts.get("pool") == pool
-                if queue[-1].resource == resource_of(kind) and not is_ours:
+                if queue[name].resource == resource and not is_ours:
                     outside[name] = facts
             if not outside or drain.present(self.ledger) is not None:
                 return []
             host = file_limits(self.ledger, patient=False)
-            asks = host.min_memory is not None or any(one.memory for one in queue)
-            may_go = {one.name for one in who_may_go(queue, self._room(host, asks, remove=False))}
+            ours = _candidate_of(launch, None, _own_limits(launch))
+            asks = host.min_memory is not None or any(one.memory for one in [ours, *queue.values()])
+            room = self._room(host, asks, remove=False)
+            may_go = {one.name for one in who_may_go(list(queue.values()), room)}
             slots = held(self.ledger.slots, remove=False, details=True)
             pools = collections.Counter(str(slot.facts.get("pool", "")) for slot in slots)
         except (OSError, ConfigError):
             return []
+        after = room.with_more(resource, -1)
+        comes_back = after.why_not(ours) is None
         return [
-            HeldBack(age_of(facts), pools[str(facts["pool"])] if facts.get("pool") else 0, pools[pool])
+            HeldBack(
+                age_of(facts),
+                has=pools[str(facts["pool"])] if facts.get("pool") else 0,
+                pool_has=pools[pool],
+                can_follow=not comes_back or after.why_not(queue[name]) is None,
+            )
             for name, facts in outside.items()
             if name not in may_go
         ]
@@ -403,6 +412,12 @@ def _remove_dead_bell(path: str) -> None:
     with contextlib.suppress(OSError):
         if abs(time.time() - os.stat(path).st_mtime) > 60:
             os.unlink(path)
+
+
+def _own_limits(request: SlotRequest) -> HostLimits:
+    """Those of the program that asks: its environment, and the arguments of the start."""
+    given = {"max_browsers": request.max_browsers, "min_memory": request.min_memory}
+    return effective(environment_limits(), **given)
 
 
 def _candidate_of(request: SlotRequest, ticket: Ticket | None, own: HostLimits) -> Candidate:

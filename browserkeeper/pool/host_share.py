@@ -64,9 +64,9 @@ class HostShare:
             return None
         assert self._gate is not None
         began = time.monotonic()
-        held_back = self._gate.held_back_outside(self._id, self._kind)
+        held_back = self._gate.held_back_outside(self._launch())
         drained = drain.present(self._gate.ledger) is not None
-        waiting = sorted((now - one.age, one.is_worse_off) for one in held_back)
+        waiting = sorted((now - one.age, one.is_owed) for one in held_back)
         self._view = HostView(tuple(Outsider(*one) for one in waiting), drained)
         cost = time.monotonic() - began
         is_quiet = not held_back and not drained
@@ -112,12 +112,16 @@ class HostShare:
         """
         if self._gate is None:
             return None
-        most, least = self._config.max_browsers, self._config.min_memory
         try:
-            return self._gate.explain(SlotRequest(self._kind, max_browsers=most, min_memory=least))
+            return self._gate.explain(self._launch())
         except (OSError, BrowserkeeperError) as error:
             log(logging.WARNING, "pool: what its launches wait for is not known: %s", error)
             return None
+
+    def _launch(self) -> SlotRequest:
+        """What each launch of the pool asks for."""
+        most, least = self._config.max_browsers, self._config.min_memory
+        return SlotRequest(self._kind, max_browsers=most, min_memory=least, pool=self._id)
 
 
 __all__ = ["HostShare"]

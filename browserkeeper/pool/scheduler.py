@@ -64,11 +64,13 @@ class Outsider:
     """A program outside this pool, or another pool, that waits for a slot which it needs for work and
     cannot have now; ``since`` is on the clock of ``now``.
 
-    ``is_worse_off``: False for a pool that has browsers itself, about as many as this one.
+    ``is_owed``: True if a browser that comes back from a lease is given up for it.  False for a pool
+    that has browsers itself, about as many as this one, and for a program that could not start then, by
+    a lower limit of its own.  Those get only browsers that have been idle for ``KEEP_IDLE``.
     """
 
     since: float
-    is_worse_off: bool = True
+    is_owed: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -466,7 +468,7 @@ class Scheduler:
             if len(self._idle) <= len(self._waiting):
                 return
             member = self._idle[0]
-            if one.is_worse_off or now >= member.idle_since + KEEP_IDLE:
+            if one.is_owed or now >= member.idle_since + KEEP_IDLE:
                 self._close(member, "yielded")
 
     def _close_aged_browsers(self, now: float) -> None:
@@ -584,8 +586,10 @@ class Scheduler:
         return any(m.state == "queued" for m in self._launches())
 
     def _outside(self) -> tuple[Outsider, ...]:
-        """Those that wait outside and for which no browser of this pool is closing, or has ended."""
-        return self.host.waiting[len(self.members("closing")) + self._given_up :]
+        """Those that wait outside and for which no browser of this pool is closing, or has ended.  Those
+        that are owed one come first, and were served first; else the oldest."""
+        waiting = sorted(self.host.waiting, key=lambda one: not one.is_owed)
+        return tuple(waiting[len(self.members("closing")) + self._given_up :])
 
     def _reason_to_give_up(self) -> str:
         """Why a browser that comes back from a lease is closed for other programs; "" if it is not.
@@ -596,7 +600,7 @@ class Scheduler:
         if self.host.drained:
             return "host_drained"
         oldest = next(iter(self._waiting.values()), math.inf)
-        is_owed = any(one.since < oldest and one.is_worse_off for one in self._outside())
+        is_owed = any(one.since < oldest and one.is_owed for one in self._outside())
         return "yielded" if is_owed else ""
 
     def _ready(self) -> int:

@@ -12,12 +12,12 @@ from browserkeeper.pool.scheduler import HostView, Member, Outsider, Priority
 class Program:
     """A program outside the pool.  It starts only while fewer than ``own_limit`` browsers are there.
 
-    Not ``is_worse_off``: another pool, which has browsers.
+    Not ``is_owed``: another pool, which has browsers.
     """
 
     since: float
     own_limit: int = 1000
-    is_worse_off: bool = True
+    is_owed: bool = True
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,7 +71,13 @@ class HostModel:
         """What a pool sees of it."""
         blocked = [t.owner for t in self.queue if isinstance(t.owner, Program) and not self._may_go(t)]
         blocked.sort(key=lambda program: program.since)
-        return HostView(tuple(Outsider(one.since, one.is_worse_off) for one in blocked), self.drained)
+        seen = [Outsider(one.since, one.is_owed and self._can_follow(one)) for one in blocked]
+        return HostView(tuple(seen), self.drained)
+
+    def _can_follow(self, program: Program) -> bool:
+        """False if a slot that the pool gave up would be the pool's again at once."""
+        after = len(self.holders) - 1
+        return after < program.own_limit or after >= self.limit
 
     def _in_order(self) -> list[Ticket]:
         return sorted(self.queue, key=lambda ticket: ticket.priority == "standby")

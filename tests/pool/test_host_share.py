@@ -280,6 +280,20 @@ def test_a_program_gets_its_turn_beside_a_pool_that_is_always_busy(limit: Any) -
             worker.join()
 
 
+def test_a_busy_pool_keeps_its_browsers_beside_a_program_with_a_lower_limit_of_its_own() -> None:
+    with SlotPool(max_size=2) as pool:
+        kept = pool.lease()
+        program = Program(max_browsers=1)
+        assert wait_until(lambda: waiting() == (1, 0))
+        for _ in range(20):
+            with pool.lease(timeout=SECONDS):
+                pass
+        assert pool.stats()["browsers_num"] < 10, "not one for each lease"
+        kept.release()
+        assert wait_until(program.has_slot), "the idle ones are given up in the end"
+        program.end()
+
+
 def test_two_busy_pools_keep_their_browsers_and_both_work(limit: Any) -> None:
     limit(2)
     with SlotPool() as one, SlotPool() as other:

@@ -160,7 +160,8 @@ class PoolModel:
     def unserved(self) -> tuple[Outsider, ...]:
         """Those that are seen to wait outside, without those that get a slot of the pool."""
         on_their_way = len(self.scheduler.members("closing")) + self.ended_since_look
-        return self.scheduler.host.waiting[on_their_way:]
+        waiting = sorted(self.scheduler.host.waiting, key=lambda one: not one.is_owed)
+        return tuple(waiting[on_their_way:])
 
     def _check_yield(self, member: Member) -> None:
         if member.retire_reason == "yielded":
@@ -311,7 +312,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         member, unserved = self.model.held[request], self.model.unserved()
         oldest = min((self.model.asked_at[r] for r in self.waiting()), default=math.inf)
         self.model.give_back(request, bad)
-        if any(one.is_worse_off and one.since < oldest for one in unserved):
+        if any(one.is_owed and one.since < oldest for one in unserved):
             assert member.state == "closing" or member in self.model.dead, "kept from an older program"
 
     @rule(data=st.data())
@@ -479,7 +480,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         scheduler = self.scheduler
         if scheduler.available > scheduler.waiting:
             now, idle = self.model.now, scheduler.members("idle")
-            assert not any(one.is_worse_off for one in self.model.unserved())
+            assert not any(one.is_owed for one in self.model.unserved())
             if self.model.unserved():
                 assert all(now < member.idle_since + KEEP_IDLE for member in idle)
         assert not (scheduler.host.drained and scheduler.available)

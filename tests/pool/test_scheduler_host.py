@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from browserkeeper.errors import LaunchError
-from browserkeeper.pool.scheduler import Member
+from browserkeeper.pool.scheduler import KEEP_IDLE, Member
 from tests.pool.host_model import HostModel, Program
 from tests.pool.test_scheduler import PoolModel, scheduler_of
 
@@ -33,7 +33,7 @@ def come(model: PoolModel, own_limit: int = 1000) -> Program:
 
 def pool_comes(model: PoolModel) -> Program:
     """Another pool that has browsers wants one more."""
-    program = Program(model.now, is_worse_off=False)
+    program = Program(model.now, is_owed=False)
     model.host.ask(program)
     model.carry_out()
     model.look()
@@ -312,6 +312,52 @@ def test_control_it_serves_a_request_that_waits_longer_than_the_program() -> Non
     model.finish_all()
     assert request in model.held
     assert program not in model.host.holders
+
+
+@pytest.mark.parametrize(("own_limit", "browsers"), [(1, 2), (2, 7)])
+def test_a_busy_pool_keeps_its_browsers_where_giving_one_up_would_help_no_program(
+    own_limit: int, browsers: int
+) -> None:
+    """The program starts only while fewer than ``own_limit`` browsers are there."""
+    model = pool_on(HostModel(2))
+    leases = [model.ask(), model.ask()]
+    model.finish_all()
+    for _ in range(5):
+        program = come(model, own_limit)
+        model.now += 1
+        leases += [model.ask()]
+        model.give_back(leases.pop(0))
+        model.finish_all()
+        assert (program in model.host.holders) == (own_limit == 2)
+        go(model, program)
+    assert model.scheduler.counts["browsers_num"] == browsers
+
+
+def test_a_program_that_no_browser_in_use_would_help_gets_the_idle_ones() -> None:
+    model = pool_on(HostModel(2))
+    leases = [model.ask(), model.ask()]
+    model.finish_all()
+    program = come(model, 1)
+    for lease in leases:
+        model.give_back(lease)
+    for _ in range(4):
+        model.finish_all()
+        model.now += KEEP_IDLE
+        model.look()
+    assert program in model.host.holders
+
+
+def test_a_program_that_could_not_start_is_not_served_before_one_that_could() -> None:
+    model = pool_on(HostModel(2))
+    leases = [model.ask(), model.ask()]
+    model.finish_all()
+    come(model, 1)
+    come(model)
+    model.now += 1
+    model.ask()
+    for lease in leases:
+        model.give_back(lease)  # the second one before the first browser has ended
+    assert model.scheduler.counts["retired_yielded"] == 1
 
 
 def test_requests_and_programs_take_turns_in_the_order_in_which_they_came() -> None:

@@ -397,24 +397,57 @@ def test_the_log_says_after_some_seconds_what_is_waited_for(
 
 def test_a_pool_learns_that_others_wait(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
     set_limits("max_browsers = 1\n")
+    mine = SlotRequest(pool="mine")
     bell = gate().yield_bell()
     slot = gate().acquire(SlotRequest(pool="mine"), 0)
-    assert gate().held_back_outside("mine") == []
+    assert gate().held_back_outside(mine) == []
     request = SlotRequest(pool="mine")
     thread = threading.Thread(target=lambda: gate().acquire(request, 300).release())
     thread.start()
     assert wait_until(lambda: request.bell is not None)
-    assert gate().held_back_outside("mine") == [], "its own request is none of the others"
+    assert gate().held_back_outside(mine) == [], "its own request is none of the others"
     begin(programs, "standby", priority="standby")
-    assert gate().held_back_outside("mine") == [], "a standby browser is a convenience"
+    assert gate().held_back_outside(mine) == [], "a standby browser is a convenience"
     bell.clear()
     begin(programs, "other")
-    (other,) = gate().held_back_outside("mine")
+    (other,) = gate().held_back_outside(mine)
     assert 0 <= other.age < 60
-    assert (other.has, other.pool_has, other.is_worse_off) == (0, 1, True)
+    assert (other.has, other.pool_has, other.is_owed) == (0, 1, True)
     assert select.select([bell], [], [], 60)[0], "the pool's bell was rung"
     bell.remove()
     slot.release()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("own_limit", "can_follow"),
+    [
+        ({}, True),
+        ({"max_browsers": 2}, True),
+        ({"max_browsers": 1}, False),
+        ({"min_memory": 10**9}, False),
+    ],
+)
+def test_a_pool_owes_nothing_to_a_start_that_could_not_follow(
+    monkeypatch: pytest.MonkeyPatch, own_limit: dict[str, int], can_follow: bool
+) -> None:
+    """Its own lower limit would hold it back, and the pool's next launch would take the slot."""
+    set_limits("max_browsers = 2\n")
+    if "min_memory" in own_limit:
+        monkeypatch.setattr("browserkeeper.process.limits.memory_left", lambda: 10**8)
+    slots = [gate().acquire(SlotRequest(pool="mine"), 0) for _ in range(2)]
+    request = SlotRequest(**own_limit)  # type: ignore[arg-type]
+    thread = threading.Thread(target=lambda: gate().acquire(request, 300).release())
+    thread.start()
+    assert wait_until(lambda: request.bell is not None)
+    (found,) = gate().held_back_outside(SlotRequest(pool="mine"))
+    assert (found.can_follow, found.is_owed) == (can_follow, can_follow)
+    (found,) = gate().held_back_outside(SlotRequest(pool="mine", max_browsers=1))
+    assert found.is_owed, "the pool's own launch would be held back as well"
+    if "min_memory" in own_limit:
+        monkeypatch.setattr("browserkeeper.process.limits.memory_left", lambda: 10**10)
+    for slot in slots:
+        slot.release()
     thread.join()
 
 
