@@ -393,7 +393,7 @@ def test_a_pool_that_ends_while_launches_wait_leaves_no_ticket(limit: Any, end: 
             future.result(SECONDS)
     assert held() == 1
     program.end()
-    assert not os.listdir(Ledger.open().queue)
+    assert wait_until(lambda: not os.listdir(Ledger.open().queue))
     assert wait_until(lambda: not os.listdir(Ledger.open().yields))
 
 
