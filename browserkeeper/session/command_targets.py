@@ -71,7 +71,7 @@ def shorten(text: str) -> str:
 
 def mask_tokens(text: str) -> str:
     """Leaves out what looks like a random number or a key: UUIDs, 16 letters and digits in one, or as
-    many of upper and lower case with digits and dashes."""
+    many of upper and lower case with digits and dashes, and 13 digits with dashes."""
     return _RUN.sub(lambda found: CUT if _is_token(found[0]) else found[0], _UUID.sub(CUT, text))
 
 
@@ -80,14 +80,18 @@ def _is_token(text: str) -> bool:
     for part in (part for part in parts if len(part) >= 16):
         if not part.isalpha() or len(part) >= 40:
             return True
-    has = [any(map(test, text)) for test in (str.isdigit, str.islower, str.isupper)]
-    return all(has)
+    digits = sum(map(str.isdigit, text))
+    if digits >= 13 and not any(map(str.isalpha, text)):  # of a payment card, in groups
+        return True
+    return digits > 0 and any(map(str.islower, text)) and any(map(str.isupper, text))
 
 
 # ------------------------------------------------------------------------------------- addresses
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}):", re.ASCII)
 _AUTHORITY = re.compile(r"(?P<host>[^\s:@\[\]]*|\[[0-9A-Fa-f:.]+\])(?P<port>:[0-9]{0,5})?")
+_SEPARATOR = re.compile("[;=&]|%(?:3[BDF]|2[36])", re.IGNORECASE)
+"""Stands before or in a parameter: ``; = &``, and encoded: ``; = ? # &``."""
 _WITH_HOST = {"http", "https", "ws", "wss", "ftp", "file", "chrome", "edge", "resource"}
 _WITH_HOST |= {"chrome-extension", "moz-extension"}
 
@@ -96,9 +100,9 @@ def address(url: str) -> str:
     """Scheme, host, port and path of an address.
 
     Left out: user name and password, the whole query and fragment, parameters of a path
-    (``;jsessionid=1``, ``key=value``), and parts of a path that are an e-mail address or look like a
-    token.  Of other schemes (``data:``, ``javascript:``), and of an address that could be read in two
-    ways, only the scheme is shown.
+    (``;jsessionid=1``, ``key=value``, also where they are percent-encoded), another address in the path,
+    and parts of a path that are an e-mail address or look like a token.  Of other schemes (``data:``,
+    ``javascript:``), and of an address that could be read in two ways, only the scheme is shown.
     """
     url = re.sub(r"[\t\r\n]", "", url.strip("".join(map(chr, range(33)))))  # as browsers do
     found = _SCHEME.match(url)
@@ -112,12 +116,16 @@ def address(url: str) -> str:
     authority, path, has_query, has_fragment = _split(rest[2:].replace("\\", "/"))
     userinfo, _, place = authority.rpartition("@")
     parsed = _AUTHORITY.fullmatch(place)
-    first = path.split("/")[1] if "/" in path else ""
-    ambiguous = not userinfo and ":" in place and "@" in first[1:]  # http://me:12/34@host, a password
+    segments = path.split("/")
+    first = segments[1] if path else rest[2 + len(authority) :]
+    # http://me:12/34@host or http://me:12#34@host: a password?
+    ambiguous = not userinfo and ":" in place and "@" in first[1:]
     # A host is followed by something, unless it is cut off in the middle of a password.
     if parsed is None or ambiguous or (not place and scheme != "file") or len(place) > 253:
         return f"{scheme}:{CUT}"
-    text = f"{scheme}://{place}{'/'.join(map(_segment, path.split('/')))}"
+    inner = next((i for i, one in enumerate(segments) if _SCHEME.fullmatch(one)), len(segments))
+    shown = [*map(_segment, segments[:inner]), *([CUT] if inner < len(segments) else [])]
+    text = f"{scheme}://{place}{'/'.join(shown)}"
     return text + (f"?{CUT}" if has_query else "") + (f"#{CUT}" if has_fragment else "")
 
 
@@ -131,7 +139,8 @@ def _split(rest: str) -> tuple[str, str, bool, bool]:
 
 def _segment(segment: str) -> str:
     """A part of a path without its parameters."""
-    head, sign, _ = re.match(r"([^;=]*)([;=]?)(.*)", segment, re.DOTALL).groups()  # type: ignore[union-attr]
+    found = _SEPARATOR.search(segment)
+    head, sign = (segment[: found.start()], found[0]) if found else (segment, "")
     if "@" in head[1:] or "%40" in head or mask_tokens(head) != head:
         head = CUT
     return head + (f"{sign}{CUT}" if sign else "")
@@ -147,6 +156,9 @@ _CSS = re.compile(
           (?P<value>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z)|(?:\\.|[^\]"'\\])*)
         |(?P<literal>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))
         |(?P<comment>/\*.*?(?:\*/|\Z))
+        |(?P<function>:(?!(?:is|not|where|has|host|host-context|slotted|part|lang|dir|nth-[a-z-]+)\()
+          [A-Za-z-]+\()(?P<arguments>(?:"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z)|[^()"'])*)
+        |(?<=\[)(?P<odd>[\s\w|*-]*[\\/].*)
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -154,6 +166,8 @@ _AFTER_CSS = re.compile(r"\s*(?:[iIsS]\s*)?[\],)]|\s*\Z")
 _XPATH = re.compile(
     r"""@(?P<attribute>[\w:-]+)\s*[,=]\s*(?P<value>"[^"]*(?:"|\Z)|'[^']*(?:'|\Z))
         |(?P<literal>"[^"]*(?:"|\Z)|'[^']*(?:'|\Z))
+        |(?<=[,(])\s*(?P<number>[0-9.]*[0-9][0-9.]*)
+        |(?<![\w.-])(?P<compared>[0-9][0-9.]*)(?=\s*!?[=<>])
         |(?<=[=<>])\s*(?P<bare>[^\s\]'"@()=<>.$][^\]'"@()]*)(?=[\]'"@)]|\Z)
     """,
     re.VERBOSE | re.DOTALL,
@@ -196,10 +210,14 @@ def _mask(text: str, pattern: re.Pattern[str], after: re.Pattern[str]) -> str:
 
 
 def _masked(literal: re.Match[str]) -> str:
-    """What is shown of a literal, with the attribute that it is the value of."""
-    value = literal.groupdict().get("value")
+    """What is shown of a literal, with the attribute or function that it is a value of."""
+    groups = literal.groupdict()
+    if function := groups.get("function"):
+        return function + (CUT if groups["arguments"] else "")
+    value = groups.get("value")
     if value is None:
-        return CUT
+        lead = len(literal[0]) - len(literal[0].lstrip())
+        return literal[0][:lead] + CUT
     head = literal[0][: len(literal[0]) - len(value)]
     quote = value[:1] if value[:1] in ("'", '"') else ""
     content = value[1:-1] if quote and len(value) > 1 and value.endswith(quote) else value

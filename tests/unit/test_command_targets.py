@@ -12,7 +12,7 @@ from selenium.webdriver.remote.command import Command
 from selenium.webdriver.remote.remote_connection import remote_commands
 
 from browserkeeper.session.command_targets import CUT, LONGEST_TARGET, SHOWN, target_of
-from browserkeeper.session.last_commands import LastCommands
+from browserkeeper.session.last_commands import LONGEST_PARAMETER, LastCommands
 
 SECRET = "hunter2"
 PARAMETERS = [
@@ -162,6 +162,13 @@ def test_parameters_that_are_no_dict_of_texts_show_nothing(params: Any) -> None:
         ("javascript:alert('hunter2')", "javascript:..."),
         ("blob:http://h/hunter2", "blob:..."),
         ("view-source:http://jane:hunter2@h/", "view-source:..."),
+        ("https://h/token%3Dhunter2/b", "https://h/token%3D.../b"),
+        ("https://h/login%3fnext=hunter2", "https://h/login%3f..."),
+        ("https://h/%23hunter2", "https://h/%23..."),
+        ("https://h/a&key:hunter2", "https://h/a&..."),
+        ("https://h/go/http://jane:hunt/er2@h/", "https://h/go/..."),
+        ("https://h/go/https%3A%2F%2Fjane:hunter2@h/", "https://h/go/.../"),
+        ("https://h/cards/4111-1111-1111-1111", "https://h/cards/..."),
         # Addresses that a browser reads in another way than they look, and mistakes.
         ("http:jane:hunter2@h/", "http:..."),
         ("http:///jane:hunter2@h/", "http:..."),
@@ -169,6 +176,9 @@ def test_parameters_that_are_no_dict_of_texts_show_nothing(params: Any) -> None:
         ("http://jane:hunt/er2@h/hunter2", "http:..."),
         ("http://jane:12/hunter2@h/", "http:..."),
         ("http://jane:hunt?er2@h/", "http:..."),
+        ("http://jane:12?hunter2@h/", "http:..."),
+        ("http://jane:12#hunter2@h/", "http:..."),
+        ("http://h:80/a?to=hunter2@h", "http://h:80/a?..."),
         ("\t http://jane:hunter2@h/\n", "http://h/"),
         ("http://[hunter2/", "http:..."),
         ("hunter2", "?"),
@@ -223,6 +233,15 @@ CSS, XPATH = By.CSS_SELECTOR, By.XPATH
         (CSS, ':is([title="hunter2"])', ':is([title="..."])'),
         (CSS, "p /* hunter2 */ b", "p ... b"),
         (CSS, ':contains("hunter2")', ":contains(...)"),
+        (CSS, "a:contains(hunter2)", "a:contains(...)"),
+        (CSS, "a:has-text(my 'a)hunter2' text) > b", "a:has-text(...) > b"),
+        (CSS, "a:has-text(my (hunter2) hunter2)", "a:has-text(......"),
+        (CSS, "a:not(.b:hover)::part(c)", "a:not(.b:hover)::part(c)"),
+        (CSS, "[\\000076alue=hunter2]", "[..."),
+        (CSS, "[value/**/=hunter2]", "[..."),
+        (XPATH, "//*[contains(@pin, 1234)]", "//*[contains(@pin, ...)]"),
+        (XPATH, "//*[1234=@pin]", "//*[...=@pin]"),
+        (XPATH, "//h1[2]/td[position() = 3]", "//h1[2]/td[position() = ...]"),
         (XPATH, "//a[text()='hunter2']", "//a[text()=...]"),
         (XPATH, '//a[contains(., "hunter2")]', "//a[contains(., ...)]"),
         (XPATH, "//a[. = concat('hun', \"ter2\")]", "//a[. = concat(..., ...)]"),
@@ -246,6 +265,14 @@ CSS, XPATH = By.CSS_SELECTOR, By.XPATH
 )
 def test_a_selector_is_shown_without_values(strategy: str, value: str, expected: str) -> None:
     assert target_of("findElement", (strategy, value)) == f"{strategy} {expected}"
+
+
+@pytest.mark.parametrize("strategy", [CSS, XPATH])
+@pytest.mark.parametrize("part", [*"[]()'\"=@:,.1a/\\ ", "[/", ":a(", "@a=", ",.", "[a=b"])
+def test_the_longest_selector_does_not_take_minutes(strategy: str, part: str) -> None:
+    """A pattern whose time grows with the third power of the length would not come to an end."""
+    text = (part * LONGEST_PARAMETER)[:LONGEST_PARAMETER]
+    assert target_of("findElement", (strategy, text)).startswith(strategy)
 
 
 def test_an_unknown_strategy_and_a_missing_value_show_nothing() -> None:
