@@ -31,6 +31,9 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05
 """Seconds between two attempts to take the gate's lock, which is held for less than a millisecond."""
 BREAK_AFTER = 3.0
 """Seconds after which the lock is taken from a process that has had it all the time."""
+LOOKED_AT = 1.0
+"""Seconds for which a file that was just made is tried to be locked: who looks whether it is locked has
+its lock for microseconds, or for longer where that process is stopped."""
 
 _opening = RLock()
 """Held while a file is opened and noted below: no fork comes in between."""
@@ -69,8 +72,10 @@ class LockedFile:
     """A file that this process has open and locked, for as long as this object lives."""
 
     def __init__(self, path: str, flags: int, how: int):
-        """Open the file and lock it at once.  Raises BlockingIOError where another one holds it, and
-        OSError."""
+        """Open the file and lock it: at once, or within a second where it is made here (O_EXCL).
+
+        Raises BlockingIOError where another one holds it, and OSError.
+        """
         self.path = path
         self._fd = -1
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
@@ -78,8 +83,11 @@ class LockedFile:
             _held.add(self)
             self._fd = with_reserve(lambda: os.open(path, flags, 0o600))
         try:
-            if not lock(self._fd, how):
-                raise BlockingIOError(errno.EAGAIN, "another process holds its lock", path)
+            until = time.monotonic() + LOOKED_AT if flags & os.O_EXCL else 0.0
+            while not lock(self._fd, how):
+                if time.monotonic() >= until:
+                    raise BlockingIOError(errno.EAGAIN, "another process holds its lock", path)
+                time.sleep(SHORTEST_PAUSE)
         except BaseException:
             self.close()
             raise
@@ -293,7 +301,8 @@ class Mutex:
             try:
                 file.rename(self._path)
                 for name in os.listdir(self._turns):
-                    os.unlink(self._turns / name)
+                    with contextlib.suppress(FileNotFoundError):  # a start that has given up
+                        os.unlink(self._turns / name)
             except BaseException:
                 file.remove()
                 raise

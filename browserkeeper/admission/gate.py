@@ -56,8 +56,9 @@ class Gate:
             if waiting.reason is not None:
                 count_refusal(self.ledger.directory, waiting.reason, at_once=wait == 0)
             raise
-        except (BlockingIOError, OSError) as error:
-            if isinstance(error, (LedgerError, LimitError, TimeoutError, ConnectionError)):
+        except OSError as error:
+            is_explained = isinstance(error, (LedgerError, LimitError, TimeoutError, ConnectionError))
+            if is_explained or waiting.is_checking:
                 raise
             slot = self._without(error, request.kind, limits, time.monotonic() - began)
         request.on_admitted()
@@ -69,14 +70,17 @@ class Gate:
         Raises LedgerError where a limit is set and the files of the gate cannot be used.
         """
         try:
-            with self._files.locked(time.monotonic() + MUTEX_PATIENCE):
-                facts = {**describe_self(label), "kind": kind}
-                return Slot(take(self.ledger.slots, kind, facts), facts)
+            return self._files.repeated(lambda: self._take_at_once(kind, label))
         except OSError as error:
             limits = environment_limits()
             with contextlib.suppress(ConfigError):
                 limits = host_limits(self.ledger)
             return self._without(error, kind, limits, 0.0)
+
+    def _take_at_once(self, kind: Kind, label: str) -> Slot:
+        with self._files.locked(time.monotonic() + MUTEX_PATIENCE):
+            facts = {**describe_self(label), "kind": kind}
+            return Slot(take(self.ledger.slots, kind, facts), facts)
 
     def _limits(self, request: SlotRequest) -> HostLimits:
         """Those of one start.  Raises ConfigError."""

@@ -20,7 +20,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ConfigError, LimitError
 from ..guard.bells import SUFFIX, ring, ring_first
@@ -57,7 +57,11 @@ from .tickets import (
     with_marks,
 )
 
+T = TypeVar("T")
+
 NO_PROCESS = process_of({})
+REMOVALS = 10
+"""How often a start begins anew where the gate's directory is removed under it."""
 CALLED_AT_ONCE = 8
 """Starts that are asked at once whether they live, where one of them does not answer."""
 
@@ -160,7 +164,7 @@ class GateFiles:
                     ticket.close()
                 return slot
             reason, ahead = room.why_not(me), ""
-            if was_called and reason == "memory" and ticket is not None:
+            if was_called and reason not in (None, "draining") and ticket is not None:
                 ticket.decline()
             if ticket is None and waits:
                 ticket = self._new_ticket(request, me, len(names))
@@ -272,6 +276,16 @@ class GateFiles:
         self._require_directories()
         with self.mutex.held(until, check):
             yield
+
+    def repeated(self, step: Callable[[], T]) -> T:
+        """Returns what the step returns, which uses the gate's files.
+
+        The step is repeated where the gate's directory is removed meanwhile.  Raises OSError.
+        """
+        for _ in range(REMOVALS):
+            with contextlib.suppress(FileNotFoundError):
+                return step()
+        return step()
 
     def _require_directories(self) -> None:
         for part in GATE:

@@ -156,27 +156,43 @@ def file_limits(ledger: Ledger, *, patient: bool = True) -> HostLimits:
     """The limits that ``limits.toml`` sets; none where there is no such file.
 
     A file that has changed within the last 0.3 s is read again until it is at rest, for at most 3 s;
-    not ``patient``: it is read at once.  Raises ConfigError.
+    not ``patient``: it is read at once, and nothing is remembered.  Raises ConfigError.
     """
-    path, until = path_of(ledger), time.monotonic() + PATIENCE
-    while True:
-        facts = _stat(path)
+    path, began = path_of(ledger), time.monotonic()
+    if not patient:
+        return HostLimits() if _stat(path) is None else _parse(path, _read(path))
+    while time.monotonic() <= began + PATIENCE:
+        try:
+            facts = _stat(path)
+        except ConfigError:  # such as a link whose file is being replaced
+            if time.monotonic() - began >= QUIET:
+                raise
+            time.sleep(QUIET / 6)
+            continue
         seen = _note(path, facts)
-        if not patient or _is_at_rest(ledger, facts, seen):
-            break
-        if time.monotonic() > until:
-            raise ConfigError(f"{path} changes all the time, so that its limits are not known.")
-        time.sleep(QUIET / 6)
-    if facts is None:
-        _remember(ledger, is_there=False)
-        return HostLimits()
-    if seen.limits is None or not patient:
-        limits = _parse(path, _read(path))
-        if not patient:
+        if not _is_at_rest(ledger, facts, seen, began):
+            time.sleep(QUIET / 6)
+        elif facts is None:
+            _remember(ledger, is_there=False)
+            return HostLimits()
+        elif seen.limits is not None:
+            return seen.limits
+        elif limits := _load(path, seen):
+            _remember(ledger, is_there=True)
+            seen.limits = limits
             return limits
-        seen.limits = limits
-        _remember(ledger, is_there=True)
-    return seen.limits
+    raise ConfigError(f"{path} changes all the time, so that its limits are not known.")
+
+
+def _load(path: Path, seen: _Seen) -> HostLimits | None:
+    """Read the file; None where it has changed since it was seen.  Raises ConfigError."""
+    try:
+        limits = _parse(path, _read(path))
+    except ConfigError:
+        if _note(path, _stat(path)) is seen:
+            raise
+        return None
+    return limits if _note(path, _stat(path)) is seen else None
 
 
 def _stat(path: Path) -> os.stat_result | None:
@@ -211,12 +227,17 @@ def _note(path: Path, facts: os.stat_result | None) -> _Seen:
     return seen
 
 
-def _is_at_rest(ledger: Ledger, facts: os.stat_result | None, seen: _Seen) -> bool:
-    """By the file's own times, or by what this process has seen: the machine's clock may jump."""
+def _is_at_rest(ledger: Ledger, facts: os.stat_result | None, seen: _Seen, began: float) -> bool:
+    """By the file's own times, or by what this process has seen: the machine's clock may jump.
+
+    A missing file may have been there since this process last looked.  So only the time counts for which
+    it is missing since ``began`` (``time.monotonic()``).
+    """
+    if facts is None:
+        missing = time.monotonic() - max(began, seen.since)
+        return missing >= QUIET or not _mark(ledger).exists()
     if time.monotonic() - seen.since >= QUIET:
         return True
-    if facts is None:
-        return not _mark(ledger).exists()
     age = time.time() - max(facts.st_mtime, facts.st_ctime)
     return age >= QUIET
 

@@ -88,8 +88,12 @@ class Ticket:
         return self._clear(CALLED)
 
     def decline(self) -> None:
-        """After an answer: it cannot go, as only this process knows.  Another one may have more memory,
-        since it is in another cgroup.  So it does not hold up those behind it for a while."""
+        """After an answer: this start cannot go, as only its process knows.  So it holds up none behind
+        it for a while.
+
+        Another process may have more memory, since it is in another cgroup.  Or it does not know the
+        own limits of this start, since the disk was full when the ticket was written.
+        """
         self._clear(DECLINED)
         _mark(self._file.path + DECLINED)
 

@@ -46,7 +46,7 @@ class Wait:
         seconds: float | None,
         check: Callable[[], float | None],
     ):
-        self._gate, self._request, self._check = gate, request, check
+        self._gate, self._request, self._callers_check = gate, request, check
         self._began = time.monotonic()
         self._until = None if seconds is None else self._began + seconds
         self._ticket: Ticket | None = None
@@ -56,6 +56,8 @@ class Wait:
         self._bad_limits = ""
         self.reason: Reason | None = None
         """Why it could not go ahead when it last looked; None before its first look."""
+        self.is_checking = False
+        """True in the caller's ``check``, and for good where that has raised an exception."""
 
     def run(self) -> Slot:
         """Returns the slot.  Raises HostBusy, what ``check`` raises, and OSError."""
@@ -89,6 +91,12 @@ class Wait:
         finally:
             self._leave()
 
+    def _check(self) -> float | None:
+        self.is_checking = True
+        again = self._callers_check()
+        self.is_checking = False
+        return again
+
     def _look(self) -> Slot | Look:
         """Takes a ticket at the first look; and anew, at the end of the queue, where the directory was
         removed."""
@@ -97,8 +105,10 @@ class Wait:
             self._ticket = None
         waits = self._until is None or time.monotonic() < self._until
         deadline = self._mutex_deadline()
-        return self._gate.look(
-            self._request, self._ticket, self._turn, deadline, self._check, waits=waits
+        return self._gate.repeated(
+            lambda: self._gate.look(
+                self._request, self._ticket, self._turn, deadline, self._check, waits=waits
+            )
         )
 
     def _mutex_deadline(self) -> float:

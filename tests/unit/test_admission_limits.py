@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from browserkeeper import ConfigError
+from browserkeeper.admission import limits as module
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.admission.limits import (
+    QUIET,
     Bound,
     HostLimits,
     effective,
@@ -259,6 +261,57 @@ def test_an_editor_that_leaves_the_file_empty_or_away_for_a_moment_opens_no_gate
     begun.wait()
     assert values(file_limits(ledger)) == (16, None, None)
     editor.join()
+
+
+@pytest.mark.parametrize("has_looked", [False, True], ids=["a new program", "one that knew no file"])
+def test_a_file_that_is_away_for_a_moment_counts_after_ps_has_looked_too(
+    has_looked: bool, ledger: Ledger
+) -> None:
+    if has_looked:
+        assert values(file_limits(ledger)) == (None, None, None)
+    known = dict(module._seen)
+    path = write(ledger, "max_browsers = 1\n")
+    assert values(file_limits(ledger)) == (1, None, None), "as another program sees it"
+    away = path.rename(f"{path}~")
+    assert values(file_limits(ledger, patient=False)) == (None, None, None), "ps"
+    module._seen.clear()
+    module._seen.update(known)
+    time.sleep(QUIET)  # longer than a program that has looked before would wait
+    back = threading.Timer(QUIET / 3, away.rename, [path])
+    back.start()
+    assert values(file_limits(ledger)) == (1, None, None)
+    back.join()
+
+
+def test_a_file_that_is_changed_just_when_it_is_read_is_read_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = write(ledger, "max_browsers = 1\n"), module._read
+    parts = ["# a limit follows\n", ""]
+
+    def read_a_part(place: Path) -> bytes:
+        if not parts:
+            return read(place)
+        path.write_text(parts.pop())
+        found = read(place)
+        path.write_text("# a limit follows\nmax_browsers = 2\n")
+        return found
+
+    monkeypatch.setattr(module, "_read", read_a_part)
+    assert values(file_limits(ledger)) == (2, None, None)
+    assert not parts
+
+
+def test_a_link_whose_file_is_being_replaced_is_not_refused(ledger: Ledger, tmp_path: Path) -> None:
+    target = tmp_path / "limits"
+    target.write_text("max_browsers = 1\n")
+    (ledger.directory / "limits.toml").symlink_to(target)
+    assert values(file_limits(ledger)) == (1, None, None)
+    target.unlink()
+    back = threading.Timer(QUIET / 3, target.write_text, ["max_browsers = 2\n"])
+    back.start()
+    assert values(file_limits(ledger)) == (2, None, None)
+    back.join()
 
 
 def test_a_file_that_is_removed_for_good_is_noticed(ledger: Ledger) -> None:
