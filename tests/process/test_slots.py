@@ -63,9 +63,11 @@ def test_the_slot_is_held_as_long_as_a_process_of_the_session_lives(
     altered = altered_guard(tmp_path, (line, f"{line}    import time; time.sleep(1)\n"))
     monkeypatch.setattr("browserkeeper.process.guard_process.GUARD_DIRECTORY", altered)
     running = started(take(gate))
+    command = running.event("spawned")
+    assert command is not None
     running.tell_to_end("closed")
     while running.event("ended") is None:
-        assert held(gate) == 1 or running.event("ended") is not None
+        assert held(gate) == 1 or witness.look(command["pid"]) is None
     running.end("closed", deadline_in())
     assert held(gate) == 0
 
