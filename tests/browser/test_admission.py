@@ -35,7 +35,7 @@ PROGRAM = """
 import sys, time
 from browserkeeper import browser
 print("asks", flush=True)
-session = browser(sys.argv[1], label=sys.argv[2] or None)
+session = browser(sys.argv[1], label=sys.argv[2] or None, wait=None)
 with session as driver:
     print("has", session.guard_pid, flush=True)
     sys.stdin.readline()
