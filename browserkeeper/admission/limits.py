@@ -37,7 +37,8 @@ QUIET = 0.3
 away, before they write."""
 PATIENCE = 3.0
 """Seconds to wait for that."""
-MOST_BYTES = 1 << 60
+MOST_BYTES, MOST_SESSIONS = 1 << 60, 10**30
+"""Larger limits are refused, as mistakes; metrics could not show all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,11 @@ def _value(shown: str, name: str, value: Any, text: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         hint = " To let no browser start, use `browserkeeper drain`." if value == 0 else ""
         raise ConfigError(f"{shown}={text!r}: give a whole number, 1 or more.{hint}")
+    if value > MOST_SESSIONS:
+        shortened = f"{str(text)[:20]}..."
+        raise ConfigError(
+            f"{shown}={shortened}: no host has so many sessions. For no limit, leave it out."
+        )
     return value
 
 

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -194,6 +195,17 @@ def test_pressure_answers_other_methods_and_paths_as_the_probes_do(server: Serve
         status, _, body = ask(server, path)
         assert (status, "/pressure" in body) == (404, True)
     assert ask(server, "/pressure?verbose=1")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/pressure", "/readyz", "/healthz", "/metrics", "/unknown"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_answer_to_head_has_no_body(server: Server, method: str, path: str) -> None:
+    """RFC 9110, 9.3.2.  ``http.client`` would leave the body unread."""
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), SECONDS) as client:
+        client.sendall(f"{method} {path} HTTP/1.0\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert (answer.partition(b"\r\n\r\n")[2] == b"") == (method == "HEAD")
 
 
 def test_every_field_of_pressure_is_documented() -> None:

@@ -62,7 +62,22 @@ def test_a_number_in_the_environment(
 
 
 @pytest.mark.parametrize(
-    "text", ["abc", "0", "-1", "1.5", "8.0", "1e3", "٣", "true", "0x8", "8,", "9" * 5000, "8 browsers"]
+    "text",
+    [
+        "abc",
+        "0",
+        "-1",
+        "1.5",
+        "8.0",
+        "1e3",
+        "٣",
+        "true",
+        "0x8",
+        "8,",
+        "9" * 5000,
+        "9" * 400,
+        "8 browsers",
+    ],
 )
 @pytest.mark.parametrize("name", ["MAX_BROWSERS", "MAX_GRID_SESSIONS"])
 def test_what_is_no_number_in_the_environment_is_refused_by_name(
@@ -129,6 +144,7 @@ RUBBISH: dict[str, tuple[bytes, int, str]] = {
     "a bool": (b"max_browsers = true\n", 1, "whole number"),
     "a float": (b"max_browsers = 8.0\n", 1, "whole number"),
     "text": (b'max_browsers = "8"\n', 1, "whole number"),
+    "a number that no float holds": (b"max_browsers = " + b"9" * 400 + b"\n", 1, "no host"),
     "a list": (b"max_browsers = [8]\n", 1, "whole number"),
     "no size": (b'max_browsers = 8\nmin_memory = "lots"\n', 2, "give a size"),
     "a huge size": (b"min_memory = 9999999999999999999999\n", 1, "no machine"),
