@@ -47,8 +47,9 @@ class Slot:
             pass
 
     def restore(self) -> None:
-        """Make the file again where somebody has removed it, with the whole directory perhaps."""
-        if not self._path or self._fd < 0 or os.path.lexists(self._path):
+        """Make the file again where somebody has removed it, with the whole directory perhaps; or lock
+        the one that the other guard has made again."""
+        if not self._path or self._fd < 0 or _is_at(self._fd, self._path):
             return
         directory = os.path.dirname(self._path)
         try:
@@ -57,15 +58,14 @@ class Slot:
                     os.mkdir(path, 0o700)
                 except FileExistsError:
                     pass
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError:
+            fd = _open_and_share(self._path, os.O_CREAT)
+        except OSError:  # until the next look
             return
+        self._fd, old = fd, self._fd
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            os.pwrite(fd, os.pread(self._fd, 8192, 0), 0)
+            os.pwrite(fd, os.pread(old, 8192, 0), 0)
         except OSError:
             pass
-        self._fd, old = fd, self._fd
         os.close(old)
 
     def free(self, *, is_handed_over: bool) -> None:
@@ -91,10 +91,17 @@ class Slot:
         return True
 
 
-def _open_and_share(path: str) -> int:
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def _open_and_share(path: str, flags: int = 0) -> int:
     """A descriptor of the file, locked.  Another process that counts the slots holds the lock for
-    microseconds.  Raises OSError."""
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    microseconds.  ``flags``: more of them for the open.  Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
     try:
         for _ in range(ATTEMPTS):
             try:
@@ -103,7 +110,7 @@ def _open_and_share(path: str) -> int:
                 time.sleep(PAUSE)
                 continue
             # The owner had died, and a program that counts has removed the file.
-            if not os.path.samestat(os.fstat(fd), os.stat(path)):
+            if not _is_at(fd, path):
                 raise FileNotFoundError(errno.ENOENT, "the slot was removed", path)
             return fd
         raise BlockingIOError(errno.EAGAIN, "another process holds the slot's lock", path)

@@ -218,6 +218,29 @@ def test_guards_make_their_slot_again_where_the_directory_was_removed(gate: Gate
     assert held(gate) == 0
 
 
+def test_a_slot_that_was_made_again_is_held_by_the_guard_that_is_left(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standby guard had locked the file that was removed.  Here it kills when it is told to."""
+    line, go = "    members.tearing_down = True\n", tmp_path / "go"
+    waiting = f"    import time\n    while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    altered = altered_guard(tmp_path, (line, line + waiting))
+    monkeypatch.setattr("browserkeeper.process.guard_process.GUARD_DIRECTORY", altered)
+    running = started(take(gate), ("/bin/sh", "-c", "sleep 600 & wait"))  # the kernel kills sh only
+    assert wait_until(lambda: len(witness.below(running.primary_pid)) == 2)
+    processes = witness.below(running.primary_pid)
+    shutil.rmtree(gate.ledger.gate)
+    assert wait_until(lambda: held(gate) == 1)
+    os.kill(running.primary_pid, signal.SIGKILL)
+    assert running.wait_for("ending", deadline=deadline_in()) is not None
+    assert wait_until(lambda: held(gate) == 1)
+    go.touch()
+    while running.event("ended") is None:
+        assert held(gate) == 1 or not witness.alive(processes)
+    running.end("closed", deadline_in())
+    assert held(gate) == 0
+
+
 def test_the_slot_says_who_has_it(gate: Gate) -> None:
     slot = take(gate, "checkout")
     slot.bind("abcdef")
