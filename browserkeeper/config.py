@@ -279,17 +279,31 @@ def _check_browser(name: object) -> None:
     raise ConfigError(f"Unknown browser {name!r}.{hint} Known: {', '.join(BROWSERS)}.")
 
 
-def check_seconds(name: str, value: object) -> None:
-    """Raises ConfigError unless ``value`` is a positive, finite number."""
+def check_seconds(name: str, value: object, *, or_zero: bool = False) -> None:
+    """Raises ConfigError unless ``value`` is a positive, finite number, or 0 where that is allowed."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{name}={value!r}: give a number of seconds.")
-    if not math.isfinite(value) or value <= 0:
+    if not _is_finite(value) or value < 0 or (value == 0 and not or_zero):
         raise ConfigError(f"{name}={value!r}: give a positive, finite number of seconds.")
+
+
+def _is_finite(value: float) -> bool:
+    """False also for a whole number that no float holds, which no clock counts to."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raises ConfigError unless ``value`` is True or False: the text "no" would count as True."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r}: give True or False.")
 
 
 def _check_wait(value: object) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is not None and (not number or not math.isfinite(value) or value < 0):  # type: ignore[arg-type, operator]
+    if value is not None and (not number or not _is_finite(value) or value < 0):  # type: ignore[arg-type, operator]
         raise ConfigError(
             f"wait={value!r}: give a number of seconds, 0 to try once, or None to wait without a limit."
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from ..admission import drain as drains
 from ..admission.drain import Drain
 from ..admission.gate import Gate
-from ..config import check_seconds
+from ..config import check_flag, check_seconds
 from ..process import require_own_proc
 from ..report import Operator
 from ..state.documents import BadRecord
@@ -62,8 +62,8 @@ def drain(reason: str = "", *, survive_reboot: bool = False, wait: float = 0) ->
         LedgerError: the state directory cannot be written.  The host is as before then.
         ContainmentError: ``/proc`` shows another pid namespace than this process's.
     """
-    if wait != 0:
-        check_seconds("wait", wait)
+    check_seconds("wait", wait, or_zero=True)
+    check_flag("survive_reboot", survive_reboot)
     operator, ledger = this_operator(reason), Ledger.open()
     start(ledger, operator, survive_reboot=survive_reboot)
     return wait_until_idle(ledger, wait)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from ..config import check_count, check_seconds
+from ..config import check_count, check_flag, check_seconds
 from ..errors import ConfigError, LedgerError, NoSuchSession
 from ..guard.end_request import head
 from ..guard.files import discard, write_atomically
@@ -94,6 +94,7 @@ class Selection:
             check_count("owner", self.owner, least=1)
         if self.older_than is not None:
             check_seconds("older_than", self.older_than)
+        check_flag("all", self.all)
         if self.all and self.names:
             raise ConfigError(f"all=True and {self.names[0]!r} contradict each other; give one of them.")
         if not (self.all or self.names or self.owner is not None or self.older_than is not None):
@@ -129,8 +130,8 @@ def end_sessions(
         LedgerError: the state directory cannot be used.
         ContainmentError: ``/proc`` shows another pid namespace than this process's.
     """
-    if wait != 0:
-        check_seconds("wait", wait)
+    check_seconds("wait", wait, or_zero=True)
+    check_flag("dry_run", dry_run)
     selection, operator = Selection(names, owner, older_than, all), this_operator(reason)
     ledger = Ledger.open()
     records = choose(ledger, selection)

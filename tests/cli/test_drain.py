@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -235,6 +236,23 @@ def test_a_user_without_a_name_is_shown_by_its_number(monkeypatch: pytest.Monkey
 def test_a_reason_that_is_no_line_of_text_is_refused(reason: object) -> None:
     with pytest.raises(errors.ConfigError, match="reason="):
         this_operator(reason)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"survive_reboot": "yes"}, "survive_reboot='yes'"),
+        ({"survive_reboot": 1}, "survive_reboot=1"),
+        ({"wait": False}, "wait=False"),
+        ({"wait": 10**400}, "wait=1000"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused_and_drains_nothing(
+    ledger: Ledger, given: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(errors.ConfigError, match=named):
+        browserkeeper.drain(**given)
+    assert drains.present(ledger) is None
 
 
 # ------------------------------------------------------------------ starts that wait

@@ -272,7 +272,11 @@ def test_a_name_that_is_a_label_and_begins_an_id_is_refused(sessions: Sessions) 
         ((), {"owner": True}, "owner=True"),
         ((), {"older_than": -1}, "older_than=-1"),
         ((), {"older_than": float("nan")}, "older_than=nan"),
+        ((), {"older_than": 10**400}, "older_than=1000"),
         ((), {"all": True, "wait": -1}, "wait=-1"),
+        ((), {"all": True, "wait": False}, "wait=False"),
+        ((), {"all": "no"}, "all='no'"),
+        ((), {"all": True, "dry_run": "no"}, "dry_run='no'"),
         ((), {"all": True, "reason": "two\nlines"}, "reason="),
     ],
 )
