@@ -91,7 +91,9 @@ def start(ledger: Ledger, operator: Operator, *, survive_reboot: bool) -> Drain 
     """See :func:`drain`.  Returns the drain that was in force before."""
     require_own_proc()
     before = drains.start(ledger, operator, survives_reboot=survive_reboot)
-    Gate(ledger).ring_pools()  # they close their idle browsers
+    gate = Gate(ledger)
+    gate.let_decisions_end()
+    gate.ring_pools()  # they close their idle browsers
     return before
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +27,7 @@ from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.operators import this_operator
 from tests.support.cli import CLI, cli, cli_json, invoke
 from tests.support.ledger import add_free_lock, add_live, dead_record, new_session, write_record
-from tests.support.owners import output_of
+from tests.support.owners import Owner, output_of
 from tests.support.sessions import Sessions
 from tests.support.waiting import SECONDS, deadline_in, wait_until
 
@@ -303,6 +304,40 @@ def test_a_drain_holds_starts_back_where_no_slots_can_be_made(ledger: Ledger) ->
     with pytest.raises(errors.HostBusy, match="is drained by"):
         gate.acquire(SlotRequest(), 0)
     gate.force().release()  # the browser of an adopted driver runs already
+
+
+STOPPED_IN_ITS_DECISION = """
+import os, signal
+from browserkeeper.admission import drain
+from browserkeeper.admission.gate import Gate, SlotRequest
+from browserkeeper.errors import HostBusy
+from browserkeeper.state.ledger import Ledger
+
+look = drain.present
+
+def look_and_stop(ledger):
+    found = look(ledger)
+    if found is None:
+        print("looked", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return found
+
+drain.present = look_and_stop
+try:
+    Gate(Ledger.open()).acquire(SlotRequest(), 0)
+    print("started", flush=True)
+except HostBusy as error:
+    print(error.reason, flush=True)
+"""
+
+
+def test_a_start_that_has_looked_before_the_drain_and_was_stopped_cannot_go_on(ledger: Ledger) -> None:
+    owner = Owner(sys.executable, "-c", STOPPED_IN_ITS_DECISION)
+    owner.wait_for("looked")
+    assert browserkeeper.drain() == []
+    os.kill(owner.pid, signal.SIGCONT)
+    assert owner.wait_for("") == "draining\n"
+    assert owner.wait() == 0
 
 
 def test_a_start_that_was_admitted_before_the_drain_is_waited_for(ledger: Ledger) -> None:
