@@ -273,7 +273,7 @@ def test_a_log_that_cannot_be_written_is_refused() -> None:
         browser(log="/dev/null").start()
 
 
-PARTS = ("live", "history", "pools", "locks", "unseen")
+PARTS = ("live", "history", "pools", "locks", "unseen", "gate", "gate/slots", "gate/turns", "gate/queue")
 """Of the state directory."""
 
 
@@ -302,7 +302,8 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(full: str, monkeypatch: pyte
         with pytest.raises(kind):
             browser(start_timeout=6, attempts=1).start()
         assert {p.name for p in disk.iterdir()} <= {"filler", *PARTS}
-        assert not [*disk.glob("live/*"), *disk.glob("locks/*")]
+        left = ("live/*", "locks/*", "gate/slots/*", "gate/turns/*", "gate/queue/*")
+        assert not [path for pattern in left for path in disk.glob(pattern)]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
         disk.rmdir()

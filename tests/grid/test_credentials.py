@@ -104,6 +104,7 @@ WHOLE_ENVIRONMENT = {
     "cli/run.py": "the program of `run` is the user's",
     "frozen/__init__.py": "a frozen program that has become a guard, with what it was given",
     "state/tmpdirs.py": "only asked whether a name is in it",
+    "status/doctor_host.py": "only asked for the names in it",
     "config.py": "only asked for the display",
     "__init__.py": "only asked whether a name is in it",
 }
