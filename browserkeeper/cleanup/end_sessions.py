@@ -40,6 +40,9 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 """Seconds between two looks at the history."""
 MOST_CANDIDATES = 20
 """That are named in an error."""
+SHORTEST_BEGINNING = 4
+"""Characters of an id.  One id in 256 begins with "db", and must not be taken for the session with that
+label, which has ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +118,8 @@ def end_sessions(
     Their owners get BrowserDied, which names this user, this program and ``reason``.
 
     Args:
-        names: ids, the beginnings of ids if no other session's begins so, labels, or patterns for labels
-            (``nightly-*``, as in a shell).
+        names: ids, beginnings of ids (4 characters or more) if no other session's begins so, labels, or
+            patterns for labels (``nightly-*``, as in a shell).
         owner: only the sessions of the process with this pid.
         older_than: only sessions of at least this age, in seconds.
         all: all sessions, those of `browserkeeper run` included.
@@ -176,32 +179,46 @@ def _named(
         return exact
     labelled = [record for record in records if record.session.label == name]
     begin = [record for record in records if record.session.id.startswith(name)]
+    is_short = len(name) < SHORTEST_BEGINNING
+    if is_short and labelled:
+        return labelled
     if len(labelled + begin) > 1 and begin:
         what = f"{name!r} is not clear: the ids of {len(begin)} live sessions begin with it"
         if labelled:
             what += f", and it is the label of {len(labelled)}"
         raise NoSuchSession(*_with_candidates(what, [*labelled, *begin]))
+    if is_short and begin:
+        what = (
+            f"{name!r} is no label, and too short for the beginning of an id: give {SHORTEST_BEGINNING} "
+            "characters of it at least. This id begins so"
+        )
+        raise NoSuchSession(*_with_candidates(what, begin))
     if found := labelled or begin:
         return found
     if found := [one for one in records if one.session.label and matches(one.session.label, name)]:
         return found
+    raise _no_session(ledger, name, bad)
+
+
+def _no_session(ledger: Ledger, name: str, bad: dict[str, BadRecord]) -> NoSuchSession:
+    """The error for a name that means no live session: what it means instead."""
     if name in bad:
-        raise NoSuchSession(
+        return NoSuchSession(
             f"The record of session {name} is not valid ({bad[name].why}). `browserkeeper sweep` says "
             "what can be done about it."
         )
     if is_id(name):
         with contextlib.suppress(LedgerError, OSError):
             why = read_ended(ledger.history_path(name)).report.reason
-            raise NoSuchSession(f"Session {name} has ended already ({why}).")
+            return NoSuchSession(f"Session {name} has ended already ({why}).")
     leased = [id for id, label in lease_labels(living_pools(ledger)).items() if matches(label, name)]
     if leased:
-        raise NoSuchSession(
+        return NoSuchSession(
             f"{name!r} is the label of a lease of a pool, which may have given the browser to another "
             f"lease by now. If you mean the browser, give its id: {' '.join(leased)}",
             tuple(leased),
         )
-    raise NoSuchSession(
+    return NoSuchSession(
         f"No live session has the id or the label {name!r}; `browserkeeper ps` lists them."
     )
 

@@ -55,10 +55,10 @@ def command(
 ) -> int:
     """End live sessions of any program, verified, and show their reports.
 
-    A name is an id, the beginning of an id if no other begins so, a label, or a pattern for labels
-    ('nightly-*'). The owner's next command raises BrowserDied, which says that an operator has ended the
-    session, who and why. A session without a living guard is left alone: `browserkeeper sweep` is for
-    those.
+    A name is an id, the beginning of an id (4 characters or more) if no other begins so, a label, or a
+    pattern for labels ('nightly-*'). The owner's next command raises BrowserDied, which says that an
+    operator has ended the session, who and why. A session without a living guard is left alone:
+    `browserkeeper sweep` is for those.
 
     Exit status: 0 all that are meant were ended, verified, or there was none (--wait 0: all were asked);
     1 a name is unknown or not clear, or the answer was no, and nothing was ended; 3 something

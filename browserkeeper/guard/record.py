@@ -90,9 +90,7 @@ class Report:
     def __init__(self, containment: str):
         self.containment = containment
         self.reason = "failed"
-        self.label = (
-            ""  # of the lease of a pool that has the browser; the session's own is in its record
-        )
+        self.label = ""  # of the lease that has a pool's browser; the record has the session's own
         self.operator: str | None = None  # JSON: who has ended the session by hand (end_request.py)
         self.certificate: str | None = None
         self.problems: list[str] = []

@@ -261,6 +261,16 @@ def test_a_name_that_is_a_label_and_begins_an_id_is_refused(sessions: Sessions) 
     assert set(caught.value.candidates) == {one, two}
 
 
+def test_a_short_label_is_not_taken_for_the_beginning_of_an_id(sessions: Sessions) -> None:
+    one, two = sessions.start("db", id="aaaa00000000"), sessions.start(id="dbdb00000000")
+    assert states("db", dry_run=True) == {one: "would-end"}
+    assert states("db") == {one: "ended"}
+    with pytest.raises(errors.NoSuchSession, match=f"'db' is no label, and too short.*\n  {two}"):
+        end_sessions("db")
+    assert sessions.is_live(two)
+    assert states("dbdb") == {two: "ended"}
+
+
 @pytest.mark.parametrize(
     ("names", "more", "named"),
     [
