@@ -20,7 +20,8 @@ from pathlib import Path
 from prometheus_client import generate_latest
 
 from browserkeeper.admission.gate import Gate, SlotRequest
-from browserkeeper.admission.gate_files import GateFiles
+from browserkeeper.admission.slots import describe_self
+from browserkeeper.admission.tickets import Ticket
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.status.pressure import pressure
 from browserkeeper.telemetry.collector import registry
@@ -68,13 +69,13 @@ def main() -> None:
 
 def hold(ledger: Ledger, sessions: int, waiters: int) -> list[object]:
     """Slots, tickets and records; keep what is returned, for as long as they should be there."""
-    gate, files = Gate(ledger), GateFiles(ledger)
+    gate = Gate(ledger)
     held: list[object] = []
     for _ in range(sessions):
         held.append(gate.acquire(SlotRequest(), 0))
         add_live(ledger, new_session())
     for _ in range(waiters):
-        held.append(files.enter_queue(SlotRequest(), time.monotonic() + 60, lambda: None))
+        held.append(Ticket(ledger.queue, {**describe_self(""), "kind": "browser"}))
     return held
 
 

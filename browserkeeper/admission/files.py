@@ -254,7 +254,7 @@ class Mutex:
         which may raise.  Raises BlockingIOError then, and OSError."""
         file = self._take(until, check)
         try:
-            file.write({"pid": os.getpid(), "turn": time.monotonic_ns()})
+            file.write(_new_turn())
             yield
         finally:
             file.close()
@@ -286,33 +286,36 @@ class Mutex:
     def _break(self, turn: Mapping[str, Any]) -> LockedFile | None:
         """Put a new lock in the place of the one that has been held since this turn, and have it.
 
-        None where another process does that.  Slots are counted after this, so one that the stopped
-        process has just made counts; it can make none afterwards.
+        None where another process does that.  Two may do it at the same moment: both decide anew then,
+        since each removes the other's file in ``turns``.  Slots are counted after this, so one that the
+        stopped process has just made counts; it can make none afterwards.
         """
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        file = LockedFile(str(self._turns / os.urandom(8).hex()), flags, fcntl.LOCK_EX)
         try:
-            breaking = LockedFile(f"{self._path}.break", os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
-        except BlockingIOError:
-            return None
-        try:
-            if read_facts(self._path) != turn:
-                return None
-            draft = f"{self._path}.{os.urandom(8).hex()}"
-            file = LockedFile(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, fcntl.LOCK_EX)
-            try:
+            file.write(_new_turn())  # first: this process may be stopped here as well
+            if read_facts(self._path) == turn:
                 file.rename(self._path)
                 for name in os.listdir(self._turns):
                     with contextlib.suppress(FileNotFoundError):  # a start that has given up
                         os.unlink(self._turns / name)
-            except BaseException:
-                file.remove()
-                raise
-            return file
-        finally:
-            breaking.close()
+                return file
+        except FileNotFoundError:  # removed by another one
+            pass
+        except BaseException:
+            file.remove()
+            raise
+        file.remove()
+        return None
 
     def holder(self) -> int:
         """The pid of the process that had it last, in that process's pid namespace; 0 for unknown."""
         return int(read_facts(self._path).get("pid") or 0)
+
+
+def _new_turn() -> dict[str, Any]:
+    """What the gate's lock says of who has it; never the same twice."""
+    return {"pid": os.getpid(), "turn": time.monotonic_ns()}
 
 
 def read_facts(path: str) -> dict[str, Any]:

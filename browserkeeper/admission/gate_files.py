@@ -294,13 +294,6 @@ class GateFiles:
                 with contextlib.suppress(FileExistsError):
                     path.mkdir(mode=0o700)
 
-    def enter_queue(self, request: SlotRequest, until: float, check: Any) -> Ticket:
-        """A ticket without a look.  Raises OSError."""
-        own = _own_limits(request)
-        with self.locked(until, check):
-            me = _candidate_of(request, None, own)
-            return self._new_ticket(request, me, len(ticket_names(self.ledger.queue)))
-
     def _new_ticket(self, request: SlotRequest, me: Candidate, waiting: int) -> Ticket:
         """A ticket at the end of the queue.  Raises OSError."""
         facts = {

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from prometheus_client import generate_latest
 from browserkeeper import BrowserPool, browser
 from browserkeeper.admission import drain
 from browserkeeper.admission.gate import Gate, SlotRequest
-from browserkeeper.admission.gate_files import GateFiles
+from browserkeeper.admission.tickets import Ticket
 from browserkeeper.errors import ConfigError, HostBusy, LedgerError, PoolTimeout, SessionTimeout
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import Operator
@@ -422,7 +421,7 @@ def test_a_slot_or_ticket_with_rubbish_in_it_counts_all_the_same(content: bytes,
     """Its lock decides.  A file without a lock is none: the control."""
     set_limits(ledger, "max_browsers = 1\n")
     slot = Gate(ledger).acquire(SlotRequest(), 0)
-    ticket = GateFiles(ledger).enter_queue(SlotRequest(), time.monotonic() + SECONDS, lambda: None)
+    ticket = Ticket(ledger.queue, {})
     try:
         files = [Path(slot.path), *(path for path in ledger.queue.iterdir() if path.is_file())]
         for path in files:

@@ -560,6 +560,44 @@ def test_a_process_that_is_stopped_while_it_decides_holds_up_none_and_gets_no_sl
         stopped.communicate()
 
 
+STOPPED_BREAKER = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from browserkeeper.admission.gate import Gate, SlotRequest
+from browserkeeper.state.ledger import Ledger
+gate, before = Gate(Ledger.open()), os.listdir
+def stop_and_list(directory):
+    if directory == gate.ledger.turns:
+        os.listdir = before
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return before(directory)
+os.listdir = stop_and_list
+gate.acquire(SlotRequest(label="breaker"), 300)
+print("got", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_the_process_that_takes_the_lock_away_is_stopped_meanwhile(programs: Programs) -> None:
+    set_limits("max_browsers = 1\n")
+    words = [sys.executable, "-c", STOPPED_BREAKER.format(root=str(ROOT))]
+    with gate()._files.locked(time.monotonic() + 60):  # as of a process that is stopped
+        breaker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            status = Path(f"/proc/{breaker.pid}/status")
+            assert wait_until(lambda: "T (stopped)" in status.read_text())
+            other = holder(programs, "other")
+            breaker.send_signal(signal.SIGCONT)
+            assert wait_until(lambda: labels(state().waiting) == ["breaker"])
+            assert labels(state().held) == ["other"]
+            other.end()
+            assert breaker.stdout is not None
+            assert breaker.stdout.readline() == "got\n"
+        finally:
+            breaker.kill()
+            breaker.communicate()
+
+
 def test_a_lock_that_cannot_be_taken_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("browserkeeper.admission.files.BREAK_AFTER", 1000.0)
     monkeypatch.setattr("browserkeeper.admission.waiting.MUTEX_PATIENCE", 0.3)
