@@ -469,6 +469,19 @@ def test_an_object_of_a_process_that_has_ended_holds_no_other_of_its_pid() -> No
     HELD.clear()
 
 
+def test_a_class_whose_module_is_no_text_does_not_stop_the_search() -> None:
+    """As Cython's function type: its ``__module__`` is a descriptor.  The object beside it is found."""
+    odd = type("Odd", (), {"__module__": property(lambda self: "")})()
+    process = subprocess.Popen(["sleep", "600"])
+    HELD["both"] = [odd, process]
+    try:
+        assert holders.find(process.pid, set()) == f"{__name__}.HELD"
+    finally:
+        HELD.clear()
+        process.kill()
+        process.wait()
+
+
 JOB_SERVER = """
 import json, os, subprocess, sys, time
 while True:
