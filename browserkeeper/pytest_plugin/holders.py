@@ -71,8 +71,9 @@ def _stands_for(thing: object, pid: int) -> bool:
         return getattr(thing, "pid", None) == pid and not is_over
     if issubclass(kind, _class("multiprocessing.process", "BaseProcess")):
         return getattr(getattr(thing, "_popen", None), "pid", None) == pid
-    module = str(kind.__module__)  # Cython's classes have a descriptor there
-    if module.partition(".")[0] in _ONLY_NUMBERS and kind is not ChildProcess:
+    module: object = kind.__module__  # Cython's classes have a descriptor there
+    top = module.partition(".")[0] if type(module) is str else ""
+    if top in _ONLY_NUMBERS and kind is not ChildProcess:
         return False
     for held in gc.get_referents(thing):
         if type(held) is dict and (held.get("pid") == pid or held.get("_pid") == pid):
