@@ -155,12 +155,13 @@ class SessionControl(Generic[S]):
 
     @property
     def driver(self) -> Any:
-        """Raises SessionClosed before the start and after the end; where an operator has ended it, the
-        error that says so."""
+        """Raises SessionClosed before the start and after the end; where the program did not end the
+        session, the error that says what did."""
         driver = self.attempt.driver if self.attempt else None
-        if driver is None and self.report is not None and self.report.reason == "operator":
-            raise self.over()
         if driver is None:
+            was_live = self._commands is not None
+            if was_live and self.report is not None and self.report.reason not in ("closed", "failed"):
+                raise self.over()
             raise SessionClosed(f"This session is {self.state}; use it inside `with`, or start() it.")
         return driver
 

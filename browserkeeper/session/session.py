@@ -70,8 +70,8 @@ class BrowserSession(Generic[D_co]):
 
     @property
     def driver(self) -> D_co:
-        """The Selenium driver.  Raises SessionClosed before the start and after the end, BrowserDied
-        after an end by an operator."""
+        """The Selenium driver.  Raises SessionClosed before the start and after the end; where the
+        program did not end the session, the error that says what did, as a command does."""
         driver: D_co = self._control.driver
         return driver
 

@@ -35,6 +35,7 @@ from browserkeeper import (
     ForkedSessionError,
     LeaseEnded,
     LeaseTimeout,
+    SessionClosed,
     SessionTimeout,
     adopt,
     browser,
@@ -233,6 +234,27 @@ def test_a_timeout_long_after_the_last_command_says_how_long(fake: str) -> None:
     assert command.ago > 0.9, "until the end of the session, not until it was noticed"
     ended_at = session.report.ended_at if session.report else 0
     assert time.time() - ended_at > 1.0
+
+
+def test_who_asks_for_the_driver_of_a_dead_session_is_told_what_died_and_what_it_was_doing(
+    fake: str,
+) -> None:
+    session = fake_session(fake)
+    with pytest.raises(BrowserDied), session as driver:
+        _ = driver.title
+        attempt: Any = control_of(session).attempt
+        os.kill(attempt.driver_process.pid, signal.SIGKILL)
+        _ = driver.current_url
+    with pytest.raises(BrowserDied, match=r"(?s)ended by itself or was killed.*getTitle: ok"):
+        _ = session.driver
+
+
+def test_control_who_asks_for_the_driver_after_a_good_end_is_told_to_start_one(fake: str) -> None:
+    session = fake_session(fake)
+    with session as driver:
+        _ = driver.title
+    with pytest.raises(SessionClosed, match="use it inside `with`"):
+        _ = session.driver
 
 
 def test_commands_of_several_threads_are_all_in_flight(fake: str) -> None:
