@@ -141,7 +141,7 @@ class GateFiles:
         turn.prepare()
         with self.locked(until, check):
             # The lock may have been long in coming, and this process may have been stopped meanwhile.
-            if version_of(self.ledger) != version:
+            if closed is None and version_of(self.ledger) != version:
                 raise DecideAgainError
             if closed is None and (drained := drain.present(self.ledger)) is not None:
                 closed, detail = "draining", str(drained)

@@ -67,6 +67,7 @@ class Wait:
                 try:
                     seen = self._look()
                 except DecideAgainError:
+                    self._check()
                     continue
                 if isinstance(seen, Slot):
                     seen.waited = time.monotonic() - self._began

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from browserkeeper import HostBusy
 from browserkeeper.admission import files
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.state.ledger import Ledger
@@ -114,6 +115,37 @@ def test_the_gates_directory_is_removed_again_and_again_while_programs_start(gat
     for thread in threads:
         thread.join()
     assert not errors
+
+
+@pytest.mark.parametrize("ends_by", ["its own time", "check"])
+def test_a_wait_ends_while_the_limits_file_changes_all_the_time(
+    ends_by: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("browserkeeper.admission.limits.PATIENCE", 0.3)
+    path, stop, request = gate.ledger.directory / "limits.toml", threading.Event(), SlotRequest()
+    held = gate.acquire(SlotRequest(), 0)
+
+    def write_on() -> None:
+        wait_until(lambda: request.bell is not None)
+        number = 0
+        while not stop.wait(0.005):
+            number += 1
+            path.write_text(f"max_browsers = {number}\n")
+
+    def check() -> None:
+        if ends_by == "check" and path.exists():
+            raise KeyError("called off")
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        with pytest.raises((HostBusy, KeyError)):
+            gate.acquire(request, 2 if ends_by == "its own time" else None, check)
+    finally:
+        stop.set()
+        writer.join()
+    assert not os.listdir(gate.ledger.queue)
+    held.release()
 
 
 def test_a_state_directory_that_is_gone_is_an_error_and_no_endless_loop(gate: Gate) -> None:
