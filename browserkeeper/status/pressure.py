@@ -11,12 +11,11 @@ from ..admission import drain, memory
 from ..admission.gate import Gate, GateState
 from ..admission.limits import QUIET, Bound, Kind
 from ..admission.texts import why
-from ..cleanup.pool_evidence import owner_of
+from ..cleanup.pool_evidence import living_pools
 from ..errors import Claimant
 from ..process.limits import memory_left
 from ..report import SCHEMA
 from ..state.ledger import Ledger
-from ..state.pool_state import PoolState, published
 
 BLOCKS = ("limits", "draining", "full", "memory")
 """What can keep browsers from starting: the words of ``HostBusy.reason``."""
@@ -153,8 +152,7 @@ def _idle_sessions(ledger: Ledger) -> set[str]:
     """The ids of pools' browsers that no program uses, as published: up to a second old."""
     return {
         session
-        for pool in published(ledger)
-        if isinstance(pool, PoolState) and owner_of(ledger, pool) == "alive"
+        for pool in living_pools(ledger)
         for session, what in pool.sessions.items()
         if what == "idle"
     }
