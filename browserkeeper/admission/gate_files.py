@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ..errors import ConfigError, LimitError
-from ..guard.bells import SUFFIX, ring, ring_first
+from ..guard.bells import CALLED, SUFFIX, ring, ring_first
 from ..process.limit_errors import limit_of_errno
 from ..state.ledger import GATE, Ledger
 from . import drain, memory
@@ -44,7 +44,6 @@ from .slots import (
     remove_dead_turns,
 )
 from .tickets import (
-    CALLED,
     Priority,
     Ticket,
     call,

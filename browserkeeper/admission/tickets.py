@@ -18,7 +18,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..guard.bells import SUFFIX, ring
+from ..guard.bells import CALLED, SUFFIX, ring
 from .decision import Candidate
 from .files import Bell, LockedFile, WatchedBell, read_facts
 from .slots import is_locked
@@ -26,7 +26,7 @@ from .slots import is_locked
 Priority = Literal["work", "standby"]
 
 _NAME = re.compile(r"[01]-[0-9]{15}-[0-9a-f]{16}")
-CALLED, DECLINED = ".called", ".declined"
+DECLINED = ".declined"
 SUFFIXES = (SUFFIX, CALLED, DECLINED)
 DECLINED_FOR = 2.0
 """Seconds for which a start that was called and could not go does not hold up those behind it."""

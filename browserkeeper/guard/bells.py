@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 SUFFIX = ".bell"
+CALLED = ".called"  # beside the bell of a program that was told that it may go, until it answers
 
 
 def ring(path: str) -> bool:
@@ -32,14 +33,18 @@ def ring(path: str) -> bool:
 
 
 def ring_first(queue: str) -> None:
-    """Wake the first program that waits: the names of the bells are in the order of the queue."""
+    """Wake the first program that waits: the names of the bells are in the order of the queue.
+
+    One that was told that it may go, and has not answered, may be stopped: the next one is woken, too.
+    """
     try:
-        names = sorted(os.listdir(queue))
+        names = set(os.listdir(queue))
     except OSError:
         return
-    for name in names:
-        if name.endswith(SUFFIX) and ring(os.path.join(queue, name)):
+    for name in sorted(names):
+        is_rung = name.endswith(SUFFIX) and ring(os.path.join(queue, name))
+        if is_rung and name[: -len(SUFFIX)] + CALLED not in names:
             return
 
 
-__all__ = ["SUFFIX", "ring", "ring_first"]
+__all__ = ["CALLED", "SUFFIX", "ring", "ring_first"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import time
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pytest
 from browserkeeper import HostBusy
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.admission.slots import describe_self
-from browserkeeper.admission.tickets import CALLED, LATE, Ticket
-from browserkeeper.guard.bells import SUFFIX
+from browserkeeper.admission.tickets import LATE, Ticket
+from browserkeeper.guard.bells import CALLED, SUFFIX, ring_first
 from browserkeeper.state.ledger import Ledger
 
 NAME = "0-000000000000001-0123456789abcdef"
@@ -52,6 +53,27 @@ def test_control_starts_of_a_process_that_answers_come_first(gate: Gate) -> None
         gate.acquire(SlotRequest(), 0)
     stopped.close()
     waiting.close()
+
+
+def test_the_end_of_a_session_wakes_also_who_is_behind_one_that_does_not_answer(gate: Gate) -> None:
+    """Else a slot would be free for up to 10 s after each end, beside some programs that are stopped."""
+    stopped, second, third = (ticket_of(gate, number) for number in (1, 2, 3))
+    tickets = [stopped, second, third]
+
+    def rung() -> list[bool]:
+        ring_first(str(gate.ledger.queue))
+        found = [bool(select.select([ticket.bell], [], [], 0)[0]) for ticket in tickets]
+        for ticket in tickets:
+            ticket.bell.clear()
+        return found
+
+    assert rung() == [True, False, False], "control"
+    call_in_vain(gate, stopped)
+    assert rung() == [True, True, False]
+    call_in_vain(gate, second)
+    assert rung() == [True, True, True]
+    for ticket in tickets:
+        ticket.close()
 
 
 @pytest.mark.parametrize("suffix", [SUFFIX, CALLED])
