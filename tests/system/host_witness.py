@@ -49,14 +49,20 @@ def browsers(executable: str) -> list[int]:
 
 
 def locks() -> dict[tuple[int, str], list[int]]:
-    """The pids that hold a flock, by the file's inode and ``READ`` or ``WRITE`` (proc(5))."""
+    """The pids that hold a flock, by the file's inode and ``READ`` or ``WRITE`` (proc(5)).
+
+    Of two reads: the kernel gives the list page by page, by position, so one read misses a lock where
+    another one that was listed before it goes meanwhile.  A slot that was freed between the two does not
+    count all the same: no other is taken before its file is deleted, and the files are listed later.
+    """
     found: dict[tuple[int, str], list[int]] = {}
-    with open("/proc/locks") as file:
-        for line in file:
-            words = line.split()
-            if words[1] == "FLOCK":  # of a process that waits for the lock this is "->"
-                inode = int(words[5].rpartition(":")[2])
-                found.setdefault((inode, words[3]), []).append(int(words[4]))
+    for _ in range(2):
+        with open("/proc/locks") as file:
+            for line in file:
+                words = line.split()
+                if words[1] == "FLOCK":  # of a process that waits for the lock this is "->"
+                    inode = int(words[5].rpartition(":")[2])
+                    found.setdefault((inode, words[3]), []).append(int(words[4]))
     return found
 
 
