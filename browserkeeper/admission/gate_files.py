@@ -71,7 +71,8 @@ class Look:
 
     ``reason``: why it may not go; None if only others are before it.  ``ahead``: the nearest live ticket
     before its own, "" if it is the first.  ``place``: how many tickets are before it, at the most.
-    ``ticket``: its own, None where it does not wait.
+    ``ticket``: its own, None where it does not wait.  ``has_called``: it has told others that they may
+    go, which may be stopped.
     """
 
     limits: HostLimits
@@ -80,6 +81,7 @@ class Look:
     ahead: str = ""
     place: int = 0
     ticket: Ticket | None = None
+    has_called: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +171,8 @@ class GateFiles:
                 ticket = self._new_ticket(request, me, len(names))
             if ticket is not None:
                 ahead = self._ahead(ticket, names[:place])
-            return Look(limits, reason, detail, ahead, place if ahead else 0, ticket)
+            place = place if ahead else 0
+            return Look(limits, reason, detail, ahead, place, ticket, has_called=bool(may_go))
 
     def _host_limits(self, *, is_waiting: bool) -> tuple[HostLimits, Reason | None, str]:
         """The limits of the file; why nothing may start, with the problem, where it is not valid."""

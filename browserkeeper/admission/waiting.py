@@ -22,7 +22,7 @@ from .gate_files import GateFiles, Look
 from .request import SlotRequest, not_waiting
 from .slots import DecideAgainError, Slot, Turn
 from .texts import busy, why
-from .tickets import Ticket
+from .tickets import LATE, Ticket
 
 logger = logging.getLogger("browserkeeper")
 
@@ -172,6 +172,8 @@ class Wait:
         """Until the bell rings, the start ahead is gone, or it is time to look again."""
         longest = FAR_BEHIND if seen.place > MANY else LONGEST
         pause = min(longest, SHORTEST * 2 ** min(seen.place, 8)) * _jitter()
+        if seen.has_called:
+            pause = min(pause, LATE * 1.1)  # by then they have answered, or are passed over
         poller = select.poll()
         poller.register(ticket.bell, select.POLLIN)
         if ticket.watched >= 0:

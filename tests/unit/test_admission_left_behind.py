@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from browserkeeper import HostBusy
+from browserkeeper.admission import waiting
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.admission.slots import describe_self
 from browserkeeper.admission.tickets import LATE, Ticket
@@ -53,6 +54,29 @@ def test_control_starts_of_a_process_that_answers_come_first(gate: Gate) -> None
         gate.acquire(SlotRequest(), 0)
     stopped.close()
     waiting.close()
+
+
+def test_a_start_that_has_called_another_one_looks_again_when_that_one_is_late(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far behind in the queue it would look again after 10 s."""
+    stopped = [ticket_of(gate, number) for number in range(2, 9)]
+    asked: list[float] = []
+
+    class Poll:
+        def register(self, *_: object) -> None: ...
+
+        def poll(self, milliseconds: float) -> None:
+            asked.append(milliseconds / 1000)
+            raise KeyError("enough")
+
+    monkeypatch.setattr(select, "poll", Poll)
+    monkeypatch.setattr(waiting, "TELL_AFTER", 1000.0)
+    with pytest.raises(KeyError):
+        gate.acquire(SlotRequest(), None)
+    assert LATE < asked[0] < LATE + 1
+    for ticket in stopped:
+        ticket.close()
 
 
 def test_the_end_of_a_session_wakes_also_who_is_behind_one_that_does_not_answer(gate: Gate) -> None:
