@@ -10,8 +10,8 @@ from .tickets import Priority
 
 
 def not_waiting() -> str:
-    """The ``waits_for`` of a request that does not wait, or that has not looked yet."""
-    return "it had not looked yet whether one is free"
+    """The ``waits_for`` of a request that does not wait, or that has not looked yet whether it must."""
+    return ""
 
 
 class SlotRequest:
@@ -43,7 +43,7 @@ class SlotRequest:
         self.bell: Bell | None = None
         """That of its ticket, while it waits."""
         self.waits_for: Callable[[], str] = not_waiting
-        """Says what the start waits for, while it waits: one sentence, without a full stop."""
+        """Says what the start waits for, in one sentence without a full stop; "" while it does not."""
 
     def promote(self) -> None:
         """Make a standby request work: it goes behind the work that waits, and before all standbys."""

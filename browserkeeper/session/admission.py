@@ -92,12 +92,12 @@ def check_deadlines(
     passes, what, reason = min(deadlines)
     if time.monotonic() < passes:
         return passes
+    waits_for = why()
+    phase = "its launch had not begun"  # the search for browser and driver has taken so long
+    if waits_for:
+        phase = f"it was still waiting for a slot of the host, since {waits_for}"
     kind = deadline_errors.get(reason, SessionTimeout)
-    raise kind(
-        f"{config.name} did not start within {what}: it was still waiting for a slot of the host, since "
-        f"{why()}.",
-        None,
-    )
+    raise kind(f"{config.name} did not start within {what}: {phase}.", None)
 
 
 __all__ = ["Admission", "check_deadlines"]

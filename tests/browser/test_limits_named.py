@@ -150,15 +150,18 @@ def test_the_nearer_limit_of_a_start_is_named(
     with pytest.raises(error, match=match) as caught:
         session.start()
     assert type(caught.value) is error
-    assert session.report
-    assert session.report.clean
+    if session.report is None:  # on a busy machine the limit has passed before the launch
+        assert "its launch had not begun" in str(caught.value)
+    else:
+        assert session.report.clean
 
 
 def test_a_deadline_that_passes_before_the_start_ends_the_start(fake_driver: str) -> None:  # noqa: F811
     session = new_session(fake_driver)
     session.set_deadline(0.001)
     time.sleep(0.01)
-    with pytest.raises(SessionTimeout, match=r"0.001 s that set_deadline\(\)"), session as driver:
+    match = r"0.001 s that set_deadline\(\) had set: its launch had not begun"
+    with pytest.raises(SessionTimeout, match=match), session as driver:
         driver.get(NEVER)
 
 
