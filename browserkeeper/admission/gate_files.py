@@ -384,16 +384,19 @@ class GateFiles:
             return []
         after = room.with_more(resource, -1)
         comes_back = after.why_not(ours) is None
-        return [
-            HeldBack(
-                age_of(facts),
-                has=pools[str(facts["pool"])] if facts.get("pool") else 0,
-                pool_has=pools[pool],
-                can_follow=not comes_back or after.why_not(queue[name]) is None,
-            )
-            for name, facts in outside.items()
-            if name not in may_go
-        ]
+        found = []
+        for name, ticket in outside.items():  # in the order of the queue
+            theirs = str(ticket.get("pool") or "")
+            if name not in may_go:
+                can_follow = not comes_back or after.why_not(queue[name]) is None
+                has = pools[theirs] if theirs else 0
+                found.append(HeldBack(age_of(ticket), has, pools[pool], can_follow))
+                if not found[-1].is_owed:
+                    continue
+                pools[pool] -= 1
+            # Count it as served: else two pools would give each other all of their browsers in turn.
+            pools[theirs] += 1
+        return found
 
     # -- bells
 
