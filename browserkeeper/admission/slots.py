@@ -185,10 +185,13 @@ def is_locked(path: Path, how: int, *, remove: bool, details: bool) -> dict[str,
 
 
 def _is_regular(path: Path) -> bool:
+    """True also where that cannot be seen: such a file counts as held."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True
 
 
 def describe_self(label: str) -> dict[str, Any]:

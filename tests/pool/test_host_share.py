@@ -13,7 +13,6 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,19 +34,6 @@ from tests.support.waiting import SECONDS, wait_until
 @pytest.fixture(autouse=True)
 def a_quick_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("browserkeeper.admission.limits.QUIET", 0.01)
-
-
-@pytest.fixture
-def limit() -> Callable[[int], None]:
-    """Sets the host's limit, for all programs of the test."""
-
-    def set_limit(number: int) -> None:
-        path = Ledger.open().directory / "limits.toml"
-        draft = path.with_suffix(".new")
-        draft.write_text(f"max_browsers = {number}\n")
-        draft.replace(path)
-
-    return set_limit
 
 
 def leases_of(pool: BrowserPool[Any], number: int) -> list[Any]:
@@ -292,6 +278,30 @@ def test_a_busy_pool_keeps_its_browsers_beside_a_program_with_a_lower_limit_of_i
         kept.release()
         assert wait_until(program.has_slot), "the idle ones are given up in the end"
         program.end()
+
+
+def test_a_pool_owes_another_one_only_as_many_browsers_as_make_them_equal(limit: Any) -> None:
+    """Not one for each start of it that waits: then it would be the one without a browser."""
+    limit(2)
+    gate = Gate(Ledger.open())
+    slots = [gate.acquire(SlotRequest(pool="one"), 0) for _ in range(2)]
+
+    def wait_for_a_slot() -> None:
+        gate.acquire(SlotRequest(pool="other"), SECONDS).release()
+
+    starts = [threading.Thread(target=wait_for_a_slot) for _ in range(3)]
+    for start in starts:
+        start.start()
+    assert wait_until(lambda: sum(waiting()) == 3)
+    assert [one.is_owed for one in gate.held_back_outside(SlotRequest(pool="one"))] == [
+        True,
+        False,
+        False,
+    ]
+    for slot in slots:
+        slot.release()
+    for start in starts:
+        start.join()
 
 
 def test_two_busy_pools_keep_their_browsers_and_both_work(limit: Any) -> None:

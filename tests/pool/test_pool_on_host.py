@@ -58,19 +58,6 @@ def executable_of(pool: BrowserPool[Any]) -> str:
         return os.readlink(f"/proc/{lease.session.pid}/exe")
 
 
-@pytest.fixture
-def limit() -> Callable[[int], None]:
-    """Sets the host's limit for all programs."""
-
-    def set_limit(number: int) -> None:
-        path = Ledger.open().directory / "limits.toml"
-        draft = path.with_suffix(".new")
-        draft.write_text(f"max_browsers = {number}\n")
-        draft.replace(path)
-
-    return set_limit
-
-
 def test_a_pool_of_four_under_a_limit_of_two_beside_a_program_that_must_get_its_turn(
     limit: Callable[[int], None],
 ) -> None:
