@@ -21,6 +21,13 @@ from browserkeeper.celery import (
 from browserkeeper.status.celery_advice import TEARDOWN_BUDGET
 from browserkeeper.status.check import Check
 
+OTHER_APP = Celery("other", set_as_current=False)
+"""As of a module that another test of this process has imported."""
+
+
+@OTHER_APP.task(name="hasty_task_of_another_app", time_limit=2, soft_time_limit=1)
+def hasty_task_of_another_app() -> None: ...
+
 
 def statuses(app: Celery) -> dict[str, Check]:
     return {found.name.removeprefix("celery "): found for found in check(app)}
@@ -31,6 +38,12 @@ def test_the_check_accepts_the_recommended_settings(app: Celery) -> None:
     found = statuses(app)
     assert {check.status for check in found.values()} == {"ok"}
     assert len(found) == 8
+
+
+def test_tasks_of_another_tests_app_are_not_checked(app: Celery) -> None:
+    assert OTHER_APP.tasks["hasty_task_of_another_app"].time_limit == 2
+    assert "hasty_task_of_another_app" not in app.tasks
+    assert "hasty_task_of_another_app" not in statuses(app)
 
 
 def test_the_check_warns_of_celerys_defaults(app: Celery) -> None:
