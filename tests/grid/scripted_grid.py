@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tests.grid.background import Background
+from tests.support.waiting import wait_until
 
 Step = Callable[[socket.socket], bool]
 """What happens to a connection after a request has been read; False: the connection is closed."""
@@ -23,7 +24,11 @@ class Request(NamedTuple):
 
 
 def raw(answer: bytes, *, then_open: bool = False) -> Step:
-    """Send these bytes, and close the connection unless ``then_open``."""
+    """Send these bytes, and close the connection unless ``then_open``.
+
+    The close comes at any time after the bytes.  So where the answer is whole and does not announce it,
+    a client that sends its next request over the same connection may be faster: ``wait_for_close``.
+    """
 
     def step(link: socket.socket) -> bool:
         link.sendall(answer)
@@ -54,7 +59,7 @@ def reset(link: socket.socket) -> bool:
 
 
 def answer_and_close(link: socket.socket) -> bool:
-    """A whole answer, and then the end of the connection without a word."""
+    """A whole answer, and then the end of the connection without a word: ``wait_for_close``."""
     value("first")(link)
     return False
 
@@ -66,6 +71,8 @@ class ScriptedGrid(Background):
         self.script = script or {}
         self.seen: list[Request] = []
         self.connections = 0
+        self.last_requests: list[Request] = []
+        """Of the connections that are closed."""
         server = _Server(("127.0.0.1", 0), _Connection)
         server.grid = self
         super().__init__(server)
@@ -73,6 +80,11 @@ class ScriptedGrid(Background):
     def step_for(self, request: Request) -> Step:
         steps = self.script.get(f"{request.method} {request.path}", [value(None)])
         return steps.pop(0) if len(steps) > 1 else steps[0]
+
+    def wait_for_close(self) -> bool:
+        """Block until the connection of the last request is closed: the other end can see it by then."""
+        last = self.seen[-1]
+        return wait_until(lambda: any(request is last for request in self.last_requests))
 
     def asked(self, method: str, path: str) -> list[Request]:
         return [seen for seen in self.seen if (seen.method, seen.path) == (method, path)]
@@ -82,6 +94,16 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
     grid: ScriptedGrid
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self.last_of: dict[socket.socket, Request] = {}
+        """The last request of each open connection."""
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        if (last := self.last_of.pop(request, None)) is not None:
+            self.grid.last_requests.append(last)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Prints nothing: the relay closed its connection."""
@@ -93,6 +115,7 @@ class _Connection(socketserver.StreamRequestHandler):
         grid.connections += 1
         while (request := self._read()) is not None:
             grid.seen.append(request)
+            self.server.last_of[self.connection] = request  # type: ignore[attr-defined]
             if not grid.step_for(request)(self.connection):
                 return
 

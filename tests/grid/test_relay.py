@@ -335,6 +335,7 @@ def test_a_connection_that_the_grid_has_closed_is_replaced_before_anything_is_se
     """Nothing of the click was sent over the old one, so it arrives once, and its answer comes back."""
     grid.script["GET /session/5e55/title"] = [answer_and_close]
     assert relay.ask("GET", "/session/5e55/title").value == "first"
+    assert grid.wait_for_close()
     assert relay.ask("POST", CLICK, b"{}").status == 200
     assert len(grid.asked("POST", CLICK)) == 1
     assert grid.connections == 2
@@ -433,7 +434,8 @@ FORMS = {
     "until it closes": raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + TEXT),
     "after 100 Continue": raw(
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
-        % (len(TEXT), TEXT)
+        % (len(TEXT), TEXT),
+        then_open=True,
     ),
 }
 
