@@ -64,13 +64,16 @@ HIT_WEIGHTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What the witness saw at ``t``; ``before`` is its look before that, which differed or not."""
+    """What the witness saw at ``t``; ``before`` is its look before that, which differed or not.
+
+    ``browsers``: what is known of each, by pid.
+    """
 
     t: float
     before: float
     slots: dict[str, list[int]]
     tickets: dict[str, list[int]]
-    browsers: list[int]
+    browsers: dict[str, str]
 
 
 class Witness:
@@ -280,7 +283,11 @@ class Host:
             slots = set(look.slots) | set(following.slots)
             dying = sum(0 <= look.t - killed < SETTLE for killed in self.guards_killed)
             if len(look.browsers) > len(slots) + dying:
-                yield f"at {look.t:.3f} {len(look.browsers)} browsers for the slots {sorted(slots)}"
+                which = "; ".join(f"{pid}, {facts}" for pid, facts in look.browsers.items())
+                yield (
+                    f"at {look.t:.3f} {len(look.browsers)} browsers for the slots {sorted(slots)}, and "
+                    f"the look before it was at {look.before:.3f}: {which}"
+                )
 
     def longest_idle(self) -> float:
         """Seconds for which there was room, and a waiter, and no start, at the longest."""

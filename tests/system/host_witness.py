@@ -8,7 +8,7 @@ no lock: it lists directories, and reads ``/proc``.
 
 - A browser: a process that runs BROWSER, whose parent runs something else, and which has no ``--type=``
   or ``--version`` on its command line (Chromium's helpers, and the question for its version), and is no
-  zombie.
+  zombie.  All that one look counts have lived at the same moment.
 - A slot that is held: a file in ``gate/slots`` whose inode has a shared flock in ``/proc/locks``.
 - A live ticket: a file in ``gate/queue`` that has an exclusive one.
 
@@ -26,26 +26,51 @@ import sys
 import time
 
 
-def browsers(executable: str) -> list[int]:
-    """The pids of the main processes."""
-    runs = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{entry}/exe") == executable:
-                    runs[int(entry)] = True
-    found = []
-    for pid in runs:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{pid}/stat") as file:
-                fields = file.read().rpartition(")")[2].split()
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                words = file.read()
-            # The line is empty for a moment in execve(2).
-            is_main = words and b"--type=" not in words and b"--version" not in words
-            if fields[0] not in "ZX" and int(fields[1]) not in runs and is_main:
-                found.append(pid)
-    return sorted(found)
+def browsers(executable: str) -> dict[str, str]:
+    """The pids of the main processes, each with its parent and command line.
+
+    Asked twice, of those that were found at first: so all of them lived when the second round began,
+    however long this process had to wait for its turn in between.
+    """
+    found: dict[str, str] = {}
+    pids = [entry for entry in os.listdir("/proc") if entry.isdigit()]
+    for _ in range(2):
+        found = {pid: facts for pid in pids if (facts := main_process(pid, executable))}
+        pids = list(found)
+    return found
+
+
+def main_process(pid: str, executable: str) -> str:
+    """The parent and the command line of a browser's main process; "" for any other process.
+
+    What a process executes is read last.  Chromium starts its crash handler by a child that ends as soon
+    as the handler is executed.  A handler that was looked at before that, and asked for its parent and
+    its command line afterwards, would be a browser: it had executed BROWSER, like its parent, and now
+    its parent is the guard, and nothing says that it is a helper.
+    """
+    if executed_by(pid) != executable:
+        return ""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            state, parent = file.read().rpartition(")")[2].split()[:2]
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read()
+    except OSError:
+        return ""
+    # The line is empty for a moment in execve(2).
+    if state in "ZX" or not words or b"--type=" in words or b"--version" in words:
+        return ""
+    if executed_by(parent) == executable or executed_by(pid) != executable:
+        return ""
+    return f"child of {parent}: {words.replace(bytes(1), b' ').decode(errors='replace')}"
+
+
+def executed_by(pid: str) -> str:
+    """The path of the executable; "" for a process that has ended."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
 
 
 def locks() -> dict[tuple[int, str], list[int]]:
