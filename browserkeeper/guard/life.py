@@ -91,14 +91,24 @@ class Watch:
     def _reason_to_end(self, ready: set[int]) -> str | None:
         """The reason to end the session now, or None.
 
-        The order matters: what the owner has written counts more than its death, and the death of the
-        standby guard also brings a SIGTERM (PR_SET_PDEATHSIG), which alone means ``terminated``.
+        What the owner has written counts more than all that is seen otherwise, its death included.  So
+        its messages are read once more where something else is a reason: they may have come since
+        poll(2) returned, or since they were read before, and were written before that was seen.
+        """
+        signals = self.guard.signals.received() if self.guard.signals.fd in ready else b""
+        self.guard.members.reap()
+        if reason := self._read_owner():
+            return reason
+        reason = self._reason_seen(ready, signals)
+        return (self._read_owner() or reason) if reason else None
+
+    def _reason_seen(self, ready: set[int], signals: bytes) -> str | None:
+        """The reason to end the session now apart from the owner's messages, or None.
+
+        The order matters: the death of the standby guard also brings a SIGTERM (PR_SET_PDEATHSIG), which
+        alone means ``terminated``.
         """
         guard, age = self.guard, self.guard.report.age
-        signals = guard.signals.received() if guard.signals.fd in ready else b""
-        guard.members.reap()
-        if guard.owner.control_fd in ready and (reason := self._read_owner()):
-            return reason
         if guard.owner.pidfd in ready or guard.owner.is_dead():
             return "owner-died"
         if guard.standby_is_dead():
@@ -156,9 +166,7 @@ class Watch:
         """
         for words in self.guard.owner.read():
             if words[0] == "started":
-                self.guard.report.seconds["start"] = float(words[1])
-                self.guard.report.seconds["slot_wait"] = float(words[2])
-                self.guard.slot.is_alone = True
+                _note_start(self.guard, words)
             elif words[0] == "quits":
                 from .quitting import Quitting
 
@@ -180,12 +188,22 @@ class Watch:
         return None
 
 
+def _note_start(guard: Guard, words: list[str]) -> None:
+    """The owner's message ``started``."""
+    guard.report.seconds["start"] = float(words[1])
+    guard.report.seconds["slot_wait"] = float(words[2])
+    guard.slot.is_alone = True
+
+
 def finish(guard: Guard, failure: Failure | None = None) -> int:
     """Tear down and retire; the status that a shell would give for the command."""
     tear_down(guard)
     if guard.options.foreground:
         retire_sessions_inside(guard)
     guard.report.reason = guard.owner.settled(guard.report.reason)
+    for words in guard.owner.read():  # its start may have succeeded while the session ended
+        if words[0] == "started":
+            _note_start(guard, words)
     retire(guard)
     guard.terminal.restore()
     if not guard.options.foreground:

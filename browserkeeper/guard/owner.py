@@ -54,11 +54,13 @@ class Owner:
         return bool(self.pid) and self.is_parent and os.getppid() != self.pid
 
     def read(self) -> list[list[str]]:
-        """The messages that have come in, each as a list of words.
+        """The messages that have come in, each as a list of words; without waiting for any.
 
         Messages are whole: each is one write below PIPE_BUF, which is atomic (pipe(7)).  At EOF
         returns one message: ``owner-died`` or, where the owner lives on, ``abandoned``.
         """
+        if self.control_fd < 0 or not _is_readable(self.control_fd):
+            return []
         text = os.read(self.control_fd, 65536).decode("ascii", "replace")
         if text:
             return [words for words in map(str.split, text.splitlines()) if words]

@@ -65,6 +65,7 @@ def run_standby(guard: Guard, primary: int) -> int:
         if pid and os.WIFSTOPPED(status):
             os.kill(primary, signal.SIGCONT)
         elif pid and os.WIFEXITED(status) and not guard.members.reap():
+            guard.slot.free(is_handed_over=False)  # it is here if the owner gave it up meanwhile
             return os.WEXITSTATUS(status)
         elif pid:
             guard.report.reason = "guard-died"

@@ -41,10 +41,13 @@ class Slot:
 
     def take_too(self) -> None:
         """In the primary guard: as the standby guard, which holds the slot already."""
+        inherited = self._fd
         try:
             self.take()
         except Failure:  # the directory was removed meanwhile; see restore()
-            pass
+            return
+        if inherited >= 0:  # a copy of it would hold the standby guard's lock beyond that one's death
+            os.close(inherited)
 
     def restore(self) -> None:
         """Make the file again where somebody has removed it, with the whole directory perhaps; or lock
@@ -82,7 +85,8 @@ class Slot:
         self._path = ""
 
     def _is_held_by_no_other(self) -> bool:
-        if self._fd < 0:
+        """False as well where the file was removed, as by the other guard."""
+        if self._fd < 0 or not _is_at(self._fd, self._path):
             return False
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import textwrap
 import time
 from pathlib import Path
 
@@ -99,6 +100,36 @@ def test_one_guard_killed_keeps_the_slot_until_the_other_has_finished(gate: Gate
     assert held(gate) == 0
 
 
+@pytest.mark.leaves_zombies(1, "a guard's parent is killed, and PID 1, here pytest, has to reap it")
+@pytest.mark.parametrize("when", ["before it looks for the reason to end", "in the teardown"])
+def test_a_start_that_is_done_while_the_session_ends_leaves_the_slot_to_the_guard(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The primary guard waits there while its owner writes that the start is done."""
+    go = tmp_path / "go"
+    line = "        self.guard.members.reap()\n"
+    indent, line = (8, line) if when.startswith("before") else (4, "    members.tearing_down = True\n")
+    waiting = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    altered = altered_guard(tmp_path, (line, line + textwrap.indent(waiting, " " * indent)))
+    monkeypatch.setattr("browserkeeper.process.guard_process.GUARD_DIRECTORY", altered)
+    slot = take(gate)
+    running = start(SLEEP_FOREVER, slot=slot.path)
+    assert running.wait_for("spawned", deadline=deadline_in()) is not None
+    os.kill(running.pid, signal.SIGKILL)
+    if when == "in the teardown":
+        assert running.wait_for("ending", deadline=deadline_in()) is not None
+    running.tell_started(0.1)
+    slot.hand_over()
+    go.touch()
+    ended = running.wait_for("ended", deadline=deadline_in())
+    assert ended is not None
+    assert ended["report"]["reason"] == "guard-died"
+    assert ended["report"]["seconds"]["start"] == 0.1
+    assert not os.path.exists(slot.path)
+    running.end("closed", deadline_in())
+    assert held(gate) == 0
+
+
 def test_a_slot_of_a_start_that_fails_stays_with_the_owner_for_the_next_attempt(gate: Gate) -> None:
     slot = take(gate)
     for _ in range(2):
@@ -127,6 +158,7 @@ def test_a_slot_that_is_released_while_a_guard_has_it_stays_held(gate: Gate) -> 
     slot.release()
     assert held(gate) == 1
     running.end("closed", deadline_in())
+    assert not os.path.exists(slot.path), "the last guard removes it, and wakes who waits"
     assert held(gate) == 0
 
 
