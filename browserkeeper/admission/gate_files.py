@@ -50,7 +50,6 @@ from .tickets import (
     candidate,
     is_alive,
     live_facts,
-    remove_orphans,
     ticket_names,
     tickets_and_marks,
     with_marks,
@@ -306,7 +305,6 @@ class GateFiles:
             "max": me.most,
             "min_memory": me.memory,
         }
-        remove_orphans(self.ledger.queue)
         remove_dead_turns(self.ledger.turns, waiting)
         ticket = Ticket(self.ledger.queue, facts)
         request.bell = ticket.bell

@@ -122,10 +122,11 @@ class Ticket:
 
     def close(self) -> None:
         """Leave the queue.  Those that watch this ticket's bell notice it.  Idempotent."""
-        if self._file.is_held:
+        is_held = self._file.is_held
+        self._file.remove()
+        if is_held:  # after the ticket: no mark is made for one that is not there (call)
             self._clear(CALLED)
             self._clear(DECLINED)
-        self._file.remove()
         self.bell.remove()
         if self._watched is not None:
             self._watched.close()
@@ -141,21 +142,23 @@ def ticket_names(queue: Path) -> list[str]:
 
 
 def tickets_and_marks(queue: Path) -> tuple[list[str], set[str]]:
-    """The names of the tickets, in the order of the queue, and of all marks.  Raises OSError."""
+    """The names of the tickets, in the order of the queue, and of all marks.  Raises OSError.
+
+    Deletes bells and marks that belong to no ticket; so only with the gate's lock held.  A process may
+    be killed between its bell and its ticket, and while it removes its own files or those of a dead one.
+    """
     names = os.listdir(queue)
-    marks = {name for name in names if name.endswith((CALLED, DECLINED))}
-    return sorted(name for name in names if _NAME.fullmatch(name)), marks
-
-
-def remove_orphans(queue: Path) -> None:
-    """Delete bells and calls that belong to no ticket: a start may be called while it leaves the queue,
-    and a process may be killed between its bell and its ticket.  Raises OSError."""
-    names = set(os.listdir(queue))
+    tickets = {name for name in names if _NAME.fullmatch(name)}
+    marks = set()
     for name in names:
-        ticket = name.partition(".")[0]
-        if ticket not in names and _NAME.fullmatch(ticket):
+        ticket, dot, _ = name.partition(".")
+        if dot and ticket in tickets:
+            if name.endswith((CALLED, DECLINED)):
+                marks.add(name)
+        elif dot and _NAME.fullmatch(ticket):
             with contextlib.suppress(OSError):
                 os.unlink(queue / name)
+    return sorted(tickets), marks
 
 
 def is_alive(queue: Path, name: str, *, remove: bool) -> bool:
@@ -197,7 +200,11 @@ def with_marks(queue: Path, one: Candidate, marks: Container[str] | None = None)
 
 def call(queue: Path, name: str) -> None:
     """Tell a waiting process that it may go, if it was not told already."""
-    if _mark(f"{queue / name}{CALLED}"):
+    mark = f"{queue / name}{CALLED}"
+    if _mark(mark):
+        if not os.path.lexists(queue / name):  # it leaves the queue at this moment
+            with contextlib.suppress(OSError):
+                os.unlink(mark)
         ring(f"{queue / name}{SUFFIX}")
 
 
@@ -236,7 +243,6 @@ __all__ = [
     "candidate",
     "is_alive",
     "live_facts",
-    "remove_orphans",
     "ticket_names",
     "tickets_and_marks",
     "with_marks",

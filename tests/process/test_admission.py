@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from browserkeeper import HostBusy
+from browserkeeper.admission import tickets
 from browserkeeper.admission.gate import SlotRequest
 from browserkeeper.state.ledger import Ledger
 from tests.support.owners import ROOT
@@ -169,6 +170,27 @@ def test_a_limit_that_is_raised_and_lowered_while_programs_wait(programs: Progra
 
 
 # ------------------------------------------------------------------ what dies
+
+
+def test_files_that_belong_to_no_ticket_are_removed_by_those_that_wait(programs: Programs) -> None:
+    """They stay where a program is killed that was about to remove a ticket's files, or its own."""
+    set_limits("max_browsers = 1\n")
+    before = holder(programs)
+    (waiting,) = begin(programs, "waits")
+    queue = Ledger.open().queue
+    os.mkfifo(queue / f"0-{0:015d}-{'a' * 16}.bell")
+    for number, mark in enumerate((".bell", ".called", ".declined")):
+        (queue / f"{number % 2}-{number:015d}-{'b' * 16}{mark}").touch()
+    before.end()
+    assert waiting.got()
+    assert not list(queue.iterdir())
+    waiting.end()
+
+
+def test_a_start_that_has_left_the_queue_gets_no_mark(state_dir: Path) -> None:
+    queue = Ledger.open().queue
+    tickets.call(queue, f"0-{1:015d}-{'a' * 16}")
+    assert not list(queue.iterdir())
 
 
 @pytest.mark.parametrize("which", [(0,), (1,), (0, 1), (0, 2), (0, 1, 2)], ids=str)
