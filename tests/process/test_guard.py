@@ -39,7 +39,7 @@ from tests.support.guards import (
     start_owner,
     staying,
 )
-from tests.support.waiting import deadline_in, wait_until
+from tests.support.waiting import SECONDS, deadline_in, wait_until
 
 SLEEP = ("/bin/sleep", "600")
 MISBEHAVING = {
@@ -202,7 +202,8 @@ def below() -> list[witness.Seen]:
 @pytest.mark.parametrize("containment", CONTAINMENTS)
 @pytest.mark.slow
 def test_ends_a_fork_bomb(containment: str, pids_of: PidFile) -> None:
-    running = start(program("fork_while_killed", pids_of, 150), containment)
+    bomb = program("fork_while_killed", pids_of, 150, 2 * SECONDS)
+    running = start(bomb, containment, kill_deadline=SECONDS)
     assert wait_until(lambda: len(pids_of.read()) >= 100)
     report = running.end("closed", deadline_in())
     assert report is not None
