@@ -7,6 +7,7 @@ without the leak check.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -158,6 +159,11 @@ def test_a_leaking_test_fails_and_its_browsers_are_ended(inner_pytest: InnerPyte
     inner_pytest.visit(site).suite(
         ORPHANED
         + """
+def quit(driver):
+    with open("quit", "a") as file:
+        print(driver.capabilities["chrome"]["userDataDir"], file=file)
+    driver.quit()
+
 def test_chrome():
     plain().get(SITE)
 
@@ -165,7 +171,7 @@ def test_firefox():
     plain("firefox")
 
 def test_quits():
-    plain().quit()
+    quit(plain())
 
 def test_script():
     "A program that exits without ending its browser."
@@ -189,7 +195,7 @@ def shared():
             made.append(plain())
         return made[0]
     yield get
-    made[0].quit()
+    quit(made[0])
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_shared(shared, number):
@@ -207,8 +213,13 @@ def test_shared(shared, number):
     done.stdout.fnmatch_lines(["*= browserkeeper =*", "*::test_firefox left running (ended):"])
     done.stdout.fnmatch_lines(["  firefox* of geckodriver (pid *), started by the test's call"])
     assert witness.wait_until_gone(os.getpid(), known, SECONDS) == []
-    profiles = [*inner_pytest.tmp.glob("*/Default"), *inner_pytest.tmp.glob("rust_mozprofile*")]
-    assert profiles == []
+    # ChromeDriver removes the profile in quit().  Chromium's network service may still write its cache
+    # then, and makes the directory again: on a busy machine after every third quit().
+    quit = {Path(line) for line in (inner_pytest.path / "quit").read_text().splitlines()}
+    assert len(quit) == 2
+    profiles = {path.parent for path in inner_pytest.tmp.glob("*/Default")} - quit
+    assert profiles == set()
+    assert list(inner_pytest.tmp.glob("rust_mozprofile*")) == []
     sockets = list(inner_pytest.tmp.glob("*/SingletonSocket"))
     assert len(sockets) == 2  # of the two browsers that ended by quit(), which leaves them
 
