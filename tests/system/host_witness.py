@@ -26,21 +26,21 @@ import sys
 import time
 
 
-def browsers(executable: str) -> dict[str, str]:
+def browsers(executable: str) -> dict[int, str]:
     """The pids of the main processes, each with its parent and command line.
 
     Asked twice, of those that were found at first: so all of them lived when the second round began,
     however long this process had to wait for its turn in between.
     """
-    found: dict[str, str] = {}
-    pids = [entry for entry in os.listdir("/proc") if entry.isdigit()]
+    found: dict[int, str] = {}
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
     for _ in range(2):
         found = {pid: facts for pid in pids if (facts := main_process(pid, executable))}
         pids = list(found)
     return found
 
 
-def main_process(pid: str, executable: str) -> str:
+def main_process(pid: int, executable: str) -> str:
     """The parent and the command line of a browser's main process; "" for any other process.
 
     What a process executes is read last.  Chromium starts its crash handler by a child that ends as soon
@@ -60,12 +60,12 @@ def main_process(pid: str, executable: str) -> str:
     # The line is empty for a moment in execve(2).
     if state in "ZX" or not words or b"--type=" in words or b"--version" in words:
         return ""
-    if executed_by(parent) == executable or executed_by(pid) != executable:
+    if executed_by(int(parent)) == executable or executed_by(pid) != executable:
         return ""
     return f"child of {parent}: {words.replace(bytes(1), b' ').decode(errors='replace')}"
 
 
-def executed_by(pid: str) -> str:
+def executed_by(pid: int) -> str:
     """The path of the executable; "" for a process that has ended."""
     try:
         return os.readlink(f"/proc/{pid}/exe")
