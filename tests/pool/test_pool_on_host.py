@@ -23,7 +23,7 @@ from tests.pool.slot_browsers import held, waiting
 from tests.support import witness
 from tests.support.owners import Owner
 from tests.support.waiting import wait_until
-from tests.system.host_witness import browsers
+from tests.system.host_witness import browsers_at_once
 
 pytestmark = pytest.mark.chrome
 
@@ -42,7 +42,7 @@ class Witness:
 
     def count(self) -> int:
         ours = {seen.pid for seen in witness.below(os.getpid())}
-        return len(ours & set(browsers(self._executable)))
+        return len(ours & browsers_at_once(self._executable).keys())
 
     def __enter__(self) -> Witness:
         self._thread.start()

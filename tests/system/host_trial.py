@@ -64,7 +64,9 @@ HIT_WEIGHTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What the witness saw at ``t``; ``before`` is its look before that, which differed or not.
+    """What the witness saw: the slots until ``t``, and since ``before`` it had not read them again.
+
+    ``before`` is when it began to read them for the look before that, which differed or not.
 
     ``browsers``: what is known of each, by pid.
     """
@@ -276,11 +278,10 @@ class Host:
                     yield f"at {look.t:.3f} a slot was taken {look.t - since:.3f} s after a drain: {new}"
 
     def _browsers_without_slot(self) -> Iterator[str]:
-        """Browsers are counted after slots, so one may belong to a slot of the next look.  The browser
-        of a session whose guards were both killed ends by itself, a moment after its slot is free."""
-        looks = list(self.witness.looks)
-        for look, following in itertools.pairwise([*looks, looks[-1]]):
-            slots = set(look.slots) | set(following.slots)
+        """More browsers that lived while the slots were read than slots.  The browser of a session whose
+        guards were both killed ends by itself, a moment after its slot is free."""
+        for look in list(self.witness.looks):
+            slots = look.slots
             dying = sum(0 <= look.t - killed < SETTLE for killed in self.guards_killed)
             if len(look.browsers) > len(slots) + dying:
                 which = "; ".join(f"{pid}, {facts}" for pid, facts in look.browsers.items())

@@ -8,9 +8,13 @@ no lock: it lists directories, and reads ``/proc``.
 
 - A browser: a process that runs BROWSER, whose parent runs something else, and which has no ``--type=``
   or ``--version`` on its command line (Chromium's helpers, and the question for its version), and is no
-  zombie.  All that one look counts have lived at the same moment.
+  zombie.
 - A slot that is held: a file in ``gate/slots`` whose inode has a shared flock in ``/proc/locks``.
 - A live ticket: a file in ``gate/queue`` that has an exclusive one.
+
+A look takes a second where this process has to wait for its turn.  So the slots are read between two
+rounds over the browsers, and those count that were there in both: each of them has lived while the slots
+were read, and needs one.
 
 Each line on standard output is a JSON object; there is one whenever a count has changed, and a last one
 with the number of looks and the longest pause between two.  Ends when its standard input does.
@@ -24,20 +28,21 @@ import os
 import select
 import sys
 import time
+from collections.abc import Iterable
+from typing import Any
 
 
-def browsers(executable: str) -> dict[int, str]:
-    """The pids of the main processes, each with its parent and command line.
+def browsers(executable: str, among: Iterable[int] = ()) -> dict[int, str]:
+    """The pids of the main processes, each with its parent and command line; of all processes, or of
+    those that an earlier round has found."""
+    pids = among or [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    return {pid: facts for pid in pids if (facts := main_process(pid, executable))}
 
-    Asked twice, of those that were found at first: so all of them lived when the second round began,
-    however long this process had to wait for its turn in between.
-    """
-    found: dict[int, str] = {}
-    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-    for _ in range(2):
-        found = {pid: facts for pid in pids if (facts := main_process(pid, executable))}
-        pids = list(found)
-    return found
+
+def browsers_at_once(executable: str) -> dict[int, str]:
+    """Those that have lived at the same moment: when the second round began."""
+    first = browsers(executable)
+    return browsers(executable, first) if first else {}
 
 
 def main_process(pid: int, executable: str) -> str:
@@ -106,18 +111,20 @@ def main() -> None:
     pause = float(sys.argv[3]) if len(sys.argv) > 3 else 0.004
     looks, longest, last, said = 0, 0.0, time.monotonic(), ""
     while not select.select([0], [], [], pause)[0]:
-        now = time.monotonic()
+        first = browsers(executable)
+        began = time.monotonic()
         known = locks()
-        facts = {
+        facts: dict[str, Any] = {
             "slots": held(f"{state}/gate/slots", "READ", known),
             "tickets": held(f"{state}/gate/queue", "WRITE", known),
-            "browsers": browsers(executable),
         }
-        looks, longest = looks + 1, max(longest, now - last)
+        ended = time.monotonic()
+        facts["browsers"] = browsers(executable, first) if first else {}
+        looks, longest = looks + 1, max(longest, ended - last)
         if json.dumps(facts) != said:
             said = json.dumps(facts)
-            print(json.dumps({"t": now, "before": last, **facts}), flush=True)
-        last = now
+            print(json.dumps({"t": ended, "before": last, **facts}), flush=True)
+        last = began
     print(json.dumps({"looks": looks, "longest": longest}), flush=True)
 
 
