@@ -341,7 +341,7 @@ def test_a_leak_is_raised_warned_of_or_ignored(on_leak: str, site: Site) -> None
     session = browser(close_timeout=1, on_leak=on_leak)  # type: ignore[call-overload]
     try:
         session.start().get(site.url)
-        driver = session.processes()[0].pid
+        driver, guard = session.processes()[0].pid, session.guard_pid
         (ice / "cgroup.procs").write_text(str(driver))
         (ice / "freezer.state").write_text("FROZEN")
         if on_leak == "raise":
@@ -359,6 +359,8 @@ def test_a_leak_is_raised_warned_of_or_ignored(on_leak: str, site: Site) -> None
         (ice / "freezer.state").write_text("THAWED")
         assert wait_until(lambda: not (ice / "cgroup.procs").read_text())
         ice.rmdir()
+    # A thread of the owner reaps the guard, some time after its end.
+    assert wait_until(lambda: not os.path.exists(f"/proc/{guard}"))
 
 
 def test_every_error_pickles() -> None:

@@ -237,9 +237,9 @@ def test_the_sessions_own_deadline_ends_the_wait_and_says_what_was_waited_for(
     fake_driver: str,  # noqa: F811
 ) -> None:
     """It counts from the start, also where it is set while the start waits, without a limit."""
-    session = new_session(fake_driver, wait=None, timeout=1 if how == "timeout=" else None)
+    session = new_session(fake_driver, wait=None, timeout=4 if how == "timeout=" else None)
     if how == "set_deadline before":
-        session.set_deadline(1, "late")
+        session.set_deadline(4, "late")
     starting = Starting(session)
     if how == "set_deadline meanwhile":
         assert wait_until(host.is_waited_for)
@@ -248,7 +248,7 @@ def test_the_sessions_own_deadline_ends_the_wait_and_says_what_was_waited_for(
     starting.join()
     assert type(starting.outcome) is SessionTimeout
     text = str(starting.outcome)
-    limit = {"timeout=": "session's timeout of 1 s", "set_deadline before": "deadline of 1 s"}
+    limit = {"timeout=": "session's timeout of 4 s", "set_deadline before": "deadline of 4 s"}
     assert f"chrome did not start within the {limit.get(how, 'deadline of 0.5 s')}" in text
     assert "it was still waiting for a slot of the host, since 1 browser runs or starts, and " in text
     assert f"{LIMIT}=1 is set" in text
@@ -264,7 +264,7 @@ def test_the_error_of_a_task_limit_is_raised_while_the_start_waits(
     class TaskLimit(SessionTimeout):
         pass
 
-    session = new_session(fake_driver, wait=None, timeout=0.5)
+    session = new_session(fake_driver, wait=None, timeout=3)
     control_of(session).deadline_errors["timeout"] = TaskLimit
     with pytest.raises(TaskLimit, match="still waiting for a slot"):
         session.start()
