@@ -325,7 +325,8 @@ def test_who_died_decides_what_is_known(victim: str, fake: str, state_dir: Path)
         "driver = session.start(); driver.title\n"
         "print(session.id, session.guard_pid, flush=True)\n"
         "sys.stdin.readline()\n"
-        "try: driver.title\n"
+        "try:\n"
+        "    while True: driver.title; time.sleep(0.01)\n"  # the driver dies some time after its guards
         "except BrowserDied as error: print(error, flush=True)\n"
     )
     owner = subprocess.Popen(
