@@ -65,7 +65,7 @@ def run_standby(guard: Guard, primary: int) -> int:
         if pid and os.WIFSTOPPED(status):
             os.kill(primary, signal.SIGCONT)
         elif pid and os.WIFEXITED(status) and not guard.members.reap():
-            guard.slot.free(is_handed_over=False)  # it is here if the owner gave it up meanwhile
+            guard.slot.free(is_handed_over=False)  # one that the owner has given up meanwhile
             return os.WEXITSTATUS(status)
         elif pid:
             guard.report.reason = "guard-died"
