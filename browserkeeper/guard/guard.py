@@ -154,9 +154,7 @@ class Guard:
         now = self.containment.now()
         self.slot.restore()
         self.members.update()
-        if self.downloads.has_changed():
-            self.downloads.look(self.members.living)
-        age, weighed = self.report.age(), False
+        age, weighed, is_saved = self.report.age(), False, True
         if self.memory.is_due(age):
             self.memory.add(age, sum(map(self.containment.memory, self.members.living)))
             weighed = True
@@ -164,8 +162,13 @@ class Guard:
             try:
                 self.write_record()
             except OSError:  # a full disk
-                return
-        self.lock.stamp(now)
+                is_saved = False
+        # After the record: whoever recovers the session can look for the open files of a process that is
+        # recorded, but cannot prove whose process has a file open.
+        if self.downloads.has_changed():
+            self.downloads.look(self.members.living)
+        if is_saved:
+            self.lock.stamp(now)
 
     def write_record(self) -> None:
         pids = [os.getpid(), *([self.standby] if self.standby else [])]

@@ -44,7 +44,7 @@ from ..state.ledger import Ledger
 from ..state.records import Record, new_id
 from ..state.tmpdirs import new_tmpdir_path
 from .browser_exit import BrowserExit, ExitWatch, signal_name
-from .ending import DeadlineError, Ending
+from .ending import EVENT_TIMEOUT, DeadlineError, Ending
 from .environment import environment
 from .log_search import LogSearch
 from .preparation import Preparation
@@ -253,7 +253,7 @@ class Attempt:
     def _open_session(self, handler: CommandHandler, port: int, options: Any) -> Any:
         """Have the driver start the browser, and return Selenium's driver object."""
         from selenium.common.exceptions import WebDriverException
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
 
         from ..drivers import managed
         from ..drivers.driver_service import DriverProcess, make_service
@@ -284,6 +284,11 @@ class Attempt:
             OSError,
             *WRONG_OPTIONS,
         ) as error:
+            is_broken = isinstance(error, (ProtocolError, MaxRetryError, ConnectionError))
+            if is_broken and config.remote is None:
+                # A driver that dies closes its connections before the guard can see that it is dead.
+                until = time.monotonic() + EVENT_TIMEOUT
+                self.guard.wait_for("failed", "ending", "ended", deadline=until)
             raise StartRefusedError from error
 
     def _wait_for_port(self) -> int:

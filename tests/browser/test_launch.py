@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,36 @@ def test_a_driver_that_ends_during_the_launch_is_named(
     """By the browser that it has started: its parent is the driver."""
     text, launches = fail("chrome", caplog, binary=script(tmp_path, "kill -KILL $PPID; sleep 600"))
     assert launches == 2
+    assert "The driver ended (killed by SIGKILL) during the launch" in text
+
+
+DYING_DRIVER = """
+import os, signal, socket, sys, time
+if "--version" in sys.argv:
+    os.execv({real!r}, sys.argv)
+listening = socket.create_server(("127.0.0.1", 0))
+port = listening.getsockname()[1]
+print(f"ChromeDriver was started successfully on port {{port}}.", flush=True)
+connection, _ = listening.accept()
+connection.recv(65536)
+{end}
+time.sleep(0.3)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.chrome
+@pytest.mark.parametrize(
+    "end", ["connection.close()", "connection.send(b'HTTP/1.1 2'); connection.close()"]
+)
+def test_a_driver_that_dies_after_its_connections_is_named(
+    end: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As each process does: the kernel closes its files before its parent can see that it is dead."""
+    program = tmp_path / "driver"
+    program.write_text(f"#!{sys.executable} -IS\n{DYING_DRIVER.format(real=CHROMEDRIVER, end=end)}")
+    program.chmod(0o755)
+    text, _ = fail("chrome", caplog, driver_path=program)
     assert "The driver ended (killed by SIGKILL) during the launch" in text
 
 
