@@ -114,7 +114,9 @@ def a_dead_session_is_swept(leader: int, python: str, env: dict[str, str]) -> bo
     for pid in (front, standby, primary):
         os.kill(pid, signal.SIGSTOP)
         assert wait_until(functools.partial(is_stopped, pid))
-    for pid in (standby, primary, front):
+    # The primary guard first: at the death of its parent, the standby, the kernel continues a stopped
+    # process group that has lost its last parent in its session (setpgid(2), "orphaned process group").
+    for pid in (primary, standby, front):
         os.kill(pid, signal.SIGKILL)
     return wait_until(lambda: set(history.iterdir()) - before)
 
