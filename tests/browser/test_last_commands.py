@@ -348,7 +348,7 @@ def test_who_died_decides_what_is_known(victim: str, fake: str, state_dir: Path)
         pair = [int(guard), *(s.pid for s in witness.below(int(guard)) if s.parent == int(guard))]
         for pid in pair:
             os.kill(pid, signal.SIGSTOP)
-        for pid in pair:
+        for pid in reversed(pair):  # the death of the standby would continue the primary
             os.kill(pid, signal.SIGKILL)
         said, _ = owner.communicate("\n", timeout=120)
         assert "getTitle: ok" in said

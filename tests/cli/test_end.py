@@ -389,10 +389,11 @@ def test_guards_that_are_killed_meanwhile_leave_the_end_to_others(
     guard = sessions.guards[id]
 
     def kill(record: object) -> None:
-        primary = guard.primary_pid
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped, neither sees the other's death
-            for pid in (guard.pid, primary):
-                os.kill(pid, number)
+        pair = guard.pid, guard.primary_pid
+        for pid in pair:  # stopped, neither sees the other's death
+            os.kill(pid, signal.SIGSTOP)
+        for pid in reversed(pair):  # the death of the standby would continue the primary
+            os.kill(pid, signal.SIGKILL)
 
     monkeypatch.setattr(module, "_wake", kill)
     (left,) = end_sessions(id, wait=0.5)

@@ -210,7 +210,7 @@ def test_a_sweep_frees_the_slot_where_owner_guards_and_relay_were_killed(grid: G
     tree = [standby, *(s.pid for s in witness.below(standby))]
     for pid in (owner.pid, tree[-1], *tree[:-1]):
         os.kill(pid, signal.SIGSTOP)
-    for pid in (owner.pid, tree[-1], *tree[:-1]):
+    for pid in (owner.pid, *reversed(tree)):  # the death of the standby would continue the primary
         os.kill(pid, signal.SIGKILL)
     owner.wait()
     assert wait_until(lambda: not witness.alive([s for s in map(witness.look, tree) if s]))
