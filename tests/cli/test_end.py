@@ -420,9 +420,20 @@ def test_the_session_in_which_the_operator_works_is_left_alone(
     assert states(all=True) == {own: "left-alone", other: "ended"}
 
 
-def test_a_guard_that_does_not_finish_in_time_goes_on(sessions: Sessions) -> None:
+def test_a_guard_that_does_not_finish_in_time_goes_on(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped here, and the signals that would continue it are not sent."""
+    from browserkeeper.cleanup import end_sessions as module
+
+    monkeypatch.setattr(module, "_wake", lambda record: None)
     id = sessions.start()
+    pair = sessions.guards[id].pid, sessions.guards[id].primary_pid  # a standby continues its primary
+    for pid in pair:
+        os.kill(pid, signal.SIGSTOP)
     assert states(id, wait=0) == {id: "ending"}
+    for pid in pair:
+        os.kill(pid, signal.SIGCONT)
     assert sessions.report_of(id).reason == "operator"
 
 
