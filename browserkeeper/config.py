@@ -11,12 +11,13 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from .errors import ConfigError
 from .errors import hide_frames as __tracebackhide__  # noqa: F401
 from .grid.address import Address
 from .options.check import check_options, same_path
+from .options.identity import IDENTITY_WORDS, NO_IDENTITY, Identity, IdentityArguments
 from .options.labels import check_label
 from .options.profiles import check_profiles, named_profiles
 from .process.containment import KINDS, Kind
@@ -58,7 +59,7 @@ NOT_ON_A_GRID = {
 """Arguments that are about this machine, and why they cannot be used with a Grid."""
 
 
-class BrowserArguments(TypedDict, total=False):
+class BrowserArguments(IdentityArguments, total=False):
     """The keyword arguments of ``browser()``, for type checkers; its docstring describes them."""
 
     headless: bool
@@ -87,6 +88,7 @@ class BrowserArguments(TypedDict, total=False):
     wait: Wait
     max_browsers: int | None
     min_memory: int | str | None
+    identity: Identity | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +129,7 @@ class SessionConfig:
     max_browsers: int | None = None
     min_memory: int | None = None
     """Bytes."""
+    identity: Identity = NO_IDENTITY
 
     def __post_init__(self) -> None:
         _check_browser(self.name)
@@ -182,6 +185,8 @@ class SessionConfig:
             given["wait"] = given.get("start_timeout", START_TIMEOUT)
         if given.get("min_memory") is not None:
             given["min_memory"] = bytes_of("min_memory", given["min_memory"])
+        words = {name: given.pop(name) for name in IDENTITY_WORDS if name in given}
+        given["identity"] = Identity.build(**words).over(given.get("identity") or NO_IDENTITY)
         return cls(**given)
 
     def _check_display(self) -> None:

@@ -13,9 +13,6 @@ hangs, or shows an alert, would block them.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +21,10 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 from ..guard.trees import try_to_remove
+from .bidi import BidiConnection, ProtocolError
 
 FIRST_PAGE = "data:,"
 """What the first window of a session shows; ChromeDriver says so at the start of the browser."""
-
-ANSWER_TIMEOUT = 20.0
-"""Seconds for one answer of the browser; it takes 1 to 100 ms."""
 
 CONTEXT_COMMANDS = frozenset(
     """
@@ -126,59 +121,6 @@ RunCommand = Callable[[str, dict[str, Any]], Any]
 """Runs a classic WebDriver command, given its name and parameters; returns its ``value``."""
 
 
-class ProtocolError(Exception):
-    """The browser refused a command, or gave an answer that does not fit it."""
-
-
-class BidiConnection:
-    """A BiDi websocket besides Selenium's.  Threads take turns: it sends one command at a time.
-
-    A signal handler cannot send a command while the thread that it has interrupted waits for an answer.
-    """
-
-    def __init__(self, url: str):
-        from .websockets import open_websocket
-
-        self._socket = open_websocket(url, ANSWER_TIMEOUT)
-        self._number = 0
-        self._lock = threading.RLock()
-        self._is_waiting = False
-
-    def bidi(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Send one command and return its result.  Events that come meanwhile are dropped.
-
-        Raises ProtocolError for an error, and a websocket's error after ANSWER_TIMEOUT.
-        """
-        with self._lock:
-            if self._is_waiting:  # the websocket's own locks would wait for ever
-                raise ProtocolError(
-                    f"{method}: this thread was interrupted by a signal in mid-command; send commands "
-                    "after the signal handler has returned"
-                )
-            self._is_waiting = True
-            try:
-                self._number += 1
-                message = {"id": self._number, "method": method, "params": params}
-                self._socket.send(json.dumps(message))
-                answer: dict[str, Any] = {}
-                while answer.get("id") != self._number:
-                    answer = json.loads(self._socket.recv())
-            finally:
-                self._is_waiting = False
-        if answer.get("type") != "success":
-            raise ProtocolError(f"{method} {params.get('method', '')}: {answer.get('message')}")
-        return cast("dict[str, Any]", answer["result"])
-
-    def cdp(self, command: str, **params: Any) -> dict[str, Any]:
-        """Send one command of the DevTools protocol to the browser, and return its result."""
-        answer = self.bidi("goog:cdp.sendCommand", {"method": command, "params": params})
-        return cast("dict[str, Any]", answer["result"])
-
-    def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self._socket.shutdown()  # type: ignore[no-untyped-call]
-
-
 class Contexts:
     """The contexts of one browser: one after another, each for one lease.
 
@@ -244,7 +186,8 @@ class Contexts:
             if not self._keep:
                 try_to_remove(str(self.downloads))
         self._count += 1
-        self.context = self._connection.bidi("browser.createUserContext", PROMPT_HANDLING)["userContext"]
+        created = self._connection.command("browser.createUserContext", PROMPT_HANDLING)
+        self.context = created["userContext"]
         self.downloads.mkdir(parents=True, exist_ok=True)
         self._connection.cdp(
             "Browser.setDownloadBehavior",

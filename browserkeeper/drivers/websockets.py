@@ -48,8 +48,12 @@ def connected_socket(url: str) -> socket.socket | None:
 
 
 def open_websocket(url: str, timeout: float) -> WebSocket:
-    """A websocket for one thread; ``timeout`` is for each answer, in seconds."""
+    """A websocket to a browser; ``timeout`` is to connect and for each answer, in seconds.
+
+    Without the header Origin, for which Firefox refuses a connection.
+    """
     options: dict[str, Any] = {"timeout": timeout, "socket": connected_socket(url)}
+    options["suppress_origin"] = True
     return create_connection(url, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], **options)
 
 

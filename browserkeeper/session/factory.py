@@ -18,6 +18,7 @@ from ..config import (
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.check import refuse_unknown
+from ..options.identity import Identity
 from ..process.containment import Kind
 from .session import BrowserSession
 
@@ -73,6 +74,15 @@ def browser(
     wait: Wait = "start_timeout",
     max_browsers: int | None = None,
     min_memory: int | str | None = None,
+    identity: Identity | None = None,
+    proxy: str | Mapping[str, Any] | None = None,
+    locale: str | None = None,
+    timezone: str | None = None,
+    user_agent: str | None = None,
+    geolocation: tuple[float, float] | tuple[float, float, float] | None = None,
+    extra_headers: Mapping[str, str] | None = None,
+    storage_state: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    block: Sequence[str] | None = None,
     **unknown: Any,
 ) -> BrowserSession[Any]:
     """A browser session, which ends whole and verified: ``with browser() as driver: ...``.
@@ -126,6 +136,16 @@ def browser(
             started them.  The host's own limit holds as well.
         min_memory: start only while this much memory is left, in bytes or as ``"1GiB"``.  The host's own
             bound holds as well.
+        identity: an :class:`Identity`, whose words the following arguments replace one by one
+            (``docs/identity.md``).
+        proxy: the proxy for all requests, as a URL or a dict.
+        locale: a language tag such as ``de-DE``.
+        timezone: an IANA name such as ``Europe/Berlin``.
+        user_agent: the browser's name for itself.
+        geolocation: (latitude, longitude) or (latitude, longitude, accuracy in metres).
+        extra_headers: headers for each request.
+        storage_state: cookies and storage to start with, in Playwright's format: a file or a dict.
+        block: requests that are not sent: URL patterns and resource types.
 
     Raises:
         ConfigError: an argument makes no sense, is not known, or undoes what a session promises
