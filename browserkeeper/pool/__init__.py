@@ -1,7 +1,7 @@
 """``BrowserPool``: keeps browsers running and leases them to threads, each lease isolated.
 
 What belongs here: everything that concerns more than one browser of a process.  One browser, from
-its launch to its end, belongs to ``session/``; user contexts of Chromium to ``drivers/contexts.py``;
+its launch to its end, belongs to ``session/``; user contexts to ``drivers/contexts/``;
 the file that shows a pool to other processes to ``state/pool_state.py``.
 
     pool.py             BrowserPool, which users call

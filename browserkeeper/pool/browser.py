@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..admission.gate import SlotRequest
-from ..drivers.context_limits import download_dir_of, grants_geolocation
+from ..drivers.context_limits import download_dir_of
 from ..errors import BrowserkeeperError, LeaseTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process.identity import ProcessIdentity
@@ -18,7 +17,6 @@ from .config import PoolConfig
 from .logs import log_error
 
 if TYPE_CHECKING:
-    from ..config import SessionConfig
     from ..drivers.contexts import Contexts
     from ..drivers.managed import CommandHandler
 
@@ -114,7 +112,9 @@ class PooledBrowser:
         if self._isolation != "context":
             self.session.start()
             return
-        self._control.config = config_for_contexts(self._config.browser)
+        from ..drivers.contexts import for_contexts
+
+        self._control.config = for_contexts(self._config.browser)
         driver = self.session.start()
         try:
             self._open_contexts(driver)
@@ -123,23 +123,15 @@ class PooledBrowser:
             raise
 
     def _open_contexts(self, driver: Any) -> None:
-        from ..drivers.contexts import Contexts
+        from ..drivers.contexts import DownloadFolders, open_contexts
 
         def run(name: str, params: dict[str, Any]) -> Any:
             return driver.execute(name, params)["value"]
 
-        config = self._config.browser
         self._control.set_deadline(RENEW_TIMEOUT, "hung")
         kept = self._user_downloads
-        self._contexts = Contexts(
-            driver.caps,
-            run,
-            kept or Path(self.session.tmpdir, "downloads"),
-            keep=kept is not None,
-            headless=config.headless,
-            granted=("geolocation",) if grants_geolocation(config) else (),
-        )
-        self._contexts.renew()
+        folders = DownloadFolders(kept or Path(self.session.tmpdir, "downloads"), kept is not None)
+        self._contexts = open_contexts(self._config.browser, driver.caps, run, folders)
         self._control.set_deadline(None, "hung")
         self._control.forget_commands()
 
@@ -234,17 +226,3 @@ class PooledBrowser:
 
 def _lease_timeout(text: str, report: ExitReport | None) -> LeaseTimeout:
     return LeaseTimeout(f"{text} It was the lease's (max_lease).", report)
-
-
-def config_for_contexts(config: SessionConfig) -> SessionConfig:
-    """The same configuration with a BiDi websocket, and without Chromium's spare renderer.
-
-    Chromium starts that renderer ahead for the next site.  A context serves one lease and seldom
-    uses it; without it a renewal takes a fifth less time.
-    """
-    from ..drivers.chromium import user_options
-
-    options = user_options(config)
-    options.web_socket_url = True
-    arguments = (*config.arguments, "--disable-features=SpareRendererForSitePerProcess")
-    return dataclasses.replace(config, options=options, arguments=arguments)

@@ -27,7 +27,7 @@ from browserkeeper import (
     browser,
     session_of,
 )
-from browserkeeper.drivers.contexts import Contexts
+from browserkeeper.drivers.contexts.chromium import ChromiumContexts as Contexts
 from browserkeeper.pool.browser import PooledBrowser
 from browserkeeper.session import control_of
 from fixtures.server import Site

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from browserkeeper.drivers.contexts import Contexts
+from browserkeeper.drivers.contexts.chromium import ChromiumContexts as Contexts
 from browserkeeper.pool.browser import PooledBrowser
 from browserkeeper.pool.controller import Controller
 from browserkeeper.pool.worker import Lost, NotReusable

@@ -1,10 +1,4 @@
-"""User contexts of a running Chromium: each lease gets a new one, in a browser that stays open.
-
-A context has cookies, storage, cache, permissions and windows of its own, as an incognito profile has.
-Most of WebDriver's classic commands act on the current window, and thereby on its context.  Those that
-act on the whole browser are handled here in one of three ways: they are sent to the context instead;
-their effect is undone before the next lease; or the browser cannot have another lease
-(:attr:`Contexts.beyond`).
+"""User contexts of a Chromium.
 
 Commands of the DevTools protocol, such as ``Target.createBrowserContext``, go over the BiDi websocket
 (chromium-bidi's ``goog:cdp.sendCommand``).  Sent to a page they are "not allowed", and a page that
@@ -13,15 +7,17 @@ hangs, or shows an alert, would block them.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError
-from ..guard.trees import try_to_remove
-from .bidi import BidiConnection, ProtocolError
+from ...config import SessionConfig
+from ...errors import ConfigError
+from ..bidi import ProtocolError
+from ..context_limits import grants_geolocation
+from .base import Contexts, DownloadFolders, RunCommand
 
 FIRST_PAGE = "data:,"
 """What the first window of a session shows; ChromeDriver says so at the start of the browser."""
@@ -117,47 +113,45 @@ PROMPT_HANDLING = {"unhandledPromptBehavior": {"default": "ignore", "beforeUnloa
 """A new context's handling of dialogs, the same as ChromeDriver's without BiDi: an alert stays open
 until a command handles it, or fails because of it."""
 
-RunCommand = Callable[[str, dict[str, Any]], Any]
-"""Runs a classic WebDriver command, given its name and parameters; returns its ``value``."""
 
+def for_contexts(config: SessionConfig) -> SessionConfig:
+    """The same configuration with a BiDi websocket, and without Chromium's spare renderer.
 
-class Contexts:
-    """The contexts of one browser: one after another, each for one lease.
-
-    :meth:`renew` and :meth:`close` are for the thread that looks after the browser, between two leases;
-    :meth:`route` is for the threads of the lease.
+    Chromium starts that renderer ahead for the next site.  A context serves one lease and seldom
+    uses it; without it a renewal takes a fifth less time.
     """
+    from ..chromium import user_options
+
+    options = user_options(config)
+    options.web_socket_url = True
+    arguments = (*config.arguments, "--disable-features=SpareRendererForSitePerProcess")
+    return dataclasses.replace(config, options=options, arguments=arguments)
+
+
+class ChromiumContexts(Contexts):
+    """The contexts of one Chromium."""
 
     def __init__(
         self,
         capabilities: Mapping[str, Any],
         run: RunCommand,
-        downloads: Path,
+        folders: DownloadFolders,
         *,
-        keep: bool,
         headless: bool,
         granted: Sequence[str] = (),
     ):
-        """Connect to the browser.
+        """Connects to the browser.
 
-        ``downloads`` is the directory for downloads.  With ``keep``, for a directory of the user's, all
-        go into it, else into a folder for each context.  ``headless``: the clipboard is the browser's
-        own, and has to be emptied between leases; else it is the desktop's, and is left alone.
-        ``granted``: names of permissions that each context starts with.
+        ``headless``: the clipboard is the browser's own, and has to be emptied between leases; else it
+        is the desktop's, and is left alone.  ``granted``: names of permissions that each context starts
+        with.
         """
-        self._run, self._headless, self._granted = run, headless, granted
-        self._downloads, self._keep = downloads, keep
+        super().__init__(capabilities, run, folders)
+        self._headless, self._granted = headless, granted
         self._timeouts = dict(capabilities.get("timeouts", {}))
         self._undo: dict[str, None] = {}
         self._may_have_copied = False
         self._logs_since = 0.0
-        self._count = 0
-        self.context = ""
-        self.window = ""
-        self.beyond = ""
-        """The first command that changed more than its context, "" for none.  After it, the browser must
-        not have another lease."""
-        self._connection = BidiConnection(capabilities["webSocketUrl"])
         try:
             targets = self._targets()
             self._first_targets = {target["targetId"] for target in targets}
@@ -168,32 +162,19 @@ class Contexts:
             self.close()
             raise
 
-    @property
-    def downloads(self) -> Path:
-        """The directory for downloads of the current context."""
-        return self._downloads if self._keep else self._downloads / str(self._count)
-
     # -- between two leases
 
     def renew(self) -> None:
-        """Close the current context with its windows and data, and make a new one current.
-
-        Raises ProtocolError, or an error of the websocket or of WebDriver: then the browser must not be
-        used again.
-        """
         if self.context:
-            self._connection.cdp("Target.disposeBrowserContext", browserContextId=self.context)
-            if not self._keep:
-                try_to_remove(str(self.downloads))
-        self._count += 1
-        created = self._connection.command("browser.createUserContext", PROMPT_HANDLING)
+            self.connection.cdp("Target.disposeBrowserContext", browserContextId=self.context)
+        created = self.connection.command("browser.createUserContext", PROMPT_HANDLING)
         self.context = created["userContext"]
-        self.downloads.mkdir(parents=True, exist_ok=True)
-        self._connection.cdp(
+        downloads = self._folders.next()
+        self.connection.cdp(
             "Browser.setDownloadBehavior",
             behavior="allow",
             browserContextId=self.context,
-            downloadPath=str(self.downloads),
+            downloadPath=str(downloads),
         )
         self._grant()
         self.window = self._new_window(FIRST_PAGE, newWindow=True, **self._placement)
@@ -204,7 +185,7 @@ class Contexts:
     def _grant(self) -> None:
         """Give the current context the permissions that it starts with, for all sites."""
         for name in self._granted:
-            self._connection.cdp(
+            self.connection.cdp(
                 "Browser.setPermission",
                 permission={"name": name},
                 setting="granted",
@@ -212,7 +193,7 @@ class Contexts:
             )
 
     def _new_window(self, url: str, **params: Any) -> str:
-        answer = self._connection.cdp(
+        answer = self.connection.cdp(
             "Target.createTarget", url=url, browserContextId=self.context, **params
         )
         return cast(str, answer["targetId"])
@@ -226,7 +207,7 @@ class Contexts:
         """
         try:
             first = next(target for target in targets if target["type"] == "page")
-            found = self._connection.cdp("Browser.getWindowForTarget", targetId=first["targetId"])
+            found = self.connection.cdp("Browser.getWindowForTarget", targetId=first["targetId"])
         except (StopIteration, ProtocolError):
             return {}
         bounds: dict[str, Any] = found["bounds"]
@@ -261,28 +242,9 @@ class Contexts:
                 raise ProtocolError(f"a {target['type']} of an earlier lease is still there")
 
     def _targets(self) -> list[dict[str, Any]]:
-        return cast("list[dict[str, Any]]", self._connection.cdp("Target.getTargets")["targetInfos"])
-
-    def close(self) -> None:
-        """Close the connection; the browser stays open."""
-        self._connection.close()
+        return cast("list[dict[str, Any]]", self.connection.cdp("Target.getTargets")["targetInfos"])
 
     # -- during a lease
-
-    def route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """Run a lease's WebDriver command so that it acts on the current context; return its response.
-
-        Raises what the command raises, WebDriverException for what the browser refuses, and ConfigError
-        for what cannot work in a context.
-        """
-        from selenium.common.exceptions import InvalidArgumentException, WebDriverException
-
-        try:
-            return self._route(name, params, command)
-        except ProtocolError as error:
-            if str(error).endswith(": Invalid parameters"):  # as ChromeDriver does
-                raise InvalidArgumentException("invalid argument: Invalid parameters") from None
-            raise WebDriverException(str(error)) from None
 
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         self._may_have_copied = self._may_have_copied or name in ACTIVATING_COMMANDS
@@ -351,7 +313,7 @@ class Contexts:
         response = command()
         url = urlsplit(self._run("getCurrentUrl", {}))
         origin = {"origin": f"{url.scheme}://{url.netloc}"} if url.scheme in ("http", "https") else {}
-        self._connection.cdp(
+        self.connection.cdp(
             "Browser.setPermission",
             permission=params["descriptor"],
             setting=params["state"],
@@ -371,7 +333,7 @@ class Contexts:
                 self._run(
                     "getWindowRect", {}
                 )  # as ChromeDriver: fails with an alert, or without a window
-                return {"value": self._connection.cdp(method, **routed)}
+                return {"value": self.connection.cdp(method, **routed)}
             value = self._run("executeCdpCommand", {"cmd": method, "params": routed})
             if method == "Browser.resetPermissions":
                 self._grant()
@@ -380,3 +342,22 @@ class Contexts:
         if domain not in PAGE_DOMAINS or method in BROWSER_COMMANDS or "browserContextId" in given:
             self.beyond = self.beyond or method
         return command()
+
+
+def open_contexts(
+    config: SessionConfig, capabilities: Mapping[str, Any], run: RunCommand, folders: DownloadFolders
+) -> ChromiumContexts:
+    """Connect to the browser, and make its first context."""
+    contexts = ChromiumContexts(
+        capabilities,
+        run,
+        folders,
+        headless=config.headless,
+        granted=("geolocation",) if grants_geolocation(config) else (),
+    )
+    try:
+        contexts.renew()
+    except BaseException:
+        contexts.close()
+        raise
+    return contexts

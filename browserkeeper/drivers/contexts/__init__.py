@@ -1,0 +1,39 @@
+"""User contexts of a running browser: each lease gets a new one, in a browser that stays open.
+
+What belongs here: how a context is made, how a lease's classic commands are sent to it, and how it is
+known that nothing of an earlier lease is left.  When a context is made is for ``pool/``.
+
+    base.py      Contexts: what a pool needs of them
+    chromium.py  Chromium's, by the DevTools protocol
+    firefox.py   Firefox's, by BiDi alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...config import SessionConfig
+from .base import Contexts, DownloadFolders, RunCommand
+
+
+def for_contexts(config: SessionConfig) -> SessionConfig:
+    """The same configuration with what contexts need at the start of the browser."""
+    from . import chromium
+
+    return chromium.for_contexts(config)
+
+
+def open_contexts(
+    config: SessionConfig, capabilities: Mapping[str, Any], run: RunCommand, folders: DownloadFolders
+) -> Contexts:
+    """Connect to a browser that was started with :func:`for_contexts`, and make its first context.
+
+    ``config`` is the user's.  Raises ProtocolError, or an error of the websocket or of WebDriver.
+    """
+    from . import chromium
+
+    return chromium.open_contexts(config, capabilities, run, folders)
+
+
+__all__ = ["Contexts", "DownloadFolders", "RunCommand", "for_contexts", "open_contexts"]

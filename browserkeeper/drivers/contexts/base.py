@@ -1,0 +1,104 @@
+"""What the user contexts of one browser are for its pool, whichever engine it has.
+
+A context has cookies, storage, permissions and windows of its own, as an incognito profile has.  Each
+lease of the browser gets a new one.  Most of WebDriver's classic commands act on the current window, and
+thereby on its context.  Those that act on the whole browser are handled in one of four ways: they are
+sent to the context instead; their effect is undone before the next lease; they are refused; or the
+browser cannot have another lease (:attr:`Contexts.beyond`).
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...guard.trees import try_to_remove
+from ..bidi import BidiConnection, ProtocolError
+
+RunCommand = Callable[[str, dict[str, Any]], Any]
+"""Runs a classic WebDriver command, given its name and parameters; returns its ``value``."""
+
+
+@dataclasses.dataclass
+class DownloadFolders:
+    """Where downloads go: a directory of the user's that all contexts share, or a folder for each
+    context, which is removed with it."""
+
+    root: Path
+    is_shared: bool
+    number: int = 0
+    """Of the current context; the first has 1."""
+
+    @property
+    def current(self) -> Path:
+        return self.root if self.is_shared else self.root / str(self.number)
+
+    def next(self) -> Path:
+        """Remove the folder of the current context, make that of the next, and return it."""
+        if self.number and not self.is_shared:
+            try_to_remove(str(self.current))
+        self.number += 1
+        self.current.mkdir(parents=True, exist_ok=True)
+        return self.current
+
+
+class Contexts(abc.ABC):
+    """The contexts of one browser: one after another, each for one lease.
+
+    :meth:`renew` and :meth:`close` are for the thread that looks after the browser, between two leases;
+    :meth:`route` is for the threads of the lease.
+    """
+
+    def __init__(self, capabilities: Mapping[str, Any], run: RunCommand, folders: DownloadFolders):
+        """Connects to the browser, and may raise an error of the websocket."""
+        self._run, self._folders = run, folders
+        self.context = ""
+        """The id of the current user context, for BiDi; "" before the first."""
+        self.window = ""
+        """The handle of its first window."""
+        self.beyond = ""
+        """The first command that changed more than its context, "" for none.  After it, the browser must
+        not have another lease."""
+        self.connection = BidiConnection(capabilities["webSocketUrl"])
+
+    @property
+    def downloads(self) -> Path:
+        """The directory for downloads of the current context."""
+        return self._folders.current
+
+    @abc.abstractmethod
+    def renew(self) -> None:
+        """Close the current context with its windows and data, and make a new one current.
+
+        Raises ProtocolError, or an error of the websocket or of WebDriver: then the browser must not be
+        used again.
+        """
+
+    @abc.abstractmethod
+    def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
+        """As :meth:`route`; may also raise ProtocolError."""
+
+    def route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
+        """Run a lease's WebDriver command so that it acts on the current context; return its response.
+
+        Raises what the command raises, WebDriverException for what the browser refuses, and ConfigError
+        for what cannot work in a context.
+        """
+        from selenium.common.exceptions import InvalidArgumentException, WebDriverException
+
+        try:
+            return self._route(name, params, command)
+        except ProtocolError as error:
+            if str(error).endswith(": Invalid parameters"):  # as ChromeDriver does
+                raise InvalidArgumentException("invalid argument: Invalid parameters") from None
+            raise WebDriverException(str(error)) from None
+
+    def close(self) -> None:
+        """Close the connection; the browser stays open."""
+        self.connection.close()
+
+
+__all__ = ["Contexts", "DownloadFolders", "RunCommand"]
