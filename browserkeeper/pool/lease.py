@@ -68,6 +68,8 @@ class Request:
         """On the monotonic clock; 0 until the request is granted."""
         self.granted_epoch = 0.0
         self.member: Member | None = None
+        self.uses = 0
+        """How many leases the browser has had, with this one, when it was granted."""
         self.error: BrowserkeeperError | None = None
         self.handler: Callable[[], LeaseHandler | None] = lambda: None
         """A weak reference.  When it is dead, no thread waits for this request or uses its lease."""
@@ -81,6 +83,8 @@ class Request:
         """Has the event loop look at this request.  Set by the controller."""
         self.leak_logged = False
         self._answered = Latch()
+        self.on_answer: Callable[[], None] = _do_nothing
+        """Called with the answer, in the event loop's thread; it must neither block nor raise."""
 
     def cancel(self) -> None:
         """Take the request back, and its lease if it was granted meanwhile; returns at once.
@@ -91,16 +95,23 @@ class Request:
         self.wake()
 
     def grant(self, member: Member, now: float) -> None:
-        self.granted_at, self.granted_epoch, self.member = now, time.time(), member
+        self.granted_at, self.granted_epoch, self.uses = now, time.time(), member.uses
+        self.member = member
         self._answered.set()
+        self.on_answer()
 
     def refuse(self, error: BrowserkeeperError) -> None:
         self.error = error
         self._answered.set()
+        self.on_answer()
 
     def wait(self, timeout: float) -> Member | None:
         """Block until the answer.  Returns None after ``timeout`` seconds; raises a refusal's error."""
         self._answered.wait(timeout)
+        return self.answer()
+
+    def answer(self) -> Member | None:
+        """The browser that was granted, None as long as there is no answer; raises a refusal's error."""
         if self.error is not None:
             raise self.error
         return self.member
@@ -120,11 +131,15 @@ class Request:
             thread=self.thread,
             since=self.granted_epoch,
             seconds=seconds,
-            uses=self.member.uses,
+            uses=self.uses,
             deadline=None if max_lease is None else max_lease - seconds,
             stack=self.stack,
             label=self.label,
         )
+
+
+def _do_nothing() -> None:
+    """An ``on_answer`` for a thread that waits."""
 
 
 class LeaseHandler:
@@ -143,7 +158,6 @@ class LeaseHandler:
         """``pool`` is kept alive with the lease: one that is dropped ends its browsers."""
         self.request, self._pool = request, pool
         request.handler = weakref.ref(self)
-        self.uses = 0
         self.retire_reason = ""
         self.driver_reference: Callable[[], Any] = lambda: None
         """A weak reference: the driver has this handler, and the lease has the driver."""
@@ -233,7 +247,7 @@ class LeaseHandler:
         """The error for a command that comes after the end of the lease."""
         failure, report = self.browser.failure(), self.session.report
         member = self.request.member
-        if member is None or member.uses != self.uses:  # what it was doing is a later lease's secret
+        if member is None or member.uses != self.request.uses:  # what it was doing is a later lease's secret
             report = report and dataclasses.replace(report, commands=())
         elif isinstance(failure, LeaseTimeout):
             return failure
@@ -272,7 +286,7 @@ class Lease(Generic[D_co]):
     @property
     def uses(self) -> int:
         """How many leases this browser has had, this one included."""
-        return self._handler.uses
+        return self._handler.request.uses
 
     @property
     def browser_id(self) -> str:

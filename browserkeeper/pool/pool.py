@@ -32,8 +32,10 @@ from ..process.limit_errors import limit_of
 from ..process.monkey_patches import require_usable
 from ..report import ExitReport
 from ..session import BrowserSession
+from ..session.asynchronous import in_thread
 from ..session.call_stack import CallStack
 from ..session.not_a_driver import no_attribute
+from .asynchronous import AsyncLease
 from .browser import Browser, PooledBrowser
 from .config import (
     CHECKOUT_TIMEOUT,
@@ -296,6 +298,13 @@ class BrowserPool(Generic[D_co]):
             )
         return tuple(controller.reports)
 
+    async def aclose(self) -> tuple[ExitReport, ...]:
+        """:meth:`close` for asyncio: the event loop goes on meanwhile.
+
+        If the task is cancelled, the CancelledError comes at once; the browsers are ended all the same.
+        """
+        return await in_thread(self.close)
+
     def cut_off(self) -> None:
         """Have every browser ended in the background, leased ones too; returns at once.
 
@@ -338,6 +347,20 @@ class BrowserPool(Generic[D_co]):
             self._let_go()
             raise
 
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, GeneratorExit):  # the event loop was closed: its task may not wait any more
+            self._let_go()
+            return
+        await in_thread(lambda: self.__exit__(kind, error, trace))
+
     # -- leases
 
     def lease(self, timeout: float | None = None, *, label: str | None = None) -> Lease[D_co]:
@@ -354,31 +377,58 @@ class BrowserPool(Generic[D_co]):
         check_seconds("timeout", limit)
         return self._lease_for(Request("" if label is None else check_label("label", label)), limit)
 
+    def alease(self, timeout: float | None = None, *, label: str | None = None) -> AsyncLease[D_co]:
+        """:meth:`lease` for asyncio: ``async with pool.alease() as lease:``.
+
+        Neither blocks the event loop nor holds a thread while it waits for a browser.  The driver's
+        commands block: run them in threads, as ``await asyncio.to_thread(lease.driver.get, url)``.  When
+        the task is cancelled while such a command runs, the browser is ended, so that the command raises
+        SessionClosed in its thread, at once.
+
+        Raises ConfigError, PoolClosed and ForkedSessionError here, the other errors of :meth:`lease` in
+        ``async with``.
+        """
+        limit = self.config.checkout_timeout if timeout is None else timeout
+        check_seconds("timeout", limit)
+        self._live_controller()
+        request = Request("" if label is None else check_label("label", label))
+        return AsyncLease(request, self._ask, None, self._timed_out, limit)
+
     def _lease_for(self, request: Request, limit: float) -> Lease[D_co]:
-        controller = self._live_controller()
         try:
-            handler = LeaseHandler(request, self)
-            dropped = weakref.finalize(handler, _warn_of_dropped_lease, controller, request)
-
-            def release() -> None:
-                try:
-                    handler.end_lease()
-                finally:
-                    controller.loop.wake()
-                    dropped.detach()
-
-            lease: Lease[D_co] = Lease(handler, release)
-            controller.request(request)
-            member = request.wait(limit)
-            if member is None:
-                request.timed_out = True
-                request.cancel()
-                raise self._timeout(controller, f"No browser came free within {limit:g} s")
-            handler.uses = member.uses
+            lease = self._ask(request)
+            if request.wait(limit) is None:
+                raise self._timed_out(request, limit)
             return lease
         except BaseException:  # a refusal; or an exception of a signal handler (Ctrl-C, a time limit)
             request.cancel()
             raise
+
+    def _ask(self, request: Request) -> Lease[D_co]:
+        """Queue the request, and return its lease; that may be used once the request is granted.
+
+        The caller has to cancel the request after any exception.
+        """
+        controller = self._live_controller()
+        handler = LeaseHandler(request, self)
+        dropped = weakref.finalize(handler, _warn_of_dropped_lease, controller, request)
+
+        def release() -> None:
+            try:
+                handler.end_lease()
+            finally:
+                controller.loop.wake()
+                dropped.detach()
+
+        lease: Lease[D_co] = Lease(handler, release)
+        controller.request(request)
+        return lease
+
+    def _timed_out(self, request: Request, limit: float) -> PoolTimeout:
+        """Take back a request that got no browser within ``limit`` seconds; returns the error to raise."""
+        request.timed_out = True
+        request.cancel()
+        return self._timeout(self._live_controller(), f"No browser came free within {limit:g} s")
 
     @contextlib.contextmanager
     def driver(self, timeout: float | None = None, *, label: str | None = None) -> Iterator[D_co]:

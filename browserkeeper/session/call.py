@@ -47,6 +47,7 @@ class Call(Generic[T]):
         self.was_prevented = False
         """True if an exception from outside came before the function had begun: it never will."""
         self._always_apart = always_apart
+        self._on_end: Callable[[], None] = _go_on
         self._function: Callable[[], T] | None = function
         self._context = contextvars.copy_context()
         self._error: BaseException | None = None
@@ -65,13 +66,30 @@ class Call(Generic[T]):
             self._start()
             self._wait()
         except BaseException:
-            self.is_abandoned = True
-            self.was_prevented = self._begin.acquire(blocking=False)
+            self.abandon()
             if stop is not None and not self.was_prevented:
                 stop()
                 self._wait()
             self._error = None  # its traceback refers to this object
             raise
+        return self.result()
+
+    def begin(self, on_end: Callable[[], None]) -> None:
+        """Start the function and return at once: for asyncio, where no thread may wait.
+
+        ``on_end`` is called in the function's thread after the function; it must not raise.
+        """
+        self._on_end = on_end
+        self._start()
+
+    def abandon(self) -> None:
+        """Prevent the function if it has not begun, and drop the error that it may raise."""
+        self.is_abandoned = True
+        self.was_prevented = self._begin.acquire(blocking=False)
+
+    def result(self) -> T:
+        """Returns what the function has returned, or raises what it has raised.  To be called once, after
+        its end."""
         error, self._error = self._error, None
         if error is None:
             try:
@@ -129,6 +147,7 @@ class Call(Generic[T]):
                 threading._active.pop(threading.get_ident(), None)  # type: ignore[attr-defined]  # noqa: SLF001
             self.is_over = True
             self._end.release()
+            self._on_end()
 
     def _wait(self) -> None:
         while not self.is_over:
@@ -181,4 +200,4 @@ def to_the_end(function: Callable[[], T]) -> T:
 
 
 def _go_on() -> None:
-    """A ``stop`` that does nothing."""
+    """A ``stop``, or an ``on_end``, that does nothing."""

@@ -16,6 +16,7 @@ from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process import system
 from ..process.identity import ProcessFacts
 from ..report import REASONS, ExitReport
+from .asynchronous import in_thread
 from .call import Call
 from .control import SessionControl
 from .ending import leave_block
@@ -142,6 +143,23 @@ class BrowserSession(Generic[D_co]):
 
     __enter__ = start  # the same function: a call in between would be a place for a signal's exception
 
+    async def astart(self) -> D_co:
+        """:meth:`start` for asyncio: the event loop goes on meanwhile.
+
+        If the task is cancelled, the start is called off, which takes well under a second; the
+        CancelledError comes when all that had been started is gone again.
+        """
+        self._control.claim_start()
+        try:
+            driver: D_co = await in_thread(self._control.start, stop=self.cut_off)
+            self._driver = driver
+            return driver
+        except GeneratorExit:  # the event loop was closed: the coroutine may not wait any more
+            raise
+        except BaseException as error:
+            await in_thread(functools.partial(self._control.abandon_start, error))
+            raise
+
     def set_deadline(self, seconds: float | None, reason: str = "") -> None:
         """Have the guard end the session in ``seconds`` from now, for ``reason``, one word (``timeout``
         where none is given).
@@ -181,6 +199,28 @@ class BrowserSession(Generic[D_co]):
         """
         return self._control.close()
 
+    async def aclose(self) -> ExitReport:
+        """:meth:`close` for asyncio: the event loop goes on meanwhile.
+
+        A command that runs in a thread (``asyncio.to_thread``) is cut off, and raises SessionClosed
+        there.  If the task is cancelled, the CancelledError comes at once; the end goes on.
+        """
+        return await in_thread(self.close)
+
+    async def __aenter__(self) -> D_co:
+        return await self.astart()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, GeneratorExit):  # the event loop was closed
+            self.cut_off()
+            return
+        await in_thread(lambda: self.__exit__(kind, error, trace))
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -216,7 +256,7 @@ class BrowserSession(Generic[D_co]):
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             raise ConfigError(
                 f"@browser() cannot decorate {function.__name__}: its body runs after the call "
-                "returns. Use `with browser() as driver:` inside it."
+                "returns. Use `with browser() as driver:` inside it, with asyncio `async with`."
             )
         return _with_driver(self.config, function)
 
