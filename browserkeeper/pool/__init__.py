@@ -7,6 +7,7 @@ the file that shows a pool to other processes to ``state/pool_state.py``.
     pool.py             BrowserPool, which users call
     config.py           its arguments, checked, with the defaults and their reasons
     mapping.py          pool.map
+    asynchronous.py     pool.alease
     lease.py            Request, Lease, and the handler of a lease's commands
     controller.py       runs the pool: events to the scheduler, decisions to the workers
     scheduler.py        decides; no I/O, no clock, no threads

@@ -34,7 +34,7 @@ class AsyncLease(Generic[D_co]):
         timed_out: Callable[[Request, float], PoolTimeout],
         limit: float,
     ):
-        """``ask`` queues the request and returns its lease, which may be used once the request is granted.
+        """``ask`` queues the request and returns its lease, to be used once the request is granted.
         ``prepare`` then makes the lease ready for its user; it may block.  ``timed_out`` takes back a
         request that got no browser within ``limit`` seconds, and returns the error to raise."""
         self._request, self._ask, self._limit = request, ask, limit
@@ -94,7 +94,7 @@ class AsyncLease(Generic[D_co]):
     ) -> None:
         lease, self._lease = self._lease, None
         assert lease is not None
-        if isinstance(error, GeneratorExit):  # the task's event loop was closed: it may not wait any more
+        if isinstance(error, GeneratorExit):  # the event loop was closed: the task may not wait
             lease.cut_off("abandoned")
             return
         try:

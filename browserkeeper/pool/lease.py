@@ -247,7 +247,8 @@ class LeaseHandler:
         """The error for a command that comes after the end of the lease."""
         failure, report = self.browser.failure(), self.session.report
         member = self.request.member
-        if member is None or member.uses != self.request.uses:  # what it was doing is a later lease's secret
+        if member is None or member.uses != self.request.uses:
+            # What it was doing is a later lease's secret.
             report = report and dataclasses.replace(report, commands=())
         elif isinstance(failure, LeaseTimeout):
             return failure

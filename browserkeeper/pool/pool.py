@@ -356,7 +356,7 @@ class BrowserPool(Generic[D_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, GeneratorExit):  # the event loop was closed: its task may not wait any more
+        if isinstance(error, GeneratorExit):  # the event loop was closed: the task may not wait
             self._let_go()
             return
         await in_thread(lambda: self.__exit__(kind, error, trace))
@@ -425,7 +425,7 @@ class BrowserPool(Generic[D_co]):
         return lease
 
     def _timed_out(self, request: Request, limit: float) -> PoolTimeout:
-        """Take back a request that got no browser within ``limit`` seconds; returns the error to raise."""
+        """Take back a request that got no browser in ``limit`` seconds; returns the error to raise."""
         request.timed_out = True
         request.cancel()
         return self._timeout(self._live_controller(), f"No browser came free within {limit:g} s")

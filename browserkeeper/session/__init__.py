@@ -6,7 +6,7 @@ environment of driver and browser, ``user_directories.py`` links what the user h
 ``browser_exit.py`` notices a browser that ends during its launch.  ``adopted.py`` is the session of a
 driver that other code started, and ``adoptable.py`` finds the processes of that driver.  ``call.py``
 keeps exceptions from outside apart from those of a session; ``apart.py`` makes the end safe in signal
-handlers.
+handlers; ``asynchronous.py`` runs what blocks in threads, for asyncio.
 """
 
 from .factory import browser

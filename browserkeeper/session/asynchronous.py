@@ -20,12 +20,12 @@ logger = logging.getLogger("browserkeeper")
 
 
 async def in_thread(function: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
-    """Run the function in a thread of its own, with the task's context variables; return what it returns,
-    or raise what it raises.
+    """Run the function in a thread of its own, with the task's context variables; return what it
+    returns, or raise what it raises.
 
-    A task that is cancelled meanwhile gets its CancelledError at once; the function goes on, and an error
-    of it is logged.  With ``stop``, which is called to make the function end, the CancelledError comes
-    after that end, and a second one at once; a function that has not begun is not called.
+    A task that is cancelled meanwhile gets its CancelledError at once; the function goes on, and an
+    error of it is logged.  With ``stop``, which is called to make the function end, the CancelledError
+    comes after that end, and a second one at once; a function that has not begun is not called.
 
     Where the system gives no more threads, the function runs at once in the loop's thread.
     """

@@ -88,8 +88,8 @@ class Call(Generic[T]):
         self.was_prevented = self._begin.acquire(blocking=False)
 
     def result(self) -> T:
-        """Returns what the function has returned, or raises what it has raised.  To be called once, after
-        its end."""
+        """Returns what the function has returned, or raises what it has raised.  To be called once,
+        after its end."""
         error, self._error = self._error, None
         if error is None:
             try:
