@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ForkedSessionError,
         GridError,
         HostBusy,
+        IdentityError,
         LaunchError,
         LeakError,
         LeaseEnded,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         TooManyWaiting,
         VersionMismatch,
     )
+    from .options.identity import Identity
     from .pool import BrowserPool, Lease, LeaseInfo, Outcome, lease_of
     from .report import ExitReport, Operator, ProcessExit, RemoteEnd, Survivor
     from .session import BrowserSession, browser, session_of
@@ -77,6 +79,8 @@ __all__ = [
     "ForkedSessionError",
     "GridError",
     "HostBusy",
+    "Identity",
+    "IdentityError",
     "LaunchError",
     "LeakError",
     "Lease",
@@ -121,6 +125,7 @@ _NAMES = {
     ".cleanup.draining": ("Running", "drain", "draining", "resume"),
     ".cleanup.end_sessions": ("SessionEnd", "end_sessions"),
     ".cleanup.sweeper": ("Finding", "sweep"),
+    ".options.identity": ("Identity",),
     ".report": ("ExitReport", "Operator", "ProcessExit", "RemoteEnd", "Survivor"),
     ".pool": ("BrowserPool", "Lease", "LeaseInfo", "Outcome", "lease_of"),
 }

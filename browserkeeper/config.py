@@ -18,6 +18,7 @@ from .errors import hide_frames as __tracebackhide__  # noqa: F401
 from .grid.address import Address
 from .options.check import check_options, same_path
 from .options.identity import IDENTITY_WORDS, NO_IDENTITY, Identity, IdentityArguments
+from .options.identity_conflicts import check_identity
 from .options.labels import check_label
 from .options.profiles import check_profiles, named_profiles
 from .process.containment import KINDS, Kind
@@ -88,7 +89,7 @@ class BrowserArguments(IdentityArguments, total=False):
     wait: Wait
     max_browsers: int | None
     min_memory: int | str | None
-    identity: Identity | None
+    identity: Identity | Mapping[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,9 @@ class SessionConfig:
     min_memory: int | None = None
     """Bytes."""
     identity: Identity = NO_IDENTITY
+    for_contexts: bool = False
+    """True for a pool's browser whose leases have user contexts: the identity is theirs, and not that of
+    the browser's first windows, which no lease gets."""
 
     def __post_init__(self) -> None:
         _check_browser(self.name)
@@ -153,6 +157,7 @@ class SessionConfig:
             self._check_display()
         check_options(self)
         check_profiles(self)
+        check_identity(self, self.identity)
 
     @classmethod
     def build(cls, **given: Any) -> SessionConfig:
@@ -186,7 +191,7 @@ class SessionConfig:
         if given.get("min_memory") is not None:
             given["min_memory"] = bytes_of("min_memory", given["min_memory"])
         words = {name: given.pop(name) for name in IDENTITY_WORDS if name in given}
-        given["identity"] = Identity.build(**words).over(given.get("identity") or NO_IDENTITY)
+        given["identity"] = Identity.build(given.pop("identity", None), **words)
         return cls(**given)
 
     def _check_display(self) -> None:

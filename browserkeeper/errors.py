@@ -26,6 +26,7 @@ __all__ = [
     "ForkedSessionError",
     "GridError",
     "HostBusy",
+    "IdentityError",
     "LaunchError",
     "LeakError",
     "LeaseEnded",
@@ -234,6 +235,17 @@ class HostBusy(BrowserkeeperError, TimeoutError):
 
     def __str__(self) -> str:  # TimeoutError would print errno and file name
         return str(self.args[0])
+
+
+class IdentityError(BrowserkeeperError, RuntimeError):
+    """The browser did not take a word of an identity, such as ``timezone``; ``word`` names it.
+
+    The session, or the lease, was not begun; the browser of a lease is replaced.
+    """
+
+    def __init__(self, message: str, word: str = ""):
+        super().__init__(message)
+        self.word = word
 
 
 class GridError(LaunchError):

@@ -18,6 +18,7 @@ from ..config import SessionConfig
 from ..grid.address import environment_without_credentials
 from ..options.check import flat, switch_of
 from .browser_handle import AttachedBrowserHandle
+from .identity import launch_words
 from .launch import Launch, check_ignored, copy_options, take_version
 from .profile import profile_of
 from .resolve import Resolved
@@ -67,7 +68,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
     launch = Launch(
         # ChromeDriver sends the browser's stderr, its last words included, to /dev/null without this.
         command=(found.driver.path, "--port=0", "--enable-chrome-logs", *level),
-        env={},
+        env=launch_words(config).env,
         build_options=lambda: build_options(config, found.browser.path, tmpdir),
         port_pattern=rb"on port (\d+)\.",
         note="" if config.debugging == "pipe" else "debugging='port': the browser outlives its driver",
@@ -104,7 +105,7 @@ def build_options(config: SessionConfig, binary: str, tmpdir: str) -> ChromiumOp
     if config.debugger_address:
         return options
     options.binary_location = binary
-    theirs = [*options.arguments, *config.arguments]
+    theirs = [*options.arguments, *config.arguments, *launch_words(config).arguments]
     options._arguments = merge_features([*_our_arguments(config, enabled_by(theirs)), *theirs])
     given = {**(options.experimental_options.get("prefs") or {}), **config.preferences}
     ours = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
 from ..options.check import preferences_of_profile
+from .identity import launch_words
 from .launch import Launch, check_ignored, copy_options, take_version
 from .probe import Program
 from .profile import profile_of
@@ -73,7 +74,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
             *(found.driver.path, "--port", "0", "--websocket-port", "0"),
             *("--log", "debug" if config.log else "info"),
         ),
-        env={"BROWSERKEEPER_FIREFOX_BINARY": found.browser.path},
+        env={"BROWSERKEEPER_FIREFOX_BINARY": found.browser.path, **launch_words(config).env},
         build_options=lambda: build_options(config, binary, tmpdir),
         port_pattern=rb"Listening on 127\.0\.0\.1:(\d+)\s",
         note=obstacle,
@@ -96,7 +97,7 @@ def build_options(config: SessionConfig, binary: str, tmpdir: str) -> Options:
     options = user_options(config)
     options.capabilities.pop("browserVersion", None)  # it was checked
     options.binary_location = binary
-    of_user = {**options.preferences, **config.preferences}
+    of_user = {**options.preferences, **config.preferences, **launch_words(config).preferences}
     in_profile = preferences_of_profile(options)  # which the options' would overwrite
     defaults = {k: v for k, v in _defaults(config, tmpdir).items() if k not in in_profile}
     for name, value in {**defaults, **of_user}.items():

@@ -16,6 +16,7 @@ from ..grid.hub import MARKER
 from ..process.guard_process import isolated_command
 from . import chromium, firefox
 from .browser_handle import RemoteBrowserHandle
+from .identity import launch_words
 from .launch import Launch
 
 STOP_SHARE = 0.9
@@ -78,7 +79,8 @@ def _for_chromium(options: Any, config: SessionConfig) -> None:
     arguments = ["--headless=new"] * config.headless
     if config.window_size:
         arguments.append("--window-size={},{}".format(*config.window_size))
-    options._arguments = chromium.merge_features([*arguments, *options.arguments, *config.arguments])
+    arguments += [*options.arguments, *config.arguments, *launch_words(config).arguments]
+    options._arguments = chromium.merge_features(arguments)
     if config.preferences:
         prefs = options.experimental_options.get("prefs", {})
         options.add_experimental_option("prefs", {**prefs, **config.preferences})
@@ -86,7 +88,8 @@ def _for_chromium(options: Any, config: SessionConfig) -> None:
 
 def _for_firefox(options: Any, config: SessionConfig) -> None:
     options.web_socket_url = True  # only BiDi can stop a page load that a command waits for
-    for name, value in config.preferences.items():
+    words = launch_words(config)
+    for name, value in {**config.preferences, **words.preferences}.items():
         options.set_preference(name, value)
     arguments = ["-headless"] * config.headless
     if config.window_size:

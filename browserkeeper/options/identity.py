@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from ..errors import ConfigError
+from .identity_words import (
+    Geolocation,
+    Headers,
+    check_geolocation,
+    check_headers,
+    check_locale,
+    check_timezone,
+    check_user_agent,
+)
 
 IDENTITY_WORDS = (
     "proxy",
@@ -35,40 +44,89 @@ class IdentityArguments(TypedDict, total=False):
     block: Sequence[str] | None
 
 
+def _not_built(name: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        raise ConfigError(f"{name}= is not built yet.")
+
+    return check
+
+
+CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "proxy": _not_built("proxy"),
+    "locale": check_locale,
+    "timezone": check_timezone,
+    "user_agent": check_user_agent,
+    "geolocation": check_geolocation,
+    "extra_headers": check_headers,
+    "storage_state": _not_built("storage_state"),
+    "block": _not_built("block"),
+}
+"""For each word: the function that checks and converts what a user gave.  It raises ConfigError, and
+returns unchanged what it has converted before."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Identity:
     """What a site can learn of a session or a lease.  Each word that is None is the browser's own.
 
-    The constructor raises ConfigError for a word that makes no sense.
+    Takes the words as ``browser()`` does, and raises ConfigError for one that makes no sense.  Frozen;
+    its repr has no secrets.
     """
 
     proxy: Any = None
     locale: str | None = None
     timezone: str | None = None
     user_agent: str | None = None
-    geolocation: Any = None
-    extra_headers: Any = None
+    geolocation: Geolocation | None = None
+    extra_headers: Headers | None = None
     storage_state: Any = None
     block: Any = None
 
     def __post_init__(self) -> None:
-        for name in IDENTITY_WORDS:
-            if getattr(self, name) is not None:
-                raise ConfigError(f"{name}= is not built yet.")
+        for name, check in CHECKS.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, check(value))
 
     @classmethod
-    def build(cls, **words: Any) -> Identity:
-        """Make an identity of the words that users gave.  Raises ConfigError."""
-        return cls(**words)
+    def build(cls, given: object = None, /, **words: Any) -> Identity:
+        """Make an identity of the words that users gave, over those of ``given``.
+
+        ``given`` is an Identity, or a dict of words.  Raises ConfigError.
+        """
+        if given is None:
+            base = NO_IDENTITY
+        elif isinstance(given, Identity):
+            base = given
+        elif isinstance(given, Mapping):
+            unknown = [name for name in given if name not in IDENTITY_WORDS]
+            if unknown:
+                known = ", ".join(IDENTITY_WORDS)
+                raise ConfigError(f"identity= has no word {unknown[0]!r}. Known: {known}.")
+            base = cls(**given)
+        else:
+            kind = type(given).__name__
+            raise ConfigError(
+                f"identity=: give a browserkeeper.Identity, or a dict of words, not {kind}."
+            )
+        return cls(**words).over(base)
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """The words that are given, and their values."""
+        values = {name: getattr(self, name) for name in IDENTITY_WORDS}
+        return {name: value for name, value in values.items() if value is not None}
 
     def over(self, other: Identity) -> Identity:
         """This identity, with the words that it does not have taken from ``other``."""
-        own = {name: getattr(self, name) for name in IDENTITY_WORDS if getattr(self, name) is not None}
-        return dataclasses.replace(other, **own)
+        return dataclasses.replace(other, **self.words)
 
     def __bool__(self) -> bool:
         """True if any word is given."""
-        return any(getattr(self, name) is not None for name in IDENTITY_WORDS)
+        return bool(self.words)
+
+    def __repr__(self) -> str:
+        return f"Identity({', '.join(f'{name}={value!r}' for name, value in self.words.items())})"
 
 
 NO_IDENTITY = Identity()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..admission.gate import SlotRequest
 from ..drivers.context_limits import download_dir_of
-from ..errors import BrowserkeeperError, LeaseTimeout
+from ..errors import BrowserkeeperError, IdentityError, LeaseTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..options.identity import Identity
 from ..process.identity import ProcessIdentity
 from ..report import ExitReport
 from ..session import BrowserSession, control_of
@@ -53,6 +54,7 @@ class Browser(Protocol):
     def set_deadline(self, seconds: float | None, reason: str) -> None: ...
     def name_lease(self, label: str) -> None: ...
     def driver_for(self, handler: CommandHandler) -> Any: ...
+    def take(self, identity: Identity) -> None: ...
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any: ...
     def failure(self) -> BrowserkeeperError | None: ...
     def end(self, reason: str) -> ExitReport: ...
@@ -62,8 +64,8 @@ class PooledBrowser:
     """A browser with its processes.
 
     ``launch``, ``renew``, ``ping`` and ``end`` block, and are called in the browser's worker thread.
-    ``run``, ``driver_for`` and ``failure`` may block, and are called in the thread of a lease.  All
-    others return at once.
+    ``take``, ``run``, ``driver_for`` and ``failure`` may block, and are called in the thread of a lease.
+    All others return at once.
     """
 
     def __init__(self, config: PoolConfig):
@@ -211,6 +213,27 @@ class PooledBrowser:
     def driver_for(self, handler: CommandHandler) -> Any:
         """Returns a Selenium driver whose commands go through ``handler``."""
         return self._control.driver_for(handler)
+
+    def take(self, identity: Identity) -> None:
+        """Give the lease's context an identity, before the lease's first command.
+
+        Blocks for RENEW_TIMEOUT at most, after which the guard ends the browser.  Raises IdentityError
+        where the browser refuses a word, or the session's error where the browser has ended; then the
+        browser must not be used again.
+        """
+        assert self._contexts is not None, "the pool has refused this identity"
+        try:
+            self._control.set_deadline(RENEW_TIMEOUT, "hung")
+            self._contexts.take(identity)
+            self._control.set_deadline(None, "hung")
+            self._control.forget_commands()
+        except BrowserkeeperError:
+            raise
+        except Exception as error:
+            if failure := self._control.failure():
+                raise failure from None
+            text = f"Browser {self.id} did not take the identity: {type(error).__name__}: {error}"
+            raise IdentityError(text) from error
 
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Run a lease's command within the lease's context.  Raises browserkeeper's typed errors."""

@@ -10,11 +10,16 @@ from ..config import SessionConfig, check_choice, check_count, check_seconds
 from ..drivers.context_limits import Loss, losses
 from ..errors import ConfigError
 from ..options.check import check_options
+from ..options.identity import Identity
+from ..options.identity_conflicts import WORKS_ON_A_GRID, check_identity
 from ..process.limits import cores, memory_left
 from .scheduler import Limits
 
 Isolation = Literal["auto", "context", "fresh", "none"]
 ISOLATIONS = ("auto", "context", "fresh", "none")
+
+LEASE_WORDS_OF_FRESH: tuple[str, ...] = ()
+"""Words of an identity that a lease may have with ``isolation="fresh"``."""
 
 MEMORY_PER_BROWSER = 768 * 2**20
 """Bytes, for the default of ``max_size``.  A Chromium with one ordinary page was measured at 300 to
@@ -121,6 +126,32 @@ class PoolConfig:
                 "isolated between leases. Leave profile= out, or use browser(profile=...)."
             )
         check_options(self.browser, pool=True)
+
+    def check_lease_identity(self, identity: Identity) -> None:
+        """Raises ConfigError for words that a lease of this pool cannot have.
+
+        A new process takes its words at its launch, which is over when a lease begins.
+        """
+        for name in identity.words:
+            if self.resolved_isolation == "context":
+                break
+            if self.browser.remote is not None:
+                raise ConfigError(
+                    f"{name}= cannot be given to a lease of a pool on a Grid, whose browsers start "
+                    "before their leases: give it to BrowserPool(), or to browser(remote=). "
+                    f"{WORKS_ON_A_GRID}."
+                )
+            if self.resolved_isolation == "none":
+                raise ConfigError(
+                    f"{name}= cannot be given to a lease with isolation='none': later leases would "
+                    "have it too. Use isolation='context', or give it to BrowserPool()."
+                )
+            if name not in LEASE_WORDS_OF_FRESH:
+                raise ConfigError(
+                    f"{name}= cannot be given to a lease with isolation='fresh', whose browser has "
+                    "started before. Use isolation='context', or give it to BrowserPool()."
+                )
+        check_identity(self.browser, identity)
 
     @property
     def resolved_isolation(self) -> Literal["context", "fresh", "none"]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout, refuse_to_pickle
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..options.identity import NO_IDENTITY, Identity
 from ..session import BrowserSession, control_of
 from ..session.call_stack import CallStack
 from ..session.not_a_driver import no_attribute
@@ -59,8 +60,8 @@ class LeaseInfo:
 class Request:
     """One call of ``lease()``: made by the user's thread, answered once by the pool's event loop."""
 
-    def __init__(self, label: str = "") -> None:
-        self.label = label
+    def __init__(self, label: str = "", identity: Identity = NO_IDENTITY) -> None:
+        self.label, self.identity = label, identity
         self.thread = threading.current_thread().name
         self._stack = CallStack()
         self.made_at = time.monotonic()
@@ -187,6 +188,19 @@ class LeaseHandler:
     def is_open(self) -> bool:
         """False once the lease has ended."""
         return self.request.ended_with is None
+
+    def take_identity(self) -> None:
+        """Give the browser the identity that the request asks for, before the lease is handed over.
+
+        Where that fails, in whatever way, the lease is over and the browser is replaced.
+        """
+        if not self.request.identity:
+            return
+        try:
+            self.browser.take(self.request.identity)
+        except BaseException:
+            self.cut_off("identity: the browser did not take it")
+            raise
 
     def run_command(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Run a command of the lease's driver.  Raises LeaseEnded after the lease."""
@@ -328,6 +342,10 @@ class Lease(Generic[D_co]):
             self._release()
         if isinstance(failure, LeaseTimeout):
             raise failure
+
+    def take_identity(self) -> None:
+        """For the pool, before it hands the lease over: see :meth:`LeaseHandler.take_identity`."""
+        self._handler.take_identity()
 
     def cut_off(self, reason: str) -> None:
         """End the lease from another thread, and have the browser ended; returns at once.  A command in

@@ -27,6 +27,7 @@ from ..errors import (
     refuse_to_pickle,
 )
 from ..options.check import refuse_unknown
+from ..options.identity import IDENTITY_WORDS, Identity
 from ..options.labels import check_label
 from ..process.limit_errors import limit_of
 from ..process.monkey_patches import require_usable
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from selenium import webdriver
     from typing_extensions import Self, Unpack
 
+    from ..options.identity import IdentityArguments
     from ..session.factory import ChromeName
 
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
@@ -363,21 +365,51 @@ class BrowserPool(Generic[D_co]):
 
     # -- leases
 
-    def lease(self, timeout: float | None = None, *, label: str | None = None) -> Lease[D_co]:
+    def lease(
+        self,
+        timeout: float | None = None,
+        *,
+        label: str | None = None,
+        identity: Identity | Mapping[str, Any] | None = None,
+        **words: Unpack[IdentityArguments],
+    ) -> Lease[D_co]:
         """Lease a browser, until ``release()`` or the end of the ``with`` block.
 
         Blocks for up to ``timeout`` seconds (default: ``checkout_timeout``); callers are served in
         the order of their calls.  ``label`` is a name for the lease: ``ps``, ``top`` and
         :meth:`leases` show it while the lease lasts, in place of the pool's own.
 
+        ``identity`` and the words of an :class:`~browserkeeper.Identity` are for this lease alone, over
+        those of the pool (``docs/identity.md``); they need ``isolation="context"``.
+
         Raises PoolTimeout, TooManyWaiting, PoolUnavailable, PoolClosed, ForkedSessionError, or
-        ConfigError.
+        ConfigError; IdentityError where the browser refuses a word, and BrowserDied where it ends
+        meanwhile: then it is replaced.
         """
         limit = self.config.checkout_timeout if timeout is None else timeout
         check_seconds("timeout", limit)
-        return self._lease_for(Request("" if label is None else check_label("label", label)), limit)
+        return self._lease_for(self._request(label, identity, words), limit)
 
-    def alease(self, timeout: float | None = None, *, label: str | None = None) -> AsyncLease[D_co]:
+    def _request(
+        self,
+        label: str | None,
+        identity: Identity | Mapping[str, Any] | None,
+        words: Mapping[str, Any],
+    ) -> Request:
+        """Raises ConfigError for a label or a word that is not valid, or that a lease cannot have."""
+        refuse_unknown(set(words) - set(IDENTITY_WORDS), "lease()")
+        wanted = Identity.build(identity, **words)
+        self.config.check_lease_identity(wanted)
+        return Request("" if label is None else check_label("label", label), wanted)
+
+    def alease(
+        self,
+        timeout: float | None = None,
+        *,
+        label: str | None = None,
+        identity: Identity | Mapping[str, Any] | None = None,
+        **words: Unpack[IdentityArguments],
+    ) -> AsyncLease[D_co]:
         """:meth:`lease` for asyncio: ``async with pool.alease() as lease:``.
 
         Neither blocks the event loop nor holds a thread while it waits for a browser.  The driver's
@@ -391,18 +423,23 @@ class BrowserPool(Generic[D_co]):
         limit = self.config.checkout_timeout if timeout is None else timeout
         check_seconds("timeout", limit)
         self._live_controller()
-        request = Request("" if label is None else check_label("label", label))
-        return AsyncLease(request, self._ask, None, self._timed_out, limit)
+        request = self._request(label, identity, words)
+        return AsyncLease(request, self._ask, _prepare, self._timed_out, limit)
 
     def _lease_for(self, request: Request, limit: float) -> Lease[D_co]:
         try:
             lease = self._ask(request)
             if request.wait(limit) is None:
                 raise self._timed_out(request, limit)
-            return lease
         except BaseException:  # a refusal; or an exception of a signal handler (Ctrl-C, a time limit)
             request.cancel()
             raise
+        try:
+            _prepare(lease)
+        except BaseException:
+            lease.cut_off("interrupted: an exception came before the lease was ready")
+            raise
+        return lease
 
     def _ask(self, request: Request) -> Lease[D_co]:
         """Queue the request, and return its lease; that may be used once the request is granted.
@@ -431,9 +468,16 @@ class BrowserPool(Generic[D_co]):
         return self._timeout(self._live_controller(), f"No browser came free within {limit:g} s")
 
     @contextlib.contextmanager
-    def driver(self, timeout: float | None = None, *, label: str | None = None) -> Iterator[D_co]:
+    def driver(
+        self,
+        timeout: float | None = None,
+        *,
+        label: str | None = None,
+        identity: Identity | Mapping[str, Any] | None = None,
+        **words: Unpack[IdentityArguments],
+    ) -> Iterator[D_co]:
         """Like :meth:`lease`, but gives the driver alone: ``with pool.driver() as driver:``."""
-        with self.lease(timeout, label=label) as lease:
+        with self.lease(timeout, label=label, identity=identity, **words) as lease:
             yield lease.driver
 
     def map(
@@ -570,6 +614,14 @@ class BrowserPool(Generic[D_co]):
         error_to_raise = PoolTimeout("\n".join(lines))
         error_to_raise.__cause__ = busy
         return error_to_raise
+
+
+def _prepare(lease: Lease[Any]) -> None:
+    """After the grant, in the lease's thread: make the browser what the request asks for.
+
+    The caller has to cut the lease off after any exception: the browser must not be used again.
+    """
+    lease.take_identity()
 
 
 def _warn_of_dropped_lease(controller: Controller, request: Request) -> None:

@@ -37,10 +37,12 @@ class RecordingPool(BrowserPool[Any]):
         super().__init__(name, **given)
         self.given: weakref.WeakSet[Lease[Any]] = weakref.WeakSet()
 
-    def lease(self, timeout: float | None = None, *, label: str | None = None) -> Lease[Any]:
+    def lease(
+        self, timeout: float | None = None, *, label: str | None = None, **identity: Any
+    ) -> Lease[Any]:
         if label is None and not self.config.browser.label:
             label = running_test() or None
-        lease = super().lease(timeout, label=label)
+        lease = super().lease(timeout, label=label, **identity)
         if self.config.max_lease is not None:
             name_limit(lease, self.config.max_lease)
         self.given.add(lease)

@@ -74,7 +74,7 @@ def browser(
     wait: Wait = "start_timeout",
     max_browsers: int | None = None,
     min_memory: int | str | None = None,
-    identity: Identity | None = None,
+    identity: Identity | Mapping[str, Any] | None = None,
     proxy: str | Mapping[str, Any] | None = None,
     locale: str | None = None,
     timezone: str | None = None,
@@ -136,14 +136,16 @@ def browser(
             started them.  The host's own limit holds as well.
         min_memory: start only while this much memory is left, in bytes or as ``"1GiB"``.  The host's own
             bound holds as well.
-        identity: an :class:`Identity`, whose words the following arguments replace one by one
-            (``docs/identity.md``).
+        identity: an :class:`Identity`, or a dict of its words.  The following arguments replace its
+            words one by one (``docs/identity.md``).
         proxy: the proxy for all requests, as a URL or a dict.
-        locale: a language tag such as ``de-DE``.
-        timezone: an IANA name such as ``Europe/Berlin``.
-        user_agent: the browser's name for itself.
-        geolocation: (latitude, longitude) or (latitude, longitude, accuracy in metres).
-        extra_headers: headers for each request.
+        locale: a language tag such as ``de-DE``: for ``navigator.language``, ``Intl`` and the header
+            Accept-Language.
+        timezone: an IANA name such as ``Europe/Berlin``: for ``Date`` and ``Intl``.
+        user_agent: the browser's name for itself: for ``navigator.userAgent`` and the header User-Agent.
+        geolocation: (latitude, longitude) or (latitude, longitude, accuracy in metres): the place that
+            ``navigator.geolocation`` gives to every page.
+        extra_headers: a dict of headers for each request, to whatever host.
         storage_state: cookies and storage to start with, in Playwright's format: a file or a dict.
         block: requests that are not sent: URL patterns and resource types.
 

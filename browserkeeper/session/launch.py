@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..admission.slots import Slot
 from ..config import SessionConfig
+from ..drivers.bidi import BidiConnection
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
 from ..drivers.downloads import PARTIAL_SUFFIXES, directory_of_user
+from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, needs_bidi
 from ..drivers.launch import Launch
+from ..drivers.prompts import Prompts
 from ..errors import (
     BrowserkeeperError,
     ConfigError,
@@ -177,6 +180,11 @@ class Attempt:
             self.driver_process: ProcessIdentity | None = None
             self._driver: Callable[[], Any] = lambda: None
             self._quits = False
+            self.prompts: Prompts | None = None
+            """None where the driver handles dialogs as without BiDi, or as the user has it."""
+            self.bidi: BidiConnection | None = None
+            """Our own connection, besides Selenium's; None for a session that needs none."""
+            self._applied = Applied()
             self.browser: BrowserHandle = LocalBrowserHandle(None)
             self.browser_exit: BrowserExit | None = None
             """How the browser ended, where it did so during the launch."""
@@ -215,10 +223,39 @@ class Attempt:
         self.driver_process = identity_of(spawned["pid"])
         if not self.plan.config.remote:  # the guard has made TMPDIR, and no browser runs yet
             link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
+        if needs_bidi(self.plan.config):
+            self.prompts = Prompts.take_over(options)
         driver = self._open_session_watched(handler, port, options, spawned["pid"])
         self._driver = weakref.ref(driver)
         self.browser = launch.find_browser(driver.caps, self.processes())
+        if needs_bidi(self.plan.config):
+            self._give_identity(driver)
         return driver
+
+    def _give_identity(self, driver: Any) -> None:
+        """What the launch could not say of the browser's identity, by a BiDi connection of ours.
+
+        Raises IdentityError where the browser refuses a word, and StartRefusedError where the connection
+        breaks.
+        """
+        from websocket import WebSocketException
+
+        config = self.plan.config
+        if self.prompts is not None:
+            self.prompts.show_in(driver.caps)
+        left = max(0.1, self.plan.deadline - time.monotonic())
+        try:
+            self.bidi = BidiConnection(driver.caps["webSocketUrl"], left)
+            self._applied = apply(self.bidi, config.engine, DEFAULT_CONTEXT, config.identity, left)
+        except (WebSocketException, OSError, KeyError) as error:
+            raise StartRefusedError from error
+
+    def run_with_prompts(self, command: Callable[[], Any]) -> Any:
+        """Run a command of the driver; see :class:`Prompts`."""
+        driver = self.driver
+        if self.prompts is None or driver is None:
+            return command()
+        return self.prompts.run(command, driver.execute)
 
     def _options(self) -> Any:
         """Selenium's options.  Imports selenium while the driver starts."""
@@ -344,11 +381,18 @@ class Attempt:
         driver = self.driver
         if driver is not None:
             driver.disconnect()
+        self._close_bidi()
+
+    def _close_bidi(self) -> None:
+        self._applied.close()
+        if self.bidi is not None:
+            self.bidi.close()
 
     def disconnect(self) -> None:
         """Close what the driver object holds open in this process."""
         driver = self.driver
         self._driver = lambda: None
+        self._close_bidi()
         if driver is None:
             return
         with contextlib.suppress(Exception):

@@ -10,6 +10,7 @@ from typing import Any
 
 from browserkeeper.admission.gate import SlotRequest
 from browserkeeper.errors import BrowserkeeperError, SessionClosed
+from browserkeeper.options.identity import Identity
 from browserkeeper.pool import BrowserPool
 from browserkeeper.pool.config import PoolConfig
 from browserkeeper.process.identity import ProcessIdentity
@@ -35,6 +36,7 @@ class FakeBrowser:
         self.renewals = 0
         self.deadline: float | None = None
         self.lease_label = ""
+        self.identities: list[Identity] = []
         self.called_off = threading.Event()
         self.slot = SlotRequest()
         self._script = script
@@ -68,6 +70,10 @@ class FakeBrowser:
 
     def name_lease(self, label: str) -> None:
         self.lease_label = label
+
+    def take(self, identity: Identity) -> None:
+        self.identities.append(identity)
+        self._run_script("take")
 
     def driver_for(self, handler: Any) -> Any:
         return FakeDriver(handler)

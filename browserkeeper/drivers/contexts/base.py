@@ -13,10 +13,12 @@ import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...guard.trees import try_to_remove
+from ...options.identity import NO_IDENTITY, Identity
 from ..bidi import BidiConnection, ProtocolError
+from ..identity import Applied, apply, needs_new_context, new_context
 
 RunCommand = Callable[[str, dict[str, Any]], Any]
 """Runs a classic WebDriver command, given its name and parameters; returns its ``value``."""
@@ -52,6 +54,8 @@ class Contexts(abc.ABC):
     :meth:`route` is for the threads of the lease.
     """
 
+    engine: ClassVar[str]
+
     def __init__(self, capabilities: Mapping[str, Any], run: RunCommand, folders: DownloadFolders):
         """Connects to the browser, and may raise an error of the websocket."""
         self._run, self._folders = run, folders
@@ -62,6 +66,12 @@ class Contexts(abc.ABC):
         self.beyond = ""
         """The first command that changed more than its context, "" for none.  After it, the browser must
         not have another lease."""
+        self.own_identity = NO_IDENTITY
+        """What each context starts with: the identity of the pool."""
+        self.identity = NO_IDENTITY
+        """That of the current context."""
+        self.applied = Applied()
+        """What was applied to the current context for its identity."""
         self.connection = BidiConnection(capabilities["webSocketUrl"])
 
     @property
@@ -69,13 +79,40 @@ class Contexts(abc.ABC):
         """The directory for downloads of the current context."""
         return self._folders.current
 
-    @abc.abstractmethod
-    def renew(self) -> None:
+    def renew(self, identity: Identity | None = None) -> None:
         """Close the current context with its windows and data, and make a new one current.
 
-        Raises ProtocolError, or an error of the websocket or of WebDriver: then the browser must not be
-        used again.
+        ``identity``: that of the new context; None for the pool's own.  Raises ProtocolError,
+        IdentityError, or an error of the websocket or of WebDriver: then the browser must not be used
+        again.
         """
+        self.applied.close()
+        self.identity = self.own_identity if identity is None else identity
+        self._renew(new_context(self.identity))
+        self._apply()
+
+    def take(self, identity: Identity) -> None:
+        """Give the current context an identity before its first use: words over those of the pool.
+
+        Where only a new context can have it, makes one in place of the current.  Raises what
+        :meth:`renew` raises.
+        """
+        identity = identity.over(self.own_identity)
+        if needs_new_context(identity, self.identity):
+            self.renew(identity)
+            return
+        self.applied.close()
+        self.identity = identity
+        self._apply()
+
+    def _apply(self) -> None:
+        if self.identity:
+            self.applied = apply(self.connection, self.engine, self.context, self.identity)
+
+    @abc.abstractmethod
+    def _renew(self, parameters: Mapping[str, Any]) -> None:
+        """As :meth:`renew`, without the identity.  ``parameters``: more of them for
+        ``browser.createUserContext``."""
 
     @abc.abstractmethod
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
@@ -98,6 +135,7 @@ class Contexts(abc.ABC):
 
     def close(self) -> None:
         """Close the connection; the browser stays open."""
+        self.applied.close()
         self.connection.close()
 
 

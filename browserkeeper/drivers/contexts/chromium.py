@@ -125,11 +125,13 @@ def for_contexts(config: SessionConfig) -> SessionConfig:
     options = user_options(config)
     options.web_socket_url = True
     arguments = (*config.arguments, "--disable-features=SpareRendererForSitePerProcess")
-    return dataclasses.replace(config, options=options, arguments=arguments)
+    return dataclasses.replace(config, options=options, arguments=arguments, for_contexts=True)
 
 
 class ChromiumContexts(Contexts):
     """The contexts of one Chromium."""
+
+    engine = "chromium"
 
     def __init__(
         self,
@@ -164,10 +166,11 @@ class ChromiumContexts(Contexts):
 
     # -- between two leases
 
-    def renew(self) -> None:
+    def _renew(self, parameters: Mapping[str, Any]) -> None:
         if self.context:
             self.connection.cdp("Target.disposeBrowserContext", browserContextId=self.context)
-        created = self.connection.command("browser.createUserContext", PROMPT_HANDLING)
+        wanted = {**PROMPT_HANDLING, **parameters}
+        created = self.connection.command("browser.createUserContext", wanted)
         self.context = created["userContext"]
         downloads = self._folders.next()
         self.connection.cdp(
@@ -355,6 +358,7 @@ def open_contexts(
         headless=config.headless,
         granted=("geolocation",) if grants_geolocation(config) else (),
     )
+    contexts.own_identity = config.identity
     try:
         contexts.renew()
     except BaseException:

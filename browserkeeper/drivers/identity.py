@@ -1,0 +1,199 @@
+"""How an identity becomes part of a browser: at its launch, and by BiDi commands while it runs.
+
+A process of its own (``browser()``, a pool's browsers) gets what arguments, preferences and environment
+can say: it holds everywhere in that process.  What they cannot say, and what a lease says for its user
+context alone, is said by BiDi commands: they hold for the windows, frames and workers of one context.
+``docs/identity.md`` has the table of where each word holds, as measured.
+
+The words ``proxy``, ``storage_state`` and ``block`` have modules of their own, which are called here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..config import SessionConfig
+from ..errors import IdentityError
+from ..options.identity import NO_IDENTITY, Identity
+from .bidi import BidiConnection, ProtocolError
+
+DEFAULT_CONTEXT = "default"
+"""The user context of the windows that a browser starts with (w3.org/TR/webdriver-bidi)."""
+
+BY_BIDI: Mapping[str, frozenset[str]] = {
+    "chromium": frozenset({"locale", "user_agent", "geolocation", "extra_headers"}),
+    "firefox": frozenset({"extra_headers"}),
+}
+"""By engine: the words that the launch of a process of its own cannot say, or not all of it.
+
+Chromium's ``--accept-lang`` does not change ``Intl``; with ``--user-agent`` it still sends its own
+client hints (Sec-CH-UA); it has no argument for a place, nor for headers."""
+
+IN_A_NEW_CONTEXT = frozenset({"proxy"})
+"""Words that only ``browser.createUserContext`` takes."""
+
+
+# -- at the launch
+
+
+@dataclasses.dataclass
+class LaunchWords:
+    """What the launch of a browser says of its identity."""
+
+    arguments: list[str] = dataclasses.field(default_factory=list)
+    preferences: dict[str, Any] = dataclasses.field(default_factory=dict)
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Over the environment of this process, and below the user's ``env=``."""
+
+
+def launch_words(config: SessionConfig) -> LaunchWords:
+    """What the launch of this configuration says of its identity.  A Grid takes no ``env`` of it."""
+    words, identity = LaunchWords(), config.identity
+    if identity.timezone:
+        words.env["TZ"] = identity.timezone
+    if config.engine == "firefox":
+        _for_firefox(words, config)
+    else:
+        _for_chromium(words, identity)
+    return words
+
+
+def _for_chromium(words: LaunchWords, identity: Identity) -> None:
+    if identity.locale:
+        words.arguments += [f"--lang={identity.locale}", f"--accept-lang={identity.locale}"]
+    if identity.user_agent:
+        words.arguments.append(f"--user-agent={identity.user_agent}")
+
+
+def _for_firefox(words: LaunchWords, config: SessionConfig) -> None:
+    identity = config.identity
+    if identity.locale:
+        words.preferences["intl.accept_languages"] = identity.locale
+        if config.remote is None:  # for Intl: the locale of the system, as the environment says
+            words.preferences["intl.regional_prefs.use_os_locales"] = True
+            words.env["LC_ALL"] = f"{identity.locale.replace('-', '_')}.UTF-8"
+    if identity.user_agent:
+        words.preferences["general.useragent.override"] = identity.user_agent
+    if place := identity.geolocation:
+        answer = {
+            "location": {"lat": place.latitude, "lng": place.longitude},
+            "accuracy": place.accuracy,
+        }
+        words.preferences |= {
+            "geo.provider.network.url": f"data:application/json,{json.dumps(answer)}",
+            "geo.provider.use_geoclue": False,
+            "permissions.default.geo": 1,  # allowed, as ChromeDriver has it in every new profile
+        }
+
+
+def needs_bidi(config: SessionConfig) -> bool:
+    """True if the session needs a BiDi connection of ours for its identity."""
+    if config.remote is not None or config.debugger_address or config.for_contexts:
+        return False
+    return bool(BY_BIDI[config.engine] & config.identity.words.keys())
+
+
+# -- while it runs
+
+
+class Applied:
+    """What was applied to one user context, until :meth:`close`."""
+
+    def __init__(self) -> None:
+        self._closers: list[Callable[[], None]] = []
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Have this called at :meth:`close`: it ends listeners and threads, and sends nothing."""
+        self._closers.append(closer)
+
+    def close(self) -> None:
+        """To be called when the context is closed, or the connection.  Idempotent."""
+        while self._closers:
+            self._closers.pop()()
+
+
+def needs_new_context(identity: Identity, present: Identity) -> bool:
+    """True if a context that has the identity ``present`` cannot take ``identity`` any more."""
+    new, old = identity.words, present.words
+    return any(new.get(name) != old.get(name) for name in IN_A_NEW_CONTEXT)
+
+
+def new_context(identity: Identity) -> dict[str, Any]:
+    """Parameters of ``browser.createUserContext``."""
+    return {}
+
+
+def apply(
+    connection: BidiConnection,
+    engine: str,
+    context: str,
+    identity: Identity,
+    timeout: float | None = None,
+) -> Applied:
+    """Give a user context its identity: its present windows, and all that it will have.
+
+    ``context``: the id, or DEFAULT_CONTEXT.  ``timeout``: seconds for the browser to answer.  Raises
+    IdentityError where the browser refuses a word, and an error of the websocket.
+    """
+    applied = Applied()
+    calls = _calls(engine, context, identity)
+    try:
+        connection.commands([(method, params) for _, method, params in calls], timeout)
+    except ProtocolError as error:
+        raise _refused(calls, error, identity) from None
+    return applied
+
+
+def _calls(engine: str, context: str, identity: Identity) -> list[tuple[str, str, dict[str, Any]]]:
+    """The word, the method and the parameters of each command."""
+    where = {"userContexts": [context]}
+    calls: list[tuple[str, str, dict[str, Any]]] = []
+
+    def add(word: str, method: str, **params: Any) -> None:
+        calls.append((word, method, {**params, **where}))
+
+    if identity.locale:
+        add("locale", "emulation.setLocaleOverride", locale=identity.locale)
+    if identity.timezone:
+        add("timezone", "emulation.setTimezoneOverride", timezone=identity.timezone)
+    if identity.user_agent:
+        add("user_agent", "emulation.setUserAgentOverride", userAgent=identity.user_agent)
+    if place := identity.geolocation:
+        add("geolocation", "emulation.setGeolocationOverride", coordinates=place._asdict())
+    if identity.extra_headers:
+        headers = [
+            {"name": name, "value": {"type": "string", "value": value}}
+            for name, value in identity.extra_headers
+        ]
+        add("extra_headers", "network.setExtraHeaders", headers=headers)
+    return calls
+
+
+def _refused(
+    calls: list[tuple[str, str, dict[str, Any]]], error: ProtocolError, identity: Identity
+) -> IdentityError:
+    """Names the word; of ``extra_headers`` neither the values nor the browser's text, which may have
+    them."""
+    text = str(error)
+    word = next((word for word, method, _ in calls if text.startswith(method)), "")
+    if word == "extra_headers":
+        return IdentityError("The browser refuses extra_headers=.", word)
+    value = identity.words.get(word)
+    what = f"{word}={value!r}" if word else "the identity"
+    return IdentityError(f"The browser refuses {what}: {text.partition(': ')[2]}", word)
+
+
+__all__ = [
+    "DEFAULT_CONTEXT",
+    "NO_IDENTITY",
+    "Applied",
+    "LaunchWords",
+    "apply",
+    "launch_words",
+    "needs_bidi",
+    "needs_new_context",
+    "new_context",
+]
