@@ -39,6 +39,7 @@ __all__ = [
     "PoolTimeout",
     "PoolUnavailable",
     "ProfileError",
+    "ProxyError",
     "ResolveError",
     "SessionClosed",
     "SessionTimeout",
@@ -286,6 +287,23 @@ class ForkedSessionError(BrowserkeeperError, RuntimeError):
 class LeakError(_SessionEnded, RuntimeError):
     """A process or a file of the session is left, or may be; see ``report.survivors`` and
     ``report.problems``."""
+
+
+class ProxyError(BrowserkeeperError, ConnectionError):
+    """The proxy of a session or a lease cannot be used; the session goes on.
+
+    ``proxy`` is its URL without user and password, ``user`` the user, or "".  ``reason`` is
+    ``unresolvable`` (its name), ``unreachable`` (no connection), ``password`` (refused, or missing),
+    ``forbidden`` (it does not let the browser through), ``certificate`` (of an ``https://`` proxy) or
+    ``protocol`` (no answer of a proxy).
+    """
+
+    def __init__(self, message: str, proxy: str = "", user: str = "", reason: str = ""):
+        super().__init__(message)
+        self.proxy, self.user, self.reason = proxy, user, reason
+
+    def __str__(self) -> str:  # OSError would print errno and file name
+        return str(self.args[0])
 
 
 class LeaseEnded(SessionClosed):

@@ -22,6 +22,7 @@ LAYERS = [
     {"grid"},
     {"options"},
     {"config"},
+    {"proxy"},
     {"state"},
     {"admission"},
     {"drivers"},

@@ -1,0 +1,250 @@
+"""The relay's thread, and the routes through it.
+
+A route is a port of 127.0.0.1 and the proxy behind it.  Each session or lease with a proxy has one of
+its own, so that requests need nothing else to tell whose they are.  The thread starts with the first
+route of a process and ends with the last one.
+
+A fork inherits the sockets but not the thread.  It closes them at once: else a port of a relay that has
+ended would still accept connections, and no browser would be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import logging
+import os
+import selectors
+import socket
+import sys
+import threading
+import weakref
+from typing import Any
+
+from ..errors import ConfigError, ProxyError
+from ..options.proxy import Proxy
+from ..process.monkey_patches import require_usable
+from . import peers
+from .client import Client
+from .upstream import Link, Reader, Upstream
+
+HOST = "127.0.0.1"
+BACKLOG = 1024
+
+logger = logging.getLogger("browserkeeper")
+
+
+class Entry:
+    """The part of a route that the relay's thread uses."""
+
+    def __init__(self, proxy: Proxy):
+        """Listens from now on.  Raises OSError where no port or descriptor is left."""
+        self.proxy, self.upstream = proxy, Upstream(proxy)
+        self.failure: ProxyError | None = None
+        """Why the proxy could not be used; None since a request has come through."""
+        self.listener = socket.create_server((HOST, 0), backlog=BACKLOG)
+        self.port = int(self.listener.getsockname()[1])
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.StreamReaderProtocol:
+            return asyncio.StreamReaderProtocol(Reader(), self._serve, loop=loop)
+
+        self.server = await loop.create_server(protocol, sock=self.listener, backlog=BACKLOG)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(reader, Reader)
+        own = Link(reader, writer)
+        try:
+            if not peers.is_ours(own.sock):
+                own.abort()
+                return
+        except peers.UnknownPeerError:  # the user was told when the route was opened
+            pass
+        except OSError:  # closed meanwhile
+            own.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        self.sockets.add(own.sock)
+        try:
+            await Client(self, own).serve()
+        except asyncio.CancelledError:
+            own.abort()
+        finally:
+            self.tasks.discard(task)
+
+    def close(self) -> None:
+        """Refuse connections from now on, and cut off those that are open."""
+        if self.server is not None:
+            self.server.close()
+        self.listener.close()
+        for task in list(self.tasks):
+            task.cancel()
+
+
+class Relay:
+    """The thread and its event loop.  It is made with its first route."""
+
+    def __init__(self) -> None:
+        """Raises RuntimeError where the system gives no more threads."""
+        self.loop = asyncio.SelectorEventLoop(selectors.DefaultSelector())
+        self.loop.set_exception_handler(_note)
+        self.entries: set[Entry] = set()
+        self._ends = False
+        self.thread = threading.Thread(target=self._run, name="browserkeeper-proxy", daemon=True)
+        try:
+            self.thread.start()
+        except BaseException:
+            self.loop.close()
+            raise
+
+    def add(self, entry: Entry) -> bool:
+        """False if this relay ends: then another one is needed.  To be called under the lock."""
+        if self._ends or not self.thread.is_alive():
+            return False
+        self.entries.add(entry)
+        self.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(entry.open(), loop=self.loop))
+        return True
+
+    def remove(self, entry: Entry) -> None:
+        """Takes no lock, so that the garbage collector may call it anywhere."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all entries with it
+            self.loop.call_soon_threadsafe(self._remove, entry)
+
+    def _remove(self, entry: Entry) -> None:
+        entry.close()
+        with _lock:
+            self.entries.discard(entry)
+            if not self.entries:
+                self._ends = True
+                self.loop.stop()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self._ends = True
+            for entry in list(self.entries):
+                entry.close()
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.close()
+
+
+class Route:
+    """What a session or a lease holds: an address for its browser, and why the proxy fails, if it does.
+
+    A route that is dropped is closed.
+    """
+
+    def __init__(self, proxy: Proxy):
+        """Raises ConfigError where the relay cannot work in this process, and OSError or RuntimeError
+        where the system leaves no room for it."""
+        require_usable(pool=True)
+        _require_peers()
+        self.proxy, self._owner = proxy, os.getpid()
+        self._entry = Entry(proxy)
+        self.port = self._entry.port
+        try:
+            self._relay: Relay | None = _relay_for(self._entry)
+        except BaseException:
+            self._entry.listener.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT`` for the browser, which speaks HTTP to it, whatever the proxy speaks."""
+        return f"{HOST}:{self.port}"
+
+    def failure(self) -> ProxyError | None:
+        """Why the proxy cannot be used; None if the last request came through, or none was made."""
+        if self._relay is not None and not self._relay.thread.is_alive():
+            text = f"proxy {self.proxy}: the relay of this program has ended; no request is sent"
+            return ProxyError(text, str(self.proxy), self.proxy.username, "relay")
+        return copy.copy(self._entry.failure)
+
+    def close(self) -> None:
+        """Refuse further connections, and cut off those that are open; returns at once.  Idempotent."""
+        relay, self._relay = self._relay, None
+        if relay is not None and self._owner == os.getpid():
+            relay.remove(self._entry)
+
+    def __del__(self) -> None:
+        if getattr(self, "_relay", None) is not None:
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<Route {self.address} to {self.proxy!r}>"
+
+
+_lock = threading.RLock()
+"""For the moments in which a relay gets a route, and in which it decides to end."""
+_current: Relay | None = None
+_inherited: list[Relay] = []
+"""In a fork: the parent's, kept so that its event loop is never touched by the garbage collector."""
+_told = False
+
+
+def _relay_for(entry: Entry) -> Relay:
+    """The relay of this process, which has the entry from now on."""
+    global _current
+    with _lock:
+        relay = _current
+        if relay is None or not relay.add(entry):
+            relay = Relay()
+            relay.add(entry)
+            _current = relay
+        return relay
+
+
+def _require_peers() -> None:
+    """Raises ConfigError where Linux does not tell whose a connection is; elsewhere warns once."""
+    global _told
+    if sys.platform == "linux":
+        if not peers.can_tell():
+            raise ConfigError(
+                "proxy=: the kernel does not tell which user has opened a connection (neither sock_diag "
+                "nor /proc/self/net/tcp can be read), so that other users of this machine could use the "
+                "proxy with your password. Mount /proc in full, or use a proxy without a password by "
+                "options.proxy."
+            )
+    elif not _told:
+        _told = True
+        logger.warning(
+            "This system does not tell which user has opened a connection: other users of this machine "
+            "can use the proxies of proxy= while a browser does."
+        )
+
+
+def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Errors that no request waits for: a connection that breaks while it is closed, and the like."""
+    logger.debug("proxy relay: %s", type(context.get("exception")).__name__)
+
+
+def _leave_to_the_parent() -> None:
+    """In a fork: close the sockets of the relay, whose thread is the parent's."""
+    global _current, _lock
+    relay, _current, _lock = _current, None, threading.RLock()
+    if relay is None:
+        return
+    _inherited.append(relay)
+    for entry in list(relay.entries):
+        for one in (entry.listener, *entry.sockets):
+            with contextlib.suppress(OSError):
+                one.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
+
+__all__ = ["Entry", "Relay", "Route"]
