@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import TYPE_CHECKING
 
 from . import failures
 from .messages import BLOCK, Head, MessageError, copy_body, read_head
-from .upstream import ANSWER_TIMEOUT, Link, ProxyFailedError, Reader, TargetError, within
-
-if TYPE_CHECKING:
-    from .relay import Entry
+from .upstream import (
+    ANSWER_TIMEOUT,
+    Link,
+    ProxyFailedError,
+    Reader,
+    TargetError,
+    Upstream,
+    within,
+)
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 REFUSED = "HTTP/1.1 {} browserkeeper\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -32,8 +36,8 @@ Way = tuple[str, str, int]
 class Client:
     """Serves one connection of a browser until it ends."""
 
-    def __init__(self, entry: Entry, own: Link):
-        self._entry, self._own = entry, own
+    def __init__(self, upstream: Upstream, own: Link):
+        self._upstream, self._own = upstream, own
         self._link: Link | None = None
         """The present connection to the proxy or the target."""
         self._way: Way | None = None
@@ -49,7 +53,7 @@ class Client:
         except ProxyFailedError as failed:
             # A browser that gives a request up makes the proxy close the connection, too.
             if failed.error is not None and not self._own.reader.ended.is_set():
-                self._entry.failure = failed.error
+                self._upstream.failure = failed.error
         except (MessageError, TargetError, OSError, EOFError):
             pass
         finally:
@@ -89,7 +93,7 @@ class Client:
         link = await self._link_by(way)
         request = head.without(b"proxy-authorization")
         if way[0] == "proxy":
-            data = request.to_bytes(*self._entry.upstream.authorization)
+            data = request.to_bytes(*self._upstream.authorization)
         else:
             path = match[2] if match[2].startswith(b"/") else b"/" + match[2]
             start = b" ".join((method, path, version))
@@ -97,7 +101,7 @@ class Client:
         return await self._exchange(link, head, data, method)
 
     def _way_to(self, host: str, port: int) -> Way:
-        proxy = self._entry.proxy
+        proxy = self._upstream.proxy
         if proxy.bypasses(host, port):
             return "direct", host, port
         return ("socks", host, port) if proxy.is_socks else ("proxy", "", 0)
@@ -108,15 +112,15 @@ class Client:
             self._drop_link()
         if self._link is None:
             kind, host, port = way
-            upstream = self._entry.upstream
+            upstream = self._upstream
             if kind == "proxy":
                 link = await upstream.to_proxy()
             elif kind == "socks":
                 link = await upstream.through_socks(host, port)
-                self._entry.failure = None
+                self._upstream.failure = None
             else:
                 link = await upstream.to_target(host, port)
-            self._entry.sockets.add(link.sock)
+            self._upstream.sockets.add(link.sock)
             self._link, self._way = link, way
         return self._link
 
@@ -174,7 +178,7 @@ class Client:
         Returns None where the proxy has closed a connection that was kept open, as it may: the browser
         then sends the request again.  Raises ProxyFailedError.
         """
-        proxy = self._entry.proxy
+        proxy = self._upstream.proxy
         try:
             head = await read_head(link.reader)
             status = head.status if head is not None else 0
@@ -188,7 +192,7 @@ class Client:
         if status == 407:
             raise ProxyFailedError(failures.of_password(proxy, head.values(b"proxy-authenticate")))
         link.is_used = True
-        self._entry.failure = None
+        self._upstream.failure = None
         return head
 
     # -- tunnels
@@ -205,7 +209,7 @@ class Client:
         except TargetError:
             return self._refuse(502)
         except TimeoutError:
-            error = failures.of_protocol(self._entry.proxy, "no answer to CONNECT")
+            error = failures.of_protocol(self._upstream.proxy, "no answer to CONNECT")
             self._refuse(502)
             raise ProxyFailedError(error) from None
         except ProxyFailedError:
@@ -217,9 +221,9 @@ class Client:
 
     async def _ask_for_tunnel(self, link: Link, head: Head, target: bytes) -> None:
         """Raises ProxyFailedError, or TargetError where the proxy cannot reach the target."""
-        proxy = self._entry.proxy
+        proxy = self._upstream.proxy
         request = head.without(b"proxy-authorization")
-        link.writer.write(request.to_bytes(*self._entry.upstream.authorization))
+        link.writer.write(request.to_bytes(*self._upstream.authorization))
         answer = await self._answer_of_proxy(link)
         status = answer.status if answer is not None else 0
         if 400 <= status < 500:

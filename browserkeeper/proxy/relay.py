@@ -19,7 +19,6 @@ import selectors
 import socket
 import sys
 import threading
-import weakref
 from typing import Any
 
 from ..errors import ConfigError, ProxyError
@@ -40,12 +39,9 @@ class Entry:
 
     def __init__(self, proxy: Proxy):
         """Listens from now on.  Raises OSError where no port or descriptor is left."""
-        self.proxy, self.upstream = proxy, Upstream(proxy)
-        self.failure: ProxyError | None = None
-        """Why the proxy could not be used; None since a request has come through."""
+        self.upstream = Upstream(proxy)
         self.listener = socket.create_server((HOST, 0), backlog=BACKLOG)
         self.port = int(self.listener.getsockname()[1])
-        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.server: asyncio.Server | None = None
 
@@ -72,9 +68,9 @@ class Entry:
         task = asyncio.current_task()
         assert task is not None
         self.tasks.add(task)
-        self.sockets.add(own.sock)
+        self.upstream.sockets.add(own.sock)
         try:
-            await Client(self, own).serve()
+            await Client(self.upstream, own).serve()
         except asyncio.CancelledError:
             own.abort()
         finally:
@@ -171,7 +167,7 @@ class Route:
         if self._relay is not None and not self._relay.thread.is_alive():
             text = f"proxy {self.proxy}: the relay of this program has ended; no request is sent"
             return ProxyError(text, str(self.proxy), self.proxy.username, "relay")
-        return copy.copy(self._entry.failure)
+        return copy.copy(self._entry.upstream.failure)
 
     def close(self) -> None:
         """Refuse further connections, and cut off those that are open; returns at once.  Idempotent."""
@@ -239,7 +235,7 @@ def _leave_to_the_parent() -> None:
         return
     _inherited.append(relay)
     for entry in list(relay.entries):
-        for one in (entry.listener, *entry.sockets):
+        for one in (entry.listener, *entry.upstream.sockets):
             with contextlib.suppress(OSError):
                 one.close()
 

@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -89,10 +90,17 @@ class Link:
 
 
 class Upstream:
-    """What connects to one proxy.  To be used in the relay's thread, except :meth:`__init__`."""
+    """What connects to the proxy of one route, and what is known of it.
+
+    To be used in the relay's thread, except the constructor and the attributes.
+    """
 
     def __init__(self, proxy: Proxy):
         self.proxy = proxy
+        self.failure: ProxyError | None = None
+        """Why the proxy could not be used; None since a request has come through."""
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        """Those of all open connections of the route."""
         self._tls = ssl.create_default_context() if proxy.scheme == "https" else None
         self._names: dict[str, tuple[float, list[str]]] = {}
         self.authorization: tuple[bytes, ...] = ()

@@ -75,7 +75,7 @@ def receive_all(connection: socket.socket) -> bytes:
 
 
 def receive_until(connection: socket.socket, end: bytes) -> bytes:
-    """Reads nothing beyond ``end`` where that comes within the first bytes, as the end of a head does."""
+    """Reads nothing beyond ``end`` where that comes within the first 500 bytes, as in a head."""
     data = b""
     while end not in data:
         chunk = connection.recv(1 if len(data) < 500 else 65536)
@@ -265,16 +265,17 @@ def test_a_reader_that_does_not_read_stops_the_writer() -> None:
         while True:
             sent += connection.send(bytes(2**16))
 
-    with server(answer) as port, RecordingProxy("socks5") as proxy, route_to(proxy) as route:
-        with connect(route) as own:
-            own.sendall(f"GET http://127.0.0.1:{port}/ HTTP/1.1\r\n\r\n".encode())
+    def stands() -> bool:
+        before = sent
+        return not wait_until(lambda: sent != before, seconds=1) and sent > 0
 
-            def stands() -> bool:
-                before = sent
-                return not wait_until(lambda: sent != before, seconds=1) and sent > 0
-
-            assert wait_until(stands)
-            assert sent < 50 * 2**20  # the buffers of the kernel, of the proxy and of the relay
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(server(answer))
+        proxy = stack.enter_context(RecordingProxy("socks5"))
+        own = stack.enter_context(connect(stack.enter_context(route_to(proxy))))
+        own.sendall(f"GET http://127.0.0.1:{port}/ HTTP/1.1\r\n\r\n".encode())
+        assert wait_until(stands)
+        assert sent < 50 * 2**20  # the buffers of the kernel, of the proxy and of the relay
 
 
 def test_200_connections_at_once(proxy: RecordingProxy, target: RecordingTarget) -> None:
@@ -307,13 +308,12 @@ def test_half_closed_connections_go_on_in_the_other_direction(proxy: RecordingPr
 
     received: list[bytes] = []
     digest = hashlib.sha256(b"last word").hexdigest().encode()
-    with server(answer_after_all) as port, route_to(proxy) as route:
-        with open_tunnel(route, "127.0.0.1", port) as tunnel:
+    with route_to(proxy) as route, server(answer_after_all) as one, server(close_first) as other:
+        with open_tunnel(route, "127.0.0.1", one) as tunnel:
             tunnel.sendall(b"x" * 100000 + b"last word")
             tunnel.shutdown(socket.SHUT_WR)
             assert receive_all(tunnel).endswith(digest)
-    with server(close_first) as port, route_to(proxy) as route:
-        with open_tunnel(route, "127.0.0.1", port) as tunnel:
+        with open_tunnel(route, "127.0.0.1", other) as tunnel:
             assert receive_all(tunnel) == b"all"
             tunnel.sendall(b"still here")
             tunnel.shutdown(socket.SHUT_WR)
@@ -496,17 +496,17 @@ def test_a_target_that_cannot_be_reached_is_no_failure_of_the_proxy(proxy: Recor
 
 
 def test_a_failure_is_over_when_a_request_comes_through(target: RecordingTarget) -> None:
-    with RecordingProxy("http", "me", "wrong") as proxy:
-        with route_to(f"http://me:right@{proxy.address}") as route:
-            failure_of(route, target.url)
-            proxy.password = "right"
-            assert get(route, target.url).endswith(b"target")
-            assert route.failure() is None
-            proxy.close()
-            get(route, target.url)
-            error = route.failure()
-            assert error is not None
-            assert error.reason in ("unreachable", "protocol")
+    proxy = RecordingProxy("http", "me", "wrong")
+    with proxy, route_to(f"http://me:right@{proxy.address}") as route:
+        failure_of(route, target.url)
+        proxy.password = "right"
+        assert get(route, target.url).endswith(b"target")
+        assert route.failure() is None
+        proxy.close()
+        get(route, target.url)
+        error = route.failure()
+        assert error is not None
+        assert error.reason in ("unreachable", "protocol")
 
 
 def test_a_browser_that_gives_up_is_no_failure_of_the_proxy() -> None:
@@ -546,7 +546,8 @@ def test_hosts_of_the_bypass_list_are_reached_directly(
 
 
 def test_targets_behind_one_connection_keep_their_ways(target: RecordingTarget) -> None:
-    with RecordingProxy() as proxy, route_to(proxy, bypass=["localhost"]) as route, connect(route) as own:
+    bypass = ["localhost"]
+    with RecordingProxy() as proxy, route_to(proxy, bypass=bypass) as route, connect(route) as own:
         for host in ("localhost", "127.0.0.1", "localhost", "shop.test"):
             url = target.url_of(host, f"/{host}")
             own.sendall(f"HEAD {url} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
