@@ -25,6 +25,7 @@ __all__ = [
     "DockerError",
     "ForkedSessionError",
     "GridError",
+    "HookError",
     "HostBusy",
     "IdentityError",
     "LaunchError",
@@ -331,8 +332,23 @@ class TooManyWaiting(PoolError, RuntimeError):
     """``max_waiting`` requests already wait for a browser."""
 
 
+class HookError(PoolError, RuntimeError):
+    """A hook of a pool (``hook``: configure, check or reset) failed, which has cost the browser.
+
+    What the hook raised is the ``__cause__``.  It is the ``cause`` of a PoolUnavailable, or the
+    ``__cause__`` of its LaunchError.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, hook: str = ""):
+        super().__init__(message)
+        self.hook = hook
+
+
 class PoolUnavailable(PoolError, ConnectionError):
-    """The pool cannot start browsers.  ``cause`` is the error of the last launch."""
+    """The pool cannot start browsers, or none passes its ``check``.  ``cause`` is the error of the last
+    launch or check."""
 
     def __init__(self, message: str, cause: Exception | None = None):
         super().__init__(message)

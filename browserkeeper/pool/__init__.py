@@ -8,6 +8,8 @@ the file that shows a pool to other processes to ``state/pool_state.py``.
     config.py           its arguments, checked, with the defaults and their reasons
     mapping.py          pool.map
     asynchronous.py     pool.alease
+    hooks.py            configure, check and reset, the user's functions
+    hook_call.py        one call of such a function, in a thread of its own
     lease.py            Request, Lease, and the handler of a lease's commands
     controller.py       runs the pool: events to the scheduler, decisions to the workers
     scheduler.py        decides; no I/O, no clock, no threads

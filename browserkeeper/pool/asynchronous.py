@@ -30,12 +30,12 @@ class AsyncLease(Generic[D_co]):
         self,
         request: Request,
         ask: Callable[[Request], Lease[D_co]],
-        prepare: Callable[[Lease[D_co]], None] | None,
+        prepare: Callable[[Lease[D_co]], None],
         timed_out: Callable[[Request, float], PoolTimeout],
         limit: float,
     ):
         """``ask`` queues the request and returns its lease, to be used once the request is granted.
-        ``prepare`` then makes the lease ready for its user; it may block.  ``timed_out`` takes back a
+        ``prepare`` then gives it the request's identity; it may block.  ``timed_out`` takes back a
         request that got no browser within ``limit`` seconds, and returns the error to raise."""
         self._request, self._ask, self._limit = request, ask, limit
         self._prepare, self._timed_out = prepare, timed_out
@@ -54,9 +54,8 @@ class AsyncLease(Generic[D_co]):
             request.cancel()
             raise
         try:
-            if self._prepare is not None:
-                prepare = self._prepare
-                await in_thread(lambda: prepare(lease))
+            if request.identity:  # else there is nothing to prepare
+                await in_thread(lambda: self._prepare(lease))
         except BaseException:
             lease.cut_off("interrupted: an exception came before the lease was ready")
             raise

@@ -50,6 +50,9 @@ class Browser(Protocol):
     def call_off(self) -> None: ...
     def renew(self) -> str: ...
     def ping(self) -> str: ...
+    @property
+    def at_rest(self) -> bool: ...
+    def after_hook(self, name: str) -> None: ...
     def looks_alive(self) -> bool: ...
     def set_deadline(self, seconds: float | None, reason: str) -> None: ...
     def name_lease(self, label: str) -> None: ...
@@ -63,9 +66,9 @@ class Browser(Protocol):
 class PooledBrowser:
     """A browser with its processes.
 
-    ``launch``, ``renew``, ``ping`` and ``end`` block, and are called in the browser's worker thread.
-    ``take``, ``run``, ``driver_for`` and ``failure`` may block, and are called in the thread of a lease.
-    All others return at once.
+    ``launch``, ``renew``, ``ping``, ``after_hook`` and ``end`` block, and are called in the browser's
+    worker thread.  ``take``, ``run``, ``driver_for`` and ``failure`` may block, and are called in the
+    thread of a lease.  All others return at once.
     """
 
     def __init__(self, config: PoolConfig):
@@ -179,6 +182,27 @@ class PooledBrowser:
         self._control.set_deadline(None, "hung")
         self._control.forget_commands()
         return self._reason_to_replace()
+
+    @property
+    def at_rest(self) -> bool:
+        """True if no command is in flight, and none was interrupted before its answer came."""
+        return self._control.at_rest
+
+    def after_hook(self, name: str) -> None:
+        """To be called after a hook of the user's.  Blocks after ``configure`` for a new context.
+
+        The context in which ``configure`` ran is closed, so that all leases are alike; what it has set
+        in the WebDriver session or for the whole browser stays.  Deadlines that a hook has set are taken
+        back, and its commands are in no report of a lease.
+        """
+        self._control.take_back_deadlines()
+        self._control.forget_commands()
+        if name == "configure" and self._contexts:
+            self._control.set_deadline(RENEW_TIMEOUT, "hung")
+            self._contexts.keep_settings()
+            self._contexts.renew()
+            self._control.set_deadline(None, "hung")
+            self._control.forget_commands()
 
     def _reason_to_replace(self) -> str:
         limit = self._config.max_memory

@@ -1,4 +1,4 @@
-"""When to launch again after launches have failed: backoff with jitter, and a circuit breaker."""
+"""When to launch again after launches or checks have failed: backoff with jitter, a circuit breaker."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class CircuitBreaker:
         return self._was_final or self.failures >= OPENS_AFTER
 
     def describe(self) -> str:
-        """How many launches have failed, for an error message."""
+        """How many launches or checks have failed, for an error message."""
         return "1 failure" if self.failures == 1 else f"{self.failures} failures in a row"
 
     def launch_limit(self, normal: int, now: float) -> int:

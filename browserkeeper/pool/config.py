@@ -13,6 +13,7 @@ from ..options.check import check_options
 from ..options.identity import Identity
 from ..options.identity_conflicts import WORKS_ON_A_GRID, check_identity
 from ..process.limits import cores, memory_left
+from .hooks import HOOK_TIMEOUT, Hook, Hooks
 from .scheduler import Limits
 
 Isolation = Literal["auto", "context", "fresh", "none"]
@@ -64,6 +65,10 @@ class PoolConfig:
     max_lease: float | None = None
     leak_warn: float | None = LEAK_WARN
     launch_concurrency: int = 1
+    configure: Hook | None = None
+    check: Hook | None = None
+    reset: Hook | None = None
+    hook_timeout: float = HOOK_TIMEOUT
 
     def __post_init__(self) -> None:
         check_count("max_size", self.max_size, least=1)
@@ -81,8 +86,14 @@ class PoolConfig:
                 check_seconds(name, getattr(self, name))
         if self.min_idle > self.max_size:
             raise ConfigError(f"min_idle={self.min_idle} is more than max_size={self.max_size}.")
+        _ = self.hooks
         self._check_isolation()
         self._check_browser()
+
+    @property
+    def hooks(self) -> Hooks:
+        """Raises ConfigError for one that cannot be called."""
+        return Hooks(self.configure, self.check, self.reset, self.hook_timeout)
 
     @classmethod
     def build(cls, browser: SessionConfig, **given: Any) -> PoolConfig:
@@ -193,6 +204,8 @@ class PoolConfig:
             max_lifetime=self.max_lifetime,
             idle_timeout=self.idle_timeout,
             launch_concurrency=self.launch_concurrency,
+            checks=self.check is not None,
+            resets=self.reset is not None,
         )
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import BrowserkeeperError, LaunchError, PoolClosed
+from ..errors import BrowserkeeperError, HookError, LaunchError, PoolClosed
 from ..process import system
 from ..report import ExitReport
 from .browser import Browser
@@ -30,6 +30,7 @@ from .worker import (
     Admitted,
     BrowserWorker,
     Ended,
+    HookFailed,
     Launched,
     LaunchFailed,
     Lost,
@@ -48,6 +49,7 @@ COUNTED = (
     *("requests_num", "requests_queued", "requests_errors", "returns_bad"),
     *("browsers_num", "browsers_errors", "browsers_lost", "leaks"),
     *("launches_queued", "retired_yielded", "retired_host_drained"),
+    *("configure_errors", "check_errors", "reset_errors"),
 )
 
 
@@ -259,7 +261,7 @@ class Controller:
                     error = LaunchError(f"The launch of a browser could not begin: {error!r}")
                 self._workers.pop(member, None)
                 self.scheduler.launch_failed(member, error, now)
-            case Renew(member) | Ping(member):
+            case Renew(member, _) | Ping(member, _):
                 self.scheduler.lost(member, now)
             case Grant(member, _):
                 self.scheduler.grant_failed(member, now)
@@ -280,16 +282,17 @@ class Controller:
                     self.config.browser.name,
                     self._poster_for(member),
                     member.number,
+                    self.config.hooks,
                 )
             case Promote(member):
                 member.browser.slot.promote()
-            case Renew(member):
+            case Renew(member, is_last):
                 self._renew_began[member] = now
                 member.browser.set_deadline(None, "lease-expired")
-                self._workers[member].renew()
-            case Ping(member):
+                self._workers[member].renew(is_last)
+            case Ping(member, for_lease):
                 if member.browser.looks_alive():
-                    self._workers[member].ping()
+                    self._workers[member].ping(for_lease)
                 else:  # dead or stopped: it would not answer
                     self._log_and_lose(member, now)
             case Close(member):
@@ -322,7 +325,7 @@ class Controller:
         fd = self._exit_fds.pop(member, None)
         try:
             if member.state in ("queued", "starting"):
-                member.browser.call_off()
+                self._workers[member].call_off()
             else:
                 reason = "browser-died" if member.retire_reason == "lost" else "retired"
                 self._workers[member].close(reason)
@@ -352,10 +355,10 @@ class Controller:
                 self._watch_for_exit(member)
             case LaunchFailed(error):
                 self._on_launch_failed(member, error, now)
-            case Ready(retire_reason, renewed):
-                self.scheduler.ready(member, retire_reason, now)
-                if renewed:
-                    self._seconds["renewals"] += now - self._renew_began.pop(member, now)
+            case HookFailed(error):
+                self._on_hook_failed(member, error, now)
+            case Ready():
+                self._on_ready(member, event, now)
             case NotReusable(reason):
                 self.scheduler.retire(member, reason, now)
             case Lost():
@@ -374,6 +377,22 @@ class Controller:
             self._keep(report)
         if not member.retire_reason:  # else the launch was cancelled
             log(logging.WARNING, "pool: a browser did not start: %s", error)
+            if isinstance(error.__cause__, HookError):
+                self._count_hook_error(error.__cause__)
+
+    def _on_ready(self, member: Member, event: Ready, now: float) -> None:
+        self.scheduler.ready(member, event.retire_reason, now, checked=event.checked)
+        if event.renewed:
+            self._seconds["renewals"] += now - self._renew_began.pop(member, now)
+
+    def _on_hook_failed(self, member: Member, error: HookError, now: float) -> None:
+        self.scheduler.hook_failed(member, error, now)
+        self._count_hook_error(error)
+
+    def _count_hook_error(self, error: HookError) -> None:
+        self.scheduler.counts[f"{error.hook}_errors"] += 1
+        self._publisher.add_hook_error(error.hook)
+        log(logging.WARNING, "pool: a hook has cost a browser: %s", error)
 
     def _on_slot(self, member: Member, event: MustWait | Admitted, now: float) -> None:
         if self.scheduler.host.drained:  # one that is admitted shows that the drain is over

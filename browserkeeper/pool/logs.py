@@ -8,9 +8,9 @@ import logging
 logger = logging.getLogger("browserkeeper")
 
 
-def log(level: int, text: str, *args: object) -> None:
+def log(level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
     with contextlib.suppress(BaseException):
-        logger.log(level, text, *args)
+        logger.log(level, text, *args, exc_info=exc_info)
 
 
 def log_error(text: str, *args: object) -> None:

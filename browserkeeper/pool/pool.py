@@ -51,6 +51,7 @@ from .config import (
     PoolConfig,
 )
 from .controller import ANSWER_TIMEOUT, Controller
+from .hooks import HOOK_TIMEOUT, Hook
 from .lease import Lease, LeaseHandler, LeaseInfo, Request
 from .mapping import Outcomes, Work
 
@@ -86,6 +87,10 @@ class PoolArguments(BrowserArguments, total=False):
     max_lease: float | None
     leak_warn: float | None
     launch_concurrency: int | None
+    configure: Hook | None
+    check: Hook | None
+    reset: Hook | None
+    hook_timeout: float
 
 
 class BrowserPool(Generic[D_co]):
@@ -113,6 +118,15 @@ class BrowserPool(Generic[D_co]):
         max_lease: seconds that a lease may last; then its browser is ended.
         leak_warn: seconds after which a lease is logged, with the stack that took it; None: never.
         launch_concurrency: how many browsers may start at a time; the default is half the cores.
+        configure: a function, called with the driver of each new browser before its first lease.  With
+            ``context``, what it sets for the whole browser and the timeouts hold for all leases; its
+            context is closed.
+        check: a function, called with the driver before each lease.  If it raises, or returns False, the
+            browser is replaced, and the request gets another one.
+        reset: a function, called with the driver after each lease, while its windows and cookies are
+            there still.  Not where the browser died, hangs, or was retired by its lease.
+        hook_timeout: seconds for one call of these three.  Each call is made in a thread of its own; one
+            that raises or takes longer costs the browser (``docs/pool.md``).
         browser: all arguments of :func:`browserkeeper.browser` except ``timeout``, ``profile`` and
             ``wait``.  The ``label`` is each browser's.
             ``label`` names the pool and its browsers; :meth:`lease` takes one for each lease.
@@ -162,6 +176,10 @@ class BrowserPool(Generic[D_co]):
         max_lease: float | None = None,
         leak_warn: float | None = LEAK_WARN,
         launch_concurrency: int | None = None,
+        configure: Hook | None = None,
+        check: Hook | None = None,
+        reset: Hook | None = None,
+        hook_timeout: float = HOOK_TIMEOUT,
         **browser: Any,
     ):
         pool = {k: v for k, v in locals().items() if k not in ("self", "name", "browser", "__class__")}
@@ -538,7 +556,8 @@ class BrowserPool(Generic[D_co]):
         Counters: ``requests_num``, ``requests_queued``, ``requests_errors``,
         ``requests_wait_seconds``, ``usage_seconds``, ``returns_bad``, ``browsers_num``,
         ``browsers_seconds``, ``browsers_errors``, ``browsers_lost``, ``renewals_seconds``,
-        ``leaks``, ``launches_queued`` (launches that had to wait for a slot), ``slots_wait_seconds``
+        ``leaks``, ``configure_errors``, ``check_errors``, ``reset_errors`` (of the hooks),
+        ``launches_queued`` (launches that had to wait for a slot), ``slots_wait_seconds``
         (how long those waited), and ``retired_REASON``: ``retired_yielded`` counts the browsers that
         were given up for other programs, ``retired_host_drained`` those that were closed since the host
         was drained.
@@ -606,6 +625,8 @@ class BrowserPool(Generic[D_co]):
             lines.append(f"The pool's launches wait for a slot of the host. {busy}")
         if error := scheduler.breaker.last_error:
             lines.append(f"The last launch failed: {error}")
+        if error := scheduler.check_breaker.last_error:
+            lines.append(f"The last check failed: {error}")
         longest = sorted(controller.leases(), key=lambda info: -info.seconds)[:3]
         lines += [f"  held: {info}" for info in longest]
         if busy is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import logging
 import os
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from ..process import identity_of, own_name, system
 from ..state.ledger import Ledger
 from ..state.pool_state import FileLock, PoolState, publish, withdraw
-from ..state.totals import POOL_TIMED_OUT, Totals, buckets_of
+from ..state.totals import POOL_HOOK_ERRORS, POOL_TIMED_OUT, Totals, buckets_of
 from .logs import log
 
 INTERVAL = 1.0
@@ -41,6 +42,7 @@ class StatePublisher:
         self._nonce = os.urandom(6).hex()
         self._waits: list[float] = []
         self._timeouts = 0
+        self._hook_errors: collections.Counter[str] = collections.Counter()
         self._not_before = 0.0
         self._next_sign = 0.0
         self._is_outdated = False
@@ -54,6 +56,10 @@ class StatePublisher:
     def add_timeout(self) -> None:
         """Count a request that got no browser in time."""
         self._timeouts += not self._withdrawn
+
+    def add_hook_error(self, hook: str) -> None:
+        """Count an error of the hook of this name."""
+        self._hook_errors[hook] += not self._withdrawn
 
     def refresh(self, content: Callable[[float], Content], now: float) -> None:
         """Publish the content if it has changed, and if the last write was long enough ago."""
@@ -118,6 +124,9 @@ class StatePublisher:
         steps = buckets_of(self._browser, self._waits)
         if self._timeouts:
             steps[f"{POOL_TIMED_OUT} {self._browser}"] = self._timeouts
+        for hook, number in self._hook_errors.items():
+            steps[f"{POOL_HOOK_ERRORS} {self._browser} {hook}"] = number
         self._waits, self._timeouts = [], 0
+        self._hook_errors.clear()
         if steps and self._ledger is not None:
             Totals(self._ledger.directory).add(steps)

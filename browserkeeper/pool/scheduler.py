@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ..errors import BrowserkeeperError, PoolClosed, PoolUnavailable, TooManyWaiting
+from ..errors import BrowserkeeperError, HookError, PoolClosed, PoolUnavailable, TooManyWaiting
 from .circuit_breaker import CircuitBreaker
 
 State = Literal["queued", "starting", "idle", "checking", "leased", "refreshing", "closing"]
@@ -32,6 +32,8 @@ PING_AFTER = 2.0
 CHECK_PATIENCE = 0.5
 """Seconds for the answer to such a ping, which takes milliseconds.  After that the check goes on, but
 the request gets another browser."""
+HOOK_PATIENCE = 5.0
+"""The same where the user's ``check`` runs after the ping, which may open a page."""
 PING_EVERY = 30.0
 """Seconds between two pings of an idle browser, so that a hung one is replaced before it is needed."""
 JITTER = 0.1
@@ -57,6 +59,14 @@ class Limits:
     max_lifetime: float
     idle_timeout: float
     launch_concurrency: int
+    checks: bool = False
+    """The user's ``check`` has to pass before each lease."""
+    resets: bool = False
+    """The user's ``reset`` is called after each lease, also where the browser is closed then."""
+
+    @property
+    def check_patience(self) -> float:
+        return HOOK_PATIENCE if self.checks else CHECK_PATIENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +110,8 @@ class Member:
     """When the browser last answered."""
     checked_since: float = 0.0
     """When the ping was sent, in the state ``checking``."""
+    checked: bool = False
+    """True if the user's ``check`` has passed since the last lease."""
     retire_reason: str = ""
     """Why it gets no further lease; "" while it may get one."""
     browser: Any = None
@@ -126,16 +138,24 @@ class Promote:
 
 @dataclasses.dataclass(frozen=True)
 class Renew:
-    """Make the browser fresh for its next lease."""
+    """Make the browser fresh for its next lease.
+
+    ``is_last``: there will be none.  Only the user's ``reset`` is called, before the browser is closed.
+    """
 
     member: Member
+    is_last: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Ping:
-    """Check that the browser answers."""
+    """Check that the browser answers.
+
+    ``for_lease``: a request is about to get the browser, so the user's ``check`` is called as well.
+    """
 
     member: Member
+    for_lease: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +196,8 @@ class Scheduler:
     ):
         self.limits = limits
         self.breaker = breaker
+        self.check_breaker = CircuitBreaker()
+        """For browsers that start, but do not pass the user's ``check``."""
         self.closed = False
         self.draining = False
         self.host = HostView()
@@ -216,13 +238,14 @@ class Scheduler:
 
     def next_due(self, now: float) -> float | None:
         """When :meth:`decide` must be called again even if nothing happens before.  None: never."""
-        moments = [self.breaker.retry_at]
+        moments = [self.breaker.retry_at, self.check_breaker.retry_at]
         moments += [m.expires_at for m in self._idle if not m.retire_reason]
         moments += [m.answered_at + PING_EVERY for m in self._idle]
         if self._outside():
             moments += [m.idle_since + KEEP_IDLE for m in self._idle]
         if self._waiting:
-            moments += [m.checked_since + CHECK_PATIENCE for m in self.members("checking")]
+            patience = self.limits.check_patience
+            moments += [m.checked_since + patience for m in self.members("checking")]
         if len(self._idle) > self._ready_wanted():
             moments += [m.idle_since + self.limits.idle_timeout for m in self._idle]
         return min((moment for moment in moments if moment > now), default=None)
@@ -321,21 +344,26 @@ class Scheduler:
             and not self._enough_ready()
             and not self._must_make_way()
         )
-        if bad or (member.retire_reason and not can_serve_on):
+        is_last = bool(member.retire_reason) and not can_serve_on
+        if bad or (is_last and not self.limits.resets):
             self.retire(member, bad, now)
         else:
-            member.state = "refreshing"
-            self._decisions.append(Renew(member))
+            member.state, member.checked = "refreshing", False
+            self._decisions.append(Renew(member, is_last))
             self.decide(now)
 
-    def ready(self, member: Member, retire_reason: str, now: float) -> None:
+    def ready(self, member: Member, retire_reason: str, now: float, *, checked: bool = False) -> None:
         """The browser was renewed, or answered a ping.
 
-        ``retire_reason``: why it should be replaced, although it can be leased; else "".
+        ``retire_reason``: why it should be replaced, although it can be leased; else "".  ``checked``:
+        the user's ``check`` has passed.
         """
         if member.state not in ("refreshing", "checking"):
             return
         member.answered_at = now
+        if checked:
+            member.checked = True
+            self.check_breaker.record_success()
         self._mark_to_retire(member, self._reason_to_give_up() or retire_reason)
         if member.retire_reason and member.retire_reason not in SOFT_REASONS:
             self._close(member)
@@ -349,6 +377,12 @@ class Scheduler:
         if member.state not in ("queued", "starting", "closing"):
             self._close(member)
         self.decide(now)
+
+    def hook_failed(self, member: Member, error: HookError, now: float) -> None:
+        """A hook of the user's failed after the launch: the browser is closed."""
+        if error.hook == "check":
+            self.check_breaker.record_failure(error, now)
+        self.retire(member, f"hook: {error.hook}", now)
 
     def lost(self, member: Member, now: float) -> None:
         """The browser died or hangs.  What is left of it has to be ended."""
@@ -434,7 +468,7 @@ class Scheduler:
         """
         while self._waiting and self._idle:
             leased = len(self.members("leased"))
-            fresh = [m for m in self._idle if now - m.answered_at <= PING_AFTER]
+            fresh = [m for m in self._idle if self._may_be_leased_at_once(m, now)]
             if fresh and leased < self.limits.max_size:
                 member = fresh[-1]
                 self._idle.remove(member)
@@ -449,14 +483,19 @@ class Scheduler:
                 return
             self._check(self._idle[-1], now)
 
-    def _check(self, member: Member, now: float) -> None:
+    def _may_be_leased_at_once(self, member: Member, now: float) -> bool:
+        is_checked = member.checked or not self.limits.checks
+        return is_checked and now - member.answered_at <= PING_AFTER
+
+    def _check(self, member: Member, now: float, *, for_lease: bool = True) -> None:
         self._idle.remove(member)
         member.state, member.checked_since = "checking", now
-        self._decisions.append(Ping(member))
+        self._decisions.append(Ping(member, for_lease))
 
     def _late_checks(self, now: float) -> list[Member]:
         """Browsers that have not answered a ping in time.  No request counts on them."""
-        return [m for m in self.members("checking") if now >= m.checked_since + CHECK_PATIENCE]
+        patience = self.limits.check_patience
+        return [m for m in self.members("checking") if now >= m.checked_since + patience]
 
     def _give_up_idle_browsers(self, now: float) -> None:
         """Close idle browsers for programs that wait: not more than those, and none that a request of
@@ -493,7 +532,7 @@ class Scheduler:
 
     def _ping_idle_browsers(self, now: float) -> None:
         for member in [m for m in self._idle if now >= m.answered_at + PING_EVERY]:
-            self._check(member, now)
+            self._check(member, now, for_lease=False)
 
     def _cancel_launches(self) -> None:
         """Cancel launches that have no slot yet and are not needed any more, the latest first.
@@ -544,6 +583,7 @@ class Scheduler:
 
         room = self._largest_number() - len(self._members)
         allowed = self.breaker.launch_limit(limits.launch_concurrency, now)
+        allowed = self.check_breaker.launch_limit(allowed, now)
         allowed -= len(self.members("queued", "starting"))
         for index in range(min(wanted, room, allowed)):
             self._last_number += 1
@@ -552,17 +592,19 @@ class Scheduler:
             self._decisions.append(Launch(member))
 
     def _refuse_if_unavailable(self) -> None:
-        """Refuse all requests if launches keep failing and no present browser can serve them."""
+        """Refuse all requests if launches or checks keep failing and no present browser can serve
+        them."""
         could_serve = self.members("queued", "starting", "checking", "leased", "refreshing")
-        if self._waiting and self.breaker.is_open and not could_serve:
-            cause = self.breaker.last_error
-            self._refuse_all(
-                PoolUnavailable(
-                    f"No browser can be started ({self.breaker.describe()}; the pool goes on trying). "
-                    f"The last one: {cause}",
-                    cause,
-                )
-            )
+        if not self._waiting or could_serve:
+            return
+        for breaker, what in (
+            (self.breaker, "No browser can be started"),
+            (self.check_breaker, "No browser passes its check"),
+        ):
+            if breaker.is_open:
+                cause = breaker.last_error
+                text = f"{what} ({breaker.describe()}; the pool goes on trying). The last one: {cause}"
+                self._refuse_all(PoolUnavailable(text, cause))
 
     # -- parts of decisions
 

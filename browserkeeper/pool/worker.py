@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..errors import BrowserkeeperError, LaunchError, LimitError
+from ..errors import BrowserkeeperError, HookError, LaunchError, LimitError
 from ..process.limit_errors import limit_of
 from ..report import ExitReport
 from .browser import Browser, NotReusableError
+from .hook_call import GivenUpError, call_hook
+from .hooks import HookName, Hooks
 from .logs import log, log_error
 from .threads import start_thread
 
@@ -50,6 +52,15 @@ class Ready:
     """Why it should be replaced, although it can be leased; else ""."""
     renewed: bool
     """False after a ping."""
+    checked: bool = False
+    """True if the user's ``check`` was called and passed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HookFailed:
+    """A hook of the user's failed after the launch; the browser is alive, or is not."""
+
+    error: HookError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +85,9 @@ class Ended:
     report: ExitReport
 
 
-WorkerEvent = MustWait | Admitted | Launched | LaunchFailed | Ready | NotReusable | Lost | Ended
+WorkerEvent = (
+    MustWait | Admitted | Launched | LaunchFailed | Ready | HookFailed | NotReusable | Lost | Ended
+)
 
 END_ATTEMPTS = 3
 """How often a browser's end is tried if it raises an error."""
@@ -97,15 +110,19 @@ class BrowserWorker:
         name: str,
         report: Callable[[WorkerEvent], None],
         number: int,
+        hooks: Hooks | None = None,
     ):
         """``report`` is called in the worker's thread, or in that of the launch, with the result of each
         job, and with how the launch gets its slot of the host.  ``name`` is the browser's.
+        ``hooks`` are the user's.
 
         Raises LaunchError if the system gives no more threads.
         """
         self._browser, self._name, self._report = browser, name, report
         browser.slot.on_wait = lambda: report(MustWait())
         browser.slot.on_admitted = self._on_admitted
+        self._hooks = hooks or Hooks()
+        self._is_called_off = False
         self._began = 0.0
         self._jobs: queue.SimpleQueue[Callable[[], WorkerEvent]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"browserkeeper-{number}", daemon=True)
@@ -113,11 +130,18 @@ class BrowserWorker:
 
     # -- from any thread: each call queues a job and returns at once
 
-    def renew(self) -> None:
-        self._jobs.put(self._renew)
+    def renew(self, is_last: bool = False) -> None:
+        """``is_last``: only call the user's ``reset``, since the browser gets no further lease."""
+        self._jobs.put(self._reset_last if is_last else self._renew)
 
-    def ping(self) -> None:
-        self._jobs.put(self._ping)
+    def ping(self, for_lease: bool = False) -> None:
+        """``for_lease``: call the user's ``check`` as well."""
+        self._jobs.put(self._check if for_lease else self._ping)
+
+    def call_off(self) -> None:
+        """Cancel the launch."""
+        self._is_called_off = True
+        self._browser.call_off()
 
     def close(self, reason: str) -> None:
         """End the browser.  This is the last job."""
@@ -148,16 +172,66 @@ class BrowserWorker:
             cause = limit_of(error) or error or type(error).__name__
             text = f"The browser did not get ready for its first lease: {cause}"
             return LaunchFailed(LaunchError(text, report=self._end("failed")))
+        try:
+            self._call_hook("configure")
+        except BaseException as error:  # noqa: BLE001 # as above
+            launch_error = LaunchError(
+                f"The browser did not get ready for its first lease: {error or type(error).__name__}",
+                report=self._end("failed"),
+            )
+            launch_error.__cause__ = error
+            return LaunchFailed(launch_error)
         return Launched(time.monotonic() - self._began)
 
     def _on_admitted(self) -> None:
         self._began = time.monotonic()
         self._report(Admitted())
 
+    def _call_hook(self, name: HookName) -> None:
+        """Raises what ``call_hook`` raises.  The hook is not waited for when the browser is to end."""
+        call_hook(
+            self._hooks,
+            name,
+            self._browser,
+            lambda: self._is_called_off or not self._jobs.empty(),
+        )
+
+    def _reset_last(self) -> WorkerEvent:
+        try:
+            if self._browser.at_rest:
+                self._call_hook("reset")
+        except HookError as error:
+            return HookFailed(error)
+        except GivenUpError:
+            return Lost()
+        except BaseException as error:  # noqa: BLE001 # the browser is closed in any case
+            log(logging.WARNING, "browser %s died in its last reset: %s", self._browser.id, error)
+            return Lost()
+        return NotReusable("")
+
+    def _check(self) -> WorkerEvent:
+        answer = self._ping()
+        if not isinstance(answer, Ready) or self._hooks.check is None:
+            return answer
+        try:
+            self._call_hook("check")
+        except HookError as error:
+            return HookFailed(error)
+        except GivenUpError:
+            return Lost()
+        except BaseException as error:  # noqa: BLE001 # a browser that cannot be checked is replaced
+            log(logging.WARNING, "browser %s cannot be checked: %s", self._browser.id, error)
+            return Lost()
+        return dataclasses.replace(answer, checked=True)
+
     def _renew(self) -> WorkerEvent:
-        """Renew the browser.  Where a limit of this process stops that, tries again until there is room,
+        """Call the user's ``reset``, and renew the browser.
+
+        Where a limit of this process stops the renewal, tries again until there is room,
         or another job waits: the browser is sound."""
         try:
+            if self._browser.at_rest:  # else renew() refuses it
+                self._call_hook("reset")
             while True:
                 try:
                     return Ready(self._browser.renew(), renewed=True)
@@ -169,6 +243,10 @@ class BrowserWorker:
                         logging.WARNING, "browser %s waits to be made ready: %s", self._browser.id, error
                     )
                 time.sleep(LIMIT_PAUSE)
+        except HookError as error:
+            return HookFailed(error)
+        except GivenUpError:
+            return Lost()
         except NotReusableError as error:
             return NotReusable(str(error))
         except BaseException as error:  # noqa: BLE001 # a browser that cannot be renewed is replaced

@@ -25,6 +25,7 @@ from ..report import REASONS
 from ..state.ledger import Ledger
 from ..state.pool_state import STATES, PoolState
 from ..state.totals import (
+    POOL_HOOK_ERRORS,
     POOL_TIMED_OUT,
     POOL_WAIT,
     POOL_WAIT_BOUNDS,
@@ -212,6 +213,12 @@ def gate_metrics(now: Pressure | None, totals: Mapping[str, float] | None) -> It
     )
     for browser in sorted(waits.keys() | in_vain.keys()):
         family.add_metric([browser], in_vain.get(browser, 0.0))
+    yield family
+    text = "Calls of pools' hooks that failed, each of which has cost a browser."
+    family = CounterMetricFamily("browserkeeper_pool_hook_errors", text, labels=["browser", "hook"])
+    for key, number in sorted(totals.items()):
+        if key.startswith(f"{POOL_HOOK_ERRORS} "):
+            family.add_metric(key.split(" ")[1:], number)
     yield family
 
 

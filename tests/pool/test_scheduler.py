@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from browserkeeper.errors import (
     BrowserkeeperError,
+    HookError,
     LaunchError,
     PoolClosed,
     PoolUnavailable,
@@ -62,9 +63,10 @@ LIMITS = Limits(
 
 
 def scheduler_of(**changes: Any) -> Scheduler:
-    return Scheduler(
-        dataclasses.replace(LIMITS, **changes), CircuitBreaker(lambda failures: 1.0), rng=lambda: 0.0
-    )
+    limits = dataclasses.replace(LIMITS, **changes)
+    scheduler = Scheduler(limits, CircuitBreaker(lambda failures: 1.0), rng=lambda: 0.0)
+    scheduler.check_breaker = CircuitBreaker(lambda failures: 1.0)
+    return scheduler
 
 
 class PoolModel:
@@ -84,6 +86,12 @@ class PoolModel:
         self.ended_since_look = 0
         self.asked_at: dict[int, float] = {}
         self.to_answer: list[Member] = []
+        self.to_check: set[Member] = set()
+        """Of those, the ones whose ``check`` is called as well."""
+        self.last_resets: set[Member] = set()
+        """Of those, the ones that are closed after their ``reset``."""
+        self.passed: set[Member] = set()
+        """Browsers that have passed the user's ``check`` since their last lease."""
         self.to_close: list[Member] = []
         self.held: dict[int, Member] = {}
         self.requests: list[int] = []
@@ -122,7 +130,12 @@ class PoolModel:
                 self._launch(member)
             case Promote():
                 self.host.promote(member)  # nothing, if it got its slot meanwhile
-            case Renew() | Ping():
+            case Renew(_, is_last):
+                assert not is_last or self.scheduler.limits.resets
+                self.last_resets |= {member} if is_last else set()
+                self.to_answer.append(member)
+            case Ping(_, for_lease):
+                self.to_check |= {member} if for_lease and self.scheduler.limits.checks else set()
                 self.to_answer.append(member)
             case Close() if member.state == "queued":
                 self.host.leave(member)
@@ -202,6 +215,8 @@ class PoolModel:
         assert member not in self.dead, "a dead browser was leased"
         assert member not in self.to_answer, "leased before it was ready"
         assert self.now - member.answered_at <= PING_AFTER, "leased without a recent answer"
+        if self.scheduler.limits.checks:
+            assert member in self.passed, "leased without a check"
         most = self.scheduler.limits.max_uses
         assert most is None or member.uses <= most
         assert self.in_use() < self.scheduler.limits.max_size
@@ -219,7 +234,22 @@ class PoolModel:
         self.carry_out()
         return request
 
+    def answer(self, member: Member, retiring: str = "", *, fails: bool = False) -> None:
+        """A renewal or a ping is done, with the user's hook, which ``fails``."""
+        if fails:
+            hook = "check" if member in self.to_check else "reset"
+            self.scheduler.hook_failed(member, HookError("no", hook), self.now)
+        elif member in self.last_resets:
+            self.scheduler.retire(member, "", self.now)
+        else:
+            checked = member in self.to_check
+            self.passed |= {member} if checked else set()
+            self.scheduler.ready(member, retiring, self.now, checked=checked)
+        self.to_check.discard(member)
+        self.last_resets.discard(member)
+
     def give_back(self, request: int, bad: str = "") -> None:
+        self.passed.discard(self.held[request])
         self.scheduler.returned(self.held.pop(request), bad, self.now)
         self.carry_out()
 
@@ -232,9 +262,11 @@ class PoolModel:
                 self.scheduler.decide(self.now)
                 self.carry_out()
             if not (self.to_launch or self.to_answer or self.to_close or self.to_cancel):
-                if self.scheduler.breaker.retry_at <= self.now:
+                breakers = (self.scheduler.breaker, self.scheduler.check_breaker)
+                retry_at = max(breaker.retry_at for breaker in breakers)
+                if retry_at <= self.now:
                     return
-                self.now = self.scheduler.breaker.retry_at
+                self.now = retry_at
             for member in self.take("to_close"):
                 self.ended(member)
             for member in self.take("to_cancel"):
@@ -242,7 +274,7 @@ class PoolModel:
             for member in self.take("to_launch"):
                 self.scheduler.launched(member, self.now)
             for member in self.take("to_answer"):
-                self.scheduler.ready(member, "", self.now)
+                self.answer(member)
             self.scheduler.decide(self.now)
             self.carry_out()
         raise AssertionError("the scheduler never runs out of decisions")
@@ -267,6 +299,8 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         concurrency=st.integers(1, 3),
         max_waiting=st.sampled_from([0, 2, 100]),
         slots=st.sampled_from([1, 2, 3, 1000]),
+        checks=st.booleans(),
+        resets=st.booleans(),
     )
     def begin(
         self,
@@ -276,8 +310,12 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         concurrency: int,
         max_waiting: int,
         slots: int,
+        checks: bool,
+        resets: bool,
     ) -> None:
         scheduler = scheduler_of(
+            checks=checks,
+            resets=resets,
             max_size=max_size,
             min_idle=min(min_idle, max_size),
             max_uses=max_uses,
@@ -327,8 +365,19 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.to_answer)
     def answer(self, data: st.DataObject, retiring: str) -> None:
         member = self.pick(data, self.model.to_answer)
-        self.scheduler.ready(member, retiring, self.model.now)
+        self.model.answer(member, retiring)
         self.model.carry_out()
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.model.to_check or self.model.last_resets)
+    def hook_fails(self, data: st.DataObject) -> None:
+        with_hook = self.model.to_check | self.model.last_resets
+        candidates = [member for member in self.model.to_answer if member in with_hook]
+        if candidates:
+            member = self.pick(data, candidates)
+            self.model.to_answer = [one for one in self.model.to_answer if one is not member]
+            self.model.answer(member, fails=True)
+            self.model.carry_out()
 
     @rule(data=st.data())
     @precondition(lambda self: self.model.to_launch)
@@ -503,7 +552,8 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         for a sign of life a moment ago."""
         scheduler, now = self.scheduler, self.model.now
         checking = scheduler.members("checking")
-        checks = sum(now < member.checked_since + CHECK_PATIENCE for member in checking)
+        patience = scheduler.limits.check_patience
+        checks = sum(now < member.checked_since + patience for member in checking)
         at_work = len(scheduler.members("leased")) + checks
         if scheduler.available and at_work < scheduler.limits.max_size:
             assert scheduler.waiting <= checks

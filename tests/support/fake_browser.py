@@ -62,6 +62,13 @@ class FakeBrowser:
     def ping(self) -> str:
         return self._run_script("ping") or ""
 
+    @property
+    def at_rest(self) -> bool:
+        return True
+
+    def after_hook(self, name: str) -> None:
+        self._run_script("after_hook")
+
     def looks_alive(self) -> bool:
         return self.alive
 

@@ -114,6 +114,11 @@ class Contexts(abc.ABC):
         """As :meth:`renew`, without the identity.  ``parameters``: more of them for
         ``browser.createUserContext``."""
 
+    def keep_settings(self) -> None:
+        """Have all later contexts begin with the session's present settings, and excuse commands that
+        have reached beyond the context.  To be called after a pool's ``configure`` hook."""
+        self.beyond = ""
+
     @abc.abstractmethod
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """As :meth:`route`; may also raise ProtocolError."""

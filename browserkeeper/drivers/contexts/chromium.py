@@ -216,6 +216,12 @@ class ChromiumContexts(Contexts):
         bounds: dict[str, Any] = found["bounds"]
         return bounds
 
+    def keep_settings(self) -> None:
+        super().keep_settings()
+        if "setTimeouts" in self._undo:
+            del self._undo["setTimeouts"]
+            self._timeouts = self._run("getTimeouts", {})
+
     def _restore_settings(self) -> None:
         """Undo what the WebDriver session keeps of the last lease: settings, clipboard, log lines."""
         for name in self._undo:
