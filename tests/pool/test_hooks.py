@@ -297,7 +297,9 @@ class Awaited:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("wrong", [1, "f", (), coroutine, generator, Awaited(), functools.partial(coroutine)])
+@pytest.mark.parametrize(
+    "wrong", [1, "f", (), coroutine, generator, Awaited(), functools.partial(coroutine)]
+)
 def test_what_is_no_ordinary_function_is_refused(hook: str, wrong: Any) -> None:
     with pytest.raises(ConfigError, match=f"^{hook}="):
         FakePool(**{hook: wrong})
