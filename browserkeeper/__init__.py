@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         VersionMismatch,
     )
     from .options.identity import Identity
-    from .pool import BrowserPool, Lease, LeaseInfo, Outcome, lease_of
+    from .pool import BrowserPool, Lease, LeaseInfo, Outcome, lease_of, per_host
     from .report import ExitReport, Operator, ProcessExit, RemoteEnd, Survivor
     from .session import BrowserSession, browser, session_of
     from .session.adopted import AdoptedSession, adopt
@@ -117,6 +117,7 @@ __all__ = [
     "draining",
     "end_sessions",
     "lease_of",
+    "per_host",
     "resume",
     "session_of",
     "sweep",
@@ -131,7 +132,7 @@ _NAMES = {
     ".cleanup.sweeper": ("Finding", "sweep"),
     ".options.identity": ("Identity",),
     ".report": ("ExitReport", "Operator", "ProcessExit", "RemoteEnd", "Survivor"),
-    ".pool": ("BrowserPool", "Lease", "LeaseInfo", "Outcome", "lease_of"),
+    ".pool": ("BrowserPool", "Lease", "LeaseInfo", "Outcome", "lease_of", "per_host"),
 }
 """The public names by the module that defines them.  All others are in ``errors``."""
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}

@@ -7,6 +7,7 @@ the file that shows a pool to other processes to ``state/pool_state.py``.
     pool.py             BrowserPool, which users call
     config.py           its arguments, checked, with the defaults and their reasons
     mapping.py          pool.map
+    pacing.py           per_host, and the turns of hosts
     asynchronous.py     pool.alease
     hooks.py            configure, check and reset, the user's functions
     hook_call.py        one call of such a function, in a thread of its own
@@ -28,6 +29,7 @@ Other packages import from here, not from the modules.
 
 from .lease import Lease, LeaseInfo, lease_of
 from .mapping import Outcome, Outcomes
+from .pacing import per_host
 from .pool import BrowserPool
 
-__all__ = ["BrowserPool", "Lease", "LeaseInfo", "Outcome", "Outcomes", "lease_of"]
+__all__ = ["BrowserPool", "Lease", "LeaseInfo", "Outcome", "Outcomes", "lease_of", "per_host"]

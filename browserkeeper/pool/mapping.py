@@ -11,13 +11,14 @@ import reprlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
 from ..errors import LaunchError, PoolClosed, PoolUnavailable, refuse_to_pickle
 from .backoff import random_pause
 from .lease import Lease, Request
 from .logs import log
+from .pacing import Claim, Pace, Turns, turn_of
 from .threads import start_thread, wait_for_end
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ R = TypeVar("R")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts for an item, for :func:`random_pause`."""
+TAKEN_AHEAD = 1000
+"""Items that may wait for their turn, besides those that the workers have."""
 PATIENCE = 30.0
 """Seconds for the running calls to end, after their browsers were taken from them."""
 
@@ -55,14 +58,39 @@ class Outcome(Generic[T, R]):
 
 @dataclasses.dataclass
 class Work(Generic[T, R]):
-    """The arguments of one call of ``map``; ``lease`` takes a lease from the pool."""
+    """The arguments of one call of ``map``; ``lease`` takes a lease from the pool.
+
+    ``request`` makes the request for an item, with its label and identity; it may raise what the user's
+    functions raise.
+    """
 
     lease: Callable[[Request], Lease[Any]]
+    request: Callable[[T], Request]
     function: Callable[[Any, T], R]
     items: Iterator[T]
     attempts: int
     retry_on: type[Exception] | tuple[type[Exception], ...]
     workers: int
+    pace: tuple[Pace, Turns] | None = None
+
+
+@dataclasses.dataclass
+class Turn(Generic[T]):
+    """An item whose call is due, or that waits for it."""
+
+    number: int
+    """Of the item, in the order of the iterable."""
+    item: T
+    attempts: int = 0
+    """Calls that were made."""
+    paced: tuple[Hashable, float] | None = None
+    """What ``pace`` has returned."""
+    not_before: float = 0.0
+    """On the monotonic clock: the end of the pause after a failed call."""
+    claim: Claim | None = None
+    """The turn of the item's key."""
+    error: BaseException | None = None
+    """What ``pace`` has raised."""
 
 
 class Outcomes(Iterator[Outcome[T, R]]):
@@ -107,7 +135,12 @@ class _MapRun(Generic[T, R]):
 
     def __init__(self, work: Work[T, R]):
         self.work = work
-        self.feed = _Feed(work.items)
+        self.pacer = _Pacer(*work.pace) if work.pace is not None else None
+        self.feed: _Feed[T] = _Feed(work.items, self.pacer.inbox if self.pacer else None)
+        self._pacing = threading.Thread(
+            target=_pace, args=(self.pacer, self.feed), name=f"browserkeeper-map-pace-{id(self):x}"
+        )
+        self._pacing.daemon = True
         self.results: queue.SimpleQueue[tuple[int, Outcome[T, R]] | None] = queue.SimpleQueue()
         """Outcomes with the numbers of their items; None when a thread ends."""
         self._feeder = threading.Thread(
@@ -129,7 +162,7 @@ class _MapRun(Generic[T, R]):
                 break
             number, outcome = result
             self.feed.unfinished.pop(number, None)
-            self.feed.demand.put(None)
+            self._want_one()
             return outcome
         if self.feed.error is not None and not self._error_raised and not self.is_stopped():
             self._error_raised = True
@@ -139,16 +172,34 @@ class _MapRun(Generic[T, R]):
     def is_stopped(self) -> bool:
         return self.feed.is_stopped()
 
+    def _want_one(self) -> None:
+        """One more item may be in the workers' hands."""
+        if self.pacer is None:
+            self.feed.demand.put(None)
+        else:
+            self.pacer.inbox.put(_WANTED)
+
+    def take(self) -> Turn[T] | None:
+        """Block until an item's call is due; None when there are no more, or none is wanted."""
+        ready = self.feed.ready if self.pacer is None else self.pacer.ready
+        found = ready.get()
+        if found is None or self.is_stopped():
+            ready.put(None)  # for the next worker
+            return None
+        return found
+
     def _start(self) -> None:
         """Start the threads; fewer workers where the system gives no more.  Raises PoolUnavailable where
         it gives too few for any work."""
         self._workers = [_MapWorker(self) for _ in range(self.work.workers)]
         try:
             start_thread(self._feeder)
+            if self.pacer is not None:
+                start_thread(self._pacing)
             for worker in self._workers:
                 start_thread(worker)
                 self._running += 1
-                self.feed.demand.put(None)
+                self._want_one()
         except LaunchError as error:
             if not self._running:
                 raise PoolUnavailable(f"map() cannot start. {error}", error) from None
@@ -172,6 +223,7 @@ class _MapRun(Generic[T, R]):
         if not all(ended):
             text = "pool.map: calls of %r still run %g s after their browsers were taken from them"
             log(logging.WARNING, text, self.work.function, PATIENCE)
+        wait_for_end(self._pacing, 0.1)
         wait_for_end(self._feeder, 0.1)
 
 
@@ -181,25 +233,18 @@ class _Feed(Generic[T]):
     Only this thread can be blocked in the iterable.  It has no reference to the pool.
     """
 
-    def __init__(self, items: Iterator[T]):
+    def __init__(self, items: Iterator[T], ready: queue.SimpleQueue[Any] | None = None):
+        """``ready`` gets the items, and None at the end; without it they are for the workers."""
         self._items: Iterator[T] | None = items
         self._stopped = False
         self.demand: queue.SimpleQueue[None] = queue.SimpleQueue()
         """One entry for each item that is wanted."""
-        self._ready: queue.SimpleQueue[tuple[int, T] | None] = queue.SimpleQueue()
-        """Numbered items; None at the end, for all workers."""
+        self.ready: queue.SimpleQueue[Turn[T] | None] = ready or queue.SimpleQueue()
+        """None at the end."""
         self.unfinished: dict[int, T] = {}
         """The items without an outcome that was delivered, by their numbers."""
         self.error: BaseException | None = None
         """What the iterable has raised."""
-
-    def take(self) -> tuple[int, T] | None:
-        """Block until there is an item; None when there are no more, or none is wanted."""
-        found = self._ready.get()
-        if found is None or self.is_stopped():
-            self._ready.put(None)  # for the next worker
-            return None
-        return found
 
     def is_stopped(self) -> bool:
         return self._stopped
@@ -207,7 +252,7 @@ class _Feed(Generic[T]):
     def stop(self) -> None:
         self._stopped = True
         self.demand.put(None)
-        self._ready.put(None)
+        self.ready.put(None)
 
     def run(self) -> None:
         """The thread: ends with the iterable, or when it was stopped."""
@@ -221,14 +266,119 @@ class _Feed(Generic[T]):
                     text = "pool.map: an item came after its iterator was closed; no call is made: %s"
                     log(logging.WARNING, text, reprlib.repr(item))
                     return
-                self._ready.put((number, item))
+                self.ready.put(Turn(number, item))
         except StopIteration:
             pass
         except BaseException as error:  # noqa: BLE001 # raised in the consumer's thread
             self.error = error
         finally:
             self._items = None
-            self._ready.put(None)
+            self.ready.put(None)
+
+
+_WANTED, _LOOK = "wanted", "look"
+"""Messages to a pacer: one more item may be in the workers' hands; a turn may be free."""
+
+
+class _Pacer:
+    """Between the feed and the workers: hands an item on when its turn has come.
+
+    An item that waits is in no worker's hands, and so has no browser.  Meanwhile other items are taken
+    from the iterable.  It has no reference to the pool.
+    """
+
+    def __init__(self, pace: Pace, turns: Turns):
+        self._paced, self._turns = pace, turns
+        self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        """Items: new ones of the feed, those whose call failed and is to be repeated, and the numbers of
+        those that are done; None: there are no more items; and the two messages above."""
+        self.ready: queue.SimpleQueue[Turn[Any] | None] = queue.SimpleQueue()
+        """For the workers; None at the end."""
+        self._waiting: list[Turn[Any]] = []
+        self._out: dict[int, Turn[Any]] = {}
+        """The items that workers have, or are about to take."""
+        self._wanted = 0
+        """How many more they may have."""
+        self._is_exhausted = self._is_asked = False
+
+    def run(self, feed: _Feed[Any]) -> None:
+        """Ends when all items are done, or the feed was stopped."""
+        try:
+            while not feed.is_stopped():
+                pause = self._hand_on()
+                if self._is_exhausted and not self._waiting and not self._out:
+                    return
+                room = self._wanted > 0 and len(self._waiting) < TAKEN_AHEAD
+                if room and not self._is_exhausted and not self._is_asked:
+                    self._is_asked = True
+                    feed.demand.put(None)
+                self._receive(pause)
+        finally:
+            for turn in self._out.values():
+                if (claim := turn.claim) is not None:
+                    claim.release()  # nothing, where the call has begun
+            self.ready.put(None)
+
+    def _hand_on(self) -> float | None:
+        """Hand on the items whose turn has come, the oldest first.  Returns the seconds until the next
+        turn comes, None where none is known."""
+        now, pauses, asked = time.monotonic(), list[float](), set[Hashable]()
+        for turn in self._waiting.copy():
+            if self._wanted <= 0:
+                return None
+            if turn.not_before > now:
+                pauses.append(turn.not_before - now)
+                continue
+            if turn.paced is not None:
+                key, seconds = turn.paced
+                if key in asked:
+                    continue
+                asked.add(key)
+                claimed = self._turns.claim(key, seconds)
+                if not isinstance(claimed, Claim):
+                    pauses.append(claimed)
+                    continue
+                turn.claim = claimed
+            self._waiting.remove(turn)
+            self._out[turn.number] = turn
+            self._wanted -= 1
+            self.ready.put(turn)
+        return min(pauses, default=None)
+
+    def _receive(self, pause: float | None) -> None:
+        """Wait for messages, for up to so many seconds, and note all that have come."""
+        with contextlib.suppress(queue.Empty):
+            message = self.inbox.get(timeout=pause)
+            while True:
+                self._note(message)
+                message = self.inbox.get_nowait()
+
+    def _note(self, message: Any) -> None:
+        if message is None:
+            self._is_exhausted = True
+        elif message is _WANTED:
+            self._wanted += 1
+        elif isinstance(message, int):
+            self._out.pop(message, None)
+        elif isinstance(message, Turn):
+            if self._out.pop(message.number, None):  # to be repeated
+                self._wanted += 1
+            else:
+                self._is_asked = False
+                self._ask_pace(message)
+            self._waiting.append(message)
+            self._waiting.sort(key=lambda turn: turn.number)
+
+    def _ask_pace(self, turn: Turn[Any]) -> None:
+        try:
+            turn.paced = turn_of(self._paced, turn.item)
+        except BaseException as error:  # noqa: BLE001 # it is the item's outcome
+            turn.error = error
+
+
+def _pace(pacer: _Pacer, feed: _Feed[Any]) -> None:
+    """The thread of a pacer."""
+    pacer.run(feed)
 
 
 class _MapWorker(threading.Thread):
@@ -244,9 +394,12 @@ class _MapWorker(threading.Thread):
     def run(self) -> None:
         run = self._map_run
         try:
-            while (taken := run.feed.take()) is not None:
-                number, item = taken
-                run.results.put((number, self._outcome_of(item)))
+            while (turn := run.take()) is not None:
+                outcome = self._outcome_of(turn)
+                if outcome is not None:
+                    run.results.put((turn.number, outcome))
+                    if run.pacer is not None:
+                        run.pacer.inbox.put(turn.number)
         finally:
             run.results.put(None)
 
@@ -259,32 +412,51 @@ class _MapWorker(threading.Thread):
             request.cancel()
         self._wake.put(None)
 
-    def _outcome_of(self, item: Any) -> Outcome[Any, Any]:
-        """Call the function for the item, again after an error as often as ``retries`` allows."""
+    def _outcome_of(self, turn: Turn[Any]) -> Outcome[Any, Any] | None:
+        """Call the function for the item, again after an error as often as ``retries`` allows.
+
+        Returns None where the pacer has to give the item its turn before it is called again.
+        """
         run, work = self._map_run, self._map_run.work
-        attempts = 0
+        if turn.error is not None:
+            return Outcome(turn.item, None, turn.error, 0, 0.0)
         while True:
-            attempts += 1
-            outcome = self._attempt(item, attempts)
+            turn.attempts += 1
+            outcome = self._attempt(turn)
             error = outcome.error
             retryable = isinstance(error, work.retry_on) and not isinstance(error, PoolClosed)
-            if not retryable or attempts >= work.attempts or run.is_stopped():
+            if not retryable or turn.attempts >= work.attempts or run.is_stopped():
                 return outcome
+            pause = random_pause(turn.attempts, FIRST_PAUSE, LONGEST_PAUSE)
+            if run.pacer is not None:
+                turn.not_before = time.monotonic() + pause
+                run.pacer.inbox.put(turn)
+                return None
             with contextlib.suppress(queue.Empty):
-                self._wake.get(timeout=random_pause(attempts, FIRST_PAUSE, LONGEST_PAUSE))
+                self._wake.get(timeout=pause)
 
-    def _attempt(self, item: Any, number: int) -> Outcome[Any, Any]:
-        run = self._map_run
+    def _attempt(self, turn: Turn[Any]) -> Outcome[Any, Any]:
+        run, item, number = self._map_run, turn.item, turn.attempts
         began = time.monotonic()
         try:
-            self._request = Request()
+            self._request = run.work.request(item)
             with run.work.lease(self._request) as self._lease:
                 began = time.monotonic()
                 if run.is_stopped():  # then stop() may not have seen this lease
                     raise PoolClosed("The outcomes of this map() are no longer wanted.")
+                self._use_turn(turn, has_begun=True)
                 value = run.work.function(self._lease.driver, item)
         except BaseException as error:  # noqa: BLE001 # any error is the item's outcome
             return Outcome(item, None, error, number, time.monotonic() - began)
         finally:
             self._request = self._lease = None
+            self._use_turn(turn, has_begun=False)
         return Outcome(item, value, None, number, time.monotonic() - began)
+
+    def _use_turn(self, turn: Turn[Any], *, has_begun: bool) -> None:
+        """The call begins, so that the next one of its key has to wait; or it did not, and need not."""
+        claim, turn.claim = turn.claim, None
+        if claim is not None:
+            claim.start() if has_begun else claim.release()
+            assert self._map_run.pacer is not None
+            self._map_run.pacer.inbox.put(_LOOK)

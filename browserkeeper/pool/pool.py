@@ -54,6 +54,7 @@ from .controller import ANSWER_TIMEOUT, Controller
 from .hooks import HOOK_TIMEOUT, Hook
 from .lease import Lease, LeaseHandler, LeaseInfo, Request
 from .mapping import Outcomes, Work
+from .pacing import Pace, check_pace
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -506,6 +507,9 @@ class BrowserPool(Generic[D_co]):
         retries: int = 0,
         retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
         workers: int | None = None,
+        pace: Pace | None = None,
+        identity: Identity | Mapping[str, Any] | Callable[[T], Any] | None = None,
+        label: str | Callable[[T], str | None] | None = None,
     ) -> Outcomes[T, R]:
         """Call ``function(driver, item)`` for each item, each call in a lease of its own, in threads.
 
@@ -517,13 +521,36 @@ class BrowserPool(Generic[D_co]):
         you have taken an outcome.  If you drop the iterator before its end, the browsers of running
         calls are ended; its ``close()`` also waits for the calls, and its list ``unfinished`` has the
         items without an outcome.  An error of the iterable is raised after all outcomes before it.
+
+        ``pace``: ``per_host(1.0)``, or a function that returns ``(key, seconds)`` of an item: calls with
+        the same key, repeated ones too, start so many seconds apart.  Items that wait for their turn
+        have no browser and do not keep others waiting; up to 1,000 of them are taken from the iterable
+        meanwhile.  It is called once for an item, in a thread of this map.
+
+        ``identity`` and ``label``: as for :meth:`lease`, or functions that return them for an item,
+        called before each attempt, in the worker's thread, one call at a time (so that
+        ``lambda url: dict(proxy=next(proxies))`` works).  Their errors are the item's, as those of
+        ``function``; an error of ``pace`` is the item's outcome, without a call.
         """
         self._live_controller()
         check_count("retries", retries, least=0)
         workers = self.config.max_size if workers is None else workers
         check_count("workers", workers, least=1)
+        paced, lock = check_pace(pace), threading.Lock()
+        if not callable(identity) or not callable(label):  # before anything starts
+            known_label = None if callable(label) else label
+            self._request(known_label, None if callable(identity) else identity, {})
+
+        def request(item: T) -> Request:
+            with lock:  # no signal handler runs in a worker's thread
+                name = label(item) if callable(label) else label
+                wanted = identity(item) if callable(identity) else identity
+            return self._request(name, wanted, {})
+
         lease = functools.partial(self._lease_for, limit=self.config.checkout_timeout)
-        return Outcomes(Work(lease, function, iter(items), retries + 1, retry_on, workers))
+        return Outcomes(
+            Work(lease, request, function, iter(items), retries + 1, retry_on, workers, paced)
+        )
 
     # -- operations
 

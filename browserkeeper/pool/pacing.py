@@ -1,0 +1,174 @@
+"""How fast ``pool.map`` may go: ``per_host``, and the turns that calls with the same key wait for."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..config import check_seconds
+from ..errors import ConfigError, refuse_to_pickle
+
+Pace = Callable[[Any], "tuple[Hashable, float] | None"]
+"""Called with an item; returns a key, and the seconds between the starts of two calls for items with
+this key.  None: the item waits for no turn."""
+
+POLL = 0.1
+"""Seconds between two looks at a turn that another ``map`` has claimed."""
+FORGET_ABOVE = 10_000
+"""Keys above which those are forgotten whose next turn has come."""
+
+
+class Claim:
+    """The turn of a key: no other call gets it until this one starts, or gives the turn back."""
+
+    def __init__(self, turns: Turns, key: Hashable, seconds: float):
+        self._turns, self._key, self._seconds = turns, key, seconds
+
+    def start(self) -> None:
+        """The call begins now; the next turn is in so many seconds."""
+        self._turns.settle(self._key, self, time.monotonic() + self._seconds)
+
+    def release(self) -> None:
+        """There will be no call.  Does nothing after :meth:`start`."""
+        self._turns.settle(self._key, self, None)
+
+
+class Turns:
+    """When the next call for each key may start, on the monotonic clock.  Safe to use from several
+    threads, but not from signal handlers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next: dict[Hashable, float | Claim] = {}
+
+    def claim(self, key: Hashable, seconds: float) -> Claim | float:
+        """Claim the turn of this key.  Where it has not come, returns the seconds after which to ask
+        again: POLL where another call has claimed it and has not started."""
+        now = time.monotonic()
+        with self._lock:
+            due = self._next.get(key, 0.0)
+            if isinstance(due, Claim):
+                return POLL
+            if due > now:
+                return due - now
+            claim = self._next[key] = Claim(self, key, seconds)
+            return claim
+
+    def settle(self, key: Hashable, claim: Claim, due: float | None) -> None:
+        """Replace this claim by the moment of the next turn; None: at once."""
+        with self._lock:
+            if self._next.get(key) is not claim:
+                return
+            if due is not None:
+                self._next[key] = due
+            else:
+                del self._next[key]
+            if len(self._next) > FORGET_ABOVE:
+                now = time.monotonic()
+                kept = {k: d for k, d in self._next.items() if isinstance(d, Claim) or d > now}
+                self._next = kept
+
+
+class PerHost:
+    """A pace: see :func:`per_host`."""
+
+    __reduce_ex__ = refuse_to_pickle
+
+    def __init__(self, seconds: float, key: Callable[[Any], Any] | None):
+        self.seconds, self._key = float(seconds), key
+        self.turns = Turns()
+
+    def __call__(self, item: Any) -> tuple[Hashable, float] | None:
+        key = item if self._key is None else self._key(item)
+        if self._key is None and not isinstance(key, str):
+            raise ConfigError(
+                f"per_host(): {_shown(item)} is no URL. Give per_host(…, key=function), which returns "
+                "the URL of an item."
+            )
+        if isinstance(key, str):
+            key = self._host_of(key)
+        return None if key is None else (key, self.seconds)
+
+    def _host_of(self, text: str) -> str | None:
+        """The host of a URL, None for one that has none (``data:``); with ``key=``, any other text as it
+        is."""
+        try:
+            url = urlsplit(text)
+            host = url.hostname
+        except ValueError as error:
+            raise ConfigError(f"per_host(): {_shown(text)} is no URL ({error}).") from None
+        if host:
+            return host.rstrip(".")
+        if self._key is not None and not url.scheme:
+            return text
+        if not url.scheme:
+            raise ConfigError(
+                f"per_host(): {_shown(text)} is no URL with a host. Give whole URLs, or per_host(…, "
+                "key=function), which returns the URL of an item."
+            )
+        return None
+
+    def __repr__(self) -> str:
+        return f"per_host({self.seconds:g})"
+
+
+def per_host(seconds: float, *, key: Callable[[Any], Any] | None = None) -> PerHost:
+    """A pace for ``pool.map``: calls for items of the same host start at least ``seconds`` apart.
+
+    An item is a URL, or ``key`` returns the URL of an item (or any other hashable value, in place of a
+    host; None for an item that is not to wait).  Ports and schemes do not count: ``http://a`` and
+    ``https://a:8443`` are one host.  Items without a host (``data:``) do not wait.
+
+    One object may be the pace of several ``map`` calls, at the same time or one after another: they
+    share the hosts' turns.
+
+    Raises ConfigError for seconds that make no sense.
+    """
+    check_seconds("seconds", seconds)
+    if key is not None and not callable(key):
+        raise ConfigError(f"key={key!r}: give a function that returns the URL of an item.")
+    return PerHost(seconds, key)
+
+
+def check_pace(pace: Any) -> tuple[Pace, Turns] | None:
+    """The pace of one ``map`` call, with its turns.  Raises ConfigError for what cannot be called."""
+    if pace is None:
+        return None
+    if not callable(pace):
+        raise ConfigError(
+            f"pace={pace!r}: give per_host(seconds), or a function that returns (key, seconds) of an "
+            "item."
+        )
+    return pace, pace.turns if isinstance(pace, PerHost) else Turns()
+
+
+def turn_of(pace: Pace, item: Any) -> tuple[Hashable, float] | None:
+    """What the pace says of an item.  Raises what the pace raises, or ConfigError where its answer makes
+    no sense."""
+    answer: Any = pace(item)
+    if answer is None:
+        return None
+    try:
+        key, seconds = answer
+        hash(key)
+        is_right = not isinstance(seconds, bool) and 0 <= seconds < math.inf
+    except (TypeError, ValueError):
+        is_right = False
+    if not is_right:
+        raise ConfigError(
+            f"pace= has returned {_shown(answer)}: it must return (key, seconds), or None for an item "
+            "that is not to wait."
+        )
+    return key, float(seconds)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+__all__ = ["Claim", "Pace", "PerHost", "Turns", "check_pace", "per_host", "turn_of"]
