@@ -35,6 +35,10 @@ if TYPE_CHECKING:
         ConfigError,
         ContainmentError,
         DockerError,
+        DownloadError,
+        DownloadFailed,
+        DownloadTimeout,
+        DownloadTooLarge,
         ForkedSessionError,
         GridError,
         HookError,
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     from .report import ExitReport, Operator, ProcessExit, RemoteEnd, Survivor
     from .session import BrowserSession, browser, session_of
     from .session.adopted import AdoptedSession, adopt
+    from .session.downloads import Download, expect_download
 
 __all__ = [
     "AdoptedSession",
@@ -75,6 +80,11 @@ __all__ = [
     "ConfigError",
     "ContainmentError",
     "DockerError",
+    "Download",
+    "DownloadError",
+    "DownloadFailed",
+    "DownloadTimeout",
+    "DownloadTooLarge",
     "Drain",
     "ExitReport",
     "Finding",
@@ -116,6 +126,7 @@ __all__ = [
     "drain",
     "draining",
     "end_sessions",
+    "expect_download",
     "lease_of",
     "per_host",
     "resume",
@@ -125,6 +136,7 @@ __all__ = [
 
 _NAMES = {
     ".session.adopted": ("AdoptedSession", "adopt"),
+    ".session.downloads": ("Download", "expect_download"),
     ".session": ("BrowserSession", "browser", "session_of"),
     ".admission.drain": ("Drain",),
     ".cleanup.draining": ("Running", "drain", "draining", "resume"),

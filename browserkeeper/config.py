@@ -56,6 +56,7 @@ NOT_ON_A_GRID = {
     "max_browsers": "it counts browsers of this machine; the operator limits the sessions on Grids with "
     "BROWSERKEEPER_MAX_GRID_SESSIONS=N, or max_grid_sessions in limits.toml",
     "min_memory": "the Grid's browsers take no memory of this machine",
+    "max_download": "files arrive at the Grid, whose operator bounds them",
 }
 """Arguments that are about this machine, and why they cannot be used with a Grid."""
 
@@ -90,6 +91,7 @@ class BrowserArguments(IdentityArguments, total=False):
     max_browsers: int | None
     min_memory: int | str | None
     identity: Identity | Mapping[str, Any] | None
+    max_download: int | str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +131,8 @@ class SessionConfig:
     """Seconds to wait for a slot of the host; 0 tries once."""
     max_browsers: int | None = None
     min_memory: int | None = None
+    """Bytes."""
+    max_download: int | None = None
     """Bytes."""
     identity: Identity = NO_IDENTITY
     for_contexts: bool = False
@@ -188,8 +192,9 @@ class SessionConfig:
         given["label"] = "" if label is None else check_label("label", label)
         if given.get("wait", "start_timeout") == "start_timeout":
             given["wait"] = given.get("start_timeout", START_TIMEOUT)
-        if given.get("min_memory") is not None:
-            given["min_memory"] = bytes_of("min_memory", given["min_memory"])
+        for name in ("min_memory", "max_download"):
+            if given.get(name) is not None:
+                given[name] = bytes_of(name, given[name])
         words = {name: given.pop(name) for name in IDENTITY_WORDS if name in given}
         given["identity"] = Identity.build(given.pop("identity", None), **words)
         return cls(**given)

@@ -23,6 +23,10 @@ __all__ = [
     "ConfigError",
     "ContainmentError",
     "DockerError",
+    "DownloadError",
+    "DownloadFailed",
+    "DownloadTimeout",
+    "DownloadTooLarge",
     "ForkedSessionError",
     "GridError",
     "HookError",
@@ -305,6 +309,41 @@ class ProxyError(BrowserkeeperError, ConnectionError):
 
     def __str__(self) -> str:  # OSError would print errno and file name
         return str(self.args[0])
+
+
+class DownloadError(BrowserkeeperError):
+    """A download did not arrive.  The subclasses say why.
+
+    ``name``, ``url`` and ``size`` (bytes so far) are the download's, "" and 0 where none began.
+    ``report`` is the exit report where the session was ended because of the download, else None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str = "",
+        url: str = "",
+        size: int = 0,
+        report: ExitReport | None = None,
+    ):
+        super().__init__(message)
+        self.name, self.url, self.size, self.report = name, url, size, report
+
+    def __str__(self) -> str:  # TimeoutError and OSError would print errno and file name
+        return str(self.args[0])
+
+
+class DownloadTimeout(DownloadError, TimeoutError):
+    """No download began within the timeout, or no byte of it came for so long."""
+
+
+class DownloadFailed(DownloadError, OSError):
+    """The browser gave a download up, or its file is gone."""
+
+
+class DownloadTooLarge(DownloadFailed):
+    """The downloads of a session, or of a lease, passed ``max_download=``."""
 
 
 class LeaseEnded(SessionClosed):

@@ -10,6 +10,10 @@ from .context_limits import download_dir_of
 PARTIAL_SUFFIXES = {"chromium": ".crdownload", "firefox": ".part"}
 """The end of the name of a file that a browser, by its engine, has not downloaded whole."""
 
+CANCEL_GRACE = 1.0
+"""Seconds that the owner has to cancel a Chromium's download that has passed ``max_download``, before
+the guard ends the session.  The owner notices it within 0.05 s."""
+
 
 def directory_of_user(config: SessionConfig) -> str:
     """The directory that the user has named, by argument or by preference; "" without one.
@@ -24,4 +28,4 @@ def directory_of_user(config: SessionConfig) -> str:
     return os.path.realpath(named) if named else ""
 
 
-__all__ = ["PARTIAL_SUFFIXES", "directory_of_user"]
+__all__ = ["CANCEL_GRACE", "PARTIAL_SUFFIXES", "directory_of_user"]

@@ -56,7 +56,7 @@ class Downloads:
         """Whether something was made, removed or renamed in the directory since the last call."""
         if not self.suffix or not self.directory:
             return False
-        before, self._changed = self._changed, _changed_at(self.directory)
+        before, self._changed = self._changed, changed_at(self.directory)
         return self._changed != before
 
     def look(self, pids: Iterable[int]) -> None:
@@ -65,6 +65,20 @@ class Downloads:
         if found.keys() - self.seen.keys():
             self.seen.update(found)
             ignore_errors(self.save)  # a full disk
+
+    def bytes_seen(self, elsewhere: str) -> int:
+        """Of the partial files that are there now, outside of the directory ``elsewhere``."""
+        total = 0
+        for identity, path in self.seen.items():
+            if elsewhere and path.startswith(f"{elsewhere}/"):
+                continue
+            try:
+                facts = os.stat(path, follow_symlinks=False)
+            except OSError:  # complete, or removed by the browser
+                continue
+            if (facts.st_dev, facts.st_ino) == identity:
+                total += facts.st_size
+        return total
 
     def save(self) -> None:
         """Raises OSError."""
@@ -185,7 +199,7 @@ def _unknown_in(
 
     Lists the directory only if it has changed since then: it may have very many files.
     """
-    if not directory or _changed_at(directory) < (since - CLOCK_STEP) * 1e9:
+    if not directory or changed_at(directory) < (since - CLOCK_STEP) * 1e9:
         return []
     unknown = []
     try:
@@ -200,6 +214,17 @@ def _unknown_in(
     except OSError:  # the directory is gone, or a file is
         pass
     return unknown
+
+
+def final_name(name: str, suffix: str) -> str:
+    """What the file will be called when all is there, by the name of its partial file."""
+    stem = name.removesuffix(suffix)
+    words = stem.split(".")
+    if suffix == ".part" and len(words) > 1:
+        salted = [index for index in range(1, len(words)) if len(words[index]) == SALT]
+        if salted:
+            words.pop(salted[0])
+    return ".".join(words)
 
 
 def _remove_placeholder(part: str, directory: int, born: float) -> str:
@@ -247,7 +272,7 @@ def birth_of(name: str, directory: int) -> float | None:
     return number(80, 88) + number(88, 92) / 1e9
 
 
-def _changed_at(directory: str) -> int:
+def changed_at(directory: str) -> int:
     """The modification time in nanoseconds; 0 where it cannot be asked."""
     try:
         return os.stat(directory).st_mtime_ns
@@ -259,6 +284,8 @@ __all__ = [
     "FILE",
     "Downloads",
     "birth_of",
+    "changed_at",
+    "final_name",
     "finish_partial_files",
     "open_partial_files",
     "read_seen",

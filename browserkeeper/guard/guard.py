@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .command import AnyCommand
     from .containment import Containment
+    from .download_bound import DownloadBound
     from .profile import KeptProfile
 else:
     import _signal as signal
@@ -59,6 +60,7 @@ class Guard:
         self.downloads = Downloads(
             options.downloads, options.partial_suffix, self.report.born_epoch, options.tmpdir
         )
+        self.bound = _download_bound(options, self.downloads)
         self.members = Members(self.containment, self.command, self.report.age)
         self.memory = MemoryCurve(2 * SAMPLES[-1])
         self.terminal = Terminal(options)
@@ -190,6 +192,15 @@ class Guard:
         """Write a line about a foreground command for the user."""
         line = f"browserkeeper run: {self.options.command[0]}: {text}\n"
         ignore_errors(lambda: os.write(2, line.encode("utf-8", "surrogateescape")))
+
+
+def _download_bound(options: Options, downloads: Downloads) -> DownloadBound | None:
+    """Imports its module only where it is needed."""
+    if not options.max_download:
+        return None
+    from .download_bound import DownloadBound
+
+    return DownloadBound(options, downloads)
 
 
 def _kept_profile(options: Options) -> KeptProfile | None:

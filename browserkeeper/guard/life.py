@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
+FOR_EVER = 1e9  # seconds; no session is as old
+BOUND_PAUSE = 0.25  # seconds between two looks at the downloads, where they are bounded
+
 
 def guard_session(guard: Guard) -> int:
     """Run all phases of a session after :meth:`Guard.arm`.  Returns the exit status of the guard."""
@@ -46,6 +49,7 @@ class Watch:
     def __init__(self, guard: Guard):
         self.guard = guard
         self.deadlines: dict[str, float] = {}
+        self._next_bound = FOR_EVER if guard.bound is None else 0.0
         self._poller = select.poll()
 
     def run(self) -> str:
@@ -63,11 +67,11 @@ class Watch:
         next_look = age() + pause
         next_limit = age() + guard.log.limit(age())
         while True:
-            ends = [next_look, next_limit, *(when for when, _ in self._deadlines())]
+            ends = [next_look, next_limit, self._next_bound, *(when for when, _ in self._deadlines())]
             ready = {fd for fd, _ in self._poller.poll(max(0.0, min(ends) - age()) * 1000)}
             if guard.command.exec_fd in ready:
                 self._exec_is_over()
-            if reason := self._reason_to_end(ready):
+            if reason := self._reason_to_end(ready) or self._reason_of_downloads():
                 return reason
             if age() >= next_look:
                 if self._is_end_requested():
@@ -77,6 +81,13 @@ class Watch:
                 next_look = age() + pause
             if age() >= next_limit:
                 next_limit = age() + guard.log.limit(age())
+
+    def _reason_of_downloads(self) -> str | None:
+        bound, age = self.guard.bound, self.guard.report.age()
+        if bound is None or age < self._next_bound:
+            return None
+        self._next_bound = age + BOUND_PAUSE
+        return "max-download" if bound.is_passed(age, self.guard.members) else None
 
     def _exec_is_over(self) -> None:
         """Raises Failure where it has failed."""

@@ -336,6 +336,7 @@ ATTACHED = {
     "env": "the browser was started with its own",
     "max_browsers": "no browser is started, so that none is counted",
     "min_memory": "no browser is started",
+    "max_download": "the browser saves to a directory of its own",
 }
 """Arguments of ``browser()`` that cannot be used with ``options.debugger_address``, and why."""
 

@@ -79,6 +79,8 @@ class PooledBrowser:
         self.session = BrowserSession[Any](config.browser)
         self._control = control_of(self.session)
         self._control.deadline_errors["lease-expired"] = _lease_timeout
+        self._control.downloads.is_pooled = True
+        self._control.downloads.is_in_contexts = self._isolation == "context"
 
     @property
     def id(self) -> str:
@@ -137,6 +139,10 @@ class PooledBrowser:
         kept = self._user_downloads
         folders = DownloadFolders(kept or Path(self.session.tmpdir, "downloads"), kept is not None)
         self._contexts = open_contexts(self._config.browser, driver.caps, run, folders)
+        self._control.downloads.open(
+            self._config.browser, driver.caps, self.id, self.session.tmpdir, self._contexts.connection
+        )
+        self._begin_downloads()
         self._control.set_deadline(None, "hung")
         self._control.forget_commands()
 
@@ -154,6 +160,7 @@ class PooledBrowser:
             raise NotReusableError("interrupted: a command was in flight at the end of the lease")
         self._control.take_back_deadlines()  # those that the user of the lease has set
         self._control.forget_commands()
+        self._refuse_unfinished()
         if self._contexts:
             if self._contexts.beyond:
                 raise NotReusableError(f"beyond: {self._contexts.beyond} reaches beyond its context")
@@ -161,8 +168,23 @@ class PooledBrowser:
             self._contexts.renew()
             self._control.set_deadline(None, "hung")
             self._control.forget_commands()
+        self._begin_downloads()
         self.name_lease("")  # a browser that cannot be renewed keeps the name of the lease
         return self._reason_to_replace()
+
+    def _refuse_unfinished(self) -> None:
+        """Firefox goes on with the downloads of a context that is removed."""
+        firefox = self._config.browser.engine == "firefox"
+        if firefox and self._isolation != "none" and (left := self._control.downloads.unfinished):
+            raise NotReusableError(f"download: {left[0].name!r} was under way at the end of the lease")
+
+    def _begin_downloads(self) -> None:
+        """From now on ``lease.downloads`` are those of the next lease."""
+        contexts = self._contexts
+        if contexts is not None:
+            self._control.downloads.begin_lease(contexts.context, contexts.downloads)
+        else:
+            self._control.downloads.begin_lease()
 
     def ping(self) -> str:
         """Send a command, and wait for any answer.

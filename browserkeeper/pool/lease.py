@@ -18,6 +18,7 @@ from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.identity import NO_IDENTITY, Identity
 from ..session import BrowserSession, control_of
 from ..session.call_stack import CallStack
+from ..session.downloads import TIMEOUT, Download, Expectation, User
 from ..session.not_a_driver import no_attribute
 from .browser import Browser
 from .latch import Latch
@@ -220,6 +221,30 @@ class LeaseHandler:
             return contextlib.nullcontext()
         return control_of(self.session).observe_command(name, params)
 
+    def expect_download(self, timeout: float | None, count: int) -> Expectation:
+        """See ``Lease.expect_download``.  Raises LeaseEnded after the lease."""
+        self._raise_if_over()
+        downloads = control_of(self.session).downloads
+        user = User(self._raise_if_over, self._run_classic)
+        return downloads.expect(user, timeout, count, "expect_download()")
+
+    def downloads(self) -> tuple[Download, ...]:
+        """See ``Lease.downloads``."""
+        if not self.is_open:
+            raise self.ended_error()
+        return control_of(self.session).downloads.all("downloads")
+
+    def _run_classic(self, name: str, params: dict[str, Any]) -> Any:
+        control = control_of(self.session)
+        return self.run_command(name, params, lambda: control.driver.execute(name, params))["value"]
+
+    def _raise_if_over(self) -> None:
+        if not self.is_open:
+            raise self.ended_error()
+        if error := self.browser.failure():
+            raise error
+        control_of(self.session).raise_if_over()
+
     def quit_driver(self) -> None:
         """``driver.quit()``, a habit from plain Selenium, ends the browser; the pool replaces it."""
         if self.is_open:
@@ -318,6 +343,21 @@ class Lease(Generic[D_co]):
         """The directory of this lease's downloads.  They are removed when the lease ends, unless the
         pool was given a ``download_dir``."""
         return self._handler.browser.downloads
+
+    def expect_download(self, timeout: float | None = TIMEOUT, *, count: int = 1) -> Expectation:
+        """Wait for a download that a block begins: ``with lease.expect_download() as download: ...``.
+
+        See :func:`browserkeeper.expect_download`, which takes the driver in place of the lease.
+        """
+        return self._handler.expect_download(timeout, count)
+
+    @property
+    def downloads(self) -> tuple[Download, ...]:
+        """All downloads of this lease, whatever has begun them, in the order of their beginnings.
+
+        Raises LeaseEnded after the lease, ConfigError where they cannot be seen.
+        """
+        return self._handler.downloads()
 
     if not TYPE_CHECKING:  # a type checker finds what is missing by itself
 

@@ -77,6 +77,8 @@ class GuardPlan:
     profile: str = ""
     downloads: str = ""
     partial_suffix: str = ""
+    max_download: int = 0
+    max_download_grace: float = 0
 
     def options(self) -> list[str]:
         """The guard's command line, without the file descriptors."""
@@ -97,6 +99,8 @@ class GuardPlan:
             "--profile": self.profile,
             "--downloads": self.downloads,
             "--partial-suffix": self.partial_suffix,
+            "--max-download": self.max_download or "",
+            "--max-download-grace": self.max_download_grace or "",
         }
         return [str(word) for pair in pairs.items() if pair[1] != "" for word in pair]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..guard.downloads import final_name
 from .last_command import LastCommand, commands_as_text, latest_that_fit
 from .operator import Operator
 
@@ -16,7 +18,7 @@ SCHEMA = 1
 REASONS = (
     *("closed", "error", "timeout", "command-timeout", "owner-died", "abandoned", "exited"),
     *("terminated", "guard-died", "swept", "failed", "lease-expired", "hung", "retired"),
-    *("browser-died", "connection-lost", "operator"),
+    *("browser-died", "connection-lost", "operator", "max-download"),
 )
 """The values of :attr:`ExitReport.reason`, which explains them.  ``set_deadline`` accepts others too."""
 EXPECTED_REASONS = ("closed", "retired", "operator")
@@ -77,6 +79,14 @@ class PartialDownload:
     removed: bool
     why: str = ""
     placeholder: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name that the file would have got."""
+        if self.placeholder:
+            return os.path.basename(self.placeholder)
+        name = os.path.basename(self.path)
+        return final_name(name, os.path.splitext(name)[1])
 
     def __str__(self) -> str:
         verdict = "removed" if self.removed else f"left: {self.why}"
@@ -165,8 +175,8 @@ class ExitReport:
     closing it), ``exited`` (the driver ended by itself, or was killed), ``browser-died``,
     ``connection-lost`` (to the driver, or its to the browser), ``terminated`` (SIGTERM to the guard),
     ``guard-died``, ``swept``, ``operator`` (by `browserkeeper end`; the field ``operator`` says by whom
-    and why), ``failed`` (the browser did not start), and for browsers of a pool
-    ``lease-expired``, ``hung`` or ``retired``.
+    and why), ``max-download`` (its downloads passed that bound), ``failed`` (the browser did not start),
+    and for browsers of a pool ``lease-expired``, ``hung`` or ``retired``.
 
     ``certificate`` names the proof that no process is left: ``ECHILD`` (a child subreaper without a
     child has no descendant left, prctl(2)), or ``two-scans`` (two successive scans of the process

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import SessionConfig
-from ..errors import BrowserkeeperError, CommandTimeout, LimitError, SessionTimeout, add_detail
+from ..errors import (
+    BrowserkeeperError,
+    CommandTimeout,
+    DownloadTooLarge,
+    LimitError,
+    SessionTimeout,
+    add_detail,
+)
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..process.limit_errors import limit_of
 from ..report import ExitReport
@@ -181,7 +188,13 @@ def over_error(
     ``user_deadline``: the seconds of the user's deadline of this reason, where that one has passed.
     ``limits``: a sentence about limits that may have ended the browser, "" for none.
     """
-    error = _over_error(config, report, session_id, deadline_errors, when, cause, user_deadline, limits)
+    error: BrowserkeeperError
+    if report is not None and report.reason == "max-download":
+        error = _too_large(config, f"{config.name} session {session_id}", when, report)
+    else:
+        error = _over_error(
+            config, report, session_id, deadline_errors, when, cause, user_deadline, limits
+        )
     doing = commands_as_text(report.commands) if report is not None else ""
     if doing and report is not None and report.reason != "error":
         error.args = (f"{error.args[0]}\n{doing}", *error.args[1:])
@@ -232,6 +245,21 @@ def _over_error(
     if cause is not None and not by_driver:
         add_detail(error, f"{type(cause).__name__}: {_first_line(cause)}")
     return error
+
+
+def _too_large(config: SessionConfig, head: str, when: str, report: ExitReport) -> DownloadTooLarge:
+    """The error of a session whose guard has ended it since its downloads passed the bound."""
+    when = f" {when}" if when else ""
+    partial = max(report.partial_downloads, key=lambda one: one.bytes, default=None)
+    name, size = (partial.name, partial.bytes) if partial else ("", 0)
+    which = f" {name!r} had {size:,} bytes." if partial else ""
+    return DownloadTooLarge(
+        f"{head}: its downloads passed max_download={config.max_download or 0:,} bytes{when}, and it "
+        f"was ended, since its browser could not cancel them, or did not.{which}",
+        name=name,
+        size=size,
+        report=report,
+    )
 
 
 DEATHS = {

@@ -37,6 +37,7 @@ from .apart import hold, run_apart
 from .call import Call, to_the_end
 from .call_stack import CallStack
 from .commands import Commands, over_error
+from .downloads import Expectation, SessionDownloads, User
 from .ending import DISCONNECT_TIMEOUT, DeadlineError, raise_if_leaked
 from .launch import Attempt, LaunchPlan, StartRefusedError, cause_to_show
 from .preparation import Preparation
@@ -117,6 +118,7 @@ class SessionControl(Generic[S]):
         """Those that ``BrowserSession.set_deadline`` has set, by reason: their seconds, and when they
         pass (``time.monotonic()``)."""
         self.spans = SessionSpans()
+        self.downloads = SessionDownloads()
         self.admission = Admission(config)
         self.owner = os.getpid()
         self._start = Start(weakly(self._called_off))
@@ -239,6 +241,7 @@ class SessionControl(Generic[S]):
                 self.state, self._commands = "live", Commands(attempt)
                 self.spans.started(attempt.id)
             attempt.guard.tell_started(seconds, waited)
+            self._open_downloads(attempt)
             self.admission.hand_over()
             if not config.disposable and config.remote is None:
                 attempt.let_the_browser_quit()
@@ -360,6 +363,40 @@ class SessionControl(Generic[S]):
             command = functools.partial(self.attempt.run_with_prompts, command)
         # A command that was interrupted goes on, and must not keep alive what the program has dropped.
         return self._commands.run(name, params, command, weakly(self._fail))
+
+    def _open_downloads(self, attempt: Attempt) -> None:
+        """Where leases have contexts, the pool opens them on the connection that it has for these."""
+        if not self.downloads.is_in_contexts:
+            tmpdir = attempt.plan.guard.tmpdir
+            self.downloads.open(self.config, attempt.driver.caps, attempt.id, tmpdir)
+
+    def expect_download(self, timeout: float | None, count: int) -> Expectation:
+        """See ``BrowserSession.expect_download``."""
+        return self.downloads.expect(
+            User(self.raise_if_over, self._run_classic), timeout, count, "expect_download()"
+        )
+
+    def _run_classic(self, name: str, params: dict[str, Any]) -> Any:
+        return self.driver.execute(name, params)["value"]
+
+    def raise_if_over(self) -> None:
+        """Raises the error of a command where the session is over, or its browser is lost."""
+        from selenium.common.exceptions import WebDriverException
+
+        self.refuse_fork("used")
+        if self.state != "live":
+            raise (
+                self.over() if self.report is not None else SessionClosed("The session is not started.")
+            )
+        if error := self.failure():
+            raise error
+        if not self.looks_alive():
+            try:
+                self._run_classic("w3cGetWindowHandles", {})
+            except BrowserkeeperError:
+                raise
+            except WebDriverException:  # an answer: it is stopped, and goes on
+                pass
 
     def quit_driver(self) -> None:
         """What ``driver.quit()`` does: a normal end, verified like any other."""
@@ -533,6 +570,7 @@ class SessionControl(Generic[S]):
                 )
                 return self._nothing_started
             run_apart(attempt.disconnect_bidi, DISCONNECT_TIMEOUT)
+            run_apart(self.downloads.close, DISCONNECT_TIMEOUT)
             report = attempt.ending.run(reason, attempt.disconnect)
             if self.state == "live":
                 self._why_it_died = attempt.causes_of_death()

@@ -74,6 +74,7 @@ def browser(
     wait: Wait = "start_timeout",
     max_browsers: int | None = None,
     min_memory: int | str | None = None,
+    max_download: int | str | None = None,
     identity: Identity | Mapping[str, Any] | None = None,
     proxy: str | Mapping[str, Any] | None = None,
     locale: str | None = None,
@@ -136,6 +137,9 @@ def browser(
             started them.  The host's own limit holds as well.
         min_memory: start only while this much memory is left, in bytes or as ``"1GiB"``.  The host's own
             bound holds as well.
+        max_download: the most that all downloads may write together, in bytes or as ``"500MB"``.  One
+            that passes it is cancelled, or else the session is ended (``docs/identity.md``,
+            "Downloads").
         identity: an :class:`Identity`, or a dict of its words.  The following arguments replace its
             words one by one (``docs/identity.md``).
         proxy: the proxy for all requests, as a URL or a dict.

@@ -16,8 +16,8 @@ from ..admission.slots import Slot
 from ..config import SessionConfig
 from ..drivers.bidi import BidiConnection
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
-from ..drivers.downloads import PARTIAL_SUFFIXES, directory_of_user
 from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, needs_bidi
+from ..drivers.downloads import CANCEL_GRACE, PARTIAL_SUFFIXES, directory_of_user
 from ..drivers.launch import Launch
 from ..drivers.prompts import Prompts
 from ..errors import (
@@ -150,6 +150,8 @@ class LaunchPlan:
             profile=str(launch.profile.directory) if launch.profile else "",
             downloads=directory_of_user(config) if found else "",
             partial_suffix=PARTIAL_SUFFIXES.get(config.engine, "") if found else "",
+            max_download=config.max_download or 0,
+            max_download_grace=CANCEL_GRACE if config.engine == "chromium" else 0,
         )
         record = Record(ledger.record_path(session_id), session, (), ())
         return cls(config, launch, guard, ledger, record, deadline)

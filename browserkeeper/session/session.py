@@ -19,6 +19,7 @@ from ..report import REASONS, ExitReport
 from .asynchronous import in_thread
 from .call import Call
 from .control import SessionControl
+from .downloads import TIMEOUT, Download, Expectation
 from .ending import leave_block
 from .not_a_driver import no_attribute
 
@@ -159,6 +160,30 @@ class BrowserSession(Generic[D_co]):
         except BaseException as error:
             await in_thread(functools.partial(self._control.abandon_start, error))
             raise
+
+    def expect_download(self, timeout: float | None = TIMEOUT, *, count: int = 1) -> Expectation:
+        """Wait for a download that a block begins: ``with session.expect_download() as download: ...``.
+
+        See :func:`browserkeeper.expect_download`, which takes the driver in place of the session.
+        """
+        self._refuse_pooled("expect_download()")
+        return self._control.expect_download(timeout, count)
+
+    @property
+    def downloads(self) -> tuple[Download, ...]:
+        """All downloads since the start, whatever has begun them, in the order of their beginnings.
+
+        Of a Chromium without BiDi: those that it has saved to the session's TMPDIR, and in a
+        ``download_dir`` those of :meth:`expect_download`.  Raises ConfigError where they cannot be seen.
+        """
+        self._refuse_pooled("downloads")
+        return self._control.downloads.all("downloads")
+
+    def _refuse_pooled(self, what: str) -> None:
+        if self._control.downloads.is_pooled:
+            raise ConfigError(
+                f"session.{what} would be about other leases of this browser, too: use lease.{what}."
+            )
 
     def set_deadline(self, seconds: float | None, reason: str = "") -> None:
         """Have the guard end the session in ``seconds`` from now, for ``reason``, one word (``timeout``

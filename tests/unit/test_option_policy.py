@@ -463,6 +463,7 @@ def test_what_an_attached_browser_cannot_take_is_refused_by_name(name: str) -> N
         "env": {"A": "b"},
         "max_browsers": 1,
         "min_memory": 1,
+        "max_download": 1,
     }
     with pytest.raises(ConfigError, match=rf"{name}= cannot be used with options.debugger_address") as e:
         browser(options=attaching(), **{name: values.get(name, "/some/path")})

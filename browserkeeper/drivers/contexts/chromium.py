@@ -178,6 +178,7 @@ class ChromiumContexts(Contexts):
             behavior="allow",
             browserContextId=self.context,
             downloadPath=str(downloads),
+            eventsEnabled=True,  # else BiDi tells of no download
         )
         self._grant()
         self.window = self._new_window(FIRST_PAGE, newWindow=True, **self._placement)

@@ -1,0 +1,369 @@
+"""Downloads of a running browser, one after another: as the browser tells of them by BiDi, or as its
+folder shows them.
+
+    BidiTransfers    by the events browsingContext.downloadWillBegin and downloadEnd
+    FolderTransfers  of a Chromium without BiDi, in a folder that no other program writes to
+
+A browser tells neither how much of a download is there nor why one has failed.  So the size of what is
+under way is that of its partial file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol
+
+from ..guard.downloads import final_name
+from ..guard.files import SHARED_MEMORY_PREFIXES
+from .bidi import BidiConnection
+from .downloads import PARTIAL_SUFFIXES
+from .folder_events import FolderEvents
+
+State = Literal["in_progress", "complete", "failed"]
+
+EVENTS = ("browsingContext.downloadWillBegin", "browsingContext.downloadEnd")
+WATCH_PAUSE = 0.05
+"""Seconds between two looks at the bytes of the downloads that are under way, where they are bounded."""
+RETRY = 3.0
+"""Seconds in which Chromium may try a download again that was cut off: the same one, which it gives up
+again."""
+CANCELLED = (
+    "the browser gave it up: the server cut it off or answered with an error, it was cancelled, or the "
+    "browser refused it"
+)
+
+
+@dataclasses.dataclass(eq=False)
+class Transfer:
+    """One download.  ``path`` is its whole file, "" until it is complete; ``size`` is in bytes; ``why``
+    says what has failed.  ``too_large``: it was given up since it passed the bound."""
+
+    name: str
+    url: str = ""
+    state: State = "in_progress"
+    size: int = 0
+    path: str = ""
+    why: str = ""
+    too_large: bool = False
+    id: str = ""
+    """The browser's; "" where it gives none."""
+    page: tuple[str, str] = ("", "")
+    """Context and navigation of the events; "" without one."""
+
+    def fail(self, why: str) -> None:
+        if self.state == "in_progress":
+            self.state, self.why = "failed", self.why or why
+
+
+class Transfers(Protocol):
+    """The downloads of a session, or of a lease."""
+
+    known: list[Transfer]
+    """All so far, in the order of their beginnings.  The list is never made shorter."""
+
+    @property
+    def is_lost(self) -> bool:
+        """True once the browser tells of no more downloads."""
+
+    def close(self) -> None:
+        """Take no more downloads; what is under way counts as failed."""
+
+    def refresh(self) -> None:
+        """Look at the folder: what is under way has the size of this moment then."""
+
+
+class BidiTransfers:
+    """The downloads that the browser tells of since this object was made, for one user context or for
+    the browser's default one.
+
+    With ``bound``, in bytes, a Chromium's downloads are cancelled that pass it together.
+    """
+
+    def __init__(
+        self,
+        connection: BidiConnection,
+        engine: Literal["chromium", "firefox"],
+        folder: str,
+        *,
+        context: str = "",
+        bound: int | None = None,
+    ):
+        self._connection, self.engine, self._folder = connection, engine, folder
+        self._context, self._bound = context or "default", bound
+        self.known: list[Transfer] = []
+        self._watching = False
+        self._lock = threading.Lock()
+        self._removers = [
+            connection.on(EVENTS[0], self._began),
+            connection.on(EVENTS[1], self._ended),
+        ]
+
+    def close(self) -> None:
+        """Take no more events; what is under way counts as failed."""
+        for remove in self._removers:
+            remove()
+        for transfer in self.known:
+            transfer.fail("the session or lease was over before it was complete")
+
+    @property
+    def is_lost(self) -> bool:
+        return self._connection.is_lost
+
+    # -- events, in the connection's thread
+
+    def _began(self, event: Mapping[str, Any]) -> None:
+        if event.get("userContext") not in (None, self._context):  # Firefox 153 does not name it
+            return
+        transfer = Transfer(
+            os.path.basename(str(event.get("suggestedFilename") or "")) or "download",
+            str(event.get("url") or ""),
+            id=str(event.get("download") or ""),
+            page=(str(event.get("context") or ""), str(event.get("navigation") or "")),
+        )
+        self.known.append(transfer)
+        if self._bound is not None:
+            self._watch()
+
+    def _ended(self, event: Mapping[str, Any]) -> None:
+        transfer = self._transfer_of(event)
+        if transfer is None:
+            return
+        if event.get("status") != "complete":
+            transfer.fail(self._reason())
+            return
+        path = str(event.get("filepath") or "")
+        transfer.size = size_of(path)
+        transfer.path, transfer.name = path, os.path.basename(path) or transfer.name
+        if self._bound is not None and self._total() > self._bound:
+            self._give_up(transfer)
+        else:
+            transfer.state = "complete"
+
+    def _transfer_of(self, event: Mapping[str, Any]) -> Transfer | None:
+        """Firefox gives a download no id, but the beginning names the file as it will be."""
+        under_way = [one for one in self.known if one.state == "in_progress"]
+        if number := event.get("download"):
+            return next((one for one in under_way if one.id == number), None)
+        page = (str(event.get("context") or ""), str(event.get("navigation") or ""))
+        fitting = [one for one in under_way if one.page == page and one.url == event.get("url")]
+        name = os.path.basename(str(event.get("filepath") or ""))
+        return next((one for one in fitting if one.name == name), next(iter(fitting), None))
+
+    def _reason(self) -> str:
+        free = _free_bytes(self._folder)
+        full = free is not None and free < 2**20
+        return f"the disk of {self._folder} is full" if full else CANCELLED
+
+    # -- the bound
+
+    def _total(self) -> int:
+        self.refresh()
+        return sum(one.size for one in self.known if one.state != "failed")
+
+    def _watch(self) -> None:
+        with self._lock:
+            if self._watching:
+                return
+            self._watching = True
+        try:
+            threading.Thread(
+                target=self._watch_bound, name="browserkeeper-downloads", daemon=True
+            ).start()
+        except RuntimeError:  # no more threads: the guard watches, too
+            self._watching = False
+
+    def _watch_bound(self) -> None:
+        """Runs while a download is under way."""
+        assert self._bound is not None
+        while not self._connection.is_lost:
+            with self._lock:
+                under_way = [one for one in self.known if one.state == "in_progress"]
+                if not under_way:
+                    self._watching = False
+                    return
+            if self._total() > self._bound:
+                self._give_up(max(under_way, key=lambda one: one.size))
+            time.sleep(WATCH_PAUSE)
+
+    def _give_up(self, transfer: Transfer) -> None:
+        """Cancel a download that has passed the bound, or remove its file where it was faster.
+
+        Firefox cannot cancel one; its guard ends the session.
+        """
+        transfer.too_large = True
+        if transfer.path:
+            with contextlib.suppress(OSError):
+                os.unlink(transfer.path)
+            transfer.path = ""
+        elif self.engine == "firefox":
+            return
+        else:
+            params = {"guid": transfer.id}
+            if self._context != "default":
+                params["browserContextId"] = self._context
+            call = {"method": "Browser.cancelDownload", "params": params}
+            with contextlib.suppress(Exception):
+                self._connection.post("goog:cdp.sendCommand", call)
+        transfer.fail("it passed the bound")
+
+    # -- sizes
+
+    def refresh(self) -> None:
+        under_way = [one for one in self.known if one.state == "in_progress"]
+        if not under_way:
+            return
+        partial = partial_files(self._folder, PARTIAL_SUFFIXES[self.engine])
+        for one in under_way:
+            own = next((found for found in partial if _fits(found[0], one.name)), None)
+            if own is not None:
+                partial.remove(own)
+                one.size = own[1]
+
+
+class FolderTransfers:
+    """The downloads of a Chromium without BiDi, in a folder that no other program writes to.
+
+    The address is not known, and one that fails before Chromium makes a file is not noticed.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self.known: list[Transfer] = []
+        self._by_file: dict[tuple[int, int], Transfer] = {}
+        self._given_up: dict[str, float] = {}
+        """When downloads were given up, by name, in seconds of the monotonic clock."""
+        self._watcher: FolderEvents | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        return False
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """In the block no download is missed, however short it is.  Raises OSError if the folder cannot
+        be made."""
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        self.refresh()
+        self._watcher = FolderEvents.open(self.folder)
+        try:
+            yield
+        finally:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
+
+    def next(self) -> FolderTransfers:
+        """For the next lease: the files that are there are an earlier one's."""
+        self.refresh()
+        self.close()
+        following = FolderTransfers(self.folder)
+        following._by_file = {key: dataclasses.replace(one) for key, one in self._by_file.items()}
+        return following
+
+    def close(self) -> None:
+        for transfer in self.known:
+            transfer.fail("the session or lease was over before it was complete")
+
+    def refresh(self) -> None:
+        suffix = PARTIAL_SUFFIXES["chromium"]
+        deleted = self._watcher.deleted(suffix) if self._watcher is not None else ()
+        found: set[tuple[int, int]] = set()
+        for name, facts in sorted(_files_in(self.folder), key=lambda pair: pair[1].st_ctime_ns):
+            if name.startswith(SHARED_MEMORY_PREFIXES):  # for some milliseconds, then it is renamed
+                continue
+            key = (facts.st_dev, facts.st_ino)
+            found.add(key)
+            transfer = self._by_file.get(key)
+            if transfer is None or transfer.state == "failed":
+                transfer = self._by_file[key] = Transfer(final_name(name, suffix))
+                self.known.append(transfer)
+            transfer.size = facts.st_size
+            if not name.endswith(suffix) and transfer.state == "in_progress":
+                transfer.name, transfer.path = name, os.path.join(self.folder, name)
+                transfer.state = "complete"
+        for key, transfer in list(self._by_file.items()):
+            if key not in found:
+                del self._by_file[key]
+                if transfer.state == "in_progress":
+                    self._gave_up(transfer)
+        for name in deleted:  # some were never there at a look
+            own = final_name(name, suffix)
+            if time.monotonic() - self._given_up.get(own, 0.0) > RETRY:
+                self.known.append(Transfer(own))
+                self._gave_up(self.known[-1])
+
+    def _gave_up(self, transfer: Transfer) -> None:
+        transfer.fail(CANCELLED)
+        self._given_up[transfer.name] = time.monotonic()
+
+
+def subscribe(connection: BidiConnection) -> None:
+    """Have the browser tell of its downloads.  Raises ProtocolError where it cannot, or an error of the
+    websocket."""
+    connection.command("session.subscribe", {"events": list(EVENTS)})
+
+
+def size_of(path: str) -> int:
+    """0 where there is no such file."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def partial_files(folder: str, suffix: str) -> list[tuple[str, int]]:
+    """Their names without the suffix, the oldest first, and their bytes."""
+    files = sorted(_files_in(folder), key=lambda pair: pair[1].st_ino)
+    return [(name[: -len(suffix)], facts.st_size) for name, facts in files if name.endswith(suffix)]
+
+
+def _files_in(folder: str) -> list[tuple[str, os.stat_result]]:
+    found = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.is_file(follow_symlinks=False):
+                    found.append((entry.name, entry.stat(follow_symlinks=False)))
+    return found
+
+
+def _fits(partial: str, name: str) -> bool:
+    """Whether a partial file, by its name without the suffix, may be that of this download."""
+    stem = name.rpartition(".")[0] or name
+    return partial == name or partial.startswith(stem) or len(partial.partition(".")[0]) == 8
+
+
+def _free_bytes(folder: str) -> int | None:
+    try:
+        facts = os.statvfs(folder)
+    except OSError:
+        return None
+    return facts.f_bavail * facts.f_frsize
+
+
+def unused_name(folder: str, name: str) -> Iterator[str]:
+    """Paths for a file of this name, as a browser chooses them where there is one already."""
+    stem, dot, extension = name.rpartition(".")
+    if not stem:
+        stem, dot, extension = name, "", ""
+    yield os.path.join(folder, name)
+    for number in itertools.count(1):
+        yield os.path.join(folder, f"{stem} ({number}){dot}{extension}")
+
+
+__all__ = [
+    "BidiTransfers",
+    "FolderTransfers",
+    "State",
+    "Transfer",
+    "Transfers",
+    "size_of",
+    "subscribe",
+    "unused_name",
+]

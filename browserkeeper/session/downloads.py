@@ -1,0 +1,521 @@
+"""Downloads as users see them: what a session, or a lease, has downloaded, and the wait for the next."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..config import SessionConfig, check_count, check_seconds
+from ..drivers.bidi import BidiConnection, ProtocolError
+from ..drivers.downloads import directory_of_user
+from ..drivers.page_addresses import PageAddresses
+from ..drivers.transfers import (
+    BidiTransfers,
+    FolderTransfers,
+    State,
+    Transfer,
+    Transfers,
+    subscribe,
+    unused_name,
+)
+from ..errors import (
+    BrowserkeeperError,
+    ConfigError,
+    DownloadError,
+    DownloadFailed,
+    DownloadTimeout,
+    DownloadTooLarge,
+)
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+
+if TYPE_CHECKING:
+    from selenium import webdriver
+
+    from ..drivers.page_addresses import RunCommand
+
+TIMEOUT = 30.0
+"""Seconds until a download has to begin, and from one byte of it to the next."""
+PAUSE = 0.02
+"""Seconds between two looks at a download."""
+CHECK_PAUSE = 0.25
+"""Seconds between two looks whether the session is over."""
+ALERT_PAUSE = 0.5
+"""Seconds without a byte after which an alert of the browser's about the download is looked for."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds for the browser's answer to the subscription; it takes 5 to 50 ms."""
+PRIVATE = ".browserkeeper-"
+"""The beginning of the name of a folder in the user's directory; the session's id follows."""
+
+logger = logging.getLogger("browserkeeper")
+
+
+class Download:
+    """One download of a session or lease; its values are those of the moment when they are asked for."""
+
+    def __init__(self, transfer: Transfer, transfers: Transfers):
+        self._transfer, self._transfers = transfer, transfers
+
+    def _now(self) -> Transfer:
+        if self._transfer.state == "in_progress":
+            self._transfers.refresh()
+        return self._transfer
+
+    @property
+    def name(self) -> str:
+        """The file's name as the browser has chosen it: without directories, and with a number where
+        there was such a file already."""
+        return self._now().name
+
+    @property
+    def url(self) -> str:
+        """The address, after redirects.  Of a Chromium without BiDi: the one that the page has asked
+        for, as far as it is known, else ""."""
+        return self._now().url
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there."""
+        return self._now().size
+
+    @property
+    def state(self) -> State:
+        """``in_progress``, ``complete`` or ``failed``."""
+        return self._now().state
+
+    @property
+    def path(self) -> Path | None:
+        """The whole file; None until it is complete."""
+        path = self._now().path
+        return Path(path) if path else None
+
+    @property
+    def error(self) -> str:
+        """Why it has failed; "" where it has not."""
+        return self._now().why
+
+    def save_as(self, path: str | os.PathLike[str]) -> Path:
+        """Copy the file to ``path``, or into it where it is a directory; returns the copy's path.
+
+        An existing file is replaced, at once and whole.  Directories that are missing are made.  Raises
+        DownloadError where the download is not complete, DownloadFailed where its file is gone, as it is
+        after the end of the session or lease, and OSError for a ``path`` that cannot be written.
+        """
+        one = self._now()
+        if one.state != "complete":
+            what = f"has failed: {one.why}" if one.state == "failed" else "is not complete yet"
+            raise DownloadError(f"{one.name!r} {what}. It cannot be saved.", **_facts(one))
+        target = Path(path)
+        if target.is_dir() or os.fspath(path).endswith(os.sep):
+            target = target / one.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}")
+        try:
+            shutil.copyfile(one.path, draft)
+            os.replace(draft, target)
+        except FileNotFoundError:
+            if os.path.exists(one.path):
+                raise
+            raise DownloadFailed(
+                f"The file of {one.name!r} is gone: files of a session or lease are removed at its end, "
+                "unless it has a download_dir. Call save_as() before that.",
+                **_facts(one),
+            ) from None
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+        return target
+
+    def __repr__(self) -> str:
+        one = self._now()
+        return f"<Download {one.name!r} {one.state} {one.size} bytes>"
+
+
+class ExpectedDownload(Download):
+    """The download of an ``expect_download`` block.  Until one begins its values raise DownloadError."""
+
+    def __init__(self, transfers: Transfers, since: int):
+        self._transfers, self._since = transfers, since
+
+    @property
+    def all(self) -> tuple[Download, ...]:
+        """All downloads since the block began, where it began several (``count=``)."""
+        return tuple(Download(one, self._transfers) for one in self._transfers.known[self._since :])
+
+    def _now(self) -> Transfer:
+        self._transfers.refresh()
+        if len(self._transfers.known) <= self._since:
+            raise DownloadError("No download has begun in this block so far.")
+        return self._transfers.known[self._since]
+
+    def __repr__(self) -> str:
+        if len(self._transfers.known) <= self._since:
+            return "<ExpectedDownload, none has begun>"
+        return super().__repr__()
+
+
+def _facts(one: Transfer) -> dict[str, Any]:
+    return {"name": one.name, "url": one.url, "size": one.size}
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """The session or lease that waits for a download.
+
+    ``check()`` raises the error that says that it is over, and returns None while it is not.  ``run``
+    runs a classic WebDriver command.
+    """
+
+    check: Callable[[], None]
+    run: RunCommand
+
+
+class SessionDownloads:
+    """The downloads of one session, or of the present lease of a pool's browser."""
+
+    def __init__(self) -> None:
+        self.is_pooled = False
+        """True for a browser of a pool, whose downloads belong to leases."""
+        self.is_in_contexts = False
+        """True where each lease has a user context: then the pool calls :meth:`open`."""
+        self._connection: BidiConnection | None = None
+        self._is_own_connection = False
+        self._transfers: Transfers | None = None
+        self._config: SessionConfig | None = None
+        self._tmpdir = self._session = ""
+
+    def open(
+        self,
+        config: SessionConfig,
+        capabilities: dict[str, Any],
+        session: str,
+        tmpdir: str,
+        connection: BidiConnection | None = None,
+    ) -> None:
+        """Called once the browser has started.  With a ``connection`` that one is used, which another
+        object closes."""
+        self._config, self._session, self._tmpdir = config, session, tmpdir
+        to = connection or capabilities.get("webSocketUrl")
+        if config.remote is None and isinstance(to, (BidiConnection, str)):
+            self._connect(to)
+        if config.remote is None and self._connection is None and self._is_visible():
+            self._transfers = FolderTransfers(self._folder_to_watch())
+        else:
+            self.begin_lease()
+
+    def _connect(self, to: BidiConnection | str) -> None:
+        """Without BiDi the session is as good as ever, except for this module."""
+        from websocket import WebSocketException
+
+        self._is_own_connection = isinstance(to, str)
+        try:
+            connection = BidiConnection(to, CONNECT_TIMEOUT) if isinstance(to, str) else to
+            try:
+                subscribe(connection)
+            except BaseException:
+                if self._is_own_connection:
+                    connection.close()
+                raise
+            self._connection = connection
+        except (OSError, RuntimeError, ProtocolError, WebSocketException) as error:
+            logger.warning("the browser does not tell of its downloads: %s", error)
+
+    @property
+    def _user_directory(self) -> str:
+        return directory_of_user(self._config) if self._config is not None else ""
+
+    def _is_visible(self) -> bool:
+        """True where downloads can be seen in a folder of our own."""
+        config = self._config
+        return config is not None and config.engine == "chromium" and not config.debugger_address
+
+    def _folder_to_watch(self) -> str:
+        """In the user's directory any program may save files, so that a block gets a folder there."""
+        if directory := self._user_directory:
+            return os.path.join(directory, f"{PRIVATE}{self._session}")
+        return os.path.join(self._tmpdir, "downloads")
+
+    def begin_lease(self, context: str = "", folder: str | os.PathLike[str] = "") -> None:
+        """From now on only downloads count that begin later.  ``context``: the user context of the
+        lease; ``folder``: where its downloads go."""
+        config = self._config
+        if config is None or self._connection is None:
+            if isinstance(self._transfers, FolderTransfers):
+                self._transfers = self._transfers.next()
+            return
+        if self._transfers is not None:
+            self._transfers.close()
+        self._transfers = BidiTransfers(
+            self._connection,
+            config.engine,
+            os.fspath(folder) or self._user_directory or os.path.join(self._tmpdir, "downloads"),
+            context=context,
+            bound=config.max_download,
+        )
+
+    @property
+    def unfinished(self) -> list[Transfer]:
+        """Those that are under way."""
+        if self._transfers is None:
+            return []
+        self._transfers.refresh()
+        return [one for one in self._transfers.known if one.state == "in_progress"]
+
+    def close(self) -> None:
+        """To be called before the browser's end."""
+        if self._transfers is not None:
+            self._transfers.close()
+        if self._connection is not None and self._is_own_connection:
+            self._connection.close()
+
+    # -- for users
+
+    def required(self, what: str) -> Transfers:
+        """Raises ConfigError where the downloads of this browser cannot be seen; ``what`` was called."""
+        config = self._config
+        if config is not None and config.remote is not None:
+            raise ConfigError(
+                f"{what} cannot be used with remote=: files arrive at the Grid. Set "
+                "options.enable_downloads = True and use driver.download_file()."
+            )
+        if self._transfers is not None:
+            return self._transfers
+        if config is not None and config.debugger_address:
+            raise ConfigError(
+                f"{what} cannot be used with a browser that was attached to: it saves its downloads to "
+                "a directory of its own. Set options.enable_bidi = True, by which it tells of them."
+            )
+        raise ConfigError(
+            f"{what} needs a browser that tells of its downloads by BiDi, and this one does not. Leave "
+            "the capability webSocketUrl out, and use a browser that has BiDi (Firefox 140 or newer)."
+        )
+
+    def all(self, what: str) -> tuple[Download, ...]:
+        transfers = self.required(what)
+        transfers.refresh()
+        return tuple(Download(one, transfers) for one in transfers.known)
+
+    def expect(self, user: User, timeout: float | None, count: int, what: str) -> Expectation:
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        check_count("count", count, least=1)
+        transfers = self.required(what)
+        directory = self._user_directory if isinstance(transfers, FolderTransfers) else ""
+        return Expectation(transfers, user, timeout, count, directory, self._bound_text())
+
+    def _bound_text(self) -> str:
+        bound = self._config.max_download if self._config is not None else None
+        return f"max_download={bound:,} bytes" if bound else "max_download"
+
+
+class Expectation:
+    """The context manager of ``expect_download``; for one use."""
+
+    def __init__(
+        self,
+        transfers: Transfers,
+        user: User,
+        timeout: float | None,
+        count: int,
+        directory: str,
+        bound: str,
+    ):
+        """``directory``: the user's own, where ``transfers`` watches a folder in it."""
+        self._transfers, self._user, self._timeout, self._count = transfers, user, timeout, count
+        self._directory, self._bound = directory, bound
+        self._since = 0
+        self._stack = contextlib.ExitStack()
+        self._addresses: PageAddresses | None = None
+
+    def __enter__(self) -> ExpectedDownload:
+        self._user.check()
+        self._transfers.refresh()
+        with contextlib.ExitStack() as stack:
+            if isinstance(self._transfers, FolderTransfers):
+                stack.enter_context(self._transfers.watched())
+                if self._directory:
+                    stack.callback(self._leave_folder, self._transfers.folder)
+                    self._save_to(self._transfers.folder)
+                self._addresses = PageAddresses(self._user.run)
+            self._since = len(self._transfers.known)
+            self._stack = stack.pop_all()
+        return ExpectedDownload(self._transfers, self._since)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with self._stack:
+                if error is None:
+                    self._wait()
+        except Exception:
+            if error is None:
+                raise
+            logger.debug("after an exception of the block", exc_info=True)
+
+    # -- the wait
+
+    @property
+    def _ours(self) -> list[Transfer]:
+        return self._transfers.known[self._since :]
+
+    def _wait(self) -> None:
+        """Return when all downloads of the block are complete.  Raises DownloadError, or the error of a
+        session that is over."""
+        last, seen = time.monotonic(), (-1, -1, -1)
+        checked = 0.0
+        while True:
+            if time.monotonic() - checked >= CHECK_PAUSE:
+                self._user.check()
+                checked = time.monotonic()
+            self._transfers.refresh()
+            ours = self._ours
+            under_way = [one for one in ours if one.state == "in_progress"]
+            if failed := next((one for one in ours if one.state == "failed"), None):
+                raise self._failure(failed)
+            if len(ours) >= self._count and not under_way:
+                break
+            now = (len(ours), len(under_way), sum(one.size for one in ours))
+            if now != seen:
+                last, seen = time.monotonic(), now
+            if under_way and time.monotonic() - last > ALERT_PAUSE and self._dismiss_alert():
+                last = time.monotonic()
+            if self._timeout is not None and time.monotonic() - last > self._timeout:
+                raise self._timeout_error(under_way)
+            if self._transfers.is_lost:
+                self._user.check()
+                raise DownloadError(
+                    "The connection by which the browser tells of its downloads is lost."
+                )
+            time.sleep(PAUSE)
+        self._note_addresses()
+
+    def _timeout_error(self, under_way: list[Transfer]) -> DownloadTimeout:
+        if under_way:
+            one = under_way[0]
+            return DownloadTimeout(
+                f"No byte of the download {one.name!r} came for {self._timeout:g} s; {one.size:,} bytes "
+                "are there. Its server has stopped sending; a larger timeout= waits longer.",
+                **_facts(one),
+            )
+        begun = f"{len(self._ours)} of {self._count} downloads" if self._ours else "No download"
+        return DownloadTimeout(
+            f"{begun} began in the block, or in {self._timeout:g} s after it. The browser may have "
+            "shown the answer as a page (a PDF), or the server has answered with an error."
+        )
+
+    def _failure(self, one: Transfer) -> DownloadFailed:
+        if one.too_large:
+            return DownloadTooLarge(
+                f"The download {one.name!r} passed {self._bound} at {one.size:,} bytes, and was "
+                "given up; its file is removed.",
+                **_facts(one),
+            )
+        return DownloadFailed(f"The download {one.name!r} has failed: {one.why}.", **_facts(one))
+
+    def _dismiss_alert(self) -> bool:
+        """Firefox opens an alert about a download that was cut off, and tells of its end when that is
+        closed; the next command would fail on it.  True if there was one."""
+        from selenium.common.exceptions import WebDriverException
+
+        if not isinstance(self._transfers, BidiTransfers) or self._transfers.engine != "firefox":
+            return False
+        try:
+            if ".part" in str(self._user.run("w3cGetAlertText", {})):
+                self._user.run("w3cDismissAlert", {})
+                return True
+        except BrowserkeeperError:
+            raise
+        except WebDriverException:  # no alert
+            pass
+        return False
+
+    # -- a Chromium without BiDi
+
+    def _note_addresses(self) -> None:
+        if self._addresses is None:
+            return
+        asked = self._addresses.asked()
+        nameless = [one for one in self._ours if not one.url]
+        for one, url in zip(reversed(nameless), reversed(asked), strict=False):
+            one.url = url
+
+    def _save_to(self, folder: str) -> None:
+        params = {"behavior": "allow", "downloadPath": folder}
+        self._user.run("executeCdpCommand", {"cmd": "Browser.setDownloadBehavior", "params": params})
+
+    def _leave_folder(self, folder: str) -> None:
+        """Move what is complete to the user's directory, and have the browser save there again."""
+        assert isinstance(self._transfers, FolderTransfers)
+        with contextlib.suppress(Exception):  # the browser has ended
+            self._save_to(self._directory)
+        for one in self._transfers.known:
+            if one.path and os.path.dirname(one.path) == folder:
+                one.path = _move(one.path, self._directory)
+                one.name = os.path.basename(one.path)
+        with contextlib.suppress(OSError):  # a download is under way
+            os.rmdir(folder)
+
+
+def _move(path: str, directory: str) -> str:
+    """Move a file to another directory of the same file system, and never over another file."""
+    for place in unused_name(directory, os.path.basename(path)):
+        try:
+            os.link(path, place)
+            os.unlink(path)
+            return place
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            if not os.path.lexists(place):
+                os.rename(path, place)
+                return place
+    raise AssertionError("unreachable")
+
+
+class DownloadsHandler(Protocol):
+    """What a driver's command handler, a session's or a lease's, has for downloads."""
+
+    def expect_download(self, timeout: float | None, count: int) -> Expectation: ...
+
+
+def expect_download(
+    driver: webdriver.Remote, timeout: float | None = TIMEOUT, *, count: int = 1
+) -> Expectation:
+    """Wait for a download that a block begins: ``with expect_download(driver) as download: ...``.
+
+    The end of the block waits until a download has begun, and until it is complete.  After it
+    ``download.path`` is the file, and ``download.save_as(path)`` copies it.  It works with the driver of
+    a session and with that of a lease.
+
+    Args:
+        timeout: seconds after the block until a download has to begin, and the longest time in which no
+            byte of it may come.  None waits until the session or lease is over.
+        count: how many downloads the block begins; ``download.all`` has them.
+
+    Raises:
+        DownloadTimeout: none began in time, or the server has stopped sending.
+        DownloadFailed: the browser gave it up.  DownloadTooLarge: it passed ``max_download=``.
+        ConfigError: a driver that browserkeeper did not start, or whose downloads cannot be seen.
+
+    An exception of the block is raised as it is, and nothing is waited for.
+    """
+    handler = getattr(driver, "command_handler", None)
+    expect = getattr(handler, "expect_download", None)
+    if expect is None:
+        raise ConfigError(f"{driver!r} was not started by browserkeeper.")
+    expectation: Expectation = expect(timeout, count)
+    return expectation
+
+
+__all__ = ["Download", "Expectation", "ExpectedDownload", "SessionDownloads", "User", "expect_download"]
