@@ -16,8 +16,8 @@ from ..admission.slots import Slot
 from ..config import SessionConfig
 from ..drivers.bidi import BidiConnection
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
-from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, needs_bidi
 from ..drivers.downloads import CANCEL_GRACE, PARTIAL_SUFFIXES, directory_of_user
+from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, needs_bidi
 from ..drivers.launch import Launch
 from ..drivers.prompts import Prompts
 from ..errors import (
