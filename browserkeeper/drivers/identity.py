@@ -10,7 +10,9 @@ The words ``proxy``, ``storage_state`` and ``block`` have modules of their own, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +21,7 @@ from ..config import SessionConfig
 from ..errors import IdentityError
 from ..options.identity import NO_IDENTITY, Identity
 from .bidi import BidiConnection, ProtocolError
+from .target_overrides import TargetOverrides
 
 DEFAULT_CONTEXT = "default"
 """The user context of the windows that a browser starts with (w3.org/TR/webdriver-bidi)."""
@@ -31,6 +34,9 @@ BY_BIDI: Mapping[str, frozenset[str]] = {
 
 Chromium's ``--accept-lang`` does not change ``Intl``; with ``--user-agent`` it still sends its own
 client hints (Sec-CH-UA); it has no argument for a place, nor for headers."""
+
+BY_TARGETS = frozenset({"locale", "user_agent", "extra_headers"})
+"""Words that BiDi on Chromium does not bring to every target; see ``target_overrides.py``."""
 
 IN_A_NEW_CONTEXT = frozenset({"proxy"})
 """Words that only ``browser.createUserContext`` takes."""
@@ -104,15 +110,19 @@ class Applied:
 
     def __init__(self) -> None:
         self._closers: list[Callable[[], None]] = []
+        self.hidden_window = ""
+        """The handle of a window that the user is not to see; "" where there is none."""
 
     def on_close(self, closer: Callable[[], None]) -> None:
-        """Have this called at :meth:`close`: it ends listeners and threads, and sends nothing."""
+        """Have this called at :meth:`close`.  It may send commands, whose errors are dropped: either the
+        context is closed next, which is verified, or the connection was closed."""
         self._closers.append(closer)
 
     def close(self) -> None:
-        """To be called when the context is closed, or the connection.  Idempotent."""
+        """To be called before the context is closed, or after the connection was.  Idempotent."""
         while self._closers:
-            self._closers.pop()()
+            with contextlib.suppress(Exception):
+                self._closers.pop()()
 
 
 def needs_new_context(identity: Identity, present: Identity) -> bool:
@@ -142,9 +152,22 @@ def apply(
     calls = _calls(engine, context, identity)
     try:
         connection.commands([(method, params) for _, method, params in calls], timeout)
+        if engine == "chromium" and BY_TARGETS & identity.words.keys():
+            overrides, of_cdp = TargetOverrides(connection), _context_of_cdp(connection, context)
+            overrides.add(of_cdp, identity)
+            applied.hidden_window = overrides.page
+            applied.on_close(functools.partial(overrides.remove, of_cdp))
     except ProtocolError as error:
         raise _refused(calls, error, identity) from None
     return applied
+
+
+def _context_of_cdp(connection: BidiConnection, context: str) -> str:
+    """The id of a user context in Chromium's DevTools protocol: the same, unless it is the default."""
+    if context != DEFAULT_CONTEXT:
+        return context
+    pages = [t for t in connection.cdp("Target.getTargets")["targetInfos"] if t["type"] == "page"]
+    return str(pages[0]["browserContextId"])
 
 
 def _calls(engine: str, context: str, identity: Identity) -> list[tuple[str, str, dict[str, Any]]]:
@@ -159,7 +182,7 @@ def _calls(engine: str, context: str, identity: Identity) -> list[tuple[str, str
         add("locale", "emulation.setLocaleOverride", locale=identity.locale)
     if identity.timezone:
         add("timezone", "emulation.setTimezoneOverride", timezone=identity.timezone)
-    if identity.user_agent:
+    if identity.user_agent and engine != "chromium":
         add("user_agent", "emulation.setUserAgentOverride", userAgent=identity.user_agent)
     if place := identity.geolocation:
         add("geolocation", "emulation.setGeolocationOverride", coordinates=place._asdict())

@@ -359,8 +359,8 @@ class SessionControl(Generic[S]):
             return command()
         if self.state == "closed" or self._commands is None:
             raise self.over()
-        if self.attempt is not None and self.attempt.prompts is not None:
-            command = functools.partial(self.attempt.run_with_prompts, command)
+        if self.attempt is not None and self.attempt.bidi is not None:
+            command = functools.partial(self.attempt.run_as_without_bidi, name, command)
         # A command that was interrupted goes on, and must not keep alive what the program has dropped.
         return self._commands.run(name, params, command, weakly(self._fail))
 

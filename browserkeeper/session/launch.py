@@ -252,12 +252,21 @@ class Attempt:
         except (WebSocketException, OSError, KeyError) as error:
             raise StartRefusedError from error
 
-    def run_with_prompts(self, command: Callable[[], Any]) -> Any:
-        """Run a command of the driver; see :class:`Prompts`."""
+    def run_as_without_bidi(self, name: str, command: Callable[[], Any]) -> Any:
+        """Run a command of the driver so that our BiDi connection makes no difference to it.
+
+        Dialogs stay open (:class:`Prompts`); a hidden window of ours is not among the window handles.
+        """
         driver = self.driver
-        if self.prompts is None or driver is None:
+        if driver is None:
             return command()
-        return self.prompts.run(command, driver.execute)
+        answer = self.prompts.run(command, driver.execute) if self.prompts is not None else command()
+        if self._applied.hidden_window and name in ("w3cGetWindowHandles", "close"):
+            hidden = self._applied.hidden_window
+            answer["value"] = [handle for handle in answer["value"] if handle != hidden]
+            if name == "close" and not answer["value"]:
+                driver.execute("quit")  # as the driver does by itself after its last window
+        return answer
 
     def _options(self) -> Any:
         """Selenium's options.  Imports selenium while the driver starts."""
@@ -386,9 +395,9 @@ class Attempt:
         self._close_bidi()
 
     def _close_bidi(self) -> None:
-        self._applied.close()
         if self.bidi is not None:
             self.bidi.close()
+        self._applied.close()
 
     def disconnect(self) -> None:
         """Close what the driver object holds open in this process."""

@@ -140,8 +140,8 @@ class Contexts(abc.ABC):
 
     def close(self) -> None:
         """Close the connection; the browser stays open."""
-        self.applied.close()
         self.connection.close()
+        self.applied.close()
 
 
 __all__ = ["Contexts", "DownloadFolders", "RunCommand"]

@@ -1,0 +1,176 @@
+"""What Chromium's BiDi does not give to each target of a user context: user agent, and some headers.
+
+``emulation.setUserAgentOverride`` (chromium-bidi, as measured with 156) leaves three gaps.  It removes
+the client hints (``Sec-CH-UA``, ``navigator.userAgentData``) of pages in place of changing them; shared
+and service workers keep the browser's own ``navigator.userAgent`` and hints; and the script of a service
+worker is fetched with the browser's own User-Agent, with its own Accept-Language, and without extra
+headers.
+
+Here a hidden page of the default context gets a DevTools connection (by
+``Target.exposeDevToolsProtocol``: ChromeDriver runs chromium-bidi in another such page, to which no
+script of ours can be added).  Its script attaches to each new page, frame and worker of a context before
+that runs (``Target.setAutoAttach`` with ``waitForDebuggerOnStart``), sets what is missing, and lets it
+go.  While no context needs it, it attaches to nothing.  ChromeDriver lists the page among the window
+handles.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..options.identity import Identity
+from .bidi import BidiConnection, ProtocolError
+from .client_hints import client_hints
+
+TITLE = "browserkeeper"
+"""The title of the hidden page.  A page of a site has another type of target."""
+
+SCRIPT = r"""
+(() => {
+  const rules = new Map(), waiting = new Map();
+  let number = 0;
+  const send = (method, params = {}, sessionId = undefined) => new Promise((done) => {
+    waiting.set(++number, done);
+    browserkeeper.send(JSON.stringify({id: number, method, params, sessionId}));
+  });
+  const follow = (sessionId, more = {}) => send(
+    'Target.setAutoAttach',
+    {autoAttach: true, waitForDebuggerOnStart: true, flatten: true, ...more},
+    sessionId,
+  );
+
+  // No answer is awaited: those of a worker come only once it runs, and commands keep their order.
+  const attached = ({sessionId, targetInfo: {type, url, browserContextId}}) => {
+    const rule = rules.get(browserContextId);
+    if (rule) {
+      if (rule.userAgent) send('Emulation.setUserAgentOverride', rule.userAgent, sessionId);
+      if (type === 'page' || type === 'iframe') follow(sessionId);
+      if (rule.workerScript && (type === 'shared_worker' || type === 'service_worker')) {
+        send('Runtime.evaluate', {expression: rule.workerScript}, sessionId);
+      }
+      if (rule.headers.length && type === 'service_worker' && url) {
+        const urlPattern = url.replace(/[*?\\]/g, '\\$&');
+        send('Fetch.enable', {patterns: [{urlPattern}]}, sessionId);
+        contexts.set(sessionId, browserContextId);
+      }
+    }
+    send('Runtime.runIfWaitingForDebugger', {}, sessionId);
+  };
+
+  const contexts = new Map();  // of service workers, by their sessions
+  const paused = ({requestId, request}, sessionId) => {
+    const headers = rules.get(contexts.get(sessionId))?.headers ?? [];
+    contexts.delete(sessionId);
+    const ours = new Set(headers.map(({name}) => name.toLowerCase()));
+    const others = Object.entries(request.headers)
+      .filter(([name]) => !ours.has(name.toLowerCase()))
+      .map(([name, value]) => ({name, value}));
+    send('Fetch.continueRequest', {requestId, headers: [...others, ...headers]}, sessionId);
+    send('Fetch.disable', {}, sessionId);
+  };
+
+  browserkeeper.onmessage = (text) => {
+    const {id, method, params, sessionId, error} = JSON.parse(text);
+    if (id) {
+      waiting.get(id)(error?.message ?? '');
+      waiting.delete(id);
+    } else if (method === 'Target.attachedToTarget') attached(params);
+    else if (method === 'Target.detachedFromTarget') contexts.delete(params.sessionId);
+    else if (method === 'Fetch.requestPaused') paused(params, sessionId);
+  };
+
+  const kinds = ['page', 'shared_worker', 'service_worker'].map((type) => ({type}));
+  globalThis.browserkeeperTargets = {
+    add(rule) {
+      rules.set(rule.context, rule);
+      return follow(undefined, {filter: [...kinds, {exclude: true}]});
+    },
+    remove(context) {
+      rules.delete(context);
+      const none = {autoAttach: false, waitForDebuggerOnStart: false};
+      return rules.size ? '' : follow(undefined, none);
+    },
+  };
+})()
+"""
+"""Its functions return the text of an error, or a promise of it; "" without one."""
+
+
+class TargetOverrides:
+    """The hidden page of one browser, and its script."""
+
+    def __init__(self, connection: BidiConnection):
+        """Finds the page, or makes it.  Raises ProtocolError, or an error of the websocket."""
+        self._connection = connection
+        targets = connection.cdp("Target.getTargets")["targetInfos"]
+        found = [t["targetId"] for t in targets if (t["type"], t["title"]) == ("other", TITLE)]
+        self.page: str = found[0] if found else self._make_page()
+        """Its id, which is its window handle as well."""
+
+    def _make_page(self) -> str:
+        url = f"data:text/html,<title>{TITLE}</title>"
+        page = str(self._connection.cdp("Target.createTarget", url=url, hidden=True)["targetId"])
+        self._connection.cdp(
+            "Target.exposeDevToolsProtocol", targetId=page, bindingName=TITLE, inheritPermissions=True
+        )
+        self._evaluate(SCRIPT, page)
+        return page
+
+    def add(self, context: str, identity: Identity) -> None:
+        """Have all targets of a context, present and future, follow the identity.
+
+        ``context``: its id in the DevTools protocol.  Raises as the constructor does.
+        """
+        rule = json.dumps({"context": context, **_rule(identity)})
+        if problem := self._evaluate(f"browserkeeperTargets.add({rule})"):
+            raise ProtocolError(f"Target.setAutoAttach: {problem}")
+
+    def remove(self, context: str) -> None:
+        """Undo :meth:`add` for targets to come.  Raises as the constructor does."""
+        self._evaluate(f"browserkeeperTargets.remove({json.dumps(context)})")
+
+    def _evaluate(self, expression: str, page: str = "") -> str:
+        """Raises ProtocolError without the text of the expression, which may have values of headers."""
+        attached = self._connection.cdp(
+            "Target.attachToTarget", targetId=page or self.page, flatten=True
+        )
+        params = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        answer = self._connection.command(
+            "goog:cdp.sendCommand",
+            {"method": "Runtime.evaluate", "params": params, "session": attached["sessionId"]},
+        )["result"]
+        self._connection.cdp("Target.detachFromTarget", sessionId=attached["sessionId"])
+        if "exceptionDetails" in answer:
+            raise ProtocolError("Runtime.evaluate: the script for targets has failed")
+        return str(answer["result"].get("value") or "")
+
+
+def _rule(identity: Identity) -> dict[str, Any]:
+    headers = [{"name": name, "value": value} for name, value in identity.extra_headers or ()]
+    rule: dict[str, Any] = {"headers": headers, "userAgent": None, "workerScript": ""}
+    if identity.locale:
+        headers.append({"name": "Accept-Language", "value": identity.locale})
+    if identity.user_agent:
+        headers.append({"name": "User-Agent", "value": identity.user_agent})
+        rule["userAgent"] = {
+            "userAgent": identity.user_agent,
+            "userAgentMetadata": client_hints(identity.user_agent),
+        }
+        if identity.locale:
+            rule["userAgent"]["acceptLanguage"] = identity.locale
+        rule["workerScript"] = _worker_script(identity.user_agent)
+    return rule
+
+
+def _worker_script(user_agent: str) -> str:
+    """The DevTools protocol cannot change ``navigator.userAgent`` of shared and service workers."""
+    values = {"userAgent": user_agent, "appVersion": user_agent.removeprefix("Mozilla/")}
+    return "".join(
+        f"Object.defineProperty(WorkerNavigator.prototype, '{name}', "
+        f"{{get: () => {json.dumps(value)}, enumerable: true, configurable: true}});"
+        for name, value in values.items()
+    )
+
+
+__all__ = ["TargetOverrides"]
