@@ -154,6 +154,8 @@ class Loss:
 
 def losses(config: SessionConfig) -> list[Loss]:
     """Returns what of this configuration of a Chromium a new context would not take over."""
+    if config.engine == "firefox":
+        return []
     return [*_extensions(config.options), *_arguments(config), *_preferences(config)]
 
 

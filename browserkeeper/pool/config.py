@@ -112,12 +112,6 @@ class PoolConfig:
                 "isolation='context' needs a browser on this machine: on a Grid each lease has a "
                 "session of its own. Use isolation='auto' or 'fresh'."
             )
-        if self.isolation == "context" and self.browser.engine != "chromium":
-            raise ConfigError(
-                "isolation='context' works on Chromium only: in a new context of Firefox, "
-                "driver.get_cookies(), add_cookie() and delete_all_cookies() act on the default "
-                "context. Use 'auto' or 'fresh'."
-            )
         lost = [str(loss) for loss in self.lost_in_a_context if loss.is_measured]
         if self.isolation == "context" and lost:
             raise ConfigError(
@@ -173,7 +167,7 @@ class PoolConfig:
 
     @property
     def _has_contexts(self) -> bool:
-        return self.browser.remote is None and self.browser.engine == "chromium"
+        return self.browser.remote is None
 
     @functools.cached_property
     def lost_in_a_context(self) -> tuple[Loss, ...]:

@@ -28,7 +28,6 @@ from browserkeeper.celery.settings import MAX_REDELIVERIES, settings_of
         ({"pool": {"max_sise": 1}}, "no argument .max_sise"),
         ({"pool": "yes"}, "give a dict"),
         ({"pool": {"headless": True}, "headless": True}, "Give it once"),
-        ({"browser": "firefox", "pool": {"isolation": "context"}}, "Chromium only"),
         ({"timeout": 9, "pool": {}}, "max_lease"),
         ({"max_redeliveries": -1}, "max_redeliveries"),
         ({"sweep_every": "daily"}, "sweep_every"),

@@ -1,4 +1,4 @@
-"""A lease leaves no trace for the next lease, although on Chromium both use the same process.
+"""A lease leaves no trace for the next lease, although both use the same process.
 
 A trace is something that a lease can leave, with a way to find it.  The negative control of each
 trace: with ``isolation="none"`` the next lease does find it.
@@ -27,10 +27,12 @@ from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.mouse_button import MouseButton
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticatorOptions
 from selenium.webdriver.support.expected_conditions import alert_is_present
 from selenium.webdriver.support.ui import WebDriverWait
 
 from browserkeeper import BrowserPool, Lease, LeaseEnded
+from browserkeeper.drivers.bidi import BidiConnection
 from fixtures.server import Site
 from tests.pool.pools import patient_pool
 from tests.support.guards import BOTH
@@ -44,6 +46,8 @@ Do = Callable[[Any, Site], object]
 class Trace:
     leave: Do
     look: Do
+    seen_by_itself: bool = True
+    """False where not even the lease that leaves it can see it."""
 
 
 # ------------------------------------------------------------------ how to leave and find traces
@@ -371,6 +375,88 @@ CHROMIUM_TRACES = {
 }
 
 
+AUTHENTICATORS: list[str] = []
+
+
+def add_an_authenticator(driver: Any, site: Site) -> None:
+    driver.add_virtual_authenticator(VirtualAuthenticatorOptions(has_resident_key=True))
+    AUTHENTICATORS.append(driver.virtual_authenticator_id)
+
+
+def authenticators(driver: Any, site: Site) -> bool:
+    """Is an authenticator of any test there?"""
+
+    def is_there(known: str) -> bool:
+        with contextlib.suppress(WebDriverException):
+            driver.execute("getCredentials", {"authenticatorId": known})
+            return True
+        return False
+
+    return any(map(is_there, AUTHENTICATORS))
+
+
+def visit(driver: webdriver.Remote, site: Site) -> None:
+    driver.get(site.url_for("about"))
+
+
+def colours_of_a_link(driver: webdriver.Remote, site: Site) -> object:
+    """A picture of a link to the page, which has another colour once the page was visited."""
+    driver.get(site.url)
+    driver.execute_script(
+        "document.body.innerHTML = '<style>a {color: blue} a:visited {color: red}</style>"
+        "<a id=link href=/about>WWWW</a>'"
+    )
+    link = driver.find_element(By.ID, "link")
+    driver.execute_script("return new Promise(done => setTimeout(done, 300))")  # history answers later
+    return link.screenshot_as_base64
+
+
+def close_a_small_window(driver: webdriver.Remote, site: Site) -> None:
+    first = driver.current_window_handle
+    driver.switch_to.new_window("window")
+    driver.set_window_rect(3, 4, 510, 410)
+    driver.close()
+    driver.switch_to.window(first)
+
+
+def size_of_a_new_window(driver: webdriver.Remote, site: Site) -> object:
+    """Its size once it is minimized: what Firefox remembers behind a maximized window."""
+    first = driver.current_window_handle
+    driver.switch_to.new_window("window")
+    driver.minimize_window()
+    size = driver.get_window_size()
+    driver.close()
+    driver.switch_to.window(first)
+    return size
+
+
+def allow_by_bidi(driver: Any, site: Site) -> None:
+    """As driver.permissions does, in the context of the current window."""
+    origin = site.url.rstrip("/")
+    connection = BidiConnection(driver.caps["webSocketUrl"])
+    with contextlib.closing(connection):
+        (tab,) = connection.command("browsingContext.getTree", {"root": driver.current_window_handle})[
+            "contexts"
+        ]
+        connection.command(
+            "permissions.setPermission",
+            {
+                "descriptor": {"name": "geolocation"},
+                "state": "granted",
+                "origin": origin,
+                "userContext": tab["userContext"],
+            },
+        )
+
+
+FIREFOX_TRACES = {
+    "permission": Trace(allow_by_bidi, permissions),
+    "virtual authenticator": Trace(add_an_authenticator, authenticators),
+    "visited link": Trace(visit, colours_of_a_link, seen_by_itself=False),
+    "size of new windows": Trace(close_a_small_window, size_of_a_new_window),
+}
+
+
 def tidy(driver: Any) -> None:
     """Without isolation, remove what would disturb the test of the next trace."""
     ActionBuilder(driver).clear_actions()
@@ -411,6 +497,18 @@ def chrome() -> Iterator[BrowserPool[webdriver.Remote]]:
 
 
 @pytest.fixture(scope="module")
+def firefox() -> Iterator[BrowserPool[webdriver.Remote]]:
+    with module_pool("firefox") as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def pool(request: pytest.FixtureRequest) -> Any:
+    """One of the pools above, by name; tests have it as parameter."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
 def leaky_chrome() -> Iterator[BrowserPool[webdriver.Remote]]:
     with module_pool("chrome", options=logging_options(), isolation="none") as pool:
         yield pool
@@ -418,31 +516,49 @@ def leaky_chrome() -> Iterator[BrowserPool[webdriver.Remote]]:
 
 @pytest.fixture(scope="module")
 def leaky_firefox() -> Iterator[BrowserPool[webdriver.Remote]]:
-    with module_pool("firefox", isolation="none") as pool:
+    options = webdriver.FirefoxOptions()
+    options.enable_bidi = True  # as a pool with contexts has it; alerts stay open as without
+    options.set_capability("unhandledPromptBehavior", {"default": "ignore"})
+    with module_pool("firefox", isolation="none", options=options) as pool:
         yield pool
 
 
 # ------------------------------------------------------------------ no trace is left; with controls
 
 
-@pytest.mark.chrome
-@pytest.mark.parametrize("name", [*CHROMIUM_TRACES, *TRACES])
-def test_the_next_lease_of_a_chrome_finds_no_trace(
-    chrome: BrowserPool[webdriver.Remote], site: Site, name: str
+TRACES_OF = {"chrome": {**CHROMIUM_TRACES, **TRACES}, "firefox": {**FIREFOX_TRACES, **TRACES}}
+
+
+def each_trace(prefix: str = "") -> list[Any]:
+    """The parameters for each browser and each of its traces."""
+    return [
+        pytest.param(
+            prefix + browser, trace, marks=getattr(pytest.mark, browser), id=f"{browser}-{name}"
+        )
+        for browser, traces in TRACES_OF.items()
+        for name, trace in traces.items()
+    ]
+
+
+@pytest.mark.parametrize(("pool", "trace"), each_trace(), indirect=["pool"])
+def test_the_next_lease_finds_no_trace(
+    pool: BrowserPool[webdriver.Remote], site: Site, trace: Trace
 ) -> None:
-    trace = {**CHROMIUM_TRACES, **TRACES}[name]
-    with chrome.lease() as first:
+    assert pool.isolation == "context"
+    with pool.lease() as first:
         clean = trace.look(first.driver, site)
         trace.leave(first.driver, site)
-        assert trace.look(first.driver, site) != clean
+        assert (trace.look(first.driver, site) != clean) is trace.seen_by_itself
         trace.leave(first.driver, site)  # looking may have removed it
-    with chrome.lease() as second:
+    with pool.lease() as second:
         assert second.browser_id == first.browser_id
         assert trace.look(second.driver, site) == clean
 
 
-def reaches_next_lease(pool: BrowserPool[webdriver.Remote], site: Site, trace: Trace) -> bool:
-    """Does the trace reach the next lease of the same browser?"""
+@pytest.mark.parametrize(("pool", "trace"), each_trace("leaky_"), indirect=["pool"])
+def test_control_without_isolation_the_trace_reaches_the_next_lease(
+    pool: BrowserPool[webdriver.Remote], site: Site, trace: Trace
+) -> None:
     with pool.lease() as first:
         clean = trace.look(first.driver, site)
         trace.leave(first.driver, site)
@@ -450,21 +566,13 @@ def reaches_next_lease(pool: BrowserPool[webdriver.Remote], site: Site, trace: T
         assert second.browser_id == first.browser_id
         found = trace.look(second.driver, site)
         tidy(second.driver)
-    return found != clean
-
-
-@pytest.mark.chrome
-@pytest.mark.parametrize("name", [*CHROMIUM_TRACES, *TRACES])
-def test_control_in_chrome_without_isolation_the_trace_reaches_next_lease(
-    leaky_chrome: BrowserPool[webdriver.Remote], site: Site, name: str
-) -> None:
-    assert reaches_next_lease(leaky_chrome, site, {**CHROMIUM_TRACES, **TRACES}[name])
+    assert found != clean
 
 
 @pytest.mark.firefox
-def test_the_next_lease_of_a_firefox_finds_no_trace(site: Site) -> None:
+def test_the_next_fresh_firefox_finds_no_trace(site: Site) -> None:
     """All traces in one test, since each lease costs the start of a browser."""
-    with patient_pool("firefox", max_size=2, min_idle=2) as pool:
+    with patient_pool("firefox", max_size=2, min_idle=2, isolation="fresh") as pool:
         with pool.lease() as first:
             clean = {name: trace.look(first.driver, site) for name, trace in TRACES.items()}
             for trace in TRACES.values():
@@ -473,14 +581,6 @@ def test_the_next_lease_of_a_firefox_finds_no_trace(site: Site) -> None:
             found = {name: trace.look(second.driver, site) for name, trace in TRACES.items()}
         assert second.browser_id != first.browser_id
         assert found == clean
-
-
-@pytest.mark.firefox
-@pytest.mark.parametrize("name", TRACES)
-def test_control_in_firefox_without_isolation_the_trace_reaches_next_lease(
-    leaky_firefox: BrowserPool[webdriver.Remote], site: Site, name: str
-) -> None:
-    assert reaches_next_lease(leaky_firefox, site, TRACES[name])
 
 
 # ------------------------------------------------------------------ commands act on their own context

@@ -525,11 +525,11 @@ def test_invalid_arguments_are_refused_before_anything_starts(given: dict[str, A
         FakePool(**given)
 
 
-def test_context_isolation_is_refused_for_firefox() -> None:
+def test_a_pool_of_firefox_has_contexts_and_a_pool_of_no_browser_is_refused() -> None:
     from browserkeeper import BrowserPool
 
-    with pytest.raises(ConfigError, match="works on Chromium only"):
-        BrowserPool("firefox", isolation="context", max_size=1)
+    for isolation in ("context", "auto"):
+        assert BrowserPool("firefox", isolation=isolation, max_size=1).isolation == "context"
     with pytest.raises(ConfigError, match="Unknown browser 'firefoxx'"):
         BrowserPool("firefoxx")
 

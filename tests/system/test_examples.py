@@ -251,7 +251,6 @@ def test_crawl_pool_interrupted_in_the_middle_of_pages_leaves_nothing(
         (["--browser", "firefax"], "Did you mean 'firefox'?"),
         (["--limit", "0"], "not a whole number of 1 or more"),
         (["--isolation", "some"], "Choose from auto, context, fresh, none"),
-        (["--browser", "firefox", "--isolation", "context"], "works on Chromium only"),
     ],
 )
 def test_crawl_pool_says_what_is_wrong(arguments: list[str], said: str) -> None:

@@ -6,6 +6,8 @@ known that nothing of an earlier lease is left.  When a context is made is for `
     base.py      Contexts: what a pool needs of them
     chromium.py  Chromium's, by the DevTools protocol
     firefox.py   Firefox's, by BiDi alone
+    firefox_cookies.py   the classic commands for cookies, which Firefox has for one context only
+    firefox_prompts.py   dialogs in the way of a command, which BiDi would answer too soon
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from .base import Contexts, DownloadFolders, RunCommand
 
 def for_contexts(config: SessionConfig) -> SessionConfig:
     """The same configuration with what contexts need at the start of the browser."""
-    from . import chromium
+    from . import chromium, firefox
 
+    if config.engine == "firefox":
+        return firefox.for_contexts(config)
     return chromium.for_contexts(config)
 
 
@@ -31,8 +35,10 @@ def open_contexts(
 
     ``config`` is the user's.  Raises ProtocolError, or an error of the websocket or of WebDriver.
     """
-    from . import chromium
+    from . import chromium, firefox
 
+    if config.engine == "firefox":
+        return firefox.open_contexts(config, capabilities, run, folders)
     return chromium.open_contexts(config, capabilities, run, folders)
 
 
