@@ -165,6 +165,6 @@ def test_other_isolations_hold_every_option(
     assert not caplog.records
 
 
-def test_firefox_has_no_contexts_to_lose_a_preference(caplog: pytest.LogCaptureFixture) -> None:
-    assert BrowserPool("firefox", preferences={"intl.accept_languages": "de"}).isolation == "fresh"
+def test_a_preference_of_firefox_holds_in_its_contexts(caplog: pytest.LogCaptureFixture) -> None:
+    assert BrowserPool("firefox", preferences={"intl.accept_languages": "de"}).isolation == "context"
     assert not caplog.records

@@ -84,12 +84,14 @@ def for_contexts(config: SessionConfig) -> SessionConfig:
     options = user_options(config)
     options.web_socket_url = True
     options.set_capability("unhandledPromptBehavior", dict(WITHOUT_BIDI))
-    own = {name: value for name, (value, _) in PREFERENCES.items()}
-    return dataclasses.replace(config, options=options, preferences={**config.preferences, **own})
+    preferences = {**config.preferences, **{name: value for name, (value, _) in PREFERENCES.items()}}
+    return dataclasses.replace(config, options=options, preferences=preferences, for_contexts=True)
 
 
 class FirefoxContexts(Contexts):
     """The contexts of one Firefox."""
+
+    engine = "firefox"
 
     def __init__(
         self,
@@ -138,14 +140,14 @@ class FirefoxContexts(Contexts):
 
     # -- between two leases
 
-    def renew(self) -> None:
+    def _renew(self, parameters: Mapping[str, Any]) -> None:
         if self.context:
             self.connection.command("browser.removeUserContext", {"userContext": self.context})
         if self._unfinished:
             raise ProtocolError("a download of an earlier lease is not finished")
         if self._touched_window:
             self._restore_window()
-        self.context = self.connection.command("browser.createUserContext")["userContext"]
+        self.context = self.connection.command("browser.createUserContext", parameters)["userContext"]
         behavior = {"type": "allowed", "destinationFolder": str(self._folders.next())}
         _, tab = self.connection.commands(
             [
@@ -192,6 +194,12 @@ class FirefoxContexts(Contexts):
     def _set_window(self, **state: Any) -> dict[str, Any]:
         wanted = {"clientWindow": self._first_windows[0]["clientWindow"], **state}
         return self.connection.command("browser.setClientWindowState", wanted)
+
+    def keep_settings(self) -> None:
+        super().keep_settings()
+        if "setTimeouts" in self._undo:
+            del self._undo["setTimeouts"]
+            self._timeouts = self._run("getTimeouts", {})
 
     def _restore_settings(self) -> None:
         """Undo what the WebDriver session keeps of the last lease: settings, devices, clipboard."""
@@ -382,6 +390,7 @@ def open_contexts(
     """Connect to the browser, and make its first context."""
     prompts = UserPrompts.of(config.options)
     contexts = FirefoxContexts(capabilities, run, folders, headless=config.headless, prompts=prompts)
+    contexts.own_identity = config.identity
     try:
         contexts.renew()
     except BaseException:
