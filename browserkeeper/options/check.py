@@ -84,6 +84,7 @@ def check_options(config: Arguments, *, pool: bool = False) -> None:
                 )
     _check_vendor_capability(config.options)
     _check_preferences(config)
+    _check_extensions(config)
     if config.debugger_address:
         _check_attached(config)
 
@@ -215,6 +216,22 @@ def _check_preferences(config: Arguments) -> None:
                 f"preferences= says {name}={given[name]!r}, and options say {of_options[name]!r}. "
                 "Give it once."
             )
+
+
+def _check_extensions(config: Arguments) -> None:
+    """Raises ConfigError for an extension in a browser that would start without it, and say nothing."""
+    if config.name != "chromium-headless-shell":
+        return
+    options = config.options
+    given = [f"extension {str(file)!r}" for file in getattr(options, "_extension_files", ())]
+    given += ["extension of add_encoded_extension()"] * bool(getattr(options, "_extensions", ()))
+    arguments = (one for one in everything_said(config) if one.place == "argument")
+    given += [f"argument {one.text!r}" for one in arguments if one.name == "load-extension"]
+    if given:
+        raise ConfigError(
+            f"The {given[0]} cannot be used: chromium-headless-shell has no extensions. Use "
+            "browser('chromium')."
+        )
 
 
 def _check_vendor_capability(options: Any) -> None:

@@ -306,6 +306,12 @@ RULES = (
         "Selenium replaces it by options.arguments",
         "Use options.add_argument()",
     ),
+    Rule(
+        "experimental option",
+        ("extensions",),
+        "Selenium replaces it by options.extensions",
+        "Use options.add_extension() or options.add_encoded_extension()",
+    ),
     # ---------------------------------------------------------------- shared by the browsers of a pool
     Rule(
         "argument",
