@@ -21,10 +21,13 @@ from .browser_handle import AttachedBrowserHandle
 from .identity import launch_words
 from .launch import Launch, check_ignored, copy_options, take_version
 from .profile import profile_of
+from .proxies import CONTEXT_ARGUMENTS, open_route
 from .resolve import Resolved
 
 if TYPE_CHECKING:
     from selenium.webdriver.chromium.options import ChromiumOptions
+
+    from ..proxy.relay import Route
 
 logger = logging.getLogger("browserkeeper")
 
@@ -53,7 +56,7 @@ def check(config: SessionConfig, found: Resolved) -> None:
     if config.options is not None:
         user_options(config)
         take_version(config, found.browser)
-    defaults = {*DEFAULT_ARGUMENTS, "--no-sandbox", "--disable-dev-shm-usage"}
+    defaults = {*DEFAULT_ARGUMENTS, *CONTEXT_ARGUMENTS, "--no-sandbox", "--disable-dev-shm-usage"}
     check_ignored(config, {*defaults, *(a.partition("=")[0] for a in defaults)}, switches=True)
 
 
@@ -65,14 +68,16 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
     if profile := profile_of(config):
         profile.check()
     level = ("--log-level=INFO",) if config.log else ()
+    route = open_route(config)
     launch = Launch(
         # ChromeDriver sends the browser's stderr, its last words included, to /dev/null without this.
         command=(found.driver.path, "--port=0", "--enable-chrome-logs", *level),
         env=launch_words(config).env,
-        build_options=lambda: build_options(config, found.browser.path, tmpdir),
+        build_options=lambda: build_options(config, found.browser.path, tmpdir, route),
         port_pattern=rb"on port (\d+)\.",
         note="" if config.debugging == "pipe" else "debugging='port': the browser outlives its driver",
         profile=profile,
+        route=route,
     )
     if address := config.debugger_address:
         attached = AttachedBrowserHandle(address)
@@ -95,9 +100,12 @@ def user_options(config: SessionConfig) -> ChromiumOptions:
     return options
 
 
-def build_options(config: SessionConfig, binary: str, tmpdir: str) -> ChromiumOptions:
+def build_options(
+    config: SessionConfig, binary: str, tmpdir: str, route: Route | None = None
+) -> ChromiumOptions:
     """The options of the session: the user's, completed by the defaults of this module.
 
+    ``route``: to its proxy, None without one.
     A browser that is attached to was started already: its options are the user's alone.
     """
     options = user_options(config)
@@ -105,7 +113,7 @@ def build_options(config: SessionConfig, binary: str, tmpdir: str) -> ChromiumOp
     if config.debugger_address:
         return options
     options.binary_location = binary
-    theirs = [*options.arguments, *config.arguments, *launch_words(config).arguments]
+    theirs = [*options.arguments, *config.arguments, *launch_words(config, route).arguments]
     options._arguments = merge_features([*_our_arguments(config, enabled_by(theirs)), *theirs])
     given = {**(options.experimental_options.get("prefs") or {}), **config.preferences}
     ours = {

@@ -14,10 +14,13 @@ from .identity import launch_words
 from .launch import Launch, check_ignored, copy_options, take_version
 from .probe import Program
 from .profile import profile_of
+from .proxies import CONTEXT_PREFERENCES, open_route
 from .resolve import Resolved
 
 if TYPE_CHECKING:
     from selenium.webdriver.firefox.options import Options
+
+    from ..proxy.relay import Route
 
 DEFAULT_PREFERENCES: dict[str, tuple[bool | int | str, str]] = {
     "browser.startup.page": (0, "no home page"),
@@ -57,7 +60,7 @@ def check(config: SessionConfig, found: Resolved) -> None:
     if config.options is not None:
         user_options(config)
         take_version(config, found.browser)
-    check_ignored(config, DEFAULT_PREFERENCES, switches=False)
+    check_ignored(config, {*DEFAULT_PREFERENCES, *CONTEXT_PREFERENCES}, switches=False)
 
 
 def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
@@ -69,16 +72,18 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
     if profile := profile_of(config):
         profile.check()
     binary, obstacle = bound_binary(found.browser, directory)
+    route = open_route(config)
     return Launch(
         command=(
             *(found.driver.path, "--port", "0", "--websocket-port", "0"),
             *("--log", "debug" if config.log else "info"),
         ),
         env={"BROWSERKEEPER_FIREFOX_BINARY": found.browser.path, **launch_words(config).env},
-        build_options=lambda: build_options(config, binary, tmpdir),
+        build_options=lambda: build_options(config, binary, tmpdir, route),
         port_pattern=rb"Listening on 127\.0\.0\.1:(\d+)\s",
         note=obstacle,
         profile=profile,
+        route=route,
     )
 
 
@@ -92,8 +97,13 @@ def user_options(config: SessionConfig) -> Options:
     return options
 
 
-def build_options(config: SessionConfig, binary: str, tmpdir: str) -> Options:
-    """The options of the session: the user's, over the defaults of this module."""
+def build_options(
+    config: SessionConfig, binary: str, tmpdir: str, route: Route | None = None
+) -> Options:
+    """The options of the session: the user's, over the defaults of this module.
+
+    ``route``: to its proxy, None without one.
+    """
     options = user_options(config)
     options.capabilities.pop("browserVersion", None)  # it was checked
     if "webSocketUrl" not in options.capabilities:
@@ -101,7 +111,7 @@ def build_options(config: SessionConfig, binary: str, tmpdir: str) -> Options:
             True  # by it Firefox tells of its downloads; it costs nothing measurable
         )
     options.binary_location = binary
-    of_user = {**options.preferences, **config.preferences, **launch_words(config).preferences}
+    of_user = {**options.preferences, **config.preferences, **launch_words(config, route).preferences}
     in_profile = preferences_of_profile(options)  # which the options' would overwrite
     defaults = {k: v for k, v in _defaults(config, tmpdir).items() if k not in in_profile}
     for name, value in {**defaults, **of_user}.items():

@@ -15,13 +15,17 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import SessionConfig
 from ..errors import IdentityError
 from ..options.identity import NO_IDENTITY, Identity
 from .bidi import BidiConnection, ProtocolError
+from .proxies import chromium_arguments, firefox_preferences
 from .target_overrides import TargetOverrides
+
+if TYPE_CHECKING:
+    from ..proxy.relay import Route
 
 DEFAULT_CONTEXT = "default"
 """The user context of the windows that a browser starts with (w3.org/TR/webdriver-bidi)."""
@@ -55,15 +59,20 @@ class LaunchWords:
     """Over the environment of this process, and below the user's ``env=``."""
 
 
-def launch_words(config: SessionConfig) -> LaunchWords:
-    """What the launch of this configuration says of its identity.  A Grid takes no ``env`` of it."""
+def launch_words(config: SessionConfig, route: Route | None = None) -> LaunchWords:
+    """What the launch of this configuration says of its identity.  A Grid takes no ``env`` of it.
+
+    ``route``: to the proxy; None without one, and on a Grid.
+    """
     words, identity = LaunchWords(), config.identity
     if identity.timezone:
         words.env["TZ"] = identity.timezone
     if config.engine == "firefox":
         _for_firefox(words, config)
+        words.preferences |= firefox_preferences(config, route)
     else:
         _for_chromium(words, identity)
+        words.arguments += chromium_arguments(config, route)
     return words
 
 
@@ -129,11 +138,6 @@ def needs_new_context(identity: Identity, present: Identity) -> bool:
     """True if a context that has the identity ``present`` cannot take ``identity`` any more."""
     new, old = identity.words, present.words
     return any(new.get(name) != old.get(name) for name in IN_A_NEW_CONTEXT)
-
-
-def new_context(identity: Identity) -> dict[str, Any]:
-    """Parameters of ``browser.createUserContext``."""
-    return {}
 
 
 def apply(
@@ -218,5 +222,4 @@ __all__ = [
     "launch_words",
     "needs_bidi",
     "needs_new_context",
-    "new_context",
 ]

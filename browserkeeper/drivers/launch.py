@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import SessionConfig
 from ..errors import ConfigError
@@ -14,6 +14,9 @@ from ..process.identity import ProcessFacts
 from .browser_handle import BrowserHandle, find_local
 from .probe import Program
 from .profile import ProfileInUse
+
+if TYPE_CHECKING:
+    from ..proxy.relay import Route
 
 
 def copy_options(config: SessionConfig, kind: type[Any], wanted: str, key: str) -> Any:
@@ -71,6 +74,7 @@ class Launch:
     session on another machine, and ``status_file`` is where it writes how that went.
     ``url_path`` is the beginning of the path of all commands; it may be a secret.
     ``profile`` is the directory that the user wants to keep, None for a temporary one.
+    ``route`` is the browser's way to its proxy, None without one; it is closed after the end.
     ``find_browser`` returns the browser, given its capabilities and the processes of the session.
     """
 
@@ -83,4 +87,5 @@ class Launch:
     status_file: str = ""
     url_path: str = dataclasses.field(default="", repr=False)
     profile: ProfileInUse | None = None
+    route: Route | None = None
     find_browser: Callable[[Mapping[str, Any], Sequence[ProcessFacts]], BrowserHandle] = find_local

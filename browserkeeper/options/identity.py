@@ -17,6 +17,7 @@ from .identity_words import (
     check_timezone,
     check_user_agent,
 )
+from .proxy import Proxy
 
 IDENTITY_WORDS = (
     "proxy",
@@ -52,7 +53,7 @@ def _not_built(name: str) -> Callable[[Any], Any]:
 
 
 CHECKS: Mapping[str, Callable[[Any], Any]] = {
-    "proxy": _not_built("proxy"),
+    "proxy": Proxy.parse,
     "locale": check_locale,
     "timezone": check_timezone,
     "user_agent": check_user_agent,

@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from .check import Arguments, everything_said
 from .identity import Identity
 from .policy import Place
+from .proxy import Proxy
 
 
 class Other(NamedTuple):
@@ -20,6 +21,12 @@ class Other(NamedTuple):
 
 
 OTHERS: Mapping[str, tuple[Other, ...]] = {
+    "proxy": (
+        Other("argument", ("proxy-*", "no-proxy-server", "*webrtc-ip-handling-policy")),
+        Other("capability", ("proxy",)),
+        Other("preference", ("proxy", "proxy.*", "network.proxy.*", "webrtc.*")),
+        Other("preference", ("media.peerconnection.ice.proxy_only*",)),
+    ),
     "locale": (
         Other("argument", ("lang", "accept-lang")),
         Other("preference", ("intl.accept_languages", "intl.selected_languages")),
@@ -71,6 +78,8 @@ def check_identity(config: Arguments, identity: Identity) -> None:
             f"{name}= cannot be used with options.debugger_address: the session is attached to the "
             f"browser at {config.debugger_address}, which was started without it. Leave it out."
         )
+    if identity.proxy is not None:
+        _check_proxy(config, identity.proxy)
     if config.remote is not None:
         for name in words:
             if name in ON_A_GRID:
@@ -80,10 +89,33 @@ def check_identity(config: Arguments, identity: Identity) -> None:
     for said in everything_said(config) if words else ():
         for name in words:
             if any(_is_said(other, said.place, said.name) for other in OTHERS.get(name, ())):
+                text = said.name if name == "proxy" else said.text  # which may have a password
                 raise ConfigError(
-                    f"{name}= and the {said.place} {said.text!r} ({said.source}) say the same thing. "
+                    f"{name}= and the {said.place} {text!r} ({said.source}) say the same thing. "
                     "Give only one of the two."
                 )
+
+
+def _check_proxy(config: Arguments, proxy: Proxy) -> None:
+    if config.remote is None:
+        if config.engine == "firefox" and config.profile is not None:
+            raise ConfigError(
+                "proxy= cannot be used with profile= on Firefox: it would write the address of this "
+                "session's proxy into the profile, and use it ever after. Leave profile= out, or use "
+                "Chromium."
+            )
+        return
+    why = ""
+    if proxy.username:
+        why = (
+            "with a user: the password is known to a relay on this machine, which the Grid cannot reach"
+        )
+    elif proxy.bypass:
+        why = "with bypass=: a relay on this machine reads that list, and the Grid cannot reach it"
+    elif config.engine == "firefox" and proxy.scheme == "https":
+        why = "with https:// on Firefox, which has no preference for it"
+    if why:
+        raise ConfigError(f"proxy= cannot be used with remote= {why}. {WORKS_ON_A_GRID}.")
 
 
 def _is_said(other: Other, place: str, name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..admission.gate import SlotRequest
 from ..drivers.context_limits import download_dir_of
+from ..drivers.proxies import run_explained
 from ..errors import BrowserkeeperError, IdentityError, LeaseTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.identity import Identity
@@ -286,7 +287,12 @@ class PooledBrowser:
         contexts = self._contexts
         if contexts is None:
             return self._control.run_command(name, params, command)
-        return self._control.run_command(name, params, lambda: contexts.route(name, params, command))
+        return run_explained(
+            contexts.proxy_route,
+            lambda: self._control.run_command(
+                name, params, lambda: contexts.route(name, params, command)
+            ),
+        )
 
     def failure(self) -> BrowserkeeperError | None:
         """The error that a command would raise because the session has ended; None if it has not."""

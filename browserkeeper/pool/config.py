@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..config import SessionConfig, check_choice, check_count, check_seconds
 from ..drivers.context_limits import Loss, losses
+from ..drivers.proxies import check_lease_proxy
 from ..errors import ConfigError
 from ..options.check import check_options
 from ..options.identity import Identity
@@ -157,6 +158,8 @@ class PoolConfig:
                     "started before. Use isolation='context', or give it to BrowserPool()."
                 )
         check_identity(self.browser, identity)
+        if identity.proxy is not None and self.resolved_isolation == "context":
+            check_lease_proxy(self.browser)
 
     @property
     def resolved_isolation(self) -> Literal["context", "fresh", "none"]:

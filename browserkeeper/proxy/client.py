@@ -1,7 +1,7 @@
 """One connection of a browser to the relay: request after request, each sent on its way.
 
 A request that fails at the proxy gets no answer that a browser could show as a page: its connection is
-closed, or CONNECT is answered with 502.  So the command that waits for the page fails, and is explained.
+reset, or CONNECT is answered with 502.  So the command that waits for the page fails, and is explained.
 An answer 407 never reaches the browser, which would open a dialog.
 """
 
@@ -41,6 +41,8 @@ class Client:
         self._link: Link | None = None
         """The present connection to the proxy or the target."""
         self._way: Way | None = None
+        self._was_answered = False
+        """True once a request was refused."""
         self._may_pass_end = False
         """True while a request was sent in full, and its answer is awaited."""
 
@@ -54,6 +56,8 @@ class Client:
             # A browser that gives a request up makes the proxy close the connection, too.
             if failed.error is not None and not self._own.reader.ended.is_set():
                 self._upstream.failure = failed.error
+            if not self._was_answered:
+                self._own.reset()
         except (MessageError, TargetError, OSError, EOFError):
             pass
         finally:
@@ -247,6 +251,7 @@ class Client:
 
     def _refuse(self, status: int) -> bool:
         """Answer without a body; the connection ends."""
+        self._was_answered = True
         with contextlib.suppress(OSError):
             self._own.writer.write(REFUSED.format(status).encode())
         return False

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 from ..config import SessionConfig
 from ..drivers.browser_handle import is_running
 from ..drivers.cancellation import Cancellation
+from ..drivers.proxies import run_explained
 from ..errors import (
     BrowserkeeperError,
     ForkedSessionError,
@@ -362,7 +363,9 @@ class SessionControl(Generic[S]):
         if self.attempt is not None and self.attempt.bidi is not None:
             command = functools.partial(self.attempt.run_as_without_bidi, name, command)
         # A command that was interrupted goes on, and must not keep alive what the program has dropped.
-        return self._commands.run(name, params, command, weakly(self._fail))
+        commands, fail = self._commands, weakly(self._fail)
+        route = self.attempt.plan.launch.route if self.attempt is not None else None
+        return run_explained(route, lambda: commands.run(name, params, command, fail))
 
     def _open_downloads(self, attempt: Attempt) -> None:
         """Where leases have contexts, the pool opens them on the connection that it has for these."""

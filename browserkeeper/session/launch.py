@@ -394,6 +394,11 @@ class Attempt:
             driver.disconnect()
         self._close_bidi()
 
+    def _close_route(self) -> None:
+        """After the browser's end, so that it never finds another program at the relay's port."""
+        if self.plan.launch.route is not None:
+            self.plan.launch.route.close()
+
     def _close_bidi(self) -> None:
         if self.bidi is not None:
             self.bidi.close()
@@ -404,6 +409,7 @@ class Attempt:
         driver = self.driver
         self._driver = lambda: None
         self._close_bidi()
+        self._close_route()
         if driver is None:
             return
         with contextlib.suppress(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import importlib.util
 import os
 import resource
 import socket
@@ -674,7 +675,8 @@ route.close()
 def test_patched_programs_have_a_relay_that_works_or_an_error(
     library: str, patch: str, outcome: str, target: RecordingTarget
 ) -> None:
-    pytest.importorskip(library.partition(".")[0])
+    if importlib.util.find_spec(library.partition(".")[0]) is None:
+        pytest.skip(f"no {library}")
     with RecordingProxy("http", "me", SECRET) as proxy:
         script = PATCHED.format(library=library, patch=patch)
         words = [sys.executable, "-c", script, proxy.url.replace(SECRET, QUOTED), target.url + "/"]

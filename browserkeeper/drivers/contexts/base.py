@@ -13,12 +13,16 @@ import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...guard.trees import try_to_remove
 from ...options.identity import NO_IDENTITY, Identity
 from ..bidi import BidiConnection, ProtocolError
-from ..identity import Applied, apply, needs_new_context, new_context
+from ..identity import Applied, apply, needs_new_context
+from ..proxies import new_context, route_to
+
+if TYPE_CHECKING:
+    from ...proxy.relay import Route
 
 RunCommand = Callable[[str, dict[str, Any]], Any]
 """Runs a classic WebDriver command, given its name and parameters; returns its ``value``."""
@@ -72,6 +76,8 @@ class Contexts(abc.ABC):
         """That of the current context."""
         self.applied = Applied()
         """What was applied to the current context for its identity."""
+        self.proxy_route: Route | None = None
+        """The way of the current context to its proxy; None without one."""
         self.connection = BidiConnection(capabilities["webSocketUrl"])
 
     @property
@@ -88,7 +94,13 @@ class Contexts(abc.ABC):
         """
         self.applied.close()
         self.identity = self.own_identity if identity is None else identity
-        self._renew(new_context(self.identity))
+        earlier, proxy = self.proxy_route, self.identity.proxy
+        self.proxy_route = None if proxy is None else route_to(proxy)
+        try:
+            self._renew(new_context(self.engine, self.proxy_route))
+        finally:
+            if earlier is not None:
+                earlier.close()
         self._apply()
 
     def take(self, identity: Identity) -> None:
@@ -142,6 +154,8 @@ class Contexts(abc.ABC):
         """Close the connection; the browser stays open."""
         self.connection.close()
         self.applied.close()
+        if self.proxy_route is not None:
+            self.proxy_route.close()
 
 
 __all__ = ["Contexts", "DownloadFolders", "RunCommand"]
