@@ -220,12 +220,10 @@ class PooledBrowser:
         """
         self._control.take_back_deadlines()
         self._control.forget_commands()
-        if name == "configure" and self._contexts:
-            self._control.set_deadline(RENEW_TIMEOUT, "hung")
-            self._contexts.keep_settings()
-            self._contexts.renew()
-            self._control.set_deadline(None, "hung")
-            self._control.forget_commands()
+        if name == "configure":
+            if self._contexts:
+                self._contexts.keep_settings()
+            self.renew()
 
     def _reason_to_replace(self) -> str:
         limit = self._config.max_memory

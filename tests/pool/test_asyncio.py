@@ -6,6 +6,7 @@ Chromium, where a command has to be cut off.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import os
@@ -19,8 +20,10 @@ import pytest
 
 from browserkeeper import (
     ConfigError,
+    IdentityError,
     LaunchError,
     LeaseEnded,
+    LeaseTimeout,
     PoolClosed,
     PoolTimeout,
     PoolUnavailable,
@@ -451,6 +454,79 @@ def test_aclose_returns_the_report_and_a_cancelled_aclose_goes_on(
         assert other.report.clean
 
     run(main())
+
+
+def test_max_lease_is_raised_in_the_task_and_hides_no_error_of_the_block(
+    run: Run,
+    fake_driver: str,  # noqa: F811
+) -> None:
+    async def main() -> None:
+        async with new_pool(fake_driver, max_lease=1.5) as pool:
+            with pytest.raises(LeaseTimeout):
+                async with pool.alease(timeout=60) as lease:
+                    await asyncio.to_thread(lease.driver.get, NEVER)
+            with pytest.raises(LeaseTimeout):  # of the release
+                async with pool.alease(timeout=60) as lease:
+                    await until(lambda: not control_of(lease.session).looks_alive())
+            with pytest.raises(ValueError, match="mine"):
+                async with pool.alease(timeout=60) as lease:
+                    await until(lambda: not control_of(lease.session).looks_alive())
+                    raise ValueError("mine")
+
+    run(main())
+
+
+def test_where_no_thread_can_be_started_a_lease_is_given_back_all_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(*given: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        async with FakePool(max_size=1) as pool:
+            with monkeypatch.context() as patch:
+                async with pool.alease(timeout=60):
+                    patch.setattr(_thread, "start_new_thread", no_thread)
+            async with pool.alease(timeout=60) as lease:
+                assert lease.uses == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_lease_takes_its_identity_in_a_thread_that_a_cancelled_task_does_not_wait_for(
+    fails: bool, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking, stop = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def take(browser: FakeBrowser, identity: Any) -> None:
+        threads.append(threading.current_thread())
+        if fails:
+            raise IdentityError("the browser refuses it")
+        taking.set()
+        stop.wait(120)
+
+    async def use(pool: FakePool) -> None:
+        async with pool.alease(timeout=60, locale="de-DE"):
+            pytest.fail("the identity was not taken")
+
+    async def main() -> None:
+        monkeypatch.setattr(FakeBrowser, "take", take)
+        async with FakePool(max_size=1) as pool:
+            task = asyncio.create_task(use(pool))
+            if not fails:
+                await until(taking.is_set)
+                task.cancel()
+            with pytest.raises(IdentityError if fails else asyncio.CancelledError):
+                await task
+            async with pool.alease(timeout=60) as lease:
+                assert lease.uses == 1  # another browser
+            assert pool.stats()["returns_bad"] == 1
+
+    run(main())
+    stop.set()
+    assert threads[0] is not threading.main_thread()
 
 
 # ------------------------------------------------------------------ a real browser
