@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         ResolveError,
         SessionClosed,
         SessionTimeout,
+        StorageStateError,
         TooManyWaiting,
         VersionMismatch,
     )
@@ -118,6 +119,7 @@ __all__ = [
     "SessionClosed",
     "SessionEnd",
     "SessionTimeout",
+    "StorageStateError",
     "Survivor",
     "TooManyWaiting",
     "VersionMismatch",

@@ -48,6 +48,7 @@ __all__ = [
     "ResolveError",
     "SessionClosed",
     "SessionTimeout",
+    "StorageStateError",
     "TooManyWaiting",
     "VersionMismatch",
 ]
@@ -252,6 +253,13 @@ class IdentityError(BrowserkeeperError, RuntimeError):
     def __init__(self, message: str, word: str = ""):
         super().__init__(message)
         self.word = word
+
+
+class StorageStateError(BrowserkeeperError, RuntimeError):
+    """The storage state could not be read from the browser, or not be written to its file.
+
+    The session goes on, and a file that was there before is as it was.
+    """
 
 
 class GridError(LaunchError):

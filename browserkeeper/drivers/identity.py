@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from ..config import SessionConfig
 from ..errors import IdentityError
 from ..options.identity import NO_IDENTITY, Identity
+from ..options.storage_state import StorageState
 from .bidi import BidiConnection, ProtocolError
 from .proxies import chromium_arguments, firefox_preferences
+from .storage_state import load
 from .target_overrides import TargetOverrides
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ DEFAULT_CONTEXT = "default"
 """The user context of the windows that a browser starts with (w3.org/TR/webdriver-bidi)."""
 
 BY_BIDI: Mapping[str, frozenset[str]] = {
-    "chromium": frozenset({"locale", "user_agent", "geolocation", "extra_headers"}),
-    "firefox": frozenset({"extra_headers"}),
+    "chromium": frozenset({"locale", "user_agent", "geolocation", "extra_headers", "storage_state"}),
+    "firefox": frozenset({"extra_headers", "storage_state"}),
 }
 """By engine: the words that the launch of a process of its own cannot say, or not all of it.
 
@@ -111,6 +113,16 @@ def needs_bidi(config: SessionConfig) -> bool:
     return bool(BY_BIDI[config.engine] & config.identity.words.keys())
 
 
+def may_save_by_bidi(config: SessionConfig) -> bool:
+    """True if the session will need BiDi where it saves its storage state.
+
+    Only by BiDi does Firefox show the cookies of all sites, and BiDi can be turned on at the start
+    alone.  It costs Firefox nothing; a start of Chromium takes a third longer with it."""
+    if config.remote is not None or config.debugger_address or config.for_contexts:
+        return False
+    return config.engine == "firefox"
+
+
 # -- while it runs
 
 
@@ -137,6 +149,8 @@ class Applied:
 def needs_new_context(identity: Identity, present: Identity) -> bool:
     """True if a context that has the identity ``present`` cannot take ``identity`` any more."""
     new, old = identity.words, present.words
+    if present.storage_state is not None and present.storage_state != identity.storage_state:
+        return True
     return any(new.get(name) != old.get(name) for name in IN_A_NEW_CONTEXT)
 
 
@@ -146,13 +160,17 @@ def apply(
     context: str,
     identity: Identity,
     timeout: float | None = None,
+    loaded: StorageState | None = None,
 ) -> Applied:
     """Give a user context its identity: its present windows, and all that it will have.
 
-    ``context``: the id, or DEFAULT_CONTEXT.  ``timeout``: seconds for the browser to answer.  Raises
-    IdentityError where the browser refuses a word, and an error of the websocket.
+    ``context``: the id, or DEFAULT_CONTEXT.  ``timeout``: seconds for the browser to answer.
+    ``loaded``: the storage state that the context has already.  Raises IdentityError where the browser
+    refuses a word, and an error of the websocket.
     """
     applied = Applied()
+    if identity.storage_state is not None and identity.storage_state is not loaded:
+        load(connection, engine, context, identity.storage_state, timeout)
     calls = _calls(engine, context, identity)
     try:
         connection.commands([(method, params) for _, method, params in calls], timeout)
@@ -220,6 +238,7 @@ __all__ = [
     "LaunchWords",
     "apply",
     "launch_words",
+    "may_save_by_bidi",
     "needs_bidi",
     "needs_new_context",
 ]

@@ -18,6 +18,7 @@ from .identity_words import (
     check_user_agent,
 )
 from .proxy import Proxy
+from .storage_state import StorageState
 
 IDENTITY_WORDS = (
     "proxy",
@@ -59,7 +60,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "user_agent": check_user_agent,
     "geolocation": check_geolocation,
     "extra_headers": check_headers,
-    "storage_state": _not_built("storage_state"),
+    "storage_state": StorageState.load,
     "block": _not_built("block"),
 }
 """For each word: the function that checks and converts what a user gave.  It raises ConfigError, and

@@ -15,6 +15,7 @@ from ..options.identity import Identity
 from ..process.identity import ProcessIdentity
 from ..report import ExitReport
 from ..session import BrowserSession, control_of
+from ..session.storage import STORAGE_STATE
 from .config import PoolConfig
 from .logs import log_error
 
@@ -60,6 +61,7 @@ class Browser(Protocol):
     def driver_for(self, handler: CommandHandler) -> Any: ...
     def take(self, identity: Identity) -> None: ...
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any: ...
+    def read_storage_state(self, indexed_db: bool) -> dict[str, Any]: ...
     def failure(self) -> BrowserkeeperError | None: ...
     def end(self, reason: str) -> ExitReport: ...
 
@@ -266,10 +268,12 @@ class PooledBrowser:
         where the browser refuses a word, or the session's error where the browser has ended; then the
         browser must not be used again.
         """
-        assert self._contexts is not None, "the pool has refused this identity"
         try:
             self._control.set_deadline(RENEW_TIMEOUT, "hung")
-            self._contexts.take(identity)
+            if self._contexts is not None:
+                self._contexts.take(identity)
+            elif identity.storage_state is not None:  # the pool has refused all other words
+                self._control.load_storage_state(identity.storage_state)
             self._control.set_deadline(None, "hung")
             self._control.forget_commands()
         except BrowserkeeperError:
@@ -283,7 +287,7 @@ class PooledBrowser:
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Run a lease's command within the lease's context.  Raises browserkeeper's typed errors."""
         contexts = self._contexts
-        if contexts is None:
+        if contexts is None or name == STORAGE_STATE:
             return self._control.run_command(name, params, command)
         return run_explained(
             contexts.proxy_route,
@@ -291,6 +295,15 @@ class PooledBrowser:
                 name, params, lambda: contexts.route(name, params, command)
             ),
         )
+
+    def read_storage_state(self, indexed_db: bool) -> dict[str, Any]:
+        """The storage state of the lease; to be called within :meth:`run`.
+
+        Raises StorageStateError, and errors of the connection, of Selenium, or of the session.
+        """
+        if self._contexts is not None:
+            return self._contexts.storage_state(indexed_db)
+        return self._control.read_storage_state(indexed_db)
 
     def failure(self) -> BrowserkeeperError | None:
         """The error that a command would raise because the session has ended; None if it has not."""

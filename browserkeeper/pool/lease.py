@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import os
 import threading
 import time
 import weakref
@@ -20,6 +21,7 @@ from ..session import BrowserSession, control_of
 from ..session.call_stack import CallStack
 from ..session.downloads import TIMEOUT, Download, Expectation, User
 from ..session.not_a_driver import no_attribute
+from ..session.storage import STORAGE_STATE, check_and_save
 from .browser import Browser
 from .latch import Latch
 from .scheduler import Member
@@ -358,6 +360,20 @@ class Lease(Generic[D_co]):
         Raises LeaseEnded after the lease, ConfigError where they cannot be seen.
         """
         return self._handler.downloads()
+
+    def storage_state(
+        self, path: str | os.PathLike[str] | None = None, *, indexed_db: bool = False
+    ) -> dict[str, Any]:
+        """As ``BrowserSession.storage_state``, of this lease alone."""
+
+        def read(with_databases: bool) -> dict[str, Any]:
+            handler = self._handler
+            found: dict[str, Any] = handler.run_command(
+                STORAGE_STATE, {}, lambda: handler.browser.read_storage_state(with_databases)
+            )
+            return found
+
+        return check_and_save(self.session.config, path, indexed_db, read)
 
     if not TYPE_CHECKING:  # a type checker finds what is missing by itself
 

@@ -29,6 +29,7 @@ from ..errors import (
     refuse_to_pickle,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..options.storage_state import StorageState
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..process.limit_errors import limit_of, require_descriptors
@@ -43,6 +44,7 @@ from .ending import DISCONNECT_TIMEOUT, DeadlineError, raise_if_leaked
 from .launch import Attempt, LaunchPlan, StartRefusedError, cause_to_show
 from .preparation import Preparation
 from .spans import SessionSpans
+from .storage import STORAGE_STATE, load_state, read_state
 
 if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
@@ -400,6 +402,22 @@ class SessionControl(Generic[S]):
                 raise
             except WebDriverException:  # an answer: it is stopped, and goes on
                 pass
+
+    def read_storage_state(self, indexed_db: bool) -> dict[str, Any]:
+        """The storage state of the browser's own windows.  Raises StorageStateError, and what
+        :meth:`run_command` raises."""
+        return self.run_command(STORAGE_STATE, {}, lambda: read_state(self._live(), indexed_db))
+
+    def load_storage_state(self, state: StorageState) -> None:
+        """Load a state into the browser's own windows, before their first page.  Raises IdentityError,
+        and what :meth:`run_command` raises."""
+        self.run_command(STORAGE_STATE, {}, lambda: load_state(self._live(), state))
+
+    def _live(self) -> Attempt:
+        attempt = self.attempt
+        if attempt is None or attempt.driver is None:
+            raise self.over()
+        return attempt
 
     def quit_driver(self) -> None:
         """What ``driver.quit()`` does: a normal end, verified like any other."""

@@ -17,9 +17,10 @@ from ..config import SessionConfig
 from ..drivers.bidi import BidiConnection
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
 from ..drivers.downloads import CANCEL_GRACE, PARTIAL_SUFFIXES, directory_of_user
-from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, needs_bidi
+from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, may_save_by_bidi, needs_bidi
 from ..drivers.launch import Launch
 from ..drivers.prompts import Prompts
+from ..drivers.storage_state import VisitedOrigins
 from ..errors import (
     BrowserkeeperError,
     ConfigError,
@@ -187,6 +188,7 @@ class Attempt:
             self.bidi: BidiConnection | None = None
             """Our own connection, besides Selenium's; None for a session that needs none."""
             self._applied = Applied()
+            self._visited: VisitedOrigins | None = None
             self.browser: BrowserHandle = LocalBrowserHandle(None)
             self.browser_exit: BrowserExit | None = None
             """How the browser ended, where it did so during the launch."""
@@ -225,11 +227,13 @@ class Attempt:
         self.driver_process = identity_of(spawned["pid"])
         if not self.plan.config.remote:  # the guard has made TMPDIR, and no browser runs yet
             link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
-        if needs_bidi(self.plan.config):
+        if needs_bidi(self.plan.config) or may_save_by_bidi(self.plan.config):
             self.prompts = Prompts.take_over(options)
         driver = self._open_session_watched(handler, port, options, spawned["pid"])
         self._driver = weakref.ref(driver)
         self.browser = launch.find_browser(driver.caps, self.processes())
+        if self.prompts is not None:
+            self.prompts.show_in(driver.caps)
         if needs_bidi(self.plan.config):
             self._give_identity(driver)
         return driver
@@ -243,14 +247,19 @@ class Attempt:
         from websocket import WebSocketException
 
         config = self.plan.config
-        if self.prompts is not None:
-            self.prompts.show_in(driver.caps)
         left = max(0.1, self.plan.deadline - time.monotonic())
         try:
             self.bidi = BidiConnection(driver.caps["webSocketUrl"], left)
             self._applied = apply(self.bidi, config.engine, DEFAULT_CONTEXT, config.identity, left)
+            if config.identity.storage_state is not None:
+                self._visited = VisitedOrigins(self.bidi)
         except (WebSocketException, OSError, KeyError) as error:
             raise StartRefusedError from error
+
+    @property
+    def visited(self) -> tuple[str, ...]:
+        """The origins of all documents since the start, where the session keeps them; else none."""
+        return self._visited.origins if self._visited is not None else ()
 
     def run_as_without_bidi(self, name: str, command: Callable[[], Any]) -> Any:
         """Run a command of the driver so that our BiDi connection makes no difference to it.

@@ -22,6 +22,7 @@ from .control import SessionControl
 from .downloads import TIMEOUT, Download, Expectation
 from .ending import leave_block
 from .not_a_driver import no_attribute
+from .storage import check_and_save
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -184,6 +185,24 @@ class BrowserSession(Generic[D_co]):
             raise ConfigError(
                 f"session.{what} would be about other leases of this browser, too: use lease.{what}."
             )
+
+    def storage_state(
+        self, path: str | os.PathLike[str] | None = None, *, indexed_db: bool = False
+    ) -> dict[str, Any]:
+        """Returns cookies and localStorage in Playwright's format; with ``path``, writes them to that
+        file as well, for ``storage_state=`` of another session or lease.
+
+        ``indexed_db``: also what IndexedDB holds.  The file is written whole or not at all, and only
+        its user can read it.  ``docs/identity.md`` says of which origins localStorage is saved.  Blocks
+        for a minute at the most.  Raises ConfigError for a path that no file can have,
+        StorageStateError where the state cannot be read or written, and the session's errors.
+        """
+        if self.config.for_contexts:
+            raise ConfigError(
+                "session.storage_state() would not be that of the lease: use lease.storage_state()."
+            )
+        read = self._control.read_storage_state
+        return check_and_save(self.config, path, indexed_db, read)
 
     def set_deadline(self, seconds: float | None, reason: str = "") -> None:
         """Have the guard end the session in ``seconds`` from now, for ``reason``, one word (``timeout``

@@ -88,6 +88,9 @@ class FakeBrowser:
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         return command()
 
+    def read_storage_state(self, indexed_db: bool) -> dict[str, Any]:
+        return {"cookies": [], "origins": []}
+
     def failure(self) -> BrowserkeeperError | None:
         return None
 

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...guard.trees import try_to_remove
 from ...options.identity import NO_IDENTITY, Identity
+from ...options.storage_state import StorageState
 from ..bidi import BidiConnection, ProtocolError
 from ..identity import Applied, apply, needs_new_context
 from ..proxies import new_context, route_to
+from ..storage_state import VisitedOrigins, save
 
 if TYPE_CHECKING:
     from ...proxy.relay import Route
@@ -78,7 +80,10 @@ class Contexts(abc.ABC):
         """What was applied to the current context for its identity."""
         self.proxy_route: Route | None = None
         """The way of the current context to its proxy; None without one."""
+        self._loaded: StorageState | None = None
+        """The storage state that was loaded into the current context."""
         self.connection = BidiConnection(capabilities["webSocketUrl"])
+        self._visited = VisitedOrigins(self.connection)
 
     @property
     def downloads(self) -> Path:
@@ -101,6 +106,8 @@ class Contexts(abc.ABC):
         finally:
             if earlier is not None:
                 earlier.close()
+        self._visited.forget()
+        self._loaded = None
         self._apply()
 
     def take(self, identity: Identity) -> None:
@@ -119,7 +126,18 @@ class Contexts(abc.ABC):
 
     def _apply(self) -> None:
         if self.identity:
-            self.applied = apply(self.connection, self.engine, self.context, self.identity)
+            self.applied = apply(
+                *(self.connection, self.engine, self.context, self.identity), loaded=self._loaded
+            )
+            self._loaded = self.identity.storage_state
+
+    def storage_state(self, indexed_db: bool) -> dict[str, Any]:
+        """The storage state of the current context.  Raises StorageStateError, or an error of the
+        websocket."""
+        visited, loaded = self._visited.origins, self._loaded
+        return save(
+            *(self.connection, self.engine, self.context, visited), indexed_db=indexed_db, state=loaded
+        )
 
     @abc.abstractmethod
     def _renew(self, parameters: Mapping[str, Any]) -> None:
