@@ -441,8 +441,8 @@ class BrowserPool(Generic[D_co]):
         """
         limit = self.config.checkout_timeout if timeout is None else timeout
         check_seconds("timeout", limit)
-        self._live_controller()
         request = self._request(label, identity, words)
+        self._live_controller()
         return AsyncLease(request, self._ask, _prepare, self._timed_out, limit)
 
     def _lease_for(self, request: Request, limit: float) -> Lease[D_co]:
