@@ -22,6 +22,7 @@ from ..errors import IdentityError
 from ..options.identity import NO_IDENTITY, Identity
 from ..options.storage_state import StorageState
 from .bidi import BidiConnection, ProtocolError
+from .geolocation import allow_geolocation
 from .proxies import chromium_arguments, firefox_preferences
 from .storage_state import load
 from .target_overrides import TargetOverrides
@@ -179,6 +180,8 @@ def apply(
             overrides.add(of_cdp, identity)
             applied.hidden_window = overrides.page
             applied.on_close(functools.partial(overrides.remove, of_cdp))
+        if engine == "firefox" and identity.geolocation and context != DEFAULT_CONTEXT:
+            applied.on_close(allow_geolocation(connection, context))
     except ProtocolError as error:
         raise _refused(calls, error, identity) from None
     return applied
@@ -208,13 +211,19 @@ def _calls(engine: str, context: str, identity: Identity) -> list[tuple[str, str
         add("user_agent", "emulation.setUserAgentOverride", userAgent=identity.user_agent)
     if place := identity.geolocation:
         add("geolocation", "emulation.setGeolocationOverride", coordinates=place._asdict())
-    if identity.extra_headers:
-        headers = [
-            {"name": name, "value": {"type": "string", "value": value}}
-            for name, value in identity.extra_headers
-        ]
-        add("extra_headers", "network.setExtraHeaders", headers=headers)
+    if headers := _headers(engine, identity):
+        values = [{"name": n, "value": {"type": "string", "value": v}} for n, v in headers]
+        add("extra_headers", "network.setExtraHeaders", headers=values)
     return calls
+
+
+def _headers(engine: str, identity: Identity) -> list[tuple[str, str]]:
+    """On Firefox with those of the other words: else the requests of dedicated workers have them not."""
+    headers = list(identity.extra_headers or ())
+    if engine == "firefox":
+        headers += [("User-Agent", identity.user_agent)] if identity.user_agent else []
+        headers += [("Accept-Language", identity.locale)] if identity.locale else []
+    return headers
 
 
 def _refused(

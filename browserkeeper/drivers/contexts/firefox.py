@@ -61,6 +61,13 @@ PREFERENCES: Mapping[str, tuple[bool | int, str]] = {
 }
 """Preferences of a Firefox with contexts, and why.  They are about data that contexts share."""
 
+NO_PLACE: Mapping[str, bool | int | str] = {
+    "geo.provider.network.url": "",
+    "geo.provider.use_geoclue": False,
+}
+"""Preferences by which Firefox does not look for the place of the machine.  It would tell it to a frame
+of another site in a lease with ``geolocation=``, which BiDi does not reach (as measured with 153)."""
+
 EMPTY_CLIPBOARD = """(() => {
     document.body.innerHTML = "<textarea> </textarea>";
     const area = document.body.firstChild;
@@ -84,7 +91,12 @@ def for_contexts(config: SessionConfig) -> SessionConfig:
     options = user_options(config)
     options.web_socket_url = True
     options.set_capability("unhandledPromptBehavior", dict(WITHOUT_BIDI))
-    preferences = {**config.preferences, **{name: value for name, (value, _) in PREFERENCES.items()}}
+    ours: dict[str, bool | int | str] = {name: value for name, (value, _) in PREFERENCES.items()}
+    if config.identity.geolocation is None:  # else its place is in these preferences
+        ours = {**NO_PLACE, **ours}
+    of_user = {**getattr(options, "preferences", {}), **config.preferences}
+    ours = {name: value for name, value in ours.items() if name not in NO_PLACE or name not in of_user}
+    preferences = {**config.preferences, **ours}
     return dataclasses.replace(config, options=options, preferences=preferences, for_contexts=True)
 
 
