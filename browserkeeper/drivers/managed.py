@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..grid.address import Address
+    from .bidi_filter import BidiFilter
 
 BIDI_INTERVAL = 0.005
 """Seconds between two checks for a BiDi answer.  Selenium's 0.1 is most of the time of a command."""
@@ -68,6 +69,13 @@ class CommandHandler(Protocol):
 
     def quit_driver(self) -> None:
         """The driver's ``quit()``."""
+
+    @property
+    def bidi_filter(self) -> BidiFilter | None:
+        """What the driver's BiDi commands pass through; None if they go to the browser as they are.
+
+        May raise the error of a lease that is over.
+        """
 
 
 class _ErrorHandler(ErrorHandler):
@@ -191,14 +199,17 @@ class _Managed(LocalWebDriver):
     def _start_bidi(self) -> None:
         """Selenium opens this connection without :meth:`execute`: it could be opened after a lease."""
         url = self.caps.get("webSocketUrl")
-        start = functools.partial(self._connect_bidi, url) if url else super()._start_bidi
+        bidi_filter = self.command_handler.bidi_filter
+        start = functools.partial(self._connect_bidi, url, bidi_filter) if url else super()._start_bidi
         self.command_handler.run_command("bidi", {}, start)
 
-    def _connect_bidi(self, url: str) -> None:
+    def _connect_bidi(self, url: str, bidi_filter: BidiFilter | None = None) -> None:
         """Open Selenium's BiDi connection, without a proxy where the browser is on this machine."""
         config = self.command_executor.client_config  # type: ignore[union-attr]
-        self._websocket_connection = DirectWebSocketConnection(  # type: ignore[no-untyped-call]
-            url, config.websocket_timeout, config.websocket_interval
+        if bidi_filter is not None:
+            bidi_filter.attach()
+        self._websocket_connection = DirectWebSocketConnection(
+            url, config.websocket_timeout, config.websocket_interval, bidi_filter
         )
         self._websocket_connection.observe = weakref.WeakMethod(self.command_handler.observe_command)
 

@@ -12,12 +12,17 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable
-from threading import Thread
-from typing import Any
+from threading import Thread, local
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from selenium.webdriver.remote.websocket_connection import WebSocketConnection
 from websocket import WebSocket, WebSocketApp, create_connection
+
+from .bidi_filter import plain
+
+if TYPE_CHECKING:
+    from .bidi_filter import BidiFilter
 
 Observe = Callable[[str, dict[str, Any]], contextlib.AbstractContextManager[None]]
 """Keeps a command, given its name and parameters, that the block of the context manager sends."""
@@ -57,6 +62,16 @@ def open_websocket(url: str, timeout: float) -> WebSocket:
     return create_connection(url, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], **options)
 
 
+class _WebSocketApp(WebSocketApp):
+    """Tells of each message that is sent, by whatever way."""
+
+    sending: Callable[[], None] = staticmethod(lambda: None)
+
+    def send(self, data: Any, *arguments: Any, **named: Any) -> None:
+        self.sending()
+        super().send(data, *arguments, **named)
+
+
 class DirectWebSocketConnection(WebSocketConnection):
     """Selenium's BiDi connection.  Selenium's own constructor has no parameter for a socket.
 
@@ -68,15 +83,49 @@ class DirectWebSocketConnection(WebSocketConnection):
     observe: Callable[[], Observe | None] = staticmethod(lambda: None)
     """A weak reference, since the connection's thread holds this object and must hold no session."""
 
+    def __init__(
+        self, url: str, timeout: float, interval: float, bidi_filter: BidiFilter | None = None
+    ) -> None:
+        """``bidi_filter``: what commands and events pass through; None to leave them as they are."""
+        self.bidi_filter = bidi_filter
+        self._sender = local()
+        if bidi_filter is not None and not hasattr(WebSocketConnection, "_round_trip"):
+            bidi_filter.note_unfiltered()  # Selenium before 4.51
+        super().__init__(url, timeout, interval)  # type: ignore[no-untyped-call]
+
     def _round_trip(self, payload: dict[str, Any]) -> Any:
         """Sends one command and waits for the answer.  (Selenium before 4.51 may have no such method:
         then commands are not observed.)"""
         observe, method = self.observe(), payload.get("method")
         if observe is None or not isinstance(method, str):
-            return super()._round_trip(payload)  # type: ignore[no-untyped-call]
+            return self._filtered(payload, method)
         # The domains of the DevTools protocol begin with a capital letter, those of BiDi do not.
         with observe("devtools" if method[:1].isupper() else "bidi", {"method": method}):
+            return self._filtered(payload, method)
+
+    def _filtered(self, payload: dict[str, Any], method: Any) -> Any:
+        if self.bidi_filter is None or not isinstance(method, str):
             return super()._round_trip(payload)  # type: ignore[no-untyped-call]
+        send = super()._round_trip
+
+        def transmit(params: dict[str, Any]) -> Any:
+            self._sender.is_filtered = True
+            try:
+                return send({**payload, "params": params})  # type: ignore[no-untyped-call]
+            finally:
+                self._sender.is_filtered = False
+
+        return self.bidi_filter.run(method, plain(payload.get("params") or {}), transmit)
+
+    def _process_message(self, message: str) -> None:
+        shown = message if self.bidi_filter is None else self.bidi_filter.event(message)
+        if shown is not None:
+            super()._process_message(shown)  # type: ignore[no-untyped-call]
+
+    def sending(self) -> None:
+        """Called before each message to the browser."""
+        if self.bidi_filter is not None and not getattr(self._sender, "is_filtered", False):
+            self.bidi_filter.note_unfiltered()
 
     def _start_ws(self) -> None:
         connected = connected_socket(self.url)
@@ -90,12 +139,12 @@ class DirectWebSocketConnection(WebSocketConnection):
             self._started = True
 
         def on_message(ws: WebSocketApp, message: str) -> None:
-            self._process_message(message)  # type: ignore[no-untyped-call]
+            self._process_message(message)
 
         def on_error(ws: WebSocketApp, error: Exception) -> None:
             ws.close()
 
-        self._ws = WebSocketApp(
+        self._ws = _WebSocketApp(
             self.url, on_open=on_open, on_message=on_message, on_error=on_error, socket=connected
         )
         run = self._ws.run_forever
@@ -105,6 +154,7 @@ class DirectWebSocketConnection(WebSocketConnection):
         except BaseException:
             connected.close()
             raise
+        self._ws.sending = self.sending
 
 
 __all__ = ["DirectWebSocketConnection", "connected_socket", "is_loopback", "open_websocket"]

@@ -20,6 +20,7 @@ from .config import PoolConfig
 from .logs import log_error
 
 if TYPE_CHECKING:
+    from ..drivers.bidi_filter import BidiFilter
     from ..drivers.contexts import Contexts
     from ..drivers.managed import CommandHandler
 
@@ -60,6 +61,8 @@ class Browser(Protocol):
     def name_lease(self, label: str) -> None: ...
     def driver_for(self, handler: CommandHandler) -> Any: ...
     def take(self, identity: Identity) -> None: ...
+    @property
+    def bidi_filter(self) -> BidiFilter | None: ...
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any: ...
     def read_storage_state(self, indexed_db: bool) -> dict[str, Any]: ...
     def failure(self) -> BrowserkeeperError | None: ...
@@ -283,6 +286,11 @@ class PooledBrowser:
                 raise failure from None
             text = f"Browser {self.id} did not take the identity: {type(error).__name__}: {error}"
             raise IdentityError(text) from error
+
+    @property
+    def bidi_filter(self) -> BidiFilter | None:
+        """What the BiDi commands of the present lease pass through; None without contexts."""
+        return self._contexts.bidi_filter if self._contexts else None
 
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Run a lease's command within the lease's context.  Raises browserkeeper's typed errors."""

@@ -24,6 +24,7 @@ from .logs import log
 from .threads import start_thread
 
 if TYPE_CHECKING:
+    from ..drivers.bidi_filter import BidiFilter
     from ..session import BrowserSession
 
 PAUSE = 0.1
@@ -86,6 +87,11 @@ class _HookCall:
     def _what(self) -> str:
         named = getattr(self._hook, "__qualname__", None) or type(self._hook).__qualname__
         return f"The hook {self._name}={named}"
+
+    @property
+    def bidi_filter(self) -> BidiFilter | None:
+        """What BiDi commands of the hook pass through, as those of a lease do."""
+        return self._browser.bidi_filter
 
     def _call(self) -> None:
         """The thread of the hook."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import os
 import threading
 import time
@@ -28,6 +29,8 @@ from .scheduler import Member
 
 if TYPE_CHECKING:
     from selenium import webdriver
+
+    from ..drivers.bidi_filter import BidiFilter
 
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
 else:
@@ -247,6 +250,19 @@ class LeaseHandler:
             raise error
         control_of(self.session).raise_if_over()
 
+    @property
+    def bidi_filter(self) -> BidiFilter | None:
+        """What the lease's BiDi commands pass through; None where it has no context of its own.
+
+        Raises LeaseEnded after the lease.
+        """
+        if self._refuses or not self.is_open:
+            raise self.ended_error()
+        found = self.browser.bidi_filter
+        if found is not None:
+            found.ended_error = functools.partial(_ended_error, weakref.ref(self))
+        return found
+
     def quit_driver(self) -> None:
         """``driver.quit()``, a habit from plain Selenium, ends the browser; the pool replaces it."""
         if self.is_open:
@@ -265,8 +281,8 @@ class LeaseHandler:
             used_bidi = driver is not None and getattr(driver, "used_bidi", False)
             if self._pending:
                 reason = "interrupted: a command was in flight at the end of the lease"
-            elif used_bidi:
-                reason = "beyond: the lease used BiDi, whose subscriptions outlast a context"
+            elif used_bidi and self.browser.bidi_filter is None:
+                reason = "beyond: the lease used BiDi, and not in a context of its own"
             else:
                 reason = self.retire_reason
             if self.is_open:
@@ -298,6 +314,11 @@ class LeaseHandler:
             "again. Use the driver inside `with pool.lease()`.",
             report,
         )
+
+
+def _ended_error(reference: weakref.ref[LeaseHandler]) -> BrowserkeeperError:
+    handler = reference()
+    return LeaseEnded("This lease is over.") if handler is None else handler.ended_error()
 
 
 class Lease(Generic[D_co]):

@@ -47,6 +47,7 @@ from .spans import SessionSpans
 from .storage import STORAGE_STATE, load_state, read_state
 
 if TYPE_CHECKING:
+    from ..drivers.bidi_filter import BidiFilter
     from ..drivers.managed import CommandHandler
 
 T = TypeVar("T")
@@ -423,6 +424,11 @@ class SessionControl(Generic[S]):
         """What ``driver.quit()`` does: a normal end, verified like any other."""
         if self.state != "starting":  # Selenium's constructor calls quit() where it fails
             self.close()
+
+    @property
+    def bidi_filter(self) -> BidiFilter | None:
+        """BiDi commands of the session's own driver go to the browser as they are."""
+        return None
 
     def driver_for(self, handler: CommandHandler) -> Any:
         """Another driver object on this session, whose commands pass through ``handler``."""

@@ -837,22 +837,12 @@ def test_firefox_refuses_the_driver_and_removes_the_downloads_of_an_ended_lease(
 # ------------------------------------------------------------------ leases whose browser is replaced
 
 
-def listen_to_the_console(driver: webdriver.Remote, site: Site) -> None:
-    driver.script.add_console_message_handler(print)
-
-
-def listen_to_requests(driver: webdriver.Remote, site: Site) -> None:
-    driver.network.add_request_handler("before_request", print)  # type: ignore[no-untyped-call]
-
-
 def name_a_context(driver: Any, site: Site) -> None:
     with pytest.raises(WebDriverException):
         driver.execute_cdp_cmd("Storage.getCookies", {"browserContextId": "0" * 32})
 
 
 BEYOND = {
-    "BiDi: script": listen_to_the_console,
-    "BiDi: network": listen_to_requests,
     "CDP: Browser": cdp("Browser.getVersion"),
     "CDP: Target": cdp("Target.getTargets"),
     "CDP: another screen": cdp("Emulation.addScreen", left=800, top=0, width=800, height=600),

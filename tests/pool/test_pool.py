@@ -399,6 +399,7 @@ def test_a_deadline_of_a_session_can_be_set_moved_and_taken_back(containment: An
 def test_two_driver_objects_share_one_session(site: Site) -> None:
     class CommandHandler:
         names: ClassVar[list[str]] = []
+        bidi_filter = None
 
         def run_command(self, name: str, params: Any, command: Callable[[], Any]) -> Any:
             self.names.append(name)

@@ -85,6 +85,10 @@ class FakeBrowser:
     def driver_for(self, handler: Any) -> Any:
         return FakeDriver(handler)
 
+    @property
+    def bidi_filter(self) -> None:
+        return None
+
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         return command()
 

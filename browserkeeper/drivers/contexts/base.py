@@ -19,6 +19,7 @@ from ...guard.trees import try_to_remove
 from ...options.identity import NO_IDENTITY, Identity
 from ...options.storage_state import StorageState
 from ..bidi import BidiConnection, ProtocolError
+from ..bidi_filter import BidiFilter
 from ..identity import Applied, apply, needs_new_context
 from ..proxies import new_context, route_to
 from ..storage_state import VisitedOrigins, save
@@ -84,6 +85,7 @@ class Contexts(abc.ABC):
         """The storage state that was loaded into the current context."""
         self.connection = BidiConnection(capabilities["webSocketUrl"])
         self._visited = VisitedOrigins(self.connection)
+        self._bidi_filter: BidiFilter | None = None
 
     @property
     def downloads(self) -> Path:
@@ -97,6 +99,7 @@ class Contexts(abc.ABC):
         IdentityError, or an error of the websocket or of WebDriver: then the browser must not be used
         again.
         """
+        self.undo_bidi()
         self.applied.close()
         self.identity = self.own_identity if identity is None else identity
         earlier, proxy = self.proxy_route, self.identity.proxy
@@ -148,6 +151,7 @@ class Contexts(abc.ABC):
         """Have all later contexts begin with the session's present settings, and excuse commands that
         have reached beyond the context.  To be called after a pool's ``configure`` hook."""
         self.beyond = ""
+        self._bidi_filter = None  # what BiDi has set for the whole browser stays
 
     @abc.abstractmethod
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
@@ -161,12 +165,52 @@ class Contexts(abc.ABC):
         """
         from selenium.common.exceptions import InvalidArgumentException, WebDriverException
 
+        if name == "bidi":  # the filter has seen it, or will: this may only open the connection
+            return command()
         try:
             return self._route(name, params, command)
         except ProtocolError as error:
             if str(error).endswith(": Invalid parameters"):  # as ChromeDriver does
                 raise InvalidArgumentException("invalid argument: Invalid parameters") from None
             raise WebDriverException(str(error)) from None
+
+    # -- BiDi of the lease
+
+    @property
+    def bidi_filter(self) -> BidiFilter:
+        """What the lease's BiDi commands pass through."""
+        if self._bidi_filter is None or self._bidi_filter.home != self.context:
+            self._bidi_filter = BidiFilter(self)
+        return self._bidi_filter
+
+    def undo_bidi(self) -> None:
+        """Undo what the lease has changed by BiDi.
+
+        Raises ProtocolError where something may be left, or an error of the websocket.
+        """
+        if self._bidi_filter is not None:
+            self._bidi_filter.undo()
+            self._bidi_filter = None
+
+    def note_beyond(self, what: str) -> None:
+        """The browser must not have another lease, because of this command."""
+        self.beyond = self.beyond or what
+
+    def note_input(self) -> None:
+        """A command of the lease may count as input of a person: then a page can use the clipboard."""
+        return  # where the engine has to do something about it, its class does
+
+    def note_user_context(self, context: str) -> None:
+        """The lease has made a user context of its own: its downloads go where the lease's go."""
+        behavior = {"type": "allowed", "destinationFolder": str(self.downloads)}
+        self.connection.command(
+            "browser.setDownloadBehavior", {"downloadBehavior": behavior, "userContexts": [context]}
+        )
+
+    def route_bidi_cdp(self, params: dict[str, Any]) -> dict[str, Any]:
+        """For ``goog:cdp.sendCommand``: returns the parameters to send, and notes what it reaches."""
+        self.note_beyond("goog:cdp.sendCommand")
+        return params
 
     def close(self) -> None:
         """Close the connection; the browser stays open."""

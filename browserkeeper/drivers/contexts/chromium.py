@@ -298,7 +298,8 @@ class ChromiumContexts(Contexts):
     def _route_handles(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Leave windows of other contexts out of the list."""
         response = command()
-        own = {t["targetId"] for t in self._targets() if t["browserContextId"] == self.context}
+        contexts = self.bidi_filter.contexts
+        own = {t["targetId"] for t in self._targets() if t["browserContextId"] in contexts}
         response["value"] = [handle for handle in response["value"] if handle in own]
         return response
 
@@ -348,10 +349,28 @@ class ChromiumContexts(Contexts):
             if method == "Browser.resetPermissions":
                 self._grant()
             return {"value": value}
+        self._note_reach(method, given)
+        return command()
+
+    def _note_reach(self, method: str, given: Mapping[str, Any]) -> None:
+        """Note a DevTools command that may affect more than a page of the lease."""
         domain = method.partition(".")[0]
         if domain not in PAGE_DOMAINS or method in BROWSER_COMMANDS or "browserContextId" in given:
-            self.beyond = self.beyond or method
-        return command()
+            self.note_beyond(method)
+
+    def route_bidi_cdp(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Sent to a page by its ``session``, or to the browser."""
+        method, given = params.get("method"), params.get("params")
+        given = {} if given is None else given
+        if not isinstance(method, str) or not isinstance(given, Mapping):
+            return params  # the browser refuses it, and says why
+        if method in DEFAULT_CONTEXT_COMMANDS and "browserContextId" not in given:
+            return {**params, "params": {**given, "browserContextId": self.context}}
+        self._note_reach(method, given)
+        return params
+
+    def note_input(self) -> None:
+        self._may_have_copied = True
 
 
 def open_contexts(
