@@ -483,13 +483,4 @@ def _error(code: str, message: str) -> Reply:
     return {"type": "error", "error": code, "message": message}
 
 
-def plain(params: Any) -> Params:
-    """The parameters as JSON has them: Selenium's may hold dataclasses."""
-    from selenium.webdriver.remote import websocket_connection
-
-    encoder = getattr(websocket_connection, "_BiDiEncoder", None)
-    found: Params = json.loads(json.dumps(params, cls=encoder))
-    return found
-
-
-__all__ = ["BidiFilter", "Host", "plain"]
+__all__ = ["BidiFilter", "Host"]

@@ -10,22 +10,38 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import socket
 from collections.abc import Callable
 from threading import Thread, local
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from selenium.webdriver.remote import websocket_connection
 from selenium.webdriver.remote.websocket_connection import WebSocketConnection
 from websocket import WebSocket, WebSocketApp, create_connection
 
-from .bidi_filter import plain
-
-if TYPE_CHECKING:
-    from .bidi_filter import BidiFilter
-
 Observe = Callable[[str, dict[str, Any]], contextlib.AbstractContextManager[None]]
 """Keeps a command, given its name and parameters, that the block of the context manager sends."""
+
+
+class Filter(Protocol):
+    """What commands and events of a connection pass through; ``bidi_filter.py`` has one for leases."""
+
+    def run(
+        self,
+        method: str,
+        params: dict[str, Any],
+        transmit: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Send a command with ``transmit(params)``, and return the answer to show."""
+
+    def event(self, text: str) -> str | None:
+        """The message to show for a message of the browser; None for none."""
+
+    def note_unfiltered(self) -> None:
+        """A message has gone to the browser past this filter."""
+
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect to a port of this machine, which takes microseconds."""
@@ -62,6 +78,13 @@ def open_websocket(url: str, timeout: float) -> WebSocket:
     return create_connection(url, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], **options)
 
 
+def _plain(params: Any) -> dict[str, Any]:
+    """The parameters as JSON has them: Selenium's may hold dataclasses."""
+    encoder = getattr(websocket_connection, "_BiDiEncoder", None)
+    found: dict[str, Any] = json.loads(json.dumps(params, cls=encoder))
+    return found
+
+
 class _WebSocketApp(WebSocketApp):
     """Tells of each message that is sent, by whatever way."""
 
@@ -84,7 +107,7 @@ class DirectWebSocketConnection(WebSocketConnection):
     """A weak reference, since the connection's thread holds this object and must hold no session."""
 
     def __init__(
-        self, url: str, timeout: float, interval: float, bidi_filter: BidiFilter | None = None
+        self, url: str, timeout: float, interval: float, bidi_filter: Filter | None = None
     ) -> None:
         """``bidi_filter``: what commands and events pass through; None to leave them as they are."""
         self.bidi_filter = bidi_filter
@@ -115,7 +138,7 @@ class DirectWebSocketConnection(WebSocketConnection):
             finally:
                 self._sender.is_filtered = False
 
-        return self.bidi_filter.run(method, plain(payload.get("params") or {}), transmit)
+        return self.bidi_filter.run(method, _plain(payload.get("params") or {}), transmit)
 
     def _process_message(self, message: str) -> None:
         shown = message if self.bidi_filter is None else self.bidi_filter.event(message)
