@@ -34,9 +34,10 @@ from browserkeeper import BrowserPool
 from fixtures.server import Site
 from tests.pool.pools import patient_pool
 from tests.pool.test_options_in_leases import plain_driver, plain_leaves_zombies
+from tests.support.guards import BOTH
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.chrome, plain_leaves_zombies]
+pytestmark = plain_leaves_zombies
 
 Call = Callable[[Any], object]
 
@@ -150,6 +151,25 @@ def in_an_alert(*calls: Call) -> Call:
     return run
 
 
+def in_a_frame_of_another_site(driver: Any) -> object:
+    """``localhost`` in a page of ``127.0.0.1``, which is the same server."""
+    driver.add_cookie({"name": "outer", "value": "1"})
+    other = driver.current_url.replace("127.0.0.1", "localhost")
+    driver.execute_script(
+        "const frame = document.createElement('iframe'); frame.name = 'other'; frame.src = arguments[0];"
+        "document.body.append(frame); return new Promise(done => { frame.onload = () => done() })",
+        other,
+    )
+    driver.switch_to.frame("other")
+    driver.execute_script("document.cookie = 'inner=2; SameSite=None; Secure; Partitioned'")
+    driver.execute_script("document.cookie = 'plain=3'")
+    seen = driver.execute_script("return document.cookie"), driver.get_cookies()
+    driver.add_cookie({"name": "added", "value": "4"})
+    more = driver.get_cookies(), driver.get_cookie("outer")
+    driver.delete_all_cookies()
+    return seen, more, driver.get_cookies(), driver.execute_script("return document.cookie")
+
+
 def pinned(driver: Any) -> object:
     key = driver.pin_script("return 1 + arguments[0]")
     found = driver.execute_script(key, 2), len(driver.get_pinned_scripts())
@@ -210,6 +230,65 @@ CALLS: dict[str, Call] = {
     ),
     "add_cookie, other domain": lambda driver: driver.add_cookie(
         {"name": "a", "value": "1", "domain": "example.com"}
+    ),
+    "add_cookie, all of it": then(
+        lambda driver: driver.add_cookie(
+            {
+                "name": "a",
+                "value": "1",
+                "domain": "127.0.0.1",
+                "path": "/cached",
+                "httpOnly": True,
+                "sameSite": "Strict",
+                "expiry": 4_000_000_000,
+            }
+        ),
+        lambda driver: [{**found, "expiry": 0} for found in driver.get_cookies()],
+        script("return document.cookie"),
+        lambda driver: driver.delete_cookie("a"),
+        lambda driver: driver.get_cookies(),
+    ),
+    "add_cookie, secure": then(
+        lambda driver: driver.add_cookie({"name": "a", "value": "1", "secure": True}),
+        lambda driver: driver.get_cookies(),
+    ),
+    "add_cookie, other path": then(
+        lambda driver: driver.add_cookie({"name": "a", "value": "1", "path": "/elsewhere"}),
+        lambda driver: driver.get_cookies(),
+        lambda driver: driver.get_cookie("a"),
+    ),
+    "add_cookie, expired": then(
+        lambda driver: driver.add_cookie({"name": "a", "value": "1"}),
+        lambda driver: driver.add_cookie({"name": "a", "value": "2", "expiry": 1}),
+        lambda driver: driver.get_cookies(),
+    ),
+    "add_cookie, again": then(
+        lambda driver: driver.add_cookie({"name": "a", "value": "1"}),
+        lambda driver: driver.add_cookie({"name": "a", "value": "ü; ="}),
+        lambda driver: driver.add_cookie({"name": "b", "value": ""}),
+        lambda driver: driver.get_cookies(),
+    ),
+    "add_cookie, strange": then(
+        lambda driver: driver.add_cookie({"name": "", "value": "1"}),
+        lambda driver: driver.add_cookie({"name": "__Host-a", "value": "1"}),
+        lambda driver: driver.add_cookie({"name": "a", "value": "1", "domain": ""}),
+        lambda driver: driver.add_cookie({"name": "a", "value": "1", "sameSite": "Some"}),
+        lambda driver: driver.get_cookies(),
+    ),
+    "cookies of a frame": then(
+        lambda driver: driver.add_cookie({"name": "a", "value": "1"}),
+        lambda driver: driver.switch_to.frame("inner"),
+        lambda driver: driver.get_cookies(),
+        lambda driver: driver.switch_to.default_content(),
+        lambda driver: len(driver.get_cookies()),
+    ),
+    "cookies of a frame of another site": in_a_frame_of_another_site,
+    "cookies of a page without any": then(
+        lambda driver: driver.get("data:,none"),
+        lambda driver: driver.get_cookies(),
+        lambda driver: driver.add_cookie({"name": "a", "value": "1"}),
+        lambda driver: driver.delete_all_cookies(),
+        lambda driver: driver.get_cookie("a"),
     ),
     "add_cookie, no value": lambda driver: driver.add_cookie({"name": "a"}),
     "add_cookie, wrong": lambda driver: driver.add_cookie({"name": "a", "value": "1", "expiry": "soon"}),
@@ -437,7 +516,10 @@ ELSEWHERE = re.compile(
 """Calls that are made in the other situations as well: those that a lease routes, one of each kind.
 (ChromeDriver itself does not answer ``switch_to.window`` of a wrong name with an alert open.)"""
 
-VARYING = re.compile(r"session/\w+|\b[0-9A-F]{32}\b|f\.[0-9A-F]+\.d\.[0-9A-F]+\.e\.\d+|127\.0\.0\.1:\d+")
+VARYING = re.compile(
+    r"session/[\w-]+|\b[0-9A-F]{32}\b|f\.[0-9A-F]+\.d\.[0-9A-F]+\.e\.\d+|127\.0\.0\.1:\d+"
+    r"|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+)
 
 
 def outcome(call: Call, driver: Any) -> object:
@@ -468,26 +550,38 @@ def differences(plain: Any, lease: Any, site: Site, arrange: Callable[[Any, Site
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[webdriver.Chrome]:
-    with plain_driver(webdriver.ChromeOptions()) as driver:
+def plain(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A driver of plain Selenium; the parameter is the browser's name, Chrome without one."""
+    is_firefox = getattr(request, "param", "chrome") == "firefox"
+    with plain_driver(webdriver.FirefoxOptions() if is_firefox else webdriver.ChromeOptions()) as driver:
         yield driver
 
 
 @pytest.fixture
-def pool() -> Iterator[BrowserPool[Any]]:
-    with patient_pool(max_size=1) as opened:
+def pool(request: pytest.FixtureRequest) -> Iterator[BrowserPool[Any]]:
+    with patient_pool(getattr(request, "param", "chrome"), max_size=1) as opened:
+        assert opened.isolation == "context"
         yield opened
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plain", "pool"),
+    [
+        pytest.param("chrome", "chrome", marks=pytest.mark.chrome, id="chrome"),
+        pytest.param("firefox", "firefox", marks=pytest.mark.firefox, id="firefox"),
+    ],
+    indirect=True,
+)
 @pytest.mark.parametrize("arrange", [on_the_page, after_the_window_was_closed, with_an_alert_open])
 def test_a_lease_answers_as_a_plain_driver(
-    arrange: Callable[[Any, Site], None], plain: webdriver.Chrome, pool: BrowserPool[Any], site: Site
+    arrange: Callable[[Any, Site], None], plain: Any, pool: BrowserPool[Any], site: Site
 ) -> None:
     with pool.driver() as driver:
         assert not differences(plain, driver, site, arrange)
 
 
+@pytest.mark.chrome
 def test_control_a_difference_is_found(
     plain: webdriver.Chrome, pool: BrowserPool[Any], site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -499,8 +593,9 @@ def test_control_a_difference_is_found(
     assert "another" in found
 
 
+@pytest.mark.parametrize("pool", BOTH, indirect=True)
 def test_a_window_of_a_lease_is_never_in_another_context(pool: BrowserPool[Any], site: Site) -> None:
-    """ChromeDriver's own command would open it in the browser's default context."""
+    """The driver's own command would open it in the browser's default context."""
     for kind in ("tab", "window", None, "door"):
         with pool.driver() as driver:
             driver.get(site.url)
@@ -523,6 +618,7 @@ MISTAKES: dict[str, Call] = {
 """Calls that raise an error before anything was sent to the browser, or that it refuses."""
 
 
+@pytest.mark.parametrize("pool", BOTH, indirect=True)
 def test_a_mistake_of_the_caller_costs_no_browser(pool: BrowserPool[Any], site: Site) -> None:
     with pool.lease() as lease:
         before = lease.browser_id
@@ -540,6 +636,7 @@ def test_a_mistake_of_the_caller_costs_no_browser(pool: BrowserPool[Any], site: 
 # ------------------------------------------------------------------ what must differ
 
 
+@pytest.mark.chrome
 def test_after_its_last_window_a_lease_lives_where_a_plain_driver_ends(
     pool: BrowserPool[Any],
 ) -> None:
@@ -575,6 +672,7 @@ STUMBLES = (StaleElementReferenceException, InvalidArgumentException)
 prompt that BiDi has answered already."""
 
 
+@pytest.mark.chrome
 def test_leaving_an_unsaved_page_by_a_click_may_stumble_as_in_plain_selenium_with_bidi(
     plain: webdriver.Chrome, pool: BrowserPool[Any], site: Site
 ) -> None:

@@ -35,14 +35,20 @@ SETTINGS = "profile.default_content_setting_values"
 
 
 @contextlib.contextmanager
-def plain_driver(options: webdriver.ChromeOptions) -> Iterator[webdriver.Chrome]:
+def plain_driver(options: Any) -> Iterator[Any]:
     """Selenium without browserkeeper."""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    directory = tempfile.mkdtemp(prefix="plain")  # Chromium leaves files there
+    directory = tempfile.mkdtemp(prefix="plain")  # both browsers leave files there
     environment = {**os.environ, "TMPDIR": directory}
-    service = webdriver.ChromeService(shutil.which("chromedriver"), env=environment)
-    driver = webdriver.Chrome(options, service)
+    driver: Any
+    if isinstance(options, webdriver.FirefoxOptions):
+        options.add_argument("-headless")
+        gecko = webdriver.FirefoxService(shutil.which("geckodriver"), env=environment)
+        driver = webdriver.Firefox(options, gecko)
+    else:
+        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+            options.add_argument(argument)
+        service = webdriver.ChromeService(shutil.which("chromedriver"), env=environment)
+        driver = webdriver.Chrome(options, service)
     try:
         yield driver
     finally:
