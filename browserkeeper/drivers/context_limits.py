@@ -1,11 +1,11 @@
-"""What a new user context of Chromium does not take over from the options of its browser.
+"""What a new user context does not take over from the options of its browser; Chromium's table.
 
 A pool with ``isolation="context"`` gives each lease a new context: an incognito profile of the same
 process.  Command-line arguments apply to the whole process, and so to its contexts.  Of preferences
 and extensions a context takes over only a part.  This module has the table of what was measured with
 Chromium 156 (a plain Selenium driver against a lease, each with the same option), and judges a
 configuration by it.  What the table does not have is judged as lost, since a new process surely has it.
-``tests/pool/test_options_in_leases.py`` repeats the measurement.
+``tests/pool/test_options_in_leases.py`` repeats the measurement.  Firefox's is ``firefox_limits.py``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SessionConfig
+from .firefox_limits import lost_arguments, lost_options
 
 NO_EXTENSIONS = "a context runs no extensions"
 NO_ALLOWANCE = "a context asks again, unless the preference blocks"
@@ -153,9 +154,13 @@ class Loss:
 
 
 def losses(config: SessionConfig) -> list[Loss]:
-    """Returns what of this configuration of a Chromium a new context would not take over."""
+    """Returns what of this configuration a new context would not take over."""
     if config.engine == "firefox":
-        return []
+        lost = [
+            *lost_options(config.options, config.preferences),
+            *lost_arguments(_all_arguments(config)),
+        ]
+        return [Loss(option, why) for option, why in lost]
     return [*_extensions(config.options), *_arguments(config), *_preferences(config)]
 
 

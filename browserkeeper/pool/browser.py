@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..admission.gate import SlotRequest
 from ..drivers.context_limits import download_dir_of
+from ..drivers.downloads import directory_of_user
 from ..drivers.proxies import run_explained
 from ..errors import BrowserkeeperError, IdentityError, LeaseTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
@@ -107,7 +108,10 @@ class PooledBrowser:
     def _user_downloads(self) -> Path | None:
         """The user's own directory for downloads; None without one."""
         config = self._config.browser
-        return download_dir_of(config) if config.engine == "chromium" else config.download_dir
+        if config.engine == "chromium":
+            return download_dir_of(config)
+        named = directory_of_user(config)
+        return Path(named) if named else None
 
     # -- its life
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -167,4 +168,50 @@ def test_other_isolations_hold_every_option(
 
 def test_a_preference_of_firefox_holds_in_its_contexts(caplog: pytest.LogCaptureFixture) -> None:
     assert BrowserPool("firefox", preferences={"intl.accept_languages": "de"}).isolation == "context"
+    assert not caplog.records
+
+
+def firefox(*arguments: str, **preferences: Any) -> dict[str, Any]:
+    return {"arguments": arguments, "preferences": preferences}
+
+
+LOST_ON_FIREFOX: dict[str, tuple[dict[str, Any], str]] = {
+    "home page": (firefox(**{"browser.startup.page": 1}), "first window's page"),
+    "old session": (firefox(**{"browser.startup.page": 3}), "first window's page"),
+    "private": (firefox("-private"), "no containers in private windows"),
+    "private window": (firefox("--private-window"), "no containers in private windows"),
+    "always private": (firefox(**{"browser.privatebrowsing.autostart": True}), "no containers"),
+    "page": (firefox("--kiosk", "https://example.com/"), "argument 'https://example.com/'"),
+    "page by name": (firefox("-url", "https://example.com/"), "argument '-url'"),
+    "permissions": (firefox(**{"permissions.isolateBy.userContext": False}), "permissions of one"),
+    "history": (firefox(**{"places.history.enabled": True}), "earlier leases have visited"),
+    "forms": (firefox(**{"browser.formfill.enable": True}), "earlier leases have typed"),
+    "question": (firefox(**{"browser.download.useDownloadDir": False}), "without a question"),
+    "desktop": (firefox(**{"browser.download.folderList": 0}), "a folder of its own"),
+}
+HELD_ON_FIREFOX = {
+    "size": firefox("--width", "500", "--height=400", "--kiosk"),
+    "languages": firefox(**{"intl.accept_languages": "de", "permissions.default.geo": 1}),
+    "scripts": firefox(**{"javascript.enabled": False}),
+    "the same": firefox(**{"places.history.enabled": False, "browser.startup.page": 0}),
+    "proxy": firefox(**{"network.proxy.type": 1, "network.proxy.http": "127.0.0.1"}),
+}
+
+
+@pytest.mark.parametrize("name", LOST_ON_FIREFOX)
+def test_what_a_context_of_firefox_loses_takes_fresh_or_is_refused_by_name(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    given, why = LOST_ON_FIREFOX[name]
+    assert BrowserPool("firefox", **given).isolation == "fresh"
+    assert why in caplog.text
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        BrowserPool("firefox", isolation="context", **given)
+
+
+@pytest.mark.parametrize("name", HELD_ON_FIREFOX)
+def test_what_a_context_of_firefox_holds_is_not_mentioned(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert BrowserPool("firefox", **HELD_ON_FIREFOX[name]).isolation == "context"
     assert not caplog.records

@@ -17,6 +17,7 @@ from typing import Any
 from ...config import SessionConfig
 from ...errors import ConfigError
 from ..bidi import ProtocolError
+from ..firefox_limits import PREFERENCES
 from .base import Contexts, DownloadFolders, RunCommand
 from .firefox_cookies import FirefoxCookies, partition
 from .firefox_prompts import WITHOUT_BIDI, UserPrompts
@@ -51,15 +52,6 @@ UNDO_COMMANDS: Mapping[str, str] = {
     "clearActionState": "clearActionState",
 }
 """WebDriver commands that change a setting of the session, and the command that restores it."""
-
-PREFERENCES: Mapping[str, tuple[bool | int, str]] = {
-    "permissions.isolateBy.userContext": (True, "else all contexts have the permissions of one"),
-    "places.history.enabled": (False, "else pages show which links earlier leases have visited"),
-    "browser.formfill.enable": (False, "else form fields offer what earlier leases have typed"),
-    "browser.sessionstore.max_tabs_undo": (0, "closed tabs are not kept"),
-    "browser.sessionstore.max_windows_undo": (0, "closed windows are not kept"),
-}
-"""Preferences of a Firefox with contexts, and why.  They are about data that contexts share."""
 
 NO_PLACE: Mapping[str, bool | int | str] = {
     "geo.provider.network.url": "",

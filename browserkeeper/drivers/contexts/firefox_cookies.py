@@ -82,17 +82,17 @@ class FirefoxCookies:
         own, name = partition(self._context), params.get("name")
         self._connection.commands(
             ("storage.deleteCookies", {"filter": _key(cookie), "partition": own})
-            for cookie in self._found()
+            for cookie in self._found(of_whole_window=False)  # Firefox leaves those as well
             if name is None or cookie["name"] == name
         )
         return response
 
-    def _found(self) -> list[dict[str, Any]]:
+    def _found(self, *, of_whole_window: bool = True) -> list[dict[str, Any]]:
         """The cookies of the current frame's page, as Firefox's classic commands choose them.
 
         They are of the page's host or one above it, and their path is part of the page's path: cookies
-        without a partition, those of the page's own, and for a frame of another site those of the
-        partition that the site of the whole window has.
+        without a partition, those of the page's own, and with ``of_whole_window``, for a frame of
+        another site, those of the partition that the site of the whole window has.
         """
         frame, url = self._place()
         parts = urlsplit(url)
@@ -100,12 +100,15 @@ class FirefoxCookies:
         if parts.scheme not in ("http", "https") or not host:
             return []
         calls = [{"partition": partition(self._context, origin)}]
-        if self.may_be_in_frame and frame != (top := self._run("w3cGetCurrentWindowHandle", {})):
+        top = self._run("w3cGetCurrentWindowHandle", {}) if self.may_be_in_frame else frame
+        if of_whole_window and frame != top:
             outer = urlsplit(self._address(top))
             if outer.scheme in ("http", "https"):
                 whole = f"{outer.scheme}://{outer.netloc.rpartition('@')[2]}"
                 calls.append({"partition": partition(self._context, whole)})
-        if parts.scheme == "http":  # BiDi leaves these out, a classic command does not
+        if parts.scheme == "http" and (
+            of_whole_window or frame == top
+        ):  # BiDi leaves these out, a classic command does not
             calls.append({"partition": partition(self._context), "filter": {"secure": True}})
         answers = self._connection.commands(("storage.getCookies", call) for call in calls)
         hosts = set(_hosts_above(host))
