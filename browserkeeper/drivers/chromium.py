@@ -18,6 +18,7 @@ from ..config import SessionConfig
 from ..grid.address import environment_without_credentials
 from ..options.check import flat, switch_of
 from .browser_handle import AttachedBrowserHandle
+from .identity import check as check_identity
 from .identity import launch_words
 from .launch import Launch, check_ignored, copy_options, take_version
 from .profile import profile_of
@@ -57,6 +58,7 @@ def check(config: SessionConfig, found: Resolved) -> None:
         user_options(config)
         take_version(config, found.browser)
     defaults = {*DEFAULT_ARGUMENTS, *CONTEXT_ARGUMENTS, "--no-sandbox", "--disable-dev-shm-usage"}
+    check_identity(config)
     check_ignored(config, {*defaults, *(a.partition("=")[0] for a in defaults)}, switches=True)
 
 

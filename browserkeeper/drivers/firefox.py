@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
 from ..options.check import preferences_of_profile
+from .identity import check as check_identity
 from .identity import launch_words
 from .launch import Launch, check_ignored, copy_options, take_version
 from .probe import Program
@@ -60,6 +61,7 @@ def check(config: SessionConfig, found: Resolved) -> None:
     if config.options is not None:
         user_options(config)
         take_version(config, found.browser)
+    check_identity(config)
     check_ignored(config, {*DEFAULT_PREFERENCES, *CONTEXT_PREFERENCES}, switches=False)
 
 

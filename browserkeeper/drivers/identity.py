@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..config import SessionConfig
-from ..errors import IdentityError
+from ..errors import ConfigError, IdentityError
 from ..options.identity import NO_IDENTITY, Identity
 from ..options.storage_state import StorageState
 from .bidi import BidiConnection, ProtocolError
@@ -112,6 +112,17 @@ def needs_bidi(config: SessionConfig) -> bool:
     if config.remote is not None or config.debugger_address or config.for_contexts:
         return False
     return bool(BY_BIDI[config.engine] & config.identity.words.keys())
+
+
+def check(config: SessionConfig) -> None:
+    """Raises ConfigError where the identity needs BiDi, and the user's options turn it off."""
+    capabilities = getattr(config.options, "capabilities", None) or {}
+    if needs_bidi(config) and capabilities.get("webSocketUrl", True) is not True:
+        words = [f"{name}=" for name in config.identity.words if name in BY_BIDI[config.engine]]
+        raise ConfigError(
+            f"options: the capability 'webSocketUrl' is {capabilities['webSocketUrl']!r}, and "
+            f"{words[0] if words else 'the identity'} needs BiDi. Leave the capability out."
+        )
 
 
 def may_save_by_bidi(config: SessionConfig) -> bool:

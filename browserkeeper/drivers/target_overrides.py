@@ -44,9 +44,11 @@ SCRIPT = r"""
   const attached = ({sessionId, targetInfo: {type, url, browserContextId}}) => {
     const rule = rules.get(browserContextId);
     if (rule) {
-      if (rule.userAgent) send('Emulation.setUserAgentOverride', rule.userAgent, sessionId);
+      const shared = type === 'shared_worker' || type === 'service_worker';
+      const agent = shared ? rule.agentOfShared : rule.agent;
+      if (agent) send('Emulation.setUserAgentOverride', agent, sessionId);
       if (type === 'page' || type === 'iframe') follow(sessionId);
-      if (rule.workerScript && (type === 'shared_worker' || type === 'service_worker')) {
+      if (rule.workerScript && shared) {
         send('Runtime.evaluate', {expression: rule.workerScript}, sessionId);
       }
       if (rule.headers.length && type === 'service_worker' && url) {
@@ -147,18 +149,23 @@ class TargetOverrides:
 
 
 def _rule(identity: Identity) -> dict[str, Any]:
+    """What the script does in the targets of one context.
+
+    Without ``userAgentMetadata`` a page sends no client hints, with an empty one it sends empty hints.
+    Shared and service workers, which send none, need it to have no brands of their own.
+    """
     headers = [{"name": name, "value": value} for name, value in identity.extra_headers or ()]
-    rule: dict[str, Any] = {"headers": headers, "userAgent": None, "workerScript": ""}
+    rule: dict[str, Any] = {"headers": headers}
     if identity.locale:
         headers.append({"name": "Accept-Language", "value": identity.locale})
     if identity.user_agent:
         headers.append({"name": "User-Agent", "value": identity.user_agent})
-        rule["userAgent"] = {
-            "userAgent": identity.user_agent,
-            "userAgentMetadata": client_hints(identity.user_agent),
-        }
+        agent = {"userAgent": identity.user_agent}
         if identity.locale:
-            rule["userAgent"]["acceptLanguage"] = identity.locale
+            agent["acceptLanguage"] = identity.locale
+        hints = client_hints(identity.user_agent)
+        rule["agent"] = {**agent, "userAgentMetadata": hints} if hints["brands"] else agent
+        rule["agentOfShared"] = {**agent, "userAgentMetadata": hints}
         rule["workerScript"] = _worker_script(identity.user_agent)
     return rule
 

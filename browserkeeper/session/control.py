@@ -363,7 +363,7 @@ class SessionControl(Generic[S]):
             return command()
         if self.state == "closed" or self._commands is None:
             raise self.over()
-        if self.attempt is not None and self.attempt.bidi is not None:
+        if self.attempt is not None and (self.attempt.bidi or self.attempt.prompts):
             command = functools.partial(self.attempt.run_as_without_bidi, name, command)
         # A command that was interrupted goes on, and must not keep alive what the program has dropped.
         commands, fail = self._commands, weakly(self._fail)

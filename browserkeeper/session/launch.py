@@ -19,8 +19,8 @@ from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
 from ..drivers.downloads import CANCEL_GRACE, PARTIAL_SUFFIXES, directory_of_user
 from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, may_save_by_bidi, needs_bidi
 from ..drivers.launch import Launch
-from ..drivers.prompts import Prompts
 from ..drivers.storage_state import VisitedOrigins
+from ..drivers.user_prompts import UserPrompts
 from ..errors import (
     BrowserkeeperError,
     ConfigError,
@@ -183,7 +183,7 @@ class Attempt:
             self.driver_process: ProcessIdentity | None = None
             self._driver: Callable[[], Any] = lambda: None
             self._quits = False
-            self.prompts: Prompts | None = None
+            self.prompts: UserPrompts | None = None
             """None where the driver handles dialogs as without BiDi, or as the user has it."""
             self.bidi: BidiConnection | None = None
             """Our own connection, besides Selenium's; None for a session that needs none."""
@@ -227,16 +227,25 @@ class Attempt:
         self.driver_process = identity_of(spawned["pid"])
         if not self.plan.config.remote:  # the guard has made TMPDIR, and no browser runs yet
             link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
-        if needs_bidi(self.plan.config) or may_save_by_bidi(self.plan.config):
-            self.prompts = Prompts.take_over(options)
+        self._turn_bidi_on(options)
         driver = self._open_session_watched(handler, port, options, spawned["pid"])
         self._driver = weakref.ref(driver)
         self.browser = launch.find_browser(driver.caps, self.processes())
         if self.prompts is not None:
-            self.prompts.show_in(driver.caps)
+            driver.caps["unhandledPromptBehavior"] = self.prompts.capability  # which users read
         if needs_bidi(self.plan.config):
             self._give_identity(driver)
         return driver
+
+    def _turn_bidi_on(self, options: Any) -> None:
+        """Where the identity needs it; and have dialogs be as without BiDi, unless the user wants it."""
+        config = self.plan.config
+        if "webSocketUrl" not in options.capabilities and may_save_by_bidi(config):
+            options.web_socket_url = True
+        if needs_bidi(config):
+            options.web_socket_url = True
+        if config.remote is None and not config.for_contexts and not config.debugger_address:
+            self.prompts = UserPrompts.take_over(options, config.options, config.engine)
 
     def _give_identity(self, driver: Any) -> None:
         """What the launch could not say of the browser's identity, by a BiDi connection of ours.
@@ -264,12 +273,14 @@ class Attempt:
     def run_as_without_bidi(self, name: str, command: Callable[[], Any]) -> Any:
         """Run a command of the driver so that our BiDi connection makes no difference to it.
 
-        Dialogs stay open (:class:`Prompts`); a hidden window of ours is not among the window handles.
+        Dialogs stay open (:class:`UserPrompts`); a hidden window of ours is not among the handles.
         """
         driver = self.driver
         if driver is None:
             return command()
-        answer = self.prompts.run(command, driver.execute) if self.prompts is not None else command()
+        if self.prompts is not None:
+            command = self.prompts.around(command, driver.execute)
+        answer = command()
         if self._applied.hidden_window and name in ("w3cGetWindowHandles", "close"):
             hidden = self._applied.hidden_window
             answer["value"] = [handle for handle in answer["value"] if handle != hidden]

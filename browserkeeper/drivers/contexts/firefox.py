@@ -18,9 +18,9 @@ from ...config import SessionConfig
 from ...errors import ConfigError
 from ..bidi import ProtocolError
 from ..firefox_limits import PREFERENCES
+from ..user_prompts import WITHOUT_BIDI, UserPrompts
 from .base import Contexts, DownloadFolders, RunCommand
 from .firefox_cookies import FirefoxCookies, partition
-from .firefox_prompts import WITHOUT_BIDI, UserPrompts
 
 CONTEXT_COMMANDS = frozenset(
     """
