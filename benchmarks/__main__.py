@@ -1,6 +1,6 @@
 """Run the measurements and write ``RESULTS.md``, each figure with its bound.
 
-python -m benchmarks [--rounds N] [--deaths N] [--quick] [--only pool]
+python -m benchmarks [--rounds N] [--deaths N] [--quick] [--only pool|firefox]
 """
 
 from __future__ import annotations
@@ -109,6 +109,14 @@ def throughput(site: Site, rounds: int) -> Iterator[Figure]:
         yield Figure(f"fresh pages per second: {ours} / {theirs}", text, *judged)
 
 
+def throughput_of_firefox(site: Site, rounds: int) -> Iterator[Figure]:
+    times = pool.throughput_of_firefox(site.url, rounds)
+    ours, theirs = (pool.PAGES / median(times[name]) for name in ("pool of 1 Firefox", "plain Firefox"))
+    text = f"{ours:.2f} / {theirs:.2f} = {ours / theirs:.2f} ×"
+    what = "fresh pages per second: pool of 1 Firefox, 1 worker / plain Firefox, 1 worker"
+    yield Figure(what, text, "≥ 5 ×", ours >= 5 * theirs)
+
+
 def pool_memory(site: Site) -> Iterator[Figure]:
     theirs, ours = pool.memory(site.url, 4)
     text = f"{theirs:.0f} MB → {ours:.0f} MB = {ours / theirs:.2f} ×"
@@ -148,12 +156,17 @@ def measure(given: argparse.Namespace) -> list[Figure]:
             lambda: own_cost(given.rounds),
             lambda: kept_commands(given.rounds),
         ]
+        of_firefox: list[Callable[[], Iterator[Figure]]] = [
+            lambda: throughput_of_firefox(site, max(2, given.rounds // 4)),
+        ]
         of_pools: list[Callable[[], Iterator[Figure]]] = [
             lambda: checkouts(given.rounds),
             lambda: throughput(site, max(2, given.rounds // 2)),
             lambda: pool_memory(site),
+            *of_firefox,
         ]
-        for step in of_pools if given.only else of_sessions + of_pools:
+        only = {"pool": of_pools, "firefox": of_firefox}
+        for step in only.get(given.only, of_sessions + of_pools):
             for figure in step():
                 print(f"{figure.what:58} {figure.value:44} {figure.bound}", flush=True)
                 figures.append(figure)
@@ -190,7 +203,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=12, help="of each comparison")
     parser.add_argument("--deaths", type=int, default=60, help="owners to kill")
-    parser.add_argument("--only", choices=["pool"], help="these measurements, nothing is written")
+    parser.add_argument(
+        "--only", choices=["pool", "firefox"], help="these measurements, nothing is written"
+    )
     parser.add_argument("--quick", action="store_true", help="3 rounds, nothing is written")
     given = parser.parse_args()
     if given.quick:

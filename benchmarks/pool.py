@@ -43,10 +43,10 @@ def checkout(rounds: int) -> dict[str, list[float]]:
 # ------------------------------------------------------------------ pages in a row
 
 
-def plain_pages(url: str, pages: int, workers: int) -> None:
+def plain_pages(url: str, pages: int, workers: int, name: str = "chrome") -> None:
     def work(share: int) -> None:
         for _ in range(share):
-            driver = plain.chrome()
+            driver: Any = plain.START[name]()
             driver.get(url)
             assert driver.title
             driver.quit()
@@ -109,6 +109,17 @@ def throughput(url: str, rounds: int) -> dict[str, list[float]]:
             "pool of 2, 1 worker": functools.partial(pool_pages, two, url, PAGES, 1),
             "pool of 2, 2 workers": functools.partial(pool_pages, two, url, PAGES, 2),
             "pool of 2 headless shells, 1 worker": functools.partial(pool_pages, shells, url, PAGES, 1),
+        }
+        return in_turn({name: functools.partial(timed, run) for name, run in rivals.items()}, rounds)
+
+
+def throughput_of_firefox(url: str, rounds: int) -> dict[str, list[float]]:
+    """As :func:`throughput`: a Firefox for each page, and a user context for each page."""
+    with BrowserPool("firefox", max_size=1, isolation="context") as one:
+        one.wait()
+        rivals: dict[str, Callable[[], object]] = {
+            "plain Firefox": functools.partial(plain_pages, url, PAGES, 1, "firefox"),
+            "pool of 1 Firefox": functools.partial(pool_pages, one, url, PAGES, 1),
         }
         return in_turn({name: functools.partial(timed, run) for name, run in rivals.items()}, rounds)
 

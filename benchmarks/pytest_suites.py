@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +44,20 @@ class Rival:
 
 CONTEXT = "browserkeeper, --keeper-isolation context"
 FRESH = "browserkeeper, --keeper-isolation fresh"
+CONTEXT_OF_FIREFOX = "browserkeeper, Firefox, --keeper-isolation context"
+FRESH_OF_FIREFOX = "browserkeeper, Firefox, --keeper-isolation fresh"
 SELENIUM = "pytest-selenium, a browser per test"
 PLAYWRIGHT = "pytest-playwright, a context per test"
 OURS = ("--disable-plugin-autoload", "-pbrowserkeeper.pytest_plugin")
 RIVALS = (
     Rival(CONTEXT, "browserkeeper", (*OURS, "--keeper-isolation=context")),
     Rival(FRESH, "browserkeeper", OURS),
+    Rival(
+        CONTEXT_OF_FIREFOX,
+        "browserkeeper",
+        (*OURS, "--keeper-browser=firefox", "--keeper-isolation=context"),
+    ),
+    Rival(FRESH_OF_FIREFOX, "browserkeeper", (*OURS, "--keeper-browser=firefox")),
     Rival(
         SELENIUM,
         "selenium",
@@ -95,11 +104,11 @@ def versions(rival: Rival) -> str:
     return done.stdout.strip()
 
 
-def measure(tests: int, rounds: int) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {rival.name: [] for rival in RIVALS}
+def measure(rivals: Sequence[Rival], tests: int, rounds: int) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {rival.name: [] for rival in rivals}
     with Site() as site:
         for number in range(rounds):
-            for rival in RIVALS:
+            for rival in rivals:
                 seconds = run(rival, site, tests)
                 rates[rival.name].append(tests / seconds)
                 print(f"round {number + 1}: {rival.name}: {tests / seconds:.2f} tests/s", flush=True)
@@ -107,8 +116,7 @@ def measure(tests: int, rounds: int) -> dict[str, list[float]]:
 
 
 def table(rates: dict[str, list[float]], tests: int, rounds: int) -> str:
-    ours = median(rates[CONTEXT])
-    bounds = {SELENIUM: 5.0, PLAYWRIGHT: 0.9}
+    bounds = {SELENIUM: 5.0, PLAYWRIGHT: 0.9, FRESH_OF_FIREFOX: 3.0}
     lines = [
         "# Results of `python -m benchmarks.pytest_suites`",
         "",
@@ -118,22 +126,35 @@ def table(rates: dict[str, list[float]], tests: int, rounds: int) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for name, values in rates.items():
-        ratio, bound = ours / median(values), bounds.get(name)
+        ours = CONTEXT_OF_FIREFOX if "Firefox" in name else CONTEXT
+        ratio, bound = median(rates[ours]) / median(values), bounds.get(name)
         verdict = "" if bound is None else "met" if ratio >= bound else "MISSED"
         limit = f"≥ {bound:g} ×" if bound else ""
         lines.append(f"| {name} | {median(values):.2f} | {ratio:.2f} × | {limit} | {verdict} |")
-    return "\n".join([*lines, "", *(f"- {rival.name}: {versions(rival)}" for rival in RIVALS), ""])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            *(f"- {rival.name}: {versions(rival)}" for rival in RIVALS if rival.name in rates),
+            "",
+        ]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tests", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--firefox", action="store_true", help="only Firefox; prints, and writes nothing"
+    )
     given = parser.parse_args()
-    for rival in RIVALS:
+    rivals = [rival for rival in RIVALS if not given.firefox or "Firefox" in rival.name]
+    for rival in rivals:
         prepare(rival)
-    text = table(measure(given.tests, given.rounds), given.tests, given.rounds)
-    RESULTS.write_text(text)
+    text = table(measure(rivals, given.tests, given.rounds), given.tests, given.rounds)
+    if not given.firefox:
+        RESULTS.write_text(text)
     print(text)
 
 
