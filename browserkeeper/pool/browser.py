@@ -275,19 +275,25 @@ class PooledBrowser:
         where the browser refuses a word, or the session's error where the browser has ended; then the
         browser must not be used again.
         """
-        try:
-            self._control.set_deadline(RENEW_TIMEOUT, "hung")
+        from selenium.common.exceptions import WebDriverException
+        from websocket import WebSocketException
+
+        from ..drivers.bidi import ProtocolError
+
+        def take() -> None:
             if self._contexts is not None:
                 self._contexts.take(identity)
             elif identity.storage_state is not None:  # the pool has refused all other words
                 self._control.load_storage_state(identity.storage_state)
+
+        try:
+            self._control.set_deadline(RENEW_TIMEOUT, "hung")
+            self._control.run_command("bidi", {}, take)  # which explains why a browser has ended
             self._control.set_deadline(None, "hung")
             self._control.forget_commands()
-        except BrowserkeeperError:
-            raise
-        except Exception as error:
-            if failure := self._control.failure():
-                raise failure from None
+        except (ProtocolError, WebDriverException, WebSocketException, OSError) as error:
+            if isinstance(error, BrowserkeeperError):
+                raise
             text = f"Browser {self.id} did not take the identity: {type(error).__name__}: {error}"
             raise IdentityError(text) from error
 
