@@ -16,7 +16,7 @@ from selenium.common.exceptions import (
 )
 
 from browserkeeper import BrowserDied, BrowserkeeperError, ConfigError, LeaseTimeout
-from browserkeeper.drivers.contexts.firefox_prompts import UserPrompts
+from browserkeeper.drivers.user_prompts import UserPrompts
 from fixtures.server import Site
 from tests.pool.pools import patient_pool
 from tests.support.waiting import wait_until

@@ -7,7 +7,6 @@ known that nothing of an earlier lease is left.  When a context is made is for `
     chromium.py  Chromium's, by the DevTools protocol
     firefox.py   Firefox's, by BiDi alone
     firefox_cookies.py   the classic commands for cookies, which Firefox has for one context only
-    firefox_prompts.py   dialogs in the way of a command, which BiDi would answer too soon
 """
 
 from __future__ import annotations
