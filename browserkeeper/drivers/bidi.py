@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -172,6 +173,9 @@ class BidiConnection:
             self._thread.join(CLOSE_TIMEOUT)
 
     def _shut(self) -> None:
+        # Closing the descriptor alone does not wake a thread that waits in recv(2) on it.
+        with contextlib.suppress(Exception):
+            self._socket.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr] # None once closed
         with contextlib.suppress(Exception):
             self._socket.shutdown()  # type: ignore[no-untyped-call]
 

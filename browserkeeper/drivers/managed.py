@@ -14,6 +14,7 @@ import json
 import socket
 import sys
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -31,7 +32,7 @@ from websocket import WebSocketException
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..errors import refuse_to_pickle
 from .driver_service import ManagedService, make_service
-from .websockets import DirectWebSocketConnection
+from .websockets import CLOSED, DirectWebSocketConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,8 @@ CHROMIUM_OPTIONS = {
 }
 """The capability that has the address of the debugging port, by ``browserName``."""
 
+END_TIMEOUT = 2.0
+"""Seconds for a driver to end after its session has closed the BiDi connection."""
 BIDI_THREAD_TIMEOUT = 2.0
 """Seconds for the thread of a BiDi connection to end once its socket was shut; it takes milliseconds."""
 
@@ -212,6 +215,19 @@ class _Managed(LocalWebDriver):
             url, config.websocket_timeout, config.websocket_interval, bidi_filter
         )
         self._websocket_connection.observe = weakref.WeakMethod(self.command_handler.observe_command)
+        self._websocket_connection.lost = weakref.WeakMethod(self._raise_bidi_lost)
+
+    def _raise_bidi_lost(self) -> NoReturn:
+        """The error of the lease or the session that has closed the connection, or of a dead browser.
+
+        A session closes the connection just before it ends the driver, which is waited for.
+        """
+        self.command_handler.run_command("bidi", {}, lambda: None)  # raises where that is over
+        until = time.monotonic() + END_TIMEOUT
+        while self.service.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        self.command_handler.run_command("bidi", {}, _raise_closed)
+        _raise_closed()
 
     def start_devtools(self) -> Any:
         """As Selenium's, without a proxy.
@@ -326,6 +342,10 @@ class RemoteEdge(_RemoteManaged, Edge):
 
 class RemoteFirefox(_RemoteManaged, Firefox):
     """A managed ``webdriver.Firefox`` whose browser is on a Grid."""
+
+
+def _raise_closed() -> NoReturn:
+    raise WebDriverException(CLOSED)
 
 
 def _refuse_cdp() -> NoReturn:

@@ -12,11 +12,13 @@ import contextlib
 import ipaddress
 import json
 import socket
+import time
 from collections.abc import Callable
 from threading import Thread, local
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.remote import websocket_connection
 from selenium.webdriver.remote.websocket_connection import WebSocketConnection
 from websocket import WebSocket, WebSocketApp, create_connection
@@ -43,6 +45,7 @@ class Filter(Protocol):
         """A message has gone to the browser past this filter."""
 
 
+CLOSED = "the BiDi connection was closed while a command waited for its answer"
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect to a port of this machine, which takes microseconds."""
 
@@ -103,8 +106,11 @@ class DirectWebSocketConnection(WebSocketConnection):
     """
 
     connected: socket.socket | None = None
+    _was_open = False
     observe: Callable[[], Observe | None] = staticmethod(lambda: None)
     """A weak reference, since the connection's thread holds this object and must hold no session."""
+    lost: Callable[[], Callable[[], object] | None] = staticmethod(lambda: None)
+    """The same, for a function that raises the error of a connection that was closed."""
 
     def __init__(
         self, url: str, timeout: float, interval: float, bidi_filter: Filter | None = None
@@ -149,6 +155,26 @@ class DirectWebSocketConnection(WebSocketConnection):
         """Called before each message to the browser."""
         if self.bidi_filter is not None and not getattr(self._sender, "is_filtered", False):
             self.bidi_filter.note_unfiltered()
+
+    def _wait_until(self, condition: Callable[[], Any]) -> Any:
+        """As Selenium's, but ends with the connection: no answer comes after that.
+
+        Then raises what ``lost`` raises.  Selenium would wait for ``websocket_timeout``, 30 s, and the
+        thread of a command that was cut off would not be free before.
+        """
+        until = time.monotonic() + self.response_wait_timeout
+        while True:
+            self._was_open = self._was_open or self._started  # which close() sets to False
+            has_ended = self._was_open and not self._ws_thread.is_alive()  # before the last look
+            if result := condition():
+                return result
+            if has_ended:
+                if (raise_lost := self.lost()) is not None:
+                    raise_lost()
+                raise WebDriverException(CLOSED)
+            if time.monotonic() >= until:
+                return None
+            time.sleep(self.response_wait_interval)
 
     def _start_ws(self) -> None:
         connected = connected_socket(self.url)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from selenium import webdriver
 
 from browserkeeper import (
     ConfigError,
@@ -35,7 +36,7 @@ from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.browser.test_limits_named import NEVER, new_pool
 from tests.browser.test_outside import PHASES, fake_driver, new_session  # noqa: F401
-from tests.pool.pools import patient_pool
+from tests.pool.pools import LIMIT, patient_pool
 from tests.support.fake_browser import FakeBrowser, FakePool
 from tests.support.waiting import wait_until
 
@@ -326,10 +327,13 @@ class Job:
     def __call__(self, driver: Any, url: str = NEVER) -> None:
         self.has_begun.set()
         try:
-            driver.get(url)
+            self.begin(driver, url)
         except BaseException as error:
             self.errors.append(error)
             raise
+
+    def begin(self, driver: Any, url: str) -> None:
+        driver.get(url)
 
 
 def executor_threads() -> list[str]:
@@ -561,4 +565,46 @@ def test_pages_of_a_real_browser_are_opened_by_many_tasks_and_a_cut_off_one_free
             assert await title(pool)
 
     run(main())
+    assert not executor_threads()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("chrome", marks=pytest.mark.chrome),
+        pytest.param("firefox", marks=pytest.mark.firefox),
+    ],
+)
+def test_a_bidi_command_that_hangs_is_cut_off_as_others_are(name: str, site: Site) -> None:
+    """Selenium waits for its answer for 30 s after the connection was closed, and then says so."""
+    options = webdriver.ChromeOptions() if name == "chrome" else webdriver.FirefoxOptions()
+    options.enable_bidi = True
+    page = f"/never?bidi-{id(options)}"
+
+    class Navigation(Job):
+        def begin(self, driver: Any, url: str) -> None:
+            driver.browsing_context.navigate(driver.current_window_handle, url, wait="complete")
+
+    async def use(open_it: Any, job: Job) -> None:
+        async with open_it as opened:
+            driver = getattr(opened, "driver", opened)
+            await asyncio.to_thread(job, driver, f"{site.url.rstrip('/')}{page}")
+
+    async def cut_off(open_it: Any) -> BaseException:
+        job, before = Navigation(), len(site.requests)
+        task = asyncio.create_task(use(open_it, job))
+        await until(lambda: any(page in one for one in site.requests[before:]))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: job.errors)
+        return job.errors[0]
+
+    async def main() -> None:
+        async with patient_pool(name, max_size=1, options=options) as pool:
+            assert isinstance(await cut_off(pool.alease()), (LeaseEnded, SessionClosed))
+        session = browser(name, options=options, start_timeout=LIMIT)
+        assert isinstance(await cut_off(session), SessionClosed)
+
+    asyncio.run(main())
     assert not executor_threads()
