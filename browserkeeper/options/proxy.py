@@ -273,8 +273,9 @@ def _bypass_entry(text: str) -> Bypass:
     host, port = entry, None
     if match := re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*):([^:\]]*)", entry):
         host, port = match[1], _port(match[2], 0, where)
-    host = host.strip("[]") if host.startswith("[") else host
-    if "/" in host or _address(host) is not None:
+    is_bracketed = host.startswith("[")
+    host = host.strip("[]")
+    if is_bracketed or "/" in host or _address(host) is not None:
         try:
             return Bypass(text, network=ipaddress.ip_network(host, strict=False), port=port)
         except ValueError:
