@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import pickle
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import pytest
 
 from ..errors import BrowserkeeperError, ConfigError
+from ..options.identity import Identity
 from ..session import browser
 from .markers import browser_arguments
 from .settings import Settings
@@ -27,15 +29,18 @@ class BrowserSpec:
     """The name and the arguments for ``browserkeeper.browser()``."""
 
     name: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] = dataclasses.field(repr=False)
+    """Not in the repr, which pytest prints in tracebacks: a proxy's URL may contain a password."""
 
     @property
     def fingerprint(self) -> tuple[Any, ...]:
         """Equal for two specs that the same warm browser can serve."""
-        plain = {k: v for k, v in self.arguments.items() if k != "options"}
+        plain = {k: v for k, v in self.arguments.items() if k not in ("options", "identity")}
+        words = Identity.build(self.arguments.get("identity")).words  # whose repr has no secrets
         options = self.arguments.get("options")
         capabilities = options and copy.deepcopy(options).to_capabilities()  # which changes its options
-        return self.name, repr(sorted(plain.items())), capabilities and repr(capabilities)
+        known = repr(sorted(plain.items())), pickle.dumps(words)
+        return self.name, known, capabilities and repr(capabilities)
 
 
 def make_spec(name: Any, arguments: Any, options: Any, settings: Settings, **more: Any) -> BrowserSpec:

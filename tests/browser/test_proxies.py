@@ -24,7 +24,7 @@ from browserkeeper import ProxyError, browser, session_of
 from browserkeeper.state.ledger import Ledger
 from tests.support.guards import BOTH
 from tests.support.proxied_pages import PAGES, QUIET, gather, stun, visit
-from tests.support.proxies import RecordingProxy, RecordingTarget
+from tests.support.proxies import RecordingProxy, RecordingTarget, dead_port
 from tests.support.waiting import SECONDS, wait_until
 
 SECRET = "pässword-@:/1"
@@ -87,28 +87,29 @@ def test_control_without_a_proxy_the_same_requests_go_directly(
 
 @pytest.mark.parametrize("name", BOTH)
 def test_errors_name_proxy_and_user_but_never_the_password(name: Any, target: RecordingTarget) -> None:
-    """One session; what its proxy answers changes.  Each error comes at the command, without a dialog."""
-    with RecordingProxy("http", "me", "another") as proxy:
-        with browser(name, proxy=f"http://me:{QUOTED}@{proxy.address}") as driver:
-            for scheme in ("http", "https"):
-                with pytest.raises(ProxyError, match="refuses user 'me'") as caught:
-                    driver.get(target.url_of("shop.test", "/", scheme))
-                error = caught.value
-                assert (error.proxy, error.user) == (f"http://{proxy.address}", "me")
-                assert error.reason == "password"
-                assert SECRET not in f"{error!r}{error}{vars(error)}{error.__cause__}"
-            proxy.password = SECRET
-            driver.get(target.url_of("shop.test"))
-            assert driver.title == "target"
-            with pytest.raises(WebDriverException) as other:  # the target's failure, not the proxy's
-                driver.get("https://shop.test:1/")
-            assert not isinstance(other.value, ProxyError)
-            driver.get(target.url_of("shop.test"))
-            proxy.password = "changed"
-            with pytest.raises(ProxyError, match="refuses user 'me'"):
-                driver.refresh()
-            proxy.password = SECRET
-            driver.get(target.url_of("shop.test"))
+    """One session whose proxy changes its answers.  Errors come at the command, without a dialog."""
+    proxy = RecordingProxy("http", "me", "another")
+    url = f"http://me:{QUOTED}@{proxy.address}"
+    with proxy, dead_port() as dead, browser(name, proxy=url) as driver:
+        for scheme in ("http", "https"):
+            with pytest.raises(ProxyError, match="refuses user 'me'") as caught:
+                driver.get(target.url_of("shop.test", "/", scheme))
+            error = caught.value
+            assert (error.proxy, error.user) == (f"http://{proxy.address}", "me")
+            assert error.reason == "password"
+            assert SECRET not in f"{error!r}{error}{vars(error)}{error.__cause__}"
+        proxy.password = SECRET
+        driver.get(target.url_of("shop.test"))
+        assert driver.title == "target"
+        with pytest.raises(WebDriverException) as other:  # the target's failure, not the proxy's
+            driver.get(f"https://shop.test:{dead}/")
+        assert not isinstance(other.value, ProxyError)
+        driver.get(target.url_of("shop.test"))
+        proxy.password = "changed"
+        with pytest.raises(ProxyError, match="refuses user 'me'"):
+            driver.refresh()
+        proxy.password = SECRET
+        driver.get(target.url_of("shop.test"))
     assert target.ways() == {proxy.name}
 
 
@@ -152,16 +153,9 @@ def test_the_password_is_in_no_log_record_report_or_command_line(
             places["repr"] = f"{session!r}{driver!r}{session.config!r}{driver.caps}"
             for process in session.processes():
                 for part in ("cmdline", "environ"):
-                    with contextlib.suppress(OSError):
-                        data = Path(f"/proc/{process.pid}/{part}").read_bytes()
-                        places[f"{part} of {process.name}"] = data.decode("utf-8", "replace")
-            directory = Ledger.open().directory
-            for path in directory.rglob("*"):
-                if path.is_file():
-                    places[f"{path} while it runs"] = path.read_text(errors="replace")
-            for path in Path(session.tmpdir).rglob("*"):
-                if path.is_file() and path.stat().st_size < 2**22:
-                    places[str(path)] = path.read_bytes().decode("utf-8", "replace")
+                    places |= texts_of(Path(f"/proc/{process.pid}/{part}"))
+            places |= texts_of(Ledger.open().directory, "while it runs")
+            places |= texts_of(Path(session.tmpdir))
             proxy.password = "another"
             with pytest.raises(ProxyError) as caught:
                 driver.get(target.url)
@@ -173,17 +167,24 @@ def test_the_password_is_in_no_log_record_report_or_command_line(
             places["death"] = f"{died.value}"
         report = session.close()
         places["report"] = f"{report}{report!r}{json.dumps(report.log_fields(), default=str)}"
-    for path in directory.rglob("*"):
-        if path.is_file():
-            places[str(path)] = path.read_text(errors="replace")
-    places["driver.log"] = log.read_text(errors="replace")
+    places |= texts_of(Ledger.open().directory) | texts_of(log)
     places["logging"] = caplog.text
     assert len(places) > 12
     basic = "bWU6cMOkc3N3b3JkLUA6LzE="  # me:SECRET in Base64
     for place, text in places.items():
-        for form in (SECRET, QUOTED, basic, "ssword-"):
+        for form in (SECRET, QUOTED, basic, "ssword-@", "ssword-%40"):
             assert form not in text, place
     assert any(f"127.0.0.1:{port_in(text)}" in text for text in places.values())  # the relay's address
+
+
+def texts_of(place: Path, note: str = "") -> dict[str, str]:
+    """The text of a file, or of all files below a directory; large ones are caches of the browser."""
+    found = {}
+    for path in [place, *place.rglob("*")]:
+        with contextlib.suppress(OSError):
+            if path.is_file() and path.stat().st_size < 2**22:
+                found[f"{path} {note}"] = path.read_bytes().decode("utf-8", "replace")
+    return found
 
 
 def port_in(text: str) -> str:
@@ -194,6 +195,7 @@ def port_in(text: str) -> str:
 
 
 @pytest.mark.chrome
+@pytest.mark.leaves_zombies(1, "its owner is killed, so that its guard goes to PID 1")
 def test_a_browser_whose_owner_is_killed_sends_nothing_past_the_proxy(target: RecordingTarget) -> None:
     """The relay dies with its owner, and the browser lives until its guard has killed it."""
     script = """

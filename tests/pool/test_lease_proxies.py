@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -39,11 +41,14 @@ def target() -> Iterator[RecordingTarget]:
 @pytest.fixture(scope="module", params=BOTH)
 def pool(request: pytest.FixtureRequest) -> Iterator[BrowserPool[Any]]:
     """One browser, so that all leases have the same."""
-    state = pytest.MonkeyPatch()
-    state.setenv("BROWSERKEEPER_STATE_DIR", f"/tmp/bkstate-proxies-{os.getpid()}")
-    with patient_pool(request.param, max_size=1, isolation="context") as pool:
+    directory = tempfile.mkdtemp(prefix="bkstate-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BROWSERKEEPER_STATE_DIR", directory)
+        pool = patient_pool(request.param, max_size=1, min_idle=1, max_uses=None, isolation="context")
+        pool.open().wait()
+    with pool:
         yield pool
-    state.undo()
+    shutil.rmtree(directory)
 
 
 def open_page(driver: Any, target: RecordingTarget, path: str) -> None:
@@ -58,19 +63,17 @@ def test_each_lease_has_its_own_proxy_and_the_next_one_none(
 ) -> None:
     first, second = proxies
     browsers = set()
-    words: dict[str, Any]
-    for number, (words, way) in enumerate(
-        [
-            ({}, ""),
-            ({"proxy": first.url}, "first"),
-            ({}, ""),
-            ({"proxy": second.url}, "second"),
-            ({"identity": Identity(proxy=first.url)}, "first"),
-            ({"proxy": {"server": first.url, "bypass": ["127.0.0.1"]}}, ""),
-            ({"proxy": first.url, "locale": "de-DE"}, "first"),
-            ({}, ""),
-        ]
-    ):
+    table: list[tuple[dict[str, Any], str]] = [
+        ({}, ""),
+        ({"proxy": first.url}, "first"),
+        ({}, ""),
+        ({"proxy": second.url}, "second"),
+        ({"identity": Identity(proxy=first.url)}, "first"),
+        ({"proxy": {"server": first.url, "bypass": ["127.0.0.1"]}}, ""),
+        ({"proxy": first.url, "locale": "de-DE"}, "first"),
+        ({}, ""),
+    ]
+    for number, (words, way) in enumerate(table):
         with pool.lease(**words) as lease:
             open_page(lease.driver, target, f"/lease-{number}")
             browsers.add(lease.browser_id)
@@ -108,14 +111,11 @@ def test_after_the_death_of_the_proxy_a_lease_has_a_typed_error_and_the_next_one
             open_page(lease.driver, target, "/next")
     assert "/dead" not in target.paths
     assert target.ways("/next") == {""}
-    with pool.lease(
-        proxy=f"http://me:wrong-password@{RecordingProxy('http', 'me', 'x').address}"
-    ) as lease:
+    other = RecordingProxy("http", "me", "x")
+    with other, pool.lease(proxy=f"http://me:wrong-password@{other.address}") as lease:
         with pytest.raises(ProxyError, match="refuses user 'me'"):
             lease.driver.get(target.url)
-        assert "wrong-password" not in repr(lease) + str(
-            pool.leases() if hasattr(pool, "leases") else ""
-        )
+        assert "wrong-password" not in repr(lease) + repr(vars(lease))
 
 
 def test_the_relay_ends_when_no_lease_has_a_proxy(

@@ -290,3 +290,17 @@ def test_leak_demo_interrupted_leaves_nothing(
     assert status == 130, output
     assert "cleaned up" in output
     assert "Traceback" not in output
+
+
+# -- proxies.py
+
+
+@pytest.mark.chrome
+def test_proxies_takes_turns_and_names_a_wrong_password(nothing_comes_of_it: NothingComesOfIt) -> None:
+    with nothing_comes_of_it():
+        status, output = run("-m", "examples.proxies")
+    assert status == 0, output
+    assert len(re.findall(r"^browser \w+, lease \d: The Leaky Shelf", output, re.MULTILINE)) == 4
+    assert "refuses user 'anna'" in output
+    assert "requests through the proxies: True" in output
+    assert "secret" not in output
