@@ -166,22 +166,33 @@ def new_context(engine: str, route: Route | None) -> dict[str, Any]:
     return {"proxy": proxy}
 
 
-def run_explained(route: Route | None, command: Callable[[], T]) -> T:
-    """Run a WebDriver command.  Where it fails while the proxy cannot be used, raises ProxyError in
-    place of the browser's error, which is the cause."""
+QUIET_COMMANDS = ("refresh", "goBack", "goForward")
+"""Commands that load a page, and return although it could not be loaded (measured with ChromeDriver)."""
+
+
+def run_explained(route: Route | None, name: str, command: Callable[[], T]) -> T:
+    """Run the WebDriver command of this name.
+
+    Where it fails while the proxy cannot be used, raises ProxyError in place of the browser's error,
+    which is the cause.  Also where a command that would hide the failure returns.
+    """
     if route is None:
         return command()
     from selenium.common.exceptions import WebDriverException
 
+    from .proxy_errors import ProxyError
+
+    earlier = route.last_failure
     try:
-        return command()
+        answer = command()
+        if name in QUIET_COMMANDS and route.last_failure not in (None, earlier):
+            raise ProxyError.of(route.last_failure)
+        return answer
     except BrowserkeeperError:  # the session is over
         raise
     except WebDriverException as error:
         if (failure := route.failure()) is None:
             raise
-        from .proxy_errors import ProxyError
-
         raise ProxyError.of(failure) from error
 
 

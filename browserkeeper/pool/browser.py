@@ -309,6 +309,7 @@ class PooledBrowser:
             return self._control.run_command(name, params, command)
         return run_explained(
             contexts.proxy_route,
+            name,
             lambda: self._control.run_command(
                 name, params, lambda: contexts.route(name, params, command)
             ),

@@ -162,8 +162,13 @@ class Route:
         """``HOST:PORT`` for the browser, which speaks HTTP to it, whatever the proxy speaks."""
         return f"{HOST}:{self.port}"
 
+    @property
+    def last_failure(self) -> ProxyError | None:
+        """As :meth:`failure`, but the same object until a request has come through or failed again."""
+        return self._entry.upstream.failure
+
     def failure(self) -> ProxyError | None:
-        """Why the proxy cannot be used; None if the last request came through, or none was made."""
+        """A new error that says why the proxy cannot be used; None if the last request came through, or none was made."""
         if self._relay is not None and not self._relay.thread.is_alive():
             text = f"proxy {self.proxy}: the relay of this program has ended; no request is sent"
             return ProxyError(text, str(self.proxy), self.proxy.username, "relay")

@@ -368,7 +368,7 @@ class SessionControl(Generic[S]):
         # A command that was interrupted goes on, and must not keep alive what the program has dropped.
         commands, fail = self._commands, weakly(self._fail)
         route = self.attempt.plan.launch.route if self.attempt is not None else None
-        return run_explained(route, lambda: commands.run(name, params, command, fail))
+        return run_explained(route, name, lambda: commands.run(name, params, command, fail))
 
     def _open_downloads(self, attempt: Attempt) -> None:
         """Where leases have contexts, the pool opens them on the connection that it has for these."""
