@@ -168,7 +168,7 @@ class Route:
         return self._entry.upstream.failure
 
     def failure(self) -> ProxyError | None:
-        """A new error that says why the proxy cannot be used; None if the last request came through, or none was made."""
+        """A new error that says why the proxy cannot be used; None since a request has come through."""
         if self._relay is not None and not self._relay.thread.is_alive():
             text = f"proxy {self.proxy}: the relay of this program has ended; no request is sent"
             return ProxyError(text, str(self.proxy), self.proxy.username, "relay")
