@@ -11,6 +11,7 @@ more than the context, so the browser must not have another lease.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import threading
@@ -120,8 +121,8 @@ COPYING = frozenset(
 )
 """Commands after which a page may have written to the clipboard; see :mod:`.contexts`."""
 
-ENDING = frozenset({"browser.close", "session.end", "session.new"})
-"""Commands that end the browser or its session."""
+ANSWERS = frozenset({"network.continueRequest", "network.failRequest", "network.provideResponse"})
+"""What a handler does with a request that an intercept holds."""
 
 KNOWN = PASSED | FILLED_IN | SCOPED | set(RESET) | set(MAKERS) | set(REMOVERS)
 
@@ -147,6 +148,9 @@ class Host(Protocol):
     def route_bidi_cdp(self, params: Params) -> Params:
         """For ``goog:cdp.sendCommand``: returns the parameters to send, and notes what it reaches."""
 
+    def is_blocked(self, params: Params) -> bool:
+        """True if ``block=`` fails the request that this event is about."""
+
     def note_user_context(self, context: str) -> None:
         """The lease has made a user context of its own."""
 
@@ -164,6 +168,8 @@ class BidiFilter:
         self._reset: dict[str, Params] = {}
         self._foreign: set[str] | None = None
         """Windows of other contexts; None until they are asked for."""
+        self._failed: collections.deque[Any] = collections.deque(maxlen=1000)
+        """Ids of requests that ``block=`` has failed, whatever the user's handlers do with them."""
         self._in_flight = 0
         self._lock = threading.Lock()
         self._is_closed = False
@@ -218,6 +224,8 @@ class BidiFilter:
         if method not in KNOWN:
             self._host.note_beyond(method)
             return transmit(params)
+        if method in ANSWERS and params.get("request") in self._failed:
+            return {"type": "success", "result": {}}
         if refusal := self._refusal(method, params):
             return refusal
         params = self._scoped(method, params)
@@ -414,6 +422,9 @@ class BidiFilter:
         if not intercepts:
             return False
         own = [name for name in intercepts if (_REMOVE_INTERCEPT, name) in self._made]
+        if own and self._host.is_blocked(params):
+            own = []
+            self._failed.append(params.get("request", {}).get("request"))
         if len(own) == len(intercepts):
             return False
         params["intercepts"] = own

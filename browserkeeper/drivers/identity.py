@@ -22,6 +22,7 @@ from ..errors import ConfigError, IdentityError
 from ..options.identity import NO_IDENTITY, Identity
 from ..options.storage_state import StorageState
 from .bidi import BidiConnection, ProtocolError
+from .blocking import block_in_firefox
 from .geolocation import allow_geolocation
 from .proxies import chromium_arguments, firefox_preferences
 from .storage_state import load
@@ -34,15 +35,17 @@ DEFAULT_CONTEXT = "default"
 """The user context of the windows that a browser starts with (w3.org/TR/webdriver-bidi)."""
 
 BY_BIDI: Mapping[str, frozenset[str]] = {
-    "chromium": frozenset({"locale", "user_agent", "geolocation", "extra_headers", "storage_state"}),
-    "firefox": frozenset({"extra_headers", "storage_state"}),
+    "chromium": frozenset(
+        {"locale", "user_agent", "geolocation", "extra_headers", "storage_state", "block"}
+    ),
+    "firefox": frozenset({"extra_headers", "storage_state", "block"}),
 }
 """By engine: the words that the launch of a process of its own cannot say, or not all of it.
 
 Chromium's ``--accept-lang`` does not change ``Intl``; with ``--user-agent`` it still sends its own
 client hints (Sec-CH-UA); it has no argument for a place, nor for headers."""
 
-BY_TARGETS = frozenset({"locale", "user_agent", "extra_headers"})
+BY_TARGETS = frozenset({"locale", "user_agent", "extra_headers", "block"})
 """Words that BiDi on Chromium does not bring to every target; see ``target_overrides.py``."""
 
 IN_A_NEW_CONTEXT = frozenset({"proxy"})
@@ -191,6 +194,8 @@ def apply(
             overrides.add(of_cdp, identity)
             applied.hidden_window = overrides.page
             applied.on_close(functools.partial(overrides.remove, of_cdp))
+        if engine == "firefox" and identity.block:
+            applied.on_close(block_in_firefox(connection, context, identity.block))
         if engine == "firefox" and identity.geolocation and context != DEFAULT_CONTEXT:
             applied.on_close(allow_geolocation(connection, context))
     except ProtocolError as error:

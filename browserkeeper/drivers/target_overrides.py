@@ -1,10 +1,13 @@
-"""What Chromium's BiDi does not give to each target of a user context: user agent, and some headers.
+"""What Chromium's BiDi does not give to each target of a context: user agent, some headers, blocking.
 
 ``emulation.setUserAgentOverride`` (chromium-bidi, as measured with 156) leaves three gaps.  It removes
 the client hints (``Sec-CH-UA``, ``navigator.userAgentData``) of pages in place of changing them; shared
 and service workers keep the browser's own ``navigator.userAgent`` and hints; and the script of a service
 worker is fetched with the browser's own User-Agent, with its own Accept-Language, and without extra
 headers.
+
+``block=`` is here as well (``Fetch.enable``): only requests that are to be blocked are held up, and the
+script fails them, also while ChromeDriver is busy with a page load.
 
 Here a hidden page of the default context gets a DevTools connection (by
 ``Target.exposeDevToolsProtocol``: ChromeDriver runs chromium-bidi in another such page, to which no
@@ -21,6 +24,7 @@ from typing import Any
 
 from ..options.identity import Identity
 from .bidi import BidiConnection, ProtocolError
+from .blocking import chromium_patterns
 from .client_hints import client_hints
 
 TITLE = "browserkeeper"
@@ -51,25 +55,38 @@ SCRIPT = r"""
       if (rule.workerScript && shared) {
         send('Runtime.evaluate', {expression: rule.workerScript}, sessionId);
       }
+      const patterns = [...rule.block];
+      let script = '';
       if (rule.headers.length && type === 'service_worker' && url) {
-        const urlPattern = url.replace(/[*?\\]/g, '\\$&');
-        send('Fetch.enable', {patterns: [{urlPattern}]}, sessionId);
-        contexts.set(sessionId, browserContextId);
+        patterns.push({urlPattern: url.replace(/[*?\\]/g, '\\$&')});
+        script = url;
+      }
+      if (patterns.length) {
+        send('Fetch.enable', {patterns}, sessionId);
+        fetches.set(sessionId, {rule, script});
       }
     }
     send('Runtime.runIfWaitingForDebugger', {}, sessionId);
   };
 
-  const contexts = new Map();  // of service workers, by their sessions
+  const fetches = new Map();  // rule, and script of a service worker, by session
   const paused = ({requestId, request}, sessionId) => {
-    const headers = rules.get(contexts.get(sessionId))?.headers ?? [];
-    contexts.delete(sessionId);
+    const {rule, script} = fetches.get(sessionId) ?? {};
+    if (rule && request.url !== script) {
+      send('Fetch.failRequest', {requestId, errorReason: 'BlockedByClient'}, sessionId);
+      return;
+    }
+    const headers = rule?.headers ?? [];
+    fetches.delete(sessionId);
     const ours = new Set(headers.map(({name}) => name.toLowerCase()));
     const others = Object.entries(request.headers)
       .filter(([name]) => !ours.has(name.toLowerCase()))
       .map(([name, value]) => ({name, value}));
     send('Fetch.continueRequest', {requestId, headers: [...others, ...headers]}, sessionId);
-    send('Fetch.disable', {}, sessionId);
+    if (rule?.block.length) {
+      fetches.set(sessionId, {rule, script: ''});
+      send('Fetch.enable', {patterns: rule.block}, sessionId);
+    } else send('Fetch.disable', {}, sessionId);
   };
 
   browserkeeper.onmessage = (text) => {
@@ -78,7 +95,7 @@ SCRIPT = r"""
       waiting.get(id)(error?.message ?? '');
       waiting.delete(id);
     } else if (method === 'Target.attachedToTarget') attached(params);
-    else if (method === 'Target.detachedFromTarget') contexts.delete(params.sessionId);
+    else if (method === 'Target.detachedFromTarget') fetches.delete(params.sessionId);
     else if (method === 'Fetch.requestPaused') paused(params, sessionId);
   };
 
@@ -156,6 +173,8 @@ def _rule(identity: Identity) -> dict[str, Any]:
     """
     headers = [{"name": name, "value": value} for name, value in identity.extra_headers or ()]
     rule: dict[str, Any] = {"headers": headers}
+    rule: dict[str, Any] = {"headers": headers, "userAgent": None, "workerScript": ""}
+    rule["block"] = chromium_patterns(identity.block)
     if identity.locale:
         headers.append({"name": "Accept-Language", "value": identity.locale})
     if identity.user_agent:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from ..errors import ConfigError
+from .blocking import Blocking
 from .identity_words import (
     Geolocation,
     Headers,
@@ -46,13 +47,6 @@ class IdentityArguments(TypedDict, total=False):
     block: Sequence[str] | None
 
 
-def _not_built(name: str) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        raise ConfigError(f"{name}= is not built yet.")
-
-    return check
-
-
 CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "proxy": Proxy.parse,
     "locale": check_locale,
@@ -61,7 +55,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "geolocation": check_geolocation,
     "extra_headers": check_headers,
     "storage_state": StorageState.load,
-    "block": _not_built("block"),
+    "block": Blocking.parse,
 }
 """For each word: the function that checks and converts what a user gave.  It raises ConfigError, and
 returns unchanged what it has converted before."""
@@ -82,7 +76,7 @@ class Identity:
     geolocation: Geolocation | None = None
     extra_headers: Headers | None = None
     storage_state: Any = None
-    block: Any = None
+    block: Blocking | None = None
 
     def __post_init__(self) -> None:
         for name, check in CHECKS.items():

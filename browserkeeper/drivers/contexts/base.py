@@ -20,6 +20,7 @@ from ...options.identity import NO_IDENTITY, Identity
 from ...options.storage_state import StorageState
 from ..bidi import BidiConnection, ProtocolError
 from ..bidi_filter import BidiFilter
+from ..blocking import is_blocked
 from ..identity import Applied, apply, needs_new_context
 from ..proxies import new_context, route_to
 from ..storage_state import VisitedOrigins, save
@@ -199,6 +200,12 @@ class Contexts(abc.ABC):
     def note_input(self) -> None:
         """A command of the lease may count as input of a person: then a page can use the clipboard."""
         return  # where the engine has to do something about it, its class does
+
+    def is_blocked(self, params: dict[str, Any]) -> bool:
+        """True if ``block=`` fails the request that this event of BiDi is about.
+
+        Not for Chromium, where requests are blocked without BiDi."""
+        return self.engine == "firefox" and is_blocked(self.identity.block, params)
 
     def note_user_context(self, context: str) -> None:
         """The lease has made a user context of its own: its downloads go where the lease's go."""

@@ -1,0 +1,99 @@
+"""``block=`` in a Firefox: each request of a context waits for our word (BiDi ``network.addIntercept``).
+
+Chromium's is in ``target_overrides.py``: ChromeDriver sends no BiDi command while a classic one is
+running (measured with 156), so that a page load would wait for an answer that cannot come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from ..options.blocking import Blocking
+from .bidi import BidiConnection, ProtocolError
+
+EVENT = "network.beforeRequestSent"
+
+CHROMIUM_TYPES = {
+    "image": "Image",
+    "media": "Media",
+    "font": "Font",
+    "stylesheet": "Stylesheet",
+    "script": "Script",
+}
+"""The names of the types in the DevTools protocol (``Network.ResourceType``)."""
+
+
+def chromium_patterns(blocking: Blocking | None) -> list[dict[str, str]]:
+    """The parameter ``patterns`` of ``Fetch.enable``, in which ``*`` and ``?`` are wild."""
+    if blocking is None:
+        return []
+    found = [{"urlPattern": "*", "resourceType": CHROMIUM_TYPES[name]} for name in blocking.types]
+    for pattern in blocking.patterns:
+        found.append({"urlPattern": pattern.replace("?", r"\?")})
+        if "?" not in pattern:
+            found.append({"urlPattern": pattern + r"\?*"})
+    return found
+
+
+def is_blocked(blocking: Blocking | None, params: dict[str, Any]) -> bool:
+    """True if the request that an event of Firefox's is about is not sent."""
+    if blocking is None:
+        return False
+    request = params.get("request") or {}
+    url = str(request.get("url", "")).partition("#")[0]
+    return blocking.blocks(url, str(request.get("destination") or ""))
+
+
+def block_in_firefox(connection: BidiConnection, context: str, blocking: Blocking) -> Callable[[], None]:
+    """Block requests of a user context.  Returns a function that ends it.
+
+    That function raises ProtocolError where the browser does not confirm the end; it does nothing after
+    the browser's end.  Both raise an error of the websocket.
+    """
+    intercept = ""
+
+    def decide(params: dict[str, Any]) -> None:
+        """Where an intercept of the user's holds the request as well, the user continues it."""
+        intercepts = params.get("intercepts") or ()
+        if not params.get("isBlocked") or intercept not in intercepts:
+            return
+        name = {"request": params["request"]["request"]}
+        if is_blocked(blocking, params):
+            connection.post("network.failRequest", name)
+        elif len(intercepts) == 1:
+            connection.post("network.continueRequest", name)
+
+    intercept = connection.command("network.addIntercept", {"phases": ["beforeRequestSent"]})[
+        "intercept"
+    ]
+    remove = connection.on(EVENT, decide)
+    where = {"events": [EVENT], "userContexts": [context]}
+    try:
+        subscription = connection.command("session.subscribe", where)["subscription"]
+    except BaseException:
+        remove()
+        with contextlib.suppress(Exception):
+            connection.command("network.removeIntercept", {"intercept": intercept})
+        raise
+
+    def end() -> None:
+        from websocket import WebSocketException
+
+        with contextlib.suppress(WebSocketException, OSError):  # of a browser that has ended
+            for method, params in (
+                ("network.removeIntercept", {"intercept": intercept}),
+                ("session.unsubscribe", {"subscriptions": [subscription]}),
+            ):
+                try:
+                    connection.command(method, params)
+                except ProtocolError as error:
+                    if error.code not in ("no such intercept", "invalid argument"):
+                        raise
+        remove()
+
+    return end
+
+
+__all__ = ["block_in_firefox", "chromium_patterns", "is_blocked"]

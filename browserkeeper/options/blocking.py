@@ -1,0 +1,135 @@
+"""Requests that are not sent: what users give as ``block=``, as a checked value."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
+
+from ..errors import ConfigError
+
+RESOURCE_TYPES: Mapping[str, frozenset[str]] = {
+    "image": frozenset({"image"}),
+    "media": frozenset({"audio", "video", "track"}),
+    "font": frozenset({"font"}),
+    "stylesheet": frozenset({"style"}),
+    "script": frozenset(
+        {"script", "worker", "sharedworker", "serviceworker", "audioworklet", "paintworklet"}
+    ),
+}
+"""The types, each with its destinations (fetch.spec.whatwg.org, "request destination")."""
+
+OTHER_NAMES: Mapping[str, str] = {
+    "images": "image",
+    "img": "image",
+    "picture": "image",
+    "pictures": "image",
+    "audio": "media",
+    "video": "media",
+    "videos": "media",
+    "fonts": "font",
+    "webfont": "font",
+    "css": "stylesheet",
+    "style": "stylesheet",
+    "styles": "stylesheet",
+    "stylesheets": "stylesheet",
+    "js": "script",
+    "javascript": "script",
+    "scripts": "script",
+}
+
+EVERYTHING = re.compile(r"(\*|https?)(://)?[*/?]*")
+SCHEME = re.compile(r"([a-z*][a-z0-9+.*-]*)://", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocking:
+    """Which requests are not sent: those of a type, and those whose address matches a pattern.
+
+    In a pattern ``*`` stands for any characters, and every other character for itself.  It is for the
+    whole address without the part after ``#``.  A pattern without ``?`` matches whatever the query is.
+    """
+
+    types: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, given: object) -> Blocking:
+        """Check what a user gave.  Raises ConfigError, which names the entry."""
+        if isinstance(given, Blocking):
+            return given
+        if isinstance(given, str | bytes):
+            raise ConfigError(f"block={given!r} is one entry. Give a list: block=[{given!r}].")
+        if not isinstance(given, Sequence | set | frozenset) or isinstance(
+            given, bytearray | memoryview
+        ):
+            raise ConfigError(f"block={given!r} is no list of URL patterns and resource types.")
+        types, patterns = [], []
+        for entry in given:
+            if _check(entry):
+                types.append(entry)
+            else:
+                patterns.append(entry)
+        return cls(tuple(dict.fromkeys(types)), tuple(dict.fromkeys(patterns)))
+
+    def __bool__(self) -> bool:
+        return bool(self.types or self.patterns)
+
+    def blocks(self, url: str, destination: str) -> bool:
+        """True if a request for this address, and with this destination, is not sent."""
+        if any(destination in RESOURCE_TYPES[name] for name in self.types):
+            return True
+        return self._expression is not None and self._expression.fullmatch(url) is not None
+
+    @functools.cached_property
+    def _expression(self) -> re.Pattern[str] | None:
+        parts = [
+            ".*".join(map(re.escape, pattern.split("*"))) + ("" if "?" in pattern else r"(\?.*)?")
+            for pattern in self.patterns
+        ]
+        return re.compile("|".join(f"(?:{part})" for part in parts), re.DOTALL) if parts else None
+
+
+def _check(entry: object) -> bool:
+    """True for a resource type, False for a pattern.  Raises ConfigError for what is neither."""
+    types = ", ".join(RESOURCE_TYPES)
+    if not isinstance(entry, str):
+        raise ConfigError(f"block= has {entry!r}, which is no text.")
+    if entry in RESOURCE_TYPES:
+        return True
+    if not re.search(r"[*?/:.]", entry):
+        meant = OTHER_NAMES.get(entry.strip().lower(), entry.strip().lower())
+        hint = f" Write {meant!r}." if meant in RESOURCE_TYPES else ""
+        raise ConfigError(
+            f"block= has {entry!r}, which is no resource type ({types}) and no URL pattern "
+            f"('*.png', '*://ads.example.com/*').{hint}"
+        )
+    if any(not character.isprintable() or character in " \\#" for character in entry):
+        raise ConfigError(
+            f"block= has {entry!r}: an address has no blanks, control characters, '\\' and '#' "
+            "where requests are blocked. Write a blank as %20."
+        )
+    if not entry.isascii():
+        raise ConfigError(
+            f"block= has {entry!r}: browsers send addresses in ASCII. Write other characters as "
+            "%C3%BC, and in a host's name as xn--…."
+        )
+    if EVERYTHING.fullmatch(entry):
+        raise ConfigError(f"block= has {entry!r}, which would block every page.")
+    scheme = SCHEME.match(entry)
+    if scheme is None and not entry.startswith("*"):
+        better = f"*{entry}" if entry.startswith("/") else f"*://{entry}"
+        raise ConfigError(
+            f"block= has {entry!r}, which matches no address: a pattern is for the whole address. "
+            f"Write {better!r}, or begin with a scheme or '*'."
+        )
+    if scheme and "*" not in scheme[1] and scheme[1] not in ("http", "https"):
+        raise ConfigError(
+            f"block= has {entry!r}: only requests of http and https can be blocked, no websockets, "
+            "data: or blob:."
+        )
+    return False
+
+
+__all__ = ["RESOURCE_TYPES", "Blocking"]
