@@ -172,9 +172,7 @@ def _rule(identity: Identity) -> dict[str, Any]:
     Shared and service workers, which send none, need it to have no brands of their own.
     """
     headers = [{"name": name, "value": value} for name, value in identity.extra_headers or ()]
-    rule: dict[str, Any] = {"headers": headers}
-    rule: dict[str, Any] = {"headers": headers, "userAgent": None, "workerScript": ""}
-    rule["block"] = chromium_patterns(identity.block)
+    rule: dict[str, Any] = {"headers": headers, "block": chromium_patterns(identity.block)}
     if identity.locale:
         headers.append({"name": "Accept-Language", "value": identity.locale})
     if identity.user_agent:

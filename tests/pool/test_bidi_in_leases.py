@@ -34,6 +34,7 @@ from browserkeeper.drivers.contexts import Contexts
 from fixtures.server import Site
 from tests.pool.pools import patient_pool
 from tests.pool.test_options_in_leases import plain_leaves_zombies
+from tests.support.guards import BOTH
 from tests.support.recording_site import RecordingSite
 from tests.support.waiting import wait_until
 
@@ -41,8 +42,6 @@ pytestmark = plain_leaves_zombies
 
 Call = Callable[[Any, Site], object]
 
-BOTH = [pytest.param("chrome", marks=pytest.mark.chrome)]
-"""The browsers that have contexts."""
 
 VARYING = re.compile(
     r"\b[0-9A-F]{32}\b|\b[0-9a-f]{8}-[0-9a-f-]{27}\b|127\.0\.0\.1:\d+|-?\d{9,}(\.-?\d+)?|\bdefault\b"

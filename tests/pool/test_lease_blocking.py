@@ -11,10 +11,8 @@ from selenium.common.exceptions import WebDriverException
 from browserkeeper import ConfigError
 from tests.pool.pools import patient_pool
 from tests.support.blocked_page import IMAGES, blocked_page, visit
+from tests.support.guards import BOTH
 from tests.support.recording_site import RecordingSite
-
-BOTH = [pytest.param("chrome", marks=pytest.mark.chrome)]
-"""The browsers that have contexts."""
 
 
 @pytest.mark.parametrize("name", BOTH)
