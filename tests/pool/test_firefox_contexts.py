@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from browserkeeper.drivers.contexts.firefox_prompts import UserPrompts
 from selenium import webdriver
 from selenium.common.exceptions import (
     NoSuchWindowException,
