@@ -229,7 +229,8 @@ class BidiTransfers:
 class FolderTransfers:
     """The downloads of a Chromium without BiDi, in a folder that no other program writes to.
 
-    The address is not known, and one that fails before Chromium makes a file is not noticed.
+    The address is not known, and a download that fails before Chromium makes a file is not noticed.
+    A file that was there before is an earlier lease's.
     """
 
     def __init__(self, folder: str):
@@ -238,7 +239,9 @@ class FolderTransfers:
         self._by_file: dict[tuple[int, int], Transfer] = {}
         self._given_up: dict[str, float] = {}
         """When downloads were given up, by name, in seconds of the monotonic clock."""
-        self._watcher: FolderEvents | None = None
+        self._watchers: list[FolderEvents] = []
+        self._blocks = 0
+        self._lock = threading.RLock()
 
     @property
     def is_lost(self) -> bool:
@@ -250,13 +253,23 @@ class FolderTransfers:
         be made."""
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         self.refresh()
-        self._watcher = FolderEvents.open(self.folder)
+        with self._lock:
+            self._blocks += 1
+            watcher = FolderEvents.open(self.folder) if self._blocks == 1 else None
+            self._watchers += [watcher] if watcher else []
         try:
             yield
         finally:
-            if self._watcher is not None:
-                self._watcher.close()
-                self._watcher = None
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks:
+                    while self._watchers:
+                        self._watchers.pop().close()
+
+    @property
+    def is_watched(self) -> bool:
+        """True within a block of :meth:`watched`."""
+        return self._blocks > 0
 
     def next(self) -> FolderTransfers:
         """For the next lease: the files that are there are an earlier one's."""
@@ -271,8 +284,12 @@ class FolderTransfers:
             transfer.fail("the session or lease was over before it was complete")
 
     def refresh(self) -> None:
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
         suffix = PARTIAL_SUFFIXES["chromium"]
-        deleted = self._watcher.deleted(suffix) if self._watcher is not None else ()
+        deleted = [name for watcher in self._watchers for name in watcher.deleted(suffix)]
         found: set[tuple[int, int]] = set()
         for name, facts in sorted(_files_in(self.folder), key=lambda pair: pair[1].st_ctime_ns):
             if name.startswith(SHARED_MEMORY_PREFIXES):  # for some milliseconds, then it is renamed
@@ -280,7 +297,11 @@ class FolderTransfers:
             key = (facts.st_dev, facts.st_ino)
             found.add(key)
             transfer = self._by_file.get(key)
-            if transfer is None or transfer.state == "failed":
+            was_another = transfer is not None and transfer.path not in (
+                "",
+                os.path.join(self.folder, name),
+            )
+            if transfer is None or transfer.state == "failed" or was_another:
                 transfer = self._by_file[key] = Transfer(final_name(name, suffix))
                 self.known.append(transfer)
             transfer.size = facts.st_size

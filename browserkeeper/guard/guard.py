@@ -58,7 +58,11 @@ class Guard:
         self.slot = Slot(options.slot)
         self.record = Record(options.record, options.history, document, self.lock)
         self.downloads = Downloads(
-            options.downloads, options.partial_suffix, self.report.born_epoch, options.tmpdir
+            options.downloads,
+            options.partial_suffix,
+            self.report.born_epoch,
+            options.tmpdir,
+            os.environ.get("BROWSERKEEPER_SESSION", ""),
         )
         self.bound = _download_bound(options, self.downloads)
         self.members = Members(self.containment, self.command, self.report.age)

@@ -365,6 +365,7 @@ class SessionControl(Generic[S]):
             raise self.over()
         if self.attempt is not None and (self.attempt.bidi or self.attempt.prompts):
             command = functools.partial(self.attempt.run_as_without_bidi, name, command)
+        self.downloads.note_command(name, params)
         # A command that was interrupted goes on, and must not keep alive what the program has dropped.
         commands, fail = self._commands, weakly(self._fail)
         route = self.attempt.plan.launch.route if self.attempt is not None else None

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,6 +35,7 @@ from ..errors import (
     DownloadTooLarge,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..guard.downloads import OWN_FOLDER
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -51,9 +52,6 @@ ALERT_PAUSE = 0.5
 """Seconds without a byte after which an alert of the browser's about the download is looked for."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for the browser's answer to the subscription; it takes 5 to 50 ms."""
-PRIVATE = ".browserkeeper-"
-"""The beginning of the name of a folder in the user's directory; the session's id follows."""
-
 logger = logging.getLogger("browserkeeper")
 
 
@@ -188,6 +186,9 @@ class SessionDownloads:
         self._connection: BidiConnection | None = None
         self._is_own_connection = False
         self._transfers: Transfers | None = None
+        self._opened: list[str] = []
+        """The addresses of the last ``driver.get()``, the latest last."""
+        self._opens = 0
         self._config: SessionConfig | None = None
         self._tmpdir = self._session = ""
 
@@ -239,7 +240,7 @@ class SessionDownloads:
     def _folder_to_watch(self) -> str:
         """In the user's directory any program may save files, so that a block gets a folder there."""
         if directory := self._user_directory:
-            return os.path.join(directory, f"{PRIVATE}{self._session}")
+            return os.path.join(directory, f"{OWN_FOLDER}{self._session}")
         return os.path.join(self._tmpdir, "downloads")
 
     def begin_lease(self, context: str = "", folder: str | os.PathLike[str] = "") -> None:
@@ -275,6 +276,18 @@ class SessionDownloads:
         if self._connection is not None and self._is_own_connection:
             self._connection.close()
 
+    def note_command(self, name: str, params: Mapping[str, Any]) -> None:
+        """A command is sent: the page that it opens may be a download."""
+        if name == "get":
+            self._opens += 1
+            self._opened = [*self._opened[-9:], str(params.get("url", ""))]
+
+    def opened_since(self, number: int) -> tuple[int, list[str]]:
+        """How often ``driver.get()`` was called so far, and with which addresses since it was called so
+        often; 10 at the most."""
+        new = self._opens - number
+        return self._opens, self._opened[-new:] if new else []
+
     # -- for users
 
     def required(self, what: str) -> Transfers:
@@ -308,7 +321,8 @@ class SessionDownloads:
         check_count("count", count, least=1)
         transfers = self.required(what)
         directory = self._user_directory if isinstance(transfers, FolderTransfers) else ""
-        return Expectation(transfers, user, timeout, count, directory, self._bound_text())
+        bound = self._bound_text()
+        return Expectation(transfers, user, timeout, count, directory, bound, self.opened_since)
 
     def _bound_text(self) -> str:
         bound = self._config.max_download if self._config is not None else None
@@ -326,8 +340,10 @@ class Expectation:
         count: int,
         directory: str,
         bound: str,
+        opened_since: Callable[[int], tuple[int, list[str]]],
     ):
         """``directory``: the user's own, where ``transfers`` watches a folder in it."""
+        self._opened_since, self._opens = opened_since, 0
         self._transfers, self._user, self._timeout, self._count = transfers, user, timeout, count
         self._directory, self._bound = directory, bound
         self._since = 0
@@ -339,12 +355,14 @@ class Expectation:
         self._transfers.refresh()
         with contextlib.ExitStack() as stack:
             if isinstance(self._transfers, FolderTransfers):
+                if self._directory:
+                    stack.callback(self._leave_folder)
                 stack.enter_context(self._transfers.watched())
                 if self._directory:
-                    stack.callback(self._leave_folder, self._transfers.folder)
                     self._save_to(self._transfers.folder)
                 self._addresses = PageAddresses(self._user.run)
             self._since = len(self._transfers.known)
+            self._opens, _ = self._opened_since(0)
             self._stack = stack.pop_all()
         return ExpectedDownload(self._transfers, self._since)
 
@@ -445,7 +463,7 @@ class Expectation:
     def _note_addresses(self) -> None:
         if self._addresses is None:
             return
-        asked = self._addresses.asked()
+        asked = [*self._addresses.asked(), *self._opened_since(self._opens)[1]]
         nameless = [one for one in self._ours if not one.url]
         for one, url in zip(reversed(nameless), reversed(asked), strict=False):
             one.url = url
@@ -454,15 +472,19 @@ class Expectation:
         params = {"behavior": "allow", "downloadPath": folder}
         self._user.run("executeCdpCommand", {"cmd": "Browser.setDownloadBehavior", "params": params})
 
-    def _leave_folder(self, folder: str) -> None:
+    def _leave_folder(self) -> None:
         """Move what is complete to the user's directory, and have the browser save there again."""
         assert isinstance(self._transfers, FolderTransfers)
+        if self._transfers.is_watched:
+            return  # by another block, which does it
+        folder = self._transfers.folder
         with contextlib.suppress(Exception):  # the browser has ended
             self._save_to(self._directory)
         for one in self._transfers.known:
             if one.path and os.path.dirname(one.path) == folder:
-                one.path = _move(one.path, self._directory)
-                one.name = os.path.basename(one.path)
+                with contextlib.suppress(FileNotFoundError):  # the program has removed it
+                    one.path = _move(one.path, self._directory)
+                    one.name = os.path.basename(one.path)
         with contextlib.suppress(OSError):  # a download is under way
             os.rmdir(folder)
 
@@ -476,6 +498,8 @@ def _move(path: str, directory: str) -> str:
             return place
         except FileExistsError:
             continue
+        except FileNotFoundError:
+            raise
         except OSError:  # a file system without hard links
             if not os.path.lexists(place):
                 os.rename(path, place)
