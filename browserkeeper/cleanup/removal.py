@@ -136,7 +136,7 @@ class PartialFiles:
     still write.  ``guard/downloads.py`` has the rules."""
 
     def __init__(self, session: Session):
-        self._since, self._session = session.created, session.id
+        self._since = session.created
         self.problems: list[str] = []
         file = os.path.join(session.tmpdir, FILE) if _is_made_by_guard(session) else ""
         self._directory, self._suffix, self._seen = read_seen(file)
@@ -150,7 +150,7 @@ class PartialFiles:
         if not self._suffix:
             return ()
         found, self.problems = finish_partial_files(
-            self._directory, self._suffix, self._seen, self._since, self._session
+            self._directory, self._suffix, self._seen, self._since
         )
         return tuple(PartialDownload(**one) for one in found)
 

@@ -28,4 +28,19 @@ def directory_of_user(config: SessionConfig) -> str:
     return os.path.realpath(named) if named else ""
 
 
-__all__ = ["CANCEL_GRACE", "PARTIAL_SUFFIXES", "directory_of_user"]
+def need_bidi(config: SessionConfig) -> bool:
+    """True if BiDi is turned on so that the browser tells of its downloads.
+
+    Firefox always: that costs nothing that could be measured.  Chromium, which then has a hidden page
+    more (20 MB, and 0.2 s of its start), where downloads are asked for at the start: in a directory of
+    the user's nothing else says which files are its own, and nothing else can cancel one.  Not where the
+    user has turned BiDi off.
+    """
+    if config.remote is not None or config.debugger_address or config.for_contexts:
+        return False
+    if getattr(config.options, "capabilities", {}).get("webSocketUrl") is False:
+        return False
+    return config.engine == "firefox" or bool(directory_of_user(config) or config.max_download)
+
+
+__all__ = ["CANCEL_GRACE", "PARTIAL_SUFFIXES", "directory_of_user", "need_bidi"]

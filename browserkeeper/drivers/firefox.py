@@ -108,10 +108,6 @@ def build_options(
     """
     options = user_options(config)
     options.capabilities.pop("browserVersion", None)  # it was checked
-    if "webSocketUrl" not in options.capabilities:
-        options.web_socket_url = (
-            True  # by it Firefox tells of its downloads; it costs nothing measurable
-        )
     options.binary_location = binary
     of_user = {**options.preferences, **config.preferences, **launch_words(config, route).preferences}
     in_profile = preferences_of_profile(options)  # which the options' would overwrite

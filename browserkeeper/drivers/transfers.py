@@ -93,9 +93,14 @@ class BidiTransfers:
         *,
         context: str = "",
         bound: int | None = None,
+        is_named_by_id: bool = False,
     ):
+        """``is_named_by_id``: the browser saves each download under its id (``allowAndName`` of the
+        DevTools protocol), and it gets its name here.  In a context Chromium would write over a file of
+        the same name."""
         self._connection, self.engine, self._folder = connection, engine, folder
         self._context, self._bound = context or "default", bound
+        self._is_named_by_id = is_named_by_id
         self.known: list[Transfer] = []
         self._watching = False
         self._lock = threading.Lock()
@@ -108,6 +113,9 @@ class BidiTransfers:
         """Take no more events; what is under way counts as failed."""
         for remove in self._removers:
             remove()
+        for transfer in self.known:
+            if self._is_named_by_id and transfer.state == "in_progress":
+                self._complete(transfer, os.path.join(self._folder, transfer.id))
         for transfer in self.known:
             transfer.fail("the session or lease was over before it was complete")
 
@@ -137,7 +145,15 @@ class BidiTransfers:
         if event.get("status") != "complete":
             transfer.fail(self._reason())
             return
-        path = str(event.get("filepath") or "")
+        self._complete(transfer, str(event.get("filepath") or ""))
+
+    def _complete(self, transfer: Transfer, path: str) -> None:
+        if self._is_named_by_id:
+            try:
+                path = move_to(path, self._folder, transfer.name)
+            except OSError as error:
+                transfer.fail(f"its file cannot be given its name: {error.strerror}")
+                return
         transfer.size = size_of(path)
         transfer.path, transfer.name = path, os.path.basename(path) or transfer.name
         if self._bound is not None and self._total() > self._bound:
@@ -218,7 +234,12 @@ class BidiTransfers:
         under_way = [one for one in self.known if one.state == "in_progress"]
         if not under_way:
             return
-        partial = partial_files(self._folder, PARTIAL_SUFFIXES[self.engine])
+        suffix = PARTIAL_SUFFIXES[self.engine]
+        if self._is_named_by_id:
+            for one in under_way:
+                one.size = size_of(os.path.join(self._folder, one.id + suffix)) or one.size
+            return
+        partial = partial_files(self._folder, suffix)
         for one in under_way:
             own = next((found for found in partial if _fits(found[0], one.name)), None)
             if own is not None:
@@ -265,11 +286,6 @@ class FolderTransfers:
                 if not self._blocks:
                     while self._watchers:
                         self._watchers.pop().close()
-
-    @property
-    def is_watched(self) -> bool:
-        """True within a block of :meth:`watched`."""
-        return self._blocks > 0
 
     def next(self) -> FolderTransfers:
         """For the next lease: the files that are there are an earlier one's."""
@@ -368,7 +384,26 @@ def _free_bytes(folder: str) -> int | None:
     return facts.f_bavail * facts.f_frsize
 
 
-def unused_name(folder: str, name: str) -> Iterator[str]:
+def move_to(path: str, folder: str, name: str) -> str:
+    """Give a file a name in a folder of the same file system, with a number where there is such a file;
+    returns its path.  Raises OSError."""
+    for place in _unused_names(folder, name):
+        try:
+            os.link(path, place)
+            os.unlink(path)
+            return place
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            raise
+        except OSError:  # a file system without hard links
+            if not os.path.lexists(place):
+                os.rename(path, place)
+                return place
+    raise AssertionError("unreachable")
+
+
+def _unused_names(folder: str, name: str) -> Iterator[str]:
     """Paths for a file of this name, as a browser chooses them where there is one already."""
     stem, dot, extension = name.rpartition(".")
     if not stem:
@@ -384,7 +419,7 @@ __all__ = [
     "State",
     "Transfer",
     "Transfers",
+    "move_to",
     "size_of",
     "subscribe",
-    "unused_name",
 ]

@@ -31,7 +31,6 @@ FILE = ".partial-downloads"
 """In the TMPDIR: the suffix and the directory, then DEVICE INODE PATH of each file that was seen, with
 NUL between them."""
 CLOCK_STEP = 0.05  # seconds by which the times of files may be behind the clock (jiffies)
-OWN_FOLDER = ".browserkeeper-"  # and the session's id: a folder in the user's directory, for a while
 SALT = 8  # characters of the random part of the name of Firefox's partial file
 NOT_KNOWN = "no process of this session was seen to write it"
 OLDER = "it was made before this session"
@@ -47,8 +46,8 @@ class Downloads:
     ``tmpdir``, for a standby guard or a sweep that finishes the session.
     """
 
-    def __init__(self, directory: str, suffix: str, since: float, tmpdir: str, session: str = ""):
-        self.directory, self.suffix, self._session = directory, suffix, session
+    def __init__(self, directory: str, suffix: str, since: float, tmpdir: str):
+        self.directory, self.suffix = directory, suffix
         self.seen: dict[tuple[int, int], str] = {}
         self._since, self._file = since, f"{tmpdir}/{FILE}" if tmpdir and suffix else ""
         self._changed = 0
@@ -102,7 +101,7 @@ class Downloads:
         """As :func:`finish_partial_files`; call it when no process of the session is left."""
         if not self.suffix:
             return [], []
-        return finish_partial_files(self.directory, self.suffix, self.seen, self._since, self._session)
+        return finish_partial_files(self.directory, self.suffix, self.seen, self._since)
 
 
 def read_seen(file: str) -> tuple[str, str, dict[tuple[int, int], str]]:
@@ -150,7 +149,7 @@ def _is_for_writing(pid: int, fd: str) -> bool:
 
 
 def finish_partial_files(
-    directory: str, suffix: str, seen: dict[tuple[int, int], str], since: float, session: str = ""
+    directory: str, suffix: str, seen: dict[tuple[int, int], str], since: float
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Remove the partial files that are a session's, and name those in its directory that may be.
 
@@ -185,37 +184,7 @@ def finish_partial_files(
         finally:
             os.close(opened)
     downloads += _unknown_in(directory, suffix, since, seen)
-    if directory and session:
-        ignore_errors(lambda: _empty_own_folder(directory, session))
     return downloads, problems
-
-
-def _empty_own_folder(directory: str, session: str) -> None:
-    """Move whole files from the folder of ``expect_download`` to the user's directory, never over
-    another file, and remove the folder.  There is one where the owner was killed meanwhile.
-
-    Raises OSError where there is none, or a file is left in it.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    folder = f"{directory}/{OWN_FOLDER}{session}"
-    inside = os.open(folder, flags)
-    try:
-        if os.fstat(inside).st_uid != os.geteuid():
-            return
-        for name in os.listdir(inside):
-            stem, dot, extension = name.rpartition(".") if "." in name[1:] else (name, "", "")
-            number, target = 0, name
-            while True:
-                try:
-                    os.link(name, f"{directory}/{target}", src_dir_fd=inside, follow_symlinks=False)
-                    break
-                except FileExistsError:
-                    number += 1
-                    target = f"{stem} ({number}){dot}{extension}"
-            os.unlink(name, dir_fd=inside)
-    finally:
-        os.close(inside)
-    os.rmdir(folder)
 
 
 def _download(path: str, size: int, why: str, placeholder: str) -> dict[str, Any]:
@@ -313,7 +282,6 @@ def changed_at(directory: str) -> int:
 
 __all__ = [
     "FILE",
-    "OWN_FOLDER",
     "Downloads",
     "birth_of",
     "changed_at",

@@ -58,11 +58,7 @@ class Guard:
         self.slot = Slot(options.slot)
         self.record = Record(options.record, options.history, document, self.lock)
         self.downloads = Downloads(
-            options.downloads,
-            options.partial_suffix,
-            self.report.born_epoch,
-            options.tmpdir,
-            os.environ.get("BROWSERKEEPER_SESSION", ""),
+            options.downloads, options.partial_suffix, self.report.born_epoch, options.tmpdir
         )
         self.bound = _download_bound(options, self.downloads)
         self.members = Members(self.containment, self.command, self.report.age)

@@ -150,7 +150,7 @@ class PooledBrowser:
         folders = DownloadFolders(kept or Path(self.session.tmpdir, "downloads"), kept is not None)
         self._contexts = open_contexts(self._config.browser, driver.caps, run, folders)
         self._control.downloads.open(
-            self._config.browser, driver.caps, self.id, self.session.tmpdir, self._contexts.connection
+            self._config.browser, driver.caps, self.session.tmpdir, self._contexts.connection
         )
         self._begin_downloads()
         self._control.set_deadline(None, "hung")

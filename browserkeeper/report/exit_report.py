@@ -72,6 +72,8 @@ class PartialDownload:
     ``path`` is the partial file (``….crdownload`` of Chromium, ``….part`` of Firefox), which had
     ``bytes``.  ``placeholder`` is the empty file with the final name that Firefox had made, and that was
     removed as well, "" for none.  ``why`` says why the partial file was left, "" where it was removed.
+    ``suggested`` is the file's name where the partial file does not show it: those of a lease's context
+    on Chromium have the browser's ids for names.  Only the owner knows it, so that the history does not.
     """
 
     path: str
@@ -79,17 +81,27 @@ class PartialDownload:
     removed: bool
     why: str = ""
     placeholder: str = ""
+    suggested: str = ""
 
     @property
     def name(self) -> str:
         """The name that the file would have got."""
+        if self.suggested:
+            return self.suggested
         if self.placeholder:
             return os.path.basename(self.placeholder)
         name = os.path.basename(self.path)
         return final_name(name, os.path.splitext(name)[1])
 
+    def with_name_of(self, names: Mapping[str, str]) -> PartialDownload:
+        """With ``suggested`` by these names of downloads under way, by the browser's ids for them."""
+        name = names.get(os.path.splitext(os.path.basename(self.path))[0], "")
+        return dataclasses.replace(self, suggested=name) if name else self
+
     def __str__(self) -> str:
         verdict = "removed" if self.removed else f"left: {self.why}"
+        if self.suggested:
+            verdict = f"{verdict} (it would have been {self.suggested!r})"
         return f"partial download: {self.path!r}, {self.bytes / 1e6:.1f} MB, {verdict}"
 
 

@@ -375,7 +375,7 @@ class SessionControl(Generic[S]):
         """Where leases have contexts, the pool opens them on the connection that it has for these."""
         if not self.downloads.is_in_contexts:
             tmpdir = attempt.plan.guard.tmpdir
-            self.downloads.open(self.config, attempt.driver.caps, attempt.id, tmpdir)
+            self.downloads.open(self.config, attempt.driver.caps, tmpdir, attempt.bidi)
 
     def expect_download(self, timeout: float | None, count: int) -> Expectation:
         """See ``BrowserSession.expect_download``."""
@@ -597,8 +597,8 @@ class SessionControl(Generic[S]):
                     self.id, self.config.name, reason, "", "nothing was started", commands_known=True
                 )
                 return self._nothing_started
+            run_apart(lambda: attempt.ending.name_downloads(self.downloads.close()), DISCONNECT_TIMEOUT)
             run_apart(attempt.disconnect_bidi, DISCONNECT_TIMEOUT)
-            run_apart(self.downloads.close, DISCONNECT_TIMEOUT)
             report = attempt.ending.run(reason, attempt.disconnect)
             if self.state == "live":
                 self._why_it_died = attempt.causes_of_death()

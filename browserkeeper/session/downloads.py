@@ -24,7 +24,6 @@ from ..drivers.transfers import (
     Transfer,
     Transfers,
     subscribe,
-    unused_name,
 )
 from ..errors import (
     BrowserkeeperError,
@@ -35,7 +34,6 @@ from ..errors import (
     DownloadTooLarge,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
-from ..guard.downloads import OWN_FOLDER
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -190,24 +188,23 @@ class SessionDownloads:
         """The addresses of the last ``driver.get()``, the latest last."""
         self._opens = 0
         self._config: SessionConfig | None = None
-        self._tmpdir = self._session = ""
+        self._tmpdir = ""
 
     def open(
         self,
         config: SessionConfig,
         capabilities: dict[str, Any],
-        session: str,
         tmpdir: str,
         connection: BidiConnection | None = None,
     ) -> None:
         """Called once the browser has started.  With a ``connection`` that one is used, which another
         object closes."""
-        self._config, self._session, self._tmpdir = config, session, tmpdir
+        self._config, self._tmpdir = config, tmpdir
         to = connection or capabilities.get("webSocketUrl")
         if config.remote is None and isinstance(to, (BidiConnection, str)):
             self._connect(to)
         if config.remote is None and self._connection is None and self._is_visible():
-            self._transfers = FolderTransfers(self._folder_to_watch())
+            self._transfers = FolderTransfers(os.path.join(self._tmpdir, "downloads"))
         else:
             self.begin_lease()
 
@@ -233,15 +230,12 @@ class SessionDownloads:
         return directory_of_user(self._config) if self._config is not None else ""
 
     def _is_visible(self) -> bool:
-        """True where downloads can be seen in a folder of our own."""
+        """True where downloads can be seen in a folder of our own.  In a directory of the user's any
+        program may save files."""
         config = self._config
-        return config is not None and config.engine == "chromium" and not config.debugger_address
-
-    def _folder_to_watch(self) -> str:
-        """In the user's directory any program may save files, so that a block gets a folder there."""
-        if directory := self._user_directory:
-            return os.path.join(directory, f"{OWN_FOLDER}{self._session}")
-        return os.path.join(self._tmpdir, "downloads")
+        if config is None or config.engine != "chromium" or config.debugger_address:
+            return False
+        return not self._user_directory
 
     def begin_lease(self, context: str = "", folder: str | os.PathLike[str] = "") -> None:
         """From now on only downloads count that begin later.  ``context``: the user context of the
@@ -259,6 +253,7 @@ class SessionDownloads:
             os.fspath(folder) or self._user_directory or os.path.join(self._tmpdir, "downloads"),
             context=context,
             bound=config.max_download,
+            is_named_by_id=bool(context) and config.engine == "chromium",
         )
 
     @property
@@ -269,12 +264,15 @@ class SessionDownloads:
         self._transfers.refresh()
         return [one for one in self._transfers.known if one.state == "in_progress"]
 
-    def close(self) -> None:
-        """To be called before the browser's end."""
+    def close(self) -> dict[str, str]:
+        """To be called before the browser's end.  Returns the names of the downloads that are under way,
+        by the browser's ids for them, which may be the names of their partial files."""
+        names = {one.id: one.name for one in self.unfinished if one.id}
         if self._transfers is not None:
             self._transfers.close()
         if self._connection is not None and self._is_own_connection:
             self._connection.close()
+        return names
 
     def note_command(self, name: str, params: Mapping[str, Any]) -> None:
         """A command is sent: the page that it opens may be a download."""
@@ -320,9 +318,8 @@ class SessionDownloads:
             check_seconds("timeout", timeout)
         check_count("count", count, least=1)
         transfers = self.required(what)
-        directory = self._user_directory if isinstance(transfers, FolderTransfers) else ""
         bound = self._bound_text()
-        return Expectation(transfers, user, timeout, count, directory, bound, self.opened_since)
+        return Expectation(transfers, user, timeout, count, bound, self.opened_since)
 
     def _bound_text(self) -> str:
         bound = self._config.max_download if self._config is not None else None
@@ -338,14 +335,13 @@ class Expectation:
         user: User,
         timeout: float | None,
         count: int,
-        directory: str,
         bound: str,
         opened_since: Callable[[int], tuple[int, list[str]]],
     ):
-        """``directory``: the user's own, where ``transfers`` watches a folder in it."""
+        """``bound``: ``max_download`` as text; ``opened_since``: that of :class:`SessionDownloads`."""
         self._opened_since, self._opens = opened_since, 0
         self._transfers, self._user, self._timeout, self._count = transfers, user, timeout, count
-        self._directory, self._bound = directory, bound
+        self._bound = bound
         self._since = 0
         self._stack = contextlib.ExitStack()
         self._addresses: PageAddresses | None = None
@@ -355,11 +351,7 @@ class Expectation:
         self._transfers.refresh()
         with contextlib.ExitStack() as stack:
             if isinstance(self._transfers, FolderTransfers):
-                if self._directory:
-                    stack.callback(self._leave_folder)
                 stack.enter_context(self._transfers.watched())
-                if self._directory:
-                    self._save_to(self._transfers.folder)
                 self._addresses = PageAddresses(self._user.run)
             self._since = len(self._transfers.known)
             self._opens, _ = self._opened_since(0)
@@ -467,44 +459,6 @@ class Expectation:
         nameless = [one for one in self._ours if not one.url]
         for one, url in zip(reversed(nameless), reversed(asked), strict=False):
             one.url = url
-
-    def _save_to(self, folder: str) -> None:
-        params = {"behavior": "allow", "downloadPath": folder}
-        self._user.run("executeCdpCommand", {"cmd": "Browser.setDownloadBehavior", "params": params})
-
-    def _leave_folder(self) -> None:
-        """Move what is complete to the user's directory, and have the browser save there again."""
-        assert isinstance(self._transfers, FolderTransfers)
-        if self._transfers.is_watched:
-            return  # by another block, which does it
-        folder = self._transfers.folder
-        with contextlib.suppress(Exception):  # the browser has ended
-            self._save_to(self._directory)
-        for one in self._transfers.known:
-            if one.path and os.path.dirname(one.path) == folder:
-                with contextlib.suppress(FileNotFoundError):  # the program has removed it
-                    one.path = _move(one.path, self._directory)
-                    one.name = os.path.basename(one.path)
-        with contextlib.suppress(OSError):  # a download is under way
-            os.rmdir(folder)
-
-
-def _move(path: str, directory: str) -> str:
-    """Move a file to another directory of the same file system, and never over another file."""
-    for place in unused_name(directory, os.path.basename(path)):
-        try:
-            os.link(path, place)
-            os.unlink(path)
-            return place
-        except FileExistsError:
-            continue
-        except FileNotFoundError:
-            raise
-        except OSError:  # a file system without hard links
-            if not os.path.lexists(place):
-                os.rename(path, place)
-                return place
-    raise AssertionError("unreachable")
 
 
 class DownloadsHandler(Protocol):

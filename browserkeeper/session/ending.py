@@ -68,6 +68,7 @@ class Ending:
         self.seconds: dict[str, float] = {}
         """Lengths of earlier phases, added to the report's seconds."""
         self.last_commands = LastCommands()
+        self._download_names: dict[str, str] = {}
         self._guard, self._ledger, self._record, self._grid = guard, ledger, record, grid
         self._close_timeout = close_timeout
         self._lock = threading.RLock()
@@ -94,6 +95,10 @@ class Ending:
         if not report.clean:
             text = f"{text}\nSomething of it is left.\n{report}"
         warnings.warn_explicit(text, ResourceWarning, filename, line)
+
+    def name_downloads(self, names: Mapping[str, str]) -> None:
+        """The names of downloads that are under way, by the browser's ids for them, for the report."""
+        self._download_names = dict(names)
 
     def run(self, reason: str, disconnect: Callable[[], None]) -> ExitReport:
         """End the session for this reason.  Idempotent: concurrent callers get the same report.
@@ -140,6 +145,9 @@ class Ending:
             self.report = dataclasses.replace(
                 report,
                 label=self.label,
+                partial_downloads=tuple(
+                    one.with_name_of(self._download_names) for one in report.partial_downloads
+                ),
                 seconds={**report.seconds, **self.seconds, "close": seconds},
                 notes=(*report.notes, *self.notes),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
+import logging
 import os
 import re
 import time
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..admission.slots import Slot
 from ..config import SessionConfig
+from ..drivers import downloads
 from ..drivers.bidi import BidiConnection
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
 from ..drivers.downloads import CANCEL_GRACE, PARTIAL_SUFFIXES, directory_of_user
@@ -58,6 +60,8 @@ from .user_directories import link_user_directories
 if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
     from ..drivers.resolve import Resolved
+
+logger = logging.getLogger("browserkeeper")
 
 PORT_PAUSE = 0.005
 """Seconds, at the most, between two checks for the driver's port; Selenium waits up to 0.5."""
@@ -233,19 +237,34 @@ class Attempt:
         self.browser = launch.find_browser(driver.caps, self.processes())
         if self.prompts is not None:
             driver.caps["unhandledPromptBehavior"] = self.prompts.capability  # which users read
-        if needs_bidi(self.plan.config):
+        config = self.plan.config
+        if needs_bidi(config):
             self._give_identity(driver)
+        elif downloads.need_bidi(config):
+            self._open_bidi(driver)
         return driver
 
     def _turn_bidi_on(self, options: Any) -> None:
-        """Where the identity needs it; and have dialogs be as without BiDi, unless the user wants it."""
+        """Where identity or downloads need it; and have dialogs be as without BiDi, unless the user wants
+        it."""
         config = self.plan.config
-        if "webSocketUrl" not in options.capabilities and may_save_by_bidi(config):
+        wanted = may_save_by_bidi(config) or downloads.need_bidi(config)
+        if "webSocketUrl" not in options.capabilities and wanted:
             options.web_socket_url = True
         if needs_bidi(config):
             options.web_socket_url = True
         if config.remote is None and not config.for_contexts and not config.debugger_address:
             self.prompts = UserPrompts.take_over(options, config.options, config.engine)
+
+    def _open_bidi(self, driver: Any) -> None:
+        """For the downloads alone: the session is as good as ever without it, except for these."""
+        from websocket import WebSocketException
+
+        left = max(0.1, self.plan.deadline - time.monotonic())
+        try:
+            self.bidi = BidiConnection(driver.caps["webSocketUrl"], left)
+        except (WebSocketException, OSError, RuntimeError, KeyError) as error:
+            logger.warning("session %s: no BiDi connection for its downloads: %r", self.id, error)
 
     def _give_identity(self, driver: Any) -> None:
         """What the launch could not say of the browser's identity, by a BiDi connection of ours.

@@ -175,7 +175,7 @@ class ChromiumContexts(Contexts):
         downloads = self._folders.next()
         self.connection.cdp(
             "Browser.setDownloadBehavior",
-            behavior="allow",
+            behavior="allowAndName",  # by its id: with "allow" it would replace a file of its name
             browserContextId=self.context,
             downloadPath=str(downloads),
             eventsEnabled=True,  # else BiDi tells of no download
