@@ -53,6 +53,8 @@ class Transfer:
     too_large: bool = False
     id: str = ""
     """The browser's; "" where it gives none."""
+    partial: str = ""
+    """The name of its partial file without the suffix, "" where it is not known."""
     page: tuple[str, str] = ("", "")
     """Context and navigation of the events; "" without one."""
 
@@ -237,6 +239,7 @@ class BidiTransfers:
         suffix = PARTIAL_SUFFIXES[self.engine]
         if self._is_named_by_id:
             for one in under_way:
+                one.partial = one.id
                 one.size = size_of(os.path.join(self._folder, one.id + suffix)) or one.size
             return
         partial = partial_files(self._folder, suffix)
@@ -244,7 +247,7 @@ class BidiTransfers:
             own = next((found for found in partial if _fits(found[0], one.name)), None)
             if own is not None:
                 partial.remove(own)
-                one.size = own[1]
+                one.partial, one.size = own
 
 
 class FolderTransfers:

@@ -266,9 +266,12 @@ class SessionDownloads:
 
     def close(self) -> dict[str, str]:
         """To be called before the browser's end.  Returns the names of the downloads that are under way,
-        by the browser's ids for them, which may be the names of their partial files."""
-        names = {one.id: one.name for one in self.unfinished if one.id}
+        by those of their partial files without the suffix."""
+        names = {}
         if self._transfers is not None:
+            self._transfers.refresh()
+            under_way = [one for one in self._transfers.known if one.state == "in_progress"]
+            names = {one.partial: one.name for one in under_way if one.partial}
             self._transfers.close()
         if self._connection is not None and self._is_own_connection:
             self._connection.close()

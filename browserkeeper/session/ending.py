@@ -97,7 +97,8 @@ class Ending:
         warnings.warn_explicit(text, ResourceWarning, filename, line)
 
     def name_downloads(self, names: Mapping[str, str]) -> None:
-        """The names of downloads that are under way, by the browser's ids for them, for the report."""
+        """For the report: the names of downloads that are under way, by those of their partial files
+        without the suffix."""
         self._download_names = dict(names)
 
     def run(self, reason: str, disconnect: Callable[[], None]) -> ExitReport:
