@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
+import stat
 import threading
 import time
 import warnings
@@ -23,7 +25,7 @@ from ..guard.files import discard
 from ..process.guard_process import GuardProcess
 from ..process.limit_errors import limit_of
 from ..process.reserve import lent
-from ..report import ExitReport
+from ..report import ExitReport, PartialDownload
 from ..state.ledger import Ledger
 from ..state.records import Record
 from .apart import hold, run_apart
@@ -147,7 +149,7 @@ class Ending:
                 report,
                 label=self.label,
                 partial_downloads=tuple(
-                    one.with_name_of(self._download_names) for one in report.partial_downloads
+                    _named(one, self._download_names) for one in report.partial_downloads
                 ),
                 seconds={**report.seconds, **self.seconds, "close": seconds},
                 notes=(*report.notes, *self.notes),
@@ -204,6 +206,22 @@ class Ending:
             note = f"no history of the end on the Grid was written: {error}"
             return dataclasses.replace(report, notes=(*report.notes, note))
         return report
+
+
+def _named(one: PartialDownload, names: Mapping[str, str]) -> PartialDownload:
+    """A partial download with its name, by those of partial files without their suffix.
+
+    Firefox makes an empty file of the final name, and then gives the partial file a name by which a guard
+    can tell that of the other.  Where it was killed in between, the empty file is removed here.
+    """
+    named = one.with_name_of(names)
+    if named.suggested and named.removed and not named.placeholder and named.path.endswith(".part"):
+        place = os.path.join(os.path.dirname(named.path), named.suggested)
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(os.lstat(place).st_mode) and not os.lstat(place).st_size:
+                os.unlink(place)
+                return dataclasses.replace(named, placeholder=place)
+    return named
 
 
 def leave_block(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pickle
+import shutil
 import signal
 import sys
 import tempfile
@@ -73,12 +74,15 @@ KINDS = [
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest) -> Iterator[Open]:
     name, _, kind = request.param.partition(", ")
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         given = {"download_dir": directory} if kind else {}
+        patch.setenv("BROWSERKEEPER_STATE_DIR", f"{directory}.state")
         with browser(name, **given) as driver:  # type: ignore[call-overload]
             session = session_of(driver)
             place = Path(directory if kind else f"{session.tmpdir}/downloads")
+            patch.undo()
             yield Open(name, session, driver, place, is_told=bool(kind) or name == "firefox")
+        shutil.rmtree(f"{directory}.state")
 
 
 @pytest.fixture

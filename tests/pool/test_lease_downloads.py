@@ -30,7 +30,7 @@ def site() -> Iterator[DownloadSite]:
         yield site
 
 
-@pytest.fixture(scope="module", params=BOTH)
+@pytest.fixture(params=BOTH)
 def pool(request: pytest.FixtureRequest) -> Iterator[BrowserPool[Any]]:
     with patient_pool(request.param, max_size=1, isolation="context", max_download="50MB") as pool:
         yield pool
@@ -51,7 +51,7 @@ def test_a_lease_has_its_own_downloads_in_the_same_browser(
             assert download.url == f"{site.url}file?a=1"
         kept = first.downloads
         assert [one.size for one in kept] == [1000, 1000], "of one name, and both are there"
-        paths = {one.path for one in kept}
+        paths: set[Any] = {one.path for one in kept}
         assert len(paths) == 2
         assert all(path is not None and path.parent == first.download_dir for path in paths)
         assert download.save_as(tmp_path / "copy").stat().st_size == 1000
@@ -103,8 +103,15 @@ def test_the_report_names_what_the_end_of_a_browser_cuts_off_in_a_lease(
     assert (cut_off.name, cut_off.removed) == ("endless.bin", True)
 
 
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("isolation", ["context", "fresh", "none"])
+@pytest.mark.parametrize(
+    ("name", "isolation"),
+    [
+        pytest.param("chrome", "context", marks=pytest.mark.chrome),
+        pytest.param("chrome", "none", marks=pytest.mark.chrome),
+        pytest.param("firefox", "context", marks=pytest.mark.firefox),
+        pytest.param("firefox", "fresh", marks=pytest.mark.firefox),
+    ],
+)
 def test_downloads_to_a_directory_of_the_user_stay_and_partial_ones_do_not(
     name: str, isolation: Any, site: DownloadSite, tmp_path: Path
 ) -> None:
