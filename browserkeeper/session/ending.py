@@ -211,8 +211,8 @@ class Ending:
 def _named(one: PartialDownload, names: Mapping[str, str]) -> PartialDownload:
     """A partial download with its name, by those of partial files without their suffix.
 
-    Firefox makes an empty file of the final name, and then gives the partial file a name by which a guard
-    can tell that of the other.  Where it was killed in between, the empty file is removed here.
+    Firefox makes an empty file of the final name, and then gives the partial file a name by which a
+    guard knows that of the other.  Where it was killed in between, the empty file is removed here.
     """
     named = one.with_name_of(names)
     if named.suggested and named.removed and not named.placeholder and named.path.endswith(".part"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +51,9 @@ def test_a_lease_has_its_own_downloads_in_the_same_browser(
                 click(first, site, "file")
             assert download.url == f"{site.url}file?a=1"
         kept = first.downloads
-        assert [one.size for one in kept] == [1000, 1000], "of one name, and both are there"
-        paths: set[Any] = {one.path for one in kept}
+        sizes = [each.size for each in kept]
+        assert sizes == [1000, 1000], "of one name, and both are there"
+        paths = set(map(operator.attrgetter("path"), kept))
         assert len(paths) == 2
         assert all(path is not None and path.parent == first.download_dir for path in paths)
         assert download.save_as(tmp_path / "copy").stat().st_size == 1000
@@ -60,7 +62,7 @@ def test_a_lease_has_its_own_downloads_in_the_same_browser(
             _ = first.session.downloads
     with pool.lease() as second:
         assert second.browser_id == browser, "the browser is the same"
-        assert second.downloads == ()
+        assert not second.downloads
         assert place is not None
         assert not place.exists()
         assert second.download_dir != place
@@ -83,7 +85,7 @@ def test_what_is_unfinished_at_the_end_of_a_lease_is_given_up(
         assert (download.name, download.state) == ("endless.bin", "in_progress")
         place = first.download_dir
     with pool.lease() as second:
-        assert second.downloads == ()
+        assert not second.downloads
         assert place is not None
         assert not place.exists()
         assert download.state == "failed"
@@ -122,7 +124,7 @@ def test_downloads_to_a_directory_of_the_user_stay_and_partial_ones_do_not(
             assert download.path == tmp_path / "file.bin"
             assert lease.download_dir == tmp_path
         with pool.lease() as lease:
-            assert lease.downloads == ()
+            assert not lease.downloads
             with lease.expect_download() as download:
                 click(lease, site, "file")
             assert download.path != tmp_path / "file.bin"
