@@ -245,7 +245,7 @@ class Attempt:
         return driver
 
     def _turn_bidi_on(self, options: Any) -> None:
-        """Where identity or downloads need it.  Dialogs are as without BiDi, unless the user wants it."""
+        """Where identity or downloads need it; dialogs are as without BiDi, unless the user wants it."""
         config = self.plan.config
         wanted = may_save_by_bidi(config) or downloads.need_bidi(config)
         if "webSocketUrl" not in options.capabilities and wanted:
