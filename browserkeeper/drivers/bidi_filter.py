@@ -148,6 +148,9 @@ class Host(Protocol):
     def route_bidi_cdp(self, params: Params) -> Params:
         """For ``goog:cdp.sendCommand``: returns the parameters to send, and notes what it reaches."""
 
+    def note_window(self) -> None:
+        """A window may have another place, size or state."""
+
     def is_blocked(self, params: Params) -> bool:
         """True if ``block=`` fails the request that this event is about."""
 
@@ -217,6 +220,8 @@ class BidiFilter:
                     self._in_flight -= 1
 
     def _run(self, method: str, params: Params, transmit: Transmit) -> Reply:
+        if method in ("browser.setClientWindowState", "browsingContext.setViewport"):
+            self._host.note_window()
         if method in COPYING:
             self._host.note_input()
         if method == "goog:cdp.sendCommand":

@@ -201,6 +201,10 @@ class Contexts(abc.ABC):
         """A command of the lease may count as input of a person: then a page can use the clipboard."""
         return  # where the engine has to do something about it, its class does
 
+    def note_window(self) -> None:
+        """A command of the lease has set place, size or state of a window."""
+        return  # as above
+
     def is_blocked(self, params: dict[str, Any]) -> bool:
         """True if ``block=`` fails the request that this event of BiDi is about.
 

@@ -309,6 +309,9 @@ class FirefoxContexts(Contexts):
             self.beyond = before
             raise
 
+    def note_window(self) -> None:
+        self._touched_window = True
+
     # -- windows
 
     def _route_new_window(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
@@ -330,7 +333,8 @@ class FirefoxContexts(Contexts):
     def _route_handles(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
         """Leave windows of other contexts out of the list."""
         response = run()
-        own = {tab["context"] for tab in self._tabs() if tab["userContext"] == self.context}
+        contexts = self.bidi_filter.contexts
+        own = {tab["context"] for tab in self._tabs() if tab["userContext"] in contexts}
         response["value"] = [handle for handle in response["value"] if handle in own]
         return response
 
@@ -338,9 +342,9 @@ class FirefoxContexts(Contexts):
         """Windows of other contexts do not exist for a lease."""
         from selenium.common.exceptions import NoSuchWindowException
 
-        handle = params.get("handle")
+        handle, contexts = params.get("handle"), self.bidi_filter.contexts
         if isinstance(handle, str) and any(
-            tab["context"] == handle and tab["userContext"] != self.context for tab in self._tabs()
+            tab["context"] == handle and tab["userContext"] not in contexts for tab in self._tabs()
         ):
             raise NoSuchWindowException(f"Unable to locate window: {handle}")
         response = run()
