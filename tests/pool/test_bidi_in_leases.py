@@ -106,6 +106,7 @@ def cookie_partitions(driver: Any, site: Site) -> object:
     driver.storage.set_cookie(cookie, BrowsingContextPartitionDescriptor(window))
     by_window = driver.storage.get_cookies(partition=BrowsingContextPartitionDescriptor(window))
     by_name = driver.storage.get_cookies(partition=StorageKeyPartitionDescriptor(user_context="default"))
+    driver.storage.delete_cookies(partition=BrowsingContextPartitionDescriptor(window))
     driver.delete_all_cookies()
     return len(by_window.cookies), len(by_name.cookies), by_name.partition_key.user_context
 
@@ -526,7 +527,6 @@ def test_each_bidi_call_in_a_lease_has_the_same_outcome_as_with_a_plain_driver(
                     answers.append(outcome(call, driver, site))
                 if answers[0] != answers[1]:
                     found.append(f"{case}\n  plain: {answers[0]}\n  lease: {answers[1]}")
-                print(case, answers[1])
         with pool.lease() as lease:
             assert lease.uses == 2, "a call has cost the browser"
     assert not found, "\n".join(found)
@@ -545,7 +545,7 @@ KNOWN_AFTER: dict[str, tuple[str, str, bool]] = {
 
 
 def leave_objects(driver: Any) -> list[tuple[str, str]]:
-    """Make one of each kind and more, but intercepts; returns kind and id of each."""
+    """Make subscriptions, preload scripts and a data collector; returns kind and id of each."""
     window = driver.current_window_handle
     early = {"functionDeclaration": "() => { window.early = 1 }"}
     size = {"maxEncodedDataSize": 100_000}
@@ -557,7 +557,6 @@ def leave_objects(driver: Any) -> list[tuple[str, str]]:
         ("script", raw(driver, "script.addPreloadScript", **early)),
         ("script", raw(driver, "script.addPreloadScript", contexts=[window], **early)),
         ("collector", raw(driver, "network.addDataCollector", dataTypes=["response"], **size)),
-        ("userContext", raw(driver, "browser.createUserContext")),
     ]
     return [(kind, answer[kind]) for kind, answer in made]
 
@@ -635,6 +634,7 @@ def test_the_next_lease_finds_nothing_that_bidi_has_left(
         with pool.lease() as first:
             first.driver.get(recording_site.url)
             made = leave_objects(first.driver)
+            made.append(("userContext", first.driver.browser.create_user_context()))
             leave_settings(first.driver, recording_site)
             made += leave_intercepts(first.driver)
             connection = first.driver._websocket_connection
@@ -656,7 +656,7 @@ def test_control_without_the_undoing_the_next_lease_finds_it(
     monkeypatch.setattr(Contexts, "undo_bidi", lambda self: setattr(self, "_bidi_filter", None))
     with contexts_pool(name) as pool:
         with pool.lease() as first:
-            made = [pair for pair in leave_objects(first.driver) if pair[0] != "userContext"]
+            made = leave_objects(first.driver)
             header = {"name": "X-Left", "value": {"type": "string", "value": "leaky"}}
             raw(first.driver, "network.setExtraHeaders", headers=[header])
         with pool.lease() as second:
