@@ -71,9 +71,10 @@ def ask_for_all_of_firefox(driver: Any, site: Site) -> None:
         driver.set_context("chrome")
     with pytest.raises(WebDriverException, match="not allowed"):
         driver.get("about:config")
-    with pytest.raises(WebDriverException, match="did not match"):
-        driver.command_executor._commands["nonsense"] = ("POST", "/session/$sessionId/moz/nonsense")
-        driver.execute("nonsense")
+    for path in ("moz/nonsense", "moz/context/nonsense", "url"):
+        driver.command_executor._commands["nonsense"] = ("DELETE", f"/session/$sessionId/{path}")
+        with pytest.raises(WebDriverException, match=r"not allowed|did not match"):
+            driver.execute("nonsense")
 
 
 def switch_to_the_first_tab(driver: Any, site: Site) -> None:

@@ -300,13 +300,21 @@ class FirefoxContexts(Contexts):
 
     def _run_unknown(self, name: str, run: Callable[[], Any]) -> Any:
         """A command that no table has.  One that geckodriver or Selenium refuses changes nothing."""
-        from selenium.common.exceptions import UnknownMethodException
+        from selenium.common.exceptions import WebDriverException
+
+        from ..managed import error_code
 
         before, self.beyond = self.beyond, self.beyond or name
         try:
             return run()
-        except (UnknownMethodException, AssertionError):
+        except AssertionError:  # of Selenium
             self.beyond = before
+            raise
+        except WebDriverException as error:
+            # geckodriver's answer to an unknown path is this text, without a code
+            unknown = error.msg == "HTTP method not allowed"
+            if unknown or error_code(error) in ("unknown command", "unknown method"):
+                self.beyond = before
             raise
 
     def note_window(self) -> None:
