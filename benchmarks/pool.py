@@ -18,6 +18,8 @@ from .measures import in_turn, timed
 
 PAGES = 12
 """Pages in one round of a comparison of throughputs."""
+PAGES_OF_FIREFOX = 5
+"""As ``PAGES``; a Firefox takes ten times as long to start."""
 
 
 def checkout(rounds: int) -> dict[str, list[float]]:
@@ -116,10 +118,10 @@ def throughput(url: str, rounds: int) -> dict[str, list[float]]:
 def throughput_of_firefox(url: str, rounds: int) -> dict[str, list[float]]:
     """As :func:`throughput`: a Firefox for each page, and a user context for each page."""
     with BrowserPool("firefox", max_size=1, isolation="context") as one:
-        one.wait()
+        one.wait(300)
         rivals: dict[str, Callable[[], object]] = {
-            "plain Firefox": functools.partial(plain_pages, url, PAGES, 1, "firefox"),
-            "pool of 1 Firefox": functools.partial(pool_pages, one, url, PAGES, 1),
+            "plain Firefox": functools.partial(plain_pages, url, PAGES_OF_FIREFOX, 1, "firefox"),
+            "pool of 1 Firefox": functools.partial(pool_pages, one, url, PAGES_OF_FIREFOX, 1),
         }
         return in_turn({name: functools.partial(timed, run) for name, run in rivals.items()}, rounds)
 
