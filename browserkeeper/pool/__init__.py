@@ -27,9 +27,19 @@ the file that shows a pool to other processes to ``state/pool_state.py``.
 Other packages import from here, not from the modules.
 """
 
+from .asynchronous import AsyncLease
 from .lease import Lease, LeaseInfo, lease_of
 from .mapping import Outcome, Outcomes
 from .pacing import per_host
 from .pool import BrowserPool
 
-__all__ = ["BrowserPool", "Lease", "LeaseInfo", "Outcome", "Outcomes", "lease_of", "per_host"]
+__all__ = [
+    "AsyncLease",
+    "BrowserPool",
+    "Lease",
+    "LeaseInfo",
+    "Outcome",
+    "Outcomes",
+    "lease_of",
+    "per_host",
+]

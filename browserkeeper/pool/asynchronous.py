@@ -39,6 +39,8 @@ class AsyncLease(Generic[D_co]):
         request that got no browser within ``limit`` seconds, and returns the error to raise."""
         self._request, self._ask, self._limit = request, ask, limit
         self._prepare, self._timed_out = prepare, timed_out
+        self.on_entered: Callable[[Lease[D_co]], None] | None = None
+        """Called with the lease when it is handed over, in the task; it must not block."""
         self._lease: Lease[D_co] | None = None
         self._was_entered = False
 
@@ -56,6 +58,8 @@ class AsyncLease(Generic[D_co]):
         try:
             if request.identity:  # else there is nothing to prepare
                 await in_thread(lambda: self._prepare(lease))
+            if self.on_entered is not None:
+                self.on_entered(lease)
         except BaseException:
             lease.cut_off("interrupted: an exception came before the lease was ready")
             raise

@@ -13,7 +13,7 @@ from typing import Any
 from ..config import START_TIMEOUT
 from ..errors import LeaseTimeout
 from ..options.labels import safe_label
-from ..pool import BrowserPool, Lease
+from ..pool import AsyncLease, BrowserPool, Lease
 from ..report import ExitReport
 from ..session import browser, control_of
 from .background_pools import BACKGROUND_POOLS
@@ -40,13 +40,26 @@ class RecordingPool(BrowserPool[Any]):
     def lease(
         self, timeout: float | None = None, *, label: str | None = None, **identity: Any
     ) -> Lease[Any]:
+        lease = super().lease(timeout, label=self._label_of(label), **identity)
+        self._record(lease)
+        return lease
+
+    def alease(
+        self, timeout: float | None = None, *, label: str | None = None, **identity: Any
+    ) -> AsyncLease[Any]:
+        lease = super().alease(timeout, label=self._label_of(label), **identity)
+        lease.on_entered = self._record
+        return lease
+
+    def _label_of(self, label: str | None) -> str | None:
         if label is None and not self.config.browser.label:
-            label = running_test() or None
-        lease = super().lease(timeout, label=label, **identity)
+            return running_test() or None
+        return label
+
+    def _record(self, lease: Lease[Any]) -> None:
         if self.config.max_lease is not None:
             name_limit(lease, self.config.max_lease)
         self.given.add(lease)
-        return lease
 
 
 def running_test() -> str:

@@ -153,11 +153,21 @@ def test_isolation_by_context_keeps_one_browser_warm(inner_pytest: InnerPytest, 
 def test_keeper_pool_has_the_browser_of_the_test(inner_pytest: InnerPytest) -> None:
     inner_pytest.write(
         test_a="""
+        import asyncio
+
         import pytest
 
         def test_pool(keeper_pool, keeper_browser_name):
             with keeper_pool.lease() as lease:
                 assert lease.session.name == keeper_browser_name
+
+        def test_alease(keeper_pool):
+            async def use():
+                async with keeper_pool.alease() as lease:
+                    assert lease in keeper_pool.given
+                    return [info.label for info in keeper_pool.leases()]
+
+            assert asyncio.run(use()) == ["test_a.py::test_alease"]
 
         @pytest.mark.keeper_browser("chromium")
         def test_marked(keeper_pool, keeper_browser_name):
@@ -166,7 +176,7 @@ def test_keeper_pool_has_the_browser_of_the_test(inner_pytest: InnerPytest) -> N
         """
     )
     done = inner_pytest.run("-v")
-    done.assert_outcomes(passed=2)
+    done.assert_outcomes(passed=3)
     done.stdout.fnmatch_lines_random(["*::test_pool PASSED*", "*::test_marked[[]chromium[]] PASSED*"])
 
 
