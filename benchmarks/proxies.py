@@ -2,22 +2,24 @@
 
     python -m benchmarks.proxies [ROUNDS]
 
-The proxy needs no password, so that the browser can use it directly.  Prints the medians and their
-ratio, for a page with 20 images, and for 50 MB.
+The proxy needs no password, so that the browser can use it directly.  Proxy and target run in a
+process of their own, as in life: else they and the relay would wait for one another's interpreter lock.
+Prints the medians and their ratio, for a page with 20 images, and for 50 MB.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from selenium import webdriver
 
 from browserkeeper import browser
-from tests.support.proxies import RecordingProxy, RecordingTarget
 
 from .measures import in_turn, median
 
@@ -30,11 +32,33 @@ fetch(`/big?${size}`).then(answer => answer.arrayBuffer()).then(data => done(dat
 """
 
 
+SERVERS = """
+import sys
+from benchmarks.proxies import IMAGES
+from tests.support.proxies import RecordingProxy, RecordingTarget
+print(RecordingProxy().url, RecordingTarget({"/page": ("text/html", IMAGES)}).port, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def servers() -> Iterator[tuple[str, str]]:
+    """The URLs of a proxy and, as the proxy reaches it, of a target."""
+    words = [sys.executable, "-c", SERVERS]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        proxy, port = process.stdout.readline().split()
+        try:
+            yield proxy, f"http://shop.test:{port}"
+        finally:
+            process.kill()
+
+
 def ratios(rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
     """Median seconds by kind of load and by way."""
-    with RecordingProxy() as proxy, RecordingTarget({"/page": ("text/html", IMAGES)}) as target:
-        direct = ("--proxy-server=" + proxy.url, "--proxy-bypass-list=<-loopback>")
-        with browser(proxy=proxy.url) as relayed, browser(arguments=direct) as plain:
+    with servers() as (proxy, target):
+        direct = (f"--proxy-server={proxy}", "--proxy-bypass-list=<-loopback>")
+        with browser(proxy=proxy) as relayed, browser(arguments=direct) as plain:
             drivers = {"relay": relayed, "direct": plain}
             found = {}
             for kind, load in (("page", load_page), ("50 MB", load_much)):
@@ -47,13 +71,13 @@ def ratios(rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
     return found
 
 
-def load_page(driver: webdriver.Remote, target: RecordingTarget) -> float:
+def load_page(driver: webdriver.Remote, target: str) -> float:
     began = time.perf_counter()
-    driver.get(target.url_of("shop.test", "/page"))
+    driver.get(f"{target}/page")
     return time.perf_counter() - began
 
 
-def load_much(driver: webdriver.Remote, target: RecordingTarget) -> float:
+def load_much(driver: webdriver.Remote, target: str) -> float:
     began = time.perf_counter()
     assert driver.execute_async_script(FETCH, BIG) == BIG
     return time.perf_counter() - began
