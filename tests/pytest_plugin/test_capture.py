@@ -131,11 +131,23 @@ def test_capture_in_every_browser_state_and_test_phase(inner_pytest: InnerPytest
 
 @firefox
 def test_capture_of_firefox(inner_pytest: InnerPytest, site: Site) -> None:
-    """From a pool, which starts a new Firefox for each test."""
+    """Of a warm Firefox, whose tests before the one that fails have a context each."""
     inner_pytest.visit(site).write(
         test_a="""
         import os
+        import pytest
+        from browserkeeper import session_of
         SITE = os.environ["SITE"]
+        PIDS = set()
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_good(driver, number):
+            driver.get(SITE)
+            assert driver.get_cookies() == []
+            driver.add_cookie({"name": "a", "value": "1"})
+            assert len(driver.get_cookies()) == 1
+            PIDS.add(session_of(driver).pid)
+            assert len(PIDS) == 1
 
         def test_call(driver):
             driver.get(SITE + "console")
@@ -145,7 +157,7 @@ def test_capture_of_firefox(inner_pytest: InnerPytest, site: Site) -> None:
         """
     )
     words = ("--keeper-browser=firefox", "--keeper-isolation=context")
-    inner_pytest.run(*words).assert_outcomes(failed=1)
+    inner_pytest.run(*words).assert_outcomes(passed=2, failed=1)
     folder = inner_pytest.folder("test_call")
     assert files_in(folder) >= {"screenshot.png", "page.html", "url.txt", "console.log", "driver.log"}
     assert "from firefox" in (folder / "console.log").read_text()
