@@ -186,6 +186,9 @@ def apply(
     applied = Applied()
     if identity.storage_state is not None and identity.storage_state is not loaded:
         load(connection, engine, context, identity.storage_state, timeout)
+    if engine == "firefox" and identity.timezone:
+        primary = _primary_zone(connection, context, identity.timezone)
+        identity = dataclasses.replace(identity, timezone=primary)
     calls = _calls(engine, context, identity)
     try:
         connection.commands([(method, params) for _, method, params in calls], timeout)
@@ -201,6 +204,20 @@ def apply(
     except ProtocolError as error:
         raise _refused(calls, error, identity) from None
     return applied
+
+
+def _primary_zone(connection: BidiConnection, context: str, zone: str) -> str:
+    """Firefox's own name of a zone: it refuses others, such as ``Asia/Calcutta`` (measured with 153)."""
+    tree = connection.command("browsingContext.getTree", {"maxDepth": 0})["contexts"]
+    windows = [tab["context"] for tab in tree if tab["userContext"] == context]
+    if not windows:
+        return zone
+    script = f"Intl.DateTimeFormat('en', {{timeZone: {json.dumps(zone)}}}).resolvedOptions().timeZone"
+    target = {"context": windows[0], "sandbox": "browserkeeper"}
+    answer = connection.command(
+        "script.evaluate", {"expression": script, "target": target, "awaitPromise": False}
+    )
+    return str(answer.get("result", {}).get("value") or zone)
 
 
 def _context_of_cdp(connection: BidiConnection, context: str) -> str:
