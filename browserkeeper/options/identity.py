@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
@@ -116,6 +117,23 @@ class Identity:
     def over(self, other: Identity) -> Identity:
         """This identity, with the words that it does not have taken from ``other``."""
         return dataclasses.replace(other, **self.words)
+
+    def mask(self, text: str) -> str:
+        """The text without the values of ``extra_headers`` and without the proxy's password.
+
+        For logs of drivers, which have all commands that a driver was sent.
+        """
+        secrets = [value for _, value in self.extra_headers or ()]
+        if self.proxy is not None and self.proxy.password:
+            secrets.append(self.proxy.password)
+        for secret in sorted(secrets, key=len, reverse=True):
+            for written in {
+                secret,
+                json.dumps(secret)[1:-1],
+                json.dumps(json.dumps(secret)[1:-1])[1:-1],
+            }:
+                text = text.replace(written, "…")
+        return text
 
     def __bool__(self) -> bool:
         """True if any word is given."""

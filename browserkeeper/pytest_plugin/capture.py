@@ -148,7 +148,7 @@ class _Capture:
         if self._opened.session.config.log:
             return  # the guard saves it at the end, complete
         if log := read_log(self._opened):
-            self._put("driver.log", log)
+            self._put("driver.log", self._opened.session.config.identity.mask(log))
 
     @contextlib.contextmanager
     def _short_timeout(self) -> Iterator[None]:

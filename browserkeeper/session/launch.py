@@ -493,7 +493,7 @@ class Attempt:
         """:meth:`explain` for what the guard, the driver or the browser has failed at."""
         config, report = self.plan.config, self.report
         ended = self.guard.event("ended")
-        log_tail = ended["report"]["log_tail"].strip() if ended else ""
+        log_tail = config.identity.mask(ended["report"]["log_tail"].strip()) if ended else ""
         retryable = True
         limits = "" if config.remote else self._probable_limits()
         status = self._drivers_status()

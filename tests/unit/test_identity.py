@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 from fractions import Fraction
@@ -63,6 +64,19 @@ def test_no_text_of_an_identity_has_the_value_of_a_header(show: Any) -> None:
     assert SECRET not in show(identity)
     assert "X-Token" in show(identity)
     assert SECRET not in show(SessionConfig.build(identity=identity))
+
+
+def test_a_text_of_a_driver_is_masked_in_whatever_way_it_quotes() -> None:
+    value = 'a "b" \\ c'
+    identity = Identity(extra_headers={"X-One": value, "X-Two": f"{value}{SECRET}"})  # type: ignore[arg-type]
+    once = json.dumps({"value": value, "other": f"{value}{SECRET}"})
+    for text in (value, once, json.dumps({"expression": once})):
+        masked = identity.mask(f"before {text} after")
+        assert SECRET not in masked
+        assert value not in masked
+        assert masked.startswith("before ")
+        assert masked.endswith(" after")
+    assert Identity(locale="de").mask("de") == "de"
 
 
 def test_a_word_beside_identity_replaces_that_word_alone() -> None:
