@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ..errors import LeaseTimeout
@@ -46,7 +47,22 @@ def end(record: TestRecord, opened: OpenedBrowser) -> None:
     """Close the browser and verify its end, as the end of a ``with`` block does.  If a fixture that
     used it has failed in its teardown, capture first."""
     _capture_failed_teardown(record, opened)
-    opened.session.__exit__(None, None, None)
+    try:
+        opened.session.__exit__(None, None, None)
+    finally:
+        _mask_log(record, opened)
+
+
+def _mask_log(record: TestRecord, opened: OpenedBrowser) -> None:
+    """Take the secrets of the identity out of the driver's log, unless the log is the user's."""
+    config = opened.session.config
+    if not config.log or Path(config.log).parent != record.folder.path:
+        return
+    with contextlib.suppress(OSError):  # there is no log: the driver has not started
+        log = Path(config.log)
+        text = log.read_text(errors="replace")
+        if (masked := config.identity.mask(text)) != text:
+            log.write_text(masked)
 
 
 @contextlib.contextmanager
