@@ -85,7 +85,7 @@ def load(
     full = [one for one in state.origins if one.local_storage or one.databases != "[]"]
     if not full:
         return
-    with _Page(connection, engine, context, timeout or ANSWER_TIMEOUT) as page:
+    with OwnPage(connection, engine, context, timeout or ANSWER_TIMEOUT) as page:
         for one in full:
             try:
                 _restore(page, one)
@@ -128,7 +128,7 @@ def save(
         cookies = get_cookies(connection, engine, context, known, state)
         origins = []
         if known:
-            with _Page(connection, engine, context, ANSWER_TIMEOUT) as page:
+            with OwnPage(connection, engine, context, ANSWER_TIMEOUT) as page:
                 for origin in known:
                     page.timeout = max(0.5, min(ANSWER_TIMEOUT, end - time.monotonic()))
                     storage = _collect(page, origin, indexed_db)
@@ -377,7 +377,7 @@ def _text(value: str) -> str:
 # -- localStorage and IndexedDB
 
 
-class _Page:
+class OwnPage:
     """A tab of ours in a user context, whose requests are answered here.  A context manager."""
 
     def __init__(self, connection: BidiConnection, engine: str, context: str, timeout: float):
@@ -388,7 +388,7 @@ class _Page:
         self._undo: list[tuple[str, dict[str, Any]]] = []
         self._remove: Callable[[], None] = lambda: None
 
-    def __enter__(self) -> _Page:
+    def __enter__(self) -> OwnPage:
         where = {"type": "tab", "background": True, "userContext": self._context}
         created = self._connection.command("browsingContext.create", where, self.timeout)
         self._page = created["context"]
@@ -483,7 +483,7 @@ def _header(name: str, value: str) -> dict[str, Any]:
     return {"name": name, "value": {"type": "string", "value": value}}
 
 
-def _restore(page: _Page, given: OriginStorage) -> None:
+def _restore(page: OwnPage, given: OriginStorage) -> None:
     page.open(given.origin)
     is_first = True
     for chunk in _chunks(given.local_storage):
@@ -516,7 +516,7 @@ def _chunks(entries: Sequence[tuple[str, str]]) -> Iterable[list[tuple[str, str]
         yield chunk
 
 
-def _collect(page: _Page, origin: str, indexed_db: bool) -> dict[str, Any]:
+def _collect(page: OwnPage, origin: str, indexed_db: bool) -> dict[str, Any]:
     """What is stored for the origin.  Raises StorageStateError."""
     try:
         page.open(origin)
@@ -547,6 +547,7 @@ def _open_origins(connection: BidiConnection, context: str) -> list[str]:
 
 
 __all__ = [
+    "OwnPage",
     "VisitedOrigins",
     "chromium_cookies",
     "from_chromium",

@@ -338,9 +338,9 @@ class _Parser:
         if not isinstance(domain, str):
             self.fail(place, "is no text: give the host of the site.")
         bare = domain.removeprefix(".")
-        is_ip6 = bare.startswith("[") and bare.endswith("]")
-        if not is_ip6 and _is_ip6(bare):
-            domain, is_ip6 = f"[{bare}]", True
+        is_ip6 = _is_ip6(bare.removeprefix("[").removesuffix("]"))
+        if is_ip6 and not bare.startswith("["):
+            domain = f"[{bare}]"
         if "/" in bare or (":" in bare and not is_ip6):
             self.fail(place, "is more than a host: leave out 'https://', port and path.")
         if not bare or bare.startswith(".") or _has_control(bare, " ;,@"):

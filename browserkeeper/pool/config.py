@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..options.check import check_options
 from ..options.identity import Identity
 from ..options.identity_conflicts import WORKS_ON_A_GRID, check_identity
+from ..options.storage_state import StorageState
 from ..process.limits import cores, memory_left
 from .hooks import HOOK_TIMEOUT, Hook, Hooks
 from .scheduler import Limits
@@ -20,7 +21,7 @@ from .scheduler import Limits
 Isolation = Literal["auto", "context", "fresh", "none"]
 ISOLATIONS = ("auto", "context", "fresh", "none")
 
-LEASE_WORDS_OF_FRESH: tuple[str, ...] = ()
+LEASE_WORDS_OF_FRESH: tuple[str, ...] = ("storage_state",)
 """Words of an identity that a lease may have with ``isolation="fresh"``."""
 
 MEMORY_PER_BROWSER = 768 * 2**20
@@ -157,9 +158,24 @@ class PoolConfig:
                     f"{name}= cannot be given to a lease with isolation='fresh', whose browser has "
                     "started before. Use isolation='context', or give it to BrowserPool()."
                 )
+            self._check_fresh_state(identity.storage_state)
         check_identity(self.browser, identity)
         if identity.proxy is not None and self.resolved_isolation == "context":
             check_lease_proxy(self.browser)
+
+    def _check_fresh_state(self, state: StorageState) -> None:
+        """Raises ConfigError where a lease's storage state cannot be loaded into a fresh browser."""
+        browser = self.browser
+        capabilities = getattr(browser.options, "capabilities", {})
+        given = browser.identity.storage_state is not None
+        if browser.engine == "firefox" or capabilities.get("webSocketUrl") or given:
+            return
+        if any(one.local_storage or one.databases != "[]" for one in state.origins):
+            raise ConfigError(
+                "storage_state= with localStorage or IndexedDB needs BiDi, which this pool's browsers "
+                "are started without: give storage_state={} to BrowserPool() as well, or use "
+                "isolation='context'."
+            )
 
     @property
     def resolved_isolation(self) -> Literal["context", "fresh", "none"]:
