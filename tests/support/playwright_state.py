@@ -8,7 +8,9 @@ this file, and the tests that need Playwright itself run where it is installed.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,7 +154,26 @@ def playwright_page(**arguments: Any) -> Iterator[tuple[Any, Any]]:
             browser.close()
 
 
+def look_with_playwright(file: Path) -> dict[str, Any] | None:
+    """What Playwright finds with a state that it has loaded: ``seen`` and ``cookies``; None without it.
+
+    Under a guard of ours, since Playwright leaves zombies."""
+    if importlib.util.find_spec("playwright") is None:
+        return None
+    guarded = (sys.executable, "-m", "browserkeeper", "run", "--")
+    program = (sys.executable, "-m", "tests.support.playwright_state", str(file))
+    done = subprocess.run([*guarded, *program], check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def main() -> None:
+    if sys.argv[1:]:
+        with playwright_page(storage_state=sys.argv[1]) as (context, page):
+            page.goto(f"{ORIGIN}/")
+            seen = json.loads(page.evaluate(LOOK))
+            print(json.dumps({"seen": seen, "cookies": context.cookies()}))
+        return
     with playwright_page() as (context, page):
         context.add_cookies(COOKIES)
         page.goto(f"{ORIGIN}/")

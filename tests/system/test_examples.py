@@ -21,6 +21,7 @@ from browserkeeper import ExitReport, ProcessExit
 from examples import scrape
 from fixtures.server import Site
 from tests.support import witness
+from tests.support.guards import BOTH
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NothingComesOfIt = Callable[[], AbstractContextManager[None]]
@@ -304,3 +305,23 @@ def test_proxies_takes_turns_and_names_a_wrong_password(nothing_comes_of_it: Not
     assert "refuses user 'anna'" in output
     assert "requests through the proxies: True" in output
     assert "secret" not in output
+
+
+# -- login_once.py
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_login_once_logs_in_once_for_all_leases(
+    name: str, nothing_comes_of_it: NothingComesOfIt
+) -> None:
+    with nothing_comes_of_it():
+        status, output = run("-m", "examples.login_once", "--browser", name, "--leases", "2")
+    assert status == 0, output
+    assert "(mode 600)" in output
+    leases = re.findall(r"^lease \d: (.*)$", output, re.MULTILINE)
+    assert len(leases) == 2
+    assert len(set(leases)) == 1  # with the same token of localStorage
+    assert "Welcome, Ada." in leases[0]
+    assert "first visit" in leases[0]
+    assert re.search(r"a lease without it: Log in", output)
+    assert "the site has seen 1 log-in\n" in output
