@@ -151,6 +151,9 @@ class Host(Protocol):
     def note_window(self) -> None:
         """A window may have another place, size or state."""
 
+    def new_context_words(self) -> Params:
+        """What a user context that the lease makes must have, besides what the lease says: its proxy."""
+
     def is_blocked(self, params: Params) -> bool:
         """True if ``block=`` fails the request that this event is about."""
 
@@ -295,7 +298,9 @@ class BidiFilter:
     def _scoped(self, method: str, params: Params) -> Params:
         """The parameters with the lease's context in place of ``default``, or of none."""
         params = dict(params)
-        if method.startswith("storage."):
+        if method == _NEW_CONTEXT:
+            params = {**self._host.new_context_words(), **params}
+        elif method.startswith("storage."):
             partition = dict(params.get("partition") or {"type": "storageKey"})
             if partition.get("type") == "storageKey":
                 partition["userContext"] = self._real(partition.get("userContext", DEFAULT))

@@ -32,6 +32,7 @@ from websocket import WebSocketException
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..errors import refuse_to_pickle
 from .driver_service import ManagedService, make_service
+from .proxies import send_through
 from .websockets import CLOSED, DirectWebSocketConnection
 
 if TYPE_CHECKING:
@@ -266,6 +267,15 @@ class _Managed(LocalWebDriver):
         """As in Selenium.  A command handler may refuse it here; what follows is not a command."""
         self.command_handler.run_command("webextension", {}, lambda: None)
         return super().webextension
+
+    @property
+    def request(self) -> Any:
+        """As in Selenium: HTTP requests of this program with the browser's cookies.  They use the
+        proxy of ``proxy=``, as the browser's own requests do."""
+        context = super().request
+        if (route := getattr(self.command_handler, "proxy_route", None)) is not None:
+            send_through(context, route)
+        return context
 
     @property
     def used_bidi(self) -> bool:

@@ -166,6 +166,28 @@ def new_context(engine: str, route: Route | None) -> dict[str, Any]:
     return {"proxy": proxy}
 
 
+def send_through(context: Any, route: Route) -> None:
+    """Have a request context of Selenium's (``driver.request``), and those that are made of it, send
+    through the route: they have pools of connections of their own, which know no proxy."""
+    from urllib3 import PoolManager, ProxyManager
+
+    if isinstance(context._pool, ProxyManager):
+        return
+    make = type(context).__dict__.get("new_context")
+
+    def new_context(*given: Any, **words: Any) -> Any:
+        assert make is not None
+        another = make(context, *given, **words)
+        send_through(another, route)
+        return another
+
+    earlier: PoolManager = context._pool
+    context._pool = ProxyManager(f"http://{route.address}")
+    earlier.clear()
+    if make is not None:
+        context.new_context = new_context
+
+
 QUIET_COMMANDS = ("refresh", "goBack", "goForward")
 """Commands that load a page, and return although it could not be loaded (measured with ChromeDriver)."""
 
@@ -206,4 +228,5 @@ __all__ = [
     "open_route",
     "route_to",
     "run_explained",
+    "send_through",
 ]

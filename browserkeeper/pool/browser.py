@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..drivers.bidi_filter import BidiFilter
     from ..drivers.contexts import Contexts
     from ..drivers.managed import CommandHandler
+    from ..proxy.relay import Route
 
 PING_TIMEOUT = 10.0
 """Seconds after which a browser that does not answer a ping is ended.  It answers in milliseconds,
@@ -66,6 +67,8 @@ class Browser(Protocol):
     def bidi_filter(self) -> BidiFilter | None: ...
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any: ...
     def read_storage_state(self, indexed_db: bool) -> dict[str, Any]: ...
+    @property
+    def proxy_route(self) -> Route | None: ...
     def failure(self) -> BrowserkeeperError | None: ...
     def end(self, reason: str) -> ExitReport: ...
 
@@ -267,6 +270,11 @@ class PooledBrowser:
     def driver_for(self, handler: CommandHandler) -> Any:
         """Returns a Selenium driver whose commands go through ``handler``."""
         return self._control.driver_for(handler)
+
+    @property
+    def proxy_route(self) -> Route | None:
+        """The way to the proxy of the present lease, or of the browser; None without one."""
+        return self._contexts.proxy_route if self._contexts else self._control.proxy_route
 
     def take(self, identity: Identity) -> None:
         """Give the lease's context an identity, before the lease's first command.

@@ -161,6 +161,11 @@ class _HookCall:
             return contextlib.nullcontext()
         return control_of(self.session).observe_command(name, params)
 
+    @property
+    def proxy_route(self) -> Any:
+        """The browser's way to its proxy; None without one."""
+        return self._browser.proxy_route
+
     def quit_driver(self) -> None:
         """``driver.quit()`` in a hook ends the browser, and so is an error of the hook."""
         if not self._is_over:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from selenium import webdriver
 
     from ..drivers.bidi_filter import BidiFilter
+    from ..proxy.relay import Route
 
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
 else:
@@ -262,6 +263,11 @@ class LeaseHandler:
         if found is not None:
             found.ended_error = functools.partial(_ended_error, weakref.ref(self))
         return found
+
+    @property
+    def proxy_route(self) -> Route | None:
+        """The lease's way to its proxy; None without one."""
+        return self.browser.proxy_route
 
     def quit_driver(self) -> None:
         """``driver.quit()``, a habit from plain Selenium, ends the browser; the pool replaces it."""

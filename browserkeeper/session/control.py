@@ -49,6 +49,7 @@ from .storage import STORAGE_STATE, load_state, read_state
 if TYPE_CHECKING:
     from ..drivers.bidi_filter import BidiFilter
     from ..drivers.managed import CommandHandler
+    from ..proxy.relay import Route
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -368,8 +369,7 @@ class SessionControl(Generic[S]):
         self.downloads.note_command(name, params)
         # A command that was interrupted goes on, and must not keep alive what the program has dropped.
         commands, fail = self._commands, weakly(self._fail)
-        route = self.attempt.plan.launch.route if self.attempt is not None else None
-        return run_explained(route, name, lambda: commands.run(name, params, command, fail))
+        return run_explained(self.proxy_route, name, lambda: commands.run(name, params, command, fail))
 
     def _open_downloads(self, attempt: Attempt) -> None:
         """Where leases have contexts, the pool opens them on the connection that it has for these."""
@@ -420,6 +420,11 @@ class SessionControl(Generic[S]):
         if attempt is None or attempt.driver is None:
             raise self.over()
         return attempt
+
+    @property
+    def proxy_route(self) -> Route | None:
+        """The browser's way to the proxy of its session; None without one."""
+        return self.attempt.plan.launch.route if self.attempt is not None else None
 
     def quit_driver(self) -> None:
         """What ``driver.quit()`` does: a normal end, verified like any other."""

@@ -52,6 +52,7 @@ def test_all_requests_go_through_the_proxy_and_none_past_it(
     with proxy, stun() as (port, packets), browser(name, proxy=url_of(proxy)) as driver:
         for host in ("127.0.0.1", "localhost", "shop.test"):
             visit(driver, target, host)
+        driver.request.get(target.url + "/request", timeout=60)  # of this program, not of the browser
         assert target.ways() == {proxy.name}
         assert {asked.user for asked in proxy.asked if asked.admitted} == {"me"}
         assert {asked.admitted for asked in proxy.asked} == {True}

@@ -118,6 +118,24 @@ def test_after_the_death_of_the_proxy_a_lease_has_a_typed_error_and_the_next_one
         assert "wrong-password" not in repr(lease) + repr(vars(lease))
 
 
+def test_other_ways_out_of_a_lease_use_its_proxy_too(
+    pool: BrowserPool[Any], proxies: list[RecordingProxy], target: RecordingTarget
+) -> None:
+    """A context that the lease makes by itself, and requests of ``driver.request``; with controls."""
+    for proxy, way in ((proxies[0].url, "first"), (None, "")):
+        url = f"{target.url}/made-{way}"
+        target.pages[f"/made-{way}"] = ("text/html", "made")
+        with pool.lease(proxy=proxy) as lease:
+            driver = lease.driver
+            driver.request.get(f"{target.url}/request-{way}", timeout=60)
+            driver.request.new_context().get(f"{target.url}/isolated-{way}", timeout=60)
+            context = driver.browser.create_user_context()
+            window = driver.browsing_context.create(type="tab", user_context=context)
+            driver.browsing_context.navigate(context=window, url=url, wait="complete")
+        for path in ("request", "isolated", "made"):
+            assert target.ways(f"/{path}-{way}") == {way}, path
+
+
 def test_the_relay_ends_when_no_lease_has_a_proxy(
     pool: BrowserPool[Any], proxies: list[RecordingProxy]
 ) -> None:

@@ -95,6 +95,10 @@ class FakeBrowser:
     def read_storage_state(self, indexed_db: bool) -> dict[str, Any]:
         return {"cookies": [], "origins": []}
 
+    @property
+    def proxy_route(self) -> None:
+        return None
+
     def failure(self) -> BrowserkeeperError | None:
         return None
 

@@ -218,6 +218,10 @@ class Contexts(abc.ABC):
             "browser.setDownloadBehavior", {"downloadBehavior": behavior, "userContexts": [context]}
         )
 
+    def new_context_words(self) -> dict[str, Any]:
+        """For a user context that the lease makes by itself: its requests use the lease's proxy, too."""
+        return new_context(self.engine, self.proxy_route)
+
     def route_bidi_cdp(self, params: dict[str, Any]) -> dict[str, Any]:
         """For ``goog:cdp.sendCommand``: returns the parameters to send, and notes what it reaches."""
         self.note_beyond("goog:cdp.sendCommand")

@@ -350,6 +350,8 @@ class ChromiumContexts(Contexts):
                 self._grant()
             return {"value": value}
         self._note_reach(method, given)
+        if (proxied := self._with_proxy(method, given)) is not given:
+            return {"value": self._run("executeCdpCommand", {"cmd": method, "params": proxied})}
         return command()
 
     def _note_reach(self, method: str, given: Mapping[str, Any]) -> None:
@@ -367,7 +369,18 @@ class ChromiumContexts(Contexts):
         if method in DEFAULT_CONTEXT_COMMANDS and "browserContextId" not in given:
             return {**params, "params": {**given, "browserContextId": self.context}}
         self._note_reach(method, given)
-        return params
+        return {**params, "params": self._with_proxy(method, given)}
+
+    def _with_proxy(self, method: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Parameters of a DevTools command by which no window can get past the lease's proxy."""
+        if self.proxy_route is None:
+            return given
+        if method == "Target.createBrowserContext":
+            proxy = f"http://{self.proxy_route.address}"
+            return {"proxyServer": proxy, "proxyBypassList": "<-loopback>", **given}
+        if method == "Target.createTarget":
+            return {"browserContextId": self.context, **given}
+        return given
 
     def note_input(self) -> None:
         self._may_have_copied = True
