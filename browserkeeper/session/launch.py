@@ -293,17 +293,23 @@ class Attempt:
 
         Dialogs stay open (:class:`UserPrompts`); a hidden window of ours is not among the handles.
         """
-        driver = self.driver
-        if driver is None:
-            return command()
+
+        def execute(*given: Any) -> Any:
+            """Keeps the driver alive for one command of ours alone: the user's may go on after the
+            program has dropped it."""
+            driver = self.driver
+            if driver is None:
+                raise ReferenceError("the driver was dropped")
+            return driver.execute(*given)
+
         if self.prompts is not None:
-            command = self.prompts.around(command, driver.execute)
+            command = self.prompts.around(command, execute)
         answer = command()
         if self._applied.hidden_window and name in ("w3cGetWindowHandles", "close"):
             hidden = self._applied.hidden_window
             answer["value"] = [handle for handle in answer["value"] if handle != hidden]
             if name == "close" and not answer["value"]:
-                driver.execute("quit")  # as the driver does by itself after its last window
+                execute("quit")  # as the driver does by itself after its last window
         return answer
 
     def _options(self) -> Any:
