@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from ..errors import ConfigError
 from .bidi import BidiConnection, ProtocolError
+from .blocking import ANSWERS
 
 DEFAULT = "default"
 """The name of a browser's first user context (w3.org/TR/webdriver-bidi, "User Contexts")."""
@@ -120,9 +121,6 @@ COPYING = frozenset(
     """.split()
 )
 """Commands after which a page may have written to the clipboard; see :mod:`.contexts`."""
-
-ANSWERS = frozenset({"network.continueRequest", "network.failRequest", "network.provideResponse"})
-"""What a handler does with a request that an intercept holds."""
 
 KNOWN = PASSED | FILLED_IN | SCOPED | set(RESET) | set(MAKERS) | set(REMOVERS)
 

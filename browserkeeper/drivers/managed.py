@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..grid.address import Address
-    from .bidi_filter import BidiFilter
+    from .websockets import Filter
 
 BIDI_INTERVAL = 0.005
 """Seconds between two checks for a BiDi answer.  Selenium's 0.1 is most of the time of a command."""
@@ -75,7 +75,7 @@ class CommandHandler(Protocol):
         """The driver's ``quit()``."""
 
     @property
-    def bidi_filter(self) -> BidiFilter | None:
+    def bidi_filter(self) -> Filter | None:
         """What the driver's BiDi commands pass through; None if they go to the browser as they are.
 
         May raise the error of a lease that is over.
@@ -207,7 +207,7 @@ class _Managed(LocalWebDriver):
         start = functools.partial(self._connect_bidi, url, bidi_filter) if url else super()._start_bidi
         self.command_handler.run_command("bidi", {}, start)
 
-    def _connect_bidi(self, url: str, bidi_filter: BidiFilter | None = None) -> None:
+    def _connect_bidi(self, url: str, bidi_filter: Filter | None = None) -> None:
         """Open Selenium's BiDi connection, without a proxy where the browser is on this machine."""
         config = self.command_executor.client_config  # type: ignore[union-attr]
         if bidi_filter is not None:

@@ -30,6 +30,9 @@ Observe = Callable[[str, dict[str, Any]], contextlib.AbstractContextManager[None
 class Filter(Protocol):
     """What commands and events of a connection pass through; ``bidi_filter.py`` has one for leases."""
 
+    def attach(self) -> None:
+        """Called before the connection is opened."""
+
     def run(
         self,
         method: str,

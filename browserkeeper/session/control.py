@@ -47,8 +47,8 @@ from .spans import SessionSpans
 from .storage import STORAGE_STATE, load_state, read_state
 
 if TYPE_CHECKING:
-    from ..drivers.bidi_filter import BidiFilter
     from ..drivers.managed import CommandHandler
+    from ..drivers.websockets import Filter
     from ..proxy.relay import Route
 
 T = TypeVar("T")
@@ -432,9 +432,15 @@ class SessionControl(Generic[S]):
             self.close()
 
     @property
-    def bidi_filter(self) -> BidiFilter | None:
-        """BiDi commands of the session's own driver go to the browser as they are."""
-        return None
+    def bidi_filter(self) -> Filter | None:
+        """What BiDi commands of the session's own driver pass through; None: they go to the browser as
+        they are."""
+        blocking = self.config.identity.block
+        if self.config.engine != "firefox" or not blocking:
+            return None
+        from ..drivers.blocking import BlockingFilter
+
+        return BlockingFilter(blocking)
 
     def driver_for(self, handler: CommandHandler) -> Any:
         """Another driver object on this session, whose commands pass through ``handler``."""

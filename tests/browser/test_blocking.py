@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from selenium import webdriver
 
 from browserkeeper import browser
-from tests.support.blocked_page import IMAGES, blocked_page, visit
+from tests.support.blocked_page import IMAGES, blocked_page, small_page, visit, visit_with_handler
 from tests.support.guards import BOTH
 
 ALL = {"/style.css", "/code.js", "/font.woff2", "/film.mp4", "/picture.png", "/photo.jpg?size=9"}
@@ -34,3 +35,12 @@ def test_blocked_requests_do_not_reach_the_server_and_others_do(name: str) -> No
         with browser(name, block=["script"]) as driver:
             driver.get(site.url)
             assert driver.execute_script("return window.ran") is None
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_users_own_handlers_work_on_beside_the_blocking(name: str) -> None:
+    """They see what is blocked, and cannot let it pass; what is not, they handle."""
+    options: Any = webdriver.FirefoxOptions() if name == "firefox" else webdriver.ChromeOptions()
+    options.enable_bidi = True
+    with small_page() as site, browser(name, options=options, block=["image"]) as driver:
+        visit_with_handler(driver, site)

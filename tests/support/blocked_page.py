@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
+
+from selenium.common.exceptions import WebDriverException
 
 from tests.support.recording_site import Answer, RecordingSite
 from tests.support.waiting import wait_until
@@ -76,3 +79,31 @@ def visit(driver: Any, site: RecordingSite) -> set[str]:
     driver.close()
     driver.switch_to.window(opener)
     return set(site.paths) - {"/favicon.ico", "/icon.png"}  # Chromium asks for icons by another way
+
+
+SMALL = b"<img src=/picture.png><script src=/code.js></script><link rel=stylesheet href=/style.css>"
+
+
+def small_page() -> RecordingSite:
+    """For :func:`visit_with_handler`."""
+    return RecordingSite({"/": ("text/html", SMALL), "/style.css": ("text/css", b"")})
+
+
+def visit_with_handler(driver: Any, site: RecordingSite) -> None:
+    """With ``block=["image"]``: a handler of the user sees all requests, and fails the script alone; but
+    the picture is blocked as well."""
+    urls: list[str] = []
+
+    def handle(request: Any) -> None:
+        urls.append(request.url)
+        with contextlib.suppress(WebDriverException):  # of a request that has ended meanwhile
+            if request.url.endswith("/code.js"):
+                request.fail()
+            else:
+                request.continue_request()
+
+    handler = driver.network.add_request_handler("before_request", handle)
+    driver.browsing_context.navigate(driver.current_window_handle, site.url, "complete")
+    driver.network.remove_request_handler("before_request", handler)
+    assert {url.rpartition("/")[2] for url in urls} >= {"code.js", "style.css"}
+    assert set(site.paths) - {"/favicon.ico"} == {"/", "/style.css"}
