@@ -96,13 +96,15 @@ class BidiTransfers:
         context: str = "",
         bound: int | None = None,
         is_named_by_id: bool = False,
+        is_shared: bool = False,
     ):
         """``is_named_by_id``: the browser saves each download under its id (``allowAndName`` of the
         DevTools protocol), and it gets its name here.  In a context Chromium would write over a file of
-        the same name."""
+        the same name.  ``is_shared``: the folder is the user's,
+        and other browsers may save to it."""
         self._connection, self.engine, self._folder = connection, engine, folder
         self._context, self._bound = context or "default", bound
-        self._is_named_by_id = is_named_by_id
+        self._is_named_by_id, self._is_shared = is_named_by_id, is_shared
         self.known: list[Transfer] = []
         self._watching = False
         self._lock = threading.Lock()
@@ -152,7 +154,7 @@ class BidiTransfers:
     def _complete(self, transfer: Transfer, path: str) -> None:
         if self._is_named_by_id:
             try:
-                path = move_to(path, self._folder, transfer.name)
+                path = move_to(path, self._folder, transfer.name, is_shared=self._is_shared)
             except OSError as error:
                 transfer.fail(f"its file cannot be given its name: {error.strerror}")
                 return
@@ -387,10 +389,19 @@ def _free_bytes(folder: str) -> int | None:
     return facts.f_bavail * facts.f_frsize
 
 
-def move_to(path: str, folder: str, name: str) -> str:
+def move_to(path: str, folder: str, name: str, *, is_shared: bool) -> str:
     """Give a file a name in a folder of the same file system, with a number where there is such a file;
-    returns its path.  Raises OSError."""
+    returns its path.  Raises OSError.
+
+    ``is_shared``: other processes save files there.  Then the file has both names for a moment, so that
+    it can take no other file's place.
+    """
     for place in _unused_names(folder, name):
+        if not is_shared:
+            if os.path.lexists(place):
+                continue
+            os.rename(path, place)
+            return place
         try:
             os.link(path, place)
             os.unlink(path)

@@ -254,6 +254,7 @@ class SessionDownloads:
             context=context,
             bound=config.max_download,
             is_named_by_id=bool(context) and config.engine == "chromium",
+            is_shared=bool(self._user_directory),
         )
 
     @property
