@@ -338,7 +338,9 @@ class Scheduler:
             return  # the browser died first, and is closing
         if bad:
             self.counts["returns_bad"] += 1
-        self._mark_to_retire(member, self._reason_to_give_up() or self._reason_to_retire(member, now))
+        # With a reset, whether it is given up is decided after that: others may have been served.
+        give_up = "" if self.limits.resets else self._reason_to_give_up()
+        self._mark_to_retire(member, give_up or self._reason_to_retire(member, now))
         can_serve_on = (
             member.retire_reason in SOFT_REASONS
             and not self._enough_ready()
