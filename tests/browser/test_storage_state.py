@@ -275,7 +275,7 @@ def test_more_than_a_browser_keeps_is_an_error_that_says_so(name: str) -> None:
     state = {"origins": [{"origin": ORIGIN, "localStorage": huge}]}
     with pytest.raises(IdentityError, match=r"origins\[0\].localStorage.*QuotaExceededError"):
         session_for(name, storage_state=state).start()
-    large = [{"name": f"k{n}", "value": chr(0x100 + n) * 490_000} for n in range(5)]
+    large = [{"name": f"k{n}", "value": f"{n}" * 480_000 + "ü"} for n in range(10)]
     fit = [{**one, "domain": f"a{n % 10}.site{n % 10}.example"} for n, one in enumerate(many[:1000])]
     both = {"cookies": fit, "origins": [{"origin": ORIGIN, "localStorage": large}]}
     session = session_for(name, storage_state=both)
