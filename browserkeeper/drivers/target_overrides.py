@@ -52,6 +52,12 @@ SCRIPT = r"""
       const agent = shared ? rule.agentOfShared : rule.agent;
       if (agent) send('Emulation.setUserAgentOverride', agent, sessionId);
       if (type === 'page' || type === 'iframe') follow(sessionId);
+      // One client's word lets a target go, and chromium-bidi may not have set its headers by then.
+      if (rule.headers.length && (type === 'page' || type === 'iframe')) {
+        const headers = Object.fromEntries(rule.headers.map(({name, value}) => [name, value]));
+        send('Network.enable', {}, sessionId);
+        send('Network.setExtraHTTPHeaders', {headers}, sessionId);
+      }
       if (rule.workerScript && shared) {
         send('Runtime.evaluate', {expression: rule.workerScript}, sessionId);
       }
