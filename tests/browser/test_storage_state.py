@@ -382,7 +382,10 @@ def test_a_hanging_page_cannot_hold_a_save_for_ever(
     session = session_for(name, storage_state={})
     with session as driver:
         driver.get(site.url)
-        driver.execute_script("localStorage.setItem('k', 'v'); setTimeout(() => { while (true); })")
+        driver.execute_script(
+            "localStorage.setItem('k', 'v'); setTimeout(() => { while (true); }, 2000)"
+        )
+        time.sleep(3)  # so that the script's own command is over when the page hangs
         try:
             assert stored(session.storage_state()) == {origin_of(site.url): {"k": "v"}}
         except StorageStateError as error:
