@@ -191,29 +191,38 @@ def send_through(context: Any, route: Route) -> None:
 QUIET_COMMANDS = ("refresh", "goBack", "goForward")
 """Commands that load a page, and return although it could not be loaded (measured with ChromeDriver)."""
 
+OF_ONE_TARGET = frozenset({"forbidden", "protocol"})
+"""Reasons of a ProxyError that may be for one host alone, such as an advertiser's: pages go on."""
+OF_A_LOAD = frozenset({"unknown error", "timeout"})
+"""The codes of WebDriver's errors for a page that could not be loaded, in both browsers."""
+
 
 def run_explained(route: Route | None, name: str, command: Callable[[], T]) -> T:
     """Run the WebDriver command of this name.
 
     Where it fails while the proxy cannot be used, raises ProxyError in place of the browser's error,
-    which is the cause.  Also where a command that would hide the failure returns.
+    which is the cause.  Also where a command that would hide the failure returns.  Where the proxy may
+    have refused one host alone, only the errors of page loads are replaced.
     """
     if route is None:
         return command()
     from selenium.common.exceptions import WebDriverException
 
+    from .managed import error_code
     from .proxy_errors import ProxyError
 
     earlier = route.last_failure
     try:
         answer = command()
-        if name in QUIET_COMMANDS and route.last_failure not in (None, earlier):
-            raise ProxyError.of(route.last_failure)
+        hidden = route.last_failure if name in QUIET_COMMANDS else None
+        if hidden is not None and hidden is not earlier and hidden.reason not in OF_ONE_TARGET:
+            raise ProxyError.of(hidden)
         return answer
     except BrowserkeeperError:  # the session is over
         raise
     except WebDriverException as error:
-        if (failure := route.failure()) is None:
+        failure = route.failure()
+        if failure is None or (failure.reason in OF_ONE_TARGET and error_code(error) not in OF_A_LOAD):
             raise
         raise ProxyError.of(failure) from error
 

@@ -290,7 +290,10 @@ class PooledBrowser:
 
         def take() -> None:
             if self._contexts is not None:
+                before = self._contexts.context
                 self._contexts.take(identity)
+                if self._contexts.context != before:
+                    self._begin_downloads()
             elif identity.storage_state is not None:  # the pool has refused all other words
                 self._control.load_storage_state(identity.storage_state)
 

@@ -12,7 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import (
+    JavascriptException,
+    NoAlertPresentException,
+    NoSuchElementException,
+    WebDriverException,
+)
+from selenium.webdriver.support.ui import WebDriverWait
 
 from browserkeeper import Identity, ProxyError
 from browserkeeper.pool import BrowserPool
@@ -134,6 +140,55 @@ def test_other_ways_out_of_a_lease_use_its_proxy_too(
             driver.browsing_context.navigate(context=window, url=url, wait="complete")
         for path in ("request", "isolated", "made"):
             assert target.ways(f"/{path}-{way}") == {way}, path
+
+
+def test_a_proxy_that_refuses_one_host_is_no_error_of_commands_that_load_no_page_of_it(
+    pool: BrowserPool[Any], target: RecordingTarget
+) -> None:
+    """As a company's proxy does with advertisers: a wait for an element has to go on.  Of two kinds."""
+    refused = {"ads.test": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "odd.test": b""}
+    for host, reason in (("ads.test", "forbidden"), ("odd.test", "protocol")):
+        target.pages["/shop"] = (
+            "text/html",
+            f"<body><script>fetch('https://{host}/').catch(() => document.title = 'refused')</script>",
+        )
+        with RecordingProxy(refused=refused) as proxy, pool.lease(proxy=proxy.url) as lease:
+            driver = lease.driver
+
+            def is_refused(driver: Any = driver) -> bool:
+                return bool(driver.title == "refused")
+
+            driver.get(target.url_of("shop.test", "/shop"))
+            assert wait_until(is_refused)
+            with pytest.raises(NoSuchElementException):
+                driver.find_element("id", "late")
+            with pytest.raises(NoAlertPresentException):
+                _ = driver.switch_to.alert
+            with pytest.raises(JavascriptException):
+                driver.execute_script("throw new Error('x')")
+            driver.refresh()
+            assert wait_until(is_refused)
+            driver.execute_script("setTimeout(() => document.body.innerHTML = '<p id=late>', 500)")
+            WebDriverWait(driver, 60).until(lambda driver: driver.find_element("id", "late"))
+            with pytest.raises(ProxyError) as caught:  # the control: a page of that host
+                driver.get(f"https://{host}/")
+            assert caught.value.reason == reason
+
+
+def test_downloads_of_a_lease_with_a_proxy_are_the_lease_s(
+    pool: BrowserPool[Any], proxies: list[RecordingProxy], target: RecordingTarget
+) -> None:
+    """A proxy is had by a new context in place of the warm one; with the control."""
+    target.pages["/files"] = ("text/html", "<a id=a href=/file download=file.bin>file</a>")
+    for proxy in (proxies[0].url, None):
+        with pool.lease(proxy=proxy) as lease:
+            lease.driver.get(target.url + "/files")
+            with lease.expect_download(timeout=60) as download:
+                lease.driver.find_element("id", "a").click()
+            assert (download.name, download.state) == ("file.bin", "complete")
+            assert [one.name for one in lease.downloads] == ["file.bin"]
+            assert download.path is not None
+            assert download.path.parent == lease.download_dir
 
 
 def test_the_relay_ends_when_no_lease_has_a_proxy(

@@ -52,7 +52,10 @@ class RecordingProxy:
         name: str = "",
         host: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
+        refused: dict[str, bytes] | None = None,
     ):
+        """``refused``: by host, the answer to CONNECT; where it is empty, the connection is closed."""
+        self._refused = refused or {}
         self.kind, self.user, self.password, self._tls = kind, user, password, tls
         self.asked: list[Asked] = []
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -133,6 +136,9 @@ class RecordingProxy:
             return True
         if method == "CONNECT":
             host, _, port = target.rpartition(":")
+            if host in self._refused:
+                client.sendall(self._refused[host])
+                return False
             try:
                 server = self._connect(host.strip("[]"), int(port))
             except OSError:
