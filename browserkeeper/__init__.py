@@ -69,7 +69,8 @@ if TYPE_CHECKING:
     from .report import ExitReport, Operator, ProcessExit, RemoteEnd, Survivor
     from .session import BrowserSession, browser, session_of
     from .session.adopted import AdoptedSession, adopt
-    from .session.downloads import Download, expect_download
+    from .session.download import Download
+    from .session.downloads import expect_download
 
 __all__ = [
     "AdoptedSession",
@@ -138,7 +139,8 @@ __all__ = [
 
 _NAMES = {
     ".session.adopted": ("AdoptedSession", "adopt"),
-    ".session.downloads": ("Download", "expect_download"),
+    ".session.download": ("Download",),
+    ".session.downloads": ("expect_download",),
     ".session": ("BrowserSession", "browser", "session_of"),
     ".admission.drain": ("Drain",),
     ".cleanup.draining": ("Running", "drain", "draining", "resume"),

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Container
 
 from ..config import SessionConfig
+from ..guard.downloads import open_partial_files
+from ..process import is_alive
+from ..process.identity import ProcessIdentity
 from .context_limits import download_dir_of
 
+FileId = tuple[int, int]
+"""Device and inode."""
 PARTIAL_SUFFIXES = {"chromium": ".crdownload", "firefox": ".part"}
 """The end of the name of a file that a browser, by its engine, has not downloaded whole."""
 
@@ -43,4 +50,15 @@ def need_bidi(config: SessionConfig) -> bool:
     return config.engine == "firefox" or bool(directory_of_user(config) or config.max_download)
 
 
-__all__ = ["CANCEL_GRACE", "PARTIAL_SUFFIXES", "directory_of_user", "need_bidi"]
+def files_written_by(
+    browser: ProcessIdentity | None, engine: str, directory: str
+) -> Callable[[], Container[FileId]] | None:
+    """A function that says which partial files the browser has open for writing now; its main process
+    writes them.  None where that cannot be seen: the process is not known, or there is no ``/proc``."""
+    if browser is None or sys.platform != "linux":
+        return None
+    suffix = PARTIAL_SUFFIXES[engine]
+    return lambda: open_partial_files([browser.pid] if is_alive(browser) else [], suffix, directory)
+
+
+__all__ = ["CANCEL_GRACE", "PARTIAL_SUFFIXES", "directory_of_user", "files_written_by", "need_bidi"]

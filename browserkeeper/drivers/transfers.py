@@ -16,13 +16,13 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 from ..guard.downloads import final_name
 from ..guard.files import SHARED_MEMORY_PREFIXES
 from .bidi import BidiConnection
-from .downloads import PARTIAL_SUFFIXES
+from .downloads import PARTIAL_SUFFIXES, FileId
 from .folder_events import FolderEvents
 
 State = Literal["in_progress", "complete", "failed"]
@@ -97,14 +97,17 @@ class BidiTransfers:
         bound: int | None = None,
         is_named_by_id: bool = False,
         is_shared: bool = False,
+        written: Callable[[], Container[FileId]] | None = None,
     ):
         """``is_named_by_id``: the browser saves each download under its id (``allowAndName`` of the
         DevTools protocol), and it gets its name here.  In a context Chromium would write over a file of
         the same name.  ``is_shared``: the folder is the user's,
-        and other browsers may save to it."""
+        and other programs may save to it; ``written`` says which partial files the browser has open for
+        writing.  Without it, one of another program may be taken for the browser's, by its name."""
         self._connection, self.engine, self._folder = connection, engine, folder
         self._context, self._bound = context or "default", bound
         self._is_named_by_id, self._is_shared = is_named_by_id, is_shared
+        self._written = written
         self.known: list[Transfer] = []
         self._watching = False
         self._lock = threading.Lock()
@@ -245,11 +248,14 @@ class BidiTransfers:
                 one.size = size_of(os.path.join(self._folder, one.id + suffix)) or one.size
             return
         partial = partial_files(self._folder, suffix)
+        if partial and self._is_shared and self._written is not None:
+            written = self._written()
+            partial = [found for found in partial if found[2] in written]
         for one in under_way:
             own = next((found for found in partial if _fits(found[0], one.name)), None)
             if own is not None:
                 partial.remove(own)
-                one.partial, one.size = own
+                one.partial, one.size, _ = own
 
 
 class FolderTransfers:
@@ -359,10 +365,14 @@ def size_of(path: str) -> int:
         return 0
 
 
-def partial_files(folder: str, suffix: str) -> list[tuple[str, int]]:
-    """Their names without the suffix, the oldest first, and their bytes."""
+def partial_files(folder: str, suffix: str) -> list[tuple[str, int, FileId]]:
+    """Their names without the suffix, the oldest first, their bytes, and what tells them apart."""
     files = sorted(_files_in(folder), key=lambda pair: pair[1].st_ino)
-    return [(name[: -len(suffix)], facts.st_size) for name, facts in files if name.endswith(suffix)]
+    return [
+        (name[: -len(suffix)], facts.st_size, (facts.st_dev, facts.st_ino))
+        for name, facts in files
+        if name.endswith(suffix)
+    ]
 
 
 def _files_in(folder: str) -> list[tuple[str, os.stat_result]]:

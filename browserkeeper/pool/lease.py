@@ -20,7 +20,8 @@ from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.identity import NO_IDENTITY, Identity
 from ..session import BrowserSession, control_of
 from ..session.call_stack import CallStack
-from ..session.downloads import TIMEOUT, Download, Expectation, User
+from ..session.download import Download
+from ..session.downloads import TIMEOUT, Expectation, User
 from ..session.not_a_driver import no_attribute
 from ..session.storage import STORAGE_STATE, check_and_save
 from .browser import Browser

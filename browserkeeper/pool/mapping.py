@@ -28,6 +28,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts for an item, for :func:`random_pause`."""
 TAKEN_AHEAD = 1000
 """Items that may wait for their turn, besides those that the workers have."""
+LONGEST_WAIT = 3600.0
+"""Seconds after which the turns are looked at again; waits of centuries overflow the kernel's clock."""
 PATIENCE = 30.0
 """Seconds for the running calls to end, after their browsers were taken from them."""
 
@@ -90,7 +92,7 @@ class Turn(Generic[T]):
     claim: Claim | None = None
     """The turn of the item's key."""
     error: BaseException | None = None
-    """What ``pace`` has raised."""
+    """What ``pace`` has raised, or the comparison of its key."""
 
 
 class Outcomes(Iterator[Outcome[T, R]]):
@@ -313,6 +315,9 @@ class _Pacer:
                     self._is_asked = True
                     feed.demand.put(None)
                 self._receive(pause)
+        except BaseException as error:  # no item may be left out without a word
+            feed.error = error
+            raise
         finally:
             for turn in self._out.values():
                 if (claim := turn.claim) is not None:
@@ -331,11 +336,15 @@ class _Pacer:
                 continue
             if turn.paced is not None:
                 key, seconds = turn.paced
-                if key in asked:
-                    continue
-                asked.add(key)
-                claimed = self._turns.claim(key, seconds)
-                if not isinstance(claimed, Claim):
+                try:
+                    if key in asked:
+                        continue
+                    asked.add(key)
+                    claimed = self._turns.claim(key, seconds)
+                except Exception as error:  # noqa: BLE001 # of a key that cannot be compared
+                    turn.error, turn.paced = error, None
+                    claimed = None
+                if isinstance(claimed, float):
                     pauses.append(claimed)
                     continue
                 turn.claim = claimed
@@ -348,7 +357,7 @@ class _Pacer:
     def _receive(self, pause: float | None) -> None:
         """Wait for messages, for up to so many seconds, and note all that have come."""
         with contextlib.suppress(queue.Empty):
-            message = self.inbox.get(timeout=pause)
+            message = self.inbox.get(timeout=None if pause is None else min(pause, LONGEST_WAIT))
             while True:
                 self._note(message)
                 message = self.inbox.get_nowait()

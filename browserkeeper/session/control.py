@@ -373,6 +373,7 @@ class SessionControl(Generic[S]):
 
     def _open_downloads(self, attempt: Attempt) -> None:
         """Where leases have contexts, the pool opens them on the connection that it has for these."""
+        self.downloads.browser = attempt.browser.identity
         if not self.downloads.is_in_contexts:
             tmpdir = attempt.plan.guard.tmpdir
             self.downloads.open(self.config, attempt.driver.caps, tmpdir, attempt.bidi)

@@ -6,21 +6,18 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import SessionConfig, check_count, check_seconds
 from ..drivers.bidi import BidiConnection, ProtocolError
-from ..drivers.downloads import directory_of_user
+from ..drivers.downloads import directory_of_user, files_written_by
 from ..drivers.page_addresses import PageAddresses
 from ..drivers.transfers import (
     BidiTransfers,
     FolderTransfers,
-    State,
     Transfer,
     Transfers,
     subscribe,
@@ -34,6 +31,8 @@ from ..errors import (
     DownloadTooLarge,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..process.identity import ProcessIdentity
+from .download import Download, ExpectedDownload, facts_of
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -51,114 +50,6 @@ ALERT_PAUSE = 0.5
 CONNECT_TIMEOUT = 10.0
 """Seconds for the browser's answer to the subscription; it takes 5 to 50 ms."""
 logger = logging.getLogger("browserkeeper")
-
-
-class Download:
-    """One download of a session or lease; its values are those of the moment when they are asked for."""
-
-    def __init__(self, transfer: Transfer, transfers: Transfers):
-        self._transfer, self._transfers = transfer, transfers
-
-    def _now(self) -> Transfer:
-        if self._transfer.state == "in_progress":
-            self._transfers.refresh()
-        return self._transfer
-
-    @property
-    def name(self) -> str:
-        """The file's name as the browser has chosen it: without directories, and with a number where
-        there was such a file already."""
-        return self._now().name
-
-    @property
-    def url(self) -> str:
-        """The address, after redirects.  Of a Chromium without BiDi: the one that the page has asked
-        for, as far as it is known, else ""."""
-        return self._now().url
-
-    @property
-    def size(self) -> int:
-        """Bytes that are there."""
-        return self._now().size
-
-    @property
-    def state(self) -> State:
-        """``in_progress``, ``complete`` or ``failed``."""
-        return self._now().state
-
-    @property
-    def path(self) -> Path | None:
-        """The whole file; None until it is complete."""
-        path = self._now().path
-        return Path(path) if path else None
-
-    @property
-    def error(self) -> str:
-        """Why it has failed; "" where it has not."""
-        return self._now().why
-
-    def save_as(self, path: str | os.PathLike[str]) -> Path:
-        """Copy the file to ``path``, or into it where it is a directory; returns the copy's path.
-
-        An existing file is replaced, at once and whole.  Directories that are missing are made.  Raises
-        DownloadError where the download is not complete, DownloadFailed where its file is gone, as it is
-        after the end of the session or lease, and OSError for a ``path`` that cannot be written.
-        """
-        one = self._now()
-        if one.state != "complete":
-            what = f"has failed: {one.why}" if one.state == "failed" else "is not complete yet"
-            raise DownloadError(f"{one.name!r} {what}. It cannot be saved.", **_facts(one))
-        target = Path(path)
-        if target.is_dir() or os.fspath(path).endswith(os.sep):
-            target = target / one.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}")
-        try:
-            shutil.copyfile(one.path, draft)
-            os.replace(draft, target)
-        except FileNotFoundError:
-            if os.path.exists(one.path):
-                raise
-            raise DownloadFailed(
-                f"The file of {one.name!r} is gone: files of a session or lease are removed at its end, "
-                "unless it has a download_dir. Call save_as() before that.",
-                **_facts(one),
-            ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
-        return target
-
-    def __repr__(self) -> str:
-        one = self._now()
-        return f"<Download {one.name!r} {one.state} {one.size} bytes>"
-
-
-class ExpectedDownload(Download):
-    """The download of an ``expect_download`` block.  Until one begins its values raise DownloadError."""
-
-    def __init__(self, transfers: Transfers, since: int):
-        self._transfers, self._since = transfers, since
-
-    @property
-    def all(self) -> tuple[Download, ...]:
-        """All downloads since the block began, where it began several (``count=``)."""
-        return tuple(Download(one, self._transfers) for one in self._transfers.known[self._since :])
-
-    def _now(self) -> Transfer:
-        self._transfers.refresh()
-        if len(self._transfers.known) <= self._since:
-            raise DownloadError("No download has begun in this block so far.")
-        return self._transfers.known[self._since]
-
-    def __repr__(self) -> str:
-        if len(self._transfers.known) <= self._since:
-            return "<ExpectedDownload, none has begun>"
-        return super().__repr__()
-
-
-def _facts(one: Transfer) -> dict[str, Any]:
-    return {"name": one.name, "url": one.url, "size": one.size}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +80,8 @@ class SessionDownloads:
         self._opens = 0
         self._config: SessionConfig | None = None
         self._tmpdir = ""
+        self.browser: ProcessIdentity | None = None
+        """The browser's main process; None where it is not known."""
 
     def open(
         self,
@@ -255,6 +148,7 @@ class SessionDownloads:
             bound=config.max_download,
             is_named_by_id=bool(context) and config.engine == "chromium",
             is_shared=bool(self._user_directory),
+            written=files_written_by(self.browser, config.engine, self._user_directory),
         )
 
     @property
@@ -420,7 +314,7 @@ class Expectation:
             return DownloadTimeout(
                 f"No byte of the download {one.name!r} came for {self._timeout:g} s; {one.size:,} bytes "
                 "are there. Its server has stopped sending; a larger timeout= waits longer.",
-                **_facts(one),
+                **facts_of(one),
             )
         begun = f"{len(self._ours)} of {self._count} downloads" if self._ours else "No download"
         return DownloadTimeout(
@@ -433,9 +327,9 @@ class Expectation:
             return DownloadTooLarge(
                 f"The download {one.name!r} passed {self._bound} at {one.size:,} bytes, and was "
                 "given up; its file is removed.",
-                **_facts(one),
+                **facts_of(one),
             )
-        return DownloadFailed(f"The download {one.name!r} has failed: {one.why}.", **_facts(one))
+        return DownloadFailed(f"The download {one.name!r} has failed: {one.why}.", **facts_of(one))
 
     def _dismiss_alert(self) -> bool:
         """Firefox opens an alert about a download that was cut off, and tells of its end when that is
@@ -500,4 +394,4 @@ def expect_download(
     return expectation
 
 
-__all__ = ["Download", "Expectation", "ExpectedDownload", "SessionDownloads", "User", "expect_download"]
+__all__ = ["Expectation", "SessionDownloads", "User", "expect_download"]

@@ -19,7 +19,8 @@ from ..report import REASONS, ExitReport
 from .asynchronous import in_thread
 from .call import Call
 from .control import SessionControl
-from .downloads import TIMEOUT, Download, Expectation
+from .download import Download
+from .downloads import TIMEOUT, Expectation
 from .ending import leave_block
 from .not_a_driver import no_attribute
 from .storage import check_and_save

@@ -230,6 +230,16 @@ def test_a_copy_replaces_a_file_and_goes_into_a_directory(opened: Open, tmp_path
     assert (tmp_path / "old").read_text() == "hello"
 
 
+def test_a_copy_may_have_any_name_that_the_file_system_takes(opened: Open, tmp_path: Path) -> None:
+    with opened.session.expect_download() as download:
+        opened.click("file")
+    for name in ("ä" * 127, "中" * 85, "x" * 255, "new\nline", "\udcff"):
+        assert os.path.getsize(download.save_as(tmp_path / name)) == 1000
+    with pytest.raises(OSError, match="File name too long"):
+        download.save_as(tmp_path / ("x" * 256))
+    assert len(os.listdir(tmp_path)) == 5
+
+
 def test_odd_arguments_are_refused(opened: Open) -> None:
     for timeout in (0, -1, "3", True, float("nan")):
         with pytest.raises(ConfigError, match="timeout="):
@@ -285,6 +295,35 @@ def test_a_bound_stops_a_download(kind: str, site: DownloadSite, tmp_path: Path)
     assert session.report.clean
     assert os.listdir(tmp_path) == (["file.bin"] if given and name == "chrome" else [])
     assert pickle.loads(pickle.dumps(caught.value)).name == "endless.bin"
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_partial_files_of_other_programs_in_the_same_directory_do_not_count_and_stay(
+    name: str, site: DownloadSite, tmp_path: Path
+) -> None:
+    """They have names that the browser's could have, and are older and larger than the bound."""
+    (tmp_path / "endless.bin").touch()
+    foreign = [
+        "endless.bin.crdownload",
+        "endless.part",
+        "endless.AAAAAAAA.bin.part",
+        "12345678.bin.part",
+    ]
+    for one in foreign:
+        with open(tmp_path / one, "wb") as file:
+            file.truncate(5 * 10**9)
+    with browser(name, download_dir=tmp_path, max_download="50MB") as driver:
+        session = session_of(driver)
+        driver.get(site.url)
+        driver.find_element(By.ID, "endless").click()
+        assert wait_until(lambda: any(one.size for one in session.downloads))
+        (download,) = session.downloads
+        assert (download.state, download.error) == ("in_progress", "")
+        assert download.size <= 100_000
+    assert session.report is not None
+    (cut_off,) = session.report.partial_downloads
+    assert (cut_off.removed, os.path.basename(cut_off.path) in foreign) == (True, False)
+    assert sorted(os.listdir(tmp_path)) == sorted(["endless.bin", *foreign])
 
 
 @pytest.mark.chrome

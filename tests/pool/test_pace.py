@@ -209,6 +209,37 @@ def test_an_answer_of_the_pace_that_makes_no_sense_is_the_outcome_of_the_item(an
     assert "must return (key, seconds)" in str(outcome.error)
 
 
+class Incomparable:
+    """A key that is like any other until it is compared with one of its kind."""
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not comparable")
+
+
+def test_no_item_is_left_out_where_the_keys_of_the_pace_cannot_be_compared() -> None:
+    with FakePool() as pool:
+        outcomes = list(pool.map(name, urls("a.test", 5), pace=lambda _: (Incomparable(), 0.01)))
+    assert {outcome.item for outcome in outcomes} == set(urls("a.test", 5))
+    assert {str(outcome.error) for outcome in outcomes if not outcome.ok} == {"not comparable"}
+
+
+@pytest.mark.parametrize("seconds", [1e10, 1e300])
+def test_a_turn_that_comes_in_centuries_is_waited_for(seconds: float) -> None:
+    """Longer than any wait of the kernel's: the items neither fail nor are they left out."""
+    with FakePool() as pool:
+        outcomes = pool.map(name, ["a", "b", "c"], pace=lambda one: (one == "b", seconds))
+        assert {next(outcomes).item, next(outcomes).item} == {"a", "b"}
+        pacer = outcomes._run.pacer
+        assert pacer is not None
+        assert wait_until(lambda: len(pacer._waiting) == 1)
+        assert outcomes._run._pacing.is_alive()
+        outcomes.close()
+        assert outcomes.unfinished == ["c"]
+
+
 def test_an_error_of_the_iterable_is_raised_after_the_outcomes_before_it() -> None:
     def broken() -> Iterator[str]:
         yield from urls("a.test", 3)
