@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import json
 import socket
 import sys
 import threading
@@ -24,7 +23,6 @@ from selenium.webdriver.chromium.remote_connection import ChromiumRemoteConnecti
 from selenium.webdriver.common.webdriver import LocalWebDriver
 from selenium.webdriver.firefox.remote_connection import FirefoxRemoteConnection
 from selenium.webdriver.remote.client_config import ClientConfig
-from selenium.webdriver.remote.errorhandler import ErrorHandler
 from selenium.webdriver.remote.remote_connection import RemoteConnection
 from urllib3.exceptions import HTTPError
 from websocket import WebSocketException
@@ -32,6 +30,7 @@ from websocket import WebSocketException
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..errors import refuse_to_pickle
 from .driver_service import ManagedService, make_service
+from .error_codes import CodedErrors
 from .proxies import send_through
 from .websockets import CLOSED, DirectWebSocketConnection
 
@@ -80,30 +79,6 @@ class CommandHandler(Protocol):
 
         May raise the error of a lease that is over.
         """
-
-
-class _ErrorHandler(ErrorHandler):
-    """Selenium's, which drops the error code of an answer; :func:`error_code` returns it."""
-
-    def check_response(self, response: dict[str, Any]) -> None:
-        try:
-            super().check_response(response)
-        except WebDriverException as error:
-            vars(error)["_error_code"] = _code_in(response)
-            raise
-
-
-def _code_in(response: dict[str, Any]) -> str:
-    """The ``error`` of an answer (w3.org/TR/webdriver2, "Send an error"); "" for an invalid answer."""
-    try:
-        return str(json.loads(response["value"])["value"]["error"])
-    except (ValueError, TypeError, KeyError):
-        return ""
-
-
-def error_code(error: WebDriverException) -> str:
-    """What the driver's answer gave as ``error``, such as "no such element"; "" without an answer."""
-    return str(vars(error).get("_error_code", ""))
 
 
 class _Connection:
@@ -163,7 +138,7 @@ class _Managed(LocalWebDriver):
         self.options, self._original = options, original
         # The constructors of Chrome and Firefox would start another driver, so they are skipped.
         LocalWebDriver.__init__(self, command_executor=executor, options=options)  # type: ignore[no-untyped-call]
-        self.error_handler = _ErrorHandler()
+        self.error_handler = CodedErrors()
 
     def start_session(self, capabilities: dict[str, Any]) -> None:
         if self._original is None:

@@ -208,7 +208,7 @@ def run_explained(route: Route | None, name: str, command: Callable[[], T]) -> T
         return command()
     from selenium.common.exceptions import WebDriverException
 
-    from .managed import error_code
+    from .error_codes import error_code
     from .proxy_errors import ProxyError
 
     earlier = route.last_failure

@@ -167,7 +167,7 @@ def browser_is_lost(attempt: Attempt, error: WebDriverException | None = None) -
         return True
     if error is None:
         return attempt.browser.is_lost()
-    from ..drivers.managed import error_code
+    from ..drivers.error_codes import error_code
 
     return attempt.browser.is_lost(error_code(error), error.msg or "")
 

@@ -302,7 +302,7 @@ class FirefoxContexts(Contexts):
         """A command that no table has.  One that geckodriver or Selenium refuses changes nothing."""
         from selenium.common.exceptions import WebDriverException
 
-        from ..managed import error_code
+        from ..error_codes import error_code
 
         before, self.beyond = self.beyond, self.beyond or name
         try:
