@@ -39,8 +39,11 @@ OTHER_NAMES: Mapping[str, str] = {
     "scripts": "script",
 }
 
-EVERYTHING = re.compile(r"(\*|https?)(://)?[*/?]*")
+EVERYTHING = re.compile(r"(\*|https?)(://)?[*/?:]*|\*\.\*")
 SCHEME = re.compile(r"([a-z*][a-z0-9+.*-]*)://", re.IGNORECASE)
+PLACE = re.compile(r"([a-zA-Z*]+)://((?:\*\.)?[^/?*]*)([/?*].*)?")
+"""Scheme, host with port, and the rest of a pattern.  (What follows another ``*`` may be a path.)"""
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Blocking:
             if _check(entry):
                 types.append(entry)
             else:
-                patterns.append(entry)
+                patterns.append(_as_browsers_write(entry))
         return cls(tuple(dict.fromkeys(types)), tuple(dict.fromkeys(patterns)))
 
     def __bool__(self) -> bool:
@@ -119,17 +122,49 @@ def _check(entry: object) -> bool:
         raise ConfigError(f"block= has {entry!r}, which would block every page.")
     scheme = SCHEME.match(entry)
     if scheme is None and not entry.startswith("*"):
-        better = f"*{entry}" if entry.startswith("/") else f"*://{entry}"
+        whole = entry if re.search("[/?*]", entry) else f"{entry}/*"
+        better = f"*{entry}" if entry.startswith("/") else f"*://{whole}"
         raise ConfigError(
             f"block= has {entry!r}, which matches no address: a pattern is for the whole address. "
             f"Write {better!r}, or begin with a scheme or '*'."
         )
-    if scheme and "*" not in scheme[1] and scheme[1] not in ("http", "https"):
+    if scheme and "*" not in scheme[1] and scheme[1].lower() not in ("http", "https"):
         raise ConfigError(
             f"block= has {entry!r}: only requests of http and https can be blocked, no websockets, "
             "data: or blob:."
         )
     return False
+
+
+def _as_browsers_write(pattern: str) -> str:
+    """The pattern with scheme and host in lower case.
+
+    Raises ConfigError for a place that no address of a browser has: without a path, with a user, or with
+    the port that is the scheme's own.
+    """
+    match = PLACE.fullmatch(pattern)
+    if match is None:
+        return pattern
+    scheme, host, rest = match[1].lower(), match[2].lower(), match[3] or ""
+    port = DEFAULT_PORTS.get(scheme, ":")
+    why, better = "", ""
+    if "@" in host:
+        why, better = "has a user", f"{scheme}://{host.rpartition('@')[2]}{rest or '/*'}"
+    elif host.endswith(port) and not rest.startswith("*"):
+        why, better = "has the port of its scheme", f"{scheme}://{host.removesuffix(port)}{rest or '/*'}"
+    elif host and (not rest or rest.startswith("?")):
+        why, better = "has no path", f"{scheme}://{host}/{rest or '*'}"
+    if why:
+        raise ConfigError(
+            f"block= has {_without_user(pattern)!r}, which matches no address: it {why}, and addresses "
+            f"are not compared so. Write {better!r}."
+        )
+    return f"{scheme}://{host}{rest}"
+
+
+def _without_user(pattern: str) -> str:
+    """For messages: there may be a password."""
+    return re.sub("//[^/]*@", "//…@", pattern)
 
 
 __all__ = ["RESOURCE_TYPES", "Blocking"]

@@ -29,6 +29,7 @@ NOT_A_PLACE = ("Factory", "localtime", "posixrules")
 
 ITS_OWN = "the browser gives each request its own"
 FORBIDDEN_HEADERS: Mapping[str, str] = {
+    "accept": ITS_OWN,
     "accept-charset": ITS_OWN,
     "accept-encoding": ITS_OWN,
     "accept-language": "use locale=, which the pages' scripts see as well",
@@ -39,6 +40,7 @@ FORBIDDEN_HEADERS: Mapping[str, str] = {
     "content-length": ITS_OWN,
     "content-type": ITS_OWN,
     "cookie": "use storage_state=, or driver.add_cookie()",
+    "cookie2": "Chromium then sends no request at all",
     "date": ITS_OWN,
     "expect": ITS_OWN,
     "host": ITS_OWN,
