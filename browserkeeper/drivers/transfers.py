@@ -34,9 +34,11 @@ RETRY = 3.0
 """Seconds in which Chromium may try a download again that was cut off: the same one, which it gives up
 again."""
 CANCELLED = (
-    "the browser gave it up: the server cut it off or answered with an error, it was cancelled, or the "
-    "browser refused it"
+    "the browser gave it up: the server cut it off or answered with an error, its file could not be "
+    "written, it was cancelled, or the browser refused it"
 )
+NAME_MAX = 255
+"""Bytes that a file's name may have on Linux's and macOS's usual file systems."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -72,6 +74,9 @@ class Transfers(Protocol):
     @property
     def is_lost(self) -> bool:
         """True once the browser tells of no more downloads."""
+
+    is_closed: bool
+    """True from the beginning of :meth:`close`."""
 
     def close(self) -> None:
         """Take no more downloads; what is under way counts as failed."""
@@ -109,6 +114,7 @@ class BidiTransfers:
         self._is_named_by_id, self._is_shared = is_named_by_id, is_shared
         self._written = written
         self.known: list[Transfer] = []
+        self.is_closed = False
         self._watching = False
         self._lock = threading.Lock()
         self._removers = [
@@ -118,6 +124,7 @@ class BidiTransfers:
 
     def close(self) -> None:
         """Take no more events; what is under way counts as failed."""
+        self.is_closed = True
         for remove in self._removers:
             remove()
         for transfer in self.known:
@@ -268,6 +275,7 @@ class FolderTransfers:
     def __init__(self, folder: str):
         self.folder = folder
         self.known: list[Transfer] = []
+        self.is_closed = False
         self._by_file: dict[tuple[int, int], Transfer] = {}
         self._given_up: dict[str, float] = {}
         """When downloads were given up, by name, in seconds of the monotonic clock."""
@@ -307,6 +315,7 @@ class FolderTransfers:
         return following
 
     def close(self) -> None:
+        self.is_closed = True
         for transfer in self.known:
             transfer.fail("the session or lease was over before it was complete")
 
@@ -428,13 +437,18 @@ def move_to(path: str, folder: str, name: str, *, is_shared: bool) -> str:
 
 
 def _unused_names(folder: str, name: str) -> Iterator[str]:
-    """Paths for a file of this name, as a browser chooses them where there is one already."""
+    """Paths for a file of this name, as a browser chooses them where there is one already.  A name that
+    is too long for a file system is shortened."""
     stem, dot, extension = name.rpartition(".")
     if not stem:
         stem, dot, extension = name, "", ""
-    yield os.path.join(folder, name)
-    for number in itertools.count(1):
-        yield os.path.join(folder, f"{stem} ({number}){dot}{extension}")
+    if len(os.fsencode(extension)) > NAME_MAX // 2:
+        stem, dot, extension = name, "", ""
+    for number in itertools.count():
+        rest = f" ({number}){dot}{extension}" if number else f"{dot}{extension}"
+        room, encoded = NAME_MAX - len(os.fsencode(rest)), os.fsencode(stem)
+        short = stem if len(encoded) <= room else encoded[:room].decode(errors="ignore")
+        yield os.path.join(folder, f"{short}{rest}")
 
 
 __all__ = [

@@ -49,6 +49,8 @@ ALERT_PAUSE = 0.5
 """Seconds without a byte after which an alert of the browser's about the download is looked for."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for the browser's answer to the subscription; it takes 5 to 50 ms."""
+END_TIMEOUT = 10.0
+"""Seconds for the end of a session that has begun to end."""
 logger = logging.getLogger("browserkeeper")
 
 
@@ -290,6 +292,8 @@ class Expectation:
             ours = self._ours
             under_way = [one for one in ours if one.state == "in_progress"]
             if failed := next((one for one in ours if one.state == "failed"), None):
+                if self._transfers.is_closed:
+                    self._wait_for_end()
                 raise self._failure(failed)
             if len(ours) >= self._count and not under_way:
                 break
@@ -307,6 +311,13 @@ class Expectation:
                 )
             time.sleep(PAUSE)
         self._note_addresses()
+
+    def _wait_for_end(self) -> None:
+        """The session or lease is being ended; raise its error once it is over."""
+        until = time.monotonic() + END_TIMEOUT
+        while time.monotonic() < until:
+            self._user.check()
+            time.sleep(PAUSE)
 
     def _timeout_error(self, under_way: list[Transfer]) -> DownloadTimeout:
         if under_way:

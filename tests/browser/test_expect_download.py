@@ -410,6 +410,21 @@ def test_a_session_that_ends_in_the_wait_raises_its_own_error(site: DownloadSite
         session.expect_download().__enter__()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_session_that_another_thread_closes_in_the_wait_says_so(
+    kind: str, site: DownloadSite, tmp_path: Path
+) -> None:
+    name, _, directory = kind.partition(", ")
+    given: dict[str, Any] = {"download_dir": tmp_path} if directory else {}
+    session = browser(name, **given)
+    with pytest.raises(SessionClosed), session as driver:
+        driver.get(site.url)
+        with session.expect_download(timeout=None):
+            driver.find_element(By.ID, "endless").click()
+            assert wait_until(lambda: any(one.size for one in session.downloads))
+            threading.Timer(0.5, session.close).start()
+
+
 @pytest.mark.chrome
 def test_a_user_who_turns_bidi_off_is_told_what_is_missing(site: DownloadSite, tmp_path: Path) -> None:
     options = webdriver.ChromeOptions()
