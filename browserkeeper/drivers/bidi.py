@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from .own_pages import OwnPages
+
 ANSWER_TIMEOUT = 20.0
 """Seconds for one answer of the browser; it takes 1 to 100 ms."""
 CLOSE_TIMEOUT = 2.0
@@ -43,13 +45,16 @@ class ProtocolError(Exception):
 class BidiConnection:
     """One websocket and the thread that reads it.  Its methods may be called from any thread."""
 
-    def __init__(self, url: str, timeout: float = ANSWER_TIMEOUT):
-        """Connects.  ``timeout``: seconds to connect, and for each answer.
+    def __init__(self, url: str, timeout: float = ANSWER_TIMEOUT, own_pages: OwnPages | None = None):
+        """Connects.  ``timeout``: seconds to connect, and for each answer.  ``own_pages``: of the
+        browser, where it has another connection of ours.
 
         Raises OSError or WebSocketException, and RuntimeError where the system gives no more threads.
         """
         from .websockets import open_websocket
 
+        self.own_pages = own_pages or OwnPages()
+        """The tabs that were opened over this connection."""
         self._timeout = timeout
         self._numbers = itertools.count(1)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}

@@ -382,7 +382,8 @@ class BidiFilter:
             info["userContext"] = DEFAULT
 
     def _is_own(self, info: Mapping[str, Any]) -> bool:
-        return info.get("userContext") in self.contexts
+        hidden = self._host.connection.own_pages
+        return info.get("userContext") in self.contexts and info.get("context") not in hidden
 
     def _tree(self) -> list[Params]:
         found: list[Params] = list(self._host.connection.command("browsingContext.getTree")["contexts"])
@@ -409,6 +410,8 @@ class BidiFilter:
         if self._is_closed or not self._is_subscribed(method):
             return None
         params = message.get("params") or {}
+        if self._host.connection.own_pages.is_about(params):
+            return None
         is_changed = False
         source = params.get("source")
         for part in (params, source) if isinstance(source, dict) else (params,):

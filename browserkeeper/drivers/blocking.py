@@ -6,9 +6,7 @@ running (measured with 156), so that a page load would wait for an answer that c
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +60,8 @@ def block_in_firefox(connection: BidiConnection, context: str, blocking: Blockin
     def decide(params: dict[str, Any]) -> None:
         """Where an intercept of the user's holds the request as well, the user continues it."""
         intercepts = params.get("intercepts") or ()
-        if not params.get("isBlocked") or intercept not in intercepts:
+        is_held = params.get("isBlocked") and intercept in intercepts
+        if not is_held or params.get("context") in connection.own_pages:  # who answers it itself
             return
         name = {"request": params["request"]["request"]}
         if is_blocked(blocking, params):
@@ -101,57 +100,4 @@ def block_in_firefox(connection: BidiConnection, context: str, blocking: Blockin
     return end
 
 
-class BlockingFilter:
-    """What the BiDi commands and events of a session pass through, where its Firefox blocks requests.
-
-    (Those of a lease pass through ``bidi_filter.py``.)  A handler of the user's sees a request that is
-    blocked, and can neither let it pass nor get an error for having tried; a request that only our
-    intercept holds is shown as one that is not held.
-    """
-
-    def __init__(self, blocking: Blocking):
-        self._blocking = blocking
-        self._intercepts: set[Any] = set()
-        """The user's own."""
-        self._failed: collections.deque[Any] = collections.deque(maxlen=1000)
-
-    def attach(self) -> None:
-        """Nothing has to be known before the first command."""
-
-    def note_unfiltered(self) -> None:
-        """A message that passes by is the user's own affair."""
-
-    def run(
-        self,
-        method: str,
-        params: dict[str, Any],
-        transmit: Callable[[dict[str, Any]], dict[str, Any]],
-    ) -> dict[str, Any]:
-        """Send a command with ``transmit(params)``, and return the answer to show."""
-        if method in ANSWERS and params.get("request") in self._failed:
-            return {"type": "success", "result": {}}
-        reply = transmit(params)
-        if method == "network.addIntercept" and "result" in reply:
-            self._intercepts.add(reply["result"].get("intercept"))
-        return reply
-
-    def event(self, text: str) -> str:
-        """The message to show for a message of the browser."""
-        message = json.loads(text)
-        params = message.get("params") or {}
-        intercepts = params.get("intercepts") if "method" in message else None
-        if not intercepts:
-            return text
-        own = [name for name in intercepts if name in self._intercepts]
-        if own and message["method"] == EVENT and is_blocked(self._blocking, params):
-            own = []
-            self._failed.append(params["request"]["request"])
-        if len(own) == len(intercepts):
-            return text
-        params["intercepts"], params["isBlocked"] = own, bool(own)
-        if not own:
-            del params["intercepts"]
-        return json.dumps(message)
-
-
-__all__ = ["ANSWERS", "BlockingFilter", "block_in_firefox", "chromium_patterns", "is_blocked"]
+__all__ = ["ANSWERS", "EVENT", "block_in_firefox", "chromium_patterns", "is_blocked"]

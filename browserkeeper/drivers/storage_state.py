@@ -24,6 +24,7 @@ from ..errors import IdentityError, StorageStateError
 from ..options.storage_state import Cookie, OriginStorage, StorageState, origin_of
 from .bidi import BidiConnection, ProtocolError
 from .storage_script import COLLECT, RESTORE_DATABASE, RESTORE_LOCAL
+from .target_overrides import release
 
 DEFAULT_CONTEXT = "default"
 ANSWER_TIMEOUT = 20.0
@@ -38,6 +39,7 @@ CHUNK = 500_000
 """Characters of localStorage that are sent at once."""
 COMMITTED = "browsingContext.navigationCommitted"
 BEFORE_REQUEST = "network.beforeRequestSent"
+RESPONSE_STARTED = "network.responseStarted"
 SITE_LIMIT = 180
 """Cookies that both browsers keep for one site; with more they drop the oldest 30."""
 TOTAL_LIMIT = 3000
@@ -378,7 +380,10 @@ def _text(value: str) -> str:
 
 
 class OwnPage:
-    """A tab of ours in a user context, whose requests are answered here.  A context manager."""
+    """A tab of ours in a user context, whose requests are answered here.  A context manager.
+
+    The user's handlers do not see it (``own_pages.py``), and ``block=`` leaves it alone.
+    """
 
     def __init__(self, connection: BidiConnection, engine: str, context: str, timeout: float):
         self._connection, self._engine, self._context = connection, engine, context
@@ -386,19 +391,26 @@ class OwnPage:
         """Seconds for one answer of the browser."""
         self._target = self._page = ""
         self._undo: list[tuple[str, dict[str, Any]]] = []
-        self._remove: Callable[[], None] = lambda: None
+        self._removers: list[Callable[[], None]] = []
 
     def __enter__(self) -> OwnPage:
         where = {"type": "tab", "background": True, "userContext": self._context}
-        created = self._connection.command("browsingContext.create", where, self.timeout)
-        self._page = created["context"]
+        with self._connection.own_pages.opening() as opened:
+            created = self._connection.command("browsingContext.create", where, self.timeout)
+            self._page = created["context"]
+            opened(self._page)
         self._undo.append(("browsingContext.close", {"context": self._page}))
         try:
+            if self._engine == "chromium":
+                release(self._connection, self._page)
             only_here = {"contexts": [self._page]}
-            self._remove = self._connection.on(BEFORE_REQUEST, self._answer)
+            self._removers = [
+                self._connection.on(BEFORE_REQUEST, self._answer),
+                self._connection.on(RESPONSE_STARTED, self._continue),
+            ]
             subscription, intercept = self._connection.commands(
                 [
-                    ("session.subscribe", {"events": [BEFORE_REQUEST], **only_here}),
+                    ("session.subscribe", {"events": [BEFORE_REQUEST, RESPONSE_STARTED], **only_here}),
                     ("network.addIntercept", {"phases": ["beforeRequestSent"], **only_here}),
                 ],
                 self.timeout,
@@ -420,7 +432,8 @@ class OwnPage:
             with contextlib.suppress(ProtocolError):
                 self._connection.commands(self._undo[-1:] + self._undo[:-1], self.timeout)
         finally:
-            self._remove()
+            for remove in self._removers:
+                remove()
 
     def _answer(self, event: Mapping[str, Any]) -> None:
         """Answer a request of the tab; in the connection's thread."""
@@ -440,6 +453,11 @@ class OwnPage:
             self._connection.post("network.failRequest", {"request": request["request"]})
             return
         self._connection.post("network.provideResponse", answer)
+
+    def _continue(self, event: Mapping[str, Any]) -> None:
+        """Let an answer of ours pass that an intercept of the user's holds; in the same thread."""
+        if event.get("context") == self._page and event.get("isBlocked"):
+            self._connection.post("network.continueResponse", {"request": event["request"]["request"]})
 
     def open(self, origin: str) -> None:
         """Load a blank page of this origin."""

@@ -33,6 +33,7 @@ TITLE = "browserkeeper"
 SCRIPT = r"""
 (() => {
   const rules = new Map(), waiting = new Map();
+  const sessions = new Map(), released = new Set();  // by target, and targets
   let number = 0;
   const send = (method, params = {}, sessionId = undefined) => new Promise((done) => {
     waiting.set(++number, done);
@@ -45,7 +46,8 @@ SCRIPT = r"""
   );
 
   // No answer is awaited: those of a worker come only once it runs, and commands keep their order.
-  const attached = ({sessionId, targetInfo: {type, url, browserContextId}}) => {
+  const attached = ({sessionId, targetInfo: {targetId, type, url, browserContextId}}) => {
+    sessions.set(targetId, sessionId);
     const rule = rules.get(browserContextId);
     if (rule) {
       const shared = type === 'shared_worker' || type === 'service_worker';
@@ -61,7 +63,7 @@ SCRIPT = r"""
       if (rule.workerScript && shared) {
         send('Runtime.evaluate', {expression: rule.workerScript}, sessionId);
       }
-      const patterns = [...rule.block];
+      const patterns = released.has(targetId) ? [] : [...rule.block];
       let script = '';
       if (rule.headers.length && type === 'service_worker' && url) {
         patterns.push({urlPattern: url.replace(/[*?\\]/g, '\\$&')});
@@ -101,7 +103,12 @@ SCRIPT = r"""
       waiting.get(id)(error?.message ?? '');
       waiting.delete(id);
     } else if (method === 'Target.attachedToTarget') attached(params);
-    else if (method === 'Target.detachedFromTarget') fetches.delete(params.sessionId);
+    else if (method === 'Target.detachedFromTarget') {
+      fetches.delete(params.sessionId);
+      for (const [target, session] of sessions) {
+        if (session === params.sessionId) sessions.delete(target) && released.delete(target);
+      }
+    }
     else if (method === 'Fetch.requestPaused') paused(params, sessionId);
   };
 
@@ -116,6 +123,13 @@ SCRIPT = r"""
       const none = {autoAttach: false, waitForDebuggerOnStart: false};
       return rules.size ? '' : follow(undefined, none);
     },
+    release(target) {
+      const session = sessions.get(target);
+      if (!rules.size) return '';
+      released.add(target);  // which may be attached only later
+      fetches.delete(session);
+      return session ? send('Fetch.disable', {}, session) : '';
+    },
   };
 })()
 """
@@ -128,9 +142,7 @@ class TargetOverrides:
     def __init__(self, connection: BidiConnection):
         """Finds the page, or makes it.  Raises ProtocolError, or an error of the websocket."""
         self._connection = connection
-        targets = connection.cdp("Target.getTargets")["targetInfos"]
-        found = [t["targetId"] for t in targets if (t["type"], t["title"]) == ("other", TITLE)]
-        self.page: str = found[0] if found else self._make_page()
+        self.page: str = _find(connection) or self._make_page()
         """Its id, which is its window handle as well."""
 
     def _make_page(self) -> str:
@@ -155,6 +167,10 @@ class TargetOverrides:
         """Undo :meth:`add` for targets to come.  Raises as the constructor does."""
         self._evaluate(f"browserkeeperTargets.remove({json.dumps(context)})")
 
+    def release(self, target: str) -> None:
+        """Block no requests of one page, by its id.  Raises as the constructor does."""
+        self._evaluate(f"browserkeeperTargets.release({json.dumps(target)})")
+
     def _evaluate(self, expression: str, page: str = "") -> str:
         """Raises ProtocolError without the text of the expression, which may have values of headers."""
         attached = self._connection.cdp(
@@ -169,6 +185,19 @@ class TargetOverrides:
         if "exceptionDetails" in answer:
             raise ProtocolError("Runtime.evaluate: the script for targets has failed")
         return str(answer["result"].get("value") or "")
+
+
+def _find(connection: BidiConnection) -> str:
+    """The id of the hidden page, or "" where the browser has none."""
+    targets = connection.cdp("Target.getTargets")["targetInfos"]
+    found = [t["targetId"] for t in targets if (t["type"], t["title"]) == ("other", TITLE)]
+    return str(found[0]) if found else ""
+
+
+def release(connection: BidiConnection, target: str) -> None:
+    """Have ``block=`` of whatever identity leave one page alone.  Raises as TargetOverrides does."""
+    if _find(connection):
+        TargetOverrides(connection).release(target)
 
 
 def _rule(identity: Identity) -> dict[str, Any]:
@@ -203,4 +232,4 @@ def _worker_script(user_agent: str) -> str:
     )
 
 
-__all__ = ["TargetOverrides"]
+__all__ = ["TargetOverrides", "release"]

@@ -31,7 +31,7 @@ from .scheduler import Member
 if TYPE_CHECKING:
     from selenium import webdriver
 
-    from ..drivers.bidi_filter import BidiFilter
+    from ..drivers.websockets import Filter
     from ..proxy.relay import Route
 
     D_co = TypeVar("D_co", bound=webdriver.Remote, covariant=True)
@@ -253,16 +253,17 @@ class LeaseHandler:
         control_of(self.session).raise_if_over()
 
     @property
-    def bidi_filter(self) -> BidiFilter | None:
-        """What the lease's BiDi commands pass through; None where it has no context of its own.
+    def bidi_filter(self) -> Filter | None:
+        """What the lease's BiDi commands pass through: that of its context, or of its session.
 
         Raises LeaseEnded after the lease.
         """
         if self._refuses or not self.is_open:
             raise self.ended_error()
         found = self.browser.bidi_filter
-        if found is not None:
-            found.ended_error = functools.partial(_ended_error, weakref.ref(self))
+        if found is None:
+            return control_of(self.session).bidi_filter
+        found.ended_error = functools.partial(_ended_error, weakref.ref(self))
         return found
 
     @property

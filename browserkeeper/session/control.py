@@ -436,12 +436,12 @@ class SessionControl(Generic[S]):
     def bidi_filter(self) -> Filter | None:
         """What BiDi commands of the session's own driver pass through; None: they go to the browser as
         they are."""
-        blocking = self.config.identity.block
-        if self.config.engine != "firefox" or not blocking:
+        if self.config.remote is not None or self.attempt is None:
             return None
-        from ..drivers.blocking import BlockingFilter
+        from ..drivers.session_filter import SessionFilter
 
-        return BlockingFilter(blocking)
+        blocking = self.config.identity.block if self.config.engine == "firefox" else None
+        return SessionFilter(self.attempt.own_pages, blocking or None)
 
     def driver_for(self, handler: CommandHandler) -> Any:
         """Another driver object on this session, whose commands pass through ``handler``."""

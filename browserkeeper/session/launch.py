@@ -21,6 +21,7 @@ from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
 from ..drivers.downloads import CANCEL_GRACE, PARTIAL_SUFFIXES, directory_of_user
 from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, may_save_by_bidi, needs_bidi
 from ..drivers.launch import Launch
+from ..drivers.own_pages import OwnPages
 from ..drivers.storage_state import VisitedOrigins
 from ..drivers.user_prompts import UserPrompts
 from ..errors import (
@@ -191,6 +192,7 @@ class Attempt:
             """None where the driver handles dialogs as without BiDi, or as the user has it."""
             self.bidi: BidiConnection | None = None
             """Our own connection, besides Selenium's; None for a session that needs none."""
+            self.own_pages = OwnPages()
             self._applied = Applied()
             self._visited: VisitedOrigins | None = None
             self.browser: BrowserHandle = LocalBrowserHandle(None)
@@ -261,7 +263,7 @@ class Attempt:
 
         left = max(0.1, self.plan.deadline - time.monotonic())
         try:
-            self.bidi = BidiConnection(driver.caps["webSocketUrl"], left)
+            self.bidi = BidiConnection(driver.caps["webSocketUrl"], left, self.own_pages)
         except (WebSocketException, OSError, RuntimeError, KeyError) as error:
             logger.warning("session %s: no BiDi connection for its downloads: %r", self.id, error)
 
@@ -276,7 +278,7 @@ class Attempt:
         config = self.plan.config
         left = max(0.1, self.plan.deadline - time.monotonic())
         try:
-            self.bidi = BidiConnection(driver.caps["webSocketUrl"], left)
+            self.bidi = BidiConnection(driver.caps["webSocketUrl"], left, self.own_pages)
             self._applied = apply(self.bidi, config.engine, DEFAULT_CONTEXT, config.identity, left)
             if config.identity.storage_state is not None:
                 self._visited = VisitedOrigins(self.bidi)
@@ -305,9 +307,11 @@ class Attempt:
         if self.prompts is not None:
             command = self.prompts.around(command, execute)
         answer = command()
-        if self._applied.hidden_window and name in ("w3cGetWindowHandles", "close"):
+        is_ours = self._applied.hidden_window or not self.own_pages.is_unused
+        if is_ours and name in ("w3cGetWindowHandles", "close"):
             hidden = self._applied.hidden_window
-            answer["value"] = [handle for handle in answer["value"] if handle != hidden]
+            handles = [handle for handle in answer["value"] if handle != hidden]
+            answer["value"] = [handle for handle in handles if handle not in self.own_pages]
             if name == "close" and not answer["value"]:
                 execute("quit")  # as the driver does by itself after its last window
         return answer

@@ -119,7 +119,9 @@ def _connection(attempt: Attempt) -> Iterator[BidiConnection]:
     opened = None
     try:
         if connection is None or connection.is_lost:
-            connection = opened = BidiConnection(attempt.driver.caps["webSocketUrl"])
+            connection = opened = BidiConnection(
+                attempt.driver.caps["webSocketUrl"], own_pages=attempt.own_pages
+            )
         yield connection
     finally:
         if opened is not None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import pytest
+from selenium.common.exceptions import WebDriverException
 
 from browserkeeper import ConfigError
 from tests.pool.pools import patient_pool
@@ -64,3 +68,42 @@ def test_the_users_own_handlers_work_on_beside_the_blocking(name: str) -> None:
         pool.lease() as lease,
     ):
         visit_with_handler(lease.driver, site)
+
+
+@pytest.mark.firefox
+def test_they_do_so_in_a_fresh_browser() -> None:
+    with (
+        small_page() as site,
+        patient_pool("firefox", max_size=1, isolation="fresh", block=["image"]) as pool,
+        pool.lease() as lease,
+    ):
+        visit_with_handler(lease.driver, site)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_neither_handlers_nor_blocking_reach_the_page_by_which_a_lease_is_saved(
+    name: str,
+) -> None:
+    with small_page() as site:
+        origin = site.url.rstrip("/")
+        state = {"origins": [{"origin": origin, "localStorage": [{"name": "k", "value": "v"}]}]}
+        words: Any = {"block": [f"{origin}*", "http://127.0.0.1:1/*"], "storage_state": state}
+        with patient_pool(name, max_size=1, isolation="context") as pool:
+            for _ in range(2):
+                with pool.lease(**words) as lease:
+                    driver, seen = lease.driver, list[str]()
+
+                    def handle(request: Any, seen: list[str] = seen) -> None:
+                        seen.append(request.url)
+                        with contextlib.suppress(WebDriverException):
+                            request.continue_request()
+
+                    driver.network.add_request_handler("before_request", handle)
+                    assert lease.storage_state()["origins"] == state["origins"]
+                    assert seen == site.paths == []
+                    with pytest.raises(WebDriverException, match=r"BLOCKED_BY_CLIENT|NS_ERROR_ABORT"):
+                        driver.browsing_context.navigate(
+                            driver.current_window_handle, site.url, "complete"
+                        )
+                    assert site.paths == [], "it is blocked for the user's own page"
+            assert lease.uses == 2

@@ -300,7 +300,11 @@ class ChromiumContexts(Contexts):
         response = command()
         contexts = self.bidi_filter.contexts
         own = {t["targetId"] for t in self._targets() if t["browserContextId"] in contexts}
-        response["value"] = [handle for handle in response["value"] if handle in own]
+        response["value"] = [
+            handle
+            for handle in response["value"]
+            if handle in own and handle not in self.connection.own_pages
+        ]
         return response
 
     def _route_log(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:

@@ -343,7 +343,11 @@ class FirefoxContexts(Contexts):
         response = run()
         contexts = self.bidi_filter.contexts
         own = {tab["context"] for tab in self._tabs() if tab["userContext"] in contexts}
-        response["value"] = [handle for handle in response["value"] if handle in own]
+        response["value"] = [
+            handle
+            for handle in response["value"]
+            if handle in own and handle not in self.connection.own_pages
+        ]
         return response
 
     def _route_switch(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
