@@ -81,7 +81,7 @@ def firefox_preferences(config: SessionConfig, route: Route | None) -> dict[str,
         return {
             name: value
             for name, (value, _) in CONTEXT_PREFERENCES.items()
-            if _is_used(config, name) and not (name.startswith("network.") and _has_variables(config))
+            if _is_used(config, name) and not (name.startswith("network.") and _variable_set(config))
         }
     address = _address(config.identity.proxy, route)
     if not address:
@@ -124,9 +124,11 @@ def _is_used(config: SessionConfig, default: str) -> bool:
     return not any(said.name in own for said in everything_said(config))
 
 
-def _has_variables(config: SessionConfig) -> bool:
-    environment = {**os.environ, **config.env}
-    return any(environment.get(name) for name in VARIABLES)
+def _variable_set(config: SessionConfig) -> str:
+    """The first of VARIABLES that the browser's environment has; "" if none."""
+    of_user = config.env
+    found = (n for n in VARIABLES if (of_user[n] if n in of_user else os.environ.get(n)))
+    return next(found, "")
 
 
 def check_lease_proxy(config: SessionConfig) -> None:
@@ -140,8 +142,7 @@ def check_lease_proxy(config: SessionConfig) -> None:
                 "switched off or set otherwise, so that WebRTC or requests to this machine would go "
                 "past the proxy. Leave it as it is by default, or give proxy= to browser()."
             )
-    if config.engine == "firefox" and _has_variables(config):
-        named = next(name for name in VARIABLES if {**os.environ, **config.env}.get(name))
+    if config.engine == "firefox" and (named := _variable_set(config)):
         raise ConfigError(
             f"proxy= cannot be given to a lease of Firefox while {named} is set: requests to this "
             f"machine would go past the lease's proxy. Unset it, or give env={{{named!r}: None}} to "

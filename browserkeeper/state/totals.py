@@ -142,6 +142,8 @@ def _page(counters: Mapping[str, float]) -> bytes:
 REFUSED, TIMED_OUT = "refused", "timed-out"
 """Starts without a slot, with the reason; and pools' requests, with the browser's name, below."""
 POOL_WAIT, POOL_TIMED_OUT, POOL_HOOK_ERRORS = "pool-wait", "pool-timed-out", "pool-hook-errors"
+POOL_HOOKS = ("configure", "check", "reset")
+"""The hooks of a pool, of which POOL_HOOK_ERRORS counts the errors."""
 POOL_WAIT_BOUNDS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Seconds.  An idle browser is leased within a millisecond; a new Chromium takes 0.6 s."""
 
@@ -159,6 +161,7 @@ def buckets_of(browser: str, waits: Iterable[float]) -> dict[str, float]:
 
 
 __all__ = [
+    "POOL_HOOKS",
     "POOL_HOOK_ERRORS",
     "POOL_TIMED_OUT",
     "POOL_WAIT",

@@ -26,6 +26,7 @@ from ..state.ledger import Ledger
 from ..state.pool_state import STATES, PoolState
 from ..state.totals import (
     POOL_HOOK_ERRORS,
+    POOL_HOOKS,
     POOL_TIMED_OUT,
     POOL_WAIT,
     POOL_WAIT_BOUNDS,
@@ -216,9 +217,11 @@ def gate_metrics(now: Pressure | None, totals: Mapping[str, float] | None) -> It
     yield family
     text = "Calls of pools' hooks that failed, each of which has cost a browser."
     family = CounterMetricFamily("browserkeeper_pool_hook_errors", text, labels=["browser", "hook"])
-    for key, number in sorted(totals.items()):
-        if key.startswith(f"{POOL_HOOK_ERRORS} "):
-            family.add_metric(key.split(" ")[1:], number)
+    failed = {
+        tuple(key.split(" ")[1:]): n for key, n in totals.items() if key.startswith(POOL_HOOK_ERRORS)
+    }
+    for labels in sorted(failed.keys() | {(browser, hook) for browser in waits for hook in POOL_HOOKS}):
+        family.add_metric(labels, failed.get(labels, 0.0))
     yield family
 
 

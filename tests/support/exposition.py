@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-LABELS = {"browser", "state", "reason", "clean", "kind", "version", "container"}
+LABELS = {"browser", "state", "reason", "clean", "kind", "version", "container", "hook"}
 """Each has a few values that do not depend on what users run; ``container`` those of ``--docker``."""
 NO_BASE_UNITS = re.compile(
     r"_(ms|us|ns|millis\w*|micros\w*|nanos\w*|minutes?|hours?|days?|kb|kib|mb|mib|gb|gib|kilo\w*|mega\w*"
