@@ -2,7 +2,8 @@
 
 Preferences and arguments apply to the whole process, and so to its contexts; extensions run in them.
 What is lost is about the first window, whose page no lease gets, or is set for all contexts alike.
-Measured with Firefox 153: ``tests/pool/test_options_in_leases.py`` repeats it.
+The tables come from Firefox's documentation and from single trials with Firefox 153.  No test repeats
+them in a browser: ``tests/pool/test_options_in_leases.py`` is about Chromium alone.
 """
 
 from __future__ import annotations
