@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-from browserkeeper import BrowserPool, ConfigError
+from browserkeeper import BrowserPool, ConfigError, LaunchError
+from browserkeeper.config import SessionConfig
+from browserkeeper.drivers import contexts
+from browserkeeper.drivers.bidi import ProtocolError
+from browserkeeper.drivers.contexts import firefox as firefox_contexts
 
 SETTINGS = "profile.default_content_setting_values"
 
@@ -215,3 +219,24 @@ def test_what_a_context_of_firefox_holds_is_not_mentioned(
 ) -> None:
     assert BrowserPool("firefox", **HELD_ON_FIREFOX[name]).isolation == "context"
     assert not caplog.records
+
+
+@pytest.mark.parametrize("code", ["unknown command", "unknown method", "invalid argument"])
+def test_a_browser_that_is_too_old_for_contexts_is_an_error_that_names_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str
+) -> None:
+    """Any other error is passed on as it is."""
+    config = SessionConfig.build(name="firefox")
+
+    def refuse(*given: object) -> None:
+        raise ProtocolError("browser.setDownloadBehavior: no", code)
+
+    monkeypatch.setattr(firefox_contexts, "open_contexts", refuse)
+    folders = contexts.DownloadFolders(tmp_path, False)
+    capabilities = {"browserName": "firefox", "browserVersion": "128.0"}
+    with pytest.raises(LaunchError, match=r"firefox 128.0 has no user.*isolation='fresh'") as caught:
+        contexts.open_contexts(config, capabilities, lambda name, params: None, folders)
+    assert not caught.value.retryable
+    code = "no such frame"
+    with pytest.raises(ProtocolError):
+        contexts.open_contexts(config, capabilities, lambda name, params: None, folders)

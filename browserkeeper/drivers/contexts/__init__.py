@@ -15,7 +15,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...config import SessionConfig
+from ...errors import LaunchError
+from ..bidi import ProtocolError
 from .base import Contexts, DownloadFolders, RunCommand
+
+TOO_OLD = frozenset(["unknown command", "unknown method", "invalid argument"])
+"""Codes of errors for what a browser does not have; the last one is that for an event."""
 
 
 def for_contexts(config: SessionConfig) -> SessionConfig:
@@ -32,13 +37,24 @@ def open_contexts(
 ) -> Contexts:
     """Connect to a browser that was started with :func:`for_contexts`, and make its first context.
 
-    ``config`` is the user's.  Raises ProtocolError, or an error of the websocket or of WebDriver.
+    ``config`` is the user's.  Raises LaunchError for a browser that is too old for contexts,
+    ProtocolError, or an error of the websocket or of WebDriver.
     """
     from . import chromium, firefox
 
-    if config.engine == "firefox":
-        return firefox.open_contexts(config, capabilities, run, folders)
-    return chromium.open_contexts(config, capabilities, run, folders)
+    try:
+        if config.engine == "firefox":
+            return firefox.open_contexts(config, capabilities, run, folders)
+        return chromium.open_contexts(config, capabilities, run, folders)
+    except ProtocolError as error:
+        if error.code not in TOO_OLD:
+            raise
+        name, version = (capabilities.get(key, "?") for key in ("browserName", "browserVersion"))
+        raise LaunchError(
+            f"{name} {version} has no user contexts that a pool can use ({error}). Use a newer "
+            "one, or isolation='fresh'.",
+            retryable=False,
+        ) from None
 
 
 __all__ = ["Contexts", "DownloadFolders", "RunCommand", "for_contexts", "open_contexts"]
