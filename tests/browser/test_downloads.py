@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -73,9 +74,13 @@ def page() -> Iterator[str]:
     server.server_close()
 
 
+PARTIAL_OF_A_LEASE = re.compile(r"[0-9a-f-]{36}\.crdownload")
+
+
 def partial_in(directory: Path) -> list[str]:
-    """The partial file of the endless download, if it is there."""
-    return [n for n in os.listdir(directory) if n.startswith("endless.") and n != ENDLESS]
+    """The partial file of the endless download, if it is there; a lease's has an id for its name."""
+    names = [n for n in os.listdir(directory) if n != ENDLESS]
+    return [n for n in names if n.startswith("endless.") or PARTIAL_OF_A_LEASE.fullmatch(n)]
 
 
 def download(driver: Any, page: str, directory: Path, *names: str) -> None:
