@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SessionConfig
+from ..errors import LaunchError
 from .firefox_limits import lost_arguments, lost_options
 
 NO_EXTENSIONS = "a context runs no extensions"
@@ -134,6 +135,10 @@ ARGUMENTS: Mapping[str, str] = {
     "restore-last-session": FIRST_WINDOW,
 }
 """Arguments without their dashes, and why they are lost.  All others apply to the whole process."""
+
+
+class NoContextsError(LaunchError):
+    """The browser that was started has no contexts that a pool can use."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -294,7 +294,9 @@ class PooledBrowser:
                 self._contexts.take(identity)
                 if self._contexts.context != before:
                     self._begin_downloads()
-            elif identity.storage_state is not None:  # the pool has refused all other words
+                return
+            self._config.check_lease_identity(identity)  # asked for when the pool still had contexts
+            if identity.storage_state is not None:
                 self._control.load_storage_state(identity.storage_state)
 
         try:

@@ -7,12 +7,14 @@ users' threads  --requests-->  event loop (this module, the scheduler)  --jobs--
 from __future__ import annotations
 
 import collections
+import dataclasses
 import logging
 import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..drivers.context_limits import NoContextsError
 from ..errors import BrowserkeeperError, HookError, LaunchError, PoolClosed
 from ..process import system
 from ..report import ExitReport
@@ -65,6 +67,7 @@ class Controller:
 
     def __init__(self, config: PoolConfig, make_browser: Callable[[PoolConfig], Browser]):
         self.config = config
+        self._may_take_fresh = config.isolation == "auto"
         self.owner = os.getpid()
         self.reports: list[ExitReport] = []
         self.scheduler = Scheduler(config.limits, CircuitBreaker())
@@ -372,13 +375,25 @@ class Controller:
     def _on_launch_failed(self, member: Member, error: BrowserkeeperError, now: float) -> None:
         del self._workers[member]
         self._end_wait_for_slot(member, now)
-        self.scheduler.launch_failed(member, error, now)
         if (report := getattr(error, "report", None)) is not None:
             self._keep(report)
+        if isinstance(error, NoContextsError) and self._may_take_fresh:
+            self._take_fresh(member, error, now)
+            return
+        self.scheduler.launch_failed(member, error, now)
         if not member.retire_reason:  # else the launch was cancelled
             log(logging.WARNING, "pool: a browser did not start: %s", error)
             if isinstance(error.__cause__, HookError):
                 self._count_hook_error(error.__cause__)
+
+    def _take_fresh(self, member: Member, error: NoContextsError, now: float) -> None:
+        """Decide ``isolation="auto"`` anew: the first browser that was started has no contexts."""
+        if self.config.isolation == "auto":
+            self.config = dataclasses.replace(self.config, isolation="fresh")
+            text = "pool: isolation='auto' takes 'fresh', a new browser for each lease: %s"
+            log(logging.WARNING, text, error)
+        self.scheduler.resize(self.config.limits, now)
+        self.scheduler.launch_withdrawn(member, now)
 
     def _on_ready(self, member: Member, event: Ready, now: float) -> None:
         self.scheduler.ready(member, event.retire_reason, now, checked=event.checked)

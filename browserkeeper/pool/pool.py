@@ -418,7 +418,7 @@ class BrowserPool(Generic[D_co]):
         """Raises ConfigError for a label or a word that is not valid, or that a lease cannot have."""
         refuse_unknown(set(words) - set(IDENTITY_WORDS), "lease()")
         wanted = Identity.build(identity, **words)
-        self.config.check_lease_identity(wanted)
+        self._present_config.check_lease_identity(wanted)
         return Request("" if label is None else check_label("label", label), wanted)
 
     def alease(
@@ -570,8 +570,16 @@ class BrowserPool(Generic[D_co]):
 
     @property
     def isolation(self) -> Literal["context", "fresh", "none"]:
-        """How the pool separates its leases: the argument ``isolation``, with ``auto`` decided."""
-        return self.config.resolved_isolation
+        """How the pool separates its leases: the argument ``isolation``, with ``auto`` decided.
+
+        It can change once, from ``context`` to ``fresh``: where ``auto`` was given, and the first
+        browser that starts is too old for contexts.
+        """
+        return self._present_config.resolved_isolation
+
+    @property
+    def _present_config(self) -> PoolConfig:
+        return self._controller.config if self._controller is not None else self.config
 
     def stats(self) -> Mapping[str, float]:
         """Returns counters and gauges, with the names that psycopg_pool uses; times in seconds.

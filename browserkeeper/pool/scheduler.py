@@ -331,6 +331,11 @@ class Scheduler:
             self.breaker.record_failure(error, now)
         self.decide(now)
 
+    def launch_withdrawn(self, member: Member, now: float) -> None:
+        """Nothing is left of the launch, and its failure says nothing of the next one."""
+        self._members.remove(member)
+        self.decide(now)
+
     def returned(self, member: Member, bad: str, now: float) -> None:
         """The lease is over.  ``bad``: why the browser must not be leased again; "" if it may be."""
         member.request = None

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...config import SessionConfig
-from ...errors import LaunchError
 from ..bidi import ProtocolError
+from ..context_limits import NoContextsError
 from .base import Contexts, DownloadFolders, RunCommand
 
 TOO_OLD = frozenset(["unknown command", "unknown method", "invalid argument"])
@@ -37,7 +37,7 @@ def open_contexts(
 ) -> Contexts:
     """Connect to a browser that was started with :func:`for_contexts`, and make its first context.
 
-    ``config`` is the user's.  Raises LaunchError for a browser that is too old for contexts,
+    ``config`` is the user's.  Raises NoContextsError for a browser that is too old for contexts,
     ProtocolError, or an error of the websocket or of WebDriver.
     """
     from . import chromium, firefox
@@ -50,7 +50,7 @@ def open_contexts(
         if error.code not in TOO_OLD:
             raise
         name, version = (capabilities.get(key, "?") for key in ("browserName", "browserVersion"))
-        raise LaunchError(
+        raise NoContextsError(
             f"{name} {version} has no user contexts that a pool can use ({error}). Use a newer "
             "one, or isolation='fresh'.",
             retryable=False,
