@@ -23,8 +23,9 @@ PAGE = b"""<!doctype html><title>Shelf</title>
   const done = new Set();
   const note = event => { done.add(event.data); document.title = [...done].sort().join(' ') };
   new Worker('/worker.js').onmessage = note;
-  new SharedWorker('/shared.js').port.onmessage = note;
-  navigator.serviceWorker.onmessage = note;
+  const shared = new SharedWorker('/shared.js').port;
+  shared.onmessage = note;
+  navigator.serviceWorker.onmessage = event => { note(event); shared.postMessage('go'); };
   navigator.serviceWorker.register('/service.js');
 </script>"""
 SERVICE = (
@@ -45,7 +46,9 @@ ANSWERS: dict[str, Answer] = {
     "/worker.js": ("text/javascript", WORKER % (b"worker", b"worker", b"postMessage(all)")),
     "/shared.js": (
         "text/javascript",
-        b"onconnect = ({ports: [port]}) => " + WORKER % (b"shared", b"shared", b"port.postMessage(all)"),
+        # Not in its first moment, when ChromeDriver may let it run before the blocking is on.
+        b"onconnect = ({ports: [port]}) => port.onmessage = () => "
+        + WORKER % (b"shared", b"shared", b"port.postMessage(all)"),
     ),
     "/service.js": ("text/javascript", SERVICE),
     **{f"/api/{name}": ("text/plain", b"ok") for name in ("worker", "shared", "service")},
