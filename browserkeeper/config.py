@@ -337,12 +337,14 @@ def bytes_of(name: str, value: object) -> int:
     """
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is not None and len(match[1]) < 20:  # as many digits as no memory has
-        value = int(float(match[1]) * _UNITS[match[2].lower()])
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        size: object = int(float(match[1]) * _UNITS[match[2].lower()])
+    else:
+        size = value
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ConfigError(
             f"{name}={value!r}: give a size such as '1GiB', '512MB', or a number of bytes."
         )
-    return value
+    return size
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -126,7 +126,7 @@ class _HookCall:
                 self._what[0].lower() + self._what[1:],
                 exc_info=error,
             )
-            text = f"{self._what} failed with {type(error).__name__}: {error}"
+            text = f"{self._what} failed with {type(error).__name__}: {_text_of(error)}"
             # Without its traceback, whose frames have the driver.
             raise HookError(text, self._name) from error.with_traceback(None)
         if not self._browser.looks_alive():
@@ -170,3 +170,11 @@ class _HookCall:
         """``driver.quit()`` in a hook ends the browser, and so is an error of the hook."""
         if not self._is_over:
             self.session.close()
+
+
+def _text_of(error: BaseException) -> str:
+    """``str(error)``, also of a class whose own ``__str__`` raises."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 # the error is reported all the same
+        return "(its text cannot be had: its own __str__ raises)"

@@ -161,8 +161,18 @@ def test_the_driver_of_a_hook_is_refused_after_the_hook() -> None:
 # ------------------------------------------------------------------ what goes wrong
 
 
+class WithoutTextError(Exception):
+    def __str__(self) -> str:
+        raise KeyError("text")
+
+
+def fail_without_text(driver: Any) -> None:
+    raise WithoutTextError
+
+
 WRONG: dict[str, Callable[[Any], object]] = {
     "an exception": fail,
+    "an exception without a text": fail_without_text,
     "SystemExit": leave,
     "quit": lambda driver: driver.quit(),
     "a coroutine": lambda driver: contextlib.aclosing(None).__aexit__(),  # type: ignore[type-var]
