@@ -67,6 +67,9 @@ class Contexts(abc.ABC):
     def __init__(self, capabilities: Mapping[str, Any], run: RunCommand, folders: DownloadFolders):
         """Connects to the browser, and may raise an error of the websocket."""
         self._run, self._folders = run, folders
+        self._timeouts = dict(capabilities.get("timeouts", {}))
+        self._undo: dict[str, None] = {}
+        """The commands that take back what the lease has set for the whole session of WebDriver."""
         self.context = ""
         """The id of the current user context, for BiDi; "" before the first."""
         self.window = ""
@@ -153,6 +156,14 @@ class Contexts(abc.ABC):
         have reached beyond the context.  To be called after a pool's ``configure`` hook."""
         self.beyond = ""
         self._bidi_filter = None  # what BiDi has set for the whole browser stays
+        if "setTimeouts" in self._undo:
+            del self._undo["setTimeouts"]
+            self._timeouts = self._run("getTimeouts", {})
+
+    def _undo_settings(self) -> None:
+        for name in self._undo:
+            self._run(name, self._timeouts if name == "setTimeouts" else {})
+        self._undo.clear()
 
     @abc.abstractmethod
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:

@@ -150,8 +150,6 @@ class ChromiumContexts(Contexts):
         """
         super().__init__(capabilities, run, folders)
         self._headless, self._granted = headless, granted
-        self._timeouts = dict(capabilities.get("timeouts", {}))
-        self._undo: dict[str, None] = {}
         self._may_have_copied = False
         self._logs_since = 0.0
         try:
@@ -217,17 +215,9 @@ class ChromiumContexts(Contexts):
         bounds: dict[str, Any] = found["bounds"]
         return bounds
 
-    def keep_settings(self) -> None:
-        super().keep_settings()
-        if "setTimeouts" in self._undo:
-            del self._undo["setTimeouts"]
-            self._timeouts = self._run("getTimeouts", {})
-
     def _restore_settings(self) -> None:
         """Undo what the WebDriver session keeps of the last lease: settings, clipboard, log lines."""
-        for name in self._undo:
-            self._run(name, self._timeouts if name == "setTimeouts" else {})
-        self._undo.clear()
+        self._undo_settings()
         if self._may_have_copied and self._headless:
             self._empty_clipboard()
         self._may_have_copied = False

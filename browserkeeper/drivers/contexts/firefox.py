@@ -113,8 +113,6 @@ class FirefoxContexts(Contexts):
         """
         super().__init__(capabilities, run, folders)
         self._headless, self._prompts = headless, prompts
-        self._timeouts = dict(capabilities.get("timeouts", {}))
-        self._undo: dict[str, None] = {}
         self._authenticators: dict[str, None] = {}
         self._touched_window = False
         self._cookies = FirefoxCookies(self.connection, run)
@@ -199,17 +197,9 @@ class FirefoxContexts(Contexts):
         wanted = {"clientWindow": self._first_windows[0]["clientWindow"], **state}
         return self.connection.command("browser.setClientWindowState", wanted)
 
-    def keep_settings(self) -> None:
-        super().keep_settings()
-        if "setTimeouts" in self._undo:
-            del self._undo["setTimeouts"]
-            self._timeouts = self._run("getTimeouts", {})
-
     def _restore_settings(self) -> None:
         """Undo what the WebDriver session keeps of the last lease: settings, devices, clipboard."""
-        for name in self._undo:
-            self._run(name, self._timeouts if name == "setTimeouts" else {})
-        self._undo.clear()
+        self._undo_settings()
         for authenticator in self._authenticators:
             self._run("removeVirtualAuthenticator", {"authenticatorId": authenticator})
         self._authenticators.clear()
