@@ -518,7 +518,8 @@ def leaky_chrome() -> Iterator[BrowserPool[webdriver.Remote]]:
 def leaky_firefox() -> Iterator[BrowserPool[webdriver.Remote]]:
     options = webdriver.FirefoxOptions()
     options.enable_bidi = True  # as a pool with contexts has it; alerts stay open as without
-    options.set_capability("unhandledPromptBehavior", {"default": "ignore"})
+    behaviour = {"alert": "ignore", "beforeUnload": "accept", "default": "dismiss and notify"}
+    options.set_capability("unhandledPromptBehavior", behaviour)
     with module_pool("firefox", isolation="none", options=options) as pool:
         yield pool
 
