@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ..errors import ConfigError
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from .bidi import BidiConnection, ProtocolError
 from .blocking import ANSWERS
 

@@ -8,6 +8,8 @@ from typing import Any
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.remote.errorhandler import ErrorHandler
 
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+
 
 class CodedErrors(ErrorHandler):
     """Selenium's, whose errors keep the code for :func:`error_code`."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import SessionConfig
 from ..errors import BrowserkeeperError, ConfigError
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.check import everything_said
 from ..options.proxy import Proxy
 

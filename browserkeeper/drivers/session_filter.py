@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.blocking import Blocking
 from .blocking import ANSWERS, EVENT, is_blocked
 from .own_pages import OwnPages

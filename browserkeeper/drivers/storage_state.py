@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import IdentityError, StorageStateError
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.storage_state import Cookie, OriginStorage, StorageState, origin_of
 from .bidi import BidiConnection, ProtocolError
 from .storage_script import COLLECT, RESTORE_DATABASE, RESTORE_LOCAL

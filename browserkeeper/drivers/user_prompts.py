@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+
 RunCommand = Callable[[str, dict[str, Any]], Any]
 """Runs a classic WebDriver command, given its name and parameters."""
 

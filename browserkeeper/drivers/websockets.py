@@ -23,6 +23,8 @@ from selenium.webdriver.remote import websocket_connection
 from selenium.webdriver.remote.websocket_connection import WebSocketConnection
 from websocket import WebSocket, WebSocketApp, create_connection
 
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+
 Observe = Callable[[str, dict[str, Any]], contextlib.AbstractContextManager[None]]
 """Keeps a command, given its name and parameters, that the block of the context manager sends."""
 

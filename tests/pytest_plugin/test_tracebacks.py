@@ -12,6 +12,7 @@ import pytest
 from browserkeeper import errors
 from fixtures.server import Site
 from tests.support.clock import start_seconds
+from tests.support.guards import BOTH
 from tests.support.inner_pytest import InnerPytest
 
 SUITE = """
@@ -126,20 +127,28 @@ def test_full_trace_shows_our_lines(inner_pytest: InnerPytest) -> None:
     assert "browserkeeper/drivers/managed.py" in output
 
 
-@pytest.mark.chrome
-def test_lines_of_ours_are_hidden_without_the_plugin(inner_pytest: InnerPytest) -> None:
+@pytest.mark.parametrize("name", BOTH)
+def test_lines_of_ours_are_hidden_without_the_plugin(name: str, inner_pytest: InnerPytest) -> None:
+    """In a session, with dialogs as without BiDi, and in a lease with a context of its own."""
     suite = inner_pytest.suite(
-        """
-        from browserkeeper import browser
+        f"""
+        from browserkeeper import BrowserPool, browser
         def test_a():
-            with browser() as driver:
+            with browser("{name}", geolocation=(52, 13)) as driver:
                 driver.find_element("id", "x")
+        def test_b():
+            with BrowserPool("{name}", max_size=1) as pool, pool.driver() as driver:
+                driver.find_element("id", "x")
+        def test_c():
+            with BrowserPool("{name}", max_size=1) as pool, pool.driver() as driver:
+                driver.get_cookie(1)
         """
     )
     output = suite.run("-pno:browserkeeper").stdout.str()
+    assert "3 failed" in output
     assert "no such element" in output
-    assert "browserkeeper/session" not in output
-    assert "browserkeeper/drivers" not in output
+    for layer in ("session", "drivers", "pool"):
+        assert f"browserkeeper/{layer}" not in output
 
 
 def test_our_own_mistakes_are_not_hidden() -> None:

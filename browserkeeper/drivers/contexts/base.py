@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...errors import hide_frames as __tracebackhide__  # noqa: F401
 from ...guard.trees import try_to_remove
 from ...options.identity import NO_IDENTITY, Identity
 from ...options.storage_state import StorageState

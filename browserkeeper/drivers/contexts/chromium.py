@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ...config import SessionConfig
 from ...errors import ConfigError
+from ...errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..bidi import ProtocolError
 from ..context_limits import grants_geolocation
 from .base import Contexts, DownloadFolders, RunCommand

@@ -16,6 +16,7 @@ from typing import Any
 
 from ...config import SessionConfig
 from ...errors import ConfigError
+from ...errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..bidi import ProtocolError
 from ..firefox_limits import PREFERENCES
 from ..user_prompts import WITHOUT_BIDI, UserPrompts

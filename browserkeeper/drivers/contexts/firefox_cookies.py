@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from ...errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..bidi import BidiConnection
 from .base import RunCommand
 
