@@ -35,6 +35,13 @@ IDENTITY_WORDS = (
 """The keyword arguments that make an identity, the same everywhere."""
 
 
+SHORTEST_SECRET = 6
+"""Characters of a value of a storage state that is taken for a secret."""
+QUOTINGS = 4
+"""How deep JSON is within JSON in a driver's log: a value of localStorage is in the argument of a
+script, in a command of BiDi, in a command of DevTools."""
+
+
 class IdentityArguments(TypedDict, total=False):
     """The words of an identity as users give them, for type checkers; ``browser()`` describes them."""
 
@@ -119,19 +126,19 @@ class Identity:
         return dataclasses.replace(other, **self.words)
 
     def mask(self, text: str) -> str:
-        """The text without the values of ``extra_headers`` and without the proxy's password.
+        """The text without the values of ``extra_headers`` and of ``storage_state``, and without the
+        proxy's password.
 
-        For logs of drivers, which have all commands that a driver was sent.
+        For logs of drivers, which have all commands that a driver was sent.  Values of a storage state
+        with less than SHORTEST_SECRET characters, such as ``true``, stay.
         """
-        secrets = [value for _, value in self.extra_headers or ()]
+        secrets = {value for _, value in self.extra_headers or ()}
         if self.proxy is not None and self.proxy.password:
-            secrets.append(self.proxy.password)
+            secrets.add(self.proxy.password)
+        if self.storage_state is not None:
+            secrets |= {one for one in self.storage_state.values() if len(one) >= SHORTEST_SECRET}
         for secret in sorted(secrets, key=len, reverse=True):
-            for written in {
-                secret,
-                json.dumps(secret)[1:-1],
-                json.dumps(json.dumps(secret)[1:-1])[1:-1],
-            }:
+            for written in _ways_to_write(secret):
                 text = text.replace(written, "…")
         return text
 
@@ -141,6 +148,17 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({', '.join(f'{name}={value!r}' for name, value in self.words.items())})"
+
+
+def _ways_to_write(text: str) -> set[str]:
+    """The text, and as it is in JSON, and in JSON within JSON, up to QUOTINGS deep."""
+    ways = {text}
+    for is_ascii in (True, False):
+        written = text
+        for _ in range(QUOTINGS):
+            written = json.dumps(written, ensure_ascii=is_ascii)[1:-1]
+            ways.add(written)
+    return ways
 
 
 NO_IDENTITY = Identity()

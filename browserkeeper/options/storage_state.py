@@ -15,7 +15,7 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 from urllib.parse import urlsplit
@@ -29,6 +29,8 @@ LARGEST_FILE = 64 * 1024 * 1024
 """Bytes of a file that is loaded or saved.  The localStorage of one origin has at most 10 MB."""
 LARGEST_COOKIE = 4096
 """Bytes of name and value together (RFC 6265bis, section 5.6; both browsers)."""
+LONGEST_HOST = 253
+"""Characters of a name in the DNS."""
 LAST_EXPIRY = 253402300799
 """Seconds: the last one of the year 9999, as in Playwright."""
 SAME_SITES = ("Strict", "Lax", "None")
@@ -118,6 +120,15 @@ class StorageState:
         path = _path(given)
         return _Parser(repr(str(path))).state(_parse_json(path, _read(path)))
 
+    def values(self) -> Iterator[str]:
+        """All values of cookies, and all texts that are stored for an origin: the secrets."""
+        yield from (one.value for one in self.cookies)
+        for origin in self.origins:
+            yield from (value for _, value in origin.local_storage)
+            for database in json.loads(origin.databases):
+                for store in database.get("stores") or ():
+                    yield from _texts(store.get("records"))
+
     def __repr__(self) -> str:
         return f"StorageState({self.source}, {len(self.cookies)} cookies, {len(self.origins)} origins)"
 
@@ -137,7 +148,25 @@ def _path(given: object) -> Path:
         raise ConfigError(
             "storage_state= is JSON text: give json.loads(text), or the path of a file that has it."
         )
-    return Path(text).expanduser().absolute()
+    try:
+        return _absolute(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"storage_state={text!r}: {error}. Give the path of a JSON file, or a dict."
+        ) from None
+
+
+def _absolute(text: str) -> Path:
+    """Raises ValueError for ``~USER`` without such a user, and for what no path can be here."""
+    try:
+        path = Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("its '~' has no home directory") from None
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError("it has a character that no path can have") from None
+    return path
 
 
 def _read(path: Path) -> bytes:
@@ -202,7 +231,10 @@ def check_target(given: Any) -> Path:
     text = os.fspath(given)
     if not text or "\0" in text:
         raise ConfigError(f"path={text!r}: give the path of the file to write.")
-    path = Path(text).expanduser().absolute()
+    try:
+        path = _absolute(text)
+    except ValueError as error:
+        raise ConfigError(f"path={text!r}: {error}. Give the path of the file to write.") from None
     try:
         kind = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -227,7 +259,8 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
         raise ValueError(f"{len(content)} bytes, and a file may have {LARGEST_FILE}")
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
+    short = target.name[:50]  # so that the name has less than the 255 bytes of usual file systems
+    temporary = target.with_name(f".{short}.{secrets.token_hex(6)}.tmp")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(temporary, flags, MODE), "wb") as file:
@@ -338,14 +371,20 @@ class _Parser:
         if not isinstance(domain, str):
             self.fail(place, "is no text: give the host of the site.")
         bare = domain.removeprefix(".")
-        is_ip6 = _is_ip6(bare.removeprefix("[").removesuffix("]"))
-        if is_ip6 and not bare.startswith("["):
-            domain = f"[{bare}]"
-        if "/" in bare or (":" in bare and not is_ip6):
+        inner = bare.removeprefix("[").removesuffix("]")
+        is_ip6 = _is_ip6(inner) and bare in (inner, f"[{inner}]")
+        if is_ip6:
+            return f"[{inner}]".lower()
+        if "/" in bare or ":" in bare:
             self.fail(place, "is more than a host: leave out 'https://', port and path.")
-        if not bare or bare.startswith(".") or _has_control(bare, " ;,@"):
+        is_wrong = not bare or bare.startswith(".") or _has_control(bare, " ;,@?#%\\[]")
+        if not is_wrong and not bare.isascii():
+            # Firefox would keep the cookie for a name that no request has.
+            with contextlib.suppress(UnicodeError):
+                bare = bare.encode("idna").decode()
+        if is_wrong or not bare.isascii() or len(bare) > LONGEST_HOST:
             self.fail(place, "is no host: give that of the site.")
-        return domain.lower()
+        return f"{'.' if domain.startswith('.') else ''}{bare.lower()}"
 
     def _expires(self, place: str, expires: object) -> float | None:
         if expires is None or expires == -1:
@@ -369,7 +408,7 @@ class _Parser:
             self.fail(f"{place}.value", "has a character that no cookie may have.")
         if not name and not cookie.value:
             self.fail(place, "has neither a name nor a value.")
-        for key, text in (("name", name), ("value", cookie.value)):
+        for key, text in (("name", name), ("value", cookie.value), ("path", cookie.path)):
             if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
                 self.fail(f"{place}.{key}", "has a lone surrogate, which no cookie may have.")
         if len(name.encode()) + len(cookie.value.encode()) > LARGEST_COOKIE:
@@ -492,6 +531,15 @@ class _Parser:
         if value is not None and not isinstance(value, bool):
             self.fail(f"{place}.{key}", f"is {_kind(value)}: give true or false.")
         return bool(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a JSON value, but for the keys of objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def _kind(value: object) -> str:

@@ -304,7 +304,10 @@ class PooledBrowser:
             self._control.run_command("bidi", {}, take)  # which explains why a browser has ended
             self._control.set_deadline(None, "hung")
             self._control.forget_commands()
-        except (ProtocolError, WebDriverException, WebSocketException, OSError) as error:
+        except (
+            *(ProtocolError, WebDriverException, WebSocketException, OSError),
+            RuntimeError,  # the system gives no more threads
+        ) as error:
             if isinstance(error, BrowserkeeperError):
                 raise
             text = f"Browser {self.id} did not take the identity: {type(error).__name__}: {error}"

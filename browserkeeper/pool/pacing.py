@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -20,6 +21,9 @@ POLL = 0.1
 """Seconds between two looks at a turn that another ``map`` has claimed."""
 FORGET_ABOVE = 10_000
 """Keys above which those are forgotten whose next turn has come."""
+
+_HOST_AND_PORT = re.compile(r"[^/?#@:]+:[0-9]+(?:[/?#].*)?", re.DOTALL)
+"""What ``urlsplit`` takes for a scheme and a path."""
 
 
 class Claim:
@@ -102,10 +106,11 @@ class PerHost:
         except ValueError as error:
             raise ConfigError(f"per_host(): {_shown(text)} is no URL ({error}).") from None
         if host:
-            return host.rstrip(".")
-        if self._key is not None and not url.scheme:
+            return _ascii_name(host.rstrip("."))
+        is_url = url.scheme and (url.scheme == "data" or not _HOST_AND_PORT.fullmatch(text))
+        if self._key is not None and not is_url:
             return text
-        if not url.scheme:
+        if not is_url:
             raise ConfigError(
                 f"per_host(): {_shown(text)} is no URL with a host. Give whole URLs, or per_host(…, "
                 "key=function), which returns the URL of an item."
@@ -114,6 +119,14 @@ class PerHost:
 
     def __repr__(self) -> str:
         return f"per_host({self.seconds:g})"
+
+
+def _ascii_name(host: str) -> str:
+    """A name with other letters as the DNS has it, so that both ways to write it are one host."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        return host
 
 
 def per_host(seconds: float, *, key: Callable[[Any], Any] | None = None) -> PerHost:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..admission.slots import Slot
 from ..config import SessionConfig
 from ..drivers import downloads
-from ..drivers.bidi import BidiConnection
+from ..drivers.bidi import BidiConnection, ProtocolError
 from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
 from ..drivers.downloads import CANCEL_GRACE, PARTIAL_SUFFIXES, directory_of_user
 from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, may_save_by_bidi, needs_bidi
@@ -29,6 +29,7 @@ from ..errors import (
     ConfigError,
     ContainmentError,
     GridError,
+    IdentityError,
     LaunchError,
     LedgerError,
     ProfileError,
@@ -284,6 +285,8 @@ class Attempt:
                 self._visited = VisitedOrigins(self.bidi)
         except (WebSocketException, OSError, KeyError) as error:
             raise StartRefusedError from error
+        except ProtocolError as error:  # an old browser
+            raise IdentityError(f"The browser cannot take the identity: {error}") from None
 
     @property
     def visited(self) -> tuple[str, ...]:

@@ -259,6 +259,8 @@ def test_an_error_of_the_iterable_is_raised_after_the_outcomes_before_it() -> No
         ("https://user:pw@a.test:8443/x?y", "a.test"),
         ("http://[::1]:80/", "::1"),
         ("ws://a.test", "a.test"),
+        ("http://MÜNCHEN.test/", "xn--mnchen-3ya.test"),
+        ("data:12", None),
         ("data:,x", None),
         ("about:blank", None),
         ("file:///etc/hosts", None),
@@ -268,7 +270,20 @@ def test_the_host_of_a_url_is_its_key(url: str, host: str | None) -> None:
     assert per_host(2)(url) == (None if host is None else (host, 2.0))
 
 
-@pytest.mark.parametrize("item", ["a.test/x", "", "order-17", b"http://a.test", 3, None, "http://[x/"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        "a.test/x",
+        "",
+        "order-17",
+        b"http://a.test",
+        3,
+        None,
+        "http://[x/",
+        "a.test:8080/x",
+        "localhost:80",
+    ],
+)
 def test_an_item_without_a_url_is_refused_and_not_left_unpaced(item: Any) -> None:
     with pytest.raises(ConfigError, match="is no URL"):
         per_host(1)(item)
@@ -278,8 +293,10 @@ def test_a_key_function_gives_a_url_or_any_other_key() -> None:
     pace = per_host(1, key=lambda item: item["url"])
     assert pace({"url": "http://a.test/1"}) == ("a.test", 1.0)
     assert pace({"url": "shop-7"}) == ("shop-7", 1.0)
+    assert pace({"url": "a.test:8443"}) == ("a.test:8443", 1.0)
+    assert pace({"url": "localhost:80"}) == ("localhost:80", 1.0)
     assert pace({"url": 7}) == (7, 1.0)
-    assert pace({"url": None}) is None
+    assert pace({"url": None}) is pace({"url": "data:,x"}) is None
     with pytest.raises(KeyError):
         pace({})
     assert turn_of(pace, {"url": 7}) == (7, 1.0)

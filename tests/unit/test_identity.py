@@ -79,6 +79,36 @@ def test_a_text_of_a_driver_is_masked_in_whatever_way_it_quotes() -> None:
     assert Identity(locale="de").mask("de") == "de"
 
 
+def test_a_text_of_a_driver_is_masked_from_a_storage_state_too() -> None:
+    """A value of localStorage is JSON in the arguments of a script, in a command, in another command."""
+    stored, quoted = f'{{"token": "{SECRET}", "name": "ü"}}', f"{SECRET}-in-a-database"
+    database = {
+        "name": "d",
+        "version": 1,
+        "stores": [{"name": "s", "records": [{"key": 1, "value": [quoted]}]}],
+    }
+    state = {
+        "cookies": [
+            {"name": "a", "value": f"{SECRET}-cookie", "domain": "a.test"},
+            {"name": "b", "value": "true", "domain": "a.test"},
+        ],
+        "origins": [
+            {
+                "origin": "http://a.test",
+                "localStorage": [{"name": "k", "value": stored}],
+                "indexedDB": [database],
+            }
+        ],
+    }
+    identity = Identity(storage_state=state)
+    text = json.dumps(state)
+    for _ in range(3):
+        text = json.dumps({"argument": text})
+        assert SECRET in text
+        assert SECRET not in identity.mask(text)
+    assert identity.mask("[INFO] true") == "[INFO] true"
+
+
 def test_a_word_beside_identity_replaces_that_word_alone() -> None:
     config = browser(identity=Identity(locale="de", timezone="UTC"), locale="fr").config
     assert (config.identity.locale, config.identity.timezone) == ("fr", "UTC")

@@ -103,6 +103,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "domain with path": (cookie(domain="shop.example/a"), "is more than a host"),
     "dots only": (cookie(domain=".."), "is no host"),
     "domain with space": (cookie(domain="a b"), "is no host"),
+    "domain with a query": (cookie(domain="shop.example?a"), "is no host"),
+    "domain half in brackets": (cookie(domain="[::1"), "is more than a host"),
+    "domain too long": (cookie(domain=f"{'a.' * 130}example"), "is no host"),
+    "domain with a lone surrogate": (cookie(domain="a\ud800.example"), "is no host"),
+    "path with a lone surrogate": (cookie(path="/\ud800"), r"cookies\[0\].path has a lone surrogate"),
     "relative path": (cookie(path="a"), r"cookies\[0\].path is no path"),
     "expires text": (cookie(expires="2030-01-01"), r"cookies\[0\].expires is no number"),
     "expires true": (cookie(expires=True), r"cookies\[0\].expires is no number"),
@@ -236,6 +241,15 @@ def test_a_bare_ip6_address_gets_brackets() -> None:
     assert cookie.domain == "[::1]"
 
 
+@pytest.mark.parametrize("dot", ["", "."])
+def test_a_host_with_other_letters_is_written_as_requests_have_it(dot: str) -> None:
+    """Firefox would take the name as it is, and never send the cookie."""
+    state = StorageState.load(
+        {"cookies": [{"name": "a", "value": "b", "domain": f"{dot}MÜNCHEN.example"}]}
+    )
+    assert state.cookies[0].domain == f"{dot}xn--mnchen-3ya.example"
+
+
 def test_values_are_in_no_repr() -> None:
     state = StorageState.load(STATE)
     texts = [repr(state), repr(state.cookies), repr(state.origins), repr(Identity(storage_state=STATE))]
@@ -312,6 +326,20 @@ def test_json_text_in_place_of_a_path_is_refused_without_showing_it() -> None:
         with pytest.raises(ConfigError) as caught:
             StorageState.load(given)
         assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["~no-such-user/shop.json", "shop\ud800.json"])
+def test_what_no_path_can_be_is_refused_by_name(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"^storage_state="):
+        StorageState.load(path)
+    with pytest.raises(ConfigError, match=r"^path="):
+        check_target(path)
+
+
+@pytest.mark.parametrize("name", ["ü" * 125, "x" * 255])
+def test_the_longest_name_of_a_file_can_be_written(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, STATE)
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_a_file_is_written_for_its_user_alone(tmp_path: Path) -> None:
