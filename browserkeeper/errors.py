@@ -245,9 +245,11 @@ class HostBusy(BrowserkeeperError, TimeoutError):
 
 
 class IdentityError(BrowserkeeperError, RuntimeError):
-    """The browser did not take a word of an identity, such as ``timezone``; ``word`` names it.
+    """The browser refuses a word of an identity, such as ``timezone``, or its connection broke
+    meanwhile.
 
-    The session, or the lease, was not begun; the browser of a lease is replaced.
+    ``word`` is the name of the word, "" if it is not known.  The session, or the lease, has not begun;
+    the pool replaces the browser of such a lease.
     """
 
     def __init__(self, message: str, word: str = ""):
@@ -256,9 +258,9 @@ class IdentityError(BrowserkeeperError, RuntimeError):
 
 
 class StorageStateError(BrowserkeeperError, RuntimeError):
-    """The storage state could not be read from the browser, or not be written to its file.
+    """The storage state could not be read from the browser, or could not be written to its file.
 
-    The session goes on, and a file that was there before is as it was.
+    The session goes on, and an existing file is unchanged.
     """
 
 
@@ -305,10 +307,11 @@ class LeakError(_SessionEnded, RuntimeError):
 class ProxyError(BrowserkeeperError, ConnectionError):
     """The proxy of a session or a lease cannot be used; the session goes on.
 
-    ``proxy`` is its URL without user and password, ``user`` the user, or "".  ``reason`` is
-    ``unresolvable`` (its name), ``unreachable`` (no connection), ``password`` (refused, or missing),
-    ``forbidden`` (it does not let the browser through), ``certificate`` (of an ``https://`` proxy) or
-    ``protocol`` (no answer of a proxy).
+    ``proxy`` is its URL without user and password; ``user`` is the user, or "".  ``reason`` is one of
+    ``unresolvable`` (the proxy's name has no address), ``unreachable`` (no connection), ``password``
+    (refused, or missing), ``forbidden`` (the proxy refuses the request), ``certificate`` (of an
+    ``https://`` proxy), ``protocol`` (the answer is not one of such a proxy), or ``relay`` (the relay's
+    thread in this program has died).
     """
 
     def __init__(self, message: str, proxy: str = "", user: str = "", reason: str = ""):
@@ -322,8 +325,8 @@ class ProxyError(BrowserkeeperError, ConnectionError):
 class DownloadError(BrowserkeeperError):
     """A download did not arrive.  The subclasses say why.
 
-    ``name``, ``url`` and ``size`` (bytes so far) are the download's, "" and 0 where none began.
-    ``report`` is the exit report where the session was ended because of the download, else None.
+    ``name``, ``url`` and ``size`` (bytes that have arrived) are those of the download; "" and 0 if none
+    began.  ``report`` is the exit report if the session was ended because of the download, else None.
     """
 
     def __init__(
@@ -343,7 +346,7 @@ class DownloadError(BrowserkeeperError):
 
 
 class DownloadTimeout(DownloadError, TimeoutError):
-    """No download began within the timeout, or no byte of it came for so long."""
+    """No download began within the timeout, or no further byte of it arrived within the timeout."""
 
 
 class DownloadFailed(DownloadError, OSError):
@@ -380,10 +383,11 @@ class TooManyWaiting(PoolError, RuntimeError):
 
 
 class HookError(PoolError, RuntimeError):
-    """A hook of a pool (``hook``: configure, check or reset) failed, which has cost the browser.
+    """A hook of a pool failed, and so its browser is replaced.
 
-    What the hook raised is the ``__cause__``.  It is the ``cause`` of a PoolUnavailable, or the
-    ``__cause__`` of its LaunchError.
+    ``hook`` is its name: configure, check or reset.  ``__cause__`` is the exception of the hook, if it
+    raised one.  Users see a HookError as the ``cause`` of a PoolUnavailable (for ``check``), or as the
+    ``__cause__`` of the LaunchError that is its ``cause`` (for ``configure``).
     """
 
     retryable = True

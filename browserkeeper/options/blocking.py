@@ -18,7 +18,7 @@ RESOURCE_TYPES: Mapping[str, frozenset[str]] = {
         {"script", "worker", "sharedworker", "serviceworker", "audioworklet", "paintworklet"}
     ),
 }
-"""The types, each with its destinations (fetch.spec.whatwg.org, "request destination")."""
+"""The resource types, each with its request destinations (fetch.spec.whatwg.org, "destination")."""
 
 OTHER_NAMES: Mapping[str, str] = {
     "images": "image",
@@ -50,8 +50,8 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 class Blocking:
     """Which requests are not sent: those of a type, and those whose address matches a pattern.
 
-    In a pattern ``*`` stands for any characters, and every other character for itself.  It is for the
-    whole address without the part after ``#``.  A pattern without ``?`` matches whatever the query is.
+    A pattern must match the whole address, without the part after ``#``.  ``*`` matches any characters,
+    and every other character matches itself.  A pattern without ``?`` matches addresses with any query.
     """
 
     types: tuple[str, ...] = ()
@@ -67,7 +67,10 @@ class Blocking:
         if not isinstance(given, Sequence | set | frozenset) or isinstance(
             given, bytearray | memoryview
         ):
-            raise ConfigError(f"block={given!r} is no list of URL patterns and resource types.")
+            raise ConfigError(
+                f"block={given!r} is no list of URL patterns and resource types. "
+                "Give a list such as ['image', '*://ads.example.com/*']."
+            )
         types, patterns = [], []
         for entry in given:
             if _check(entry):
@@ -98,7 +101,7 @@ def _check(entry: object) -> bool:
     """True for a resource type, False for a pattern.  Raises ConfigError for what is neither."""
     types = ", ".join(RESOURCE_TYPES)
     if not isinstance(entry, str):
-        raise ConfigError(f"block= has {entry!r}, which is no text.")
+        raise ConfigError(f"block= has {entry!r}, which is no text: give URL patterns and types as str.")
     if entry in RESOURCE_TYPES:
         return True
     if not re.search(r"[*?/:.]", entry):
@@ -119,7 +122,7 @@ def _check(entry: object) -> bool:
             "%C3%BC, and in a host's name as xn--…."
         )
     if EVERYTHING.fullmatch(entry):
-        raise ConfigError(f"block= has {entry!r}, which would block every page.")
+        raise ConfigError(f"block= has {entry!r}, which would block every page. Name a host or a path.")
     scheme = SCHEME.match(entry)
     if scheme is None and not entry.startswith("*"):
         whole = entry if re.search("[/?*]", entry) else f"{entry}/*"
@@ -139,8 +142,8 @@ def _check(entry: object) -> bool:
 def _as_browsers_write(pattern: str) -> str:
     """The pattern with scheme and host in lower case.
 
-    Raises ConfigError for a place that no address of a browser has: without a path, with a user, or with
-    the port that is the scheme's own.
+    Raises ConfigError for a pattern that matches no address, since browsers write addresses with a path,
+    without a user, and without the default port of the scheme.
     """
     match = PLACE.fullmatch(pattern)
     if match is None:
@@ -156,14 +159,14 @@ def _as_browsers_write(pattern: str) -> str:
         why, better = "has no path", f"{scheme}://{host}/{rest or '*'}"
     if why:
         raise ConfigError(
-            f"block= has {_without_user(pattern)!r}, which matches no address: it {why}, and addresses "
-            f"are not compared so. Write {better!r}."
+            f"block= has {_without_user(pattern)!r}, which matches no address: it {why}. "
+            f"Write {better!r}."
         )
     return f"{scheme}://{host}{rest}"
 
 
 def _without_user(pattern: str) -> str:
-    """For messages: there may be a password."""
+    """The pattern for messages, without a user and a password."""
     return re.sub("//[^/]*@", "//…@", pattern)
 
 

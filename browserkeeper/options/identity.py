@@ -71,10 +71,11 @@ returns unchanged what it has converted before."""
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What a site can learn of a session or a lease.  Each word that is None is the browser's own.
+    """What a site can learn of a session or a lease.  For a word that is None, the browser's default
+    holds.
 
-    Takes the words as ``browser()`` does, and raises ConfigError for one that makes no sense.  Frozen;
-    its repr has no secrets.
+    Takes the same keyword arguments as ``browser()``, and raises ConfigError for a value that is not
+    valid.  Frozen; its repr shows no secrets.
     """
 
     proxy: Any = None
@@ -94,9 +95,8 @@ class Identity:
 
     @classmethod
     def build(cls, given: object = None, /, **words: Any) -> Identity:
-        """Make an identity of the words that users gave, over those of ``given``.
-
-        ``given`` is an Identity, or a dict of words.  Raises ConfigError.
+        """Returns the identity ``given`` (an Identity, a dict of words, or None) with ``words`` in place
+        of its own words of these names.  Raises ConfigError.
         """
         if given is None:
             base = NO_IDENTITY
@@ -117,20 +117,20 @@ class Identity:
 
     @property
     def words(self) -> dict[str, Any]:
-        """The words that are given, and their values."""
+        """The words that are not None, with their values."""
         values = {name: getattr(self, name) for name in IDENTITY_WORDS}
         return {name: value for name, value in values.items() if value is not None}
 
     def over(self, other: Identity) -> Identity:
-        """This identity, with the words that it does not have taken from ``other``."""
+        """Returns this identity; the words that are None here are taken from ``other``."""
         return dataclasses.replace(other, **self.words)
 
     def mask(self, text: str) -> str:
-        """The text without the values of ``extra_headers`` and of ``storage_state``, and without the
+        """Returns the text with "…" for the values of ``extra_headers`` and of ``storage_state``, and for the
         proxy's password.
 
-        For logs of drivers, which have all commands that a driver was sent.  Values of a storage state
-        with less than SHORTEST_SECRET characters, such as ``true``, stay.
+        For the logs of drivers, which contain every command to the driver.  Values of a storage state with
+        less than SHORTEST_SECRET characters, such as ``true``, are not replaced.
         """
         secrets = {value for _, value in self.extra_headers or ()}
         if self.proxy is not None and self.proxy.password:
@@ -151,7 +151,7 @@ class Identity:
 
 
 def _ways_to_write(text: str) -> set[str]:
-    """The text, and as it is in JSON, and in JSON within JSON, up to QUOTINGS deep."""
+    """The text as it is, as a JSON string, and as a JSON string within JSON strings, QUOTINGS levels deep."""
     ways = {text}
     for is_ascii in (True, False):
         written = text

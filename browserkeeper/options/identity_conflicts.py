@@ -1,4 +1,5 @@
-"""Identities against the other arguments: what is said twice, and where a word cannot work."""
+"""Conflicts of an identity with other arguments: two arguments for the same thing, and words that cannot
+work with an argument."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from .proxy import Proxy
 
 
 class Other(NamedTuple):
-    """Another way to say what a word of an identity says.  ``names`` are patterns of ``fnmatch``."""
+    """Another argument, option or variable that sets the same thing as a word of an identity.  ``names``
+    are patterns of ``fnmatch``."""
 
     place: Place
     names: tuple[str, ...]
@@ -52,7 +54,7 @@ OTHERS: Mapping[str, tuple[Other, ...]] = {
         Other("preference", ("profile.managed_default_content_settings.geolocation",)),
     ),
 }
-"""By word.  Names of capabilities and preferences of the other engine do no harm: no user gives them."""
+"""For each word the other ways to set it, of both engines."""
 
 ON_A_GRID: Mapping[str, str] = {
     "timezone": "the zone is an environment variable of the Grid's browser",
@@ -63,13 +65,13 @@ ON_A_GRID: Mapping[str, str] = {
 }
 """Words that cannot be used with a Grid, and why."""
 
-WORKS_ON_A_GRID = "On a Grid these work: user_agent=, locale=, and proxy= without a password"
+WORKS_ON_A_GRID = "On a Grid these work: user_agent=, locale=, and proxy= without a user"
 
 
 def check_identity(config: Arguments, identity: Identity) -> None:
     """Raises ConfigError for a word that cannot work with the other arguments of ``browser()``.
 
-    ``identity``: that of the configuration, or of a lease of a pool with this configuration.
+    ``identity`` is the one of the configuration, or of a lease of a pool with this configuration.
     """
     words = identity.words
     if words and config.debugger_address:

@@ -1,8 +1,8 @@
 """Checks of the single words of an identity: each function returns the checked value of one word.
 
-All raise ConfigError for a value that no browser could use, or that a browser would drop without a word.
-A value that was checked before passes unchanged.  No error text has the value of a header: it may be a
-password.
+All raise ConfigError for a value that no browser could use, or that a browser would ignore without an
+error.  They return a value that was checked before unchanged.  No error text shows the value of a
+header, which may be a password.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ FORBIDDEN_HEADERS: Mapping[str, str] = {
     "user-agent": "use user_agent=, which the pages' scripts see as well",
     "via": ITS_OWN,
 }
-"""Headers that ``extra_headers`` cannot have, in lower case, and why.  Nor ``Proxy-*`` and ``Sec-*``."""
+"""Headers, in lower case, that ``extra_headers`` cannot have, and why.  ``Proxy-*`` and ``Sec-*`` are
+refused as well."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A ``token`` of RFC 9110, section 5.6.2."""
@@ -66,7 +67,7 @@ _TAG = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 
 
 class Geolocation(NamedTuple):
-    """A place, in degrees, and the radius in metres within which it is right."""
+    """Latitude and longitude in degrees, and the accuracy in metres."""
 
     latitude: float
     longitude: float
@@ -74,7 +75,7 @@ class Geolocation(NamedTuple):
 
 
 class Headers(tuple[tuple[str, str], ...]):
-    """The names and values of ``extra_headers``.  Its repr and its text have only the names."""
+    """The names and values of ``extra_headers``.  Its repr and its str show only the names."""
 
     __slots__ = ()
 
@@ -85,7 +86,8 @@ class Headers(tuple[tuple[str, str], ...]):
 
 
 def check_locale(value: object) -> str:
-    """A language tag, in the usual case of its letters: ``de-DE``, ``zh-Hant-TW``, ``es-419``."""
+    """Returns a language tag with its letters in the usual case: ``de-DE``, ``zh-Hant-TW``,
+    ``es-419``."""
     if not isinstance(value, str):
         raise ConfigError(f"locale={value!r}: give a language tag such as 'de-DE'.")
     match = _LOCALE.fullmatch(value)
@@ -115,12 +117,13 @@ def check_locale(value: object) -> str:
 
 @functools.cache
 def _time_zones() -> frozenset[str]:
-    """Empty where this machine has no time zone database."""
+    """The IANA names that this machine knows; empty if it has no time zone database."""
     return frozenset(zoneinfo.available_timezones()) - {*NOT_A_PLACE}
 
 
 def check_timezone(value: object) -> str:
-    """An IANA name.  Where this machine has no time zone database, the browser judges the name."""
+    """Returns an IANA name.  Without a time zone database on this machine, the name is left to the
+    browser, which refuses an unknown one."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+/-]*", value):
         raise ConfigError(f"timezone={value!r}: give an IANA name such as 'Europe/Berlin'.")
     known = _time_zones()
@@ -157,7 +160,7 @@ def _not_for_a_header(value: str) -> str:
 
 
 def check_geolocation(value: object) -> Geolocation:
-    """(latitude, longitude) or (latitude, longitude, accuracy), or a dict with these names."""
+    """Takes (latitude, longitude) or (latitude, longitude, accuracy), or a dict with these names."""
     names = Geolocation._fields
     if isinstance(value, Mapping):
         unknown = [name for name in value if name not in names]
@@ -201,7 +204,7 @@ def _number(name: str, value: object) -> float:
 
 
 def check_headers(value: object) -> Headers:
-    """A dict of header names and values."""
+    """Takes a dict of header names and values, all str."""
     if isinstance(value, Headers):
         return value
     if not isinstance(value, Mapping):
@@ -237,7 +240,7 @@ def _checked_headers(given: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
             kind = type(value).__name__
             raise ConfigError(f"extra_headers: the value of {name!r} must be a string, not {kind}.")
         if not value:
-            raise ConfigError(f"extra_headers: the value of {name!r} is empty.")
+            raise ConfigError(f"extra_headers: the value of {name!r} is empty. Leave it out.")
         if problem := _not_for_a_header(value):
             raise ConfigError(f"extra_headers: the value of {name!r} {problem}.")
         yield name, value

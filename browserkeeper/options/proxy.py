@@ -1,7 +1,7 @@
-"""``proxy=``: the proxy of a session or a lease, as one checked value that shows no password.
+"""``proxy=``: the proxy of a session or a lease, as one checked value whose texts show no password.
 
-``bypass`` is decided by our relay, not by the browser: Chromium and Firefox read such lists differently
-(measured: ``example.com`` covers its subdomains in Firefox only).
+The relay (``proxy/``) applies ``bypass``, not the browser: Chromium and Firefox read such lists
+differently (measured: ``example.com`` covers its subdomains in Firefox only).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from ..errors import ConfigError
 
 PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-"""The schemes, and the port that each has where the URL names none."""
+"""The schemes, each with its port for a URL that names none."""
 FORM = (
     "give http://USER:PASSWORD@HOST:PORT (or https, socks5), or dict(server=, username=, password=, "
     "bypass=)"
@@ -50,7 +50,8 @@ class Bypass:
     port: int | None = None
 
     def covers(self, host: str, port: int) -> bool:
-        """``host`` is a name in lower case, or an address without brackets."""
+        """True if this entry covers the host and port.  ``host`` is a name in lower case, or an address
+        without brackets."""
         if self.port is not None and self.port != port:
             return False
         address = _address(host)
@@ -80,7 +81,8 @@ class Proxy:
 
     @classmethod
     def parse(cls, given: object) -> Proxy:
-        """A proxy of what users give: a URL, or a dict as Playwright's.
+        """Returns the proxy for what a user gave: a URL, or a dict with the keys of Playwright's
+        ``proxy``.
 
         Raises ConfigError, whose message shows neither user nor password.
         """
@@ -90,7 +92,7 @@ class Proxy:
             return _of_url(given)
         if isinstance(given, Mapping):
             return _of_mapping(given)
-        raise ConfigError(f"proxy= is {type(given).__name__}, not a string or a dict: {FORM}.")
+        raise ConfigError(f"proxy= is of type {type(given).__name__}, not a string or a dict: {FORM}.")
 
     def bypasses(self, host: str, port: int) -> bool:
         """True if requests to this host and port go there directly, as ``bypass`` says."""
@@ -158,7 +160,9 @@ def _login(text: str | None) -> tuple[str, str]:
     try:
         return unquote_to_bytes(user).decode(), unquote_to_bytes(password).decode()
     except UnicodeDecodeError:
-        raise ConfigError("proxy=: the user or the password is not UTF-8.") from None
+        raise ConfigError(
+            "proxy=: the user or the password is not UTF-8. Write the bytes of its UTF-8 form as %C3%BC."
+        ) from None
 
 
 def _of_mapping(given: Mapping[Any, Any]) -> Proxy:
@@ -189,12 +193,12 @@ def _checked(
     scheme: str, host: str, port: str | None, username: str, password: str, bypass: tuple[Bypass, ...]
 ) -> Proxy:
     if password and not username:
-        raise ConfigError("proxy=: a password without a user.")
+        raise ConfigError("proxy=: a password without a user. Give both.")
     if ":" in username:
         raise ConfigError("proxy=: a colon in the user, which HTTP's Basic authentication cannot send.")
     for name, value in (("user", username), ("password", password)):
         if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
-            raise ConfigError(f"proxy=: a control character in the {name}.")
+            raise ConfigError(f"proxy=: a control character in the {name}. Remove it.")
         try:
             size = len(value.encode())
         except UnicodeEncodeError:
@@ -202,7 +206,7 @@ def _checked(
         if scheme.startswith("socks") and size > SOCKS_LIMIT:
             raise ConfigError(f"proxy=: the {name} is longer than the {SOCKS_LIMIT} bytes of SOCKS5.")
     if scheme.startswith("socks") and username and not password:
-        raise ConfigError("proxy=: a user without a password, which SOCKS5 cannot send.")
+        raise ConfigError("proxy=: a user without a password, which SOCKS5 cannot send. Give both.")
     return Proxy(scheme, _host(host), _port(port, PORTS[scheme]), username, password, bypass)
 
 
@@ -222,7 +226,7 @@ def _host(text: str) -> str:
 
 
 def _ascii_name(text: str) -> str:
-    """A name as the DNS has it; "" if it is none."""
+    """The name in lower case, and in ASCII (IDNA); "" if it is not a valid name."""
     try:
         name = text.encode("idna").decode() if not text.isascii() else text
     except UnicodeError:
@@ -249,7 +253,8 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _bypass(given: Any) -> tuple[Bypass, ...]:
-    """Playwright takes a string with commas, so this does as well."""
+    """The entries of ``bypass``: a list, or as in Playwright a string with commas.  Raises
+    ConfigError."""
     if given is None:
         return ()
     if isinstance(given, str):
@@ -262,14 +267,15 @@ def _bypass(given: Any) -> tuple[Bypass, ...]:
 
 
 def _bypass_entry(text: str) -> Bypass:
-    """Raises ConfigError for what the relay cannot decide by the name or the address of a request."""
+    """Raises ConfigError for an entry that the relay cannot apply: it knows only host and port of a
+    request."""
     where = f"proxy=dict(bypass=[{text!r}])"
     forms = "HOST, *.SUFFIX, <local>, an address or a network such as 10.0.0.0/8, with :PORT or without"
     entry = text.strip().casefold()
     if entry == "<-loopback>":
         raise ConfigError(f"{where}: leave it out; requests to the loopback use the proxy anyway.")
     if "://" in entry:
-        raise ConfigError(f"{where}: a scheme cannot be told from the others; give {forms}.")
+        raise ConfigError(f"{where}: the scheme of a request is not known here; give {forms}.")
     host, port = entry, None
     if match := re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*):([^:\]]*)", entry):
         host, port = match[1], _port(match[2], 0, where)
@@ -285,7 +291,7 @@ def _bypass_entry(text: str) -> Bypass:
     suffix = host.removeprefix("*")
     name = _ascii_name(suffix.removeprefix("."))
     if not name or (host.startswith("*") and not suffix.startswith(".")):
-        raise ConfigError(f"{where}: not a host or a pattern that can be used; give {forms}.")
+        raise ConfigError(f"{where}: not a valid host or pattern; give {forms}.")
     return Bypass(text, f".{name}" if suffix.startswith(".") else name, port=port)
 
 

@@ -1,7 +1,7 @@
 """Storage states: cookies, localStorage and IndexedDB of a login, in Playwright's JSON format.
 
-The format is that of Playwright's ``browserContext.storageState()`` (looked up in 1.65).  Cookies and
-stored values are secrets: no text, ``repr`` or error here shows them.
+The format is that of Playwright's ``browserContext.storageState()``, version 1.65.  Cookies and stored
+values are secrets: no ``repr`` and no error here shows them.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ DERIVED_COOKIE_KEYS = frozenset(
         "id",
     }
 )
-"""Keys that other tools export besides: they follow from the others, or mean nothing in another
-browser."""
+"""Further keys that other tools export.  They are ignored: they follow from the keys above, or have no
+meaning in another browser."""
 OTHER_NAMES = {
     "expiry": "expires",
     "expirationDate": "expires",
@@ -62,7 +62,7 @@ OTHER_NAMES = {
     "same_site": "sameSite",
     "host": "domain",
 }
-"""What other tools call a key, and its name here."""
+"""Names that other tools give to a key, and the key's name in this format."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Cookie:
     http_only: bool = False
     secure: bool = False
     same_site: SameSite | None = None
-    """None: the cookie does not say."""
+    """None: the cookie has no such attribute."""
     partition: str | None = None
     """The top-level site that a partitioned cookie belongs to (CHIPS)."""
     cross_site: bool | None = None
-    """Of a partitioned cookie: whether a frame of another site is between it and the top."""
+    """Of a partitioned cookie: True if a frame of another site is between its frame and the top."""
     place: str = dataclasses.field(default="", compare=False)
     """Where it was found, such as ``cookies[3]``."""
 
@@ -100,7 +100,7 @@ class OriginStorage:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class StorageState:
-    """A checked storage state, as it was when it was given."""
+    """A checked storage state: a copy of what the user gave, which later changes do not reach."""
 
     cookies: tuple[Cookie, ...] = ()
     origins: tuple[OriginStorage, ...] = ()
@@ -109,7 +109,7 @@ class StorageState:
 
     @classmethod
     def load(cls, given: Any) -> StorageState:
-        """Check a storage state: a file's path, or a dict as ``json.load`` returns it.
+        """Read and check a storage state: a file's path, or a dict as ``json.load`` returns it.
 
         Raises ConfigError, which names the file, the place in it, and the remedy; never a value.
         """
@@ -201,8 +201,8 @@ def _read(path: Path) -> bytes:
 
 
 def _parse_json(path: Path, content: bytes) -> object:
-    """Raises ConfigError with line and column.  The parser's own errors have the whole text in them, so
-    that this one is raised after them."""
+    """Raises ConfigError with line and column.  It is raised after the ``except`` blocks, so that it
+    does not refer to the parser's error, which has the whole text with its secrets."""
     try:
         parsed: object = json.loads(content.decode("utf-8-sig"), parse_constant=_no_constant)
         return parsed
@@ -225,7 +225,8 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def check_target(given: Any) -> Path:
-    """The path of a file that is to be written, before the browser is asked.  Raises ConfigError."""
+    """Returns the path of a file to write.  To be called before the browser is asked for its state.
+    Raises ConfigError."""
     if not isinstance(given, (str, os.PathLike)) or not isinstance(os.fspath(given), str):
         raise ConfigError("path= is no path: give the path of the file to write.")
     text = os.fspath(given)
@@ -249,10 +250,10 @@ def check_target(given: Any) -> Path:
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the file, which only its user can read, whole or not at all.
+    """Write the state to a file with mode 0600, completely or not at all.
 
-    An existing file is replaced; of a symbolic link, the file that it leads to.  Missing directories are
-    made.  Raises OSError, and ValueError for more than LARGEST_FILE bytes.
+    An existing file is replaced; for a symbolic link, the file that it leads to.  Missing directories
+    are made.  Raises OSError, and ValueError for more than LARGEST_FILE bytes.
     """
     content = json.dumps(state, indent=2).encode("ascii")  # ASCII holds lone surrogates, too
     if len(content) > LARGEST_FILE:
@@ -279,7 +280,8 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 class _Parser:
-    """Checks one state, and names the place of what is wrong."""
+    """Checks one state.  Its methods raise ConfigError, which names the place of the error in the
+    state."""
 
     def __init__(self, source: str):
         self._source = source
@@ -322,7 +324,7 @@ class _Parser:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             self.fail(f"{place}.sameSite", f"is none of {', '.join(SAME_SITES)}.{hint}")
         if same_site == "None" and not secure:
-            # No browser accepts it.  Playwright writes it for cookies of Firefox that do not say.
+            # No browser accepts it.  Playwright writes it for cookies of Firefox without SameSite.
             same_site = None
         partition = item.get("partitionKey")
         if partition is not None and (not isinstance(partition, str) or parse_origin(partition) is None):
@@ -400,7 +402,7 @@ class _Parser:
         return float(expires)
 
     def _check_cookie(self, cookie: Cookie) -> None:
-        """What both browsers refuse, or one of them would lose (RFC 6265bis)."""
+        """Raises ConfigError for a cookie that one of the browsers refuses or drops (RFC 6265bis)."""
         name, place = cookie.name, cookie.place
         if _has_control(name, "=;") or name != name.strip():
             self.fail(f"{place}.name", "has a character that no cookie may have.")
@@ -543,7 +545,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _kind(value: object) -> str:
-    """What JSON calls a value's type."""
+    """The name of a value's type in JSON, with an article."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -579,9 +581,9 @@ def _split(url: str) -> Any:
 
 
 def parse_origin(text: str) -> str | None:
-    """The origin as a page has it in ``location.origin``; None for what is none.
+    """The origin as a page has it in ``location.origin``; None if the text is not an origin.
 
-    A slash at the end and the scheme's own port are left out, and the host is in lower case and ASCII.
+    A slash at the end and the scheme's default port are removed; the host is in lower case and ASCII.
     """
     parts = _split(text)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -602,7 +604,8 @@ def parse_origin(text: str) -> str | None:
 
 
 def origin_of(url: str) -> str | None:
-    """The origin of a page's address; None where it has none that storage could be kept for."""
+    """The origin of a page's address; None for an address without an origin that could store
+    anything."""
     parts = _split(url)
     if parts is None or not parts.hostname:
         return None
