@@ -1,4 +1,5 @@
-"""A WebDriver BiDi connection of our own to a browser, besides Selenium's (w3.org/TR/webdriver-bidi).
+"""browserkeeper's own WebDriver BiDi connection to a browser, besides Selenium's
+(w3.org/TR/webdriver-bidi).
 
 Measured with chromium 156 and Firefox 153: a session accepts several websockets.  Chromium sends an
 event only to the websockets that have subscribed to it; Firefox sends it to all websockets of the
@@ -46,8 +47,8 @@ class BidiConnection:
     """One websocket and the thread that reads it.  Its methods may be called from any thread."""
 
     def __init__(self, url: str, timeout: float = ANSWER_TIMEOUT, own_pages: OwnPages | None = None):
-        """Connects.  ``timeout``: seconds to connect, and for each answer.  ``own_pages``: of the
-        browser, where it has another connection of ours.
+        """Connect.  ``timeout``: seconds to connect, and for each answer.  ``own_pages``: those of the
+        browser, if it has another connection of browserkeeper.
 
         Raises OSError or WebSocketException, and RuntimeError where the system gives no more threads.
         """

@@ -2,11 +2,11 @@
 
 A BiDi session belongs to the whole browser: a command that names no context acts on the default one
 or on all, and what it has made (subscriptions, intercepts, preload scripts ...) outlasts the context.
-:class:`BidiFilter` stands between Selenium's BiDi connection and the browser.  To the user it shows
-the lease's context as the context ``default``, as a browser without other contexts would be.
+:class:`BidiFilter` changes the messages between Selenium's BiDi connection and the browser.  In answers
+and events the lease's context is called ``default``, as in a browser without other contexts.
 
-What is done with a command is in the tables below.  A command that is in none of them may change
-more than the context, so the browser must not have another lease.
+The tables below say how each command is handled.  A command that is in none of them may change more than
+the context: after it, the browser must not have another lease.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PASSED = frozenset(
     goog:cdp.getSession goog:cdp.resolveRealm
     """.split()
 )
-"""Commands whose effect ends with the context, its windows, or the request that they are about."""
+"""Commands whose effect ends with the context, with its windows, or with the request that they name."""
 
 FILLED_IN = frozenset(
     """
@@ -73,32 +73,33 @@ SCOPED = frozenset(
     emulation.setScriptingEnabled emulation.setTimezoneOverride
     """.split()
 )
-"""The same, but the browser refuses them where they name no context, and so does a lease."""
+"""Commands that must name a context: without one the browser refuses them, also in a lease."""
 
 RESET: Mapping[str, Params] = {
     "network.setCacheBehavior": {"cacheBehavior": "default"},
     "network.setExtraHeaders": {"headers": []},
 }
-"""Commands that act on the whole browser where they name no context, and the parameters that undo it.
+"""Commands that act on the whole browser if they name no context, and the parameters that undo this.
 
-The headers of an identity are set for its context; the browser adds both."""
+The headers of an identity are set for its context; the browser sends those as well."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A command makes an object of the session, which another command removes.
+    """For a command that makes an object of the session: how the object is removed.
 
-    ``key``: the object's id in the answer, and in the parameters of ``remove``.  ``gone``: the error of
-    ``remove`` for an object that does not exist.
+    ``key``: the name of the object's id in the answer, and in the parameters of the command ``remove``.
+    ``gone``: the error code of ``remove`` for an object that does not exist.
     """
 
     key: str
     remove: str
     gone: str
     many: bool = False
-    """``remove`` takes a list of ids."""
+    """True if ``remove`` takes a list of ids."""
 
     def removal(self, name: str) -> tuple[str, Params]:
+        """The command, with its parameters, that removes the object with this id."""
         return self.remove, {f"{self.key}s": [name]} if self.many else {self.key: name}
 
 
@@ -131,12 +132,12 @@ LASTING = MAKERS.keys() | RESET.keys()
 
 
 class Host(Protocol):
-    """What the filter needs of the lease's contexts."""
+    """The interface that the filter needs of :class:`~.contexts.Contexts`."""
 
     context: str
     """The lease's user context."""
     connection: BidiConnection
-    """A connection of our own to the same browser."""
+    """browserkeeper's own connection to the same browser."""
 
     def note_beyond(self, what: str) -> None:
         """The browser must not have another lease, because of this command."""
@@ -151,35 +152,36 @@ class Host(Protocol):
         """A window may have another place, size or state."""
 
     def new_context_words(self) -> Params:
-        """What a user context that the lease makes must have, besides what the lease says: its proxy."""
+        """The parameters, such as the proxy, for a user context that the lease creates."""
 
     def is_blocked(self, params: Params) -> bool:
-        """True if ``block=`` fails the request that this event is about."""
+        """True if ``block=`` fails the request of this event."""
 
     def note_user_context(self, context: str) -> None:
-        """The lease has made a user context of its own."""
+        """The lease has created a user context with this id."""
 
 
 class BidiFilter:
-    """For the BiDi commands and events of one lease.  Its methods may be called in any thread."""
+    """Filters the BiDi commands and events of one lease.  Its methods may be called in any thread."""
 
     def __init__(self, host: Host):
         self._host = host
         self._home = host.context
         self._made: dict[tuple[str, str], Made] = {}
-        """What the lease has made and not removed, by the command that removes it and the id."""
+        """The objects that the lease has made and not removed, by the removing command and the id."""
         self._subscribed: dict[object, tuple[list[str], bool]] = {}
         """The events of each subscription, by its id, and whether it is for all windows."""
         self._reset: dict[str, Params] = {}
         self._foreign: set[str] | None = None
         """Windows of other contexts; None until they are asked for."""
         self._failed: collections.deque[Any] = collections.deque(maxlen=1000)
-        """Ids of requests that ``block=`` has failed, whatever the user's handlers do with them."""
+        """Ids of requests that ``block=`` has failed; answers of the user's handlers to them are
+        dropped."""
         self._in_flight = 0
         self._lock = threading.Lock()
         self._is_closed = False
         self.ended_error: Callable[[], Exception] = lambda: RuntimeError("the lease is over")
-        """Makes what a command raises after the lease."""
+        """Returns the error that commands raise after the lease."""
 
     @property
     def home(self) -> str:
@@ -190,11 +192,11 @@ class BidiFilter:
 
     @property
     def contexts(self) -> set[str]:
-        """The lease's user context, and those that the lease has made."""
+        """The ids of the lease's user context, and of those that the lease has created."""
         return {self._home, *(name for remove, name in self._made if remove == _REMOVE_CONTEXT)}
 
     def run(self, method: str, params: Params, transmit: Transmit) -> Reply:
-        """Send one command of the lease as far as it may be sent, and return the answer to show.
+        """Send one command of the lease, changed where needed, and return the answer for the user.
 
         Raises what ``transmit`` raises, and ConfigError for a command that cannot work in a lease.
         """
@@ -207,7 +209,8 @@ class BidiFilter:
             if self._is_closed:
                 raise self.ended_error()
             return self._run(method, params, transmit)
-        with self._lock:  # first noted and then refused; the end of the lease does it the other way
+        # Counted before the look at _is_closed; undo() sets that first and then looks at the count.
+        with self._lock:
             self._in_flight += 1
         is_settled = self._is_closed
         try:
@@ -217,7 +220,7 @@ class BidiFilter:
             is_settled = True
             return reply
         finally:
-            if is_settled:  # else something may be there whose id is not known
+            if is_settled:  # else the browser may have made an object whose id is not known
                 with self._lock:
                     self._in_flight -= 1
 
@@ -244,7 +247,8 @@ class BidiFilter:
         return self._answered(method, params, reply) if isinstance(reply.get("result"), dict) else reply
 
     def _answered(self, method: str, params: Params, reply: Reply) -> Reply:
-        """Note what a command that has succeeded has made or removed; return the answer to show."""
+        """Note the objects that a successful command has made or removed; return the answer for the
+        user."""
         result = reply["result"]
         if (made := MAKERS.get(method)) and isinstance(name := result.get(made.key), str):
             self._made[made.remove, name] = made
@@ -295,7 +299,7 @@ class BidiFilter:
     # -- what is sent
 
     def _scoped(self, method: str, params: Params) -> Params:
-        """The parameters with the lease's context in place of ``default``, or of none."""
+        """The parameters, with the lease's context where they name ``default`` or no context."""
         params = dict(params)
         if method == _NEW_CONTEXT:
             params = {**self._host.new_context_words(), **params}
@@ -320,13 +324,14 @@ class BidiFilter:
         return self._home if name == DEFAULT else name
 
     def _refusal(self, method: str, params: Params) -> Reply | None:
-        """The answer to a command about a context or window that is not the lease's; None for others."""
+        """The error answer for a command that names a context or window that is not the lease's; None
+        for other commands."""
         named = params.get("userContexts") or []
         partition, target = params.get("partition"), params.get("target")
         named = [*named, params.get("userContext"), *_within(partition, "userContext")]
         foreign = {name for name in named if isinstance(name, str)}
         foreign = foreign - self.contexts - {DEFAULT}
-        if foreign:  # the browser itself answers for what does not exist
+        if foreign:  # for a context that does not exist, the browser itself gives the error
             answer = self._host.connection.command("browser.getUserContexts")["userContexts"]
             foreign &= {each["userContext"] for each in answer}
         if foreign:
@@ -349,7 +354,7 @@ class BidiFilter:
     # -- what comes back
 
     def _shown(self, method: str, result: Params) -> Params:
-        """The result without what is not the lease's."""
+        """The result without contexts, windows and realms that are not the lease's."""
         if method == "browsingContext.getTree":
             trees = [each for each in result["contexts"] if self._is_own(each)]
             for each in trees:
@@ -400,8 +405,8 @@ class BidiFilter:
     # -- events
 
     def event(self, text: str) -> str | None:
-        """A message of the browser as the lease's user may see it; None for an event that is not the
-        lease's.
+        """Returns the message for the user, for a message of the browser; None for an event that does
+        not belong to the lease.
 
         Called in the thread that reads the connection; sends nothing.
         """
@@ -429,7 +434,8 @@ class BidiFilter:
         return text
 
     def _drop_foreign_intercepts(self, params: Params) -> bool:
-        """The user has nothing to do about a request that only an intercept of ours holds."""
+        """Remove browserkeeper's intercepts from an event: a request that only these hold is not for the
+        user to continue.  Returns True if the event was changed."""
         intercepts = params.get("intercepts")
         if not intercepts:
             return False
@@ -446,7 +452,8 @@ class BidiFilter:
         return True
 
     def _is_subscribed(self, method: str) -> bool:
-        """Firefox sends an event to all connections, also to those that have not subscribed to it."""
+        """True if the lease has subscribed to this event.  Firefox sends an event to all connections,
+        also to those that have not subscribed to it."""
         for events, _ in list(self._subscribed.values()):
             for event in events:
                 if method == event or method.startswith(f"{event}."):
@@ -463,13 +470,13 @@ class BidiFilter:
     # -- the end of the lease
 
     def close(self) -> None:
-        """From now on commands raise :attr:`ended_error`, and no event is passed on."""
+        """Raise :attr:`ended_error` for all later commands, and pass on no event."""
         self._is_closed = True
 
     def undo(self) -> None:
-        """Remove what the lease has made, and have the browser confirm it.
+        """Remove the objects that the lease has made, and reset the commands of RESET.
 
-        Raises ProtocolError where something may be left, or an error of the websocket.
+        Raises ProtocolError if the browser does not confirm it, or an error of the websocket.
         """
         self.close()
         if self._in_flight:

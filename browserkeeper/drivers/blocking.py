@@ -1,7 +1,8 @@
-"""``block=`` in a Firefox: each request of a context waits for our word (BiDi ``network.addIntercept``).
+"""``block=`` in Firefox: each request of a context waits until browserkeeper has continued or failed it
+(BiDi ``network.addIntercept``).
 
-Chromium's is in ``target_overrides.py``: ChromeDriver sends no BiDi command while a classic one is
-running (measured with 156), so that a page load would wait for an answer that cannot come.
+``target_overrides.py`` blocks requests in Chromium: ChromeDriver sends no BiDi command while a classic
+command is running (measured with 156), so that a page load would wait for an answer that cannot come.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .bidi import BidiConnection, ProtocolError
 EVENT = "network.beforeRequestSent"
 
 ANSWERS = frozenset({"network.continueRequest", "network.failRequest", "network.provideResponse"})
-"""What a handler does with a request that an intercept holds."""
+"""Commands that a handler may send for a request that an intercept holds."""
 
 CHROMIUM_TYPES = {
     "image": "Image",
@@ -29,7 +30,7 @@ CHROMIUM_TYPES = {
 
 
 def chromium_patterns(blocking: Blocking | None) -> list[dict[str, str]]:
-    """The parameter ``patterns`` of ``Fetch.enable``, in which ``*`` and ``?`` are wild."""
+    """The parameter ``patterns`` of ``Fetch.enable``, in which ``*`` and ``?`` are wildcards."""
     if blocking is None:
         return []
     found = [{"urlPattern": "*", "resourceType": CHROMIUM_TYPES[name]} for name in blocking.types]
@@ -41,7 +42,7 @@ def chromium_patterns(blocking: Blocking | None) -> list[dict[str, str]]:
 
 
 def is_blocked(blocking: Blocking | None, params: dict[str, Any]) -> bool:
-    """True if the request that an event of Firefox's is about is not sent."""
+    """True if the request of this event of Firefox is to be blocked."""
     if blocking is None:
         return False
     request = params.get("request") or {}
@@ -50,18 +51,19 @@ def is_blocked(blocking: Blocking | None, params: dict[str, Any]) -> bool:
 
 
 def block_in_firefox(connection: BidiConnection, context: str, blocking: Blocking) -> Callable[[], None]:
-    """Block requests of a user context.  Returns a function that ends it.
+    """Block requests of a user context.  Returns a function that ends the blocking.
 
-    That function raises ProtocolError where the browser does not confirm the end; it does nothing after
-    the browser's end.  Both raise an error of the websocket.
+    That function raises ProtocolError if the browser does not confirm the end; it does nothing after the
+    browser's end.  Raises ProtocolError, or an error of the websocket.
     """
     intercept = ""
 
     def decide(params: dict[str, Any]) -> None:
-        """Where an intercept of the user's holds the request as well, the user continues it."""
+        """Continue or fail a request.  If an intercept of the user holds it as well, the user continues
+        it."""
         intercepts = params.get("intercepts") or ()
         is_held = params.get("isBlocked") and intercept in intercepts
-        if not is_held or params.get("context") in connection.own_pages:  # who answers it itself
+        if not is_held or params.get("context") in connection.own_pages:  # OwnPage answers it
             return
         name = {"request": params["request"]["request"]}
         if is_blocked(blocking, params):

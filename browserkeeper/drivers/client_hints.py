@@ -24,7 +24,7 @@ _SYSTEMS = (
 def client_hints(user_agent: str) -> dict[str, Any]:
     """The ``userAgentMetadata`` (DevTools protocol) that fits a user agent.
 
-    Empty for one that is none of a Chromium's, since other browsers send no client hints.
+    Without brands for a user agent that names no Chromium: other browsers send no client hints.
     """
     chromium = _CHROMIUM.search(user_agent)
     if chromium is None:
@@ -64,7 +64,8 @@ def _three_parts(version: str) -> str:
 
 
 def _brands(seed: int, versions: list[tuple[str, str]], grease: str) -> list[dict[str, str]]:
-    """The brands in the order of this major version, with the one that is made up ("Not_A Brand").
+    """The brands in the order that Chromium uses in this major version, with a made-up one ("Not_A
+    Brand").
 
     As components/embedder_support/user_agent_utils.cc of Chromium does since version 110.
     """

@@ -1,4 +1,4 @@
-"""The error codes of WebDriver's answers, which Selenium drops when it has chosen a class by them."""
+"""The error codes of WebDriver's answers.  Selenium drops them after choosing the exception class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 
 
 class CodedErrors(ErrorHandler):
-    """Selenium's, whose errors keep the code for :func:`error_code`."""
+    """Selenium's ErrorHandler; its errors keep the code for :func:`error_code`."""
 
     def check_response(self, response: dict[str, Any]) -> None:
         try:
@@ -31,7 +31,7 @@ def _code_in(response: dict[str, Any]) -> str:
 
 
 def error_code(error: WebDriverException) -> str:
-    """What the driver's answer gave as ``error``, such as "no such element"; "" without an answer."""
+    """The field ``error`` of the driver's answer, such as "no such element"; "" without an answer."""
     return str(vars(error).get("_error_code", ""))
 
 

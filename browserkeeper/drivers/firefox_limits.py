@@ -1,9 +1,9 @@
 """What a new user context of Firefox does not take over from the options of its browser.
 
 Preferences and arguments apply to the whole process, and so to its contexts; extensions run in them.
-What is lost is about the first window, whose page no lease gets, or is set for all contexts alike.
-The tables come from Firefox's documentation and from single trials with Firefox 153.  No test repeats
-them in a browser: ``tests/pool/test_options_in_leases.py`` is about Chromium alone.
+Options are lost that apply only to the first window's page, which no lease gets, or that the pool sets
+for all contexts.  The tables come from Firefox's documentation and from single trials with Firefox 153.
+No test repeats them in a browser: ``tests/pool/test_options_in_leases.py`` tests only Chromium.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ FLAGS = frozenset(["foreground", "headless", "kiosk", "private", "safe-mode"])
 
 
 def lost_options(options: Any, preferences: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The user's preferences that are lost, as the user knows them, each with the reason.
+    """The user's preferences that are lost, each as text with the reason.
 
-    ``preferences`` are those of ``browser()``, which have the last word.
+    ``preferences`` are those of ``browser()``, which replace those of ``options``.
     """
     of_options = getattr(options, "preferences", {})
     given = {**preferences_of_profile(options), **of_options, **preferences}

@@ -1,6 +1,7 @@
-"""Which files were removed from a folder, by inotify(7), however short they were there.
+"""The names of files that were removed from a folder, by inotify(7), also of files that existed only
+for a moment.
 
-The package has no other use of inotify, so a library for it would be a requirement for one page of code.
+A library such as inotify_simple would be a further requirement for these few lines.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class FolderEvents:
 
     @classmethod
     def open(cls, folder: str) -> FolderEvents | None:
-        """None where inotify is not to be had, or this user has too many instances."""
+        """Watch a folder.  Returns None if the system has no inotify, or allows no further instance."""
         if sys.platform != "linux":
             return None
         libc = ctypes.CDLL(None, use_errno=True)

@@ -1,7 +1,7 @@
-"""Firefox: sites of one user context may ask for the place of the device.
+"""Firefox: gives all sites of one user context the permission ``geolocation``.
 
-A permission is for one origin, and Firefox has no command for all of them (as measured with 153).  So
-each origin that a window of the context is about to open is given the permission before it answers.
+A permission is for one origin, and Firefox has no command for all origins (measured with 153).  So each
+origin gets the permission when a window of the context begins to load a page of it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 from .bidi import BidiConnection
 
 EVENTS = ("browsingContext.navigationStarted", "network.beforeRequestSent")
-"""The second comes for each redirection as well."""
+"""The second event comes also for each redirect."""
 
 
 def allow_geolocation(connection: BidiConnection, context: str) -> Callable[[], None]:
-    """Begin; returns a function that ends it.  Raises ProtocolError, or an error of the websocket."""
+    """Give the permission to each origin from now on; returns a function that stops this.  Raises
+    ProtocolError, or an error of the websocket."""
     allowed: set[str] = set()
 
     def allow(event: dict[str, Any]) -> None:

@@ -1,11 +1,11 @@
 """How an identity becomes part of a browser: at its launch, and by BiDi commands while it runs.
 
-A process of its own (``browser()``, a pool's browsers) gets what arguments, preferences and environment
-can say: it holds everywhere in that process.  What they cannot say, and what a lease says for its user
-context alone, is said by BiDi commands: they hold for the windows, frames and workers of one context.
-``docs/identity.md`` has the table of where each word holds, as measured.
+At the launch of a browser (for ``browser()`` and for a pool's own words), arguments, preferences and
+environment set the words; they have their effect in the whole process.  Words that a launch cannot set,
+and all words of a lease, are set by BiDi commands, for the windows, frames and workers of one user
+context.  ``docs/identity.md`` has the measured table of where each word has its effect.
 
-The words ``proxy``, ``storage_state`` and ``block`` have modules of their own, which are called here.
+The words ``proxy``, ``storage_state`` and ``block`` have modules of their own, which this one calls.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ BY_BIDI: Mapping[str, frozenset[str]] = {
     ),
     "firefox": frozenset({"extra_headers", "storage_state", "block"}),
 }
-"""By engine: the words that the launch of a process of its own cannot say, or not all of it.
+"""For each engine the words that a launch cannot set, or not completely.
 
 Chromium's ``--accept-lang`` does not change ``Intl``; with ``--user-agent`` it still sends its own
-client hints (Sec-CH-UA); it has no argument for a place, nor for headers."""
+client hints (Sec-CH-UA); it has no argument for a geolocation or for headers."""
 
 BY_TARGETS = frozenset({"locale", "user_agent", "extra_headers", "block"})
-"""Words that BiDi on Chromium does not bring to every target; see ``target_overrides.py``."""
+"""Words that Chromium's BiDi does not set in every target; see ``target_overrides.py``."""
 
 IN_A_NEW_CONTEXT = frozenset({"proxy"})
 """Words that only ``browser.createUserContext`` takes."""
@@ -57,18 +57,18 @@ IN_A_NEW_CONTEXT = frozenset({"proxy"})
 
 @dataclasses.dataclass
 class LaunchWords:
-    """What the launch of a browser says of its identity."""
+    """The parts of a browser's launch that set its identity."""
 
     arguments: list[str] = dataclasses.field(default_factory=list)
     preferences: dict[str, Any] = dataclasses.field(default_factory=dict)
     env: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Over the environment of this process, and below the user's ``env=``."""
+    """Variables that replace those of this process; the user's ``env=`` replaces them in turn."""
 
 
 def launch_words(config: SessionConfig, route: Route | None = None) -> LaunchWords:
-    """What the launch of this configuration says of its identity.  A Grid takes no ``env`` of it.
+    """Returns how a launch with this configuration sets its identity.  On a Grid, ``env`` has no effect.
 
-    ``route``: to the proxy; None without one, and on a Grid.
+    ``route`` is the relay's route to the proxy; None without a proxy, and on a Grid.
     """
     words, identity = LaunchWords(), config.identity
     if identity.timezone:
@@ -111,14 +111,14 @@ def _for_firefox(words: LaunchWords, config: SessionConfig) -> None:
 
 
 def needs_bidi(config: SessionConfig) -> bool:
-    """True if the session needs a BiDi connection of ours for its identity."""
+    """True if browserkeeper needs a BiDi connection of its own for the identity of the session."""
     if config.remote is not None or config.debugger_address or config.for_contexts:
         return False
     return bool(BY_BIDI[config.engine] & config.identity.words.keys())
 
 
 def check(config: SessionConfig) -> None:
-    """Raises ConfigError where the identity needs BiDi, and the user's options turn it off."""
+    """Raises ConfigError if the identity needs BiDi, and the user's options turn BiDi off."""
     capabilities = getattr(config.options, "capabilities", None) or {}
     if needs_bidi(config) and capabilities.get("webSocketUrl", True) is not True:
         words = [f"{name}=" for name in config.identity.words if name in BY_BIDI[config.engine]]
@@ -129,10 +129,11 @@ def check(config: SessionConfig) -> None:
 
 
 def may_save_by_bidi(config: SessionConfig) -> bool:
-    """True if the session will need BiDi where it saves its storage state.
+    """True if the session needs BiDi to save its storage state.
 
-    Only by BiDi does Firefox show the cookies of all sites, and BiDi can be turned on at the start
-    alone.  It costs Firefox nothing; a start of Chromium takes a third longer with it."""
+    Firefox shows the cookies of all sites only by BiDi, which can be turned on only at the start.  It
+    does not make Firefox slower; with BiDi a start of Chromium takes a third longer.
+    """
     if config.remote is not None or config.debugger_address or config.for_contexts:
         return False
     return config.engine == "firefox"
@@ -142,27 +143,28 @@ def may_save_by_bidi(config: SessionConfig) -> bool:
 
 
 class Applied:
-    """What was applied to one user context, until :meth:`close`."""
+    """The parts of an identity that are in effect in one user context until :meth:`close`."""
 
     def __init__(self) -> None:
         self._closers: list[Callable[[], None]] = []
         self.hidden_window = ""
-        """The handle of a window that the user is not to see; "" where there is none."""
+        """The handle of a window that must not be shown to the user; "" for none."""
 
     def on_close(self, closer: Callable[[], None]) -> None:
-        """Have this called at :meth:`close`.  It may send commands, whose errors are dropped: either the
-        context is closed next, which is verified, or the connection was closed."""
+        """Register a function that :meth:`close` calls.  Its errors are dropped: after it, either the
+        context is closed, which is verified, or the connection has been closed already."""
         self._closers.append(closer)
 
     def close(self) -> None:
-        """To be called before the context is closed, or after the connection was.  Idempotent."""
+        """To be called before the context is closed, or after the connection was closed.  Idempotent."""
         while self._closers:
             with contextlib.suppress(Exception):
                 self._closers.pop()()
 
 
 def needs_new_context(identity: Identity, present: Identity) -> bool:
-    """True if a context that has the identity ``present`` cannot take ``identity`` any more."""
+    """True if a context with the identity ``present`` cannot change to ``identity``: a new one is
+    needed."""
     new, old = identity.words, present.words
     if present.storage_state is not None and present.storage_state != identity.storage_state:
         return True
@@ -177,11 +179,11 @@ def apply(
     timeout: float | None = None,
     loaded: StorageState | None = None,
 ) -> Applied:
-    """Give a user context its identity: its present windows, and all that it will have.
+    """Set an identity for a user context: for its present windows, and for all later ones.
 
     ``context``: the id, or DEFAULT_CONTEXT.  ``timeout``: seconds for the browser to answer.
-    ``loaded``: the storage state that the context has already.  Raises IdentityError where the browser
-    refuses a word, and an error of the websocket.
+    ``loaded``: the storage state that the context has already.  Raises IdentityError if the browser
+    refuses a word, and errors of the websocket.
     """
     applied = Applied()
     if identity.storage_state is not None and identity.storage_state is not loaded:
@@ -207,7 +209,8 @@ def apply(
 
 
 def _primary_zone(connection: BidiConnection, context: str, zone: str) -> str:
-    """Firefox's own name of a zone: it refuses others, such as ``Asia/Calcutta`` (measured with 153)."""
+    """Firefox's name of a time zone: it refuses aliases such as ``Asia/Calcutta`` (measured with
+    153)."""
     tree = connection.command("browsingContext.getTree", {"maxDepth": 0})["contexts"]
     windows = [tab["context"] for tab in tree if tab["userContext"] == context]
     if not windows:
@@ -229,7 +232,7 @@ def _context_of_cdp(connection: BidiConnection, context: str) -> str:
 
 
 def _calls(engine: str, context: str, identity: Identity) -> list[tuple[str, str, dict[str, Any]]]:
-    """The word, the method and the parameters of each command."""
+    """The BiDi commands that set an identity, each as (word, method, parameters)."""
     where = {"userContexts": [context]}
     calls: list[tuple[str, str, dict[str, Any]]] = []
 
@@ -251,7 +254,8 @@ def _calls(engine: str, context: str, identity: Identity) -> list[tuple[str, str
 
 
 def _headers(engine: str, identity: Identity) -> list[tuple[str, str]]:
-    """On Firefox with those of the other words: else the requests of dedicated workers have them not."""
+    """The headers to set.  On Firefox also those of ``user_agent`` and ``locale``: the requests of
+    dedicated workers would not have them otherwise."""
     headers = list(identity.extra_headers or ())
     if engine == "firefox":
         headers += [("User-Agent", identity.user_agent)] if identity.user_agent else []
@@ -262,12 +266,12 @@ def _headers(engine: str, identity: Identity) -> list[tuple[str, str]]:
 def _refused(
     calls: list[tuple[str, str, dict[str, Any]]], error: ProtocolError, identity: Identity
 ) -> IdentityError:
-    """Names the word; of ``extra_headers`` neither the values nor the browser's text, which may have
-    them."""
+    """The error for a refused command.  It names the word; for ``extra_headers`` it has neither the
+    values nor the browser's text, which may contain them."""
     text = str(error)
     word = next((word for word, method, _ in calls if text.startswith(method)), "")
     if word == "extra_headers":
-        return IdentityError("The browser refuses extra_headers=.", word)
+        return IdentityError("The browser refuses extra_headers=: check names and values.", word)
     value = identity.words.get(word)
     what = f"{word}={value!r}" if word else "the identity"
     return IdentityError(f"The browser refuses {what}: {text.partition(': ')[2]}", word)

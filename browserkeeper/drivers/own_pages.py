@@ -1,6 +1,6 @@
-"""Tabs of ours in a context of the user's, which the user's BiDi handlers must not see.
+"""browserkeeper's own tabs in a user context, whose events the user's BiDi handlers must not get.
 
-A handler that sees a request of such a tab may answer it first, and let it out to the network.
+A handler could answer a request of such a tab first, and thereby let it go to the network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 OPEN_TIMEOUT = 60.0
 """Seconds that an event waits at most while a tab is being opened, which takes 10 to 100 ms."""
 KEPT = 100
-"""Ids that are kept: some events of a tab come after its end."""
+"""How many ids are kept: some events of a tab come after its end."""
 
 
 class OwnPages:
@@ -26,7 +26,7 @@ class OwnPages:
 
     @contextlib.contextmanager
     def opening(self) -> Iterator[Callable[[str], None]]:
-        """For a block that opens a tab, and calls the given function with the tab's id."""
+        """For a block that opens a tab.  Gives a function, which the block calls with the tab's id."""
         with self._changed:
             self._opening += 1
         try:

@@ -1,11 +1,12 @@
-"""``proxy=``: how a browser is given its proxy, so that no request goes past it.
+"""``proxy=``: how a browser gets its proxy, so that no request goes past it.
 
-A browser on this machine gets a route of our relay (``browserkeeper.proxy``): at its launch, or when a
-lease's user context is made.  On a Grid it gets the proxy itself, which must need no password.
+A browser on this machine uses a route of the relay (``browserkeeper.proxy``) as its proxy: from its
+launch, or from the creation of a lease's user context.  On a Grid the browser gets the proxy itself,
+which must need no password.
 
 Measured with Chromium 156 and Firefox 153: neither uses a proxy for the loopback unless it is told to;
-a page's WebRTC goes past any proxy by UDP unless the whole process is told not to; and Firefox takes
-``failover_direct`` as a permission to go directly where the proxy is dead, for its own requests.
+WebRTC of a page goes past any proxy by UDP unless the whole process is told not to do so; and with
+``failover_direct`` Firefox sends requests of its own directly if the proxy is dead.
 """
 
 from __future__ import annotations
@@ -29,23 +30,25 @@ WEBRTC_ARGUMENT = "--webrtc-ip-handling-policy"
 CONTEXT_ARGUMENTS = {
     f"{WEBRTC_ARGUMENT}=disable_non_proxied_udp": "WebRTC cannot go past the proxy of a lease",
 }
-"""What the Chromium of a pool with contexts gets besides the other defaults, since a lease may have a
-proxy, and why."""
+"""Default arguments of a Chromium whose leases have contexts, each with its reason: a lease may have a
+proxy."""
 CONTEXT_PREFERENCES: dict[str, tuple[bool, str]] = {
     "media.peerconnection.ice.proxy_only": (True, "WebRTC cannot go past the proxy of a lease"),
     "network.proxy.allow_hijacking_localhost": (True, "a lease's proxy is used for the loopback, too"),
 }
-"""The same for Firefox."""
+"""The same for Firefox: preferences, each with value and reason."""
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-"""Firefox takes its proxy from them where it is told nothing else.  Then the loopback is excepted by the
-preference that a lease's proxy needs to be otherwise."""
+"""Firefox takes its proxy from these variables if no preference sets one.  The preference that a lease's
+proxy needs, ``allow_hijacking_localhost``, would then send requests to the loopback to that proxy, too;
+so it is not set then."""
 
 
 def open_route(config: SessionConfig) -> Route | None:
-    """The route for a browser of this machine that is about to start; None where it needs none.
+    """Open the route for a browser that is about to start on this machine; None if it needs none.
 
-    Raises ConfigError where the relay cannot work here, and OSError where there is no room for it.
+    Raises ConfigError if the relay cannot work in this process, and OSError if no port or descriptor is
+    left.
     """
     if config.identity.proxy is None or config.for_contexts or config.debugger_address:
         return None
@@ -53,8 +56,8 @@ def open_route(config: SessionConfig) -> Route | None:
 
 
 def route_to(proxy: Proxy) -> Route:
-    """A route of the relay; see :func:`open_route` for what it raises.  Imports asyncio and ssl, which
-    a session without a proxy does not need."""
+    """Open a route of the relay; raises the same errors as :func:`open_route`.  Imports asyncio and ssl,
+    which a session without a proxy does not need."""
     from ..proxy.relay import Route
 
     return Route(proxy)
@@ -64,7 +67,7 @@ def route_to(proxy: Proxy) -> Route:
 
 
 def chromium_arguments(config: SessionConfig, route: Route | None) -> list[str]:
-    """Arguments of the browser's command line."""
+    """The arguments of Chromium's command line for its proxy."""
     if config.for_contexts:
         return [argument for argument in CONTEXT_ARGUMENTS if _is_used(config, argument)]
     address = _address(config.identity.proxy, route)
@@ -78,6 +81,7 @@ def chromium_arguments(config: SessionConfig, route: Route | None) -> list[str]:
 
 
 def firefox_preferences(config: SessionConfig, route: Route | None) -> dict[str, Any]:
+    """Firefox's preferences for its proxy."""
     if config.for_contexts:
         return {
             name: value
@@ -107,7 +111,7 @@ def firefox_preferences(config: SessionConfig, route: Route | None) -> dict[str,
 
 
 def _address(proxy: Proxy | None, route: Route | None) -> str:
-    """The URL of the route; that of the proxy on a Grid; "" without a proxy."""
+    """The URL of the route, or on a Grid the URL of the proxy; "" without a proxy."""
     if route is not None:
         return f"http://{route.address}"
     if proxy is None:
@@ -117,7 +121,7 @@ def _address(proxy: Proxy | None, route: Route | None) -> str:
 
 
 def _is_used(config: SessionConfig, default: str) -> bool:
-    """False for a default that the user has switched off, or has set."""
+    """False for a default that the user has switched off, or has set otherwise."""
     ignored, name = config.ignore_default_arguments, default.partition("=")[0]
     if ignored is True or (ignored and {default, name} & set(ignored)):
         return False
@@ -133,8 +137,8 @@ def _variable_set(config: SessionConfig) -> str:
 
 
 def check_lease_proxy(config: SessionConfig) -> None:
-    """Raises ConfigError where a lease of a pool with these browsers cannot have a proxy: requests of
-    its pages could go past it."""
+    """Raises ConfigError if requests of a lease's pages could go past the lease's proxy, in a pool whose
+    browsers have this configuration."""
     defaults = CONTEXT_PREFERENCES if config.engine == "firefox" else CONTEXT_ARGUMENTS
     for default in defaults:
         if not _is_used(config, default):
@@ -155,7 +159,7 @@ def check_lease_proxy(config: SessionConfig) -> None:
 
 
 def new_context(engine: str, route: Route | None) -> dict[str, Any]:
-    """Parameters of ``browser.createUserContext``: they hold from the context's first request on."""
+    """The parameters of ``browser.createUserContext`` that set a proxy from the first request on."""
     if route is None:
         return {}
     proxy: dict[str, Any] = {
@@ -169,8 +173,8 @@ def new_context(engine: str, route: Route | None) -> dict[str, Any]:
 
 
 def send_through(context: Any, route: Route) -> None:
-    """Have a request context of Selenium's (``driver.request``), and those that are made of it, send
-    through the route: they have pools of connections of their own, which know no proxy."""
+    """Make Selenium's ``driver.request``, and the request contexts that are made from it, send through
+    the route.  They have connection pools of their own, without a proxy."""
     from urllib3 import PoolManager, ProxyManager
 
     if isinstance(context._pool, ProxyManager):
@@ -191,20 +195,22 @@ def send_through(context: Any, route: Route) -> None:
 
 
 QUIET_COMMANDS = ("refresh", "goBack", "goForward")
-"""Commands that load a page, and return although it could not be loaded (measured with ChromeDriver)."""
+"""Commands that return without an error even if the page could not be loaded (measured with
+ChromeDriver)."""
 
 OF_ONE_TARGET = frozenset({"forbidden", "protocol"})
-"""Reasons of a ProxyError that may be for one host alone, such as an advertiser's: pages go on."""
+"""Reasons of a ProxyError that may concern one host only, such as an advertiser's, while pages still
+work."""
 OF_A_LOAD = frozenset({"unknown error", "timeout"})
-"""The codes of WebDriver's errors for a page that could not be loaded, in both browsers."""
+"""WebDriver's error codes for a page that could not be loaded, in both browsers."""
 
 
 def run_explained(route: Route | None, name: str, command: Callable[[], T]) -> T:
-    """Run the WebDriver command of this name.
+    """Run a WebDriver command, and return its answer.  ``name`` is the command's name.
 
-    Where it fails while the proxy cannot be used, raises ProxyError in place of the browser's error,
-    which is the cause.  Also where a command that would hide the failure returns.  Where the proxy may
-    have refused one host alone, only the errors of page loads are replaced.
+    If the command fails while the proxy cannot be used, raises ProxyError; the browser's error is its
+    cause.  Raises ProxyError also after a command of QUIET_COMMANDS that returns.  For the reasons in
+    OF_ONE_TARGET, only the errors of page loads (OF_A_LOAD) are replaced.
     """
     if route is None:
         return command()

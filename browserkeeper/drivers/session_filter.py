@@ -1,6 +1,6 @@
-"""What the BiDi commands and events of a session's own driver pass through.
+"""The filter for BiDi commands and events of a session's own driver.
 
-Those of a lease with a context of its own pass through ``bidi_filter.py``.
+For a lease with a context of its own, ``bidi_filter.py`` has the filter.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from .own_pages import OwnPages
 
 
 class SessionFilter:
-    """Hides the tabs of ours, and makes ``block=`` stronger than the user's own handlers in Firefox.
+    """Hides browserkeeper's own tabs, and lets no handler of the user undo ``block=`` in Firefox.
 
-    Such a handler sees a request that is blocked, and can neither let it pass nor get an error for
-    having tried; a request that only our intercept holds is shown as one that is not held.
+    A handler gets the event of a blocked request; its answer has no effect, and gets no error.  A
+    request that only browserkeeper's intercept holds is shown as one that is not held.
     """
 
     def __init__(self, own_pages: OwnPages, blocking: Blocking | None):
-        """``blocking``: None where requests are blocked without BiDi, or not at all."""
+        """``blocking``: None if requests are blocked without BiDi (Chromium), or not at all."""
         self._own_pages, self._blocking = own_pages, blocking
         self._intercepts: set[Any] = set()
-        """The user's own."""
+        """Ids of the user's intercepts."""
         self._failed: collections.deque[Any] = collections.deque(maxlen=1000)
 
     def attach(self) -> None:
-        """Nothing has to be known before the first command."""
+        """Does nothing: this filter needs to know nothing before the first command."""
 
     def note_unfiltered(self) -> None:
-        """A message that passes by is the user's own affair."""
+        """Does nothing: the browser of a session has no later lease to protect."""
 
     def run(
         self,
@@ -42,7 +42,7 @@ class SessionFilter:
         params: dict[str, Any],
         transmit: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> dict[str, Any]:
-        """Send a command with ``transmit(params)``, and return the answer to show."""
+        """Send a command with ``transmit(params)``, and return the answer for the user."""
         if method in ANSWERS and params.get("request") in self._failed:
             return {"type": "success", "result": {}}
         reply = transmit(params)
@@ -55,7 +55,7 @@ class SessionFilter:
         return reply
 
     def event(self, text: str) -> str | None:
-        """The message to show for a message of the browser; None for none."""
+        """The message for the user, for a message of the browser; None to drop it."""
         if self._blocking is None and self._own_pages.is_unused:
             return text
         message = json.loads(text)

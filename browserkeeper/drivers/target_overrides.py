@@ -1,20 +1,20 @@
-"""What Chromium's BiDi does not give to each target of a context: user agent, some headers, blocking.
+"""Words that Chromium's BiDi does not set in each target of a context: user agent, headers, ``block=``.
 
-``emulation.setUserAgentOverride`` (chromium-bidi, as measured with 156) leaves three gaps.  It removes
-the client hints (``Sec-CH-UA``, ``navigator.userAgentData``) of pages in place of changing them; shared
-and service workers keep the browser's own ``navigator.userAgent`` and hints; and the script of a service
-worker is fetched with the browser's own User-Agent, with its own Accept-Language, and without extra
-headers.
+``emulation.setUserAgentOverride`` (chromium-bidi, measured with 156) has three gaps.  For pages it
+removes the client hints (``Sec-CH-UA``, ``navigator.userAgentData``) in place of changing them.  Shared
+and service workers keep the browser's own ``navigator.userAgent`` and hints.  The script of a service
+worker is fetched with the browser's own User-Agent and Accept-Language, and without extra headers.
 
-``block=`` is here as well (``Fetch.enable``): only requests that are to be blocked are held up, and the
-script fails them, also while ChromeDriver is busy with a page load.
+This module closes the gaps with a hidden page of the default context.  The page gets a DevTools
+connection of its own by ``Target.exposeDevToolsProtocol``.  (ChromeDriver runs chromium-bidi in another
+such page, to which no further script can be added.)  The script of the hidden page attaches to each new
+page, frame and worker of a context before its scripts run (``Target.setAutoAttach`` with
+``waitForDebuggerOnStart``), sets what BiDi does not set, and lets the target run.  While no context
+needs it, it attaches to nothing.  ChromeDriver lists the hidden page among the window handles; the
+drivers of this package leave it out.
 
-Here a hidden page of the default context gets a DevTools connection (by
-``Target.exposeDevToolsProtocol``: ChromeDriver runs chromium-bidi in another such page, to which no
-script of ours can be added).  Its script attaches to each new page, frame and worker of a context before
-that runs (``Target.setAutoAttach`` with ``waitForDebuggerOnStart``), sets what is missing, and lets it
-go.  While no context needs it, it attaches to nothing.  ChromeDriver lists the page among the window
-handles.
+For ``block=`` the script uses ``Fetch.enable``: it holds up only the requests that match, and fails
+them. This works also while ChromeDriver is busy with a page load.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .blocking import chromium_patterns
 from .client_hints import client_hints
 
 TITLE = "browserkeeper"
-"""The title of the hidden page.  A page of a site has another type of target."""
+"""The title of the hidden page.  Pages of sites with this title have another type of target."""
 
 SCRIPT = r"""
 (() => {
@@ -45,7 +45,7 @@ SCRIPT = r"""
     sessionId,
   );
 
-  // No answer is awaited: those of a worker come only once it runs, and commands keep their order.
+  // No answer is awaited: a worker answers only once it runs, and the commands keep their order.
   const attached = ({sessionId, targetInfo: {targetId, type, url, browserContextId}}) => {
     sessions.set(targetId, sessionId);
     const rule = rules.get(browserContextId);
@@ -54,7 +54,7 @@ SCRIPT = r"""
       const agent = shared ? rule.agentOfShared : rule.agent;
       if (agent) send('Emulation.setUserAgentOverride', agent, sessionId);
       if (type === 'page' || type === 'iframe') follow(sessionId);
-      // One client's word lets a target go, and chromium-bidi may not have set its headers by then.
+      // A target runs as soon as one client lets it run; chromium-bidi may not have set headers by then.
       if (rule.headers.length && (type === 'page' || type === 'iframe')) {
         const headers = Object.fromEntries(rule.headers.map(({name, value}) => [name, value]));
         send('Network.enable', {}, sessionId);
@@ -133,17 +133,18 @@ SCRIPT = r"""
   };
 })()
 """
-"""Its functions return the text of an error, or a promise of it; "" without one."""
+"""The functions of ``browserkeeperTargets`` return the text of an error, or "", or a promise of
+these."""
 
 
 class TargetOverrides:
     """The hidden page of one browser, and its script."""
 
     def __init__(self, connection: BidiConnection):
-        """Finds the page, or makes it.  Raises ProtocolError, or an error of the websocket."""
+        """Find the hidden page, or make it.  Raises ProtocolError, or an error of the websocket."""
         self._connection = connection
         self.page: str = _find(connection) or self._make_page()
-        """Its id, which is its window handle as well."""
+        """The page's id, which is also its window handle."""
 
     def _make_page(self) -> str:
         url = f"data:text/html,<title>{TITLE}</title>"
@@ -155,24 +156,25 @@ class TargetOverrides:
         return page
 
     def add(self, context: str, identity: Identity) -> None:
-        """Have all targets of a context, present and future, follow the identity.
+        """Apply the identity to all targets of a context, present and future.
 
-        ``context``: its id in the DevTools protocol.  Raises as the constructor does.
+        ``context``: its id in the DevTools protocol.  Raises the errors of the constructor.
         """
         rule = json.dumps({"context": context, **_rule(identity)})
         if problem := self._evaluate(f"browserkeeperTargets.add({rule})"):
             raise ProtocolError(f"Target.setAutoAttach: {problem}")
 
     def remove(self, context: str) -> None:
-        """Undo :meth:`add` for targets to come.  Raises as the constructor does."""
+        """Undo :meth:`add` for later targets.  Raises the errors of the constructor."""
         self._evaluate(f"browserkeeperTargets.remove({json.dumps(context)})")
 
     def release(self, target: str) -> None:
-        """Block no requests of one page, by its id.  Raises as the constructor does."""
+        """End the blocking of requests of one page, by its id.  Raises the errors of the constructor."""
         self._evaluate(f"browserkeeperTargets.release({json.dumps(target)})")
 
     def _evaluate(self, expression: str, page: str = "") -> str:
-        """Raises ProtocolError without the text of the expression, which may have values of headers."""
+        """Evaluate an expression in the hidden page, and return its value as text.  Raises ProtocolError
+        without the text of the expression, which may contain values of headers."""
         attached = self._connection.cdp(
             "Target.attachToTarget", targetId=page or self.page, flatten=True
         )
@@ -195,7 +197,7 @@ def _find(connection: BidiConnection) -> str:
 
 
 def release(connection: BidiConnection, target: str) -> None:
-    """Have ``block=`` of whatever identity leave one page alone.  Raises as TargetOverrides does."""
+    """End ``block=`` for one page, by its id.  Raises the errors of TargetOverrides."""
     if _find(connection):
         TargetOverrides(connection).release(target)
 
@@ -223,7 +225,8 @@ def _rule(identity: Identity) -> dict[str, Any]:
 
 
 def _worker_script(user_agent: str) -> str:
-    """The DevTools protocol cannot change ``navigator.userAgent`` of shared and service workers."""
+    """A script that sets ``navigator.userAgent`` in shared and service workers, where the DevTools
+    protocol cannot change it."""
     values = {"userAgent": user_agent, "appVersion": user_agent.removeprefix("Mozilla/")}
     return "".join(
         f"Object.defineProperty(WorkerNavigator.prototype, '{name}', "

@@ -1,9 +1,9 @@
-"""What happens in a session with BiDi when a dialog is in the way of a classic command.
+"""How dialogs are handled in a session for which browserkeeper, and not the user, has turned BiDi on.
 
-With BiDi on, browsers answer a dialog as soon as it opens, unless the session's capability says
-``ignore``; a driver without BiDi has it stay open until a command finds it (measured with ChromeDriver
-156 and geckodriver 0.37).  Where BiDi is on for browserkeeper, and not for the user, the session ignores
-dialogs, and what the user wants done with them is done here, by the command that finds one.
+With BiDi, browsers answer a dialog as soon as it opens, unless the capability
+``unhandledPromptBehavior`` is ``ignore``.  Without BiDi a dialog stays open until a command finds it
+(measured with ChromeDriver 156 and geckodriver 0.37).  So here the session is started with ``ignore``,
+and the command that finds a dialog handles it as the user's options say.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RunCommand = Callable[[str, dict[str, Any]], Any]
 """Runs a classic WebDriver command, given its name and parameters."""
 
 WITHOUT_BIDI = {"default": "ignore", "beforeUnload": "accept"}
-"""The session's ``unhandledPromptBehavior``.  A page that asks before it is left, is left as without."""
+"""The session's ``unhandledPromptBehavior``.  A ``beforeunload`` dialog is accepted, as without BiDi."""
 
 FOUND = re.compile(r'Unexpected (\w+) dialog detected\. Performed handler "ignore"')
 """Firefox's error for a command that found a dialog; the group is the kind of dialog."""
@@ -28,7 +28,8 @@ FOUND_BY_CHROMEDRIVER = "unexpected alert open"
 
 
 class UserPrompts:
-    """What the user wants done with a dialog that is in the way (w3.org/TR/webdriver2, user prompts)."""
+    """How the user wants a dialog to be handled that blocks a command (w3.org/TR/webdriver2, user
+    prompts)."""
 
     def __init__(self, wanted: Any = None):
         """``wanted``: the capability ``unhandledPromptBehavior``, a word or words by kind of dialog."""
@@ -36,15 +37,16 @@ class UserPrompts:
 
     @classmethod
     def of(cls, options: Any) -> UserPrompts:
-        """What the user's options say."""
+        """From the user's options."""
         return cls((getattr(options, "capabilities", None) or {}).get("unhandledPromptBehavior"))
 
     @classmethod
     def take_over(cls, options: Any, of_user: Any, engine: str) -> UserPrompts | None:
-        """Have the session leave dialogs to this class: ``options`` are those that it starts with.
+        """Change ``options``, with which the session starts, so that dialogs are left to this class.
 
-        None where BiDi is off, or was turned on by the user, whose program then has the dialogs that
-        Selenium's BiDi has.  None also for a Chromium of whose dialogs the user speaks kind by kind.
+        Returns None, and changes nothing, if BiDi is off, or if the user has turned it on: then dialogs
+        behave as with Selenium's BiDi.  The same for a Chromium whose ``unhandledPromptBehavior`` names
+        kinds of dialogs one by one, since ChromeDriver's error does not tell the kind.
         """
         theirs = (getattr(of_user, "capabilities", None) or {}).get("webSocketUrl")
         prompts = cls.of(options)
@@ -56,11 +58,12 @@ class UserPrompts:
 
     @property
     def capability(self) -> Any:
-        """What a plain driver has in its capabilities."""
+        """The value of ``unhandledPromptBehavior`` in the capabilities of a plain driver."""
         return self._wanted or "dismiss and notify"
 
     def handler(self, kind: str) -> tuple[str, bool]:
-        """For a kind such as "alert": "accept", "dismiss" or "ignore"; and whether the command fails."""
+        """For a kind of dialog such as "alert": "accept", "dismiss" or "ignore", and True if the command
+        that found the dialog fails."""
         wanted = self._wanted
         if isinstance(wanted, Mapping):
             wanted = wanted.get(kind) or wanted.get("default")
@@ -68,8 +71,8 @@ class UserPrompts:
         return word, bool(notify) or word == "ignore"
 
     def around(self, command: Callable[[], Any], run: RunCommand) -> Callable[[], Any]:
-        """The command as a driver without BiDi has it: with a dialog in the way, the dialog is answered
-        as the user wants, and the command fails or is run again."""
+        """Wrap a command.  If it fails because a dialog is open, the dialog is handled as the user
+        wants, and then the command fails or is run again, as in a driver without BiDi."""
         from selenium.common.exceptions import NoAlertPresentException, UnexpectedAlertPresentException
 
         def run_command() -> Any:

@@ -30,7 +30,8 @@ Observe = Callable[[str, dict[str, Any]], contextlib.AbstractContextManager[None
 
 
 class Filter(Protocol):
-    """What commands and events of a connection pass through; ``bidi_filter.py`` has one for leases."""
+    """Changes the commands and events of a connection.  ``bidi_filter.py`` has the filter of leases,
+    ``session_filter.py`` that of sessions."""
 
     def attach(self) -> None:
         """Called before the connection is opened."""
@@ -41,10 +42,10 @@ class Filter(Protocol):
         params: dict[str, Any],
         transmit: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> dict[str, Any]:
-        """Send a command with ``transmit(params)``, and return the answer to show."""
+        """Send a command with ``transmit(params)``, and return the answer for the user."""
 
     def event(self, text: str) -> str | None:
-        """The message to show for a message of the browser; None for none."""
+        """The message for the user, for a message of the browser; None to drop it."""
 
     def note_unfiltered(self) -> None:
         """A message has gone to the browser past this filter."""
@@ -77,9 +78,9 @@ def connected_socket(url: str) -> socket.socket | None:
 
 
 def open_websocket(url: str, timeout: float) -> WebSocket:
-    """A websocket to a browser; ``timeout`` is to connect and for each answer, in seconds.
+    """Open a websocket to a browser.  ``timeout``: seconds to connect, and for each answer.
 
-    Without the header Origin, for which Firefox refuses a connection.
+    Sends no header Origin: Firefox refuses a connection with it.
     """
     options: dict[str, Any] = {"timeout": timeout, "socket": connected_socket(url)}
     options["suppress_origin"] = True
@@ -94,7 +95,8 @@ def _plain(params: Any) -> dict[str, Any]:
 
 
 class _WebSocketApp(WebSocketApp):
-    """Tells of each message that is sent, by whatever way."""
+    """Calls ``sending`` before each message that is sent, also if users send it past Selenium's
+    commands."""
 
     sending: Callable[[], None] = staticmethod(lambda: None)
 
@@ -120,7 +122,7 @@ class DirectWebSocketConnection(WebSocketConnection):
     def __init__(
         self, url: str, timeout: float, interval: float, bidi_filter: Filter | None = None
     ) -> None:
-        """``bidi_filter``: what commands and events pass through; None to leave them as they are."""
+        """``bidi_filter``: the filter for commands and events; None to change nothing."""
         self.bidi_filter = bidi_filter
         self._sender = local()
         if bidi_filter is not None and not hasattr(WebSocketConnection, "_round_trip"):
