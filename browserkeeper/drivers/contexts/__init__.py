@@ -1,9 +1,9 @@
 """User contexts of a running browser: each lease gets a new one, in a browser that stays open.
 
-What belongs here: how a context is made, how a lease's classic commands are sent to it, and how it is
-known that nothing of an earlier lease is left.  When a context is made is for ``pool/``.
+What belongs here: the creation of a context, the routing of a lease's classic commands to it, and the
+check that nothing of an earlier lease is left.  ``pool/`` decides when a context is made.
 
-    base.py      Contexts: what a pool needs of them
+    base.py      Contexts: the interface for the pool
     chromium.py  Chromium's, by the DevTools protocol
     firefox.py   Firefox's, by BiDi alone
     firefox_cookies.py   the classic commands for cookies, which Firefox has for one context only
@@ -20,11 +20,12 @@ from ..context_limits import NoContextsError
 from .base import Contexts, DownloadFolders, RunCommand
 
 TOO_OLD = frozenset(["unknown command", "unknown method", "invalid argument"])
-"""Codes of errors for what a browser does not have; the last one is that for an event."""
+"""Error codes for a command that the browser does not have; "invalid argument" is the code for an event
+that it does not have."""
 
 
 def for_contexts(config: SessionConfig) -> SessionConfig:
-    """The same configuration with what contexts need at the start of the browser."""
+    """The configuration, completed by the options that contexts need at the start of the browser."""
     from . import chromium, firefox
 
     if config.engine == "firefox":

@@ -1,4 +1,4 @@
-"""What the user contexts of one browser are for its pool, whichever engine it has.
+"""The interface between a pool and the user contexts of one browser, for both engines.
 
 A context has cookies, storage, permissions and windows of its own, as an incognito profile has.  Each
 lease of the browser gets a new one.  Most of WebDriver's classic commands act on the current window, and
@@ -35,20 +35,20 @@ RunCommand = Callable[[str, dict[str, Any]], Any]
 
 @dataclasses.dataclass
 class DownloadFolders:
-    """Where downloads go: a directory of the user's that all contexts share, or a folder for each
-    context, which is removed with it."""
+    """The directories for downloads: one of the user's that all contexts share, or a folder for each
+    context, which is removed with the context."""
 
     root: Path
     is_shared: bool
     number: int = 0
-    """Of the current context; the first has 1."""
+    """The number of the current context; the first has 1."""
 
     @property
     def current(self) -> Path:
         return self.root if self.is_shared else self.root / str(self.number)
 
     def next(self) -> Path:
-        """Remove the folder of the current context, make that of the next, and return it."""
+        """Remove the folder of the current context, and make and return the folder of the next."""
         if self.number and not self.is_shared:
             try_to_remove(str(self.current))
         self.number += 1
@@ -66,11 +66,11 @@ class Contexts(abc.ABC):
     engine: ClassVar[str]
 
     def __init__(self, capabilities: Mapping[str, Any], run: RunCommand, folders: DownloadFolders):
-        """Connects to the browser, and may raise an error of the websocket."""
+        """Connect to the browser.  Raises an error of the websocket."""
         self._run, self._folders = run, folders
         self._timeouts = dict(capabilities.get("timeouts", {}))
         self._undo: dict[str, None] = {}
-        """The commands that take back what the lease has set for the whole session of WebDriver."""
+        """The commands that undo the lease's settings of the whole WebDriver session."""
         self.context = ""
         """The id of the current user context, for BiDi; "" before the first."""
         self.window = ""
@@ -79,11 +79,11 @@ class Contexts(abc.ABC):
         """The first command that changed more than its context, "" for none.  After it, the browser must
         not have another lease."""
         self.own_identity = NO_IDENTITY
-        """What each context starts with: the identity of the pool."""
+        """The identity of the pool, with which each context starts."""
         self.identity = NO_IDENTITY
-        """That of the current context."""
+        """The identity of the current context."""
         self.applied = Applied()
-        """What was applied to the current context for its identity."""
+        """The identity's effects in the current context, to be ended with it."""
         self.proxy_route: Route | None = None
         """The way of the current context to its proxy; None without one."""
         self._loaded: StorageState | None = None
@@ -100,9 +100,9 @@ class Contexts(abc.ABC):
     def renew(self, identity: Identity | None = None) -> None:
         """Close the current context with its windows and data, and make a new one current.
 
-        ``identity``: that of the new context; None for the pool's own.  Raises ProtocolError,
-        IdentityError, or an error of the websocket or of WebDriver: then the browser must not be used
-        again.
+        ``identity``: the identity of the new context; None for the identity of the pool.  Raises
+        ProtocolError, IdentityError, or an error of the websocket or of WebDriver: then the browser must
+        not be used again.
         """
         self.undo_bidi()
         self.applied.close()
@@ -119,10 +119,11 @@ class Contexts(abc.ABC):
         self._apply()
 
     def take(self, identity: Identity) -> None:
-        """Give the current context an identity before its first use: words over those of the pool.
+        """Give the current context an identity before its first use.  Words that are None are taken from
+        the pool's identity.
 
-        Where only a new context can have it, makes one in place of the current.  Raises what
-        :meth:`renew` raises.
+        If only a new context can have the identity, makes one in place of the current one.  Raises the
+        errors of :meth:`renew`.
         """
         identity = identity.over(self.own_identity)
         if needs_new_context(identity, self.identity):
@@ -149,14 +150,14 @@ class Contexts(abc.ABC):
 
     @abc.abstractmethod
     def _renew(self, parameters: Mapping[str, Any]) -> None:
-        """As :meth:`renew`, without the identity.  ``parameters``: more of them for
-        ``browser.createUserContext``."""
+        """Close the current context and make a new one, without the identity.  ``parameters``: further
+        parameters of ``browser.createUserContext``.  Raises the errors of :meth:`renew`."""
 
     def keep_settings(self) -> None:
-        """Have all later contexts begin with the session's present settings, and excuse commands that
+        """Let all later contexts start with the session's present settings, and ignore that commands
         have reached beyond the context.  To be called after a pool's ``configure`` hook."""
         self.beyond = ""
-        self._bidi_filter = None  # what BiDi has set for the whole browser stays
+        self._bidi_filter = None  # its effects on the whole browser are not undone
         if "setTimeouts" in self._undo:
             del self._undo["setTimeouts"]
             self._timeouts = self._run("getTimeouts", {})
@@ -168,22 +169,22 @@ class Contexts(abc.ABC):
 
     @abc.abstractmethod
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """As :meth:`route`; may also raise ProtocolError."""
+        """The part of :meth:`route` that differs by engine.  May also raise ProtocolError."""
 
     def route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Run a lease's WebDriver command so that it acts on the current context; return its response.
 
-        Raises what the command raises, WebDriverException for what the browser refuses, and ConfigError
-        for what cannot work in a context.
+        Raises the errors of the command, WebDriverException if the browser refuses it, and ConfigError
+        for a command that cannot work in a context.
         """
         from selenium.common.exceptions import InvalidArgumentException, WebDriverException
 
-        if name == "bidi":  # the filter has seen it, or will: this may only open the connection
+        if name == "bidi":  # BiDi commands pass through the filter; this one may open their connection
             return command()
         try:
             return self._route(name, params, command)
         except ProtocolError as error:
-            if str(error).endswith(": Invalid parameters"):  # as ChromeDriver does
+            if str(error).endswith(": Invalid parameters"):  # the same error as ChromeDriver's
                 raise InvalidArgumentException("invalid argument: Invalid parameters") from None
             raise WebDriverException(str(error)) from None
 
@@ -191,15 +192,15 @@ class Contexts(abc.ABC):
 
     @property
     def bidi_filter(self) -> BidiFilter:
-        """What the lease's BiDi commands pass through."""
+        """The filter for the lease's BiDi commands."""
         if self._bidi_filter is None or self._bidi_filter.home != self.context:
             self._bidi_filter = BidiFilter(self)
         return self._bidi_filter
 
     def undo_bidi(self) -> None:
-        """Undo what the lease has changed by BiDi.
+        """Undo the lasting effects of the lease's BiDi commands.
 
-        Raises ProtocolError where something may be left, or an error of the websocket.
+        Raises ProtocolError if the browser does not confirm it, or an error of the websocket.
         """
         if self._bidi_filter is not None:
             self._bidi_filter.undo()
@@ -210,28 +211,28 @@ class Contexts(abc.ABC):
         self.beyond = self.beyond or what
 
     def note_input(self) -> None:
-        """A command of the lease may count as input of a person: then a page can use the clipboard."""
-        return  # where the engine has to do something about it, its class does
+        """Note a command that may count as input of a person: after it, a page can use the clipboard."""
+        return  # engines for which this matters override it
 
     def note_window(self) -> None:
-        """A command of the lease has set place, size or state of a window."""
-        return  # as above
+        """Note that a command of the lease has set place, size or state of a window."""
+        return  # engines for which this matters override it
 
     def is_blocked(self, params: dict[str, Any]) -> bool:
-        """True if ``block=`` fails the request that this event of BiDi is about.
-
-        Not for Chromium, where requests are blocked without BiDi."""
+        """True if ``block=`` fails the request of this BiDi event.  Always False for Chromium, where
+        requests are blocked without BiDi."""
         return self.engine == "firefox" and is_blocked(self.identity.block, params)
 
     def note_user_context(self, context: str) -> None:
-        """The lease has made a user context of its own: its downloads go where the lease's go."""
+        """Let a user context that the lease has created save its downloads to the lease's folder."""
         behavior = {"type": "allowed", "destinationFolder": str(self.downloads)}
         self.connection.command(
             "browser.setDownloadBehavior", {"downloadBehavior": behavior, "userContexts": [context]}
         )
 
     def new_context_words(self) -> dict[str, Any]:
-        """For a user context that the lease makes by itself: its requests use the lease's proxy, too."""
+        """Parameters for a user context that the lease creates: its requests use the lease's proxy,
+        too."""
         return new_context(self.engine, self.proxy_route)
 
     def route_bidi_cdp(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """User contexts of a Chromium.
 
 Commands of the DevTools protocol, such as ``Target.createBrowserContext``, go over the BiDi websocket
-(chromium-bidi's ``goog:cdp.sendCommand``).  Sent to a page they are "not allowed", and a page that
-hangs, or shows an alert, would block them.
+(chromium-bidi's ``goog:cdp.sendCommand``).  A page refuses these commands ("not allowed"), and a page
+that hangs, or shows an alert, would block them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..context_limits import grants_geolocation
 from .base import Contexts, DownloadFolders, RunCommand
 
 FIRST_PAGE = "data:,"
-"""What the first window of a session shows; ChromeDriver says so at the start of the browser."""
+"""The page of the first window of a session, as ChromeDriver opens it."""
 
 CONTEXT_COMMANDS = frozenset(
     """
@@ -46,7 +46,7 @@ CONTEXT_COMMANDS = frozenset(
     clickFedcmDialogButton cancelFedcmDialog setFedcmDelay resetFedcmCooldown
     """.split()
 )
-"""WebDriver commands that affect only windows of the current context, or only read."""
+"""WebDriver commands that affect only windows of the current context, or change nothing."""
 
 UNDO_COMMANDS: Mapping[str, str] = {
     "setTimeouts": "setTimeouts",
@@ -90,8 +90,8 @@ ACTIVATING_COMMANDS = frozenset(
 )
 """WebDriver commands after which a page may have written to the clipboard.
 
-A page can do so only after input of the user's, as which some of these count, or with a permission
-(w3.org/TR/clipboard-apis, "transient activation")."""
+A page can do so only after input of the user's, as which some of these commands count, or with a
+permission (w3.org/TR/clipboard-apis, "transient activation")."""
 
 EMPTY_CLIPBOARD: tuple[tuple[str, dict[str, Any]], ...] = (
     (
@@ -116,9 +116,9 @@ until a command handles it, or fails because of it."""
 
 
 def for_contexts(config: SessionConfig) -> SessionConfig:
-    """The same configuration with a BiDi websocket, and without Chromium's spare renderer.
+    """The configuration with BiDi turned on, and with Chromium's spare renderer turned off.
 
-    Chromium starts that renderer ahead for the next site.  A context serves one lease and seldom
+    Chromium starts that renderer in advance for the next site.  A context serves one lease and seldom
     uses it; without it a renewal takes a fifth less time.
     """
     from ..chromium import user_options
@@ -143,7 +143,7 @@ class ChromiumContexts(Contexts):
         headless: bool,
         granted: Sequence[str] = (),
     ):
-        """Connects to the browser.
+        """Connect to the browser.
 
         ``headless``: the clipboard is the browser's own, and has to be emptied between leases; else it
         is the desktop's, and is left alone.  ``granted``: names of permissions that each context starts
@@ -174,7 +174,7 @@ class ChromiumContexts(Contexts):
         downloads = self._folders.next()
         self.connection.cdp(
             "Browser.setDownloadBehavior",
-            behavior="allowAndName",  # by its id: with "allow" it would replace a file of its name
+            behavior="allowAndName",  # with "allow", it would replace an existing file of its name
             browserContextId=self.context,
             downloadPath=str(downloads),
             eventsEnabled=True,  # else BiDi tells of no download
@@ -217,7 +217,7 @@ class ChromiumContexts(Contexts):
         return bounds
 
     def _restore_settings(self) -> None:
-        """Undo what the WebDriver session keeps of the last lease: settings, clipboard, log lines."""
+        """Undo the last lease's effects on the WebDriver session: settings, clipboard, log lines."""
         self._undo_settings()
         if self._may_have_copied and self._headless:
             self._empty_clipboard()
@@ -273,15 +273,15 @@ class ChromiumContexts(Contexts):
         return command()
 
     def _route_new_window(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """ChromeDriver would open the window in the default context.
+        """Open the window in the lease's context; ChromeDriver would open it in the default context.
 
-        The question for the window's place fails as ChromeDriver's own command does, after the current
-        window was closed or with an alert open.
+        ``getWindowRect`` is run for its errors: it fails as ChromeDriver's own command does, if the
+        current window was closed, or with an alert open.
         """
         self._run("getWindowRect", {})
         wanted = params.get("type")
         if wanted is not None and not isinstance(wanted, str):
-            return command()  # ChromeDriver refuses it, and says why
+            return command()  # ChromeDriver refuses it with its own error
         kind = "window" if wanted == "window" else "tab"
         handle = self._new_window("about:blank", newWindow=kind == "window")
         return {"value": {"handle": handle, "type": kind}}
@@ -311,9 +311,10 @@ class ChromiumContexts(Contexts):
         return response
 
     def _route_permission(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """ChromeDriver sets it in the default context; here it is set in the lease's as well.
+        """Set the permission in the lease's context as well; ChromeDriver sets it in the default
+        context.
 
-        ChromeDriver's command comes first, since it refuses what is wrong.  The permission is set for
+        ChromeDriver's command comes first, since it refuses wrong parameters.  The permission is set for
         the origin of the current page (w3.org/TR/permissions, "Set Permission").
         """
         response = command()
@@ -332,13 +333,13 @@ class ChromiumContexts(Contexts):
         """Send DevTools commands to the current context; note those that affect the whole browser."""
         method, given = params.get("cmd"), params.get("params")
         if not isinstance(method, str) or not isinstance(given, Mapping):
-            return command()  # ChromeDriver refuses it, and says why
+            return command()  # ChromeDriver refuses it with its own error
         if method in DEFAULT_CONTEXT_COMMANDS and "browserContextId" not in given:
             routed = {**given, "browserContextId": self.context}
             if method.startswith("Storage."):  # a page accepts no context for these
                 self._run(
                     "getWindowRect", {}
-                )  # as ChromeDriver: fails with an alert, or without a window
+                )  # fails as in ChromeDriver, with an alert open or without a window
                 return {"value": self.connection.cdp(method, **routed)}
             value = self._run("executeCdpCommand", {"cmd": method, "params": routed})
             if method == "Browser.resetPermissions":
@@ -356,18 +357,19 @@ class ChromiumContexts(Contexts):
             self.note_beyond(method)
 
     def route_bidi_cdp(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Sent to a page by its ``session``, or to the browser."""
+        """As :meth:`_route_cdp`, for a command that goes to the page of its ``session``, or to the
+        browser."""
         method, given = params.get("method"), params.get("params")
         given = {} if given is None else given
         if not isinstance(method, str) or not isinstance(given, Mapping):
-            return params  # the browser refuses it, and says why
+            return params  # the browser refuses it with its own error
         if method in DEFAULT_CONTEXT_COMMANDS and "browserContextId" not in given:
             return {**params, "params": {**given, "browserContextId": self.context}}
         self._note_reach(method, given)
         return {**params, "params": self._with_proxy(method, given)}
 
     def _with_proxy(self, method: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Parameters of a DevTools command by which no window can get past the lease's proxy."""
+        """The parameters of a DevTools command, completed so that new windows use the lease's proxy."""
         if self.proxy_route is None:
             return given
         if method == "Target.createBrowserContext":

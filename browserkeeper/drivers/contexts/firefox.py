@@ -4,8 +4,8 @@ A context's tab is opened in Firefox's first window, beside the blank tab of the
 window of its own takes three times as long.  What a lease does to that window is undone at renewal.
 
 Firefox's classic commands for cookies (:mod:`.firefox_cookies`) and for new windows act on the default
-context (``marionette/driver.sys.mjs`` in its ``omni.ja``).  Its own pages (``about:config``) and menus
-are out of their reach, unless it was started with ``-remote-allow-system-access``.
+context (``marionette/driver.sys.mjs`` in its ``omni.ja``).  Commands cannot use Firefox's own pages
+(``about:config``) and menus, unless it was started with ``-remote-allow-system-access``.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ CONTEXT_COMMANDS = frozenset(
     getCredentials addCredential removeCredential removeAllCredentials setUserVerified
     """.split()
 )
-"""WebDriver commands that affect only windows of the current context, or only read.  (Those for
-credentials affect an authenticator, which is removed with its lease.)"""
+"""WebDriver commands that affect only windows of the current context, or change nothing.  (The commands
+for credentials affect an authenticator, which is removed at the end of the lease.)"""
 
 WINDOW_COMMANDS = frozenset(["setWindowRect", "w3cMaximizeWindow", "minimizeWindow", "fullscreenWindow"])
 """WebDriver commands that change the window of the current tab, which a later lease may have too."""
@@ -58,8 +58,9 @@ NO_PLACE: Mapping[str, bool | int | str] = {
     "geo.provider.network.url": "",
     "geo.provider.use_geoclue": False,
 }
-"""Preferences by which Firefox does not look for the place of the machine.  It would tell it to a frame
-of another site in a lease with ``geolocation=``, which BiDi does not reach (as measured with 153)."""
+"""Preferences with which Firefox cannot find out the machine's own place.  In a lease with
+``geolocation=``, BiDi does not set the place for frames of other sites (measured with 153), and these
+would get the machine's own."""
 
 EMPTY_CLIPBOARD = """(() => {
     document.body.innerHTML = "<textarea> </textarea>";
@@ -74,18 +75,18 @@ EMPTY_CLIPBOARD = """(() => {
     area.remove();
     return done;
 })()"""
-"""Replaces the clipboard's text by nothing; where pages run no scripts, by a blank."""
+"""A script that replaces the clipboard's text by an empty one, or by a space if pages run no scripts."""
 
 
 def for_contexts(config: SessionConfig) -> SessionConfig:
-    """The same configuration with a BiDi websocket, and with ``PREFERENCES``."""
+    """The configuration with BiDi turned on, and with ``PREFERENCES``."""
     from ..firefox import user_options
 
     options = user_options(config)
     options.web_socket_url = True
     options.set_capability("unhandledPromptBehavior", dict(WITHOUT_BIDI))
     ours: dict[str, bool | int | str] = {name: value for name, (value, _) in PREFERENCES.items()}
-    if config.identity.geolocation is None:  # else its place is in these preferences
+    if config.identity.geolocation is None:  # else the identity sets these preferences
         ours = {**NO_PLACE, **ours}
     of_user = {**getattr(options, "preferences", {}), **config.preferences}
     ours = {name: value for name, value in ours.items() if name not in NO_PLACE or name not in of_user}
@@ -107,7 +108,7 @@ class FirefoxContexts(Contexts):
         headless: bool,
         prompts: UserPrompts,
     ):
-        """Connects to the browser.
+        """Connect to the browser.
 
         ``headless``: the clipboard is the browser's own, and is emptied between leases; else it is the
         desktop's, and is left alone.
@@ -118,7 +119,7 @@ class FirefoxContexts(Contexts):
         self._touched_window = False
         self._cookies = FirefoxCookies(self.connection, run)
         self._unfinished: dict[str, None] = {}
-        """Downloads that have begun and not ended, by the id of their navigation."""
+        """The ids of the navigations of downloads that have begun and not ended."""
         try:
             self._first_tabs = [tab["context"] for tab in self._tabs()]
             self._first_windows = self._windows()
@@ -173,7 +174,8 @@ class FirefoxContexts(Contexts):
     def _restore_window(self) -> None:
         """Give the first window its old state, place and size.  Other windows end with their tabs.
 
-        The change of size has Firefox save it: new windows have the size that was saved last.
+        Firefox saves a size when it changes, and new windows get the size that was saved last: so the
+        width is changed, and changed back.
         """
         (first, *_) = self._first_windows
         if first["state"] != "fullscreen":
@@ -185,7 +187,7 @@ class FirefoxContexts(Contexts):
         self._touched_window = False
 
     def _measure_window(self) -> dict[str, int]:
-        """The place and size that the first window has when it is not maximized, which it remembers."""
+        """The place and size that the first window has when it is neither maximized nor minimized."""
         (first, *_) = self._first_windows
         if first["state"] in ("maximized", "minimized"):
             found = self._set_window(state="normal")
@@ -199,7 +201,7 @@ class FirefoxContexts(Contexts):
         return self.connection.command("browser.setClientWindowState", wanted)
 
     def _restore_settings(self) -> None:
-        """Undo what the WebDriver session keeps of the last lease: settings, devices, clipboard."""
+        """Undo the last lease's effects on the WebDriver session: settings, devices, clipboard."""
         self._undo_settings()
         for authenticator in self._authenticators:
             self._run("removeVirtualAuthenticator", {"authenticatorId": authenticator})
@@ -208,7 +210,8 @@ class FirefoxContexts(Contexts):
             self._empty_clipboard()
 
     def _empty_clipboard(self) -> None:
-        """All contexts of a headless browser share one clipboard; a tab that is seen replaces it."""
+        """Empty the clipboard, which all contexts of a headless browser share.  The tab must be
+        visible."""
         answer = self.connection.command(
             "script.evaluate",
             {
@@ -222,7 +225,7 @@ class FirefoxContexts(Contexts):
             raise ProtocolError(f"the clipboard cannot be emptied: {answer}")
 
     def _check_clean(self) -> None:
-        """Raises ProtocolError where something of an earlier lease is still there."""
+        """Raises ProtocolError if a context, a window or a cookie of an earlier lease is still there."""
         contexts, tree, windows, cookies = self.connection.commands(
             [
                 ("browser.getUserContexts", {}),
@@ -290,7 +293,8 @@ class FirefoxContexts(Contexts):
         return run()
 
     def _run_unknown(self, name: str, run: Callable[[], Any]) -> Any:
-        """A command that no table has.  One that geckodriver or Selenium refuses changes nothing."""
+        """Run a command that is in no table.  Unless geckodriver or Selenium refuses it, the browser
+        must not have another lease."""
         from selenium.common.exceptions import WebDriverException
 
         from ..error_codes import error_code
@@ -314,14 +318,14 @@ class FirefoxContexts(Contexts):
     # -- windows
 
     def _route_new_window(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
-        """Firefox would open the window in the default context.
+        """Open the window in the lease's context; Firefox would open it in the default context.
 
-        The question for the window's place fails as Firefox's own command does, after the current window
-        was closed or with an alert open.
+        ``getWindowRect`` is run for its errors: it fails as Firefox's own command does, if the current
+        window was closed, or with an alert open.
         """
         wanted = params.get("type")
         if wanted is not None and not isinstance(wanted, str):
-            return run()  # geckodriver refuses it, and says why
+            return run()  # geckodriver refuses it with its own error
         self._prompts.around(lambda: self._run("getWindowRect", {}), self._run)()
         current = self._run("w3cGetCurrentWindowHandle", {})
         kind = "window" if wanted == "window" else "tab"
@@ -342,7 +346,7 @@ class FirefoxContexts(Contexts):
         return response
 
     def _route_switch(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
-        """Windows of other contexts do not exist for a lease."""
+        """Refuse windows of other contexts, with Firefox's error for a window that does not exist."""
         from selenium.common.exceptions import NoSuchWindowException
 
         handle, contexts = params.get("handle"), self.bidi_filter.contexts
@@ -360,12 +364,13 @@ class FirefoxContexts(Contexts):
         scheme = str(params.get("url")).strip().lower().partition(":")[0]
         blank = str(params.get("url")).strip().lower().startswith("about:blank")
         if scheme not in ("http", "https", "data", "file", "blob", "javascript") and not blank:
-            # With -remote-allow-system-access, pages of the browser's own can be opened, and it changed.
+            # With -remote-allow-system-access, Firefox's own pages can be opened, which change it.
             self.beyond = self.beyond or f"get {scheme}:"
         return response
 
     def _route_set_context(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
-        """Firefox allows "chrome" only with ``-remote-allow-system-access``.  Its scripts can do all."""
+        """Firefox allows "chrome" only with ``-remote-allow-system-access``.  Scripts can then change
+        the whole browser."""
         response = run()
         if params.get("context") != "content":
             self.beyond = self.beyond or "context chrome"
@@ -385,12 +390,13 @@ class FirefoxContexts(Contexts):
 
 
 def _ids(answer: Mapping[str, Any]) -> set[str]:
-    """Of ``browser.getUserContexts``.  Each Firefox has "default", and four for people."""
+    """The ids in an answer of ``browser.getUserContexts``.  A new profile has "default" and four
+    others."""
     return {context["userContext"] for context in answer["userContexts"]}
 
 
 def _places(windows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The windows without what changes by itself: which of them has the focus."""
+    """The windows without the field that changes by itself: ``active``, for the focus."""
     names = ("clientWindow", "state", "x", "y", "width", "height")
     return [{name: window[name] for name in names} for window in windows]
 

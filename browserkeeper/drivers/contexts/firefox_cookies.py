@@ -1,8 +1,8 @@
 """The cookies of a lease's context in a Firefox, for the classic commands.
 
 Firefox answers classic commands for cookies from the default context (``marionette/cookie.sys.mjs`` in
-its ``omni.ja``).  Here they are answered from the lease's, by the rules of that file.  The classic
-command is sent as well: it raises what it would raise in a plain driver, and it finds nothing in the
+its ``omni.ja``).  This module answers them from the lease's context, by the rules of that file.  The
+classic command is sent as well: it raises the errors of a plain driver, and finds no cookies in the
 default context, whose only page is blank.
 """
 
@@ -29,10 +29,10 @@ class FirefoxCookies:
         self._connection, self._run = connection, run
         self._context = ""
         self.may_be_in_frame = False
-        """True after a command that has switched to a frame; then Firefox is asked which it is."""
+        """True after a command that switches to a frame: then Firefox is asked for the current frame."""
 
     def begin(self, context: str) -> None:
-        """A new context is current, and its first window."""
+        """Answer from this context from now on.  Its first window must be current."""
         self._context, self.may_be_in_frame = context, False
 
     def get_all(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
@@ -52,7 +52,7 @@ class FirefoxCookies:
             raise
 
     def add(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
-        """Firefox checks the cookie and adds it to the default context; from there it is moved."""
+        """Firefox's command checks the cookie and adds it to the default context; then it is moved."""
         default, own = partition("default"), partition(self._context)
         response = run()
         added = self._connection.command("storage.getCookies", {"partition": default})["cookies"]
@@ -66,7 +66,8 @@ class FirefoxCookies:
         return response
 
     def _expired(self, cookie: Mapping[str, Any]) -> dict[str, Any]:
-        """A cookie that Firefox has not added since it has expired, for BiDi, which removes by it."""
+        """For BiDi, a cookie that Firefox has not added because it has expired.  Setting it removes the
+        cookie of this name."""
         host = urlsplit(self._place()[1]).hostname or ""
         domain = str(cookie["domain"]).removeprefix(".") if cookie.get("domain") else ""
         return {
@@ -78,12 +79,13 @@ class FirefoxCookies:
         }
 
     def delete(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
-        """``deleteCookie`` with a name, and ``deleteAllCookies``: both mean those that the page has."""
+        """``deleteCookie`` with a name, and ``deleteAllCookies``: both delete only cookies of the
+        page."""
         response = run()
         own, name = partition(self._context), params.get("name")
         self._connection.commands(
             ("storage.deleteCookies", {"filter": _key(cookie), "partition": own})
-            for cookie in self._found(of_whole_window=False)  # Firefox leaves those as well
+            for cookie in self._found(of_whole_window=False)  # Firefox does not delete the others
             if name is None or cookie["name"] == name
         )
         return response
@@ -136,7 +138,7 @@ class FirefoxCookies:
 
 
 def partition(context: str, origin: str = "") -> dict[str, Any]:
-    """Of cookies, for BiDi: all of a context, or those that pages of one origin have there."""
+    """BiDi's partition of all cookies of a context, or of those that pages of one origin have there."""
     partition = {"type": "storageKey", "userContext": context}
     return {**partition, "sourceOrigin": origin} if origin else partition
 
@@ -165,7 +167,8 @@ def _as_classic(cookie: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hosts_above(host: str) -> list[str]:
-    """For ``www.shop.test``: it and ``shop.test``, each with and without a dot before it."""
+    """For ``www.shop.test``: ``www.shop.test`` and ``shop.test``, each without and with a leading
+    dot."""
     found = []
     while True:
         found += [host, f".{host}"]
