@@ -1,11 +1,12 @@
-"""What a new user context does not take over from the options of its browser; Chromium's table.
+"""The options of a Chromium that have no effect in a new user context.
 
 A pool with ``isolation="context"`` gives each lease a new context: an incognito profile of the same
 process.  Command-line arguments apply to the whole process, and so to its contexts.  Of preferences
 and extensions a context takes over only a part.  This module has the table of what was measured with
 Chromium 156 (a plain Selenium driver against a lease, each with the same option), and judges a
 configuration by it.  What the table does not have is judged as lost, since a new process surely has it.
-``tests/pool/test_options_in_leases.py`` repeats the measurement.  Firefox's is ``firefox_limits.py``.
+``tests/pool/test_options_in_leases.py`` repeats the measurement.  ``firefox_limits.py`` has Firefox's
+table.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ ARGUMENTS: Mapping[str, str] = {
 
 
 class NoContextsError(LaunchError):
-    """The browser that was started has no contexts that a pool can use."""
+    """The browser is too old: it has no user contexts that a pool can use."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Loss:
 
 
 def losses(config: SessionConfig) -> list[Loss]:
-    """Returns what of this configuration a new context would not take over."""
+    """Returns the options of this configuration that would have no effect in a new context."""
     if config.engine == "firefox":
         lost = [
             *lost_options(config.options, config.preferences),

@@ -36,12 +36,12 @@ def directory_of_user(config: SessionConfig) -> str:
 
 
 def need_bidi(config: SessionConfig) -> bool:
-    """True if BiDi is turned on so that the browser tells of its downloads.
+    """True if BiDi must be turned on for the browser's events of downloads.
 
-    Firefox always: that costs nothing that could be measured.  Chromium, which then has a hidden page
-    more (20 MB, and 0.2 s of its start), where downloads are asked for at the start: in a directory of
-    the user's nothing else says which files are its own, and nothing else can cancel one.  Not where the
-    user has turned BiDi off.
+    Always for Firefox, which needs no more time or memory with BiDi.  With BiDi a Chromium has a further
+    hidden page (20 MB, and 0.2 s of its start).  So only with ``download_dir=`` or ``max_download=``:
+    only BiDi tells which files in a directory of the user are its own, and can cancel a download.  Never
+    if the user has turned BiDi off.
     """
     if config.remote is not None or config.debugger_address or config.for_contexts:
         return False
@@ -53,8 +53,9 @@ def need_bidi(config: SessionConfig) -> bool:
 def files_written_by(
     browser: ProcessIdentity | None, engine: str, directory: str
 ) -> Callable[[], Container[FileId]] | None:
-    """A function that says which partial files the browser has open for writing now; its main process
-    writes them.  None where that cannot be seen: the process is not known, or there is no ``/proc``."""
+    """Returns a function that returns the ids of the partial files that the browser's main process has
+    open for writing.  None if that is not known: without the process's identity, or without
+    ``/proc``."""
     if browser is None or sys.platform != "linux":
         return None
     suffix = PARTIAL_SUFFIXES[engine]

@@ -1,8 +1,7 @@
-"""Which addresses a page asks for while a block runs: for the downloads of a Chromium that does not tell
-of them.
+"""The addresses that a page requests while a block runs: for downloads of a Chromium without BiDi.
 
-A script in a world of its own, which the page cannot see, notes the events ``navigate`` (Navigation API)
-and ``click``.  So the address is that which the page has asked for; a redirect is not seen.
+A script in an isolated world, which the page cannot see, notes the events ``navigate`` (Navigation API)
+and ``click``.  So the address is the one that the page has requested, before redirects.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ SCRIPT = """(() => {
 
 
 class PageAddresses:
-    """The addresses that the frames of the current page ask for since this object was made.
+    """The addresses that the frames of the current page have requested since this object was made.
 
-    Never raises for a page that cannot be asked; then fewer are known.
+    If a frame cannot be asked, its addresses are missing; no error is raised.
     """
 
     def __init__(self, run: RunCommand):
@@ -44,7 +43,7 @@ class PageAddresses:
                 self._evaluate(world, SCRIPT)
 
     def asked(self) -> list[str]:
-        """In their order, for each frame after the other."""
+        """The addresses, frame by frame, each frame's in the order of the requests."""
         found: list[str] = []
         for world in self._worlds:
             answer = self._evaluate(world, "JSON.stringify(globalThis.asked || [])")
@@ -64,7 +63,7 @@ class PageAddresses:
             answer = self._run("executeCdpCommand", {"cmd": command, "params": params})
         except BrowserkeeperError:
             raise
-        except WebDriverException:  # an alert is open, the page has gone, or it is a foreign process's
+        except WebDriverException:  # an alert is open, the page is gone, or it is in another process
             return {}
         return answer if isinstance(answer, dict) else {}
 

@@ -1,4 +1,4 @@
-"""ProxyError as commands raise it: Selenium's users can catch it as a WebDriverException as well."""
+"""The ProxyError that commands raise: it is also a WebDriverException, for programs that catch that."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ProxyError(WebDriverException, errors.ProxyError):
         return str(self.args[0])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The reader of a pickle may have no Selenium, as a Celery client."""
+        """Pickle as ``errors.ProxyError``: the program that reads the pickle may have no Selenium."""
         rebuild, (_, args, state) = errors.BrowserkeeperError.__reduce__(self)
         return rebuild, (errors.ProxyError, args, state)
 

@@ -1,7 +1,7 @@
 """Storage states of a Chromium without BiDi, by DevTools commands that ChromeDriver sends to windows.
 
-ChromeDriver passes no event on, and waits for each page load, so that no load can be answered here.  So
-only what is stored for open pages can be read.
+ChromeDriver passes on no events, and waits for each page load, so that requests of an own tab cannot be
+answered here.  So only the storage of open pages can be read.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ logger = logging.getLogger("browserkeeper")
 
 
 def save_by_driver(driver: Any, indexed_db: bool) -> dict[str, Any]:
-    """The cookies of all sites, and what the origins of open windows and their frames have stored.
+    """Returns the cookies of all sites, and the storage of the origins of open windows and their frames.
 
-    Logs a warning that names origins that have stored something and are not open.  Where there are
-    several windows, the current one is left and entered again, whereby its selected frame is lost.
-    Raises StorageStateError with a dialog open, and Selenium's errors.
+    Logs a warning that names other origins that were visited, or have stored something.  If there are
+    several windows, the driver switches to each and back, so that the selected frame is lost.  Raises
+    StorageStateError if a dialog is open, and Selenium's errors.
     """
     from selenium.common.exceptions import NoAlertPresentException, WebDriverException
 
@@ -72,7 +72,7 @@ def save_by_driver(driver: Any, indexed_db: bool) -> dict[str, Any]:
 
 
 def load_cookies_by_driver(driver: Any, state: StorageState) -> None:
-    """Set the cookies of a state that has nothing else.  Raises IdentityError."""
+    """Set the cookies of a state that has only cookies.  Raises IdentityError, and Selenium's errors."""
     from selenium.common.exceptions import WebDriverException
 
     def run(name: str, **params: Any) -> Any:
@@ -87,7 +87,7 @@ def load_cookies_by_driver(driver: Any, state: StorageState) -> None:
             try:
                 _cdp(run, "Storage.setCookies", cookies=[given])
             except WebDriverException:
-                text = f"the browser refuses {one.place}, {one.name!r} of {one.domain}."
+                text = f"the browser refuses {one.place}, {one.name!r} of {one.domain}. Leave it out."
                 raise IdentityError(f"storage_state={state.source}: {text}", "storage_state") from None
         raise
 
@@ -104,10 +104,11 @@ def _history(run: Any) -> list[str]:
 
 
 def _collect(run: Any, indexed_db: bool, origins: dict[str, dict[str, Any]]) -> None:
-    """Add what is stored for the frames of the current window.
+    """Add the storage of the frames of the current window.
 
-    Frames of other sites are in processes of their own and do not show here; their storage is apart from
-    that of the same site in a window."""
+    The answer does not have frames of other sites, which are in processes of their own; their storage is
+    not the one that the same site has in a window.
+    """
     left = [_cdp(run, "Page.getFrameTree")["frameTree"]]
     while left:
         tree = left.pop()

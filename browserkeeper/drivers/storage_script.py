@@ -1,8 +1,8 @@
 """The scripts that read and write localStorage and IndexedDB in a page of their origin.
 
-Records of IndexedDB are written as Playwright writes them: a value that JSON can hold as ``value``, any
-other as ``valueEncoded``, whose forms are those of ``ENCODE`` (an object with a one-letter key for each
-kind, and ``id`` and ``ref`` for what is used twice).  All text crosses the websocket as JSON in ASCII or
+Records of IndexedDB have Playwright's format: ``value`` for a value that JSON can hold, ``valueEncoded``
+for any other (see ``_ENCODE``: an object with a one-letter key for each kind; ``id`` and ``ref`` for
+objects that are used twice).  All text crosses the websocket as JSON in ASCII or
 as well-formed JSON, so that lone surrogates survive.
 """
 

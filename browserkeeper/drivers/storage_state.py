@@ -1,11 +1,11 @@
-"""Storage states of a user context: loaded before its first page, and saved while it is used.
+"""Loads a storage state into a user context before its first page, and saves the state of a context.
 
-Cookies go over the connection in one batch.  localStorage and IndexedDB need a page of their origin: a
-tab of ours in the same context, whose requests are answered here, so that none goes to the network.
+Cookies are sent in one batch.  localStorage and IndexedDB need a page of their origin: a tab of
+browserkeeper in the same context, whose requests are answered here, so that none goes to the network.
 (Measured with Chromium 156: an intercepted page load still opens connections to its host, since the
-browser connects ahead.  It does so for the address that a load begins with, and for no redirect.  So
-each load begins at DECOY, and is redirected.  The tab's icon is in the page: Chromium would ask for
-``/favicon.ico`` past the interception.  Firefox 153 opens no connection.)
+browser connects in advance.  It does so for the address with which a load begins, and for no redirect.
+So each load begins at DECOY, and is redirected.  The tab's icon is in the page: Chromium would request
+``/favicon.ico`` without the interception.  Firefox 153 opens no connection.)
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ ANSWER_TIMEOUT = 20.0
 SAVE_TIMEOUT = 60.0
 """Seconds for a whole state to be saved.  An origin takes 0.1 s."""
 DECOY = "http://127.0.0.1:1/"
-"""Where each load of a Chromium begins.  Browsers connect to no such port (fetch.spec.whatwg.org, "bad
-port")."""
+"""The address with which each load of a Chromium begins.  Browsers do not connect to this port
+(fetch.spec.whatwg.org, "bad port")."""
 PAGE = '<!doctype html><link rel="icon" href="data:,">'
 CHUNK = 500_000
 """Characters of localStorage that are sent at once."""
@@ -42,9 +42,9 @@ COMMITTED = "browsingContext.navigationCommitted"
 BEFORE_REQUEST = "network.beforeRequestSent"
 RESPONSE_STARTED = "network.responseStarted"
 SITE_LIMIT = 180
-"""Cookies that both browsers keep for one site; with more they drop the oldest 30."""
+"""How many cookies both browsers keep for one site; with more they drop the oldest 30."""
 TOTAL_LIMIT = 3000
-"""Cookies that Firefox keeps; Chromium keeps 3300."""
+"""How many cookies Firefox keeps; Chromium keeps 3300."""
 
 logger = logging.getLogger("browserkeeper")
 
@@ -53,7 +53,7 @@ class VisitedOrigins:
     """The origins of all documents that a connection's browser has loaded, in the order of visits."""
 
     def __init__(self, connection: BidiConnection):
-        """Subscribes; raises ProtocolError, or an error of the websocket."""
+        """Subscribe to page loads.  Raises ProtocolError, or an error of the websocket."""
         self._origins: dict[str, None] = {}
         self.stop = connection.on(COMMITTED, self._note)
         connection.command("session.subscribe", {"events": [COMMITTED]})
@@ -64,7 +64,7 @@ class VisitedOrigins:
             self._origins[origin] = None
 
     def forget(self) -> None:
-        """To be called when another context takes the place of the present one."""
+        """To be called when a new context has replaced the present one."""
         self._origins = {}
 
     @property
@@ -79,10 +79,10 @@ def load(
     state: StorageState,
     timeout: float | None = None,
 ) -> None:
-    """Put a state into a user context that has had no page yet.
+    """Load a state into a user context that has had no page yet.
 
-    ``timeout``: seconds for each answer.  Raises IdentityError for what the browser refuses, and an
-    error of the websocket.
+    ``timeout``: seconds for each answer.  Raises IdentityError if the browser refuses a part of the
+    state, and errors of the websocket.
     """
     _set_cookies(connection, engine, context, state)
     full = [one for one in state.origins if one.local_storage or one.databases != "[]"]
@@ -117,8 +117,8 @@ def save(
 ) -> dict[str, Any]:
     """Returns the state of a user context, in Playwright's format.
 
-    ``visited``: origins to look at, besides those of the open pages and of ``state``, the one that was
-    loaded.  Raises StorageStateError.
+    Saves the origins of the open pages, of ``visited``, and of ``state``, the state that was loaded.
+    ``timeout``: seconds for the whole save.  Raises StorageStateError.
     """
     from websocket import WebSocketTimeoutException
 
@@ -143,7 +143,8 @@ def save(
 
 
 class _StorageError(Exception):
-    """A script has raised an exception of this name.  ``where``: behind the place of the origin."""
+    """A script has raised a JavaScript exception of this name.  ``where``: the part of the origin's
+    state, such as ``.localStorage``."""
 
     def __init__(self, name: str, where: str = ""):
         super().__init__(name)
@@ -160,7 +161,7 @@ class _StorageError(Exception):
 
 
 def live_cookies(state: StorageState) -> list[Cookie]:
-    """Those that have not expired; logs how many have."""
+    """The cookies that have not expired; logs how many have expired."""
     now = time.time()
     cookies = [one for one in state.cookies if one.expires is None or one.expires > now]
     if expired := len(state.cookies) - len(cookies):
@@ -192,7 +193,7 @@ def _set_in_chromium(connection: BidiConnection, context: str, cookies: Sequence
 
 
 def chromium_cookies(cookies: Iterable[Cookie]) -> list[dict[str, Any]]:
-    """As the DevTools protocol wants them."""
+    """The cookies as parameters of the DevTools command ``Storage.setCookies``."""
     return [_for_chromium(one) for one in cookies]
 
 
@@ -240,7 +241,7 @@ def _for_firefox(cookie: Cookie, context: str) -> dict[str, Any]:
 
 
 def _first_refused(set_them: Callable[[Sequence[Cookie]], None], cookies: Sequence[Cookie]) -> Cookie:
-    """The first of the cookies that the browser refuses, where it has refused them as a whole."""
+    """The first cookie that the browser refuses, by bisection: it has refused all of them together."""
     while len(cookies) > 1:
         half = cookies[: len(cookies) // 2]
         try:
@@ -253,12 +254,13 @@ def _first_refused(set_them: Callable[[Sequence[Cookie]], None], cookies: Sequen
 
 
 def _per_site(cookies: Sequence[Cookie]) -> Counter[str]:
-    """How many cookies there are for each site, at the most: sites of one parent domain count as one."""
+    """The number of cookies for each site.  It can be too large: see :func:`_site`."""
     return Counter(_site(one.domain) for one in cookies)
 
 
 def _site(domain: str) -> str:
-    """The site of a host; for one such as ``example.co.uk``, which has a longer suffix, the suffix."""
+    """The last two labels of a host, or its address.  For ``example.co.uk`` this is the suffix, not the
+    site."""
     host = domain.strip(".[]").lower()
     is_address = ":" in host or host.replace(".", "").isdigit()
     return host if is_address else ".".join(host.rsplit(".", 2)[-2:])
@@ -271,10 +273,10 @@ def _key(name: str, domain: str, path: str, partition: object) -> tuple[str, str
 def _check_all_kept(
     connection: BidiConnection, engine: str, context: str, source: str, cookies: Sequence[Cookie]
 ) -> None:
-    """Raises IdentityError where the browser has dropped cookies because they are too many."""
+    """Raises IdentityError if the browser has dropped cookies because there are too many."""
     found = get_cookies(connection, engine, context, (), None)
     kept = {_key(one["name"], one["domain"], one["path"], one.get("partitionKey")) for one in found}
-    if engine == "firefox":  # which says nothing of partitions here
+    if engine == "firefox":  # its answer does not show partitions
         kept |= {(name, domain, path, True) for name, domain, path, _ in kept}
     given = {_key(one.name, one.domain, one.path, one.partition): one for one in cookies}
     if lost := [one for key, one in given.items() if key not in kept]:
@@ -296,7 +298,8 @@ def get_cookies(
 ) -> list[dict[str, Any]]:
     """All cookies of the context, in Playwright's format.
 
-    ``top_level``: the origins that Firefox is asked for, to tell partitioned cookies from others.
+    ``top_level``: origins of top-level pages.  Firefox is asked for each of their partitions, since its
+    answer does not tell partitioned cookies from others.
     """
     if engine == "chromium":
         where = {} if context == DEFAULT_CONTEXT else {"browserContextId": context}
@@ -316,7 +319,7 @@ def get_cookies(
     for partition, answer in zip(partitions, others, strict=True):
         for one in map(_from_firefox, answer["cookies"]):
             if one not in cookies or _site(one["domain"]) == _site(urlsplit(partition).hostname or ""):
-                continue  # asked for a site, Firefox also shows the cookies of its own pages
+                continue  # an answer for a site also has the unpartitioned cookies of its own pages
             cookies.remove(one)
             if one["secure"]:
                 cookies.append({**one, "partitionKey": partition})
@@ -325,7 +328,7 @@ def get_cookies(
     if left_out:
         logger.warning(
             "the storage state has no cookies that Firefox keeps for frames of other sites without "
-            "'Secure', since no state may have such: %s",
+            "'Secure', since the format cannot have such cookies: %s",
             ", ".join(left_out),
         )
     return cookies
@@ -381,9 +384,9 @@ def _text(value: str) -> str:
 
 
 class OwnPage:
-    """A tab of ours in a user context, whose requests are answered here.  A context manager.
+    """A tab of browserkeeper in a user context; its requests are answered here.  A context manager.
 
-    The user's handlers do not see it (``own_pages.py``), and ``block=`` leaves it alone.
+    The user's handlers get no events of it (``own_pages.py``), and ``block=`` does not apply to it.
     """
 
     def __init__(self, connection: BidiConnection, engine: str, context: str, timeout: float):
@@ -428,7 +431,7 @@ class OwnPage:
         self._close()
 
     def _close(self) -> None:
-        """The tab goes last: until then no request of its page may reach the network."""
+        """Close the tab, and then remove the intercept: no request of the page may reach the network."""
         try:
             with contextlib.suppress(ProtocolError):
                 self._connection.commands(self._undo[-1:] + self._undo[:-1], self.timeout)
@@ -437,7 +440,7 @@ class OwnPage:
                 remove()
 
     def _answer(self, event: Mapping[str, Any]) -> None:
-        """Answer a request of the tab; in the connection's thread."""
+        """Answer a request of the tab.  Called in the connection's thread."""
         if event.get("context") != self._page or not event.get("isBlocked"):
             return
         request = event["request"]
@@ -456,7 +459,8 @@ class OwnPage:
         self._connection.post("network.provideResponse", answer)
 
     def _continue(self, event: Mapping[str, Any]) -> None:
-        """Let an answer of ours pass that an intercept of the user's holds; in the same thread."""
+        """Continue an answer of this tab that an intercept of the user holds.  Called in the same
+        thread."""
         if event.get("context") == self._page and event.get("isBlocked"):
             self._connection.post("network.continueResponse", {"request": event["request"]["request"]})
 
@@ -473,7 +477,7 @@ class OwnPage:
     def call(self, function: str, *given: str | bool) -> dict[str, Any]:
         """Call a function of :mod:`.storage_script` in the page, and return its JSON.
 
-        Raises _StorageError where it says an error, or where the page has another origin.
+        Raises _StorageError if the JSON has an error, or if the page has another origin.
         """
         arguments = [
             {"type": "boolean" if isinstance(one, bool) else "string", "value": one} for one in given
@@ -491,7 +495,7 @@ class OwnPage:
         if answer["type"] != "success":
             raise _StorageError(str(answer["exceptionDetails"].get("text", ""))[:100])
         found: dict[str, Any] = json.loads(answer["result"]["value"])
-        if found["origin"] != self._target:  # the browser knows the host for one of HTTPS alone (HSTS)
+        if found["origin"] != self._target:  # the browser opens this host by HTTPS only (HSTS)
             raise _StorageError(f"the browser loads {found['origin']} in its place")
         if found.get("error"):
             raise _StorageError(found["error"])
@@ -536,7 +540,7 @@ def _chunks(entries: Sequence[tuple[str, str]]) -> Iterable[list[tuple[str, str]
 
 
 def _collect(page: OwnPage, origin: str, indexed_db: bool) -> dict[str, Any]:
-    """What is stored for the origin.  Raises StorageStateError."""
+    """The storage of the origin, in Playwright's format.  Raises StorageStateError."""
     try:
         page.open(origin)
         found = page.call(COLLECT, indexed_db)

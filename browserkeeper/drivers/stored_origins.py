@@ -1,8 +1,8 @@
-"""Which origins have stored something, as a browser's profile on the disk shows it.
+"""The origins that have stored something, from a browser's profile on the disk.
 
-A session that has no BiDi connection from its start learns of no visit.  Both browsers write what a
-page has stored when the page is left, or some seconds later (measured: Chromium 156, Firefox 153); the
-origins of open pages are known otherwise.
+Without a BiDi connection from its start, a session gets no events of visits.  Both browsers write the
+storage of a page to the profile when the page is left, or some seconds later (measured: Chromium 156,
+Firefox 153).  The origins of open pages are read from the windows.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Downloads of a running browser, one after another: as the browser tells of them by BiDi, or as its
-folder shows them.
+"""The downloads of a running browser: by its BiDi events, or by a look into its folder.
 
     BidiTransfers    by the events browsingContext.downloadWillBegin and downloadEnd
     FolderTransfers  of a Chromium without BiDi, in a folder that no other program writes to
 
-A browser tells neither how much of a download is there nor why one has failed.  So the size of what is
-under way is that of its partial file.
+A browser tells neither how many bytes of a download have arrived nor why it has failed.  So the size of
+an unfinished download is the size of its partial file.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ EVENTS = ("browsingContext.downloadWillBegin", "browsingContext.downloadEnd")
 WATCH_PAUSE = 0.05
 """Seconds between two looks at the bytes of the downloads that are under way, where they are bounded."""
 RETRY = 3.0
-"""Seconds in which Chromium may try a download again that was cut off: the same one, which it gives up
-again."""
+"""Seconds in which Chromium may repeat a download that was cut off.  If it gives that up as well, both
+are one download."""
 CANCELLED = (
     "the browser gave it up: the server cut it off or answered with an error, its file could not be "
     "written, it was cancelled, or the browser refused it"
@@ -44,7 +43,7 @@ NAME_MAX = 255
 @dataclasses.dataclass(eq=False)
 class Transfer:
     """One download.  ``path`` is its whole file, "" until it is complete; ``size`` is in bytes; ``why``
-    says what has failed.  ``too_large``: it was given up since it passed the bound."""
+    is the reason of a failure.  ``too_large``: it was given up because the bound was passed."""
 
     name: str
     url: str = ""
@@ -54,11 +53,11 @@ class Transfer:
     why: str = ""
     too_large: bool = False
     id: str = ""
-    """The browser's; "" where it gives none."""
+    """The browser's id of the download; "" if it gives none."""
     partial: str = ""
-    """The name of its partial file without the suffix, "" where it is not known."""
+    """The name of its partial file without the suffix; "" if it is not known."""
     page: tuple[str, str] = ("", "")
-    """Context and navigation of the events; "" without one."""
+    """BiDi's ids of browsing context and navigation in the events; each "" if the event has none."""
 
     def fail(self, why: str) -> None:
         if self.state == "in_progress":
@@ -69,27 +68,27 @@ class Transfers(Protocol):
     """The downloads of a session, or of a lease."""
 
     known: list[Transfer]
-    """All so far, in the order of their beginnings.  The list is never made shorter."""
+    """All downloads so far, in the order in which they began.  No entry is ever removed."""
 
     @property
     def is_lost(self) -> bool:
-        """True once the browser tells of no more downloads."""
+        """True once the browser reports no more downloads, because the connection is lost."""
 
     is_closed: bool
     """True from the beginning of :meth:`close`."""
 
     def close(self) -> None:
-        """Take no more downloads; what is under way counts as failed."""
+        """Note no more downloads; unfinished ones count as failed."""
 
     def refresh(self) -> None:
-        """Look at the folder: what is under way has the size of this moment then."""
+        """Look into the folder, and update the sizes of the unfinished downloads."""
 
 
 class BidiTransfers:
-    """The downloads that the browser tells of since this object was made, for one user context or for
-    the browser's default one.
+    """The downloads that the browser reports by BiDi since this object was made, for one user context or
+    for the browser's default context.
 
-    With ``bound``, in bytes, a Chromium's downloads are cancelled that pass it together.
+    ``bound``: bytes.  If the downloads together pass it, a download of a Chromium is cancelled.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class BidiTransfers:
         written: Callable[[], Container[FileId]] | None = None,
     ):
         """``is_named_by_id``: the browser saves each download under its id (``allowAndName`` of the
-        DevTools protocol), and it gets its name here.  In a context Chromium would write over a file of
+        DevTools protocol), and it gets its name here.  In a context Chromium would replace a file of
         the same name.  ``is_shared``: the folder is the user's,
         and other programs may save to it; ``written`` says which partial files the browser has open for
         writing.  Without it, one of another program may be taken for the browser's, by its name."""
@@ -123,7 +122,7 @@ class BidiTransfers:
         ]
 
     def close(self) -> None:
-        """Take no more events; what is under way counts as failed."""
+        """Note no more events; unfinished downloads count as failed."""
         self.is_closed = True
         for remove in self._removers:
             remove()
@@ -176,7 +175,8 @@ class BidiTransfers:
             transfer.state = "complete"
 
     def _transfer_of(self, event: Mapping[str, Any]) -> Transfer | None:
-        """Firefox gives a download no id, but the beginning names the file as it will be."""
+        """The unfinished download that an event is about; None if it is not known.  Firefox gives no
+        ids, but the event of the beginning has the final name."""
         under_way = [one for one in self.known if one.state == "in_progress"]
         if number := event.get("download"):
             return next((one for one in under_way if one.id == number), None)
@@ -209,7 +209,7 @@ class BidiTransfers:
             self._watching = False
 
     def _watch_bound(self) -> None:
-        """Runs while a download is under way."""
+        """The watching thread: ends when no download is under way."""
         assert self._bound is not None
         while not self._connection.is_lost:
             with self._lock:
@@ -222,9 +222,9 @@ class BidiTransfers:
             time.sleep(WATCH_PAUSE)
 
     def _give_up(self, transfer: Transfer) -> None:
-        """Cancel a download that has passed the bound, or remove its file where it was faster.
+        """Cancel a download after the bound was passed; if it is complete already, remove its file.
 
-        Firefox cannot cancel one; its guard ends the session.
+        A driver cannot cancel a download of Firefox: the guard ends the session.
         """
         transfer.too_large = True
         if transfer.path:
@@ -268,8 +268,8 @@ class BidiTransfers:
 class FolderTransfers:
     """The downloads of a Chromium without BiDi, in a folder that no other program writes to.
 
-    The address is not known, and a download that fails before Chromium makes a file is not noticed.
-    A file that was there before is an earlier lease's.
+    Addresses are not known, and a download that fails before Chromium makes a file is not noticed.
+    Files that existed before belong to an earlier lease.
     """
 
     def __init__(self, folder: str):
@@ -278,7 +278,7 @@ class FolderTransfers:
         self.is_closed = False
         self._by_file: dict[tuple[int, int], Transfer] = {}
         self._given_up: dict[str, float] = {}
-        """When downloads were given up, by name, in seconds of the monotonic clock."""
+        """For each name, when a download of it was given up (``time.monotonic()``)."""
         self._watchers: list[FolderEvents] = []
         self._blocks = 0
         self._lock = threading.RLock()
@@ -289,8 +289,8 @@ class FolderTransfers:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """In the block no download is missed, however short it is.  Raises OSError if the folder cannot
-        be made."""
+        """A context manager: in its block also downloads are noticed that end between two looks.  Raises
+        OSError if the folder cannot be made."""
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         self.refresh()
         with self._lock:
@@ -307,7 +307,7 @@ class FolderTransfers:
                         self._watchers.pop().close()
 
     def next(self) -> FolderTransfers:
-        """For the next lease: the files that are there are an earlier one's."""
+        """Close this object, and return one for the next lease, which ignores the present files."""
         self.refresh()
         self.close()
         following = FolderTransfers(self.folder)
@@ -328,7 +328,7 @@ class FolderTransfers:
         deleted = [name for watcher in self._watchers for name in watcher.deleted(suffix)]
         found: set[tuple[int, int]] = set()
         for name, facts in sorted(_files_in(self.folder), key=lambda pair: pair[1].st_ctime_ns):
-            if name.startswith(SHARED_MEMORY_PREFIXES):  # for some milliseconds, then it is renamed
+            if name.startswith(SHARED_MEMORY_PREFIXES):  # a temporary name, for some milliseconds
                 continue
             key = (facts.st_dev, facts.st_ino)
             found.add(key)
@@ -349,7 +349,7 @@ class FolderTransfers:
                 del self._by_file[key]
                 if transfer.state == "in_progress":
                     self._gave_up(transfer)
-        for name in deleted:  # some were never there at a look
+        for name in deleted:  # some of these files did not exist at any look
             own = final_name(name, suffix)
             if time.monotonic() - self._given_up.get(own, 0.0) > RETRY:
                 self.known.append(Transfer(own))
@@ -361,13 +361,13 @@ class FolderTransfers:
 
 
 def subscribe(connection: BidiConnection) -> None:
-    """Have the browser tell of its downloads.  Raises ProtocolError where it cannot, or an error of the
-    websocket."""
+    """Subscribe to the browser's events of downloads.  Raises ProtocolError if it does not have them, or
+    an error of the websocket."""
     connection.command("session.subscribe", {"events": list(EVENTS)})
 
 
 def size_of(path: str) -> int:
-    """0 where there is no such file."""
+    """The size of a file in bytes; 0 if it does not exist."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -375,7 +375,8 @@ def size_of(path: str) -> int:
 
 
 def partial_files(folder: str, suffix: str) -> list[tuple[str, int, FileId]]:
-    """Their names without the suffix, the oldest first, their bytes, and what tells them apart."""
+    """The partial files in a folder, by ascending inode: name without the suffix, bytes, device and
+    inode."""
     files = sorted(_files_in(folder), key=lambda pair: pair[1].st_ino)
     return [
         (name[: -len(suffix)], facts.st_size, (facts.st_dev, facts.st_ino))
@@ -409,11 +410,11 @@ def _free_bytes(folder: str) -> int | None:
 
 
 def move_to(path: str, folder: str, name: str, *, is_shared: bool) -> str:
-    """Give a file a name in a folder of the same file system, with a number where there is such a file;
-    returns its path.  Raises OSError.
+    """Rename a file into a folder of the same file system, with a number if the name is taken; returns
+    its new path.  Raises OSError.
 
-    ``is_shared``: other processes save files there.  Then the file has both names for a moment, so that
-    it can take no other file's place.
+    ``is_shared``: other processes save files there.  Then link(2) gives the file its new name, before
+    the old one is removed, since link(2) cannot replace another file.
     """
     for place in _unused_names(folder, name):
         if not is_shared:
@@ -437,8 +438,8 @@ def move_to(path: str, folder: str, name: str, *, is_shared: bool) -> str:
 
 
 def _unused_names(folder: str, name: str) -> Iterator[str]:
-    """Paths for a file of this name, as a browser chooses them where there is one already.  A name that
-    is too long for a file system is shortened."""
+    """Paths for a file of this name: first the name itself, then with numbers, as browsers choose them.
+    A name that is too long for the file system is shortened."""
     stem, dot, extension = name.rpartition(".")
     if not stem:
         stem, dot, extension = name, "", ""
