@@ -126,11 +126,11 @@ class Identity:
         return dataclasses.replace(other, **self.words)
 
     def mask(self, text: str) -> str:
-        """Returns the text with "…" for the values of ``extra_headers`` and of ``storage_state``, and for the
-        proxy's password.
+        """Returns the text with "…" for the values of ``extra_headers`` and of ``storage_state``, and
+        for the proxy's password.
 
-        For the logs of drivers, which contain every command to the driver.  Values of a storage state with
-        less than SHORTEST_SECRET characters, such as ``true``, are not replaced.
+        For the logs of drivers, which contain every command to the driver.  Values of a storage state
+        with less than SHORTEST_SECRET characters, such as ``true``, are not replaced.
         """
         secrets = {value for _, value in self.extra_headers or ()}
         if self.proxy is not None and self.proxy.password:
@@ -151,7 +151,8 @@ class Identity:
 
 
 def _ways_to_write(text: str) -> set[str]:
-    """The text as it is, as a JSON string, and as a JSON string within JSON strings, QUOTINGS levels deep."""
+    """The text as it is, as a JSON string, and as a JSON string within JSON strings, QUOTINGS levels
+    deep."""
     ways = {text}
     for is_ascii in (True, False):
         written = text
