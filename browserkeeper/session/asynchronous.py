@@ -1,7 +1,7 @@
-"""Blocking calls of sessions and pools for asyncio: each in a thread of its own.
+"""Runs blocking calls of sessions and pools for asyncio, each in a thread of its own.
 
-Not in the event loop's default executor: that has few threads, which waiting calls would keep from the
-program's own commands, and ``asyncio.run`` waits for each of them.
+The event loop's default executor is not used: it has few threads, which the program needs for its own
+commands, and ``asyncio.run`` waits for each of them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ logger = logging.getLogger("browserkeeper")
 
 
 async def in_thread(function: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
-    """Run the function in a thread of its own, with the task's context variables; return what it
-    returns, or raise what it raises.
+    """Run the function in a thread of its own, with the task's context variables; return its result, or
+    raise its exception.
 
-    A task that is cancelled meanwhile gets its CancelledError at once; the function goes on, and an
-    error of it is logged.  With ``stop``, which is called to make the function end, the CancelledError
-    comes after that end, and a second one at once; a function that has not begun is not called.
+    If the task is cancelled meanwhile, the CancelledError is raised at once; the function goes on, and
+    its exception is logged.  With ``stop``, that is called to make the function end, and the
+    CancelledError is raised after that end; a second cancellation is raised at once.  If the function
+    has not begun, it is not called.
 
-    Where the system gives no more threads, the function runs at once in the loop's thread.
+    If the system gives no more threads, the function runs at once in the loop's thread.
     """
-    import asyncio  # 50 ms, which only programs that use it are to pay
+    import asyncio  # takes 50 ms, so only programs that use it import it
 
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     is_awaited = True

@@ -248,7 +248,7 @@ def _over_error(
 
 
 def _too_large(config: SessionConfig, head: str, when: str, report: ExitReport) -> DownloadTooLarge:
-    """The error of a session whose guard has ended it since its downloads passed the bound."""
+    """The error of a session that its guard has ended because the downloads passed the bound."""
     when = f" {when}" if when else ""
     partial = max(report.partial_downloads, key=lambda one: one.bytes, default=None)
     name, size = (partial.name, partial.bytes) if partial else ("", 0)

@@ -372,7 +372,8 @@ class SessionControl(Generic[S]):
         return run_explained(self.proxy_route, name, lambda: commands.run(name, params, command, fail))
 
     def _open_downloads(self, attempt: Attempt) -> None:
-        """Where leases have contexts, the pool opens them on the connection that it has for these."""
+        """Begin to note downloads.  If leases have contexts, the pool does this with its own
+        connection."""
         self.downloads.browser = attempt.browser.identity
         if not self.downloads.is_in_contexts:
             tmpdir = attempt.plan.guard.tmpdir
@@ -388,7 +389,7 @@ class SessionControl(Generic[S]):
         return self.driver.execute(name, params)["value"]
 
     def raise_if_over(self) -> None:
-        """Raises the error of a command where the session is over, or its browser is lost."""
+        """Raises the error that a command would raise, if the session is over or its browser is lost."""
         from selenium.common.exceptions import WebDriverException
 
         self.refuse_fork("used")
@@ -403,7 +404,7 @@ class SessionControl(Generic[S]):
                 self._run_classic("w3cGetWindowHandles", {})
             except BrowserkeeperError:
                 raise
-            except WebDriverException:  # an answer: it is stopped, and goes on
+            except WebDriverException:  # the browser has answered: it runs again after a stop
                 pass
 
     def read_storage_state(self, indexed_db: bool) -> dict[str, Any]:
@@ -424,7 +425,7 @@ class SessionControl(Generic[S]):
 
     @property
     def proxy_route(self) -> Route | None:
-        """The browser's way to the proxy of its session; None without one."""
+        """The relay's route to the proxy of the session; None without a proxy."""
         return self.attempt.plan.launch.route if self.attempt is not None else None
 
     def quit_driver(self) -> None:
@@ -434,8 +435,7 @@ class SessionControl(Generic[S]):
 
     @property
     def bidi_filter(self) -> Filter | None:
-        """What BiDi commands of the session's own driver pass through; None: they go to the browser as
-        they are."""
+        """The filter for BiDi commands of the session's own driver; None if they are sent unchanged."""
         if self.config.remote is not None or self.attempt is None:
             return None
         from ..drivers.session_filter import SessionFilter

@@ -1,4 +1,4 @@
-"""One download as users see it: its values, and the copy of its file."""
+"""The class Download, which users get: the values of one download, and the copy of its file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 
 
 class Download:
-    """One download of a session or lease; its values are those of the moment when they are asked for."""
+    """One download of a session or lease.  Each property has the value of the moment when it is read."""
 
     def __init__(self, transfer: Transfer, transfers: Transfers):
         self._transfer, self._transfers = transfer, transfers
@@ -26,19 +26,19 @@ class Download:
 
     @property
     def name(self) -> str:
-        """The file's name as the browser has chosen it: without directories, and with a number where
-        there was such a file already."""
+        """The file's name as the browser has chosen it: without directories, and with a number if a file
+        of that name existed already."""
         return self._now().name
 
     @property
     def url(self) -> str:
-        """The address, after redirects.  Of a Chromium without BiDi: the one that the page has asked
-        for, as far as it is known, else ""."""
+        """The address, after redirects.  For a Chromium without BiDi: the address that the page has
+        requested, before redirects, or "" if it is not known."""
         return self._now().url
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
+        """The bytes that have arrived."""
         return self._now().size
 
     @property
@@ -48,21 +48,21 @@ class Download:
 
     @property
     def path(self) -> Path | None:
-        """The whole file; None until it is complete."""
+        """The path of the complete file; None until the download is complete."""
         path = self._now().path
         return Path(path) if path else None
 
     @property
     def error(self) -> str:
-        """Why it has failed; "" where it has not."""
+        """The reason of a failure; "" if the download has not failed."""
         return self._now().why
 
     def save_as(self, path: str | os.PathLike[str]) -> Path:
-        """Copy the file to ``path``, or into it where it is a directory; returns the copy's path.
+        """Copy the file to ``path``, or into ``path`` if it is a directory; returns the copy's path.
 
-        An existing file is replaced, at once and whole.  Directories that are missing are made.  Raises
-        DownloadError where the download is not complete, DownloadFailed where its file is gone, as it is
-        after the end of the session or lease, and OSError for a ``path`` that cannot be written.
+        An existing file is replaced atomically.  Missing directories are made.  Raises DownloadError if
+        the download is not complete, DownloadFailed if its file is gone, as it is after the end of the
+        session or lease, and OSError if ``path`` cannot be written.
         """
         one = self._now()
         if one.state != "complete":
@@ -95,20 +95,23 @@ class Download:
 
 
 class ExpectedDownload(Download):
-    """The download of an ``expect_download`` block.  Until one begins its values raise DownloadError."""
+    """The download of an ``expect_download`` block.  Until it begins, its properties raise
+    DownloadError."""
 
     def __init__(self, transfers: Transfers, since: int):
         self._transfers, self._since = transfers, since
 
     @property
     def all(self) -> tuple[Download, ...]:
-        """All downloads since the block began, where it began several (``count=``)."""
+        """All downloads that have begun since the beginning of the block (see ``count=``)."""
         return tuple(Download(one, self._transfers) for one in self._transfers.known[self._since :])
 
     def _now(self) -> Transfer:
         self._transfers.refresh()
         if len(self._transfers.known) <= self._since:
-            raise DownloadError("No download has begun in this block so far.")
+            raise DownloadError(
+                "No download has begun in this block so far. Read its values after the block."
+            )
         return self._transfers.known[self._since]
 
     def __repr__(self) -> str:
@@ -118,7 +121,7 @@ class ExpectedDownload(Download):
 
 
 def facts_of(one: Transfer) -> dict[str, Any]:
-    """What errors say of it."""
+    """The keyword arguments for a DownloadError about this download."""
     return {"name": one.name, "url": one.url, "size": one.size}
 
 

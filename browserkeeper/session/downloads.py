@@ -1,4 +1,4 @@
-"""Downloads as users see them: what a session, or a lease, has downloaded, and the wait for the next."""
+"""The downloads of a session or a lease, for users: the list of them, and ``expect_download``."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from ..drivers.page_addresses import RunCommand
 
 TIMEOUT = 30.0
-"""Seconds until a download has to begin, and from one byte of it to the next."""
+"""Seconds until a download has to begin, and between two of its bytes."""
 PAUSE = 0.02
 """Seconds between two looks at a download."""
 CHECK_PAUSE = 0.25
 """Seconds between two looks whether the session is over."""
 ALERT_PAUSE = 0.5
-"""Seconds without a byte after which an alert of the browser's about the download is looked for."""
+"""Seconds without a byte after which the browser is asked for an alert about the download."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for the browser's answer to the subscription; it takes 5 to 50 ms."""
 END_TIMEOUT = 10.0
@@ -58,7 +58,7 @@ logger = logging.getLogger("browserkeeper")
 class User:
     """The session or lease that waits for a download.
 
-    ``check()`` raises the error that says that it is over, and returns None while it is not.  ``run``
+    ``check()`` raises the error of a session or lease that is over, and returns None otherwise.  ``run``
     runs a classic WebDriver command.
     """
 
@@ -78,7 +78,7 @@ class SessionDownloads:
         self._is_own_connection = False
         self._transfers: Transfers | None = None
         self._opened: list[str] = []
-        """The addresses of the last ``driver.get()``, the latest last."""
+        """The addresses of the last ``driver.get()`` calls, the latest last; 10 at the most."""
         self._opens = 0
         self._config: SessionConfig | None = None
         self._tmpdir = ""
@@ -92,8 +92,8 @@ class SessionDownloads:
         tmpdir: str,
         connection: BidiConnection | None = None,
     ) -> None:
-        """Called once the browser has started.  With a ``connection`` that one is used, which another
-        object closes."""
+        """To be called after the start of the browser.  ``connection``: a connection to use, which the
+        caller closes; without it one is opened."""
         self._config, self._tmpdir = config, tmpdir
         to = connection or capabilities.get("webSocketUrl")
         if config.remote is None and isinstance(to, (BidiConnection, str)):
@@ -104,7 +104,8 @@ class SessionDownloads:
             self.begin_lease()
 
     def _connect(self, to: BidiConnection | str) -> None:
-        """Without BiDi the session is as good as ever, except for this module."""
+        """Subscribe to the browser's downloads.  Logs a warning if that fails: the session works
+        without."""
         from websocket import WebSocketException
 
         self._is_own_connection = isinstance(to, str)
@@ -125,16 +126,16 @@ class SessionDownloads:
         return directory_of_user(self._config) if self._config is not None else ""
 
     def _is_visible(self) -> bool:
-        """True where downloads can be seen in a folder of our own.  In a directory of the user's any
-        program may save files."""
+        """True if downloads can be noticed by looking into the folder: it must be the session's own.
+        Other programs may save files to a directory of the user."""
         config = self._config
         if config is None or config.engine != "chromium" or config.debugger_address:
             return False
         return not self._user_directory
 
     def begin_lease(self, context: str = "", folder: str | os.PathLike[str] = "") -> None:
-        """From now on only downloads count that begin later.  ``context``: the user context of the
-        lease; ``folder``: where its downloads go."""
+        """Forget the downloads so far.  ``context``: the user context of the lease; ``folder``: the
+        directory for its downloads."""
         config = self._config
         if config is None or self._connection is None:
             if isinstance(self._transfers, FolderTransfers):
@@ -155,15 +156,15 @@ class SessionDownloads:
 
     @property
     def unfinished(self) -> list[Transfer]:
-        """Those that are under way."""
+        """The downloads that have begun and not ended."""
         if self._transfers is None:
             return []
         self._transfers.refresh()
         return [one for one in self._transfers.known if one.state == "in_progress"]
 
     def close(self) -> dict[str, str]:
-        """To be called before the browser's end.  Returns the names of the downloads that are under way,
-        by those of their partial files without the suffix."""
+        """To be called before the browser's end.  Returns the names of the unfinished downloads; the
+        keys are the names of their partial files without the suffix."""
         names = {}
         if self._transfers is not None:
             self._transfers.refresh()
@@ -175,21 +176,22 @@ class SessionDownloads:
         return names
 
     def note_command(self, name: str, params: Mapping[str, Any]) -> None:
-        """A command is sent: the page that it opens may be a download."""
+        """Note the address of ``driver.get()``, which may be a download."""
         if name == "get":
             self._opens += 1
             self._opened = [*self._opened[-9:], str(params.get("url", ""))]
 
     def opened_since(self, number: int) -> tuple[int, list[str]]:
-        """How often ``driver.get()`` was called so far, and with which addresses since it was called so
-        often; 10 at the most."""
+        """Returns how often ``driver.get()`` was called so far, and the addresses of the calls after the
+        first ``number`` calls; 10 at the most."""
         new = self._opens - number
         return self._opens, self._opened[-new:] if new else []
 
     # -- for users
 
     def required(self, what: str) -> Transfers:
-        """Raises ConfigError where the downloads of this browser cannot be seen; ``what`` was called."""
+        """Returns the downloads, or raises ConfigError if those of this browser cannot be seen.
+        ``what``: the user's call, for the message."""
         config = self._config
         if config is not None and config.remote is not None:
             raise ConfigError(
@@ -238,7 +240,8 @@ class Expectation:
         bound: str,
         opened_since: Callable[[int], tuple[int, list[str]]],
     ):
-        """``bound``: ``max_download`` as text; ``opened_since``: that of :class:`SessionDownloads`."""
+        """``bound``: ``max_download`` as text, for messages.  ``opened_since``: the method of
+        :class:`SessionDownloads`."""
         self._opened_since, self._opens = opened_since, 0
         self._transfers, self._user, self._timeout, self._count = transfers, user, timeout, count
         self._bound = bound
@@ -307,13 +310,14 @@ class Expectation:
             if self._transfers.is_lost:
                 self._user.check()
                 raise DownloadError(
-                    "The connection by which the browser tells of its downloads is lost."
+                    "The connection by which the browser tells of its downloads is lost. Start another "
+                    "session."
                 )
             time.sleep(PAUSE)
         self._note_addresses()
 
     def _wait_for_end(self) -> None:
-        """The session or lease is being ended; raise its error once it is over."""
+        """For a session or lease that is ending: wait until it is over, and raise its error."""
         until = time.monotonic() + END_TIMEOUT
         while time.monotonic() < until:
             self._user.check()
@@ -343,8 +347,8 @@ class Expectation:
         return DownloadFailed(f"The download {one.name!r} has failed: {one.why}.", **facts_of(one))
 
     def _dismiss_alert(self) -> bool:
-        """Firefox opens an alert about a download that was cut off, and tells of its end when that is
-        closed; the next command would fail on it.  True if there was one."""
+        """Firefox opens an alert about a download that was cut off, and reports the end of the download
+        only after the alert was closed.  Closes such an alert; returns True if there was one."""
         from selenium.common.exceptions import WebDriverException
 
         if not isinstance(self._transfers, BidiTransfers) or self._transfers.engine != "firefox":
@@ -371,7 +375,7 @@ class Expectation:
 
 
 class DownloadsHandler(Protocol):
-    """What a driver's command handler, a session's or a lease's, has for downloads."""
+    """A part of the command handlers of sessions and leases."""
 
     def expect_download(self, timeout: float | None, count: int) -> Expectation: ...
 
@@ -381,26 +385,29 @@ def expect_download(
 ) -> Expectation:
     """Wait for a download that a block begins: ``with expect_download(driver) as download: ...``.
 
-    The end of the block waits until a download has begun, and until it is complete.  After it
-    ``download.path`` is the file, and ``download.save_as(path)`` copies it.  It works with the driver of
-    a session and with that of a lease.
+    The end of the block waits until a download has begun, and until it is complete.  After that,
+    ``download.path`` is the file, and ``download.save_as(path)`` copies it.  ``driver`` is the driver of
+    a session or of a lease.
 
     Args:
-        timeout: seconds after the block until a download has to begin, and the longest time in which no
-            byte of it may come.  None waits until the session or lease is over.
-        count: how many downloads the block begins; ``download.all`` has them.
+        timeout: seconds after the block until a download has to begin, and the longest time between two
+            of its bytes.  None: no limit, until the session or lease is over.
+        count: how many downloads the block begins; ``download.all`` is a tuple of all.
 
     Raises:
-        DownloadTimeout: none began in time, or the server has stopped sending.
-        DownloadFailed: the browser gave it up.  DownloadTooLarge: it passed ``max_download=``.
-        ConfigError: a driver that browserkeeper did not start, or whose downloads cannot be seen.
+        DownloadTimeout: no download began in time, or the server has stopped sending.
+        DownloadFailed: the browser gave the download up.
+        DownloadTooLarge: the downloads passed ``max_download=``.
+        ConfigError: the driver was not started by browserkeeper, or its downloads cannot be seen.
 
-    An exception of the block is raised as it is, and nothing is waited for.
+    An exception of the block is raised unchanged, without a wait.
     """
     handler = getattr(driver, "command_handler", None)
     expect = getattr(handler, "expect_download", None)
     if expect is None:
-        raise ConfigError(f"{driver!r} was not started by browserkeeper.")
+        raise ConfigError(
+            f"{driver!r} was not started by browserkeeper. Give the driver of a session or of a lease."
+        )
     expectation: Expectation = expect(timeout, count)
     return expectation
 

@@ -99,8 +99,8 @@ class Ending:
         warnings.warn_explicit(text, ResourceWarning, filename, line)
 
     def name_downloads(self, names: Mapping[str, str]) -> None:
-        """For the report: the names of downloads that are under way, by those of their partial files
-        without the suffix."""
+        """Set the names of unfinished downloads, for the report.  The keys are the names of their
+        partial files without the suffix."""
         self._download_names = dict(names)
 
     def run(self, reason: str, disconnect: Callable[[], None]) -> ExitReport:
@@ -209,10 +209,10 @@ class Ending:
 
 
 def _named(one: PartialDownload, names: Mapping[str, str]) -> PartialDownload:
-    """A partial download with its name, by those of partial files without their suffix.
+    """The partial download with its final name, if ``names`` has it (see :meth:`Ending.name_downloads`).
 
-    Firefox makes an empty file of the final name, and then gives the partial file a name by which a
-    guard knows that of the other.  Where it was killed in between, the empty file is removed here.
+    Firefox makes an empty file with the final name, and then renames the partial file so that a guard
+    can tell the final name.  If Firefox was killed in between, the empty file is removed here.
     """
     named = one.with_name_of(names)
     if named.suggested and named.removed and not named.placeholder and named.path.endswith(".part"):

@@ -137,9 +137,9 @@ def browser(
             started them.  The host's own limit holds as well.
         min_memory: start only while this much memory is left, in bytes or as ``"1GiB"``.  The host's own
             bound holds as well.
-        max_download: the most that all downloads may write together, in bytes or as ``"500MB"``.  One
-            that passes it is cancelled, or else the session is ended (``docs/identity.md``,
-            "Downloads").
+        max_download: the largest size of all downloads together, in bytes or as ``"500MB"``.  If they
+            pass it, Chromium's download is cancelled, and with Firefox the session is ended
+            (``docs/identity.md``, "Downloads").
         identity: an :class:`Identity`, or a dict of its words.  The following arguments replace its
             words one by one (``docs/identity.md``).
         proxy: the proxy for all requests, as a URL or a dict.
@@ -149,9 +149,11 @@ def browser(
         user_agent: the browser's name for itself: for ``navigator.userAgent`` and the header User-Agent.
         geolocation: (latitude, longitude) or (latitude, longitude, accuracy in metres): the place that
             ``navigator.geolocation`` gives to every page.
-        extra_headers: a dict of headers for each request, to whatever host.
-        storage_state: cookies and storage to start with, in Playwright's format: a file or a dict.
-        block: requests that are not sent: URL patterns and resource types.
+        extra_headers: a dict of headers for every request to every host.
+        storage_state: cookies, localStorage and IndexedDB to start with, in Playwright's format: the
+        path
+            of a file, or a dict.
+        block: a list of URL patterns and resource types; requests that match are not sent.
 
     Raises:
         ConfigError: an argument makes no sense, is not known, or undoes what a session promises

@@ -190,9 +190,10 @@ class Attempt:
             self._driver: Callable[[], Any] = lambda: None
             self._quits = False
             self.prompts: UserPrompts | None = None
-            """None where the driver handles dialogs as without BiDi, or as the user has it."""
+            """Handles dialogs as without BiDi; None if that is not needed, or if the user has turned
+            BiDi on."""
             self.bidi: BidiConnection | None = None
-            """Our own connection, besides Selenium's; None for a session that needs none."""
+            """browserkeeper's own connection, besides Selenium's; None for a session that needs none."""
             self.own_pages = OwnPages()
             self._applied = Applied()
             self._visited: VisitedOrigins | None = None
@@ -248,7 +249,8 @@ class Attempt:
         return driver
 
     def _turn_bidi_on(self, options: Any) -> None:
-        """Where identity or downloads need it; dialogs are as without BiDi, unless the user wants it."""
+        """Turn BiDi on if the identity or the downloads need it.  Dialogs are then handled as without
+        BiDi, unless the user has turned it on."""
         config = self.plan.config
         wanted = may_save_by_bidi(config) or downloads.need_bidi(config)
         if "webSocketUrl" not in options.capabilities and wanted:
@@ -259,7 +261,8 @@ class Attempt:
             self.prompts = UserPrompts.take_over(options, config.options, config.engine)
 
     def _open_bidi(self, driver: Any) -> None:
-        """For the downloads alone: the session is as good as ever without it, except for these."""
+        """Connect for the downloads.  Logs a warning if that fails: the session works without the
+        connection, except for downloads."""
         from websocket import WebSocketException
 
         left = max(0.1, self.plan.deadline - time.monotonic())
@@ -269,9 +272,9 @@ class Attempt:
             logger.warning("session %s: no BiDi connection for its downloads: %r", self.id, error)
 
     def _give_identity(self, driver: Any) -> None:
-        """What the launch could not say of the browser's identity, by a BiDi connection of ours.
+        """Set the words of the identity that the launch could not set, by a BiDi connection.
 
-        Raises IdentityError where the browser refuses a word, and StartRefusedError where the connection
+        Raises IdentityError if the browser refuses a word, and StartRefusedError if the connection
         breaks.
         """
         from websocket import WebSocketException
@@ -290,18 +293,18 @@ class Attempt:
 
     @property
     def visited(self) -> tuple[str, ...]:
-        """The origins of all documents since the start, where the session keeps them; else none."""
+        """The origins of all documents since the start; () for a session that does not note them."""
         return self._visited.origins if self._visited is not None else ()
 
     def run_as_without_bidi(self, name: str, command: Callable[[], Any]) -> Any:
-        """Run a command of the driver so that our BiDi connection makes no difference to it.
-
-        Dialogs stay open (:class:`UserPrompts`); a hidden window of ours is not among the handles.
+        """Run a command of the driver so that its result is the same as without browserkeeper's BiDi
+        connection: dialogs stay open (:class:`UserPrompts`), and browserkeeper's own windows are not
+        among the handles.
         """
 
         def execute(*given: Any) -> Any:
-            """Keeps the driver alive for one command of ours alone: the user's may go on after the
-            program has dropped it."""
+            """Keeps a reference to the driver only for this one command: the user's command may still
+            run after the program has dropped the driver."""
             driver = self.driver
             if driver is None:
                 raise ReferenceError("the driver was dropped")

@@ -149,8 +149,8 @@ class BrowserSession(Generic[D_co]):
     async def astart(self) -> D_co:
         """:meth:`start` for asyncio: the event loop goes on meanwhile.
 
-        If the task is cancelled, the start is called off, which takes well under a second; the
-        CancelledError comes when all that had been started is gone again.
+        If the task is cancelled, the start is cancelled, which takes well under a second; the
+        CancelledError is raised after all processes of the start have ended.
         """
         self._control.claim_start()
         try:
@@ -173,10 +173,10 @@ class BrowserSession(Generic[D_co]):
 
     @property
     def downloads(self) -> tuple[Download, ...]:
-        """All downloads since the start, whatever has begun them, in the order of their beginnings.
+        """All downloads since the start, in the order in which they began, also those outside an
+        :meth:`expect_download` block.
 
-        Of a Chromium without BiDi: those that it has saved to the session's TMPDIR, and in a
-        ``download_dir`` those of :meth:`expect_download`.  Raises ConfigError where they cannot be seen.
+        Raises ConfigError if the downloads of this browser cannot be seen.
         """
         self._refuse_pooled("downloads")
         return self._control.downloads.all("downloads")
@@ -193,10 +193,10 @@ class BrowserSession(Generic[D_co]):
         """Returns cookies and localStorage in Playwright's format; with ``path``, writes them to that
         file as well, for ``storage_state=`` of another session or lease.
 
-        ``indexed_db``: also what IndexedDB holds.  The file is written whole or not at all, and only
-        its user can read it.  ``docs/identity.md`` says of which origins localStorage is saved.  Blocks
-        for a minute at the most.  Raises ConfigError for a path that no file can have,
-        StorageStateError where the state cannot be read or written, and the session's errors.
+        ``indexed_db``: also save IndexedDB.  The file is written completely or not at all, with mode
+        0600. ``docs/identity.md`` says of which origins localStorage is saved.  Blocks for a minute at
+        the most.  Raises ConfigError for a path that cannot be a file's, StorageStateError if the state
+        cannot be read or written, and the session's errors.
         """
         if self.config.for_contexts:
             raise ConfigError(
@@ -248,7 +248,7 @@ class BrowserSession(Generic[D_co]):
         """:meth:`close` for asyncio: the event loop goes on meanwhile.
 
         A command that runs in a thread (``asyncio.to_thread``) is cut off, and raises SessionClosed
-        there.  If the task is cancelled, the CancelledError comes at once; the end goes on.
+        there.  If the task is cancelled, the CancelledError is raised at once, and the end goes on.
         """
         return await in_thread(self.close)
 

@@ -1,6 +1,6 @@
-"""The storage state of a session's own windows: saved, and loaded for a lease of a fresh browser.
+"""Saves the storage state of a session's own windows, and loads one for a lease with a new browser.
 
-Leases with a user context of their own have theirs (``drivers/contexts``).
+``drivers/contexts`` does this for leases with a user context of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .launch import Attempt
 
 STORAGE_STATE = "storageState"
-"""What a save is called among the commands of a session."""
+"""The name under which a save is run as a command of the session."""
 
 
 def check_and_save(
@@ -31,10 +31,10 @@ def check_and_save(
     read: Callable[[bool], dict[str, Any]],
 ) -> dict[str, Any]:
     """Check the arguments of ``storage_state()``, read the state, and write it to the file if one is
-    given.
+    given.  Returns the state.
 
-    ``read`` is called with ``indexed_db``.  Raises ConfigError before the browser is asked, what
-    ``read`` raises, and StorageStateError where the file cannot be written.
+    ``read`` is called with ``indexed_db``.  Raises ConfigError before ``read`` is called, the errors of
+    ``read``, and StorageStateError if the file cannot be written.
     """
     check_flag("indexed_db", indexed_db)
     if config.remote is not None:
@@ -104,7 +104,11 @@ def load_state(attempt: Attempt, state: StorageState) -> None:
             load(connection, config.engine, DEFAULT_CONTEXT, state)
         return
     if config.engine == "firefox":
-        raise IdentityError("This Firefox was started without BiDi.", "storage_state")
+        raise IdentityError(
+            "This Firefox was started without BiDi: leave options.set_capability('webSocketUrl', False) "
+            "out.",
+            "storage_state",
+        )
     from ..drivers.storage_by_driver import load_cookies_by_driver
 
     load_cookies_by_driver(driver, state)
@@ -112,7 +116,7 @@ def load_state(attempt: Attempt, state: StorageState) -> None:
 
 @contextlib.contextmanager
 def _connection(attempt: Attempt) -> Iterator[BidiConnection]:
-    """The session's own BiDi connection, or one for the block."""
+    """A context manager: the session's own BiDi connection, or one that is open only for the block."""
     from ..drivers.bidi import BidiConnection
 
     connection = attempt.bidi
