@@ -1,8 +1,8 @@
-"""One connection of a browser to the relay: request after request, each sent on its way.
+"""One connection of a browser to the relay: passes on one request after another.
 
-A request that fails at the proxy gets no answer that a browser could show as a page: its connection is
-reset, or CONNECT is answered with 502.  So the command that waits for the page fails, and is explained.
-An answer 407 never reaches the browser, which would open a dialog.
+If a request fails at the proxy, the browser must not show an answer as a page: so its connection is
+reset, or CONNECT is answered with 502.  The command that waits for the page then fails, and raises
+ProxyError. An answer 407 is never passed on: the browser would open a dialog.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _AUTHORITY = re.compile(rb"(?:[^@/?#]*@)?(\[[0-9A-Fa-f:.]+\]|[^:@/?#\[\]]+)(?::(
 _URL = re.compile(rb"(?i:http)://([^/?#]*)([^#]*)")
 
 Way = tuple[str, str, int]
-"""``proxy``, ``socks`` or ``direct``; the host and the port of the target, "" and 0 for ``proxy``."""
+"""How a request is sent: ``proxy``, ``socks`` or ``direct``; then the target's host and port, "" and 0
+for ``proxy``."""
 
 
 class Client:
@@ -44,16 +45,16 @@ class Client:
         self._was_answered = False
         """True once a request was refused."""
         self._may_pass_end = False
-        """True while a request was sent in full, and its answer is awaited."""
+        """True after a request was sent completely, until its answer has come."""
 
     async def serve(self) -> None:
-        """Raises nothing but CancelledError."""
+        """Serve the connection until its end.  Raises only CancelledError."""
         watch = asyncio.ensure_future(self._pass_on_the_end())
         try:
             while (head := await self._next_head()) is not None and await self._serve(head):
                 pass
         except ProxyFailedError as failed:
-            # A browser that gives a request up makes the proxy close the connection, too.
+            # If the browser itself has closed its connection, the proxy closes its own: no failure.
             if failed.error is not None and not self._own.reader.ended.is_set():
                 self._upstream.failure = failed.error
             if not self._was_answered:
@@ -89,7 +90,7 @@ class Client:
             return await self._connect(head, target)
         match = _URL.fullmatch(target)
         place = _place_of(match[1], 80) if match else None
-        if match is None or place is None:  # a request to this port itself, such as a page could make
+        if match is None or place is None:  # a request to the relay's own port, as a page could send
             return self._refuse(400)
         if b"chunked" in head.words(b"transfer-encoding") and head.values(b"content-length"):
             return self._refuse(400)
@@ -111,7 +112,8 @@ class Client:
         return ("socks", host, port) if proxy.is_socks else ("proxy", "", 0)
 
     async def _link_by(self, way: Way) -> Link:
-        """The connection that this browser's connection has already, or a new one."""
+        """The present connection to the proxy or target, if it goes this way and is open; else a new
+        one."""
         if self._link is not None and (self._way != way or self._link.reader.ended.is_set()):
             self._drop_link()
         if self._link is None:
@@ -177,9 +179,9 @@ class Client:
         return size is not None and head.keeps_alive
 
     async def _answer_of_proxy(self, link: Link) -> Head | None:
-        """The head of an answer, of the proxy or of the target behind it.
+        """The head of an answer of the proxy, or of the target behind it.
 
-        Returns None where the proxy has closed a connection that was kept open, as it may: the browser
+        Returns None if the proxy has closed a connection that was used before, as it may do: the browser
         then sends the request again.  Raises ProxyFailedError.
         """
         proxy = self._upstream.proxy
@@ -224,7 +226,8 @@ class Client:
         return False
 
     async def _ask_for_tunnel(self, link: Link, head: Head, target: bytes) -> None:
-        """Raises ProxyFailedError, or TargetError where the proxy cannot reach the target."""
+        """Send CONNECT to the proxy.  Raises ProxyFailedError, or TargetError if the proxy cannot reach
+        the target."""
         proxy = self._upstream.proxy
         request = head.without(b"proxy-authorization")
         link.writer.write(request.to_bytes(*self._upstream.authorization))
@@ -239,7 +242,8 @@ class Client:
     # -- ends
 
     async def _pass_on_the_end(self) -> None:
-        """A browser that has sent its request may close its half of the connection, or all of it."""
+        """Pass on the end of the browser's connection: a browser may close its half of it after a
+        request, or all of it at any time."""
         await self._own.reader.ended.wait()
         link = self._link
         if link is None:
@@ -250,7 +254,7 @@ class Client:
             link.end_writing()
 
     def _refuse(self, status: int) -> bool:
-        """Answer without a body; the connection ends."""
+        """Answer with this status and no body.  Returns False: the connection ends."""
         self._was_answered = True
         with contextlib.suppress(OSError):
             self._own.writer.write(REFUSED.format(status).encode())
@@ -263,7 +267,8 @@ class Client:
 
 
 async def _tunnel(own: Link, link: Link) -> None:
-    """Copy both ways until both have ended.  The end of one is passed on while the other goes on."""
+    """Copy in both directions until both have ended.  The end of one direction is passed on while the
+    other goes on."""
 
     async def copy(source: Reader, sink: Link) -> None:
         while data := await source.read(BLOCK):

@@ -1,4 +1,5 @@
-"""What failed at a proxy, as a ProxyError: it names the proxy and the user, never the password."""
+"""Makes the ProxyError for each failure of a proxy.  It names the proxy and the user, never the
+password."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ def _error(proxy: Proxy, text: str, reason: str) -> ProxyError:
 
 
 def of_connection(proxy: Proxy, error: Exception) -> ProxyError | None:
-    """For an error of the connection to the proxy; None for one that is not the proxy's: this process
-    may open no more files."""
+    """For an error of the connection to the proxy.  Returns None if the proxy is not the cause: this
+    process has no file descriptor left."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return None
     if isinstance(error, socket.gaierror):
@@ -38,7 +39,8 @@ def of_connection(proxy: Proxy, error: Exception) -> ProxyError | None:
 
 
 def of_password(proxy: Proxy, schemes: list[bytes] | None = None) -> ProxyError:
-    """For a proxy that wants a password, or another one.  ``schemes``: what it offers in HTTP."""
+    """For a proxy that requires a password, or refuses the given one.  ``schemes``: the values of the
+    proxy's header Proxy-Authenticate."""
     if schemes and BASIC not in [scheme.split()[0].lower() for scheme in schemes if scheme.split()]:
         names = b", ".join(scheme.split()[0] for scheme in schemes if scheme.split())
         shown = "".join(c for c in names.decode("ascii", "replace")[:60] if c.isprintable())
@@ -49,12 +51,12 @@ def of_password(proxy: Proxy, schemes: list[bytes] | None = None) -> ProxyError:
 
 
 def of_refusal(proxy: Proxy, what: str) -> ProxyError:
-    """For a proxy that does not let this browser through."""
+    """For a proxy that refuses the target, or this client.  ``what``: what it has refused."""
     return _error(proxy, f" does not let the browser through: {what}", "forbidden")
 
 
 def of_protocol(proxy: Proxy, why: str) -> ProxyError:
-    """For an answer that is none of such a proxy."""
+    """For an answer that a proxy of this scheme would not give.  ``why``: what is wrong with it."""
     kind = "a SOCKS5" if proxy.is_socks else "an HTTP"
     return _error(proxy, f" does not answer as {kind} proxy: {why}", "protocol")
 

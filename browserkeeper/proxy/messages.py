@@ -1,8 +1,7 @@
 """HTTP/1.1 messages between a browser and a proxy: where they begin and end (RFC 9112).
 
-Heads and bodies are passed on byte for byte, as a proxy of the user's expects them from a browser.
-h11 is not used for it: it reads a body into events and writes it again, and refuses answers that
-browsers accept.
+Heads and bodies are passed on byte for byte, as the proxy expects them from a browser.  h11 is not used:
+it parses a body into events and writes it anew, and refuses answers that browsers accept.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ BLOCK = 2**16
 
 
 class MessageError(Exception):
-    """Not an HTTP/1.1 message, or one whose end cannot be told."""
+    """The bytes are no HTTP/1.1 message, or its end cannot be determined."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """The head of a message: ``start`` is its first line, ``lines`` are its fields as they came."""
+    """The head of a message: ``start`` is its first line, ``lines`` are its fields, unchanged."""
 
     start: bytes
     lines: tuple[bytes, ...]
@@ -45,17 +44,17 @@ class Head:
         return {w.strip().lower() for value in self.values(name) for w in value.split(b",")}
 
     def without(self, *names: bytes) -> Head:
-        """Without the fields of these names, which are in lower case."""
+        """A copy without the fields of these names, which are in lower case."""
         kept = [line for line in self.lines if line.partition(b":")[0].strip().lower() not in names]
         return Head(self.start, tuple(kept))
 
     def to_bytes(self, *more: bytes) -> bytes:
-        """With more fields at its end."""
+        """The bytes of the head, with more fields at its end."""
         return b"\r\n".join((self.start, *self.lines, *more, b"", b""))
 
     @property
     def status(self) -> int:
-        """Of an answer.  Raises MessageError for the first line of anything else."""
+        """The status of an answer.  Raises MessageError if the first line is not that of an answer."""
         version, _, rest = self.start.partition(b" ")
         code = rest[:3]
         if not version.startswith(b"HTTP/1.") or len(code) != 3 or not code.isdigit():
@@ -64,14 +63,15 @@ class Head:
 
     @property
     def keeps_alive(self) -> bool:
-        """False where the connection ends with this message."""
+        """False if the connection ends with this message."""
         words = self.words(b"connection") | self.words(b"proxy-connection")
         is_old = self.start.startswith(b"HTTP/1.0") or self.start.endswith(b"HTTP/1.0")
         return b"keep-alive" in words if is_old else b"close" not in words
 
     @property
     def size(self) -> int | None:
-        """Bytes of the body; -1 for a chunked one, None where the head does not say."""
+        """Bytes of the body; -1 for a chunked body, None if the head has no size.  Raises
+        MessageError."""
         if coding := self.words(b"transfer-encoding") - {b""}:
             if b"chunked" not in coding:
                 return None
@@ -86,7 +86,8 @@ class Head:
 
 
 async def read_head(reader: asyncio.StreamReader) -> Head | None:
-    """The next head; None at the end of the connection.  Raises MessageError for half a head."""
+    """Read the next head; None at the end of the connection.  Raises MessageError for an incomplete
+    head."""
     try:
         raw = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
@@ -99,9 +100,9 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
 
 
 async def copy_body(source: asyncio.StreamReader, sink: asyncio.StreamWriter, size: int | None) -> None:
-    """Copy a body of so many bytes, a chunked one for -1, all until the end for None.
+    """Copy a body of ``size`` bytes; for -1 a chunked body, for None all bytes until the end.
 
-    Raises MessageError where the connection ends before the body does.
+    Raises MessageError if the connection ends before the body.
     """
     if size == -1:
         await _copy_chunks(source, sink)

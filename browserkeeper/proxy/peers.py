@@ -1,8 +1,8 @@
-"""Which user has opened a connection on the loopback.
+"""Finds out which user has opened a connection on the loopback.
 
-The relay would give every local user a way through the proxy, with the password of ours.  The kernel
-tells the owner of a socket by netlink (sock_diag(7)), which costs O(1), and in ``/proc/net/tcp``, which
-costs O(all sockets) and is asked where netlink is not there (gVisor, seccomp).
+Without this check, every local user could use the proxy through the relay, with the password.  The
+kernel tells the owner of a socket by netlink (sock_diag(7)), which takes O(1), and in ``/proc/net/tcp``,
+which takes O(all sockets) and is used only if there is no netlink (gVisor, seccomp).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ PATIENCE = 1.0
 
 
 class UnknownPeerError(Exception):
-    """This system does not tell whose a connection is."""
+    """This system does not tell which user owns a connection."""
 
 
 def is_ours(connection: socket.socket) -> bool:
-    """True if a process of this process's user holds the other end of this connection.
+    """True if the other end of this connection belongs to this process's user.
 
-    False for a socket that its process has closed already.  Raises UnknownPeerError.
+    False if its process has closed the socket already.  Raises UnknownPeerError, and OSError for a
+    connection that is closed.
     """
     peer, own = connection.getpeername(), connection.getsockname()
     if sys.platform != "linux":
@@ -52,7 +53,8 @@ def can_tell() -> bool:
 
 
 def _by_netlink(peer: tuple[str, int], own: tuple[str, int]) -> tuple[int, int]:
-    """The uid and the inode of the peer's socket; (-1, 0) where there is none."""
+    """The uid and the inode of the peer's socket; (-1, 0) if there is none.  Raises OSError or
+    struct.error."""
     header = struct.Struct("=IHHII")
     where = struct.pack("!HH4s12x4s12x", peer[1], own[1], *map(socket.inet_aton, (peer[0], own[0])))
     request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
@@ -75,7 +77,7 @@ def _by_netlink(peer: tuple[str, int], own: tuple[str, int]) -> tuple[int, int]:
 
 
 def _by_proc(peer: tuple[str, int], own: tuple[str, int]) -> tuple[int, int]:
-    """As :func:`_by_netlink`.  Raises UnknownPeerError where the file cannot be read."""
+    """The same from ``/proc``.  Raises UnknownPeerError if the file cannot be read."""
     wanted = [_as_in_proc(peer), _as_in_proc(own)]
     try:
         with open("/proc/self/net/tcp") as file:
@@ -89,7 +91,7 @@ def _by_proc(peer: tuple[str, int], own: tuple[str, int]) -> tuple[int, int]:
 
 
 def _as_in_proc(address: tuple[str, int]) -> str:
-    """Such as ``0100007F:1F90``: the bytes of the address in the machine's order (proc(5))."""
+    """The address as in /proc, such as ``0100007F:1F90``, in the machine's byte order (proc(5))."""
     (number,) = struct.unpack("=I", socket.inet_aton(address[0]))
     return f"{number:08X}:{address[1]:04X}"
 

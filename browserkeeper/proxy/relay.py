@@ -1,11 +1,11 @@
 """The relay's thread, and the routes through it.
 
-A route is a port of 127.0.0.1 and the proxy behind it.  Each session or lease with a proxy has one of
-its own, so that requests need nothing else to tell whose they are.  The thread starts with the first
-route of a process and ends with the last one.
+A route is a port of 127.0.0.1 with a proxy.  Each session or lease with a proxy has a route of its own,
+so that the port alone tells to which session or lease a request belongs.  The thread starts with the
+first route of a process and ends with the last one.
 
-A fork inherits the sockets but not the thread.  It closes them at once: else a port of a relay that has
-ended would still accept connections, and no browser would be told.
+A forked process inherits the sockets but not the thread.  It closes the sockets at once: otherwise the
+port of a relay that has ended would still accept connections, and browsers would wait for answers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Entry:
     """The part of a route that the relay's thread uses."""
 
     def __init__(self, proxy: Proxy):
-        """Listens from now on.  Raises OSError where no port or descriptor is left."""
+        """Listen on a free port.  Raises OSError if no port or descriptor is left."""
         self.upstream = Upstream(proxy)
         self.listener = socket.create_server((HOST, 0), backlog=BACKLOG)
         self.port = int(self.listener.getsockname()[1])
@@ -62,7 +62,7 @@ class Entry:
                 return
         except peers.UnknownPeerError:  # the user was told when the route was opened
             pass
-        except OSError:  # closed meanwhile
+        except OSError:  # the browser has closed it already
             own.abort()
             return
         task = asyncio.current_task()
@@ -86,10 +86,10 @@ class Entry:
 
 
 class Relay:
-    """The thread and its event loop.  It is made with its first route."""
+    """The relay's thread and its event loop.  Made for the first route of a process."""
 
     def __init__(self) -> None:
-        """Raises RuntimeError where the system gives no more threads."""
+        """Start the thread.  Raises RuntimeError if the system gives no more threads."""
         self.loop = asyncio.SelectorEventLoop(selectors.DefaultSelector())
         self.loop.set_exception_handler(_note)
         self.entries: set[Entry] = set()
@@ -102,7 +102,8 @@ class Relay:
             raise
 
     def add(self, entry: Entry) -> bool:
-        """False if this relay ends: then another one is needed.  To be called under the lock."""
+        """Serve a route.  Returns False if this relay is ending: then another one is needed.  To be
+        called under the lock."""
         if self._ends or not self.thread.is_alive():
             return False
         self.entries.add(entry)
@@ -110,7 +111,8 @@ class Relay:
         return True
 
     def remove(self, entry: Entry) -> None:
-        """Takes no lock, so that the garbage collector may call it anywhere."""
+        """Stop serving a route.  Takes no lock, so that the garbage collector may call it at any
+        time."""
         with contextlib.suppress(RuntimeError):  # the loop is closed, and all entries with it
             self.loop.call_soon_threadsafe(self._remove, entry)
 
@@ -138,14 +140,15 @@ class Relay:
 
 
 class Route:
-    """What a session or a lease holds: an address for its browser, and why the proxy fails, if it does.
+    """A session's or a lease's route to its proxy: the address for the browser, and the proxy's
+    failures.
 
-    A route that is dropped is closed.
+    A route is closed when it is garbage-collected.
     """
 
     def __init__(self, proxy: Proxy):
-        """Raises ConfigError where the relay cannot work in this process, and OSError or RuntimeError
-        where the system leaves no room for it."""
+        """Open the route.  Raises ConfigError if the relay cannot work in this process, OSError if no
+        port or descriptor is left, and RuntimeError if the system gives no more threads."""
         require_usable(pool=True)
         _require_peers()
         self.proxy, self._owner = proxy, os.getpid()
@@ -159,23 +162,26 @@ class Route:
 
     @property
     def address(self) -> str:
-        """``HOST:PORT`` for the browser, which speaks HTTP to it, whatever the proxy speaks."""
+        """``HOST:PORT`` of the relay.  The browser uses it as an HTTP proxy, also if the proxy is
+        SOCKS5."""
         return f"{HOST}:{self.port}"
 
     @property
     def last_failure(self) -> ProxyError | None:
-        """As :meth:`failure`, but the same object until a request has come through or failed again."""
+        """The error of the last failed request; None after a request has succeeded.  The same object
+        until the next success or failure."""
         return self._entry.upstream.failure
 
     def failure(self) -> ProxyError | None:
-        """A new error that says why the proxy cannot be used; None since a request has come through."""
+        """A new error to raise, if the last request through the proxy has failed or the relay has ended;
+        else None."""
         if self._relay is not None and not self._relay.thread.is_alive():
             text = f"proxy {self.proxy}: the relay of this program has ended; no request is sent"
             return ProxyError(text, str(self.proxy), self.proxy.username, "relay")
         return copy.copy(self._entry.upstream.failure)
 
     def close(self) -> None:
-        """Refuse further connections, and cut off those that are open; returns at once.  Idempotent."""
+        """Refuse further connections, and cut off the open ones.  Returns at once.  Idempotent."""
         relay, self._relay = self._relay, None
         if relay is not None and self._owner == os.getpid():
             relay.remove(self._entry)
@@ -189,15 +195,15 @@ class Route:
 
 
 _lock = threading.RLock()
-"""For the moments in which a relay gets a route, and in which it decides to end."""
+"""Held while a relay gets a route, and while it decides whether to end."""
 _current: Relay | None = None
 _inherited: list[Relay] = []
-"""In a fork: the parent's, kept so that its event loop is never touched by the garbage collector."""
+"""In a forked process: the parent's relay, kept so that its event loop is never garbage-collected."""
 _told = False
 
 
 def _relay_for(entry: Entry) -> Relay:
-    """The relay of this process, which has the entry from now on."""
+    """Give the entry to the relay of this process, and return that relay."""
     global _current
     with _lock:
         relay = _current
@@ -209,7 +215,8 @@ def _relay_for(entry: Entry) -> Relay:
 
 
 def _require_peers() -> None:
-    """Raises ConfigError where Linux does not tell whose a connection is; elsewhere warns once."""
+    """Raises ConfigError if Linux does not tell which user owns a connection; on other systems warns
+    once."""
     global _told
     if sys.platform == "linux":
         if not peers.can_tell():
@@ -228,12 +235,13 @@ def _require_peers() -> None:
 
 
 def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Errors that no request waits for: a connection that breaks while it is closed, and the like."""
+    """Log an error that no request waits for, such as a connection that breaks while it is being
+    closed."""
     logger.debug("proxy relay: %s", type(context.get("exception")).__name__)
 
 
 def _leave_to_the_parent() -> None:
-    """In a fork: close the sockets of the relay, whose thread is the parent's."""
+    """In a forked process: close the sockets of the relay, whose thread is in the parent."""
     global _current, _lock
     relay, _current, _lock = _current, None, threading.RLock()
     if relay is None:

@@ -1,4 +1,4 @@
-"""Connections to the proxy of a route, through it to a target, and past it where ``bypass`` says so."""
+"""Connections to the proxy of a route, through it to a target, and directly to a target (``bypass``)."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 20.0
 """Seconds for a connection to the proxy, TLS included."""
 ANSWER_TIMEOUT = 60.0
-"""Seconds for the proxy's answer to CONNECT, or to SOCKS5's; it connects to the target meanwhile."""
+"""Seconds for the proxy's answer to CONNECT, of HTTP or SOCKS5; the proxy connects to the target
+meanwhile."""
 NAME_LIFETIME = 30.0
 """Seconds for which the addresses of a name are used again."""
 
 SOCKS_REFUSED = 2
 """SOCKS5's reply "connection not allowed by ruleset" (RFC 1928)."""
 SOCKS_ADDRESS = {1: 4, 4: 16}
-"""Bytes of an address, by its type."""
+"""Bytes of an address, by its type (ATYP in RFC 1928)."""
 
 
 class ProxyFailedError(Exception):
-    """The proxy cannot be used; ``error`` says why, None for a reason that is not the proxy's."""
+    """The proxy cannot be used.  ``error`` says why; None if the proxy is not the cause."""
 
     def __init__(self, error: ProxyError | None):
         super().__init__(str(error))
@@ -44,11 +45,12 @@ class ProxyFailedError(Exception):
 
 
 class TargetError(Exception):
-    """The target cannot be reached; the proxy works, or is not used for it."""
+    """The target cannot be reached, although the proxy works or is not used for it."""
 
 
 class Reader(asyncio.StreamReader):
-    """A StreamReader with an event for the end of what can be read."""
+    """A StreamReader with an event, ``ended``, which is set at the end of the stream or after an
+    error."""
 
     def __init__(self) -> None:
         super().__init__(limit=LARGEST_HEAD // 2)
@@ -74,7 +76,8 @@ class Link:
         self.sock: socket.socket = getattr(wrapped, "_sock", wrapped)
 
     def end_writing(self) -> None:
-        """Pass the end of what a peer sends on.  TLS has no half-closed connections: it is closed."""
+        """Close the writing half of the connection.  TLS has no half-closed connections: there, all of
+        it."""
         with contextlib.suppress(OSError, RuntimeError):
             if self.writer.can_write_eof():
                 self.writer.write_eof()
@@ -85,33 +88,33 @@ class Link:
         self.writer.transport.abort()
 
     def reset(self) -> None:
-        """Close it by a TCP reset, which ChromeDriver takes for a failed page load.  The end of a
-        connection without an answer is none to it: ``driver.get`` would return (measured with 156)."""
+        """Close the connection by a TCP reset, after which ChromeDriver reports a failed page load.
+        After an ordinary end without an answer, ``driver.get`` would return (measured with 156)."""
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
 
     def close(self) -> None:
-        """What was written is sent first."""
+        """Close the connection after all written data was sent."""
         self.writer.close()
 
 
 class Upstream:
-    """What connects to the proxy of one route, and what is known of it.
+    """Makes the connections of one route, and has the state of its proxy.
 
-    To be used in the relay's thread, except the constructor and the attributes.
+    Its methods must be called in the relay's thread; other threads may make it and read its attributes.
     """
 
     def __init__(self, proxy: Proxy):
         self.proxy = proxy
         self.failure: ProxyError | None = None
-        """Why the proxy could not be used; None since a request has come through."""
+        """The error of the last request; None after a request has succeeded."""
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        """Those of all open connections of the route."""
+        """The sockets of all open connections of the route."""
         self._tls = ssl.create_default_context() if proxy.scheme == "https" else None
         self._names: dict[str, tuple[float, list[str]]] = {}
         self.authorization: tuple[bytes, ...] = ()
-        """The field for requests to an HTTP proxy; () without a user."""
+        """The header field for requests to an HTTP proxy; () without a user."""
         if proxy.username and not proxy.is_socks:
             pair = f"{proxy.username}:{proxy.password}".encode()
             self.authorization = (b"Proxy-Authorization: Basic " + base64.b64encode(pair),)
@@ -127,7 +130,7 @@ class Upstream:
             raise ProxyFailedError(failures.of_connection(proxy, error)) from None
 
     async def to_target(self, host: str, port: int) -> Link:
-        """A connection to the target past the proxy.  Raises TargetError."""
+        """A direct connection to the target, for ``bypass``.  Raises TargetError."""
         try:
             return await within(CONNECT_TIMEOUT, self._open(host, port))
         except (OSError, UnicodeError):
@@ -150,7 +153,7 @@ class Upstream:
         return link
 
     async def _shake_hands(self, link: Link, host: str, port: int) -> None:
-        """RFC 1928, and RFC 1929 for the password."""
+        """Log in at the SOCKS5 proxy and request the target (RFC 1928; RFC 1929 for the password)."""
         proxy, read, write = self.proxy, link.reader.readexactly, link.writer.write
         method = 2 if proxy.username else 0
         write(bytes((5, 1, method)))
@@ -199,7 +202,7 @@ class Upstream:
 
 
 async def within(seconds: float, waiting: Coroutine[Any, Any, T]) -> T:
-    """As ``asyncio.wait_for``; raises Python's own TimeoutError in Python 3.10, too."""
+    """As ``asyncio.wait_for``, but raises the built-in TimeoutError also in Python 3.10."""
     try:
         return await asyncio.wait_for(waiting, seconds)
     except asyncio.TimeoutError:
@@ -207,7 +210,8 @@ async def within(seconds: float, waiting: Coroutine[Any, Any, T]) -> T:
 
 
 async def _resolve(host: str) -> list[str]:
-    """Raises OSError.  In a daemon thread: asyncio's own threads are waited for at the program's end."""
+    """The addresses of a name.  Raises OSError.  Uses a daemon thread: for asyncio's own threads, a
+    program waits at its end."""
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[str]] = loop.create_future()
 
