@@ -34,13 +34,13 @@ class AsyncLease(Generic[D_co]):
         timed_out: Callable[[Request, float], PoolTimeout],
         limit: float,
     ):
-        """``ask`` queues the request and returns its lease, to be used once the request is granted.
-        ``prepare`` then gives it the request's identity; it may block.  ``timed_out`` takes back a
-        request that got no browser within ``limit`` seconds, and returns the error to raise."""
+        """``ask`` queues the request and returns its lease, which may be used after the grant.
+        ``prepare`` then sets the request's identity; it may block.  ``timed_out`` cancels a request that
+        got no browser within ``limit`` seconds, and returns the error to raise."""
         self._request, self._ask, self._limit = request, ask, limit
         self._prepare, self._timed_out = prepare, timed_out
         self.on_entered: Callable[[Lease[D_co]], None] | None = None
-        """Called with the lease when it is handed over, in the task; it must not block."""
+        """Called in the task with the lease, before the block begins; must not block."""
         self._lease: Lease[D_co] | None = None
         self._was_entered = False
 
@@ -56,7 +56,7 @@ class AsyncLease(Generic[D_co]):
             request.cancel()
             raise
         try:
-            if request.identity:  # else there is nothing to prepare
+            if request.identity:  # else no thread is needed
                 await in_thread(lambda: self._prepare(lease))
             if self.on_entered is not None:
                 self.on_entered(lease)
@@ -67,7 +67,8 @@ class AsyncLease(Generic[D_co]):
         return lease
 
     async def _granted(self) -> Lease[D_co]:
-        """Wait for the answer to the request; no thread waits."""
+        """Wait for the answer to the request, without a thread, and return the lease.  Raises
+        PoolTimeout, or the error of a refusal."""
         import asyncio
 
         request, loop, answered = self._request, asyncio.get_running_loop(), asyncio.Event()
@@ -111,7 +112,7 @@ class AsyncLease(Generic[D_co]):
 
 
 def _name_of_task() -> str:
-    """The thread of the event loop and its task, for ``pool.leases()`` and messages."""
+    """The names of the event loop's thread and of the task, for ``pool.leases()`` and messages."""
     import asyncio
 
     name = threading.current_thread().name

@@ -186,13 +186,14 @@ class PooledBrowser:
         return self._reason_to_replace()
 
     def _refuse_unfinished(self) -> None:
-        """Firefox goes on with the downloads of a context that is removed."""
+        """Raises NotReusableError for an unfinished download: Firefox continues it after the end of its
+        context."""
         firefox = self._config.browser.engine == "firefox"
         if firefox and self._isolation != "none" and (left := self._control.downloads.unfinished):
             raise NotReusableError(f"download: {left[0].name!r} was under way at the end of the lease")
 
     def _begin_downloads(self) -> None:
-        """From now on ``lease.downloads`` are those of the next lease."""
+        """Let ``lease.downloads`` begin anew, for the next lease."""
         contexts = self._contexts
         if contexts is not None:
             self._control.downloads.begin_lease(contexts.context, contexts.downloads)
@@ -224,11 +225,11 @@ class PooledBrowser:
         return self._control.at_rest
 
     def after_hook(self, name: str) -> None:
-        """To be called after a hook of the user's.  Blocks after ``configure`` for a new context.
+        """To be called after a user's hook.  After ``configure``, blocks until a new context is made.
 
-        The context in which ``configure`` ran is closed, so that all leases are alike; what it has set
-        in the WebDriver session or for the whole browser stays.  Deadlines that a hook has set are taken
-        back, and its commands are in no report of a lease.
+        The context in which ``configure`` ran is closed, so that all leases start alike; its settings of
+        the WebDriver session and of the whole browser stay.  Deadlines that a hook has set are removed,
+        and its commands are in no report of a lease.
         """
         self._control.take_back_deadlines()
         self._control.forget_commands()
@@ -273,15 +274,16 @@ class PooledBrowser:
 
     @property
     def proxy_route(self) -> Route | None:
-        """The way to the proxy of the present lease, or of the browser; None without one."""
+        """The relay's route to the proxy of the present lease, or of the browser; None without a
+        proxy."""
         return self._contexts.proxy_route if self._contexts else self._control.proxy_route
 
     def take(self, identity: Identity) -> None:
         """Give the lease's context an identity, before the lease's first command.
 
         Blocks for RENEW_TIMEOUT at most, after which the guard ends the browser.  Raises IdentityError
-        where the browser refuses a word, or the session's error where the browser has ended; then the
-        browser must not be used again.
+        if the browser refuses a word, or the session's error if the browser has ended; then the browser
+        must not be used again.
         """
         from selenium.common.exceptions import WebDriverException
         from websocket import WebSocketException
@@ -301,7 +303,7 @@ class PooledBrowser:
 
         try:
             self._control.set_deadline(RENEW_TIMEOUT, "hung")
-            self._control.run_command("bidi", {}, take)  # which explains why a browser has ended
+            self._control.run_command("bidi", {}, take)  # raises the error of a browser that has ended
             self._control.set_deadline(None, "hung")
             self._control.forget_commands()
         except (
@@ -315,7 +317,7 @@ class PooledBrowser:
 
     @property
     def bidi_filter(self) -> BidiFilter | None:
-        """What the BiDi commands of the present lease pass through; None without contexts."""
+        """The filter for BiDi commands of the present lease; None without contexts."""
         return self._contexts.bidi_filter if self._contexts else None
 
     def run(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
@@ -332,7 +334,7 @@ class PooledBrowser:
         )
 
     def read_storage_state(self, indexed_db: bool) -> dict[str, Any]:
-        """The storage state of the lease; to be called within :meth:`run`.
+        """The storage state of the lease.  Must be called as a command of :meth:`run`.
 
         Raises StorageStateError, and errors of the connection, of Selenium, or of the session.
         """

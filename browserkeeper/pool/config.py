@@ -94,7 +94,8 @@ class PoolConfig:
 
     @property
     def hooks(self) -> Hooks:
-        """Raises ConfigError for one that cannot be called."""
+        """The hooks.  Raises ConfigError for a hook that cannot be called, or whose body would not
+        run."""
         return Hooks(self.configure, self.check, self.reset, self.hook_timeout)
 
     @classmethod
@@ -137,7 +138,7 @@ class PoolConfig:
     def check_lease_identity(self, identity: Identity) -> None:
         """Raises ConfigError for words that a lease of this pool cannot have.
 
-        A new process takes its words at its launch, which is over when a lease begins.
+        Without contexts, a browser's words are set at its launch, which is before the lease.
         """
         for name in identity.words:
             if self.resolved_isolation == "context":
@@ -164,7 +165,8 @@ class PoolConfig:
             check_lease_proxy(self.browser)
 
     def _check_fresh_state(self, state: StorageState) -> None:
-        """Raises ConfigError where a lease's storage state cannot be loaded into a fresh browser."""
+        """Raises ConfigError if a lease's storage state cannot be loaded into a new browser of the
+        pool."""
         browser = self.browser
         capabilities = getattr(browser.options, "capabilities", {})
         given = browser.identity.storage_state is not None

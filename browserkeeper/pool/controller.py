@@ -387,7 +387,8 @@ class Controller:
                 self._count_hook_error(error.__cause__)
 
     def _take_fresh(self, member: Member, error: NoContextsError, now: float) -> None:
-        """Decide ``isolation="auto"`` anew: the first browser that was started has no contexts."""
+        """For ``isolation="auto"``, change to "fresh": the browser that was started is too old for
+        contexts."""
         if self.config.isolation == "auto":
             self.config = dataclasses.replace(self.config, isolation="fresh")
             text = "pool: isolation='auto' takes 'fresh', a new browser for each lease: %s"
@@ -407,7 +408,7 @@ class Controller:
     def _count_hook_error(self, error: HookError) -> None:
         self.scheduler.counts[f"{error.hook}_errors"] += 1
         self._publisher.add_hook_error(error.hook)
-        log(logging.WARNING, "pool: a hook has cost a browser: %s", error)
+        log(logging.WARNING, "pool: a browser is replaced after a failed hook: %s", error)
 
     def _on_slot(self, member: Member, event: MustWait | Admitted, now: float) -> None:
         if self.scheduler.host.drained:  # one that is admitted shows that the drain is over

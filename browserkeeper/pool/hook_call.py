@@ -1,8 +1,8 @@
-"""One call of a hook of the user's, in a thread of its own and with a time limit.
+"""One call of a user's hook, in a thread of its own and with a time limit.
 
-A hook that hangs keeps neither the browser's worker nor the place in the pool.  Its driver is a driver
-object of its own, which refuses commands once the hook is over.  Whatever goes wrong in a hook is a
-HookError, and costs the browser.
+A hook that hangs blocks neither the browser's worker nor the browser's place in the pool.  The hook gets
+a driver object of its own, which refuses commands after the hook.  Any failure of a hook is a HookError,
+and the browser is replaced.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from ..session import BrowserSession
 
 PAUSE = 0.1
-"""Seconds between two looks whether the pool has given up the browser."""
+"""Seconds between two checks whether the pool has given up the browser."""
 GRACE = 5.0
-"""Seconds for a hook to return after its browser has ended, when its commands fail at once."""
+"""Seconds for a hook to return after its browser has ended; its commands then fail at once."""
 
 
 class GivenUpError(Exception):
-    """The hook was not waited for, since its browser is to be ended.  No error of the hook's."""
+    """The hook was not waited for, since the pool ends its browser.  The hook has not failed."""
 
 
 def call_hook(hooks: Hooks, name: HookName, browser: Browser, is_given_up: Callable[[], bool]) -> None:
-    """Call the hook of this name, where there is one, and wait until it has returned.
+    """Call the hook of this name, if the user has given one, and wait until it has returned.
 
-    ``is_given_up`` says whether the browser is to be ended: then the hook is not waited for.  Raises
-    HookError if the hook fails, hangs, or leaves the browser ended or with a command in flight,
-    BrowserDied if the browser died by itself, and GivenUpError where the hook was not waited for.
+    ``is_given_up`` returns True if the pool ends the browser: then the hook is not waited for.  Raises
+    HookError if the hook fails, hangs, has ended the browser, or leaves a command in flight; BrowserDied
+    if the browser died by itself; and GivenUpError if the hook was not waited for.
     """
     if (hook := hooks.named(name)) is not None:
         _HookCall(name, hook, browser).run(hooks.timeout, is_given_up)
@@ -70,7 +70,7 @@ class _HookCall:
         deadline = time.monotonic() + timeout
         while not self._ended.wait(PAUSE):
             if is_given_up():
-                # Where the hook itself has ended the browser, it is about to say so.
+                # If the hook itself has ended the browser, it returns or raises within GRACE.
                 if self._browser.looks_alive() or not self._ended.wait(GRACE):
                     self._is_over = True
                     raise GivenUpError(f"{self._what} was cut off: its browser is ended.")
@@ -78,7 +78,8 @@ class _HookCall:
                 self._is_over = True
                 raise HookError(
                     f"{self._what} has not returned after {timeout:g} s (hook_timeout); its browser is "
-                    "ended. Python cannot stop its thread, unless it waits for the browser.",
+                    "ended. Python cannot stop its thread, unless that waits for the browser. Give the "
+                    "hook's waits a limit, or a larger hook_timeout=.",
                     self._name,
                 )
         self._raise_what_went_wrong()
@@ -90,7 +91,7 @@ class _HookCall:
 
     @property
     def bidi_filter(self) -> BidiFilter | None:
-        """What BiDi commands of the hook pass through, as those of a lease do."""
+        """The filter for BiDi commands of the hook, the same as for a lease."""
         return self._browser.bidi_filter
 
     def _call(self) -> None:
@@ -102,7 +103,9 @@ class _HookCall:
             if inspect.isawaitable(result) or inspect.isasyncgen(result) or inspect.isgenerator(result):
                 with contextlib.suppress(Exception):
                     result.close()  # type: ignore[union-attr]
-                raise TypeError(f"it returned {result!r}, which no one runs: give an ordinary function")
+                raise TypeError(
+                    f"it returned {result!r}, which the pool does not run: use no async or yield"
+                )
             if self._name == "check" and result is False:
                 raise ValueError("it returned False")
         except BaseException as error:  # noqa: BLE001 # SystemExit and the like end no pool either
@@ -156,18 +159,18 @@ class _HookCall:
     def observe_command(
         self, name: str, params: Mapping[str, Any]
     ) -> contextlib.AbstractContextManager[None]:
-        """Keep a command over a connection of the driver's own."""
+        """Record a command that the driver sends over a connection of its own (BiDi)."""
         if self._is_over:
             return contextlib.nullcontext()
         return control_of(self.session).observe_command(name, params)
 
     @property
     def proxy_route(self) -> Any:
-        """The browser's way to its proxy; None without one."""
+        """The relay's route to the browser's proxy; None without a proxy."""
         return self._browser.proxy_route
 
     def quit_driver(self) -> None:
-        """``driver.quit()`` in a hook ends the browser, and so is an error of the hook."""
+        """``driver.quit()`` in a hook ends the browser; this is a failure of the hook."""
         if not self._is_over:
             self.session.close()
 
@@ -177,4 +180,4 @@ def _text_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # noqa: BLE001 # the error is reported all the same
-        return "(its text cannot be had: its own __str__ raises)"
+        return "(no text: its own __str__ raises)"

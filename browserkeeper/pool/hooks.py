@@ -1,4 +1,4 @@
-"""The user's hooks of a pool, ``configure``, ``check`` and ``reset``, as a checked value."""
+"""A pool's hooks, the user's functions ``configure``, ``check`` and ``reset``, as a checked value."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from ..errors import ConfigError
 HookName = Literal["configure", "check", "reset"]
 HOOKS: tuple[HookName, ...] = ("configure", "check", "reset")
 Hook = Callable[[Any], object]
-"""Called with the driver.  Its result is ignored, but for False of ``check``."""
+"""Called with the driver.  Its result is ignored, except False from ``check``."""
 
 HOOK_TIMEOUT = 30.0
-"""Seconds for one call of a hook.  A login takes some seconds, on a busy machine."""
+"""Seconds for one call of a hook.  A login takes some seconds on a busy machine."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """The hooks of a pool, None where there is none.  Raises ConfigError for what cannot be called."""
+    """The hooks of a pool; None for a hook that is not given.  Raises ConfigError for a hook that cannot
+    be called, or whose body would not run.  ``timeout``: seconds for one call."""
 
     configure: Hook | None = None
     check: Hook | None = None
@@ -44,6 +45,7 @@ class Hooks:
                 )
 
     def named(self, name: HookName) -> Hook | None:
+        """The hook of this name; None if it is not given."""
         hook: Hook | None = getattr(self, name)
         return hook
 
@@ -53,6 +55,6 @@ _NEVER_RUN = (
     inspect.isasyncgenfunction,
     inspect.isgeneratorfunction,
 )
-"""What tells functions whose body does not run when they are called."""
+"""Tests for functions whose body does not run when they are called."""
 
 __all__ = ["HOOKS", "HOOK_TIMEOUT", "Hook", "HookName", "Hooks"]

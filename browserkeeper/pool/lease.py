@@ -93,7 +93,7 @@ class Request:
         self.leak_logged = False
         self._answered = Latch()
         self.on_answer: Callable[[], None] = _do_nothing
-        """Called with the answer, in the event loop's thread; it must neither block nor raise."""
+        """Called after the answer, in the event loop's thread; must neither block nor raise."""
 
     def cancel(self) -> None:
         """Take the request back, and its lease if it was granted meanwhile; returns at once.
@@ -120,7 +120,7 @@ class Request:
         return self.answer()
 
     def answer(self) -> Member | None:
-        """The browser that was granted, None as long as there is no answer; raises a refusal's error."""
+        """The browser that was granted; None before the answer.  Raises the error of a refusal."""
         if self.error is not None:
             raise self.error
         return self.member
@@ -148,7 +148,7 @@ class Request:
 
 
 def _do_nothing() -> None:
-    """An ``on_answer`` for a thread that waits."""
+    """The ``on_answer`` of a request for which a thread waits."""
 
 
 class LeaseHandler:
@@ -198,9 +198,10 @@ class LeaseHandler:
         return self.request.ended_with is None
 
     def take_identity(self) -> None:
-        """Give the browser the identity that the request asks for, before the lease is handed over.
+        """Set the identity of the request in the browser, before the user gets the lease.
 
-        Where that fails, in whatever way, the lease is over and the browser is replaced.
+        After any exception the lease is over, and the browser is replaced.  Raises the errors of
+        :meth:`.Browser.take`.
         """
         if not self.request.identity:
             return
@@ -254,7 +255,7 @@ class LeaseHandler:
 
     @property
     def bidi_filter(self) -> Filter | None:
-        """What the lease's BiDi commands pass through: that of its context, or of its session.
+        """The filter for the lease's BiDi commands: the filter of its context, or of its session.
 
         Raises LeaseEnded after the lease.
         """
@@ -268,7 +269,7 @@ class LeaseHandler:
 
     @property
     def proxy_route(self) -> Route | None:
-        """The lease's way to its proxy; None without one."""
+        """The relay's route to the lease's proxy; None without a proxy."""
         return self.browser.proxy_route
 
     def quit_driver(self) -> None:
@@ -313,7 +314,7 @@ class LeaseHandler:
         failure, report = self.browser.failure(), self.session.report
         member = self.request.member
         if member is None or member.uses != self.request.uses:
-            # What it was doing is a later lease's secret.
+            # The latest commands may be those of a later lease, and must not be shown here.
             report = report and dataclasses.replace(report, commands=())
         elif isinstance(failure, LeaseTimeout):
             return failure
@@ -384,16 +385,17 @@ class Lease(Generic[D_co]):
 
     @property
     def downloads(self) -> tuple[Download, ...]:
-        """All downloads of this lease, whatever has begun them, in the order of their beginnings.
+        """All downloads of this lease, in the order in which they began, also those outside an
+        :meth:`expect_download` block.
 
-        Raises LeaseEnded after the lease, ConfigError where they cannot be seen.
+        Raises LeaseEnded after the lease, and ConfigError if downloads of this browser cannot be seen.
         """
         return self._handler.downloads()
 
     def storage_state(
         self, path: str | os.PathLike[str] | None = None, *, indexed_db: bool = False
     ) -> dict[str, Any]:
-        """As ``BrowserSession.storage_state``, of this lease alone."""
+        """The storage state of this lease only; see ``BrowserSession.storage_state``."""
 
         def read(with_databases: bool) -> dict[str, Any]:
             handler = self._handler
@@ -429,7 +431,7 @@ class Lease(Generic[D_co]):
             raise failure
 
     def take_identity(self) -> None:
-        """For the pool, before it hands the lease over: see :meth:`LeaseHandler.take_identity`."""
+        """Called by the pool before the user gets the lease: see :meth:`LeaseHandler.take_identity`."""
         self._handler.take_identity()
 
     def cut_off(self, reason: str) -> None:

@@ -27,9 +27,9 @@ R = TypeVar("R")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts for an item, for :func:`random_pause`."""
 TAKEN_AHEAD = 1000
-"""Items that may wait for their turn, besides those that the workers have."""
+"""How many items may wait for their turn, besides those that the workers have."""
 LONGEST_WAIT = 3600.0
-"""Seconds after which the turns are looked at again; waits of centuries overflow the kernel's clock."""
+"""Seconds after which the turns are checked again: much longer waits overflow the kernel's clock."""
 PATIENCE = 30.0
 """Seconds for the running calls to end, after their browsers were taken from them."""
 
@@ -62,8 +62,8 @@ class Outcome(Generic[T, R]):
 class Work(Generic[T, R]):
     """The arguments of one call of ``map``; ``lease`` takes a lease from the pool.
 
-    ``request`` makes the request for an item, with its label and identity; it may raise what the user's
-    functions raise.
+    ``request`` makes the request for an item, with its label and identity; it may raise the exceptions
+    of the user's functions.
     """
 
     lease: Callable[[Request], Lease[Any]]
@@ -78,21 +78,21 @@ class Work(Generic[T, R]):
 
 @dataclasses.dataclass
 class Turn(Generic[T]):
-    """An item whose call is due, or that waits for it."""
+    """An item whose call is due, or that waits until its call is due."""
 
     number: int
-    """Of the item, in the order of the iterable."""
+    """The item's number, in the order of the iterable."""
     item: T
     attempts: int = 0
-    """Calls that were made."""
+    """How many calls were made for the item."""
     paced: tuple[Hashable, float] | None = None
-    """What ``pace`` has returned."""
+    """The key and the seconds that ``pace`` has returned; None if the item does not wait."""
     not_before: float = 0.0
-    """On the monotonic clock: the end of the pause after a failed call."""
+    """The end of the pause after a failed call, on the monotonic clock."""
     claim: Claim | None = None
-    """The turn of the item's key."""
+    """The claimed turn of the item's key."""
     error: BaseException | None = None
-    """What ``pace`` has raised, or the comparison of its key."""
+    """The exception of ``pace``, or of the comparison of its key."""
 
 
 class Outcomes(Iterator[Outcome[T, R]]):
@@ -175,14 +175,15 @@ class _MapRun(Generic[T, R]):
         return self.feed.is_stopped()
 
     def _want_one(self) -> None:
-        """One more item may be in the workers' hands."""
+        """Allow the workers one more item."""
         if self.pacer is None:
             self.feed.demand.put(None)
         else:
             self.pacer.inbox.put(_WANTED)
 
     def take(self) -> Turn[T] | None:
-        """Block until an item's call is due; None when there are no more, or none is wanted."""
+        """Block until an item's call is due, and return the item; None if there are no more items, or
+        the map is stopped."""
         ready = self.feed.ready if self.pacer is None else self.pacer.ready
         found = ready.get()
         if found is None or self.is_stopped():
@@ -236,7 +237,8 @@ class _Feed(Generic[T]):
     """
 
     def __init__(self, items: Iterator[T], ready: queue.SimpleQueue[Any] | None = None):
-        """``ready`` gets the items, and None at the end; without it they are for the workers."""
+        """``ready``: the queue for the items, and for None at the end; without it, the workers read
+        :attr:`ready`."""
         self._items: Iterator[T] | None = items
         self._stopped = False
         self.demand: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -279,28 +281,28 @@ class _Feed(Generic[T]):
 
 
 _WANTED, _LOOK = "wanted", "look"
-"""Messages to a pacer: one more item may be in the workers' hands; a turn may be free."""
+"""Messages to a pacer: the workers may have one more item; a turn may be free."""
 
 
 class _Pacer:
-    """Between the feed and the workers: hands an item on when its turn has come.
+    """Takes items from the feed, and gives each to the workers when its turn has come.
 
-    An item that waits is in no worker's hands, and so has no browser.  Meanwhile other items are taken
-    from the iterable.  It has no reference to the pool.
+    No worker has a waiting item, and so no browser waits.  Meanwhile other items are taken from the
+    iterable.  This object has no reference to the pool.
     """
 
     def __init__(self, pace: Pace, turns: Turns):
         self._paced, self._turns = pace, turns
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        """Items: new ones of the feed, those whose call failed and is to be repeated, and the numbers of
-        those that are done; None: there are no more items; and the two messages above."""
+        """Gets: turns of new items, and of items whose call is to be repeated; the numbers of items that
+        are done; None, if there are no more items; and the two messages above."""
         self.ready: queue.SimpleQueue[Turn[Any] | None] = queue.SimpleQueue()
-        """For the workers; None at the end."""
+        """The queue of turns for the workers; None at the end."""
         self._waiting: list[Turn[Any]] = []
         self._out: dict[int, Turn[Any]] = {}
         """The items that workers have, or are about to take."""
         self._wanted = 0
-        """How many more they may have."""
+        """How many more items the workers may have."""
         self._is_exhausted = self._is_asked = False
 
     def run(self, feed: _Feed[Any]) -> None:
@@ -315,18 +317,18 @@ class _Pacer:
                     self._is_asked = True
                     feed.demand.put(None)
                 self._receive(pause)
-        except BaseException as error:  # no item may be left out without a word
+        except BaseException as error:  # no item may be left out without an error
             feed.error = error
             raise
         finally:
             for turn in self._out.values():
                 if (claim := turn.claim) is not None:
-                    claim.release()  # nothing, where the call has begun
+                    claim.release()  # does nothing if the call has begun
             self.ready.put(None)
 
     def _hand_on(self) -> float | None:
-        """Hand on the items whose turn has come, the oldest first.  Returns the seconds until the next
-        turn comes, None where none is known."""
+        """Give the workers the items whose turn has come, the oldest first.  Returns the seconds until
+        the next turn; None if it is not known."""
         now, pauses, asked = time.monotonic(), list[float](), set[Hashable]()
         for turn in self._waiting.copy():
             if self._wanted <= 0:
@@ -355,7 +357,8 @@ class _Pacer:
         return min(pauses, default=None)
 
     def _receive(self, pause: float | None) -> None:
-        """Wait for messages, for up to so many seconds, and note all that have come."""
+        """Wait for messages for ``pause`` seconds at the most (None: no limit), and handle all of
+        them."""
         with contextlib.suppress(queue.Empty):
             message = self.inbox.get(timeout=None if pause is None else min(pause, LONGEST_WAIT))
             while True:
@@ -424,7 +427,7 @@ class _MapWorker(threading.Thread):
     def _outcome_of(self, turn: Turn[Any]) -> Outcome[Any, Any] | None:
         """Call the function for the item, again after an error as often as ``retries`` allows.
 
-        Returns None where the pacer has to give the item its turn before it is called again.
+        Returns None if the item needs another turn of the pacer before the next call.
         """
         run, work = self._map_run, self._map_run.work
         if turn.error is not None:
@@ -463,7 +466,8 @@ class _MapWorker(threading.Thread):
         return Outcome(item, value, None, number, time.monotonic() - began)
 
     def _use_turn(self, turn: Turn[Any], *, has_begun: bool) -> None:
-        """The call begins, so that the next one of its key has to wait; or it did not, and need not."""
+        """Use the item's claim if the call has begun: the next call of its key has to wait.  Otherwise
+        give the claim back."""
         claim, turn.claim = turn.claim, None
         if claim is not None:
             claim.start() if has_begun else claim.release()

@@ -1,4 +1,4 @@
-"""How fast ``pool.map`` may go: ``per_host``, and the turns that calls with the same key wait for."""
+"""The pace of ``pool.map``: ``per_host``, and the turns for which calls with the same key wait."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ from ..errors import ConfigError, refuse_to_pickle
 
 Pace = Callable[[Any], "tuple[Hashable, float] | None"]
 """Called with an item; returns a key, and the seconds between the starts of two calls for items with
-this key.  None: the item waits for no turn."""
+this key.  Returns None for an item that does not wait."""
 
 POLL = 0.1
-"""Seconds between two looks at a turn that another ``map`` has claimed."""
+"""Seconds after which a turn is asked for again that another ``map`` has claimed."""
 FORGET_ABOVE = 10_000
-"""Keys above which those are forgotten whose next turn has come."""
+"""Number of keys above which the keys are removed whose next turn has come."""
 
 _HOST_AND_PORT = re.compile(r"[^/?#@:]+:[0-9]+(?:[/?#].*)?", re.DOTALL)
 """What ``urlsplit`` takes for a scheme and a path."""
 
 
 class Claim:
-    """The turn of a key: no other call gets it until this one starts, or gives the turn back."""
+    """A claimed turn of a key: no other call gets a turn of this key until :meth:`start` or
+    :meth:`release`."""
 
     def __init__(self, turns: Turns, key: Hashable, seconds: float):
         self._turns, self._key, self._seconds = turns, key, seconds
 
     def start(self) -> None:
-        """The call begins now; the next turn is in so many seconds."""
+        """To be called when the call begins: the key's next turn comes ``seconds`` later."""
         self._turns.settle(self._key, self, time.monotonic() + self._seconds)
 
     def release(self) -> None:
-        """There will be no call.  Does nothing after :meth:`start`."""
+        """Give the turn back without a call.  Does nothing after :meth:`start`."""
         self._turns.settle(self._key, self, None)
 
 
 class Turns:
-    """When the next call for each key may start, on the monotonic clock.  Safe to use from several
-    threads, but not from signal handlers."""
+    """For each key, the time of the next turn on the monotonic clock.  Safe to use from several threads,
+    but not from signal handlers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next: dict[Hashable, float | Claim] = {}
 
     def claim(self, key: Hashable, seconds: float) -> Claim | float:
-        """Claim the turn of this key.  Where it has not come, returns the seconds after which to ask
-        again: POLL where another call has claimed it and has not started."""
+        """Returns a claim, if the turn of this key has come; else the seconds after which to ask again:
+        POLL if another call has claimed the turn and has not started."""
         now = time.monotonic()
         with self._lock:
             due = self._next.get(key, 0.0)
@@ -63,7 +64,7 @@ class Turns:
             return claim
 
     def settle(self, key: Hashable, claim: Claim, due: float | None) -> None:
-        """Replace this claim by the moment of the next turn; None: at once."""
+        """Replace this claim by the time of the next turn; None: the turn is free at once."""
         with self._lock:
             if self._next.get(key) is not claim:
                 return
@@ -132,14 +133,14 @@ def _ascii_name(host: str) -> str:
 def per_host(seconds: float, *, key: Callable[[Any], Any] | None = None) -> PerHost:
     """A pace for ``pool.map``: calls for items of the same host start at least ``seconds`` apart.
 
-    An item is a URL, or ``key`` returns the URL of an item (or any other hashable value, in place of a
-    host; None for an item that is not to wait).  Ports and schemes do not count: ``http://a`` and
-    ``https://a:8443`` are one host.  Items without a host (``data:``) do not wait.
+    An item is a URL, or ``key`` returns the URL of an item.  ``key`` may also return any other hashable
+    value in place of a host, and None for an item that does not wait.  Ports and schemes do not count:
+    ``http://a`` and ``https://a:8443`` are one host.  Items without a host (``data:``) do not wait.
 
     One object may be the pace of several ``map`` calls, at the same time or one after another: they
     share the hosts' turns.
 
-    Raises ConfigError for seconds that make no sense.
+    Raises ConfigError for seconds that are not valid, and for a key that cannot be called.
     """
     check_seconds("seconds", seconds)
     if key is not None and not callable(key):
@@ -148,7 +149,8 @@ def per_host(seconds: float, *, key: Callable[[Any], Any] | None = None) -> PerH
 
 
 def check_pace(pace: Any) -> tuple[Pace, Turns] | None:
-    """The pace of one ``map`` call, with its turns.  Raises ConfigError for what cannot be called."""
+    """The pace of one ``map`` call, with its turns; None for None.  Raises ConfigError for a pace that
+    cannot be called."""
     if pace is None:
         return None
     if not callable(pace):
@@ -160,8 +162,8 @@ def check_pace(pace: Any) -> tuple[Pace, Turns] | None:
 
 
 def turn_of(pace: Pace, item: Any) -> tuple[Hashable, float] | None:
-    """What the pace says of an item.  Raises what the pace raises, or ConfigError where its answer makes
-    no sense."""
+    """The pace's key and seconds for an item; None if it does not wait.  Raises the exceptions of the
+    pace, and ConfigError for a result of another form."""
     answer: Any = pace(item)
     if answer is None:
         return None

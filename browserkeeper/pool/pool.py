@@ -120,14 +120,15 @@ class BrowserPool(Generic[D_co]):
         leak_warn: seconds after which a lease is logged, with the stack that took it; None: never.
         launch_concurrency: how many browsers may start at a time; the default is half the cores.
         configure: a function, called with the driver of each new browser before its first lease.  With
-            ``context``, what it sets for the whole browser and the timeouts hold for all leases; its
-            context is closed.
+            ``context``, its settings of the whole browser and the timeouts hold for all leases; the
+            context in which it ran is closed.
         check: a function, called with the driver before each lease.  If it raises, or returns False, the
             browser is replaced, and the request gets another one.
-        reset: a function, called with the driver after each lease, while its windows and cookies are
-            there still.  Not where the browser died, hangs, or was retired by its lease.
-        hook_timeout: seconds for one call of these three.  Each call is made in a thread of its own; one
-            that raises or takes longer costs the browser (``docs/pool.md``).
+        reset: a function, called with the driver after each lease, while its windows and cookies still
+            exist.  Not called if the browser died, hangs, or was retired by its lease.
+        hook_timeout: seconds for one call of these three functions.  Each call is made in a thread of
+        its
+            own.  If it raises or takes longer, the browser is replaced (``docs/pool.md``).
         browser: all arguments of :func:`browserkeeper.browser` except ``timeout``, ``profile`` and
             ``wait``.  The ``label`` is each browser's.
             ``label`` names the pool and its browsers; :meth:`lease` takes one for each lease.
@@ -320,9 +321,9 @@ class BrowserPool(Generic[D_co]):
         return tuple(controller.reports)
 
     async def aclose(self) -> tuple[ExitReport, ...]:
-        """:meth:`close` for asyncio: the event loop goes on meanwhile.
+        """:meth:`close` for asyncio: does not block the event loop.
 
-        If the task is cancelled, the CancelledError comes at once; the browsers are ended all the same.
+        If the task is cancelled, the CancelledError is raised at once; the browsers are still ended.
         """
         return await in_thread(self.close)
 
@@ -398,12 +399,13 @@ class BrowserPool(Generic[D_co]):
         the order of their calls.  ``label`` is a name for the lease: ``ps``, ``top`` and
         :meth:`leases` show it while the lease lasts, in place of the pool's own.
 
-        ``identity`` and the words of an :class:`~browserkeeper.Identity` are for this lease alone, over
-        those of the pool (``docs/identity.md``); they need ``isolation="context"``.
+        ``identity`` and the words of an :class:`~browserkeeper.Identity` are for this lease only, and
+        replace the words of the pool (``docs/identity.md``).  They need ``isolation="context"``, except
+        ``storage_state``, which works with ``"fresh"`` as well.
 
         Raises PoolTimeout, TooManyWaiting, PoolUnavailable, PoolClosed, ForkedSessionError, or
-        ConfigError; IdentityError where the browser refuses a word, and BrowserDied where it ends
-        meanwhile: then it is replaced.
+        ConfigError.  Raises IdentityError if the browser refuses a word, and BrowserDied if it ends
+        meanwhile; the browser is then replaced.
         """
         limit = self.config.checkout_timeout if timeout is None else timeout
         check_seconds("timeout", limit)
@@ -431,10 +433,10 @@ class BrowserPool(Generic[D_co]):
     ) -> AsyncLease[D_co]:
         """:meth:`lease` for asyncio: ``async with pool.alease() as lease:``.
 
-        Neither blocks the event loop nor holds a thread while it waits for a browser.  The driver's
-        commands block: run them in threads, as ``await asyncio.to_thread(lease.driver.get, url)``.  When
-        the task is cancelled while such a command runs, the browser is ended, so that the command raises
-        SessionClosed in its thread, at once.
+        The wait for a browser neither blocks the event loop nor holds a thread.  The driver's commands
+        block: run them in threads, as ``await asyncio.to_thread(lease.driver.get, url)``.  If the task
+        is cancelled while such a command runs, the browser is ended, and the command raises
+        SessionClosed in its thread at once.
 
         Raises ConfigError, PoolClosed and ForkedSessionError here, the other errors of :meth:`lease` in
         ``async with``.
@@ -461,9 +463,9 @@ class BrowserPool(Generic[D_co]):
         return lease
 
     def _ask(self, request: Request) -> Lease[D_co]:
-        """Queue the request, and return its lease; that may be used once the request is granted.
+        """Queue the request, and return its lease, which may be used after the grant.
 
-        The caller has to cancel the request after any exception.
+        The caller must cancel the request after any exception.
         """
         controller = self._live_controller()
         handler = LeaseHandler(request, self)
@@ -481,7 +483,7 @@ class BrowserPool(Generic[D_co]):
         return lease
 
     def _timed_out(self, request: Request, limit: float) -> PoolTimeout:
-        """Take back a request that got no browser in ``limit`` seconds; returns the error to raise."""
+        """Cancel a request that got no browser within ``limit`` seconds; returns the error to raise."""
         request.timed_out = True
         request.cancel()
         return self._timeout(self._live_controller(), f"No browser came free within {limit:g} s")
@@ -522,15 +524,16 @@ class BrowserPool(Generic[D_co]):
         calls are ended; its ``close()`` also waits for the calls, and its list ``unfinished`` has the
         items without an outcome.  An error of the iterable is raised after all outcomes before it.
 
-        ``pace``: ``per_host(1.0)``, or a function that returns ``(key, seconds)`` of an item: calls with
-        the same key, repeated ones too, start so many seconds apart.  Items that wait for their turn
-        have no browser and do not keep others waiting; up to 1,000 of them are taken from the iterable
-        meanwhile.  It is called once for an item, in a thread of this map.
+        ``pace``: ``per_host(1.0)``, or a function that returns ``(key, seconds)`` for an item, or None
+        for an item that does not wait.  Calls with the same key, also repeated ones, start at least so
+        many seconds apart.  Items that wait for their turn occupy no browser and do not delay others; up
+        to 1,000 of them are taken from the iterable in advance.  The function is called once for an
+        item, in a thread of this map.
 
         ``identity`` and ``label``: as for :meth:`lease`, or functions that return them for an item,
-        called before each attempt, in the worker's thread, one call at a time (so that
-        ``lambda url: dict(proxy=next(proxies))`` works).  Their errors are the item's, as those of
-        ``function``; an error of ``pace`` is the item's outcome, without a call.
+        called before each attempt, in the worker's thread, and never in two threads at once (so that
+        ``lambda url: dict(proxy=next(proxies))`` works).  Their exceptions are errors of the attempt, as
+        those of ``function``; an exception of ``pace`` is the item's outcome, without a call.
         """
         self._live_controller()
         check_count("retries", retries, least=0)
@@ -570,10 +573,10 @@ class BrowserPool(Generic[D_co]):
 
     @property
     def isolation(self) -> Literal["context", "fresh", "none"]:
-        """How the pool separates its leases: the argument ``isolation``, with ``auto`` decided.
+        """How the pool separates its leases: the argument ``isolation``; for ``auto``, the chosen one.
 
-        It can change once, from ``context`` to ``fresh``: where ``auto`` was given, and the first
-        browser that starts is too old for contexts.
+        It can change once, from ``context`` to ``fresh``: if ``auto`` was given, and the first browser
+        that starts is too old for contexts.
         """
         return self._present_config.resolved_isolation
 
@@ -673,9 +676,9 @@ class BrowserPool(Generic[D_co]):
 
 
 def _prepare(lease: Lease[Any]) -> None:
-    """After the grant, in the lease's thread: make the browser what the request asks for.
+    """Set the identity of the request.  Called after the grant, in the lease's thread.
 
-    The caller has to cut the lease off after any exception: the browser must not be used again.
+    After any exception the caller must cut the lease off: the browser must not be used again.
     """
     lease.take_identity()
 

@@ -33,7 +33,7 @@ CHECK_PATIENCE = 0.5
 """Seconds for the answer to such a ping, which takes milliseconds.  After that the check goes on, but
 the request gets another browser."""
 HOOK_PATIENCE = 5.0
-"""The same where the user's ``check`` runs after the ping, which may open a page."""
+"""The same if the user's ``check`` runs after the ping; a check may open a page."""
 PING_EVERY = 30.0
 """Seconds between two pings of an idle browser, so that a hung one is replaced before it is needed."""
 JITTER = 0.1
@@ -60,9 +60,9 @@ class Limits:
     idle_timeout: float
     launch_concurrency: int
     checks: bool = False
-    """The user's ``check`` has to pass before each lease."""
+    """True if the user's ``check`` must pass before each lease."""
     resets: bool = False
-    """The user's ``reset`` is called after each lease, also where the browser is closed then."""
+    """True if the user's ``reset`` is called after each lease, also if the browser is closed then."""
 
     @property
     def check_patience(self) -> float:
@@ -138,9 +138,10 @@ class Promote:
 
 @dataclasses.dataclass(frozen=True)
 class Renew:
-    """Make the browser fresh for its next lease.
+    """Prepare the browser for its next lease.
 
-    ``is_last``: there will be none.  Only the user's ``reset`` is called, before the browser is closed.
+    ``is_last``: the browser gets no further lease.  Only the user's ``reset`` is called, and then the
+    browser is closed.
     """
 
     member: Member
@@ -332,7 +333,8 @@ class Scheduler:
         self.decide(now)
 
     def launch_withdrawn(self, member: Member, now: float) -> None:
-        """Nothing is left of the launch, and its failure says nothing of the next one."""
+        """A launch has failed and nothing of it is left.  Not counted as a failure: the next launch
+        differs."""
         self._members.remove(member)
         self.decide(now)
 
@@ -343,7 +345,7 @@ class Scheduler:
             return  # the browser died first, and is closing
         if bad:
             self.counts["returns_bad"] += 1
-        # With a reset, whether it is given up is decided after that: others may have been served.
+        # With a reset, this is decided after the reset: by then other programs may need no slot.
         give_up = "" if self.limits.resets else self._reason_to_give_up()
         self._mark_to_retire(member, give_up or self._reason_to_retire(member, now))
         can_serve_on = (
@@ -386,7 +388,7 @@ class Scheduler:
         self.decide(now)
 
     def hook_failed(self, member: Member, error: HookError, now: float) -> None:
-        """A hook of the user's failed after the launch: the browser is closed."""
+        """A user's hook failed after the launch: the browser is closed."""
         if error.hook == "check":
             self.check_breaker.record_failure(error, now)
         self.retire(member, f"hook: {error.hook}", now)
@@ -599,7 +601,7 @@ class Scheduler:
             self._decisions.append(Launch(member))
 
     def _refuse_if_unavailable(self) -> None:
-        """Refuse all requests if launches or checks keep failing and no present browser can serve
+        """Refuse all requests if launches or checks keep failing, and no present browser can serve
         them."""
         could_serve = self.members("queued", "starting", "checking", "leased", "refreshing")
         if not self._waiting or could_serve:

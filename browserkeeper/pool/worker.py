@@ -58,7 +58,7 @@ class Ready:
 
 @dataclasses.dataclass(frozen=True)
 class HookFailed:
-    """A hook of the user's failed after the launch; the browser is alive, or is not."""
+    """A user's hook failed after the launch.  The browser may be alive or dead."""
 
     error: HookError
 
@@ -188,7 +188,8 @@ class BrowserWorker:
         self._report(Admitted())
 
     def _call_hook(self, name: HookName) -> None:
-        """Raises what ``call_hook`` raises.  The hook is not waited for when the browser is to end."""
+        """Raises the errors of ``call_hook``.  The hook is not waited for if the pool ends the
+        browser."""
         call_hook(
             self._hooks,
             name,
