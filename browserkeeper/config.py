@@ -136,8 +136,8 @@ class SessionConfig:
     """Bytes."""
     identity: Identity = NO_IDENTITY
     for_contexts: bool = False
-    """True for a pool's browser whose leases have user contexts: the identity is theirs, and not that of
-    the browser's first windows, which no lease gets."""
+    """True for a pool's browser whose leases have user contexts.  The identity is then set for these,
+    and not for the browser's first windows, which no lease gets."""
 
     def __post_init__(self) -> None:
         _check_browser(self.name)

@@ -107,7 +107,7 @@ def build_options(
 ) -> ChromiumOptions:
     """The options of the session: the user's, completed by the defaults of this module.
 
-    ``route``: to its proxy, None without one.
+    ``route``: the relay's route to the proxy; None without a proxy.
     A browser that is attached to was started already: its options are the user's alone.
     """
     options = user_options(config)

@@ -104,7 +104,7 @@ def build_options(
 ) -> Options:
     """The options of the session: the user's, over the defaults of this module.
 
-    ``route``: to its proxy, None without one.
+    ``route``: the relay's route to the proxy; None without a proxy.
     """
     options = user_options(config)
     options.capabilities.pop("browserVersion", None)  # it was checked

@@ -74,8 +74,8 @@ class Launch:
     session on another machine, and ``status_file`` is where it writes how that went.
     ``url_path`` is the beginning of the path of all commands; it may be a secret.
     ``profile`` is the directory that the user wants to keep, None for a temporary one.
-    ``route`` is the browser's way to its proxy, None without one; it is closed after the end.
-    ``find_browser`` returns the browser, given its capabilities and the processes of the session.
+    ``route`` is the relay's route to the browser's proxy, None without one; closed after the browser's
+    end. ``find_browser`` returns the browser, given its capabilities and the processes of the session.
     """
 
     command: tuple[str, ...]

@@ -75,7 +75,7 @@ class CommandHandler(Protocol):
 
     @property
     def bidi_filter(self) -> Filter | None:
-        """What the driver's BiDi commands pass through; None if they go to the browser as they are.
+        """The filter for the driver's BiDi commands; None if they are sent unchanged.
 
         May raise the error of a lease that is over.
         """
@@ -194,9 +194,11 @@ class _Managed(LocalWebDriver):
         self._websocket_connection.lost = weakref.WeakMethod(self._raise_bidi_lost)
 
     def _raise_bidi_lost(self) -> NoReturn:
-        """The error of the lease or the session that has closed the connection, or of a dead browser.
+        """Raises the error of the lease or the session that has closed the connection, or of a dead
+        browser.
 
-        A session closes the connection just before it ends the driver, which is waited for.
+        A session closes the connection just before it ends the driver: so this waits for the driver's
+        end, END_TIMEOUT at the most.
         """
         self.command_handler.run_command("bidi", {}, lambda: None)  # raises where that is over
         until = time.monotonic() + END_TIMEOUT
@@ -245,8 +247,8 @@ class _Managed(LocalWebDriver):
 
     @property
     def request(self) -> Any:
-        """As in Selenium: HTTP requests of this program with the browser's cookies.  They use the
-        proxy of ``proxy=``, as the browser's own requests do."""
+        """As in Selenium: sends HTTP requests from this program with the browser's cookies.  They use
+        the proxy of ``proxy=``, as the browser's own requests do."""
         context = super().request
         if (route := getattr(self.command_handler, "proxy_route", None)) is not None:
             send_through(context, route)

@@ -1,7 +1,8 @@
-"""The bound on what the downloads of a session may write: noticed here, since its owner may be stuck.
+"""The bound on the size of a session's downloads.  The guard watches it, since the owner may hang.
 
-Counted are all files in the folder for downloads in TMPDIR, and in a directory of the user's the partial
-files that processes of the session were seen to write: the rest there may be another program's.
+Counted are all files in the folder for downloads in TMPDIR.  In a directory of the user, only the
+partial files are counted that processes of the session were seen to write: other files may be another
+program's.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     from .members import Members
     from .options import Options
 
-LOOKS = 2.0  # seconds after a change of the user's directory in which the open files are looked at
+LOOKS = 2.0  # seconds after a change of the user's directory in which open files are searched for
 
 
 class DownloadBound:
-    """What the downloads may have, and since when they have had more."""
+    """The bound in bytes, and since when the downloads have passed it."""
 
     def __init__(self, options: Options, downloads: Downloads):
         self._limit, self._grace = options.max_download, options.max_download_grace
@@ -31,13 +32,13 @@ class DownloadBound:
         self._changed = 0
 
     def is_passed(self, age: float, members: Members) -> bool:
-        """True once the downloads have had more bytes than allowed for as long as the grace lasts.
+        """True if the downloads have had more bytes than the bound for ``max_download_grace`` seconds.
 
-        ``age``: the session's, in seconds.
+        ``age``: the age of the session in seconds.
         """
         if (changed := changed_at(self._downloads.directory)) != self._changed:
             self._changed, self._look_until = changed, age + LOOKS
-        if age < self._look_until:  # the file is there before the browser has it open, or is seen to
+        if age < self._look_until:  # a file exists for a moment before it is seen open for writing
             self._downloads.look(members.living)
         total = _bytes_in(self._folder) + self._downloads.bytes_seen(self._folder)
         if total <= self._limit:
@@ -49,13 +50,13 @@ class DownloadBound:
 
 
 def _bytes_in(folder: str) -> int:
-    """Of all files in the folder and in the folders in it, of which each lease has one."""
+    """The bytes of all files in the folder and its subfolders, of which each lease has one."""
     total = 0
     folders = [folder] if folder else []
     while folders:
         try:
             entries = list(os.scandir(folders.pop()))
-        except OSError:  # there is none yet, or a lease is over
+        except OSError:  # the folder does not exist yet, or was removed with its lease
             continue
         for entry in entries:
             try:

@@ -67,7 +67,8 @@ class Downloads:
             ignore_errors(self.save)  # a full disk
 
     def bytes_seen(self, elsewhere: str) -> int:
-        """Of the partial files that are there now, outside of the directory ``elsewhere``."""
+        """The bytes of the seen partial files that exist now, without those in the directory
+        ``elsewhere``."""
         total = 0
         for identity, path in self.seen.items():
             if elsewhere and path.startswith(f"{elsewhere}/"):
@@ -217,7 +218,7 @@ def _unknown_in(
 
 
 def final_name(name: str, suffix: str) -> str:
-    """What the file will be called when all is there, by the name of its partial file."""
+    """The name of the complete file, from the name of its partial file."""
     stem = name.removesuffix(suffix)
     words = stem.split(".")
     if suffix == ".part" and len(words) > 1:

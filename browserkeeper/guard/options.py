@@ -57,7 +57,7 @@ class Options:
         # Of the names of the browser's partial downloads; "": they are not looked for.
         self.partial_suffix = given.pop("--partial-suffix", "")
         self.max_download = int(number("--max-download", 0))  # bytes of all downloads; 0: no bound
-        # Seconds from the moment when they pass it, in which the owner may cancel one.
+        # Seconds that the owner has to cancel a download after the bound was passed.
         self.max_download_grace = number("--max-download-grace", 0)
         self.status_file = given.pop("--status-file", "")  # the command writes here how it ended
         self.profile = given.pop("--profile", "")  # a profile directory of the user's, to be locked

@@ -219,7 +219,7 @@ def _check_preferences(config: Arguments) -> None:
 
 
 def _check_extensions(config: Arguments) -> None:
-    """Raises ConfigError for an extension in a browser that would start without it, and say nothing."""
+    """Raises ConfigError for an extension in a browser that would ignore it without an error."""
     if config.name != "chromium-headless-shell":
         return
     options = config.options

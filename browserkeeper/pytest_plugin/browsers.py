@@ -54,7 +54,7 @@ def end(record: TestRecord, opened: OpenedBrowser) -> None:
 
 
 def _mask_log(record: TestRecord, opened: OpenedBrowser) -> None:
-    """Take the secrets of the identity out of the driver's log, unless the log is the user's."""
+    """Remove the secrets of the identity from the driver's log, unless the user has named the log."""
     config = opened.session.config
     if not config.log or Path(config.log).parent != record.folder.path:
         return

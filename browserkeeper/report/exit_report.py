@@ -72,8 +72,8 @@ class PartialDownload:
     ``path`` is the partial file (``….crdownload`` of Chromium, ``….part`` of Firefox), which had
     ``bytes``.  ``placeholder`` is the empty file with the final name that Firefox had made, and that was
     removed as well, "" for none.  ``why`` says why the partial file was left, "" where it was removed.
-    ``suggested`` is the file's name where that of the partial file does not show it.  Only the owner
-    knows it: the history does not have it.
+    ``suggested`` is the final name, if the name of the partial file does not show it; else "".  Only the
+    session's owner knows it: the history does not have it.
     """
 
     path: str
@@ -94,8 +94,8 @@ class PartialDownload:
         return final_name(name, os.path.splitext(name)[1])
 
     def with_name_of(self, names: Mapping[str, str]) -> PartialDownload:
-        """With ``suggested`` by these names of downloads under way, by those of their partial files
-        without the suffix."""
+        """A copy with ``suggested``, if ``names`` has the final name.  The keys of ``names`` are the
+        names of partial files without the suffix."""
         name = names.get(os.path.splitext(os.path.basename(self.path))[0], "")
         return dataclasses.replace(self, suggested=name) if name and name != self.name else self
 

@@ -215,7 +215,7 @@ def gate_metrics(now: Pressure | None, totals: Mapping[str, float] | None) -> It
     for browser in sorted(waits.keys() | in_vain.keys()):
         family.add_metric([browser], in_vain.get(browser, 0.0))
     yield family
-    text = "Calls of pools' hooks that failed, each of which has cost a browser."
+    text = "Calls of pools' hooks that failed; after each the browser was replaced."
     family = CounterMetricFamily("browserkeeper_pool_hook_errors", text, labels=["browser", "hook"])
     failed = {
         tuple(key.split(" ")[1:]): n for key, n in totals.items() if key.startswith(POOL_HOOK_ERRORS)
