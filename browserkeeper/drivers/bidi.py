@@ -206,7 +206,7 @@ class BidiConnection:
         for listener in list(listeners):
             try:
                 listener(message.get("params", {}))
-            except Exception:  # one listener's error must not cost the others their events
+            except Exception:  # the other listeners still get their events
                 logger.exception("a listener for %s failed", message.get("method"))
 
 

@@ -1,4 +1,4 @@
-"""Client hints (``Sec-CH-UA``, ``navigator.userAgentData``) that fit a user agent of the user's."""
+"""Client hints (``Sec-CH-UA``, ``navigator.userAgentData``) that fit a given user agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new user context of Firefox does not take over from the options of its browser.
+"""The options of a Firefox that have no effect in a new user context.
 
 Preferences and arguments apply to the whole process, and so to its contexts; extensions run in them.
 Options are lost that apply only to the first window's page, which no lease gets, or that the pool sets

@@ -203,7 +203,7 @@ def release(connection: BidiConnection, target: str) -> None:
 
 
 def _rule(identity: Identity) -> dict[str, Any]:
-    """What the script does in the targets of one context.
+    """The parameters of the script for the targets of one context.
 
     Without ``userAgentMetadata`` a page sends no client hints, with an empty one it sends empty hints.
     Shared and service workers, which send none, need it to have no brands of their own.

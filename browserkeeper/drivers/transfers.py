@@ -396,7 +396,8 @@ def _files_in(folder: str) -> list[tuple[str, os.stat_result]]:
 
 
 def _fits(partial: str, name: str) -> bool:
-    """Whether a partial file, by its name without the suffix, may be that of this download."""
+    """True if a partial file may be that of a download: ``partial`` is its name without the suffix,
+    ``name`` the name of the download."""
     stem = name.rpartition(".")[0] or name
     return partial == name or partial.startswith(stem) or len(partial.partition(".")[0]) == 8
 

@@ -138,6 +138,7 @@ def check_timezone(value: object) -> str:
 
 
 def check_user_agent(value: object) -> str:
+    """Returns one line of printable ASCII text, of LONGEST_USER_AGENT characters at the most."""
     if not isinstance(value, str) or not value.strip():
         raise ConfigError(f"user_agent={value!r}: give a non-empty string.")
     if problem := _not_for_a_header(value):

@@ -84,7 +84,7 @@ class Cookie:
     cross_site: bool | None = None
     """Of a partitioned cookie: True if a frame of another site is between its frame and the top."""
     place: str = dataclasses.field(default="", compare=False)
-    """Where it was found, such as ``cookies[3]``."""
+    """The cookie's place in the state, such as ``cookies[3]``, for messages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ class OriginStorage:
     origin: str
     local_storage: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     databases: str = dataclasses.field(default="[]", repr=False)
-    """Of IndexedDB: Playwright's ``indexedDB`` as JSON, in ASCII."""
+    """IndexedDB's databases: Playwright's ``indexedDB`` as JSON, in ASCII."""
     place: str = dataclasses.field(default="", compare=False)
 
 

@@ -23,7 +23,7 @@ FORGET_ABOVE = 10_000
 """Number of keys above which the keys are removed whose next turn has come."""
 
 _HOST_AND_PORT = re.compile(r"[^/?#@:]+:[0-9]+(?:[/?#].*)?", re.DOTALL)
-"""What ``urlsplit`` takes for a scheme and a path."""
+"""Matches HOST:PORT, which ``urlsplit`` reads as a scheme and a path."""
 
 
 class Claim:

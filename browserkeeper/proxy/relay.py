@@ -46,6 +46,7 @@ class Entry:
         self.server: asyncio.Server | None = None
 
     async def open(self) -> None:
+        """Accept connections.  Must be called in the relay's thread."""
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.StreamReaderProtocol:

@@ -211,11 +211,14 @@ class SessionDownloads:
         )
 
     def all(self, what: str) -> tuple[Download, ...]:
+        """All downloads so far.  Raises ConfigError if they cannot be seen; ``what`` is as in
+        :meth:`required`."""
         transfers = self.required(what)
         transfers.refresh()
         return tuple(Download(one, transfers) for one in transfers.known)
 
     def expect(self, user: User, timeout: float | None, count: int, what: str) -> Expectation:
+        """See :func:`expect_download`; ``what`` is as in :meth:`required`.  Raises ConfigError."""
         if timeout is not None:
             check_seconds("timeout", timeout)
         check_count("count", count, least=1)

@@ -41,6 +41,7 @@ class FirefoxCookies:
         return response
 
     def get_named(self, params: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        """``getCookie``.  Raises NoSuchCookieException, as Firefox's own command."""
         from selenium.common.exceptions import NoSuchCookieException
 
         try:
