@@ -289,7 +289,9 @@ class Attempt:
         except (WebSocketException, OSError, KeyError) as error:
             raise StartRefusedError from error
         except ProtocolError as error:  # an old browser
-            raise IdentityError(f"The browser cannot take the identity: {error}") from None
+            raise IdentityError(
+                f"The browser cannot take the identity ({error}). Use a newer browser."
+            ) from None
 
     @property
     def visited(self) -> tuple[str, ...]:
