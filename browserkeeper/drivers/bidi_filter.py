@@ -116,6 +116,12 @@ MAKERS: Mapping[str, Made] = {
 }
 REMOVERS = {made.remove: made for made in MAKERS.values()}
 
+OF_A_CONNECTION = frozenset(
+    ["session.unsubscribe", "network.removeIntercept", "network.removeDataCollector"]
+)
+"""They remove what serves the connection that has made it: without that connection, an intercept holds
+each request for ever."""
+
 COPYING = frozenset(
     """
     goog:cdp.sendCommand input.performActions permissions.setPermission script.addPreloadScript
@@ -467,7 +473,25 @@ class BidiFilter:
         """
         self._foreign_windows()
 
-    # -- the end of the lease
+    # -- the end of a hook, and of the lease
+
+    def undo_listening(self) -> None:
+        """Remove what serves a connection that was closed, whereas the lease begins or goes on.
+
+        Raises as :meth:`undo` does.
+        """
+        for (remove, name), made in list(self._made.items()):
+            if remove in OF_A_CONNECTION:
+                self._remove(made, name)
+                self._made.pop((remove, name), None)
+                self._subscribed.pop(name, None)
+
+    def _remove(self, made: Made, name: str) -> None:
+        try:
+            self._host.connection.command(*made.removal(name))
+        except ProtocolError as error:
+            if error.code != made.gone:
+                raise
 
     def close(self) -> None:
         """Raise :attr:`ended_error` for all later commands, and pass on no event."""
@@ -482,11 +506,7 @@ class BidiFilter:
         if self._in_flight:
             raise ProtocolError("a BiDi command of the lease had no answer")
         for made, name in [(made, name) for (_, name), made in self._made.items()]:
-            try:
-                self._host.connection.command(*made.removal(name))
-            except ProtocolError as error:
-                if error.code != made.gone:
-                    raise
+            self._remove(made, name)
         for method, params in self._reset.items():
             self._host.connection.command(method, params)
         self._made.clear()

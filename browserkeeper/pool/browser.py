@@ -229,10 +229,13 @@ class PooledBrowser:
 
         The context in which ``configure`` ran is closed, so that all leases start alike; its settings of
         the WebDriver session and of the whole browser stay.  Deadlines that a hook has set are removed,
-        and its commands are in no report of a lease.
+        and its commands are in no report of a lease.  In a context, its handlers of BiDi events and its
+        intercepts are removed: requests would wait for their answers.
         """
         self._control.take_back_deadlines()
         self._control.forget_commands()
+        if self._contexts:
+            self._contexts.undo_listening()
         if name == "configure":
             if self._contexts:
                 self._contexts.keep_settings()

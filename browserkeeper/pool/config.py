@@ -169,7 +169,14 @@ class PoolConfig:
         pool."""
         browser = self.browser
         capabilities = getattr(browser.options, "capabilities", {})
-        given = browser.identity.storage_state is not None
+        of_pool = browser.identity.storage_state
+        given = of_pool is not None
+        if of_pool is not None and (of_pool.cookies or of_pool.origins) and of_pool != state:
+            raise ConfigError(
+                "storage_state= cannot be given to a lease with isolation='fresh' of a pool that has "
+                "one: its browser has started with that of the pool, and would have both. Use "
+                "isolation='context', or give each lease its own and the pool storage_state={}."
+            )
         if browser.engine == "firefox" or capabilities.get("webSocketUrl") or given:
             return
         if any(one.local_storage or one.databases != "[]" for one in state.origins):

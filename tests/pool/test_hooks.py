@@ -27,6 +27,7 @@ from browserkeeper.pool.hooks import HOOKS
 from fixtures.server import Site
 from tests.pool.pools import patient_pool
 from tests.support.fake_browser import FakePool
+from tests.support.guards import BOTH
 from tests.support.waiting import wait_until
 
 
@@ -379,6 +380,25 @@ def test_hooks_with_contexts_of_a_real_browser(name: str, site: Site) -> None:
 
 
 @pytest.mark.chrome
+@pytest.mark.parametrize("name", BOTH)
+def test_requests_of_a_lease_do_not_wait_for_handlers_of_a_hook(name: str, site: Site) -> None:
+    """The hook's connection is closed, and what its intercepts hold would never be answered."""
+    called: list[Any] = []
+
+    def watch(driver: Any) -> None:
+        driver.network.add_request_handler("before_request", lambda request: request.continue_request())
+        called.append(driver)
+
+    with patient_pool(name, max_size=1, isolation="context", configure=watch, check=watch) as pool:
+        for _ in range(2):
+            with pool.lease() as lease:
+                lease.driver.set_page_load_timeout(20)
+                lease.driver.get(site.url)
+                assert lease.driver.current_url == site.url
+        assert len(called) == 3
+        assert pool.stats()["browsers_num"] == 1
+
+
 def test_hooks_that_hang_in_a_command_or_quit_cost_real_browsers(site: Site) -> None:
     raised: list[BaseException] = []
 

@@ -340,6 +340,18 @@ def test_a_lease_of_a_fresh_browser_takes_no_words_and_the_error_names_what_does
     BrowserPool(isolation="fresh", **{word: WORDS[word]})
 
 
+def test_a_fresh_browser_with_the_login_of_its_pool_takes_no_other_one() -> None:
+    """It would have both."""
+    cookies = [{"cookies": [{"name": name, "value": "1", "domain": "a.test"}]} for name in ("a", "b")]
+    pool = BrowserPool(isolation="fresh", storage_state=cookies[0])
+    with pytest.raises(ConfigError, match=r"storage_state=.*would have both.*isolation='context'"):
+        pool.lease(storage_state=cookies[1])
+    pool.config.check_lease_identity(Identity(storage_state=cookies[0]))
+    BrowserPool(isolation="fresh", storage_state={}).config.check_lease_identity(
+        Identity(storage_state=cookies[1])
+    )
+
+
 @pytest.mark.parametrize("word", WORDS)
 def test_a_lease_without_isolation_takes_no_words(word: str) -> None:
     with pytest.raises(ConfigError, match=rf"{word}=.*isolation='none'"):

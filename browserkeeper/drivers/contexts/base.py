@@ -197,6 +197,14 @@ class Contexts(abc.ABC):
             self._bidi_filter = BidiFilter(self)
         return self._bidi_filter
 
+    def undo_listening(self) -> None:
+        """After a hook, whose connection was closed: no request may wait for its handlers.
+
+        Raises as :meth:`undo_bidi` does.
+        """
+        if self._bidi_filter is not None:
+            self._bidi_filter.undo_listening()
+
     def undo_bidi(self) -> None:
         """Undo the lasting effects of the lease's BiDi commands.
 
