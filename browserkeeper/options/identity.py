@@ -136,7 +136,8 @@ class Identity:
         if self.proxy is not None and self.proxy.password:
             secrets.add(self.proxy.password)
         if self.storage_state is not None:
-            secrets |= {one for one in self.storage_state.values() if len(one) >= SHORTEST_SECRET}
+            lengths = range(SHORTEST_SECRET, len(text) + 1)  # a value may have megabytes
+            secrets |= {one for one in self.storage_state.values() if len(one) in lengths}
         for secret in sorted(secrets, key=len, reverse=True):
             for written in _ways_to_write(secret):
                 text = text.replace(written, "…")
