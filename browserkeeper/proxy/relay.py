@@ -19,6 +19,7 @@ import selectors
 import socket
 import sys
 import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import ConfigError, ProxyError
@@ -30,8 +31,81 @@ from .upstream import Link, Reader, Upstream
 
 HOST = "127.0.0.1"
 BACKLOG = 1024
+ACCEPT_PAUSE = 1.0
+"""Seconds until a connection is accepted again after that has failed; asyncio waits as long."""
+EMPTY_ROUNDS = 5
+"""Rounds of the event loop without a connection after which none can be about to come."""
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 logger = logging.getLogger("browserkeeper")
+
+
+class Accepted(asyncio.StreamReaderProtocol):
+    """A connection from a browser.  Its transport is in ``transports`` while it is open."""
+
+    def __init__(self, serve: Serve, transports: set[asyncio.BaseTransport]):
+        super().__init__(Reader(), serve, loop=asyncio.get_running_loop())
+        self._transports = transports
+        self._own: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._own = transport
+        self._transports.add(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._own is not None:
+            self._transports.discard(self._own)
+
+
+class Listener:
+    """Accepts connections on a port.  Its methods must be called in the relay's thread.
+
+    Not ``asyncio.start_server``: that leaves a connection open which it has accepted right before it is
+    closed (Python 3.11: the server's ``_attach`` fails then).
+    """
+
+    def __init__(self, sock: socket.socket, serve: Serve, transports: set[asyncio.BaseTransport]):
+        """``transports`` has the open connections, from now on."""
+        self._sock, self._serve, self._transports = sock, serve, transports
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sock.setblocking(False)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:  # no descriptor or no memory is left: it would be tried without a pause
+            self._loop.remove_reader(self._sock)
+            self._loop.call_later(ACCEPT_PAUSE, self._listen)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._connect(connection))
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._connected(task, connection))
+
+    async def _connect(self, connection: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(
+            lambda: Accepted(self._serve, self._transports), connection
+        )
+
+    def _connected(self, task: asyncio.Task[None], connection: socket.socket) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """Refuse further connections."""
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
 
 
 class Entry:
@@ -43,16 +117,13 @@ class Entry:
         self.listener = socket.create_server((HOST, 0), backlog=BACKLOG)
         self.port = int(self.listener.getsockname()[1])
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.server: asyncio.Server | None = None
+        self._accepting: Listener | None = None
+        self._is_closed = False
 
-    async def open(self) -> None:
-        """Accept connections.  Must be called in the relay's thread."""
-        loop = asyncio.get_running_loop()
-
-        def protocol() -> asyncio.StreamReaderProtocol:
-            return asyncio.StreamReaderProtocol(Reader(), self._serve, loop=loop)
-
-        self.server = await loop.create_server(protocol, sock=self.listener, backlog=BACKLOG)
+    def open(self, transports: set[asyncio.BaseTransport]) -> None:
+        """Accept connections, and keep them in ``transports``.  Must be called in the relay's thread."""
+        if not self._is_closed:
+            self._accepting = Listener(self.listener, self._serve, transports)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(reader, Reader)
@@ -79,8 +150,9 @@ class Entry:
 
     def close(self) -> None:
         """Refuse connections from now on, and cut off those that are open."""
-        if self.server is not None:
-            self.server.close()
+        self._is_closed = True
+        if self._accepting is not None:
+            self._accepting.close()
         self.listener.close()
         for task in list(self.tasks):
             task.cancel()
@@ -94,6 +166,8 @@ class Relay:
         self.loop = asyncio.SelectorEventLoop(selectors.DefaultSelector())
         self.loop.set_exception_handler(_note)
         self.entries: set[Entry] = set()
+        self._transports: set[asyncio.BaseTransport] = set()
+        """The open connections from browsers, of all routes."""
         self._ends = False
         self.thread = threading.Thread(target=self._run, name="browserkeeper-proxy", daemon=True)
         try:
@@ -108,7 +182,7 @@ class Relay:
         if self._ends or not self.thread.is_alive():
             return False
         self.entries.add(entry)
-        self.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(entry.open(), loop=self.loop))
+        self.loop.call_soon_threadsafe(entry.open, self._transports)
         return True
 
     def remove(self, entry: Entry) -> None:
@@ -133,11 +207,25 @@ class Relay:
             self._ends = True
             for entry in list(self.entries):
                 entry.close()
-            tasks = asyncio.all_tasks(self.loop)
-            for task in tasks:
-                task.cancel()
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.run_until_complete(self._close_connections())
             self.loop.close()
+
+    async def _close_connections(self) -> None:
+        """Cancel all tasks, and close all connections.
+
+        asyncio closes a connection in its next round, and one that it has just accepted is for a moment
+        neither a task nor in the set.  So this ends after some rounds in which there was neither.
+        """
+        own, cancelled, rounds = asyncio.current_task(), set[asyncio.Task[Any]](), 0
+        while rounds < EMPTY_ROUNDS:
+            tasks = asyncio.all_tasks() - {own}
+            rounds = 0 if tasks or self._transports else rounds + 1
+            for task in tasks - cancelled:
+                task.cancel()
+            cancelled |= tasks
+            for transport in list(self._transports):
+                transport.abort()  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
 
 
 class Route:

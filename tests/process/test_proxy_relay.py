@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -378,6 +379,19 @@ def test_the_relay_ends_with_its_last_route() -> None:
     del dropped
     gc.collect()
     assert wait_until(lambda: is_refused(port) and not relay_threads())
+
+
+def test_a_connection_that_was_just_accepted_is_closed_with_the_relay() -> None:
+    """At whatever moment of its acceptance; an open one would be a ResourceWarning, and so an error."""
+    for round in range(100):
+        with route_to("http://127.0.0.1:1") as route:
+            client = socket.create_connection(("127.0.0.1", route.port))
+            time.sleep(round % 10 * 1e-4)
+        with client, contextlib.suppress(ConnectionError):
+            client.settimeout(60)
+            assert client.recv(1) == b""
+        assert wait_until(lambda: not relay_threads())
+        gc.collect()
 
 
 def test_a_relay_whose_thread_dies_refuses_connections_and_says_so() -> None:
