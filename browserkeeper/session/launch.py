@@ -152,6 +152,18 @@ class LaunchPlan:
         return cls(config, launch, guard, ledger, record, deadline)
 
 
+NO_PORT = "The driver ended before it opened its port."
+
+
+def lost_its_port(error: LaunchError) -> bool:
+    """True if the driver ended since its port was in use: that says nothing of the browser.
+
+    ChromeDriver lets the system choose a port of IPv6 or IPv4, and then needs the same number of the
+    other one, which another program may have.
+    """
+    return str(error).startswith(NO_PORT) and "port not available" in error.log_tail
+
+
 class Attempt:
     """One launch that was begun: its guard, and the driver once there is one.
 
@@ -302,7 +314,7 @@ class Attempt:
                 return port
             until = min(deadline, time.monotonic() + pause)
             if self.guard.wait_for("failed", "ending", "ended", deadline=until):
-                raise LaunchError("The driver ended before it opened its port.")
+                raise LaunchError(NO_PORT)
             if not self.guard.is_alive():
                 self.guard.check_first_event()
                 raise LaunchError("The guard was killed during the launch.")
