@@ -146,11 +146,13 @@ def test_control_a_daemon_without_marker_survives_if_it_left_the_tree_unseen(pid
     Only a subreaper or a cgroup ends it, so the certificate of this containment is a weaker one.
     """
     running = start(staying(program("clear_environment", pids_of)), "portable")
-    started = pids_once_there(pids_of, 1)
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
+    os.kill(running.pid, signal.SIGSTOP)  # on a busy machine the program would not be done at that look
+    started = pids_once_there(pids_of, 1)
     # The program has returned then, so the daemon has lost the marker.
     assert wait_until(lambda: (seen := witness.look(spawned["pid"])) and seen.name == "sleep")
+    os.kill(running.pid, signal.SIGCONT)
     report = running.end("closed", deadline_in())
     assert report is not None
     survived = [s for s in started if witness.is_same(s)]
