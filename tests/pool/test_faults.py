@@ -438,6 +438,7 @@ def test_a_pool_lives_as_long_as_its_lease() -> None:
 
 
 def test_control_a_closed_pool_is_dropped_without_a_warning() -> None:
+    gc.collect()  # what other tests have dropped
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with FakePool(max_size=1) as pool:
