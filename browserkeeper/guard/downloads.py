@@ -68,7 +68,7 @@ class Downloads:
     def look(self, pids: Iterable[int]) -> None:
         """Note the partial files that these processes have open for writing now."""
         found = open_partial_files(pids, self.suffix, self.directory) if self.suffix else {}
-        if found.keys() - self.seen.keys():
+        if found.items() - self.seen.items():  # new ones, and those that Chromium has renamed
             self.seen.update(found)
             ignore_errors(self.save)  # a full disk
 

@@ -226,7 +226,12 @@ class Attempt:
             raise LaunchError("The guard was killed during the launch.")
         self.driver_process = identity_of(spawned["pid"])
         if not self.plan.config.remote:  # the guard has made TMPDIR, and no browser runs yet
-            link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
+            try:
+                link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
+            except LaunchError as error:
+                if self.guard.event("ending"):  # the guard has removed TMPDIR, for a reason of its own
+                    raise StartRefusedError from error
+                raise
         driver = self._open_session_watched(handler, port, options, spawned["pid"])
         self._driver = weakref.ref(driver)
         self.browser = launch.find_browser(driver.caps, self.processes())
