@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from browserkeeper.state.ledger import Ledger
+from tests.support import witness
 from tests.support.cli import CLI, ROOT, cli_json, run_shell
 from tests.support.waiting import SECONDS, wait_until
 
@@ -162,8 +163,11 @@ def test_a_stopped_process_is_continued_to_be_asked(
 ) -> None:
     said = tmp_path / "said"
     script = f"trap 'echo asked >{said}; exit' TERM; kill -STOP $$; while :; do sleep 0.01; done"
-    front = started_run(started, "--timeout", 1, "--grace", LONG, "--", "sh", "-c", script)
-    assert front.wait(SECONDS) == 124
+    front = started_run(started, "--grace", LONG, "--", "sh", "-c", script)
+    assert wait_until(lambda: "T" in [seen.state for seen in witness.below(front.pid)])
+    (ended,) = cli_json("end", "--owner", front.pid, "--yes")["sessions"]
+    assert ended["report"]["reason"] == "operator"
+    front.wait(SECONDS)
     assert said.read_text() == "asked\n"
 
 
