@@ -63,7 +63,7 @@ def test_a_session_ends_with_the_two_scans_certificate(name: str, site: Site) ->
 @ORPHANS
 @pytest.mark.chrome
 def test_a_session_is_ended_at_its_timeout(site: Site) -> None:
-    session = browser(containment="portable", timeout=5)
+    session = browser(containment="portable", timeout=10)
     with pytest.raises(SessionTimeout), session as driver:
         driver.get(site.url_for("never"))
     assert session.report
