@@ -1026,6 +1026,7 @@ def test_the_command_names_what_it_leaves_alone(
     env = {**os.environ, MARKER: new_id()}
     env.pop(LOCK, None)
     bystanders.append(subprocess.Popen(["sleep", "600"], env=env))
+    assert wait_until(lambda: system.marker_value(bystanders[0].pid, MARKER)), "its exec may last"
     done = cli("sweep", "--yes")
     assert done.returncode == 0
     assert "Left alone, not ours to judge: chrome session" in done.stdout
