@@ -406,7 +406,7 @@ def test_a_dropped_pool_ends_its_browsers_its_thread_and_its_pipe() -> None:
         assert wait_until(lambda: not pool_threads())
         assert len(browsers) == 2
         assert not [browser for browser in browsers if browser.alive]
-        assert wait_until(lambda: len(os.listdir("/proc/self/fd")) == before)
+        assert wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)  # as above
     finally:
         gc.enable()
 
