@@ -208,6 +208,8 @@ def systemd(units: Path) -> Iterator[int]:
     process = subprocess.Popen(["sh", "-c", BOOT, "sh", str(leaf), str(units)])
     leader = only_child(process.pid)
     try:
+        # Before that /run is this machine's, and its own systemd would answer.
+        until(lambda: Path(f"/proc/{leader}/comm").read_text().strip() == "systemd")
         until(lambda: enter(leader, "systemctl", "is-system-running").stdout.strip() == "running")
         yield leader
     finally:

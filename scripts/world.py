@@ -133,7 +133,10 @@ def remove_cgroups(top: Path) -> None:
     """All of them, innermost first; a dying member may hold one for a moment."""
     end = time.monotonic() + 5
     while top.is_dir() and time.monotonic() < end:
-        for directory in (*sorted(top.rglob("*/"), reverse=True), top):
+        inner: list[Path] = []
+        with contextlib.suppress(OSError):  # another world that starts may remove them, too
+            inner = sorted(top.rglob("*/"), reverse=True)
+        for directory in (*inner, top):
             with contextlib.suppress(OSError):
                 directory.rmdir()
         time.sleep(0.01)

@@ -26,6 +26,9 @@ LOOK_TIMEOUT = 2.0
 """Seconds that one request for the status or the queue may take."""
 LOOK_PAUSE = 0.1
 """Seconds between two looks at the status or the queue."""
+LOOK_SHARE = 0.1
+"""Share of the time limit that is kept for looks at the status after a DELETE without an answer, so that
+the answer to a single one, which has 0.2 s, does not decide."""
 QUIET_LOOKS, QUIET_PAUSE = 4, 0.3
 """Successive looks that must find nothing of a closed request, and the seconds between them: it takes
 up to half a second until a session appears whose client has gone."""
@@ -75,14 +78,13 @@ def end_on_grid(report: ExitReport, grid: Address, limit: float) -> ExitReport:
 def end_session(hub: Hub, session: str, deadline: float) -> Ending:
     """End a session and look whether it is gone; returns by ``deadline`` (``time.monotonic()``)."""
     answers: list[Ending] = []
-    deleting = threading.Thread(
-        target=lambda: answers.append(_delete(hub, session, deadline)), daemon=True
-    )
+    until = deadline - LOOK_SHARE * _left(deadline)
+    deleting = threading.Thread(target=lambda: answers.append(_delete(hub, session, until)), daemon=True)
     deleting.start()
-    deleting.join(min(DELETE_ALONE, _left(deadline)))
+    deleting.join(min(DELETE_ALONE, _left(until)))
     if deleting.is_alive():
-        interrupt_command(hub, session, deadline)
-        deleting.join(_left(deadline))
+        interrupt_command(hub, session, until)
+        deleting.join(_left(until))
     ending = answers[0] if answers else Ending(None, None, "no answer to DELETE in time")
     return _verified(hub, session, ending, deadline)
 
@@ -111,16 +113,20 @@ def _delete(hub: Hub, session: str, deadline: float) -> Ending:
 
 def _verified(hub: Hub, session: str, ending: Ending, deadline: float) -> Ending:
     """The ending with what the Grid's status says.  The status may list an ended session for a moment,
-    so this looks again until ``deadline``."""
+    so this looks again until ``deadline``.  A look that fails does not undo one that saw the session."""
+    was_listed = False
     while True:
         try:
             running = hub.sessions(_look_timeout(deadline))
         except FAILURES:
-            running = None
-        if running is None:
-            return ending
-        if session not in running:
-            return dataclasses.replace(ending, slot_free=True, gone=True)
+            if not was_listed:
+                return ending
+        else:
+            if running is None:
+                return ending
+            if session not in running:
+                return dataclasses.replace(ending, slot_free=True, gone=True)
+            was_listed = True
         if _left(deadline) <= 0:
             return dataclasses.replace(ending, slot_free=False, gone=False)
         time.sleep(min(LOOK_PAUSE, _left(deadline)))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from .files import SHARED_MEMORY_PREFIXES, ignore_errors
 from .procfs import read_bytes
@@ -31,6 +32,7 @@ FILE = ".partial-downloads"
 """In the TMPDIR: the suffix and the directory, then DEVICE INODE PATH of each file that was seen, with
 NUL between them."""
 CLOCK_STEP = 0.05  # seconds by which the times of files may be behind the clock (jiffies)
+RECENT = 1.0  # seconds in which the process that has made a file may be unknown, or open it again
 SALT = 8  # characters of the random part of the name of Firefox's partial file
 NOT_KNOWN = "no process of this session was seen to write it"
 OLDER = "it was made before this session"
@@ -53,16 +55,20 @@ class Downloads:
         self._changed = 0
 
     def has_changed(self) -> bool:
-        """Whether something was made, removed or renamed in the directory since the last call."""
+        """Whether something was made, removed or renamed in the directory since the last call.
+
+        What is RECENT counts at the next call as well.
+        """
         if not self.suffix or not self.directory:
             return False
-        before, self._changed = self._changed, changed_at(self.directory)
-        return self._changed != before
+        before, changed = self._changed, changed_at(self.directory)
+        self._changed = changed if changed < (time.time() - RECENT) * 1e9 else 0
+        return changed != before
 
     def look(self, pids: Iterable[int]) -> None:
         """Note the partial files that these processes have open for writing now."""
         found = open_partial_files(pids, self.suffix, self.directory) if self.suffix else {}
-        if found.keys() - self.seen.keys():
+        if found.items() - self.seen.items():  # new ones, and those that Chromium has renamed
             self.seen.update(found)
             ignore_errors(self.save)  # a full disk
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from ..process import identity_of, system
+from ..process import identity_of, is_alive, system
 from ..process.identity import ProcessIdentity
 from .run_marker import worker_run
 from .settings import Settings
 
 GUARD_TIMEOUT = 30.0
 """Seconds for the guards of a dead worker to end its browsers; they take 0.1."""
+DEATH_TIMEOUT = 5.0
+"""Seconds for a worker to be dead whose connection has closed; it takes less than a millisecond."""
 ASKED_FOR = ("closed", "error", "retired")
 """Reasons of ends that an owner asks for.  Those of a dead worker are of earlier tests."""
 RECENT = 50
@@ -47,6 +49,7 @@ class ControllerHooks:
             return
         endings = sessions_of_dead(worker)
         if self._settings.leaks != "off":
+            _wait_for_death(worker)
             endings += _handle_leaks(worker_run(node.workerinput), self._settings)
         self._endings[node.gateway.id] = endings
 
@@ -93,6 +96,14 @@ def sessions_of_dead(owner: ProcessIdentity) -> list[str]:
         "look with `browserkeeper ps`, end it with `browserkeeper sweep --yes`."
         for record in left
     ]
+
+
+def _wait_for_death(worker: ProcessIdentity) -> None:
+    """A process that ends closes its files before its children get another parent, by which they are
+    known as orphans."""
+    until = time.monotonic() + DEATH_TIMEOUT
+    while is_alive(worker) and time.monotonic() < until:
+        time.sleep(0.005)
 
 
 def _handle_leaks(run: str, settings: Settings) -> list[str]:

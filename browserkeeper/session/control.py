@@ -41,7 +41,7 @@ from .call_stack import CallStack
 from .commands import Commands, over_error
 from .downloads import Expectation, SessionDownloads, User
 from .ending import DISCONNECT_TIMEOUT, DeadlineError, raise_if_leaked
-from .launch import Attempt, LaunchPlan, StartRefusedError, cause_to_show
+from .launch import Attempt, LaunchPlan, StartRefusedError, cause_to_show, lost_its_port
 from .preparation import Preparation
 from .spans import SessionSpans
 from .storage import STORAGE_STATE, load_state, read_state
@@ -58,6 +58,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SPANS_TIMEOUT = 2.0
 """Seconds to wait until a session's spans have ended; it takes microseconds."""
+LOST_PORTS = 5
+"""How many launches of one start may fail since the driver lost its port, besides ``attempts``."""
 SETTLE_PAUSE = 0.005
 """Seconds between two looks at a start that was called off."""
 
@@ -94,7 +96,9 @@ class Start:
         if self.called_off or (report and (not report.clean or report.reason == "operator")):
             return False
         left = self.deadline - time.monotonic()
-        if error.retryable and left > 1 and len(self.failures) < config.attempts:
+        counted = [failure for failure in self.failures if not lost_its_port(failure)]
+        may_go_on = len(counted) < config.attempts and len(self.failures) - len(counted) <= LOST_PORTS
+        if error.retryable and left > 1 and may_go_on:
             logger.warning("launch %d failed, trying again: %s", len(self.failures), error)
             return True
         return False
@@ -295,7 +299,7 @@ class SessionControl(Generic[S]):
 
         start = self._start
         retrying = Retrying(
-            stop=stop_after_attempt(self.config.attempts),
+            stop=stop_after_attempt(self.config.attempts + LOST_PORTS),  # may_retry() decides
             wait=wait_random_exponential(multiplier=0.1, max=2),
             sleep=start.cancellation.sleep,
             retry=retry_if_exception(functools.partial(start.may_retry, config=self.config)),

@@ -164,6 +164,18 @@ class LaunchPlan:
         return cls(config, launch, guard, ledger, record, deadline)
 
 
+NO_PORT = "The driver ended before it opened its port."
+
+
+def lost_its_port(error: LaunchError) -> bool:
+    """True if the driver ended since its port was in use: that says nothing of the browser.
+
+    ChromeDriver lets the system choose a port of IPv6 or IPv4, and then needs the same number of the
+    other one, which another program may have.
+    """
+    return str(error).startswith(NO_PORT) and "port not available" in error.log_tail
+
+
 class Attempt:
     """One launch that was begun: its guard, and the driver once there is one.
 
@@ -234,7 +246,12 @@ class Attempt:
             raise LaunchError("The guard was killed during the launch.")
         self.driver_process = identity_of(spawned["pid"])
         if not self.plan.config.remote:  # the guard has made TMPDIR, and no browser runs yet
-            link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
+            try:
+                link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
+            except LaunchError as error:
+                if self.guard.event("ending"):  # the guard has removed TMPDIR, for a reason of its own
+                    raise StartRefusedError from error
+                raise
         self._turn_bidi_on(options)
         driver = self._open_session_watched(handler, port, options, spawned["pid"])
         self._driver = weakref.ref(driver)
@@ -406,7 +423,7 @@ class Attempt:
                 return port
             until = min(deadline, time.monotonic() + pause)
             if self.guard.wait_for("failed", "ending", "ended", deadline=until):
-                raise LaunchError("The driver ended before it opened its port.")
+                raise LaunchError(NO_PORT)
             if not self.guard.is_alive():
                 self.guard.check_first_event()
                 raise LaunchError("The guard was killed during the launch.")

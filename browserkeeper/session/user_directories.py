@@ -92,7 +92,7 @@ def _original(variable: str, env: Mapping[str, str]) -> str:
 
 
 def _fill(variable: str, source: str, private: str) -> None:
-    os.makedirs(private, mode=0o700, exist_ok=True)
+    _make_directory(private)
     for entry in _entries(source):
         target = os.path.join(private, entry.name)
         if variable == "XDG_CACHE_HOME":
@@ -112,6 +112,15 @@ def _fill(variable: str, source: str, private: str) -> None:
             _link(entry.path, target)
 
 
+def _make_directory(path: str) -> None:
+    """Not what is above it: a guard that ends the session meanwhile has removed TMPDIR, for good."""
+    try:
+        os.mkdir(path, mode=0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     """False also for what cannot be asked, such as a link to itself, or a file system that has gone."""
     try:
@@ -129,7 +138,7 @@ def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _link_inside(source: str, private: str, only: tuple[str, ...] = ()) -> None:
-    os.makedirs(private, mode=0o700, exist_ok=True)
+    _make_directory(private)
     for entry in _entries(source):
         if not only or entry.name in only:
             _link(entry.path, os.path.join(private, entry.name))
@@ -144,11 +153,11 @@ def _link(source: str, link: str) -> None:
 
 def _copy_databases(source: str, private: str) -> None:
     """Copy the regular files of a directory and of the directories in it."""
-    os.makedirs(private, mode=0o700, exist_ok=True)
+    _make_directory(private)
     for entry in _entries(source):
         target = os.path.join(private, entry.name)
         if _is_directory(entry):
-            os.makedirs(target, mode=0o700, exist_ok=True)
+            _make_directory(target)
             for file in _entries(entry.path):
                 _copy(file, os.path.join(target, file.name))
         else:

@@ -54,7 +54,8 @@ class Program(Owner):
         self.pid = self.process.pid
 
     def go_on(self) -> None:
-        os.close(self._write)
+        write, self._write = self._write, -1  # at a second call its number may be another file's
+        os.close(write)
 
     def has_browser(self) -> bool:
         return browsers_below(self.pid) > 0
@@ -161,6 +162,7 @@ def test_without_a_limit_both_run_at_once() -> None:
         for program in programs:
             program.wait_for("has")
         assert len(slots("browser")) == 2
+        assert wait_until(lambda: seen.most == 2)
         for program in programs:
             program.finish()
     assert seen.most == 2
@@ -231,8 +233,10 @@ def test_after_any_death_the_next_program_starts(victims: str, monkeypatch: pyte
     two = Program()
     assert wait_until(two.waits)
     (primary,) = (seen.pid for seen in witness.below(standby) if seen.parent == standby)
-    killed = [one.pid] * ("owner" in victims) + [primary, standby] * ("guards" in victims)
-    for pid in killed:
+    guards = [standby, primary] * ("guards" in victims)
+    for pid in guards:  # else one of them may end the session before the next one is killed
+        os.kill(pid, signal.SIGSTOP)
+    for pid in [*reversed(guards), *[one.pid] * ("owner" in victims)]:
         os.kill(pid, signal.SIGKILL)
     two.wait_for("has")
     one.go_on()
@@ -293,6 +297,7 @@ def test_a_start_waits_while_too_little_memory_is_left_in_its_cgroup(
             assert wait_until(two.waits)
         else:
             two.wait_for("has")
+            assert wait_until(lambda: seen.most == 2)
         one.finish()
         if is_bounded:
             two.wait_for("has")

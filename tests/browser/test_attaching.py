@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -155,7 +156,8 @@ def test_a_browser_that_could_not_be_found_is_leased_and_its_death_is_noticed(
             assert first.guard_pid
             for process in witness.below(first.guard_pid):
                 if process.name in ("chromium", "chrome"):
-                    os.kill(process.pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # it has followed its parent
+                        os.kill(process.pid, signal.SIGKILL)
             # ChromeDriver says so, or ends itself where it writes into the pipe of the dead browser.
             with pytest.raises(
                 BrowserDied, match=r"the driver's to the browser, broke|its driver ended"

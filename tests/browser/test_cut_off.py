@@ -199,8 +199,17 @@ def test_a_pool_that_was_cut_off_before_it_was_opened_stays_closed(fake_driver: 
 # ------------------------------------------------------------------ asyncio
 
 
-def run_in_time(fake_driver: str, job: Callable[[Any], Any], end: Callable[[Any], None]) -> Any:  # noqa: F811
-    """What docs/troubleshooting.md shows: the error of ``asyncio.wait_for``, or of the job."""
+def run_in_time(
+    fake_driver: str,  # noqa: F811
+    job: Callable[[Any], Any],
+    end: Callable[[Any], None],
+    limit: float = 2,
+    begins: Callable[[Any], object] = lambda session: True,
+) -> Any:
+    """What docs/troubleshooting.md shows: the error of ``asyncio.wait_for``, or of the job.
+
+    The time counts from the moment when ``begins`` is true of the session.
+    """
     session = new_session(fake_driver)
 
     def work() -> None:
@@ -209,7 +218,10 @@ def run_in_time(fake_driver: str, job: Callable[[Any], Any], end: Callable[[Any]
 
     async def main() -> None:
         try:
-            await asyncio.wait_for(asyncio.to_thread(work), 2)
+            working = asyncio.ensure_future(asyncio.to_thread(work))
+            while not (begins(session) or working.done()):
+                await asyncio.sleep(0.01)
+            await asyncio.wait_for(working, limit)
         finally:
             end(session)
 
@@ -236,7 +248,7 @@ def test_cut_off_lets_asyncio_run_return_after_wait_for(
 
 
 def test_a_job_that_is_in_time_is_not_changed_by_cut_off(fake_driver: str) -> None:  # noqa: F811
-    error, session = run_in_time(fake_driver, lambda d: d.title, lambda s: s.cut_off())
+    error, session = run_in_time(fake_driver, lambda d: d.title, lambda s: s.cut_off(), limit=60)
     assert error is None
     assert session.report.clean
 
@@ -248,7 +260,10 @@ def test_control_without_cut_off_asyncio_run_waits_for_the_commands_own_limit(
         assert not control_of(session).at_rest
         session.set_deadline(1.5)  # instead of 120 s
 
-    error, session = run_in_time(fake_driver, lambda d: d.get(NEVER), begin)
+    def is_under_way(session: Any) -> bool:
+        return not control_of(session).at_rest
+
+    error, session = run_in_time(fake_driver, lambda d: d.get(NEVER), begin, begins=is_under_way)
     assert isinstance(error, asyncio.TimeoutError)
     assert session.report.reason == "timeout"  # asyncio.run had to wait for it
 

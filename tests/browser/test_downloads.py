@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -83,13 +84,20 @@ def partial_in(directory: Path) -> list[str]:
     return [n for n in names if n.startswith("endless.") or PARTIAL_OF_A_LEASE.fullmatch(n)]
 
 
+def has_bytes(directory: Path) -> bool:
+    """True if the partial file of the endless download is there, and not empty any more."""
+    with contextlib.suppress(FileNotFoundError):  # Chromium has renamed it meanwhile
+        return any((directory / name).stat().st_size for name in partial_in(directory))
+    return False
+
+
 def download(driver: Any, page: str, directory: Path, *names: str) -> None:
     """Start these downloads, one after the other; returns when the whole ones are there, and of the
-    endless one the partial file."""
+    endless one some bytes in the partial file."""
     for name in names:
         driver.get(page)  # Firefox holds up a click after a download
         driver.execute_script("location = arguments[0]", f"/{name}")
-        wanted = (lambda: partial_in(directory)) if name == ENDLESS else (directory / name).exists
+        wanted = (lambda: has_bytes(directory)) if name == ENDLESS else (directory / name).exists
         assert wait_until(wanted), os.listdir(directory)
 
 

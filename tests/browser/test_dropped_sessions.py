@@ -186,7 +186,7 @@ print(is_ended(pid, gc.collect))
 
 
 KILLS_ITS_CHILDREN = """
-import os, sys, time
+import contextlib, os, sys, time
 import psutil
 from browserkeeper import browser, session_of
 driver = browser("chrome").start()
@@ -194,8 +194,12 @@ session = session_of(driver)
 print(session.tmpdir, session.id, flush=True)
 del session
 children = psutil.Process().children(recursive=True)
-for child in children:
-    child.kill()
+for child in children:  # parents first: else a guard may end the session between two kills
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child.suspend()
+for child in reversed(children):  # the death of the standby guard would continue the primary
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child.kill()
 time.sleep(1)  # the witness reaps none of them
 if sys.argv[1] == "drops":
     del driver

@@ -31,6 +31,7 @@ from browserkeeper import (
     session_of,
 )
 from browserkeeper.process.containment import writable_cgroup
+from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.support import witness
 from tests.support.clock import start_seconds
@@ -193,7 +194,8 @@ def test_each_containment_ends_with_a_certificate(containment: str, site: Site) 
 def test_close_in_another_thread_cuts_off_the_command(name: str, site: Site) -> None:
     session = browser(name)
     driver = session.start()
-    threading.Timer(1, session.close).start()
+    control = control_of(session)
+    threading.Thread(target=lambda: wait_until(lambda: not control.at_rest) and session.close()).start()
     with pytest.raises(SessionClosed, match="was closed during 'get'"):
         driver.get(site.url_for("never"))
     assert session.close().clean

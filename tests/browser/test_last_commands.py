@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,22 @@ def of_history(session: BrowserSession[Any]) -> ExitReport:
     return read_ended(Ledger.open().history_path(session.id)).report
 
 
+def once_in_flight(
+    session: BrowserSession[Any], act: Callable[[], object], seconds: float = 0.0
+) -> threading.Thread:
+    """Act, in another thread, when a command of this session is in flight for so many seconds."""
+    control = control_of(session)
+    assert control.attempt
+    commands = control.attempt.ending.last_commands
+
+    def is_in_flight() -> bool:
+        return any(time.monotonic() - sent >= seconds for _, _, sent in commands.take().in_flight)
+
+    thread = threading.Thread(target=lambda: wait_until(is_in_flight) and act())
+    thread.start()
+    return thread
+
+
 def names(report: ExitReport | None) -> list[tuple[str, str, str]]:
     assert report is not None
     return [(one.name, one.target, one.outcome) for one in report.commands]
@@ -136,7 +153,7 @@ def test_a_browser_that_is_killed_in_mid_command_names_it(site: Site) -> None:
         _ = driver.title
         pid = session.pid
         assert pid
-        threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+        once_in_flight(session, lambda: os.kill(pid, signal.SIGKILL), 0.5)
         driver.get(site.url_for("never"))
     found = names(session.report)
     assert found == names(of_history(session))
@@ -187,11 +204,12 @@ def test_no_secret_of_any_command_is_in_an_error_report_history_or_log(
             driver.execute(name, dict.fromkeys(PARAMETERS, SECRET))
         if number % 10 == 0:  # each of them is among the last twenty once
             shown += attempt.ending.last_commands.take().until(time.monotonic())
-    session.set_deadline(0.2)
+    deadline = once_in_flight(session, lambda: session.set_deadline(0.2))
     with pytest.raises(SessionTimeout) as caught:
         driver.execute(
             "get", {**dict.fromkeys(PARAMETERS, SECRET), "url": f"http://{SECRET}@h/?{SECRET}"}
         )
+    deadline.join()
     report = session.report
     assert report is not None
     assert names(report)[-1] == ("get", "http://h/?...", "in flight")
@@ -293,10 +311,9 @@ def test_a_command_that_an_exception_from_outside_interrupts(fake: str) -> None:
     session, before = fake_session(fake), signal.signal(signal.SIGALRM, alarm)
     try:
         with pytest.raises(KeyError), session as driver:
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            once_in_flight(session, lambda: os.kill(os.getpid(), signal.SIGALRM), 0.3)
             driver.get("http://h/x")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert names(session.report) == [("get", "http://h/x", "interrupted")]
     assert session.report

@@ -6,11 +6,12 @@ reached.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,25 @@ def named(seconds: float) -> Set:
     return lambda session: session.set_deadline(seconds, "late")
 
 
+@contextlib.contextmanager
+def in_time(session: BrowserSession[Any], sets: list[Set], *, in_flight: bool) -> Iterator[None]:
+    """Set the deadlines; if ``in_flight``, from another thread, when the command of the block is."""
+
+    def set_all() -> None:
+        if not in_flight or wait_until(lambda: not control_of(session).at_rest):
+            for one in sets:
+                one(session)
+
+    thread = threading.Thread(target=set_all)
+    thread.start()
+    if not in_flight:
+        thread.join()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sets", "match", "reason"),
     [
@@ -81,9 +101,11 @@ def test_the_nearer_of_two_limits_is_named(
     fake_driver: str,  # noqa: F811
 ) -> None:
     session = new_session(fake_driver, **arguments)
-    with pytest.raises(SessionTimeout, match=match) as caught, session as driver:
-        for one in sets:
-            one(session)
+    with (
+        pytest.raises(SessionTimeout, match=match) as caught,
+        session as driver,
+        in_time(session, sets, in_flight=match is DEADLINE),
+    ):
         driver.get(NEVER)
     assert caught.value.report is session.report
     assert session.report
@@ -219,8 +241,9 @@ def test_of_a_lease_the_nearer_limit_is_named(
 ) -> None:
     pool = new_pool(fake_driver, max_lease=max_lease)
     with pool, pytest.raises(SessionTimeout, match=match) as caught, pool.lease() as lease:
-        lease.session.set_deadline(deadline, reason)
-        lease.driver.get(NEVER)
+        sets: list[Set] = [lambda session: session.set_deadline(deadline, reason)]
+        with in_time(lease.session, sets, in_flight=match is DEADLINE):
+            lease.driver.get(NEVER)
     assert type(caught.value) is error
 
 
@@ -247,8 +270,8 @@ def test_of_a_celery_task_the_nearest_limit_is_named(
     task = NewSession(BrowserSpec("chrome", {**given, "timeout": own}), deadline_for(Limits(hard=hard)))
     with pytest.raises(SessionTimeout, match=match) as caught:
         driver = task.open()
-        task.session.set_deadline(deadline)
-        driver.get(NEVER)
+        with in_time(task.session, [unnamed(deadline)], in_flight=match is DEADLINE):
+            driver.get(NEVER)
     assert isinstance(caught.value, TaskTimeout) == (match is CELERY)
     task.end()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -36,7 +38,10 @@ def listening(pid: int) -> set[str]:
     by_inode = {
         row.split()[9]: row.split()[1] for row in tables.splitlines() if row.split()[3:4] == ["0A"]
     }
-    links = (str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink())
+    links: list[str] = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     return {by_inode[link[8:-1]] for link in links if link[8:-1] in by_inode}
 
 

@@ -15,6 +15,7 @@ import dis
 import errno
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -230,11 +231,11 @@ def test_an_exception_at_any_moment_of_a_start_leaves_nothing(
     fake_driver: str, handler: Handler, pids_of: PidFile
 ) -> None:
     """One session for each moment; ``nothing_left`` of conftest.py looks for what remains."""
-    usual = 0.0
-    for _ in range(2):  # the first one asks for versions
+    usual = math.inf
+    for _ in range(3):  # the first one asks for versions, another one may be slow by chance
         began = time.monotonic()
         with new_session(fake_driver):
-            usual = time.monotonic() - began
+            usual = min(usual, time.monotonic() - began)
     came_out = 0
     for number in range(24):
         session = new_session(fake_driver)
@@ -447,14 +448,17 @@ def test_control_without_a_thread_of_its_own_a_command_takes_the_exception_for_i
     error: BaseException, fake_driver: str, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Call, "_start", run_in_callers_thread)
+    senders: list[threading.Thread] = []
 
     def use() -> None:
         with new_session(fake_driver) as driver:
             handler.armed = error
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            senders.append(alarm_when(lambda: os.path.exists(os.environ["FAKE_DRIVER_ASKED"])))
             driver.get("http://never.invalid/")
 
     assert raised_by(use) is not error
+    for sender in senders:
+        sender.join()
 
 
 def test_an_exception_at_any_moment_of_commands_comes_out(fake_driver: str, handler: Handler) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -196,7 +197,9 @@ def test_after_the_last_window_plain_code_catches_what_it_always_did(name: str) 
             _ = driver.title
     assert isinstance(caught.value, BrowserDied)
     assert caught.value.__cause__ is caught.value.__context__ is None
-    assert "died or was killed during 'getTitle'" in str(caught.value).splitlines()[0]
+    first = str(caught.value).splitlines()[0]
+    # ChromeDriver ends itself where it writes into the pipe of the dead browser.
+    assert re.search(r"(browser died|driver ended by itself) or was killed during 'getTitle'", first)
 
 
 @pytest.mark.chrome

@@ -217,6 +217,17 @@ def test_a_tmpdir_that_cannot_be_filled_is_a_typed_error(home: Path, tmp_path: P
         link_user_directories(environment({}, {}, "/proc/self"), "/proc/self")
 
 
+def test_a_tmpdir_that_the_guard_has_removed_meanwhile_is_not_made_again(
+    home: Path, tmp_path: Path
+) -> None:
+    """As where a start is called off when the guard has just started the driver."""
+    put(home / ".config" / "mine")
+    gone = str(tmp_path / "tmpdir")
+    with pytest.raises(LaunchError, match="BROWSERKEEPER_TMPDIR"):
+        link_user_directories(environment({}, {}, gone), gone)
+    assert not os.path.lexists(gone)
+
+
 def test_the_guard_removes_the_links_and_not_what_they_lead_to(home: Path, tmp_path: Path) -> None:
     font = put(home / ".local" / "share" / "fonts" / "company.ttf")
     tmpdir = str(tmp_path / "tmpdir")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,25 +64,48 @@ def celery_once(worker: Worker, *arguments: str) -> subprocess.CompletedProcess[
 
 def orphan(worker: Worker, site: Site) -> str:
     """Make a session whose owner and guards are killed together, so that its record and files stay; its
-    id."""
+    id.
+
+    They are stopped first, since the last one of them that lives would end the session.
+    """
     result = begin(worker, "chrome", "idle", site)
-    record = json.loads(worker.records()[0].read_text())
-    guards = [witness.look(guard["pid"]) for guard in record["guards"]]
+    (path,) = worker.state.glob("live/*.json")
+    record = json.loads(path.read_text())
+    pids = {guard["pid"] for guard in record["guards"]}
+    guards = [seen for pid in pids if (seen := witness.look(pid))]
+    assert len(guards) == 2
+    # The standby guard first: it would continue the primary one.
+    standby, primary = sorted(guards, key=lambda guard: guard.parent in pids)
     owner = witness.look(record["session"]["owner"]["pid"])
-    for process in [*guards, owner]:
-        assert process is not None
-        witness.end_by_pid([process])
+    assert owner is not None
+    for process in (owner, standby, primary):
+        os.kill(process.pid, signal.SIGSTOP)
+        assert wait_until(functools.partial(is_stopped, process.pid))
+    # The primary guard first: the death of its parent would continue it.
+    witness.end_by_pid([primary, standby, owner])
     with pytest.raises(Exception, match="signal 9"):
         result.get()
     return str(record["session"]["id"])
 
 
+def is_stopped(pid: int) -> bool:
+    seen = witness.look(pid)
+    return seen is not None and seen.state == "T"
+
+
 @pytest.mark.leaves_zombies(2, "the guards of a child that Celery killed")
 def test_ps_lists_the_sessions_of_each_host(worker: Worker, site: Site) -> None:
     result = begin(worker, "chrome", "idle", site)
-    # Chromium may take a while to reap its own children, and ps names zombies.
-    assert wait_until(lambda: celery(worker, "ps").returncode == 0, patience())
     done = celery(worker, "ps")
+
+    def is_well() -> bool:
+        """Chromium may take a while to reap its own children, and ps names zombies."""
+        nonlocal done
+        if done.returncode:
+            done = celery(worker, "ps")
+        return done.returncode == 0
+
+    assert wait_until(is_well, patience()), done.stdout
     label = re.escape(f"chrome.idle[{result.id}]")
     line = r"^\S+  [0-9a-f]{12}  chrome  live  owner \d+ .* processes  \d+ MB  " + label + "$"
     assert re.search(line, done.stdout, re.MULTILINE)

@@ -70,7 +70,7 @@ def test_the_state_is_decided_by_the_task_alone(worker: Worker, site: Site) -> N
     results = {name: worker.send(name, site.url) for name in (*names, "decorated.retry")}
     ignored = worker.send("chrome.ignore", site.url)
     states = {name: result.final_state() for name, result in results.items()}
-    assert wait_until(lambda: f"[{ignored.id}] received" in worker.lines(), patience())
+    assert wait_until(lambda: f"[{ignored.id}] ignored" in worker.lines(), patience())
     assert_nothing_is_left(worker)
     failed = {name for name, state in states.items() if state == "FAILURE"}
     assert failed == {"chrome.fail", "chrome.reject"}

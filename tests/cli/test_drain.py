@@ -25,6 +25,7 @@ from browserkeeper.process import system
 from browserkeeper.report import Operator
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.operators import this_operator
+from tests.support import witness
 from tests.support.cli import CLI, cli, cli_json, invoke
 from tests.support.ledger import add_free_lock, add_live, dead_record, new_session, write_record
 from tests.support.owners import Owner, output_of
@@ -334,6 +335,7 @@ except HostBusy as error:
 def test_a_start_that_has_looked_before_the_drain_and_was_stopped_cannot_go_on(ledger: Ledger) -> None:
     owner = Owner(sys.executable, "-c", STOPPED_IN_ITS_DECISION)
     owner.wait_for("looked")
+    assert wait_until(lambda: witness.look(owner.pid).state == "T")  # type: ignore[union-attr]
     assert browserkeeper.drain() == []
     os.kill(owner.pid, signal.SIGCONT)
     assert owner.wait_for("") == "draining\n"

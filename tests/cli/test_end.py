@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from browserkeeper.process import guard_process, system
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.report import EXPECTED_REASONS, REASONS, ExitReport
 from browserkeeper.state.ledger import Ledger
-from browserkeeper.state.records import new_id
+from browserkeeper.state.records import Record, new_id
 from tests.process.test_exec import STOPPED
 from tests.support import witness
 from tests.support.cli import cli, cli_json, invoke, start_run
@@ -154,10 +155,12 @@ def test_a_request_that_is_not_whole_or_not_ours_is_ignored(sessions: Sessions, 
             "another session's": request_for(new_id()),
             "too long": request_for(id, x="y" * 40_000),
         }
-        path.write_text(texts.get(kind, text))
-        path.chmod(0o660 if kind == "group-writable" else 0o600)
-    if kind == "another user's":
-        os.chown(path, 65534, 65534)
+        draft = path.with_suffix(".draft")  # the guard may look at any moment: never at a half-made one
+        draft.write_text(texts.get(kind, text))
+        draft.chmod(0o660 if kind == "group-writable" else 0o600)
+        if kind == "another user's":
+            os.chown(draft, 65534, 65534)
+        draft.replace(path)
     os.kill(sessions.guards[id].primary_pid, signal.SIGTERM)
     report = sessions.report_of(id)
     assert (report.reason, report.operator) == ("terminated", None)
@@ -165,7 +168,7 @@ def test_a_request_that_is_not_whole_or_not_ours_is_ignored(sessions: Sessions, 
     if kind == "a directory":
         path.rmdir()
     path.with_suffix(".target").unlink(missing_ok=True)
-    assert not os.path.lexists(path)
+    assert wait_until(lambda: not os.path.lexists(path))  # the guard removes it after the record
 
 
 def test_a_request_for_an_earlier_session_never_ends_a_later_one(sessions: Sessions) -> None:
@@ -354,10 +357,16 @@ def test_a_guard_whose_identity_does_not_fit_is_asked_by_the_file_alone(
     }[part]  # type: ignore[assignment]
     id = sessions.start(**facts)  # type: ignore[arg-type]
     if part == "a reused pid":
-        path = sessions.ledger.record_path(id)
-        record = json.loads(path.read_text())
-        record["guards"] = [{"pid": os.getpid(), "start": 1.0}]  # this process: it would die of SIGTERM
-        path.write_text(json.dumps(record))
+        read = Ledger.records
+        reused = (ProcessIdentity(os.getpid(), 1.0),)  # this process: it would die of SIGTERM
+
+        def with_reused_pid(ledger: Ledger) -> Iterator[Record]:
+            """The guard writes the file anew from time to time, so it is not changed there."""
+            for record in read(ledger):
+                assert isinstance(record, Record)
+                yield dataclasses.replace(record, guards=reused)
+
+        monkeypatch.setattr(Ledger, "records", with_reused_pid)
     signalled: list[object] = []
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda *given: signalled.append(given))
     (ended,) = end_sessions(id, wait=60)
@@ -377,6 +386,15 @@ def test_an_operator_in_another_pid_namespace_ends_a_session(sessions: Sessions)
     assert f'sleep session {id} "nightly": operator, clean, ECHILD' in done.stdout
 
 
+def stop_guards(sessions: Sessions, id: str) -> tuple[int, int]:
+    """The standby guard first, which would continue the primary one; their pids in this order."""
+    pair = sessions.guards[id].pid, sessions.guards[id].primary_pid
+    for pid in pair:
+        os.kill(pid, signal.SIGSTOP)
+        assert wait_until(lambda pid=pid: witness.look(pid).state == "T")  # type: ignore[misc,union-attr]
+    return pair
+
+
 @pytest.mark.leaves_zombies(3, "both guards were killed")
 @pytest.mark.parametrize("owner_lives", [True, False])
 def test_guards_that_are_killed_meanwhile_leave_the_end_to_others(
@@ -386,14 +404,14 @@ def test_guards_that_are_killed_meanwhile_leave_the_end_to_others(
 
     facts = {} if owner_lives else {"owner": ProcessIdentity(2**22 - 1, 1.0)}
     id = sessions.start(**facts)  # type: ignore[arg-type]
-    guard = sessions.guards[id]
+    # Stopped before the request is there, so that they do not find it; and neither sees the other die.
+    pair = stop_guards(sessions, id)
 
     def kill(record: object) -> None:
-        pair = guard.pid, guard.primary_pid
-        for pid in pair:  # stopped, neither sees the other's death
-            os.kill(pid, signal.SIGSTOP)
         for pid in reversed(pair):  # the death of the standby would continue the primary
             os.kill(pid, signal.SIGKILL)
+        # Until then they have their locks.
+        assert wait_until(lambda: not any((seen := witness.look(p)) and seen.state != "Z" for p in pair))
 
     monkeypatch.setattr(module, "_wake", kill)
     (left,) = end_sessions(id, wait=0.5)
@@ -406,10 +424,13 @@ def test_guards_that_are_killed_meanwhile_leave_the_end_to_others(
 def test_all_names_a_session_whose_record_is_not_valid(sessions: Sessions) -> None:
     id = sessions.start()
     path = sessions.ledger.record_path(id)
+    pair = stop_guards(sessions, id)  # the primary one writes the record anew from time to time
     path.write_text("{")
     (left,) = end_sessions(all=True)
     assert (left.session, left.state) == (id, "left-alone")
     assert "its record is not valid" in left.why
+    for pid in pair:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_the_session_in_which_the_operator_works_is_left_alone(

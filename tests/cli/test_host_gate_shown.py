@@ -89,7 +89,8 @@ def wait_for_slot(ledger: Ledger) -> Iterator[Callable[..., Waiter]]:
         waiters.append(Waiter(ledger, **request))
         waiters[-1].start()
         number = len(waiters)
-        assert wait_until(lambda: waiting_starts() == number)
+        its = waiters[-1].request  # it has its bell when its ticket is written
+        assert wait_until(lambda: waiting_starts() == number and its.bell is not None)
         return waiters[-1]
 
     yield make
@@ -184,7 +185,7 @@ def test_a_killed_waiter_and_a_slot_that_was_given_back_are_shown_no_more(
     slot = take("checkout")
     waiter = subprocess.Popen([sys.executable, "-c", WAITER], cwd=ROOT)
     assert wait_until(lambda: waiting_starts() == 1)
-    assert '"killed"' in invoke("ps").output
+    assert wait_until(lambda: '"killed"' in invoke("ps").output)  # its ticket is there before its text
     waiter.send_signal(signal.SIGKILL)
     waiter.wait()
     assert "Host: 1 of 5 browsers" in invoke("ps").output

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -345,7 +344,7 @@ def test_sessions_and_pools_count_each_start_without_a_slot_once(ledger: Ledger)
         with pytest.raises(HostBusy):
             browser("chromium", wait=0.2).start()
         with pytest.raises(SessionTimeout):
-            browser("chromium", timeout=0.2).start()
+            browser("chromium", timeout=2).start()  # it begins before the wait, which is what counts
         with BrowserPool("chromium", max_size=1) as pool, pytest.raises(PoolTimeout):
             pool.lease(0.5)
         drain.start(ledger, Operator("somebody"))
@@ -379,11 +378,16 @@ def test_limits_that_are_not_valid_block_and_name_the_file(text: str, ledger: Le
 def test_a_limits_file_that_is_being_written_is_read_again(ledger: Ledger) -> None:
     """The control is above: one that stays empty blocks."""
     set_limits(ledger, "")
-    writer = threading.Timer(0.1, set_limits, (ledger, "max_browsers = 7\n"))
-    writer.start()
-    found = pressure()
-    writer.join()
-    assert (found.browsers.limit, found.blocks) == (7, {})
+    pauses: list[float] = []
+
+    def write_meanwhile(seconds: float) -> None:
+        pauses.append(seconds)
+        set_limits(ledger, "max_browsers = 7\n")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.sleep", write_meanwhile)
+        found = pressure()
+    assert (found.browsers.limit, found.blocks, len(pauses)) == (7, {}, 1)
 
 
 def test_a_program_that_was_stopped_with_the_gates_lock_stops_no_probe(ledger: Ledger) -> None:

@@ -18,7 +18,7 @@ from tests.support import witness
 from tests.support.cli import cli, cli_json, invoke, start_run
 from tests.support.guards import program
 from tests.support.ledger import add_free_lock, dead_record, write_record
-from tests.support.waiting import SECONDS
+from tests.support.waiting import SECONDS, wait_until
 
 ANCIENT = 1e9
 """Seconds: older than any session of this machine."""
@@ -87,8 +87,14 @@ def test_ps_shows_a_browser() -> None:
         assert (seen["id"], seen["kind"], seen["browser"]) == (session.id, "session", "chromium")
         assert seen["owner"]["pid"] == os.getpid()
         assert 0 < seen["deadline_left"] <= 60
-        ours = {process.pid for process in witness.below(os.getpid()) if process.name != "bk-guard"}
-        assert {process["pid"] for process in seen["processes"]} <= ours
+
+        def witness_agrees() -> bool:
+            """A browser starts and ends helpers meanwhile: the two look at different moments."""
+            (now,) = cli_json("ps")["sessions"]
+            ours = {p.pid for p in witness.below(os.getpid()) if p.name != "bk-guard"}
+            return {process["pid"] for process in now["processes"]} <= ours
+
+        assert wait_until(witness_agrees)
         assert session.pid in {process["pid"] for process in seen["processes"]}
         assert seen["memory"] > 50e6
         tree = cli("ps", "--tree").stdout

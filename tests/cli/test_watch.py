@@ -67,6 +67,7 @@ def kill_with_its_guards(name: str, site: Site, state: Path) -> tuple[list[int],
     )
     fault = faults.Fault(name, "owner and both guards", signal.SIGKILL, 0)
     hit = faults.find(fault, owner.pid)
+    stop_guards(hit[1:])  # which would end the session if they saw the death of the first of them
     for pid in hit:
         os.kill(pid, signal.SIGKILL)
     owner.wait()
@@ -186,8 +187,10 @@ def test_a_session_whose_guards_were_killed_is_reported_but_not_ended() -> None:
     session = browser("chromium")
     session.start()
     (record,) = [found for found in Ledger.open().records() if isinstance(found, Record)]
-    for guard in record.guards:
-        os.kill(guard.pid, signal.SIGKILL)
+    pids = [guard.pid for guard in record.guards]
+    stop_guards(pids)  # the standby one would end the session if it saw the primary one die
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
     assert wait_until(lambda: notices("unguarded"))
     (notice,) = notices("unguarded")
     assert notice["session"] == session.id

@@ -35,7 +35,8 @@ def say() -> None:
         plan = GuardPlan("0123456789ab", command, dict(os.environ), choose("subreaper"))
         guard = GuardProcess(plan)
         spawned = guard.wait_for("spawned", "failed", deadline=until)
-        while spawned and not os.path.exists(os.environ["COPIES"] + ".of-command"):
+        written = os.environ["COPIES"] + ".of-command"
+        while spawned and not (os.path.exists(written) and os.path.getsize(written)):
             time.sleep(0.01)
         program = os.readlink(f"/proc/{guard.pid}/exe") if spawned else ""
         report = guard.end("closed", until)

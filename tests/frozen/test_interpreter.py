@@ -17,7 +17,7 @@ import browserkeeper
 from browserkeeper import LaunchError, frozen
 from browserkeeper.process import guard_process, interpreter
 from tests.support.guards import SLEEP_FOREVER, plan_for, start
-from tests.support.waiting import deadline_in
+from tests.support.waiting import deadline_in, wait_until
 
 HERE = Path(__file__).parent
 ROOT = Path(browserkeeper.__file__).parent.parent
@@ -138,6 +138,7 @@ def test_control_the_old_rule_starts_the_program_itself(
     own = job(tmp_path)
     monkeypatch.setattr(guard_process, "interpreter", lambda psutil="": own)
     running = start(SLEEP_FOREVER)
+    assert wait_until(lambda: copies.exists() and copies.read_text())
     assert running.wait_for("spawned", deadline=deadline_in(1)) is None
     running.process.kill()
     running.end("closed", deadline_in())

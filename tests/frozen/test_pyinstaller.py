@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -109,7 +110,8 @@ def job(built: str, tmp_path: Path) -> Iterator[Job]:
     job = Job(built, tmp_path)
     yield job
     for pid in job.processes():
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_the_entry_point_for_pyinstaller_leads_to_the_hooks() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -116,11 +115,3 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def good_status(handler: _Handler) -> None:
         sessions = [{"session": {"sessionId": s, "capabilities": {}}} for s in handler.hub.running]
         handler.value({"ready": True, "nodes": [{"slots": [*sessions, {"session": None}]}]})
-
-
-def after(seconds: float, then: Answerer) -> Answerer:
-    def slow(handler: _Handler) -> None:
-        time.sleep(seconds)
-        then(handler)
-
-    return slow

@@ -39,7 +39,6 @@ from tests.grid.mock_hub import (
     TRUNCATED,
     Answerer,
     MockHub,
-    after,
     answer,
     error,
     hang_up,
@@ -160,7 +159,13 @@ def test_without_a_list_of_slots_the_answer_to_delete_counts(hub: MockHub) -> No
 
 def test_a_session_that_is_created_after_the_close_is_ended(hub: MockHub) -> None:
     """The relay waits for the answer, which has the session's id."""
-    hub.behaviour["new"] = after(1.0, Handler.good_new)
+    queue = "/se/grid/newsessionqueue/queue"
+
+    def once_the_close_has_begun(handler: Handler) -> None:
+        wait_until(lambda: hub.asked("GET", queue))  # the relay's first question when it ends
+        Handler.good_new(handler)
+
+    hub.behaviour["new"] = once_the_close_has_begun
     session = browser(**asked(hub))  # type: ignore[call-overload]
 
     def close_once_asked() -> None:

@@ -606,10 +606,21 @@ def test_an_answer_that_is_cut_off_anywhere_before_its_body_is_none(grid: Script
 def test_a_delete_whose_answer_is_cut_off_does_not_read_as_gone(grid: ScriptedGrid) -> None:
     """Where the status lists no slots, as a vendor's cloud's, only the answer to DELETE counts."""
     hub, plain = hub_module.Hub(Address.parse(grid.url)), value({"ready": True})
-    for sent, gone in ((WHOLE[:-2], None), (WHOLE, True)):
+    for sent, gone, limit in ((WHOLE[:-2], None, 1.0), (WHOLE, True, SECONDS)):
         grid.script |= {"DELETE /session/5e55": [raw(sent)] * 100, "GET /status": [plain] * 100}
-        ending = end_session(hub, "5e55", time.monotonic() + 1)
+        ending = end_session(hub, "5e55", time.monotonic() + limit)
         assert ending.gone is gone, ending
+
+
+def test_a_look_that_fails_does_not_undo_one_that_saw_the_session(grid: ScriptedGrid) -> None:
+    """As where the last one comes late."""
+    session = {"sessionId": "5e55", "capabilities": {}}
+    listed = value({"ready": True, "nodes": [{"slots": [{"session": session}]}]})
+    refused = http_answer("403 Forbidden", b"{}")
+    grid.script |= {"DELETE /session/5e55": [refused], "GET /status": [listed, hang_up]}
+    ending = end_session(hub_module.Hub(Address.parse(grid.url)), "5e55", time.monotonic() + 3)
+    assert (ending.gone, ending.slot_free) == (False, False), ending
+    assert len(grid.asked("GET", "/status")) > 1
 
 
 def test_an_unusual_page_in_place_of_the_answer_to_delete_reaches_the_report(

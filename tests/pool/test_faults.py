@@ -406,7 +406,7 @@ def test_a_dropped_pool_ends_its_browsers_its_thread_and_its_pipe() -> None:
         assert wait_until(lambda: not pool_threads())
         assert len(browsers) == 2
         assert not [browser for browser in browsers if browser.alive]
-        assert wait_until(lambda: len(os.listdir("/proc/self/fd")) == before)
+        assert wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)  # as above
     finally:
         gc.enable()
 
@@ -438,6 +438,7 @@ def test_a_pool_lives_as_long_as_its_lease() -> None:
 
 
 def test_control_a_closed_pool_is_dropped_without_a_warning() -> None:
+    gc.collect()  # what other tests have dropped
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with FakePool(max_size=1) as pool:

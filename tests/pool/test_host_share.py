@@ -91,7 +91,7 @@ def test_a_pool_has_as_many_browsers_as_the_host_has_slots(limit: Any) -> None:
         assert wait_until(lambda: held() == 3)
         limit(4)
         assert wait_until(lambda: held() == 4)
-        assert pool.stats()["slots_wait_seconds"] > 0
+        assert wait_until(lambda: pool.stats()["slots_wait_seconds"] > 0)
         for future in futures:
             future.result(SECONDS).release()
     assert held() == 0
@@ -140,6 +140,8 @@ def test_a_time_out_names_the_limit_its_source_and_the_holders(limit: Any) -> No
     limit(1)
     with SlotPool(label="nightly") as pool:
         lease = pool.lease(timeout=SECONDS)
+        other = ask(pool, 1)[0]
+        assert wait_until(lambda: pool.stats()["pool_queued"] == 1)
         with pytest.raises(PoolTimeout) as caught:
             pool.lease(timeout=0.5)
         text = str(caught.value)
@@ -151,9 +153,10 @@ def test_a_time_out_names_the_limit_its_source_and_the_holders(limit: Any) -> No
         busy = caught.value.__cause__
         assert isinstance(busy, HostBusy)
         assert (busy.reason, busy.limit, len(busy.holders)) == ("full", 1, 1)
-        assert wait_until(lambda: waiting() == (0, 0)), "the launch is cancelled with its request"
+        assert wait_until(lambda: waiting() == (1, 0)), "the launch is cancelled with its request"
         assert pool.stats()["browsers_errors"] == 0
         lease.release()
+        other.result(SECONDS).release()
 
 
 def test_control_a_time_out_of_a_full_pool_does_not_speak_of_the_host() -> None:
@@ -170,8 +173,10 @@ def test_wait_names_the_limit_too(limit: Any) -> None:
     limit(1)
     program = Program()
     assert wait_until(program.has_slot)
-    with SlotPool(min_idle=1) as pool, pytest.raises(PoolTimeout, match=r"limits\.toml"):
-        pool.wait(0.5)
+    with SlotPool(min_idle=1) as pool:
+        assert wait_until(lambda: pool.stats()["pool_queued"] == 1)
+        with pytest.raises(PoolTimeout, match=r"limits\.toml"):
+            pool.wait(0.5)
     program.end()
 
 
@@ -342,11 +347,12 @@ def test_with_a_fresh_browser_for_each_lease_requests_and_programs_take_turns(li
                 slot.release()
 
             for turn in (lease, run):
-                before = sum(waiting()) + pool.stats()["requests_waiting"]
                 turns.append(threading.Thread(target=turn))
                 turns[-1].start()
+                # One launch of the pool waits, for which there is room, and each program.
+                expected = number + 1, 1 + number + (turn is run)
                 assert wait_until(
-                    lambda n=before: sum(waiting()) + pool.stats()["requests_waiting"] > n  # type: ignore[misc]
+                    lambda n=expected: (pool.stats()["requests_waiting"], sum(waiting())) == n  # type: ignore[misc]
                 )
         first.release()
         for thread in turns:
@@ -449,6 +455,12 @@ def test_pools_in_several_processes_share_and_a_death_frees_all(limit: Any) -> N
 # ------------------------------------------------------------------ a drained host
 
 
+def wait_until_it_sees_the_drain(pool: SlotPool) -> None:
+    controller = pool._controller
+    assert controller is not None
+    assert wait_until(lambda: pool.stats() and controller.scheduler.host.drained)
+
+
 def test_a_drained_host_lets_the_pool_finish_its_leases_and_start_no_more() -> None:
     ledger = Ledger.open()
     with SlotPool(min_idle=1, max_size=2) as pool:
@@ -485,6 +497,7 @@ def test_items_of_map_that_wait_on_a_drained_host_fail_in_their_time() -> None:
     ledger = Ledger.open()
     with SlotPool(max_size=2, checkout_timeout=0.5) as pool:
         drain.start(ledger, operator())
+        wait_until_it_sees_the_drain(pool)
         outcomes = list(pool.map(lambda driver, item: item, range(3)))
     assert [type(outcome.error) for outcome in outcomes] == [PoolTimeout] * 3
     assert all("drained" in str(outcome.error) for outcome in outcomes)
@@ -533,7 +546,7 @@ def test_rubbish_in_a_ticket_does_not_stop_a_pool(limit: Any, rubbish: bytes) ->
             ticket.flush()
             fcntl.flock(ticket, fcntl.LOCK_EX)
             assert wait_until(lambda: pool.stats()["retired_yielded"] == 1), "it may be one that waits"
-        os.unlink(ticket.name)
+            os.unlink(ticket.name)  # before its lock is gone: then the pool itself may remove it
         pool.lease(timeout=SECONDS).release()
 
 

@@ -655,6 +655,7 @@ def test_a_new_window_belongs_to_the_context_of_the_lease(
         add_a_cookie(driver, site)
         driver.execute_script("localStorage.setItem('kept', 'yes')")
         WAYS_TO_OPEN[way](driver)
+        assert wait_until(lambda: len(driver.window_handles) == 2)
         (new,) = set(driver.window_handles) - {first}
         driver.switch_to.window(new)
         driver.get(site.url)

@@ -85,9 +85,10 @@ def test_a_browser_that_ends_with_its_lease_has_the_name_of_the_lease(
             first = lease.browser_id
         assert ended(ledger, first).label == "order 1"
         with pytest.raises(SessionTimeout) as raised, pool.lease(label="order 2") as lease:
+            driver = lease.driver
             lease.session.set_deadline(0.1, "impatience")
             while True:
-                _ = lease.driver.title
+                _ = driver.title
         assert raised.value.report is not None
         assert raised.value.report.label == "order 2"
         assert ended(ledger, lease.browser_id).label == "order 2"

@@ -125,7 +125,8 @@ def test_a_dropped_lease_is_taken_back_with_a_warning_that_names_its_place(pool:
     with pytest.warns(ResourceWarning, match="dropped without release") as caught:
         pool.lease()
         gc.collect()
-    assert "test_a_dropped_lease_is_taken_back" in str(caught[0].message)
+    texts = [str(warning.message) for warning in caught]  # one may be of another test's socket
+    assert any("test_a_dropped_lease_is_taken_back" in text for text in texts)
     assert wait_until(lambda: pool.stats().get("retired_abandoned"))
     with pool.lease(timeout=60):
         pass
@@ -169,6 +170,7 @@ def test_a_long_lease_is_logged_once_with_the_stack_that_took_it(
 
 def test_max_lease_sets_a_deadline_that_the_release_takes_back() -> None:
     with FakePool(max_lease=50, min_idle=1) as pool:
+        pool.wait()  # with its first browser
         with pool.lease():
             assert pool.browsers[0].deadline == 50
             assert 0 < (pool.leases()[0].deadline or 0) <= 50
@@ -352,7 +354,7 @@ def test_a_dead_browser_is_not_leased(pool: FakePool) -> None:
 def test_no_thread_and_no_browser_outlives_a_closed_pool() -> None:
     with FakePool(max_size=3, min_idle=3) as pool:
         pool.wait()
-        assert len(pool_threads()) == 4
+        assert wait_until(lambda: len(pool_threads()) == 4)  # those of the pool before may be ending
     assert wait_until(lambda: not pool_threads())
     assert all(not browser.alive for browser in pool.browsers)
     assert len(pool.close()) == 3
@@ -616,7 +618,7 @@ def test_closing_the_iterator_of_map_ends_running_calls(pool: FakePool) -> None:
     assert next(outcomes).ok
     assert started.wait(60)
     outcomes.close()
-    assert not [t for t in pool_threads() if "map" in t]
+    assert not [t for t in pool_threads() if "map" in t and "items" not in t]
     with pool.lease():
         pass
 

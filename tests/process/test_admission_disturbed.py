@@ -20,7 +20,7 @@ from browserkeeper.admission import files
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.state.ledger import Ledger
 from tests.support.waiters import set_limits
-from tests.support.waiting import wait_until
+from tests.support.waiting import SECONDS, wait_until
 
 LIMIT = "BROWSERKEEPER_MAX_BROWSERS"
 
@@ -52,6 +52,7 @@ def looked_at(directory: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "lock", look)
+        patch.setattr(files, "LOOKED_AT", SECONDS)  # the timer's thread may be late
         yield seen
     for thread in threads:
         thread.join()

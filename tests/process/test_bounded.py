@@ -57,16 +57,25 @@ def test_a_path_that_hangs_costs_one_thread_however_often_it_is_read(pipe: Path)
 
 def test_a_path_is_read_again_when_its_read_has_ended(pipe: Path, tmp_path: Path) -> None:
     assert read_within(SHORT, str(pipe)) is None
-    fd = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
     reader = bounded._hanging[str(pipe)]
-    os.write(fd, b"late")
-    os.close(fd)
+    assert wait_until(lambda: write_late(pipe))
     assert wait_until(lambda: not reader.hangs())
     pipe.unlink()
     pipe.write_bytes(b"now")
     assert read_within(LONG, str(pipe)) == b"now"
     pipe.unlink()
     os.mkfifo(pipe)
+
+
+def write_late(pipe: Path) -> bool:
+    """False as long as the thread has not come to open it: it would find no writer then."""
+    try:
+        fd = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:  # ENXIO: there is no reader
+        return False
+    os.write(fd, b"late")
+    os.close(fd)
+    return True
 
 
 def test_an_idle_thread_ends(tmp_path: Path) -> None:
@@ -97,6 +106,7 @@ def test_a_scan_whose_read_hangs_ends_and_certifies_nothing(
 ) -> None:
     """The process could be the session's: nothing but its environment could tell.  The control is the
     same process with an environment that can be read."""
+    began = system.now()
     victim = subprocess.Popen(["setsid", "sleep", "600"])
     try:
         assert wait_until(lambda: system.command_line(victim.pid).startswith(b"sleep"))
@@ -106,7 +116,7 @@ def test_a_scan_whose_read_hangs_ends_and_certifies_nothing(
             return read_within(SHORT if hung else LONG, str(pipe) if hung else path)
 
         monkeypatch.setattr("browserkeeper.process.linux.read_within", reading)
-        marked = MarkedOrphans(f"{MARKER}=none", system.now() - 1, system.now() + 600, cgroups())
+        marked = MarkedOrphans(f"{MARKER}=none", began - 1, system.now() + 600, cgroups())
         left = LeftoverProcesses((), orphans=marked)
         assert left.end(LONG) == []
         seen = witness.look(victim.pid)

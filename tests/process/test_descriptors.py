@@ -17,6 +17,7 @@ from tests.support.guards import start
 
 told = os.fdopen(os.dup(1), "w")
 closed = [int(word) for word in sys.argv[1].split(",")]
+patience = 0.5
 
 def tell(*facts):
     print(*facts, file=told, flush=True)
@@ -44,7 +45,7 @@ spoken = taken()
 speak()
 spawned = running.wait_for("spawned", deadline=time.monotonic() + 60)
 speak()
-ending = running.wait_for("ending", deadline=time.monotonic() + 0.5)
+ending = running.wait_for("ending", deadline=time.monotonic() + patience)
 report = running.end("closed", time.monotonic() + 60)
 tell(spoken, bool(spawned), ending and ending["reason"], report and report["certificate"])
 """
@@ -53,6 +54,7 @@ CONTROL = (
     """
 guard_process.pipe_above_stdio = os.pipe
 guard_process.occupy_stdio = lambda: None
+patience = 60
 """
     + GUARD
 )

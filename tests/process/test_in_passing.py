@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tests.support import witness
 from tests.support.cli import ROOT, cli
 from tests.support.evidence import Guarded, guarded, me
 from tests.support.guards import SLEEP_FOREVER, pids_once_there, program, staying
-from tests.support.waiting import wait_until
+from tests.support.waiting import SECONDS, wait_until
 
 
 @pytest.fixture
@@ -156,15 +157,24 @@ def test_a_start_does_not_fail_where_dead_sessions_cannot_be_finished(
 ) -> None:
     found = dead_session(ledger, tmp_path)
     pids = survivors(found)
+    tried = threading.Event()
+
+    def fail(*_: object) -> None:
+        tried.set()
+        _no_work()
+
     with monkeypatch.context() as patched:
         if where == "thread":
             patched.setattr(_thread, "start_new_thread", _no_thread)
         elif where == "work":
-            patched.setattr(in_passing, "_finish_one", _no_work)
+            patched.setattr(in_passing, "_finish_one", fail)
         else:
             patched.setattr(ledger, "live", tmp_path / "missing")
         finish_the_dead(ledger)
+        assert where != "work" or tried.wait(SECONDS)
     assert not is_finished(found)
+    # That thread may still have the record, which another start would leave to it.
+    assert wait_until(lambda: ask(ledger.record_path(found.session.id)).state == "free")
     finish_the_dead(ledger)  # the next start can
     assert wait_until(lambda: is_finished(found))
     assert pids

@@ -45,9 +45,11 @@ taken = use_up_descriptors(256)
 print(raised(lambda: driver.find_element("id", "nothing")))
 print(raised(lambda: driver.execute_script("return 42")))
 print(session.memory() > 0, len(session.processes()) > 1)
-waiting = threading.Thread(target=driver.execute_async_script, args=("setTimeout(arguments[0], 1500)",))
+waiting = threading.Thread(target=driver.execute_async_script, args=("setTimeout(arguments[0], 3000)",))
 waiting.start()
-time.sleep(0.5)
+pools = driver.command_executor._conn.pools
+while not all(pools[key].pool.empty() for key in pools.keys()):  # until the one connection is in use
+    time.sleep(0.01)
 print(raised(lambda: driver.title))  # needs a second connection
 waiting.join()
 print(raised(lambda: driver.execute_script("return 43")))

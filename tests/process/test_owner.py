@@ -98,10 +98,11 @@ def test_control_an_owner_that_dies_slowly_is_alive_after_it_closed_the_pipe(tmp
 
 def test_an_unsure_guard_asks_again_at_the_end(tmp_path: Path) -> None:
     """As where /proc hides the owner from the guard."""
+    until_dead = "    while not guard.owner.is_dead(): select.poll().poll(10)\n"
     directory = altered_guard(
         tmp_path / "altered",
         ("        exiting = is_exiting(self.pid)\n", "        exiting = None\n"),
-        ("    tear_down(guard)\n", "    tear_down(guard)\n    select.poll().poll(1000)\n"),
+        ("    tear_down(guard)\n", f"    tear_down(guard)\n{until_dead}"),
     )
     assert reason_of("die-slowly", tmp_path, directory) == "owner-died"
 

@@ -35,6 +35,11 @@ def held(gate: Gate) -> int:
     return len(gate.state().held)
 
 
+def remove_at_once(directory: Path) -> None:
+    """So that no guard can make its slot again in the middle of the removal."""
+    shutil.rmtree(directory.rename(f"{directory}.removed"))
+
+
 def started(slot: Slot, command: tuple[str, ...] = SLEEP_FOREVER) -> GuardProcess:
     """A guard that has started its command and was told that the start is done."""
     running = start(command, slot=slot.path)
@@ -196,7 +201,8 @@ def test_the_owner_is_killed(gate: Gate, when: str, tmp_path: Path, pids_of: Pid
     left, and not before."""
     from tests.support.owners import ROOT, Owner
 
-    pause = "        import time; time.sleep(1)\n"
+    go = tmp_path / "go"
+    pause = f"        import time\n        while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
     line = "        self.slot.take()  # first: an owner that lives afterwards has held it until now\n"
     change = {"before the guard has the lock": (line, pause + line), "after that": (line, line + pause)}
     directory = GUARD_DIRECTORY
@@ -208,14 +214,18 @@ def test_the_owner_is_killed(gate: Gate, when: str, tmp_path: Path, pids_of: Pid
     path = owner.wait_for("started").split()[1]
     if when == "after the start":
         assert wait_until(lambda: len(pids_of.read()) >= 1)
+    guards = witness.below(owner.pid)
     owner.kill()
+    if when == "after that":
+        go.touch()
     assert wait_until(lambda: held(gate) == 0)
     seen = [one for pid in pids_of.read() if (one := witness.look(pid))]
     assert not seen, "the slot was free while the session's processes lived"
     take(gate).release()
     assert not os.path.exists(path)
     if when != "after the start":
-        time.sleep(0.2)
+        go.touch()
+        assert wait_until(lambda: not any(map(witness.is_same, guards)))
         assert not pids_of.read()
 
 
@@ -243,7 +253,7 @@ def test_the_end_of_a_session_wakes_the_first_that_waits(
 
 def test_guards_make_their_slot_again_where_the_directory_was_removed(gate: Gate) -> None:
     running = started(take(gate, "kept"))
-    shutil.rmtree(gate.ledger.gate)
+    remove_at_once(gate.ledger.gate)
     assert wait_until(lambda: held(gate) == 1)
     assert [one.label for one in gate.state().held] == ["kept"]
     running.end("closed", deadline_in())
@@ -261,7 +271,7 @@ def test_a_slot_that_was_made_again_is_held_by_the_guard_that_is_left(
     running = started(take(gate), ("/bin/sh", "-c", "sleep 600 & wait"))  # the kernel kills sh only
     assert wait_until(lambda: len(witness.below(running.primary_pid)) == 2)
     processes = witness.below(running.primary_pid)
-    shutil.rmtree(gate.ledger.gate)
+    remove_at_once(gate.ledger.gate)
     assert wait_until(lambda: held(gate) == 1)
     os.kill(running.primary_pid, signal.SIGKILL)
     assert running.wait_for("ending", deadline=deadline_in()) is not None

@@ -36,10 +36,10 @@ def matches(pid: int, pattern: str) -> bool:
     return bool(re.search(pattern, comm) or re.search(pattern, os.fsdecode(words)))
 
 
-def kill_by_pattern(pattern: str, *, below: int) -> list[str]:
+def kill_by_pattern(pattern: str, *, below: int, children_first: bool = False) -> list[str]:
     """SIGKILL to what matches below a process; the names of those that got it."""
     hit = [seen for seen in witness.below(below) if matches(seen.pid, pattern)]
-    for seen in hit:
+    for seen in reversed(hit) if children_first else hit:
         with contextlib.suppress(ProcessLookupError):  # the guards end the others at the first death
             os.kill(seen.pid, signal.SIGKILL)
     return [seen.name for seen in hit]
@@ -52,6 +52,10 @@ def environment_named_after(name: str, tmp_path: Path, *changes: tuple[str, str]
     driver = home / name
     shutil.copy("/bin/sleep", driver)
     return altered_guard(home, *changes), str(driver)
+
+
+def is_stopped(pid: int) -> bool:
+    return (seen := witness.look(pid)) is not None and seen.state == "T"
 
 
 @pytest.mark.parametrize("name", ["chromedriver", "geckodriver"])
@@ -81,7 +85,13 @@ def test_control_guards_with_their_own_command_line_die_with_the_driver(
     monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", directory)
     running = start((driver, "600"), tmpdir=str(tmp_path / "bk-control"))
     assert running.wait_for("spawned", deadline=deadline_in())
-    assert len(kill_by_pattern("chrome", below=os.getpid())) == 3
+    # Stopped first, as if all died at one moment: the second guard would act on the death of the first.
+    # Children first, since the death of a parent continues its stopped child.
+    guards = running.pid, running.primary_pid
+    for guard in guards:
+        os.kill(guard, signal.SIGSTOP)
+    assert wait_until(lambda: is_stopped(guards[0]) and is_stopped(guards[1]))
+    assert len(kill_by_pattern("chrome", below=os.getpid(), children_first=True)) == 3
     running.process.wait()
     assert (tmp_path / "bk-control").exists()
     running.close()

@@ -22,7 +22,7 @@ from browserkeeper.pytest_plugin.output_folder import Folder, remove_stale
 from browserkeeper.state.records import new_id
 from browserkeeper.state.tmpdirs import tmpdir_name
 from tests.support.guards import start
-from tests.support.waiting import deadline_in, wait_until
+from tests.support.waiting import SECONDS, deadline_in, wait_until
 
 mounts = pytest.mark.usefixtures("unmounted")
 ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -254,12 +254,12 @@ def dead_file_system(point: Path) -> int:
     return fd
 
 
-def ends(function: Callable[[], object]) -> bool:
+def ends(function: Callable[[], object], seconds: float = SECONDS) -> bool:
     """Whether the function ends in a fork; SIGKILL ends a wait for FUSE."""
     if (fork := os.fork()) == 0:
         function()
         os._exit(0)
-    is_over = bool(wait_until(lambda: os.waitid(os.P_PID, fork, ENDED) is not None, HANGING))
+    is_over = bool(wait_until(lambda: os.waitid(os.P_PID, fork, ENDED) is not None, seconds))
     os.kill(fork, signal.SIGKILL)
     os.waitpid(fork, 0)
     return is_over
@@ -276,7 +276,7 @@ def test_a_removal_does_not_wait_for_a_dead_file_system(top: Path, place: str) -
     try:
         assert ends(lambda: try_to_remove(str(top)))
         assert ends(lambda: is_private_directory(str(top)))
-        assert not ends((top / place).stat)
+        assert not ends((top / place).stat, HANGING)
     finally:
         os.close(fd)
     unmount_below(top.parent)

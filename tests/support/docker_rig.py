@@ -231,6 +231,7 @@ def end(process: subprocess.Popen[bytes], directory: Path) -> None:
         process.kill()
         process.wait()
     witness.end_by_pid(below)
+    wait_until(lambda: not any(map(witness.is_same, below)))  # one that dies may still hold its files
 
 
 def clean_up(directory: Path, sockets: set[Path]) -> None:

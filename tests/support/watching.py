@@ -30,7 +30,8 @@ class Watching:
 
     def lines(self, action: str = "") -> list[dict[str, Any]]:
         """The log so far; with ``action`` only the lines of that ``event.action``."""
-        logged = [json.loads(line) for line in self.log.read_text().splitlines()]
+        whole, _, _ = self.log.read_text().rpartition("\n")  # a line may be seen before its end is there
+        logged = [json.loads(line) for line in whole.splitlines()]
         return [facts for facts in logged if not action or facts.get("event.action") == action]
 
     def wait_for(self, action: str) -> dict[str, Any]:

@@ -99,11 +99,19 @@ class Running:
 
 def sockets(pid: int) -> Iterator[str]:
     """Inodes, as ``/proc/net`` names sockets by."""
-    for handle in Path(f"/proc/{pid}/fd").glob("*"):
+    handles: list[str] = []
+    with contextlib.suppress(OSError):  # it has ended
+        handles = os.listdir(f"/proc/{pid}/fd")
+    for handle in handles:
         with contextlib.suppress(OSError):
-            target = os.readlink(handle)
+            target = os.readlink(f"/proc/{pid}/fd/{handle}")
             if target.startswith("socket:"):
                 yield target[8:-1]
+
+
+def records(state_dir: Path) -> list[Path]:
+    """Of the sessions that live, without the draft of one that is just replaced."""
+    return [path for path in (state_dir / "live").iterdir() if path.suffix != ".tmp"]
 
 
 @pytest.fixture(params=BOTH)
@@ -148,20 +156,21 @@ def files_are_closed(running: Running, state_dir: Path, tmp_path: Path) -> None:
         assert shell_as_nobody('ls "$1" 2>&1 || true', directory).endswith("Permission denied\n")
     places = [Path(running.session.tmpdir), state_dir, state_dir / "live", state_dir / "history"]
     assert {path.stat().st_mode & 0o777 for path in places} == {0o700}
-    records = [*(state_dir / "live").iterdir(), tmp_path / "driver.log"]
-    assert len(records) == 2
-    assert {path.stat().st_mode & 0o777 for path in records} == {0o600}
+    files = [*records(state_dir), tmp_path / "driver.log"]
+    assert len(files) == 2
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
 def processes_show_their_command_lines_only(running: Running) -> None:
     """The environment, with whatever secrets the owner's has, is this user's alone (proc(5))."""
     for seen in witness.alive(running.members):
-        words = shell_as_nobody('cat "/proc/$1/cmdline"', seen.pid)
+        words = shell_as_nobody('cat "/proc/$1/cmdline" 2>&1 || true', seen.pid)
         assert SECRET not in words
         assert running.site.url not in words
         for name in ("environ", "maps", "mem"):
             opened = shell_as_nobody('head -c 1 "/proc/$1/$2" 2>&1 || true', seen.pid, name)
-            assert opened.endswith("Permission denied\n")
+            # A helper of the browser may have ended meanwhile.
+            assert opened.endswith("Permission denied\n") or not witness.is_same(seen)
 
 
 def unix_sockets_lie_in_the_tmpdir(running: Running) -> None:
@@ -244,7 +253,7 @@ def test_secrets_reach_the_log_and_nothing_else(
         driver.get(f"{site.url.replace('//', f'//{user}')}?token={SECRET}")
         driver.execute_script("setTimeout(() => { throw Error(location.href) })")
         told = [generate_latest(registry(Tally())).decode(), cli("ps", "--tree", "--json").stdout]
-        told += [path.read_text() for path in (state_dir / "live").iterdir()]
+        told += [path.read_text() for path in records(state_dir)]
     told += [path.read_text() for path in (state_dir / "history").iterdir()]
     told += [cli("history", "--json").stdout, caplog.text]
     assert all(told)

@@ -28,6 +28,7 @@ from browserkeeper.watch.containers import (
 )
 from browserkeeper.watch.docker_api import Container, Usage
 from browserkeeper.watch.notices import Notice
+from tests.support import witness
 from tests.support.cli import CLI, DOCUMENTED, ROOT, invoke
 from tests.support.docker_rig import Daemon
 from tests.support.waiting import wait_until
@@ -47,6 +48,8 @@ def first_time(does: str) -> tuple[str, ...]:
 CHROMES = first_time("cp /bin/sleep /tmp/chrome; for i in 1 2 3 4 5 6; do /tmp/chrome 600 & done")
 OTHERS = first_time("for i in 1 2 3 4 5 6; do sleep 600 & done")
 ZOMBIES = first_time("for i in 1 2 3 4 5 6; do sleep 0.1 & done")  # `exec sleep` is their parent then
+# Well after its restart: where the other restarts take 10 s it would be restarted a second time.
+UNHEALTHY = ("sh", "-c", "[ -e /tmp/sick ] && rm /tmp/sick || touch /tmp/sick; exec sleep 600")
 SICK = {"test": ["CMD-SHELL", "test ! -e /tmp/sick"], "interval": 10**9, "retries": 1}
 
 
@@ -71,6 +74,11 @@ def started_at(container: Any) -> str:
     return str(container.attrs["State"]["StartedAt"])
 
 
+def is_stopped(pid: int) -> bool:
+    seen = witness.look(pid)
+    return seen is not None and seen.state == "T"
+
+
 def look(*names: str, bounds: Bounds = FEW, tally: Tally | None = None) -> list[Notice]:
     return list(Containers(names, bounds, tally or Tally()).check())
 
@@ -91,9 +99,8 @@ def test_each_reason_restarts_what_was_named_and_nothing_else(
     commands |= {f"not-{name}": commands[name] for name in ("stopped", "processes")}
     with (
         running(docker_host, **commands) as there,
-        docker_host.container(*STAY, name="unhealthy", healthcheck=SICK) as there["unhealthy"],
+        docker_host.container(*UNHEALTHY, name="unhealthy", healthcheck=SICK) as there["unhealthy"],
     ):
-        there["unhealthy"].exec_run(["touch", "/tmp/sick"])
         for name in ("stopped", "not-stopped"):
             there[name].kill()
             there[name].wait()
@@ -231,6 +238,8 @@ def test_a_daemon_that_hangs_holds_up_a_round_for_a_bounded_time(
     with running(docker_host, worker=STAY):
         os.kill(docker_host.pid, signal.SIGSTOP)
         try:
+            # A thread that has not heard of the signal would answer.
+            assert wait_until(lambda: is_stopped(docker_host.pid))
             with monkeypatch.context() as patch:
                 patch.setattr(docker_api, "PATIENCE", 1)
                 found = look("worker", "another")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 from browserkeeper import ConfigError
 from browserkeeper.admission import memory
 from browserkeeper.process import limits
+from tests.support.waiting import wait_until
 
 GIB = 1 << 30
 PLACES = (
@@ -41,6 +44,13 @@ except ValueError as error:
 """
 
 
+def is_removed(made: Path) -> bool:
+    """A process that has ended may hold its cgroup for a moment."""
+    with contextlib.suppress(OSError):
+        made.rmdir()
+    return not made.exists()
+
+
 @pytest.fixture
 def cgroup() -> Iterator[tuple[Path, str]]:
     """A new memory cgroup, of version 2 or 1, and the name of the file that limits it."""
@@ -52,7 +62,7 @@ def cgroup() -> Iterator[tuple[Path, str]]:
             continue
         if (made / name).exists():
             yield made, name
-            made.rmdir()
+            assert wait_until(functools.partial(is_removed, made))
             return
         made.rmdir()
     pytest.skip("no memory cgroup can be made here")

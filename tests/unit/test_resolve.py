@@ -299,7 +299,7 @@ f = open({str(lock)!r}, "w"); fcntl.flock(f, 2); print(1, flush=True); time.slee
     driver = machine.add("fetched/chromedriver", "ChromeDriver 120.0")
     answer = json.dumps({"result": {"driver_path": driver}})
     machine.monkeypatch.setenv("SE_MANAGER_PATH", machine.add("manager", answer))
-    machine.monkeypatch.setattr(module, "DOWNLOAD_TIMEOUT", 5.0)
+    machine.monkeypatch.setattr(module, "DOWNLOAD_TIMEOUT", 60.0)
     assert machine.resolve(offline=False).driver.path == driver
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urljoin
 import pytest
 
 from fixtures.server import FILES, Site
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = 5.0
@@ -355,7 +356,7 @@ def test_close_is_quick_with_running_requests_and_ends_them() -> None:
         for request in hanging:
             with pytest.raises((http.client.HTTPException, OSError)):
                 request.result(timeout=QUICK)
-    assert threading.active_count() <= threads_before
+    assert wait_until(lambda: threading.active_count() <= threads_before)
 
 
 def test_close_is_quick_with_idle_and_half_open_connections() -> None:

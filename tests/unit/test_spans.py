@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from browserkeeper.session.spans import PROVIDER, SessionSpans
 from fixtures.server import Site
 from tests.conftest import PROGRAMS
 from tests.support.cli import ROOT
+from tests.support.waiting import SECONDS
 
 SESSION, START, TEARDOWN = (
     "browserkeeper.session",
@@ -110,10 +112,15 @@ def test_a_sessions_spans_are_children_of_the_callers(spans: Spans, site: Site) 
 
 
 @pytest.mark.chrome
-def test_a_timeout_sets_the_error_type(spans: Spans, site: Site) -> None:
-    session = browser("chromium")
-    with pytest.raises(SessionTimeout), session as driver:
+def test_a_timeout_sets_the_error_type(spans: Spans) -> None:
+    session, site = browser("chromium"), Site()  # a site that nobody has asked before
+
+    def set_deadline_in_mid_command() -> None:
+        site.wait_for("/slow", SECONDS)
         session.set_deadline(0.3)
+
+    with site, ThreadPoolExecutor(1) as pool, pytest.raises(SessionTimeout), session as driver:
+        pool.submit(set_deadline_in_mid_command)
         driver.get(site.url_for("slow", seconds=30) + "&token=secret")
     whole = spans.one(SESSION)
     assert whole.status.status_code is StatusCode.ERROR

@@ -22,8 +22,9 @@ from tests.support.waiting import SECONDS, wait_until
 ADD = """
 import sys
 from pathlib import Path
-from browserkeeper.state.totals import Totals
-totals = Totals(Path(sys.argv[1]))
+from browserkeeper.state import totals as module
+module.PATIENCE = 60.0  # who has the lock may not be scheduled for more than 0.1 s
+totals = module.Totals(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     assert totals.add({"refused full": 1, "pool-wait chromium sum": 0.25})
 """
@@ -79,7 +80,10 @@ def test_a_disk_that_was_full_before_costs_the_counters_and_nothing_else(tmp_pat
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_process_that_is_killed_leaves_counters_that_can_be_read(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_leaves_counters_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("browserkeeper.state.totals.PATIENCE", SECONDS)  # as in the other process
     totals, before = Totals(tmp_path), 0.0
 
     def has_counted() -> bool:

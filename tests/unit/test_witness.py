@@ -45,6 +45,8 @@ def bystander(*words: str, **options: Any) -> Iterator[None]:
     command = ["sh", "-c", "read forever", "sh", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, **options) as process:
         try:
+            environment = Path(f"/proc/{process.pid}/environ")
+            assert wait_until(environment.read_bytes), "it is empty in the middle of the exec"
             yield
         finally:
             process.kill()
