@@ -27,8 +27,8 @@ LOOK_TIMEOUT = 2.0
 LOOK_PAUSE = 0.1
 """Seconds between two looks at the status or the queue."""
 LOOK_SHARE = 0.1
-"""Share of the time limit that is kept for looks at the status after a DELETE without an answer, so that
-the answer to a single one, which has 0.2 s, does not decide."""
+"""Share of the time limit that is kept for looks at the status where a DELETE has no answer.  Without it
+there would be one look, which decided, and whose answer had to come within 0.2 s."""
 QUIET_LOOKS, QUIET_PAUSE = 4, 0.3
 """Successive looks that must find nothing of a closed request, and the seconds between them: it takes
 up to half a second until a session appears whose client has gone."""

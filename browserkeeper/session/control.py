@@ -59,7 +59,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 SPANS_TIMEOUT = 2.0
 """Seconds to wait until a session's spans have ended; it takes microseconds."""
 LOST_PORTS = 5
-"""How many launches of one start may fail since the driver lost its port, besides ``attempts``."""
+"""How many launches of one start may fail because the driver's port was in use, besides ``attempts``."""
 SETTLE_PAUSE = 0.005
 """Seconds between two looks at a start that was called off."""
 

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("browserkeeper")
 
+ENDED_WITHOUT_PORT = "The driver ended before it opened its port."
 PORT_PAUSE = 0.005
 """Seconds, at the most, between two checks for the driver's port; Selenium waits up to 0.5."""
 _NO_RETRY = re.compile(
@@ -164,16 +165,13 @@ class LaunchPlan:
         return cls(config, launch, guard, ledger, record, deadline)
 
 
-NO_PORT = "The driver ended before it opened its port."
-
-
 def lost_its_port(error: LaunchError) -> bool:
-    """True if the driver ended since its port was in use: that says nothing of the browser.
+    """True if the driver ended because its port was in use, which says nothing about the browser.
 
     ChromeDriver lets the system choose a port of IPv6 or IPv4, and then needs the same number of the
     other one, which another program may have.
     """
-    return str(error).startswith(NO_PORT) and "port not available" in error.log_tail
+    return str(error).startswith(ENDED_WITHOUT_PORT) and "port not available" in error.log_tail
 
 
 class Attempt:
@@ -423,7 +421,7 @@ class Attempt:
                 return port
             until = min(deadline, time.monotonic() + pause)
             if self.guard.wait_for("failed", "ending", "ended", deadline=until):
-                raise LaunchError(NO_PORT)
+                raise LaunchError(ENDED_WITHOUT_PORT)
             if not self.guard.is_alive():
                 self.guard.check_first_event()
                 raise LaunchError("The guard was killed during the launch.")

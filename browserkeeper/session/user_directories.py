@@ -113,7 +113,8 @@ def _fill(variable: str, source: str, private: str) -> None:
 
 
 def _make_directory(path: str) -> None:
-    """Not what is above it: a guard that ends the session meanwhile has removed TMPDIR, for good."""
+    """Make a directory, but none of its parents: a guard that ends the session meanwhile has removed
+    TMPDIR, and does not look for it again."""
     try:
         os.mkdir(path, mode=0o700)
     except FileExistsError:

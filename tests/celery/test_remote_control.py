@@ -80,17 +80,12 @@ def orphan(worker: Worker, site: Site) -> str:
     assert owner is not None
     for process in (owner, standby, primary):
         os.kill(process.pid, signal.SIGSTOP)
-        assert wait_until(functools.partial(is_stopped, process.pid))
+        assert wait_until(functools.partial(witness.is_stopped, process.pid))
     # The primary guard first: the death of its parent would continue it.
     witness.end_by_pid([primary, standby, owner])
     with pytest.raises(Exception, match="signal 9"):
         result.get()
     return str(record["session"]["id"])
-
-
-def is_stopped(pid: int) -> bool:
-    seen = witness.look(pid)
-    return seen is not None and seen.state == "T"
 
 
 @pytest.mark.leaves_zombies(2, "the guards of a child that Celery killed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -391,7 +392,7 @@ def stop_guards(sessions: Sessions, id: str) -> tuple[int, int]:
     pair = sessions.guards[id].pid, sessions.guards[id].primary_pid
     for pid in pair:
         os.kill(pid, signal.SIGSTOP)
-        assert wait_until(lambda pid=pid: witness.look(pid).state == "T")  # type: ignore[misc,union-attr]
+        assert wait_until(functools.partial(witness.is_stopped, pid))
     return pair
 
 
@@ -449,9 +450,7 @@ def test_a_guard_that_does_not_finish_in_time_goes_on(
 
     monkeypatch.setattr(module, "_wake", lambda record: None)
     id = sessions.start()
-    pair = sessions.guards[id].pid, sessions.guards[id].primary_pid  # a standby continues its primary
-    for pid in pair:
-        os.kill(pid, signal.SIGSTOP)
+    pair = stop_guards(sessions, id)
     assert states(id, wait=0) == {id: "ending"}
     for pid in pair:
         os.kill(pid, signal.SIGCONT)

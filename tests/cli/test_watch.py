@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -205,7 +206,7 @@ def stop_guards(pids: list[int]) -> None:
     seen = [witness.look(pid) for pid in pids]
     for guard in sorted(filter(None, seen), key=lambda guard: guard.parent in pids):
         os.kill(guard.pid, signal.SIGSTOP)
-        assert wait_until(lambda pid=guard.pid: getattr(witness.look(pid), "state", "") == "T")  # type: ignore[misc]
+        assert wait_until(functools.partial(witness.is_stopped, guard.pid))
 
 
 def test_a_stopped_guard_and_its_overdue_session_are_reported(

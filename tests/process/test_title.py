@@ -54,10 +54,6 @@ def environment_named_after(name: str, tmp_path: Path, *changes: tuple[str, str]
     return altered_guard(home, *changes), str(driver)
 
 
-def is_stopped(pid: int) -> bool:
-    return (seen := witness.look(pid)) is not None and seen.state == "T"
-
-
 @pytest.mark.parametrize("name", ["chromedriver", "geckodriver"])
 def test_guards_survive_a_kill_by_the_name_of_their_driver_and_clean_up(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +86,7 @@ def test_control_guards_with_their_own_command_line_die_with_the_driver(
     guards = running.pid, running.primary_pid
     for guard in guards:
         os.kill(guard, signal.SIGSTOP)
-    assert wait_until(lambda: is_stopped(guards[0]) and is_stopped(guards[1]))
+    assert wait_until(lambda: witness.is_stopped(guards[0]) and witness.is_stopped(guards[1]))
     assert len(kill_by_pattern("chrome", below=os.getpid(), children_first=True)) == 3
     running.process.wait()
     assert (tmp_path / "bk-control").exists()

@@ -83,6 +83,12 @@ def is_same(process: Seen) -> bool:
     return now is not None and now.start == process.start and now.state not in "ZX"
 
 
+def is_stopped(pid: int) -> bool:
+    """False for some time after a SIGSTOP: kill(2) does not wait for it."""
+    now = look(pid)
+    return now is not None and now.state == "T"
+
+
 def pss(processes: list[Seen]) -> int:
     """Bytes of memory, shared pages divided among their users (proc(5)); 0 for what has gone."""
     total = 0

@@ -165,18 +165,13 @@ def overdue_session(ledger: Ledger) -> Iterator[None]:
     guards = (running.pid, spawned["primary"])  # the standby first: it would wake the other
     for pid in guards:
         os.kill(pid, signal.SIGSTOP)
-        assert wait_until(functools.partial(is_stopped, pid))
+        assert wait_until(functools.partial(witness.is_stopped, pid))
     try:
         yield
     finally:
         for pid in guards:
             os.kill(pid, signal.SIGCONT)
         assert running.end("closed", deadline_in())
-
-
-def is_stopped(pid: int) -> bool:
-    seen = witness.look(pid)
-    return seen is not None and seen.state == "T"
 
 
 def test_promtool_accepts_the_rules() -> None:

@@ -92,11 +92,6 @@ def parent(pid: int) -> int:
     return seen.parent
 
 
-def is_stopped(pid: int) -> bool:
-    seen = witness.look(pid)
-    return seen is not None and seen.state == "T"
-
-
 def a_dead_session_is_swept(leader: int, python: str, env: dict[str, str]) -> bool:
     """Start a session as the user ``nobody`` in the namespace, SIGKILL its owner and its guards at once,
     and wait until the watch has moved its record to the history."""
@@ -113,7 +108,7 @@ def a_dead_session_is_swept(leader: int, python: str, env: dict[str, str]) -> bo
     # A standby guard that runs continues its primary; the watch continues the guards of a dead owner.
     for pid in (front, standby, primary):
         os.kill(pid, signal.SIGSTOP)
-        assert wait_until(functools.partial(is_stopped, pid))
+        assert wait_until(functools.partial(witness.is_stopped, pid))
     # The primary guard first: at the death of its parent, the standby, the kernel continues a stopped
     # process group that has lost its last parent in its session (setpgid(2), "orphaned process group").
     for pid in (primary, standby, front):

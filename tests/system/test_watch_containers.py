@@ -74,11 +74,6 @@ def started_at(container: Any) -> str:
     return str(container.attrs["State"]["StartedAt"])
 
 
-def is_stopped(pid: int) -> bool:
-    seen = witness.look(pid)
-    return seen is not None and seen.state == "T"
-
-
 def look(*names: str, bounds: Bounds = FEW, tally: Tally | None = None) -> list[Notice]:
     return list(Containers(names, bounds, tally or Tally()).check())
 
@@ -239,7 +234,7 @@ def test_a_daemon_that_hangs_holds_up_a_round_for_a_bounded_time(
         os.kill(docker_host.pid, signal.SIGSTOP)
         try:
             # A thread that has not heard of the signal would answer.
-            assert wait_until(lambda: is_stopped(docker_host.pid))
+            assert wait_until(lambda: witness.is_stopped(docker_host.pid))
             with monkeypatch.context() as patch:
                 patch.setattr(docker_api, "PATIENCE", 1)
                 found = look("worker", "another")
