@@ -356,6 +356,18 @@ class Lease(Generic[D_co]):
         return driver
 
     @property
+    def is_open(self) -> bool:
+        """False once the lease has ended, whatever has ended it."""
+        return self._handler.is_open
+
+    def failure(self) -> BrowserkeeperError | None:
+        """The error that a command would raise because the lease is over, or its browser has ended; None
+        if it would run.  May block."""
+        if error := self._handler.browser.failure():
+            return error
+        return None if self._handler.is_open else self._handler.ended_error()
+
+    @property
     def uses(self) -> int:
         """How many leases this browser has had, this one included."""
         return self._handler.request.uses

@@ -32,6 +32,7 @@ LAYERS = [
     {"status"},
     {"telemetry"},
     {"watch"},
+    {"server"},
     {"cli", "celery", "pytest_plugin", "__init__"},
     {"__main__"},
 ]

@@ -1,0 +1,16 @@
+"""The server of ``browserkeeper serve``: W3C WebDriver over HTTP.  Its sessions are leases of pools.
+
+    settings.py      ServerSettings: the arguments, checked
+    app.py           create_app(): the aiohttp application, and which handler answers which request
+    protocol.py      which of Selenium's commands a method and a path mean
+    capabilities.py  the capabilities of a new session: merged, matched, and what they mean for a lease
+    pools.py         one pool for each distinct launch
+    sessions.py      the table of sessions: id, lease, client, how it ended
+    commands.py      one command of a session, in the session's thread
+    errors.py        exceptions as W3C error answers
+
+Needs ``browserkeeper[serve]`` (aiohttp).  It holds no browser itself: pools lease them, and guards end
+them whatever happens to the server.  A layer below the command line, which runs it as a service.
+"""
+
+from __future__ import annotations

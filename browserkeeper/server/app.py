@@ -1,0 +1,381 @@
+"""The aiohttp application: WebDriver's endpoint over the server's pools."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NoReturn, Protocol
+
+from aiohttp import web
+
+from .._version import __version__
+from ..errors import BrowserkeeperError, ConfigError
+from ..pool.asynchronous import AsyncLease
+from ..pool.lease import Lease
+from .capabilities import Request, Wanted, read
+from .commands import Command
+from .errors import WireError, of_command, of_new_session
+from .pools import Pools, SharedPool
+from .protocol import SESSION_ID, CommandTable
+from .sessions import Client, Session, Sessions
+from .settings import MAX_COMMAND, MAX_NEW_SESSION, ServerSettings
+
+logger = logging.getLogger("browserkeeper")
+
+JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
+LOOK_AT_CLIENT = 0.2
+"""Seconds between two looks whether the client of a request that waits is still connected."""
+LOOK_AT_SESSIONS = 0.5
+"""Seconds between two looks for sessions whose browsers have ended."""
+DEEPEST = 200
+"""Levels of JSON, as in Chromium's own reader."""
+
+CLIENT = "browserkeeper.client"
+"""The key of a request's ``Client``, set by a middleware of the access rules."""
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Turns(Protocol):
+    """Who may have a session, and when: the queue."""
+
+    async def take(self, client: Client, timeout: float) -> Callable[[], None]:
+        """Wait for the right to have a session; returns the function that gives it back, which does so
+        once.  Raises BrowserkeeperError or WireError."""
+
+
+class FreeTurns:
+    """No queue but those of the pools."""
+
+    async def take(self, client: Client, timeout: float) -> Callable[[], None]:
+        return lambda: None
+
+
+class Server:
+    """The state behind the application.  For the event loop's thread only."""
+
+    def __init__(self, settings: ServerSettings, turns: Turns | None = None):
+        self.settings = settings
+        self.turns: Turns = turns or FreeTurns()
+        self.pools, self.sessions = Pools(settings), Sessions()
+        self.refuses = ""
+        """Why no new session is given, such as "the server is being shut down"; "" if they are."""
+        self.waiting = 0
+        """How many requests wait for a session."""
+        self._tables = {engine: CommandTable(engine) for engine in ("chromium", "firefox")}
+
+    # -- its life
+
+    async def run(self, app: web.Application) -> AsyncIterator[None]:
+        """Open the pools, and close them with the application (aiohttp's ``cleanup_ctx``)."""
+        self.pools.open_first()
+        looks = asyncio.create_task(self._look_for_dead_sessions())
+        try:
+            yield
+        finally:
+            looks.cancel()
+            self.refuses = self.refuses or "The server has been shut down."
+            why = WireError("invalid session id", "The server was shut down, and the session with it.")
+            await asyncio.gather(*(self.sessions.end(one, why) for one in self.sessions))
+            await self.pools.close()
+
+    async def _look_for_dead_sessions(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AT_SESSIONS)
+            try:
+                await self.sessions.end_dead()
+            except Exception:
+                logger.exception("server: the look for sessions that have ended failed")
+
+    # -- requests
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request of WebDriver."""
+        try:
+            return await self._handle(request)
+        except WireError as error:
+            return web.Response(body=error.body(), status=error.status, headers=JSON_HEADERS)
+        except web.HTTPRequestEntityTooLarge as error:
+            too_large = WireError("invalid argument", f"invalid argument: {error.text}")
+            return web.Response(body=too_large.body(), status=too_large.status, headers=JSON_HEADERS)
+        except (asyncio.CancelledError, ConnectionError, web.HTTPException):
+            raise
+        except Exception as error:
+            logger.exception("server: a request failed")
+            text = f"The server could not handle the request: {type(error).__name__}. Its log says more."
+            failed = WireError("unknown error", text)
+            return web.Response(body=failed.body(), status=failed.status, headers=JSON_HEADERS)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        parts = request.rel_url.raw_path.split("/")[1:]
+        if parts[:2] == ["wd", "hub"]:  # as of Selenium 3 and older Grids
+            parts = parts[2:]
+        if parts and not parts[-1]:
+            parts.pop()
+        if len(parts) >= 3 and parts[0] == "session":
+            return await self._command(request, parts)
+        routes: dict[tuple[str, ...], dict[str, Handler]] = {
+            ("status",): {"GET": self._status},
+            ("session",): {"POST": self._new_session},
+            ("browserkeeper", "sessions"): {"GET": self._list},
+        }
+        route = routes.get(tuple(parts))
+        if route is None and len(parts) == 2 and parts[0] == "session":
+            route = {"DELETE": self._delete}
+        if route is None:
+            _raise_unknown(request)
+        handler = route.get(request.method)
+        if handler is None:
+            methods = " or ".join(route)
+            raise WireError(
+                "unknown method", f"{request.path[:200]} takes {methods}, not {request.method}."
+            )
+        return await handler(request)
+
+    async def _command(self, request: web.Request, parts: list[str]) -> web.Response:
+        session = self._session(parts[1])
+        name, of_path = self._tables[session.engine].find(request.method, parts[2:])
+        params, body = {}, None
+        if request.method == "POST":
+            body = await _body(request, MAX_COMMAND)
+            params = _object(body)
+        path = "/" + "/".join(parts[2:])
+        command = Command(name, request.method, path, {**params, **of_path}, body)
+        try:
+            answer = await session.run(command)
+        except WireError as error:
+            if error.code == "invalid session id":
+                await self.sessions.end(session, error)
+            raise
+        return web.Response(body=answer.body, status=answer.status, headers=JSON_HEADERS)
+
+    def _session(self, session_id: str) -> Session:
+        if not SESSION_ID.fullmatch(session_id):
+            raise WireError("invalid session id", "This is no session id.")
+        return self.sessions.find(session_id)
+
+    # -- the ends of a session
+
+    async def _new_session(self, request: web.Request) -> web.StreamResponse:
+        wanted = read(_object(await _body(request, MAX_NEW_SESSION)), headless=self.settings.headless)
+        if self.refuses:
+            raise WireError("session not created", self.refuses)
+        client = request.get(CLIENT, Client())
+        self.waiting += 1
+        try:
+            session = await self._while_connected(request, self._open(wanted, client))
+        finally:
+            self.waiting -= 1
+        value = {"sessionId": session.id, "capabilities": self._capabilities_of(session)}
+        response = web.Response(body=json.dumps({"value": value}).encode(), headers=JSON_HEADERS)
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+            if request.transport is None:
+                raise ConnectionResetError
+        except BaseException:
+            await self._end(session, "Its client had gone before the session was ready.")
+            raise
+        return response
+
+    async def _while_connected(self, request: web.Request, work: Any) -> Session:
+        """Wait for the work; cancel it where the client closes its connection meanwhile."""
+        task: asyncio.Task[Session] = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=LOOK_AT_CLIENT)
+                if request.transport is None:
+                    raise ConnectionResetError("the client has gone")
+            return task.result()
+        except BaseException:
+            task.cancel()
+            with contextlib.suppress(BaseException):
+                await self._end(await task, "Its client had gone before the session was ready.")
+            raise
+
+    async def _open(self, request: Request, client: Client) -> Session:
+        """A session for the first alternative that can be had.  Raises WireError."""
+        for wanted in request.accepted:
+            try:
+                return await self._open_one(wanted, client)
+            except ConfigError as error:
+                request.refused.append(str(error))
+            except BrowserkeeperError as error:
+                raise of_new_session(error) from None
+        raise request.refusal()
+
+    async def _open_one(self, wanted: Wanted, client: Client) -> Session:
+        """Raises BrowserkeeperError or WireError."""
+        limit = min(wanted.queue_timeout or self.settings.queue_timeout, self.settings.queue_timeout)
+        until = time.monotonic() + limit
+        give_back = await self.turns.take(client, limit)
+        try:
+            shared = self.pools.take(wanted.launch)
+            try:
+                lease = await self._lease(shared, wanted, max(0.01, until - time.monotonic()))
+            except BaseException:
+                self.pools.give_back(shared)
+                raise
+        except BaseException:
+            give_back()
+            raise
+
+        def ended() -> None:
+            self.pools.give_back(shared)
+            give_back()
+
+        session = Session(lease, wanted, client, ended)
+        try:
+            await session.begin()
+        except BaseException:
+            await session.end(WireError("invalid session id", "The session did not begin."))
+            raise
+        self.sessions.add(session)
+        return session
+
+    async def _lease(self, shared: SharedPool, wanted: Wanted, limit: float) -> Lease[Any]:
+        asked: AsyncLease[Any] = shared.pool.alease(
+            limit, label=wanted.label, identity=wanted.identity or None
+        )
+        return await asked.__aenter__()
+
+    def _capabilities_of(self, session: Session) -> dict[str, Any]:
+        lease, found = session.lease, dict(session.capabilities)
+        found.pop("webSocketUrl", None)
+        if "goog:chromeOptions" in found:
+            found["goog:chromeOptions"] = {}
+        if session.wanted.downloads:
+            found["se:downloadsEnabled"] = True
+        found["browserkeeper:server"] = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "browser": lease.browser_id,
+        }
+        return found
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        session = self._session(request.rel_url.raw_path.rstrip("/").rpartition("/")[2])
+        report = await self._end(session, "Its client has ended it.")
+        value = None
+        if session.wanted.client:
+            value = {"browserkeeper:report": None if report is None else report.to_dict()}
+        return _json({"value": value})
+
+    async def _end(self, session: Session, why: str) -> Any:
+        text = f"Session {session.id} is over. {why}"
+        try:
+            return await self.sessions.end(session, WireError("invalid session id", text))
+        except BrowserkeeperError as error:
+            raise of_command(error) from None
+
+    # -- what the server says of itself
+
+    async def _status(self, request: web.Request) -> web.Response:
+        """As a Grid's: ``ready``, ``message`` and one node with its sessions."""
+        taken, most = len(self.sessions), self.settings.max_sessions
+        message = self.refuses or ("ready" if taken < most else f"all {most} sessions are taken")
+        node = {
+            "id": f"browserkeeper-{os.getpid()}",
+            "availability": "DRAINING" if self.refuses else "UP",
+            "maxSessions": most,
+            "sessionCount": taken,
+            "version": f"browserkeeper {__version__}",
+            "osInfo": {"name": sys.platform},
+            "slots": [
+                {"session": {"sessionId": one.id, "start": _iso(one.created_at)}}
+                for one in self.sessions
+            ],
+        }
+        value = {
+            "ready": not self.refuses and taken < most,
+            "message": message,
+            "queue": self.waiting,
+            "nodes": [node],
+        }
+        return _json({"value": value})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        return _json({"value": self.sessions.describe()})
+
+
+SERVER = web.AppKey("server", Server)
+
+
+def create_app(settings: ServerSettings, *, turns: Turns | None = None) -> web.Application:
+    """The application.  Its pools are opened when it starts, and closed when it ends.
+
+    ``turns``: the queue for new sessions.
+    """
+    app = web.Application(client_max_size=max(settings.max_upload, MAX_COMMAND))
+    server = app[SERVER] = Server(settings, turns)
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    app.cleanup_ctx.append(server.run)
+    return app
+
+
+async def _body(request: web.Request, limit: int) -> bytes:
+    """The body.  Raises WireError where it is larger than ``limit`` bytes, without keeping more."""
+    too_large = WireError("invalid argument", f"invalid argument: the body is larger than {limit} bytes")
+    if (request.content_length or 0) > limit:
+        raise too_large
+    found = bytearray()
+    async for chunk in request.content.iter_any():
+        found += chunk
+        if len(found) > limit:
+            raise too_large
+    return bytes(found)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body.  Raises WireError for anything else."""
+    try:
+        if body.count(b"[") + body.count(b"{") > DEEPEST:
+            _check_depth(body)
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        kind = type(error).__name__
+        raise WireError("invalid argument", f"invalid argument: the body is no JSON ({kind})") from None
+    if not isinstance(found, dict):
+        raise WireError("invalid argument", "invalid argument: the body must be a JSON object")
+    return found
+
+
+def _check_depth(body: bytes) -> None:
+    """Raises ValueError for JSON that is too deep.  Brackets within strings do not count."""
+    depth = in_string = escaped = 0
+    for byte in body:
+        if in_string:
+            if escaped:
+                escaped = 0
+            elif byte == 0x5C:
+                escaped = 1
+            elif byte == 0x22:
+                in_string = 0
+        elif byte == 0x22:
+            in_string = 1
+        elif byte in b"[{":
+            depth += 1
+            if depth > DEEPEST:
+                raise ValueError
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _json(value: Mapping[str, Any]) -> web.Response:
+    return web.Response(body=json.dumps(value).encode(), headers=JSON_HEADERS)
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _raise_unknown(request: web.Request) -> NoReturn:
+    raise WireError("unknown command", f"Unrecognized command: {request.method} {request.path[:200]}")
+
+
+__all__ = ["CLIENT", "SERVER", "FreeTurns", "Server", "Turns", "create_app"]

@@ -1,0 +1,101 @@
+"""Error answers of WebDriver (w3.org/TR/webdriver2, "Errors"), and our exceptions as such answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..errors import (
+    BrowserDied,
+    BrowserkeeperError,
+    ConfigError,
+    LeaseEnded,
+    PoolError,
+    SessionClosed,
+    SessionTimeout,
+)
+
+STATUS = {
+    "detached shadow root": 404,
+    "element click intercepted": 400,
+    "element not interactable": 400,
+    "insecure certificate": 400,
+    "invalid argument": 400,
+    "invalid cookie domain": 400,
+    "invalid element state": 400,
+    "invalid selector": 400,
+    "invalid session id": 404,
+    "javascript error": 500,
+    "move target out of bounds": 500,
+    "no such alert": 404,
+    "no such cookie": 404,
+    "no such element": 404,
+    "no such frame": 404,
+    "no such shadow root": 404,
+    "no such window": 404,
+    "script timeout": 500,
+    "session not created": 500,
+    "stale element reference": 404,
+    "timeout": 500,
+    "unable to capture screen": 500,
+    "unable to set cookie": 500,
+    "unexpected alert open": 500,
+    "unknown command": 404,
+    "unknown error": 500,
+    "unknown method": 405,
+    "unsupported operation": 500,
+}
+"""The HTTP status of each error code, as in the table of the specification."""
+
+ENDED = (SessionTimeout, SessionClosed, LeaseEnded, BrowserDied)
+"""Errors of commands after which there is no session any more."""
+
+
+class WireError(Exception):
+    """An error answer.  ``code`` is one of :data:`STATUS`; ``cause`` is the exception of ours that it
+    tells of, if any."""
+
+    def __init__(self, code: str, message: str, cause: BrowserkeeperError | None = None):
+        super().__init__(message)
+        self.code, self.message, self.cause = code, message, cause
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return STATUS[self.code]
+
+    def body(self) -> bytes:
+        """The body of the answer, JSON."""
+        value: dict[str, Any] = {"error": self.code, "message": self.message, "stacktrace": ""}
+        if self.cause is not None:
+            value["data"] = data_of(self.cause)
+        return json.dumps({"value": value}).encode()
+
+
+def data_of(error: BrowserkeeperError) -> dict[str, Any]:
+    """What our own clients make the same exception of: its class and its exit report."""
+    report = getattr(error, "report", None)
+    return {
+        "browserkeeper:error": type(error).__name__,
+        "browserkeeper:report": None if report is None else report.to_dict(),
+    }
+
+
+def of_command(error: BrowserkeeperError) -> WireError:
+    """The answer to a command of a session that has raised this error."""
+    if isinstance(error, ENDED):
+        return WireError("invalid session id", str(error), error)
+    if isinstance(error, ConfigError):
+        return WireError("unsupported operation", str(error), error)
+    return WireError("unknown error", str(error), error)
+
+
+def of_new_session(error: BrowserkeeperError) -> WireError:
+    """The answer to the request for a session that has raised this error."""
+    text = str(error)
+    if isinstance(error, PoolError):
+        text = text.replace("max_size", "--max")
+    return WireError("session not created", text, error)
+
+
+__all__ = ["STATUS", "WireError", "data_of", "of_command", "of_new_session"]

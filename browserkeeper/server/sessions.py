@@ -1,0 +1,207 @@
+"""The sessions of the server: each is a lease, with a thread of its own for its commands."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ..errors import BrowserkeeperError, LeaseTimeout
+from ..pool.lease import Lease
+from ..report import ExitReport
+from ..session.asynchronous import in_thread
+from .capabilities import Wanted
+from .commands import Command, LeaseCommands
+from .errors import WireError, of_command
+
+T = TypeVar("T")
+
+logger = logging.getLogger("browserkeeper")
+
+REMEMBERED = 1000
+"""How many ended sessions are known by why they ended."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Client:
+    """Who asks: ``name`` for lists and messages, and ``key``, by which shares are counted.
+
+    The access rules (``clients.py``) make one for each request; this one stands for a client that is not
+    known.
+    """
+
+    name: str = "?"
+    key: object = None
+
+
+class Session:
+    """One session.  For the event loop's thread, except where a method says otherwise."""
+
+    def __init__(self, lease: Lease[Any], wanted: Wanted, client: Client, on_end: Callable[[], None]):
+        self.id = secrets.token_hex(16)
+        self.lease, self.wanted, self.client = lease, wanted, client
+        self._on_end = on_end
+        self.created_at = time.time()
+        self.used_at = time.monotonic()
+        """When the latest command began or ended, on the monotonic clock."""
+        self.in_flight = 0
+        """How many commands run or wait."""
+        self.capabilities: dict[str, Any] = {}
+        self.over: WireError | None = None
+        """The answer to commands after the end; None while the session lasts."""
+        self._commands: LeaseCommands | None = None
+        self._thread = ThreadPoolExecutor(1, f"browserkeeper-{self.id[:8]}")
+
+    @property
+    def engine(self) -> str:
+        return self.wanted.launch.engine
+
+    async def begin(self) -> None:
+        """Make the session ready for its first command.  Raises BrowserkeeperError."""
+
+        def begin() -> dict[str, Any]:
+            commands = self._commands = LeaseCommands(self.lease, self.engine)
+            if self.wanted.max_lease is not None:
+                self.lease.session.set_deadline(self.wanted.max_lease)
+            if self.wanted.timeouts:
+                commands.execute("setTimeouts", dict(self.wanted.timeouts))
+                return {**commands.capabilities, "timeouts": commands.execute("getTimeouts", {})}
+            return commands.capabilities
+
+        self.capabilities = await self.in_thread(begin)
+
+    async def run(self, command: Command) -> Any:
+        """Run a command after those before it; see :meth:`LeaseCommands.run`."""
+        assert self._commands is not None
+        return await self.in_thread(lambda: self._run(command))
+
+    def _run(self, command: Command) -> Any:
+        """In the session's thread."""
+        if self.over is not None:
+            raise self.over
+        assert self._commands is not None
+        return self._commands.run(command)
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Call the function in the session's thread, after the commands before it."""
+        self.in_flight += 1
+        self.used_at = time.monotonic()
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._thread, function)
+        except RuntimeError:  # the thread has been told to end
+            self.in_flight -= 1
+            raise self.over or WireError("invalid session id", "The session is over.") from None
+        future.add_done_callback(self._note_done)
+        # A client that has gone does not take its command back: the driver is at work on it.
+        return await asyncio.shield(future)
+
+    def _note_done(self, future: asyncio.Future[Any]) -> None:
+        self.in_flight -= 1
+        self.used_at = time.monotonic()
+        if not future.cancelled():
+            future.exception()  # of a client that has gone, which nothing awaits any more
+
+    def failure(self) -> BrowserkeeperError | None:
+        """The error that commands raise since the browser has ended; None if it has not.  May block."""
+        return self.lease.failure()
+
+    async def end(self, why: WireError) -> ExitReport | None:
+        """End the lease; a command in flight is cut off.  ``why`` is the answer to later commands.
+        Idempotent.  Returns the report of the browser, if that has ended with the lease."""
+        if self.over is not None:
+            return self.lease.session.report
+        self.over = why
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        try:
+            await in_thread(self._release)
+        finally:
+            self._on_end()
+        return self.lease.session.report
+
+    def _release(self) -> None:
+        try:
+            with contextlib.suppress(LeaseTimeout):
+                self.lease.release()
+        except BaseException:
+            self.lease.cut_off("interrupted: an exception came while the lease was released")
+            raise
+        finally:
+            if self._commands is not None:
+                self._commands.close()
+
+    def describe(self) -> dict[str, Any]:
+        """For ``GET /browserkeeper/sessions``."""
+        return {
+            "id": self.id,
+            "browser": self.lease.browser_id,
+            "browserName": self.capabilities.get("browserName", ""),
+            "label": self.wanted.label or "",
+            "client": self.client.name,
+            "created": self.created_at,
+            "age": time.time() - self.created_at,
+            "idle": 0.0 if self.in_flight else time.monotonic() - self.used_at,
+        }
+
+
+class Sessions:
+    """The sessions by their ids, and why those that ended did."""
+
+    def __init__(self) -> None:
+        self.started_at = time.time()
+        self._sessions: dict[str, Session] = {}
+        self._ended: collections.OrderedDict[str, WireError] = collections.OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._sessions.values()))
+
+    def add(self, session: Session) -> None:
+        self._sessions[session.id] = session
+
+    def find(self, session_id: str) -> Session:
+        """Raises WireError for an id of a session that has ended, or that this server does not know."""
+        if (session := self._sessions.get(session_id)) is not None:
+            return session
+        if (why := self._ended.get(session_id)) is not None:
+            raise why
+        started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.started_at))
+        raise WireError(
+            "invalid session id",
+            f"Session {session_id[:64]} is unknown to this server (it was started at {started}): "
+            "sessions end with the server that they began at.",
+        )
+
+    async def end(self, session: Session, why: WireError) -> ExitReport | None:
+        """End a session, for whatever reason; see :meth:`Session.end`."""
+        if self._sessions.pop(session.id, None) is not None:
+            self._ended[session.id] = why
+            if len(self._ended) > REMEMBERED:
+                self._ended.popitem(last=False)
+        return await session.end(why)
+
+    async def end_dead(self) -> None:
+        """End the sessions whose browsers have ended, and whose leases the pool has taken back."""
+        for session in self:
+            if not session.lease.is_open or session.lease.session.report is not None:
+                error = await in_thread(session.failure)
+                why = (
+                    of_command(error)
+                    if error
+                    else WireError("invalid session id", "Its browser has ended.")
+                )
+                await self.end(session, why)
+
+    def describe(self) -> list[Mapping[str, Any]]:
+        return [session.describe() for session in self]
+
+
+__all__ = ["Client", "Session", "Sessions"]

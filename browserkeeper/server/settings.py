@@ -1,0 +1,85 @@
+"""``ServerSettings``: the arguments of ``browserkeeper serve``, checked before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..config import check_choice, check_count, check_flag, check_seconds
+from ..errors import ConfigError
+from ..pool.config import CHECKOUT_TIMEOUT, ISOLATIONS, MAX_WAITING, Isolation, default_size
+
+MAX_POOLS = 8
+"""How many different launches may have browsers at a time."""
+MAX_UPLOAD = 64 * 2**20
+"""Bytes of the body of a file upload, which is a zip file in base64."""
+MAX_COMMAND = 16 * 2**20
+"""Bytes of the body of any other command: a script may have large arguments."""
+MAX_NEW_SESSION = 4 * 2**20
+"""Bytes of the capabilities of a new session: they may hold an extension in base64."""
+IDLE_TIMEOUT = 300.0
+"""Seconds; as Selenium Grid's ``session-timeout``."""
+DRAIN_TIMEOUT = 30.0
+"""Seconds; Kubernetes' default ``terminationGracePeriodSeconds``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerSettings:
+    """The arguments.  Times are in seconds, sizes in bytes; None means no limit.
+
+    ``listen``: ``unix:PATH`` or ``HOST:PORT``.  ``max_browsers``: how many browsers there may be at a
+    time, over all launches; 0 for the default of ``BrowserPool``.  ``min_idle``: how many browsers are
+    kept ready for sessions without options.  ``leases_per_browser``: how many sessions share a Chromium.
+    ``isolation``: as for ``BrowserPool``.  ``queue_timeout``: how long a new session waits for a browser
+    at most.  ``max_lease``: how long a session may last.  ``idle_timeout``: how long a session may be
+    without a command.  ``max_pools``: how many different launches may have browsers at a time.
+
+    Raises ConfigError when it is made with arguments that are not valid.
+    """
+
+    listen: str = ""
+    group: str = ""
+    token_file: str = ""
+    insecure: bool = False
+    max_browsers: int = 0
+    min_idle: int = 1
+    leases_per_browser: int = 1
+    isolation: Isolation = "auto"
+    queue_timeout: float = CHECKOUT_TIMEOUT
+    max_waiting: int = MAX_WAITING
+    max_per_client: int | None = None
+    max_lease: float | None = None
+    idle_timeout: float | None = IDLE_TIMEOUT
+    drain_timeout: float = DRAIN_TIMEOUT
+    max_pools: int = MAX_POOLS
+    max_upload: int = MAX_UPLOAD
+    headless: bool = True
+
+    def __post_init__(self) -> None:
+        check_count("max_browsers", self.max_browsers, least=0)
+        if not self.max_browsers:
+            object.__setattr__(self, "max_browsers", default_size())
+            object.__setattr__(self, "min_idle", min(self.min_idle, self.max_browsers))
+        check_count("min_idle", self.min_idle, least=0)
+        check_count("max_waiting", self.max_waiting, least=0)
+        for name in ("leases_per_browser", "max_pools", "max_upload"):
+            check_count(name, getattr(self, name), least=1)
+        if self.max_per_client is not None:
+            check_count("max_per_client", self.max_per_client, least=1)
+        check_choice("isolation", self.isolation, ISOLATIONS)
+        check_seconds("queue_timeout", self.queue_timeout)
+        check_seconds("drain_timeout", self.drain_timeout, or_zero=True)
+        for name in ("max_lease", "idle_timeout"):
+            if getattr(self, name) is not None:
+                check_seconds(name, getattr(self, name))
+        for name in ("headless", "insecure"):
+            check_flag(name, getattr(self, name))
+        if self.min_idle > self.max_browsers:
+            raise ConfigError(f"min_idle={self.min_idle} is more than max_browsers={self.max_browsers}.")
+
+    @property
+    def max_sessions(self) -> int:
+        """How many sessions there may be at a time."""
+        return self.max_browsers * self.leases_per_browser
+
+
+__all__ = ["ServerSettings"]
