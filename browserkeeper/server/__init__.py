@@ -8,6 +8,11 @@
     sessions.py      the table of sessions: id, lease, client, how it ended
     commands.py      one command of a session, in the session's thread
     errors.py        exceptions as W3C error answers
+    listening.py     unix:PATH, HOST:PORT, and the sockets that systemd gives
+    connections.py   the connections of clients: who has sent the bytes, limits for slow clients
+    clients.py       who a client is, its death, and how long a session may live by it
+    access.py        the token; Host and Origin of requests
+    queue.py         first come first served, with a deadline and a share per client
 
 Needs ``browserkeeper[serve]`` (aiohttp).  It holds no browser itself: pools lease them, and guards end
 them whatever happens to the server.  A layer below the command line, which runs it as a service.

@@ -1,0 +1,237 @@
+"""The connections of clients, as sockets that know what asyncio does not ask.
+
+asyncio reads with recv(2), which does not say which process has sent the bytes.  The event loop calls
+``accept()`` of the listening socket and ``recv()`` and ``close()`` of the connection, so subclasses of
+``socket.socket`` see all of it without any private part of asyncio or aiohttp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+MOST_CONNECTIONS = 1024
+MOST_OF_ONE_ADDRESS = 512
+"""Of one user over the unix socket, or of one IP address; so one of them cannot keep all others out."""
+
+CREDENTIALS = struct.Struct("=iII")
+"""``struct ucred`` (unix(7)): pid, uid, gid."""
+SO_PEERPIDFD = 77
+"""include/uapi/asm-generic/socket.h, Linux 6.5; Python has no name for it."""
+UNKNOWN = -1
+"""As a pid: the system does not say."""
+
+
+class Connection(socket.socket):
+    """An accepted connection.
+
+    ``pid`` and ``uid`` are those of the process that has sent the last bytes, not only of the one that
+    has connected: a fork may use the connection of its parent.  ``pid`` is 0 for a process of another
+    pid namespace that cannot be seen from ours (pid_namespaces(7)), and UNKNOWN over TCP.
+    """
+
+    registry: Connections | None = None
+
+    def adopt(self, registry: Connections, address: Any) -> None:
+        """Called once, when the connection was accepted."""
+        self.registry = registry
+        self.accepted_at = registry.clock()
+        self.is_unix = self.family == socket.AF_UNIX
+        self.peer = "" if self.is_unix else str(address[0])
+        self.pid, self.uid = UNKNOWN, UNKNOWN
+        self.origin: object = None
+        """Of whose connections there may be MOST_OF_ONE_ADDRESS."""
+        self.pidfd = -1
+        """Of the sender, -1 where there is none; closed with the connection."""
+        self.requests = 0
+        """Requests whose heads have arrived."""
+        self.in_request = False
+        self.waiting_since: float | None = self.accepted_at
+        """When the first byte of a request came whose head is not complete; None while there is none.
+        Of a new connection: its own start, since a client connects in order to ask."""
+        self.idle_since: float | None = None
+        """When the last request was answered; None while one is under way, and before the first."""
+        self.leases = 0
+        """Live leases that have been asked for or used over this connection."""
+        self.on_close: dict[object, Callable[[], None]] = {}
+        """Called when the connection is closed, whoever closes it."""
+        if self.is_unix:
+            self._ask_for_credentials()
+        else:
+            self._have_the_kernel_look()
+        self.origin = ("uid", self.uid) if self.is_unix else ("address", self.peer)
+        registry.add(self)
+
+    def _ask_for_credentials(self) -> None:
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        raw = self.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        self.pid, self.uid, _ = CREDENTIALS.unpack(raw)
+        with contextlib.suppress(OSError):  # before Linux 6.5; or the process is dead already
+            self.pidfd = self.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+
+    def _have_the_kernel_look(self) -> None:
+        """A machine that was switched off sends nothing, and a stopped client reads nothing: the kernel
+        closes both connections after a minute or two (tcp(7))."""
+        for name, value in (
+            ("KEEPIDLE", 30),
+            ("KEEPINTVL", 10),
+            ("KEEPCNT", 6),
+            ("USER_TIMEOUT", 90000),
+        ):
+            if (option := getattr(socket, f"TCP_{name}", None)) is not None:
+                self.setsockopt(socket.IPPROTO_TCP, option, value)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        if self.registry is None:  # accepted by other code
+            return super().recv(size, flags)
+        if not self.is_unix:
+            data = super().recv(size, flags)
+        else:
+            data, ancillary, _, _ = self.recvmsg(size, socket.CMSG_SPACE(CREDENTIALS.size), flags)
+            for level, kind, content in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and data:
+                    self._note_sender(*CREDENTIALS.unpack(content[: CREDENTIALS.size])[:2])
+        if data and self.waiting_since is None and not self.in_request:
+            self.waiting_since = self.registry.clock()
+        return data
+
+    def _note_sender(self, pid: int, uid: int) -> None:
+        if (pid, uid) == (self.pid, self.uid):
+            return
+        self.pid, self.uid = pid, uid
+        self._close_pidfd()  # it is that of the process that had connected
+
+    def _close_pidfd(self) -> None:
+        pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
+
+    def begin_request(self) -> None:
+        """The head of a request is complete."""
+        self.requests += 1
+        self.in_request = True
+        self.waiting_since = self.idle_since = None
+
+    def end_request(self) -> None:
+        """Its answer was written."""
+        self.in_request = False
+        if self.registry is not None:
+            self.idle_since = self.registry.clock()
+
+    def cut(self) -> None:
+        """Have the event loop see the end of this connection."""
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        registry, self.registry = self.registry, None
+        if registry is not None:
+            registry.remove(self)
+            self._close_pidfd()
+            for callback in list(self.on_close.values()):
+                callback()
+            self.on_close.clear()
+        super().close()
+
+
+class Connections:
+    """All open connections of the server, by their file descriptors."""
+
+    def __init__(
+        self,
+        most: int = MOST_CONNECTIONS,
+        most_of_one: int = MOST_OF_ONE_ADDRESS,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.most, self.most_of_one, self.clock = most, most_of_one, clock
+        self.refused = 0
+        """Connections that were closed at once, or before their first request, to keep the limits."""
+        self._open: dict[int, Connection] = {}
+        self._of_origin: dict[object, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def find(self, fd: int) -> Connection | None:
+        return self._open.get(fd)
+
+    def add(self, connection: Connection) -> None:
+        self._open[connection.fileno()] = connection
+        origin = connection.origin
+        self._of_origin[origin] = self._of_origin.get(origin, 0) + 1
+
+    def remove(self, connection: Connection) -> None:
+        self._open.pop(connection.fileno(), None)
+        origin = connection.origin
+        left = self._of_origin.get(origin, 1) - 1
+        if left:
+            self._of_origin[origin] = left
+        else:
+            self._of_origin.pop(origin, None)
+
+    def keep_limits(self, new: Connection) -> bool:
+        """False if there is no room for this one, which was just accepted.
+
+        The oldest connection that has not sent one whole request makes room: a client sends its request
+        within milliseconds, and one that keeps connections open without a request is idle or hostile.
+        """
+        origin = new.origin
+        if self._of_origin[origin] > self.most_of_one:
+            return self._make_room(new, [one for one in self._open.values() if one.origin == origin])
+        if len(self._open) > self.most:
+            return self._make_room(new, list(self._open.values()))
+        return True
+
+    def _make_room(self, new: Connection, among: list[Connection]) -> bool:
+        self.refused += 1
+        silent = [one for one in among if one is not new and not one.requests]
+        if not silent:
+            return False
+        min(silent, key=lambda one: one.accepted_at).cut()
+        return True
+
+    def cut_slow(self, head: float, idle: float) -> int:
+        """Cut those that have not sent the whole head of a request within ``head`` seconds, and those
+        without a lease that have asked nothing for ``idle`` seconds.  Returns how many."""
+        now = self.clock()
+        slow = [one for one in self._open.values() if _is_slow(one, now, head, idle)]
+        for connection in slow:
+            connection.cut()
+        return len(slow)
+
+
+def _is_slow(one: Connection, now: float, head: float, idle: float) -> bool:
+    if one.waiting_since is not None:
+        return now - one.waiting_since > head
+    return one.idle_since is not None and not one.leases and now - one.idle_since > idle
+
+
+class Listener(socket.socket):
+    """A listening socket whose connections are :class:`Connection`."""
+
+    connections: Connections | None = None
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        accepted, address = super().accept()
+        if self.connections is None:
+            return accepted, address
+        connection = Connection(self.family, self.type, self.proto, fileno=accepted.detach())
+        try:
+            connection.adopt(self.connections, address)
+            has_room = self.connections.keep_limits(connection)
+        except OSError:  # it was closed already
+            connection.close()
+            raise BlockingIOError from None
+        if not has_room:
+            connection.close()
+            raise BlockingIOError  # the event loop goes on with the next one
+        return connection, address
+
+
+__all__ = ["UNKNOWN", "Connection", "Connections", "Listener"]
