@@ -56,6 +56,8 @@ class BidiConnection:
 
         self.own_pages = own_pages or OwnPages()
         """The tabs that were opened over this connection."""
+        self.exclusive = threading.RLock()
+        """Held while something of the browser's is looked for, and made where it is missing."""
         self._timeout = timeout
         self._numbers = itertools.count(1)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 from ..config import SessionConfig
 from ..grid.address import environment_without_credentials
 from ..options.check import flat, switch_of
+from .bound_program import obstacle, write_wrapper
 from .browser_handle import AttachedBrowserHandle
 from .identity import check as check_identity
 from .identity import launch_words
 from .launch import Launch, check_ignored, copy_options, take_version
+from .probe import Program
 from .profile import profile_of
 from .proxies import CONTEXT_ARGUMENTS, open_route
 from .resolve import Resolved
@@ -47,6 +49,9 @@ DEFAULT_ARGUMENTS = {
 """Arguments that Chromium gets unless ``ignore_default_arguments`` names it (or is True), and why.
 ChromeDriver adds its own (``--enable-automation``, ``--password-store=basic`` …)."""
 
+BINARY = "BROWSERKEEPER_CHROMIUM_BINARY"
+"""The environment variable that tells the script of :func:`bound_binary` which program to start."""
+
 SMALL_SHARED_MEMORY = 256 * 2**20
 """Bytes below which ``/dev/shm`` makes tabs crash; a container's default is 64 MiB."""
 
@@ -65,19 +70,24 @@ def check(config: SessionConfig, found: Resolved) -> None:
 def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path) -> Launch:
     """How to launch this configuration, which was checked, with the programs that were found.
 
-    ``directory`` is not used.  Raises ProfileError for a profile that cannot be used.
+    ``directory`` is where the script is kept that binds a browser with a debugging port to its driver.
+    Raises ProfileError for a profile that cannot be used.
     """
     if profile := profile_of(config):
         profile.check()
     level = ("--log-level=INFO",) if config.log else ()
+    binary, note, bound_to = found.browser.path, "", {}
+    if config.debugging == "port":
+        binary, note = bound_binary(found.browser, directory)
+        bound_to = {BINARY: found.browser.path}
     route = open_route(config)
     launch = Launch(
         # ChromeDriver sends the browser's stderr, its last words included, to /dev/null without this.
         command=(found.driver.path, "--port=0", "--enable-chrome-logs", *level),
-        env=launch_words(config).env,
-        build_options=lambda: build_options(config, found.browser.path, tmpdir, route),
+        env={**bound_to, **launch_words(config).env},
+        build_options=lambda: build_options(config, binary, tmpdir, route),
         port_pattern=rb"on port (\d+)\.",
-        note="" if config.debugging == "pipe" else "debugging='port': the browser outlives its driver",
+        note=note,
         profile=profile,
         route=route,
     )
@@ -86,6 +96,18 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         note = f"attached to the browser at {address}, which is not ended"
         return dataclasses.replace(launch, note=note, find_browser=lambda capabilities, tree: attached)
     return launch
+
+
+def bound_binary(browser: Program, directory: Path) -> tuple[str, str]:
+    """The program to start, so that a browser without the debugging pipe is killed when its driver ends,
+    and "".  Where that is not possible: the browser itself, and why it would outlive its driver."""
+    if sys.platform != "linux":
+        return browser.path, "debugging='port': the browser outlives its driver"
+    if why := obstacle(directory, "the browser"):
+        return browser.path, f"debugging='port': {why}"
+    wrapper = directory / "chromium-bound"
+    write_wrapper(wrapper, "the browser", "ChromeDriver", BINARY)
+    return str(wrapper), ""
 
 
 def user_options(config: SessionConfig) -> ChromiumOptions:
@@ -125,6 +147,31 @@ def build_options(
     named = flat(given)  # the user's may be nested
     preferences = {**{k: v for k, v in ours.items() if k not in named}, **given}
     options.add_experimental_option("prefs", preferences)
+    return options
+
+
+LOG_OPTIONS = ("perfLoggingPrefs", "devToolsEventsToLog", "windowTypes")
+"""Experimental options that ChromeDriver also takes for a session that is attached to a browser."""
+OF_THE_BROWSER = frozenset({"browserVersion", "platformName", "proxy", "webSocketUrl"})
+"""Capabilities of the session that has started the browser, which hold for attached ones as well, or
+which these cannot have."""
+
+
+def attach_options(config: SessionConfig, address: str) -> ChromiumOptions:
+    """The options for a further WebDriver session in a browser that was started with ``config`` and
+    listens at ``address``: those of the user's that belong to the session."""
+    from selenium.webdriver.chrome.options import Options as ChromeOptions
+    from selenium.webdriver.edge.options import Options as EdgeOptions
+
+    of_user = user_options(config)
+    options = EdgeOptions() if config.name == "edge" else ChromeOptions()
+    for name, value in of_user.capabilities.items():
+        if name not in OF_THE_BROWSER:
+            options.set_capability(name, value)
+    for name in LOG_OPTIONS:
+        if name in of_user.experimental_options:
+            options.add_experimental_option(name, of_user.experimental_options[name])
+    options.debugger_address = address
     return options
 
 

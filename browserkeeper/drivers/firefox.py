@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
 from ..options.check import preferences_of_profile
+from .bound_program import obstacle, place, write_wrapper
 from .identity import check as check_identity
 from .identity import launch_words
 from .launch import Launch, check_ignored, copy_options, take_version
@@ -47,12 +46,6 @@ geckodriver adds its own."""
 
 INSTALLATIONS = ("/usr/lib/firefox-esr", "/usr/lib/firefox", "/usr/lib64/firefox", "/opt/firefox")
 """Directories that may hold the ``application.ini`` of a Firefox whose launcher is in ``/usr/bin``."""
-
-WRAPPER = """#!/bin/sh
-# Written by browserkeeper: Firefox is killed when the geckodriver that started it ends, even where
-# geckodriver and the guard are SIGKILLed (prctl(2), PR_SET_PDEATHSIG).
-exec setpriv --pdeathsig KILL -- "$BROWSERKEEPER_FIREFOX_BINARY" "$@"
-"""
 
 
 def check(config: SessionConfig, found: Resolved) -> None:
@@ -154,33 +147,15 @@ def bound_binary(browser: Program, directory: Path) -> tuple[str, str]:
     Where that is not possible: Firefox itself, and why it would outlive its driver.  The program is a
     script that is written to ``directory`` once for each version of Firefox.
     """
-    if shutil.which("setpriv") is None:
-        return browser.path, "no setpriv (util-linux): Firefox outlives owner and guards killed at once"
-    if os.statvfs(directory).f_flag & os.ST_NOEXEC:
-        return browser.path, f"{directory} is noexec: Firefox outlives owner and guards killed at once"
+    if why := obstacle(directory, "Firefox"):
+        return browser.path, why
     home = directory / f"firefox-{browser.version}"
     wrapper = home / "firefox-bound"
-    if not wrapper.exists() or wrapper.read_text() != WRAPPER:
+    if not wrapper.exists():
         home.mkdir(mode=0o700, exist_ok=True)
-        _place(home / "application.ini", lambda draft: _link_version(draft, browser))
-        _place(wrapper, _write_wrapper)
+        place(home / "application.ini", lambda draft: _link_version(draft, browser))
+    write_wrapper(wrapper, "Firefox", "geckodriver", "BROWSERKEEPER_FIREFOX_BINARY")
     return str(wrapper), ""
-
-
-def _place(path: Path, make: Callable[[Path], None]) -> None:
-    """Have ``make`` write a temporary file, and rename that to ``path``.
-
-    Another session may start at the same time, and must never find half a file.
-    """
-    draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    make(draft)
-    if draft.is_symlink() or draft.exists():
-        draft.rename(path)
-
-
-def _write_wrapper(draft: Path) -> None:
-    draft.write_text(WRAPPER)
-    draft.chmod(0o700)
 
 
 def _link_version(draft: Path, browser: Program) -> None:
@@ -189,8 +164,8 @@ def _link_version(draft: Path, browser: Program) -> None:
     geckodriver reads the version from that file beside the binary.  Where there is none it starts the
     binary once more, which costs 0.1 s of each session (mozversion).
     """
-    for place in (os.path.dirname(os.path.realpath(browser.path)), *INSTALLATIONS):
-        ini = Path(place, "application.ini")
+    for installation in (os.path.dirname(os.path.realpath(browser.path)), *INSTALLATIONS):
+        ini = Path(installation, "application.ini")
         if ini.is_file() and f"\nVersion={browser.version}\n" in ini.read_text():
             draft.symlink_to(ini)
             return

@@ -195,7 +195,9 @@ def apply(
     try:
         connection.commands([(method, params) for _, method, params in calls], timeout)
         if engine == "chromium" and BY_TARGETS & identity.words.keys():
-            overrides, of_cdp = TargetOverrides(connection), _context_of_cdp(connection, context)
+            with connection.exclusive:
+                overrides = TargetOverrides(connection)
+            of_cdp = _context_of_cdp(connection, context)
             overrides.add(of_cdp, identity)
             applied.hidden_window = overrides.page
             applied.on_close(functools.partial(overrides.remove, of_cdp))

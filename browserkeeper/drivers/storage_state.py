@@ -52,6 +52,9 @@ logger = logging.getLogger("browserkeeper")
 class VisitedOrigins:
     """The origins of all documents that a connection's browser has loaded, in the order of visits."""
 
+    context: str | None = None
+    """The user context whose documents are noted; None for all of them."""
+
     def __init__(self, connection: BidiConnection):
         """Subscribe to page loads.  Raises ProtocolError, or an error of the websocket."""
         self._origins: dict[str, None] = {}
@@ -59,6 +62,8 @@ class VisitedOrigins:
         connection.command("session.subscribe", {"events": [COMMITTED]})
 
     def _note(self, event: Mapping[str, Any]) -> None:
+        if self.context is not None and event.get("userContext") != self.context:
+            return
         origin = origin_of(str(event.get("url", "")))
         if origin is not None:
             self._origins[origin] = None

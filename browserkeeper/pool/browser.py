@@ -19,6 +19,7 @@ from ..session import BrowserSession, control_of
 from ..session.storage import STORAGE_STATE
 from .config import PoolConfig
 from .logs import log_error
+from .shared_browser import Browsers, Place, SharedBrowser
 
 if TYPE_CHECKING:
     from ..drivers.bidi_filter import BidiFilter
@@ -70,18 +71,22 @@ class Browser(Protocol):
     @property
     def proxy_route(self) -> Route | None: ...
     def failure(self) -> BrowserkeeperError | None: ...
-    def end(self, reason: str) -> ExitReport: ...
+    def end(self, reason: str) -> ExitReport | None: ...
+    @property
+    def shared_browser(self) -> SharedBrowser | None: ...
+    def when_over(self, call: Callable[[], None]) -> None: ...
 
 
 class PooledBrowser:
-    """A browser with its processes.
+    """A browser with its processes, or a place in one that has several.
 
     ``launch``, ``renew``, ``ping``, ``after_hook`` and ``end`` block, and are called in the browser's
     worker thread.  ``take``, ``run``, ``driver_for`` and ``failure`` may block, and are called in the
     thread of a lease.  All others return at once.
     """
 
-    def __init__(self, config: PoolConfig):
+    def __init__(self, config: PoolConfig, browsers: Browsers | None = None):
+        """``browsers``: those that have places for several leases; None for a browser of its own."""
         self._config = config
         self._isolation = config.resolved_isolation
         self._contexts: Contexts | None = None
@@ -91,6 +96,8 @@ class PooledBrowser:
         self._control.deadline_errors["lease-expired"] = _lease_timeout
         self._control.downloads.is_pooled = True
         self._control.downloads.is_in_contexts = self._isolation == "context"
+        self._place = Place(browsers, self._control.admission.request) if browsers else None
+        self._driver: Any = None
 
     @property
     def id(self) -> str:
@@ -134,12 +141,24 @@ class PooledBrowser:
             return
         from ..drivers.contexts import for_contexts
 
-        self._control.config = for_contexts(self._config.browser)
-        driver = self.session.start()
+        if self._place is not None:
+            # A place in a browser with several is attached to, and no session is started.
+            driver = self._driver = self._occupy(self._place)
+        else:
+            self._control.config = for_contexts(self._config.browser)
+            driver = self.session.start()
         try:
             self._open_contexts(driver)
         except BaseException:
             self.end("failed")
+            raise
+
+    def _occupy(self, place: Place) -> Any:
+        """Take the place, and return the driver of its session.  The place is free after an error."""
+        try:
+            return place.occupy(self._control)
+        except BaseException:
+            place.leave("failed")
             raise
 
     def _open_contexts(self, driver: Any) -> None:
@@ -151,17 +170,33 @@ class PooledBrowser:
         self._control.set_deadline(RENEW_TIMEOUT, "hung")
         kept = self._user_downloads
         folders = DownloadFolders(kept or Path(self.session.tmpdir, "downloads"), kept is not None)
-        self._contexts = open_contexts(self._config.browser, driver.caps, run, folders)
+        if self._place is not None:
+            folders.prefix = f"{self._place.number}-"
+            self._contexts = self._place.open_contexts(driver.caps, run, folders)
+        else:
+            self._contexts = open_contexts(self._config.browser, driver.caps, run, folders)
         self._control.downloads.open(
             self._config.browser, driver.caps, self.session.tmpdir, self._contexts.connection
         )
         self._begin_downloads()
         self._control.set_deadline(None, "hung")
         self._control.forget_commands()
+        if self._config.configure is None:
+            self._begin_to_refuse()
+
+    def _begin_to_refuse(self) -> None:
+        """In a browser with other leases: refuse commands that would reach them.  Not before the user's
+        ``configure``, whose settings are for all leases."""
+        if self._place is not None and self._contexts is not None:
+            from ..drivers.contexts.chromium import SHARED_REFUSAL
+
+            self._contexts.refusal = SHARED_REFUSAL
 
     def call_off(self) -> None:
         """Cancel the launch; the worker's call of ``launch`` then raises SessionClosed."""
         self._control.call_off()
+        if self._place is not None:
+            self._place.call_off()
 
     def renew(self) -> str:
         """Make the browser fresh for its next lease.
@@ -239,21 +274,40 @@ class PooledBrowser:
         if name == "configure":
             if self._contexts:
                 self._contexts.keep_settings()
+            self._begin_to_refuse()
             self.renew()
 
     def _reason_to_replace(self) -> str:
         limit = self._config.max_memory
         return "max_memory" if limit is not None and self._control.uses_more_than(limit) else ""
 
-    def end(self, reason: str) -> ExitReport:
-        """End the browser, and return the verified report."""
-        report = self._control.end(reason)
+    def end(self, reason: str) -> ExitReport | None:
+        """End the browser, and return the verified report.
+
+        A place in a browser with several: end the lease.  The browser ends with its last place; None if
+        it goes on.
+        """
+        report: ExitReport | None = self._control.end(reason)
         if self._contexts:
             try:
                 self._contexts.close()
             except Exception:  # noqa: BLE001 # our end of a websocket; the browser's end is verified
                 log_error("browser %s: its websocket could not be closed", self.id)
+        if self._place is not None:
+            report = self._place.leave(reason)
         return report
+
+    @property
+    def shared_browser(self) -> SharedBrowser | None:
+        """The browser that this is a place of; None for a browser of its own, and before the launch."""
+        return self._place.browser if self._place is not None else None
+
+    def when_over(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called, in any thread, when the lease of a place is over while its browser goes
+        on, since a deadline has passed or the user has ended it.  The end of a browser of its own is
+        seen by its process."""
+        if self._place is not None:
+            self._place.on_over = call
 
     # -- its leases
 

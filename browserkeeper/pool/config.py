@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from ..config import SessionConfig, check_choice, check_count, check_seconds
@@ -71,10 +72,12 @@ class PoolConfig:
     check: Hook | None = None
     reset: Hook | None = None
     hook_timeout: float = HOOK_TIMEOUT
+    leases_per_browser: int = 1
 
     def __post_init__(self) -> None:
         check_count("max_size", self.max_size, least=1)
         check_count("min_idle", self.min_idle, least=0)
+        check_count("leases_per_browser", self.leases_per_browser, least=1)
         check_count("max_waiting", self.max_waiting, least=0)
         check_count("launch_concurrency", self.launch_concurrency, least=1)
         if self.max_uses is not None:
@@ -86,11 +89,21 @@ class PoolConfig:
         for name in ("max_lease", "leak_warn"):
             if getattr(self, name) is not None:
                 check_seconds(name, getattr(self, name))
-        if self.min_idle > self.max_size:
-            raise ConfigError(f"min_idle={self.min_idle} is more than max_size={self.max_size}.")
+        if self.min_idle > self.most_leases:
+            most = f"max_size={self.max_size}"
+            if self.leases_per_browser > 1:
+                most += f" × leases_per_browser={self.leases_per_browser}"
+            raise ConfigError(f"min_idle={self.min_idle} is more than {most}.")
         _ = self.hooks
         self._check_isolation()
         self._check_browser()
+        if self.leases_per_browser > 1:
+            self._check_shared()
+
+    @property
+    def most_leases(self) -> int:
+        """How many leases there may be at a time."""
+        return self.max_size * self.leases_per_browser
 
     @property
     def hooks(self) -> Hooks:
@@ -102,8 +115,10 @@ class PoolConfig:
     def build(cls, browser: SessionConfig, **given: Any) -> PoolConfig:
         """Fills in the defaults that depend on the machine.  Raises ConfigError."""
         if given.get("max_size") is None:
-            given["max_size"] = default_size()
-            given["min_idle"] = min(given["min_idle"], given["max_size"])
+            per_browser = given.get("leases_per_browser", 1)
+            check_count("leases_per_browser", per_browser, least=1)
+            given["max_size"] = default_size(per_browser)
+            given["min_idle"] = min(given["min_idle"], given["max_size"] * per_browser)
         if given.get("launch_concurrency") is None:
             given["launch_concurrency"] = default_concurrency()
         return cls(browser, **given)
@@ -134,6 +149,40 @@ class PoolConfig:
                 "isolated between leases. Leave profile= out, or use browser(profile=...)."
             )
         check_options(self.browser, pool=True)
+
+    def _check_shared(self) -> None:
+        """Raises ConfigError for what a browser with several leases cannot have."""
+        browser, given = self.browser, f"leases_per_browser={self.leases_per_browser}"
+        if browser.engine != "chromium":
+            raise ConfigError(
+                f"{given} needs a Chromium: geckodriver has one session at a time. Use "
+                "leases_per_browser=1."
+            )
+        if browser.remote is not None:
+            raise ConfigError(
+                f"{given} cannot be used with remote=: a Grid gives each lease a browser of its own. "
+                "Leave one of the two out."
+            )
+        if browser.debugger_address:
+            raise ConfigError(
+                f"{given} cannot be used with options.debugger_address: the pool has to start its "
+                "browsers itself. Leave one of the two out."
+            )
+        if self.isolation not in ("auto", "context"):
+            raise ConfigError(
+                f"{given} needs a user context for each lease, and isolation={self.isolation!r} gives "
+                "none. Use isolation='context' or 'auto', or leases_per_browser=1."
+            )
+        if lost := "; ".join(map(str, self.lost_in_a_context)):
+            raise ConfigError(
+                f"{given} needs a user context for each lease, which would not, or may not, hold "
+                f"{lost}. Leave that out, or use leases_per_browser=1."
+            )
+        for option, why in options_of_one_session(browser):
+            raise ConfigError(
+                f"{given} cannot be used with {option}: {why}. Leave it out, or use "
+                "leases_per_browser=1."
+            )
 
     def check_lease_identity(self, identity: Identity) -> None:
         """Raises ConfigError for words that a lease of this pool cannot have.
@@ -217,12 +266,16 @@ class PoolConfig:
 
     @property
     def limits(self) -> Limits:
-        """For the scheduler.  A fresh process for each lease means one use of each browser."""
+        """For the scheduler.  A fresh process for each lease means one use of each browser.  The uses of
+        a browser with several places are counted for all of them together, and not there."""
+        max_uses = 1 if self.resolved_isolation == "fresh" else self.max_uses
+        if self.leases_per_browser > 1:
+            max_uses = None
         return Limits(
-            max_size=self.max_size,
+            max_size=self.most_leases,
             min_idle=self.min_idle,
             max_waiting=self.max_waiting,
-            max_uses=1 if self.resolved_isolation == "fresh" else self.max_uses,
+            max_uses=max_uses,
             max_lifetime=self.max_lifetime,
             idle_timeout=self.idle_timeout,
             launch_concurrency=self.launch_concurrency,
@@ -231,9 +284,26 @@ class PoolConfig:
         )
 
 
-def default_size() -> int:
-    """Returns as many browsers as both the cores and the free memory allow; at least 1."""
-    return max(1, min(BROWSERS_PER_CORE * cores(), memory_left() // MEMORY_PER_BROWSER))
+def default_size(leases_per_browser: int = 1) -> int:
+    """Returns as many browsers as both the cores and the free memory allow; at least 1.  Of browsers
+    with several leases, as many as have the same number of leases, rounded up."""
+    leases = BROWSERS_PER_CORE * cores()
+    browsers = -(-leases // leases_per_browser)
+    return max(1, min(browsers, memory_left() // MEMORY_PER_BROWSER))
+
+
+def options_of_one_session(browser: SessionConfig) -> Iterator[tuple[str, str]]:
+    """The options that only the WebDriver session can have that has started the browser, and why."""
+    options = browser.options
+    experimental = getattr(options, "experimental_options", {})
+    capabilities = getattr(options, "capabilities", {})
+    arguments = {a.lstrip("-") for a in (*getattr(options, "arguments", ()), *browser.arguments)}
+    if "mobileEmulation" in experimental:
+        yield "mobileEmulation", "ChromeDriver does not take it for a session in a browser that runs"
+    if capabilities.get("webSocketUrl"):
+        yield "BiDi (options.enable_bidi, webSocketUrl)", "a browser has one BiDi session"
+    if "remote-debugging-pipe" in arguments:
+        yield "the argument --remote-debugging-pipe", "the sessions share a debugging port"
 
 
 def default_concurrency() -> int:

@@ -18,7 +18,7 @@ from ..drivers.context_limits import NoContextsError
 from ..errors import BrowserkeeperError, HookError, LaunchError, PoolClosed
 from ..process import system
 from ..report import ExitReport
-from .browser import Browser
+from .browser import Browser, PooledBrowser
 from .circuit_breaker import CircuitBreaker
 from .config import PoolConfig
 from .event_loop import EventLoop
@@ -27,7 +27,20 @@ from .latch import Latch
 from .lease import LeaseInfo, Request
 from .logs import log, log_error
 from .published_state import Content, StatePublisher
-from .scheduler import Close, Decision, Grant, Launch, Member, Ping, Promote, Refuse, Renew, Scheduler
+from .scheduler import (
+    SOFT_REASONS,
+    Close,
+    Decision,
+    Grant,
+    Launch,
+    Member,
+    Ping,
+    Promote,
+    Refuse,
+    Renew,
+    Scheduler,
+)
+from .shared_browser import WITH_BROWSER, Browsers, SharedBrowser, is_of_one_place
 from .worker import (
     Admitted,
     BrowserWorker,
@@ -47,6 +60,8 @@ T = TypeVar("T")
 ANSWER_TIMEOUT = 30.0
 """Seconds for the event loop to run a call; it takes microseconds."""
 REPORTS_KEPT = 100
+STATES = ("leased", "checking", "refreshing", "idle", "starting", "queued", "closing")
+"""Of the places of one browser the first of these states is published as the browser's."""
 COUNTED = (
     *("requests_num", "requests_queued", "requests_errors", "returns_bad"),
     *("browsers_num", "browsers_errors", "browsers_lost", "leaks"),
@@ -67,7 +82,9 @@ class Controller:
 
     def __init__(self, config: PoolConfig, make_browser: Callable[[PoolConfig], Browser]):
         self.config = config
-        self._may_take_fresh = config.isolation == "auto"
+        self._may_take_fresh = config.isolation == "auto" and config.leases_per_browser == 1
+        self.browsers = Browsers(config) if config.leases_per_browser > 1 else None
+        """The browsers in which the members are places; None if each member has a browser of its own."""
         self.owner = os.getpid()
         self.reports: list[ExitReport] = []
         self.scheduler = Scheduler(config.limits, CircuitBreaker())
@@ -89,6 +106,7 @@ class Controller:
             self._look_at_host,
             self._collect_ended_leases,
             self.scheduler.decide,
+            self._replace_whole_browsers,
             self._log_long_leases,
             self._check_unwatched_browsers,
             self._carry_out_orders,
@@ -151,7 +169,12 @@ class Controller:
 
     def close(self) -> None:
         """Close every browser, and then end the event loop; returns at once."""
-        self.loop.post(self.scheduler.close)
+        self.loop.post(self._begin_to_close)
+
+    def _begin_to_close(self, now: float) -> None:
+        if self.browsers is not None:
+            self.browsers.close()
+        self.scheduler.close(now)
 
     def abandon(self) -> None:
         """As :meth:`close`, after the ``BrowserPool`` was garbage-collected; does nothing in a fork."""
@@ -238,6 +261,34 @@ class Controller:
             if not is_alive:
                 self._log_and_lose(member, now)
 
+    # -- browsers with several places
+
+    def _replace_whole_browsers(self, now: float) -> None:
+        """Where one place is to be retired for a reason of its browser, retire the others, too, and give
+        the browser no new places.  Also where there are more browsers than ``max_size``."""
+        if self.browsers is None:
+            return
+        places: dict[SharedBrowser, list[Member]] = {}
+        for member in self.scheduler.members():
+            if member.browser is not None and (shared := member.browser.shared_browser) is not None:
+                places.setdefault(shared, []).append(member)
+                if member.retire_reason and not is_of_one_place(member.retire_reason):
+                    self.browsers.retire(shared, member.retire_reason)
+        for shared in self.browsers.surplus():
+            self.browsers.retire(shared, "resized")
+        for shared, members in places.items():
+            staying = [member for member in members if not member.retire_reason]
+            if shared.retire_reason and staying:
+                is_soft = shared.retire_reason in SOFT_REASONS
+                reason = shared.retire_reason if is_soft else WITH_BROWSER
+                self.scheduler.replace(staying, reason, now)
+
+    def _share_lifetime(self, member: Member) -> None:
+        """All places of a browser are too old at the same time."""
+        if (shared := member.browser.shared_browser) is not None:
+            shared.expires_at = shared.expires_at or member.expires_at
+            member.expires_at = shared.expires_at
+
     # -- decisions
 
     def _carry_out_orders(self, now: float) -> None:
@@ -278,7 +329,11 @@ class Controller:
     def _carry_out(self, order: Decision, now: float) -> None:
         match order:
             case Launch(member):
-                member.browser = self._make_browser(self.config)
+                member.browser = (
+                    PooledBrowser(self.config, self.browsers)
+                    if self.browsers is not None
+                    else self._make_browser(self.config)
+                )
                 self.host.mark(member.browser.slot, member.priority)
                 self._workers[member] = BrowserWorker(
                     member.browser,
@@ -322,7 +377,18 @@ class Controller:
         browser.name_lease(request.label)
         self._seconds["requests_wait"] += now - request.made_at
         self._publisher.add_wait(now - request.made_at)
+        request.browser_uses = self._count_use(member)
         request.grant(member, now)
+
+    def _count_use(self, member: Member) -> int:
+        """Returns how many leases the member's browser has had, in all of its places, with this one."""
+        shared: SharedBrowser | None = member.browser.shared_browser
+        if shared is None or self.browsers is None:
+            return member.uses
+        shared.uses += 1
+        if self.config.max_uses is not None and shared.uses >= self.config.max_uses:
+            self.browsers.retire(shared, "max_uses")
+        return shared.uses
 
     def _close(self, member: Member) -> None:
         fd = self._exit_fds.pop(member, None)
@@ -355,6 +421,7 @@ class Controller:
             case Launched(seconds):
                 self.scheduler.launched(member, now)
                 self._seconds["browsers"] += seconds
+                self._share_lifetime(member)
                 self._watch_for_exit(member)
             case LaunchFailed(error):
                 self._on_launch_failed(member, error, now)
@@ -375,8 +442,7 @@ class Controller:
     def _on_launch_failed(self, member: Member, error: BrowserkeeperError, now: float) -> None:
         del self._workers[member]
         self._end_wait_for_slot(member, now)
-        if (report := getattr(error, "report", None)) is not None:
-            self._keep(report)
+        self._keep(getattr(error, "report", None))
         if isinstance(error, NoContextsError) and self._may_take_fresh:
             self._take_fresh(member, error, now)
             return
@@ -425,6 +491,8 @@ class Controller:
         self._seconds["slots_wait"] += now - self._queued_at.pop(member, now)
 
     def _watch_for_exit(self, member: Member) -> None:
+        post = self._poster_for(member)
+        member.browser.when_over(lambda: post(Lost()))
         identity = member.browser.identity
         fd = system.exit_fd(identity) if identity else -1
         if fd >= 0:
@@ -457,7 +525,12 @@ class Controller:
             text = "pool: browser %s ended, or was stopped, while it was %s"
             log(logging.WARNING, text, member.browser.id, state)
 
-    def _keep(self, report: ExitReport) -> None:
+    def _keep(self, report: ExitReport | None) -> None:
+        """``report`` is None, or known, where a place has ended whose browser has others."""
+        if report is None:
+            return
+        if self.browsers is not None and any(one.session == report.session for one in self.reports):
+            return
         self.reports = [*self.reports, report][-REPORTS_KEPT:]
         if not report.clean:
             self.scheduler.counts["leaks"] += 1
@@ -470,7 +543,7 @@ class Controller:
         queued = len(scheduler.members("queued"))
         return {
             "pool_min": self.config.min_idle,
-            "pool_max": self.config.max_size,
+            "pool_max": self.config.most_leases,
             "pool_size": len(scheduler.members()),
             "pool_available": scheduler.available,
             "pool_leased": len(scheduler.members("leased")),
@@ -482,16 +555,28 @@ class Controller:
             **{name: scheduler.counts[name] for name in COUNTED},
             **{name: n for name, n in scheduler.counts.items() if name.startswith("retired_")},
             **{f"{name}_seconds": value for name, value in self._seconds.items()},
+            "leases_per_browser": self.config.leases_per_browser,
+            "pool_browsers": len(scheduler.members()),
+            **self._stats_of_browsers(),
         }
+
+    def _stats_of_browsers(self) -> dict[str, float]:
+        """Replaces what would count the places, where browsers have several."""
+        if self.browsers is None:
+            return {}
+        return {"pool_browsers": self.browsers.count(), "browsers_num": self.browsers.started}
 
     def _content(self, now: float) -> Content:
         """What is published for other processes: the members' states, the labels of the leases, and the
         statistics."""
-        members = [member for member in self.scheduler.members() if member.browser is not None]
-        states = {member.browser.id: member.state for member in members if member.browser.id}
-        labels = {
-            member.browser.id: member.request.label
-            for member in self.scheduler.members("leased")
-            if member.request is not None and member.request.label
-        }
+        states: dict[str, str] = {}
+        labels: dict[str, str] = {}
+        for member in self.scheduler.members():
+            if member.browser is None or not (name := member.browser.id):
+                continue
+            if name not in states or STATES.index(member.state) < STATES.index(states[name]):
+                states[name] = member.state  # of several places: that of the busiest one
+            if member.state == "leased" and member.request is not None and member.request.label:
+                label = member.request.label
+                labels[name] = f"{labels[name]}, {label}" if name in labels else label
         return states, labels, self.stats(now)

@@ -78,7 +78,9 @@ class Request:
         self.granted_epoch = 0.0
         self.member: Member | None = None
         self.uses = 0
-        """How many leases the browser has had, with this one, when it was granted."""
+        """How many leases the pool's member has had, with this one, when it was granted."""
+        self.browser_uses = 0
+        """How many leases the browser has had, in all of its places."""
         self.error: BrowserkeeperError | None = None
         self.handler: Callable[[], LeaseHandler | None] = lambda: None
         """A weak reference.  When it is dead, no thread waits for this request or uses its lease."""
@@ -140,7 +142,7 @@ class Request:
             thread=self.thread,
             since=self.granted_epoch,
             seconds=seconds,
-            uses=self.uses,
+            uses=self.browser_uses,
             deadline=None if max_lease is None else max_lease - seconds,
             stack=self.stack,
             label=self.label,
@@ -370,7 +372,7 @@ class Lease(Generic[D_co]):
     @property
     def uses(self) -> int:
         """How many leases this browser has had, this one included."""
-        return self._handler.request.uses
+        return self._handler.request.browser_uses
 
     @property
     def browser_id(self) -> str:

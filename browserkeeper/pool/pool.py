@@ -92,6 +92,7 @@ class PoolArguments(BrowserArguments, total=False):
     check: Hook | None
     reset: Hook | None
     hook_timeout: float
+    leases_per_browser: int
 
 
 class BrowserPool(Generic[D_co]):
@@ -129,6 +130,9 @@ class BrowserPool(Generic[D_co]):
         hook_timeout: seconds for one call of these three functions.  Each call is made in a thread of
         its
             own.  If it raises or takes longer, the browser is replaced (``docs/pool.md``).
+        leases_per_browser: how many leases a Chromium has at a time, each in a user context with a
+            WebDriver session of its own.  Several need much less memory than several browsers.  Then
+            ``max_size`` still counts browsers, and ``min_idle`` counts leases (``docs/pool.md``).
         browser: all arguments of :func:`browserkeeper.browser` except ``timeout``, ``profile`` and
             ``wait``.  The ``label`` is each browser's.
             ``label`` names the pool and its browsers; :meth:`lease` takes one for each lease.
@@ -182,6 +186,7 @@ class BrowserPool(Generic[D_co]):
         check: Hook | None = None,
         reset: Hook | None = None,
         hook_timeout: float = HOOK_TIMEOUT,
+        leases_per_browser: int = 1,
         **browser: Any,
     ):
         pool = {k: v for k, v in locals().items() if k not in ("self", "name", "browser", "__class__")}
@@ -537,7 +542,7 @@ class BrowserPool(Generic[D_co]):
         """
         self._live_controller()
         check_count("retries", retries, least=0)
-        workers = self.config.max_size if workers is None else workers
+        workers = self.config.most_leases if workers is None else workers
         check_count("workers", workers, least=1)
         paced, lock = check_pace(pace), threading.Lock()
         if not callable(identity) or not callable(label):  # before anything starts
@@ -566,9 +571,14 @@ class BrowserPool(Generic[D_co]):
     def resize(self, max_size: int, min_idle: int | None = None) -> None:
         """Change the limits.  Leased browsers above ``max_size`` are closed after their lease."""
         controller = self._live_controller()
-        least = min(controller.config.min_idle, max_size) if min_idle is None else min_idle
+        check_count("max_size", max_size, least=1)
+        most = max_size * controller.config.leases_per_browser
+        least = min(controller.config.min_idle, most) if min_idle is None else min_idle
         changed = dataclasses.replace(controller.config, max_size=max_size, min_idle=least)
         self.config = controller.config = changed
+        if controller.browsers is not None:
+            controller.browsers.config = changed
+            controller.browsers.wake()
         controller.call(lambda now: controller.scheduler.resize(changed.limits, now))
 
     @property
@@ -609,7 +619,11 @@ class BrowserPool(Generic[D_co]):
 
     def sessions(self) -> list[BrowserSession[D_co]]:
         """Returns the sessions of all present browsers, leased or not; none if the pool is not open."""
-        members = self._controller.scheduler.members() if self._controller is not None else []
+        if self._controller is None:
+            return []
+        if (browsers := self._controller.browsers) is not None:
+            return browsers.sessions()
+        members = self._controller.scheduler.members()
         return [member.browser.session for member in members if member.browser is not None]
 
     if not TYPE_CHECKING:  # a type checker finds what is missing by itself
@@ -634,7 +648,7 @@ class BrowserPool(Generic[D_co]):
         facts = [f"{number} {state}" for state, number in counts.items()] + [f"{other} in between"]
         draining = ", draining" if scheduler.draining else ""
         waiting = f"{scheduler.waiting} waiting{draining}"
-        return f"{head} {', '.join(facts)}, of {controller.config.max_size}; {waiting}>"
+        return f"{head} {', '.join(facts)}, of {controller.config.most_leases}; {waiting}>"
 
     # -- internal
 

@@ -15,7 +15,7 @@ import collections
 import dataclasses
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ..errors import BrowserkeeperError, HookError, PoolClosed, PoolUnavailable, TooManyWaiting
@@ -423,6 +423,13 @@ class Scheduler:
         for member in self._members:
             if member not in self._without_slot():  # those have not started
                 self._mark_to_retire(member, "recycled")
+        self.decide(now)
+
+    def replace(self, members: Sequence[Member], reason: str, now: float) -> None:
+        """As :meth:`recycle`, for these members alone: those of one process.  Unless the reason is soft,
+        idle ones are closed at once."""
+        for member in members:
+            self._mark_to_retire(member, reason)
         self.decide(now)
 
     def drain(self, now: float) -> None:

@@ -82,7 +82,8 @@ class Ended:
     The report has a problem, and no certificate, where every attempt to end the browser raised an error.
     """
 
-    report: ExitReport
+    report: ExitReport | None
+    """None for a place in a browser that goes on."""
 
 
 WorkerEvent = (
@@ -264,7 +265,7 @@ class BrowserWorker:
             log(logging.WARNING, "browser %s does not answer: %s", self._browser.id, error)
             return Lost()
 
-    def _end(self, reason: str) -> ExitReport:
+    def _end(self, reason: str) -> ExitReport | None:
         """End the browser, and return its report.  Tries again after an error.
 
         Raises nothing: where every attempt failed, the report says that the end is not proved.  Then

@@ -23,6 +23,7 @@ from ..report.last_command import INTERRUPTED, OK, commands_as_text
 from .call import Call
 from .ending import EVENT_TIMEOUT, DeadlineError
 from .launch import Attempt
+from .seat import Seat
 
 if TYPE_CHECKING:
     from selenium.common.exceptions import WebDriverException
@@ -37,7 +38,7 @@ for ``error``, which the command of that name raised.  It is called in a thread 
 class Commands:
     """The commands of a session that is live."""
 
-    def __init__(self, attempt: Attempt):
+    def __init__(self, attempt: Attempt | Seat):
         self._attempt = attempt
         self._last = attempt.ending.last_commands
         self._interrupted = False
@@ -157,7 +158,7 @@ class Commands:
         return "browser-died" if browser_is_lost(self._attempt) else "connection-lost"
 
 
-def browser_is_lost(attempt: Attempt, error: WebDriverException | None = None) -> bool:
+def browser_is_lost(attempt: Attempt | Seat, error: WebDriverException | None = None) -> bool:
     """True if the guard is dead or is ending the session, or if the browser is gone.
 
     ``error`` is the driver's error; after one that announces the browser's end, waits for it.
@@ -175,7 +176,7 @@ def browser_is_lost(attempt: Attempt, error: WebDriverException | None = None) -
 def over_error(
     config: SessionConfig,
     report: ExitReport | None,
-    session_id: str,
+    head: str,
     deadline_errors: Mapping[str, DeadlineError],
     when: str = "",
     cause: Exception | None = None,
@@ -184,17 +185,16 @@ def over_error(
 ) -> BrowserkeeperError:
     """The error that says why this session is over, and what it was doing, where it ended badly.
 
-    ``when`` says what was going on, ``cause`` is the error of the command that failed, if any.
+    ``head`` names the session, ``when`` says what was going on.  ``cause`` is the error of the command
+    that failed, if any.
     ``user_deadline``: the seconds of the user's deadline of this reason, where that one has passed.
     ``limits``: a sentence about limits that may have ended the browser, "" for none.
     """
     error: BrowserkeeperError
     if report is not None and report.reason == "max-download":
-        error = _too_large(config, f"{config.name} session {session_id}", when, report)
+        error = _too_large(config, head, when, report)
     else:
-        error = _over_error(
-            config, report, session_id, deadline_errors, when, cause, user_deadline, limits
-        )
+        error = _over_error(config, report, head, deadline_errors, when, cause, user_deadline, limits)
     doing = commands_as_text(report.commands) if report is not None else ""
     if doing and report is not None and report.reason != "error":
         error.args = (f"{error.args[0]}\n{doing}", *error.args[1:])
@@ -204,7 +204,7 @@ def over_error(
 def _over_error(
     config: SessionConfig,
     report: ExitReport | None,
-    session_id: str,
+    head: str,
     deadline_errors: Mapping[str, DeadlineError],
     when: str,
     cause: Exception | None,
@@ -215,7 +215,6 @@ def _over_error(
     from ..drivers import lost
 
     reason = report.reason if report else "closed"
-    head = f"{config.name} session {session_id}"
     when = f" {when}" if when else ""
     if user_deadline is not None:
         text = f"{head} passed the deadline of {user_deadline:g} s that set_deadline() had set"

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
+from ..admission.gate import SlotRequest
 from ..config import SessionConfig
 from ..drivers.browser_handle import is_running
 from ..drivers.cancellation import Cancellation
@@ -43,6 +44,7 @@ from .downloads import Expectation, SessionDownloads, User
 from .ending import DISCONNECT_TIMEOUT, DeadlineError, raise_if_leaked
 from .launch import Attempt, LaunchPlan, StartRefusedError, cause_to_show, lost_its_port
 from .preparation import Preparation
+from .seat import ATTACH_TIMEOUT, Seat
 from .spans import SessionSpans
 from .storage import STORAGE_STATE, load_state, read_state
 
@@ -118,8 +120,8 @@ class SessionControl(Generic[S]):
         self._session: Callable[[], S | None] = lambda: None
         self.config = config
         self.state: Literal["new", "starting", "live", "closed"] = "new"
-        self.attempt: Attempt | None = None
-        """The latest launch; None before the first one."""
+        self.attempt: Attempt | Seat | None = None
+        """The latest launch, or the seat in a browser with several; None before the first one."""
         self.deadline_errors: dict[str, DeadlineError] = {}
         """What to raise when a deadline passes, by its reason: code that sets a deadline can say more
         about it than the session (a pool's ``max_lease``, a Celery task's time limit)."""
@@ -131,7 +133,7 @@ class SessionControl(Generic[S]):
         self.admission = Admission(config)
         self.owner = os.getpid()
         self._start = Start(weakly(self._called_off))
-        self._start.cancellation.on_request = self.admission.request.wake
+        self.use_request(self.admission.request)
         self._commands: Commands | None = None
         self._why_it_died = ""
         self._nothing_started: ExitReport | None = None
@@ -158,6 +160,11 @@ class SessionControl(Generic[S]):
     def id(self) -> str:
         """The id of the latest launch; "" before."""
         return self.attempt.id if self.attempt else ""
+
+    @property
+    def name(self) -> str:
+        """The session in messages."""
+        return self.attempt.name if self.attempt else f"{self.config.name} session "
 
     @property
     def report(self) -> ExitReport | None:
@@ -209,6 +216,36 @@ class SessionControl(Generic[S]):
             self._start.called_at = CallStack()
             self._start.threads.add(threading.get_ident())
             self._start.began = time.monotonic()
+
+    def use_request(self, request: SlotRequest) -> None:
+        """Have the start ask the host for its slot by this request.  To be called before the start."""
+        self.admission.request = request
+        self._start.cancellation.on_request = request.wake
+
+    def occupy(self, seat: Seat) -> Any:
+        """In place of a start: attach the session to a browser that runs, and return its driver.
+
+        Raises LaunchError, SessionClosed if it was called off, and the error of a browser that has
+        ended.  After an error the seat has ended.
+        """
+        self.claim_start()
+        self.attempt = seat
+        seat.guard.expire = weakly(self.end)
+        try:
+            seat.guard.set_deadline(ATTACH_TIMEOUT, "hung")
+            driver = seat.connect(self)
+            with self._lock:
+                if self._start.called_off:
+                    raise self._called_off()
+                self.state, self._commands = "live", Commands(seat)
+            self.downloads.browser = seat.browser.identity
+            seat.guard.set_deadline(0, "hung")
+            return driver
+        except BaseException:
+            self.end("failed")
+            raise
+        finally:
+            self._start.settled = True
 
     def start(self) -> Any:
         """Start the browser and return its driver; see ``BrowserSession.start``.
@@ -352,8 +389,7 @@ class SessionControl(Generic[S]):
         self._start.cancellation.request()
 
     def _called_off(self) -> SessionClosed:
-        session = f"session {self.id}" if self.id else "session"
-        return SessionClosed(f"{self.config.name} {session} was closed during its start.")
+        return SessionClosed(f"{self.name.rstrip()} was closed during its start.")
 
     # -- commands
 
@@ -423,7 +459,7 @@ class SessionControl(Generic[S]):
 
     def _live(self) -> Attempt:
         attempt = self.attempt
-        if attempt is None or attempt.driver is None:
+        if not isinstance(attempt, Attempt) or attempt.driver is None:
             raise self.over()
         return attempt
 
@@ -497,7 +533,7 @@ class SessionControl(Generic[S]):
         errors = self.deadline_errors
         passed = self._passed_user_deadline(self.report.reason if self.report else "")
         return over_error(
-            self.config, self.report, self.id, errors, when, cause, passed, self._why_it_died
+            self.config, self.report, self.name, errors, when, cause, passed, self._why_it_died
         )
 
     def _passed_user_deadline(self, reason: str) -> float | None:

@@ -215,6 +215,11 @@ class Attempt:
             raise
 
     @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.plan.config.name} session {self.id}"
+
+    @property
     def report(self) -> ExitReport | None:
         return self.ending.report
 

@@ -17,6 +17,7 @@ import pytest
 
 from browserkeeper import PoolClosed, SessionClosed, SessionTimeout
 from browserkeeper.session import control_of
+from browserkeeper.session.launch import Attempt
 from tests.browser.test_limits_named import NEVER, new_pool
 from tests.browser.test_outside import PHASES, alarm_when, fake_driver, new_session  # noqa: F401
 from tests.support.waiting import wait_until
@@ -101,7 +102,7 @@ def test_cut_off_takes_no_lock_of_the_session_and_of_its_guard(
     session = new_session(fake_driver)
     session.start()
     control = control_of(session)
-    assert control.attempt
+    assert isinstance(control.attempt, Attempt)
     locks = [control._lock, control.attempt.ending._lock, control.attempt.guard._reading]
     with contextlib.ExitStack() as held:
         for lock in (*locks, threading._active_limbo_lock):  # type: ignore[attr-defined]
@@ -166,7 +167,7 @@ def test_cut_off_takes_no_lock_of_the_pool_and_its_sessions(
     pool = new_pool(fake_driver).open()
     lease = pool.lease()
     control = control_of(lease.session)
-    assert control.attempt
+    assert isinstance(control.attempt, Attempt)
     locks = [control._lock, control.attempt.ending._lock, control.attempt.guard._reading]
     with contextlib.ExitStack() as held:
         for lock in (*locks, threading._active_limbo_lock):  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ from browserkeeper import (
     browser,
     session_of,
 )
+from browserkeeper.drivers import bound_program
 from browserkeeper.process.containment import writable_cgroup
 from browserkeeper.session import control_of
 from fixtures.server import Site
@@ -345,7 +346,22 @@ def test_the_browser_ends_by_itself_where_both_guards_were_killed(name: str, sit
 
 @pytest.mark.chrome
 @pytest.mark.leaves_zombies(40, "no guard is left to reap them")
-def test_control_without_the_debugging_pipe_the_browser_stays(site: Site) -> None:
+def test_with_a_debugging_port_the_browser_ends_by_itself_as_well(site: Site) -> None:
+    """By setpriv, as Firefox."""
+    session = browser(debugging="port")
+    session.start().get(site.url)
+    kill_both_guards(session)
+    tree = [s for s in witness.below(os.getpid()) if s.pid in {p.pid for p in session.processes()}]
+    assert wait_until(lambda: not any(map(witness.is_same, tree)))
+    assert session.close().clean
+
+
+@pytest.mark.chrome
+@pytest.mark.leaves_zombies(40, "no guard is left to reap them")
+def test_control_without_pipe_and_setpriv_the_browser_stays(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bound_program.shutil, "which", lambda name: None)
     session = browser(debugging="port", containment="subreaper")
     session.start().get(site.url)
     browser_process = witness.look(session.pid or 0)

@@ -26,6 +26,7 @@ from browserkeeper import (
     browser,
     session_of,
 )
+from browserkeeper.drivers import bound_program
 from browserkeeper.process import guard_process
 from browserkeeper.session import control_of
 from fixtures.server import Site
@@ -365,13 +366,20 @@ def test_a_profile_is_used_and_kept(name: str, site: Site, tmp_path: Path) -> No
 
 
 @pytest.mark.chrome
-def test_debugging_port_is_noted_in_the_report(site: Site) -> None:
-    session = browser(debugging="port")
-    with session as driver:
+def test_debugging_port_is_noted_in_the_report_where_the_browser_would_outlive_its_driver(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, unbound = browser(debugging="port"), browser(debugging="port")
+    with bound as driver:
         assert "debuggerAddress" in driver.caps["goog:chromeOptions"]
-    assert session.report
-    assert session.report.clean
-    assert "outlives its driver" in session.report.notes[0]
+    assert bound.report
+    assert (bound.report.clean, bound.report.notes) == (True, ())
+    monkeypatch.setattr(bound_program.shutil, "which", lambda name: None)  # no setpriv
+    with unbound:
+        pass
+    assert unbound.report
+    assert unbound.report.clean
+    assert "outlives owner and guards" in unbound.report.notes[0]
 
 
 @pytest.mark.parametrize("name", BOTH)

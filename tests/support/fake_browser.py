@@ -108,6 +108,11 @@ class FakeBrowser:
         self.report = ExitReport(self.id, "fake", reason, "fake", "fake")
         return self.report
 
+    shared_browser = None
+
+    def when_over(self, call: Callable[[], None]) -> None:
+        """It is seen by ``looks_alive``."""
+
     def close(self) -> ExitReport:
         return self.end("closed")
 

@@ -12,12 +12,15 @@ check that nothing of an earlier lease is left.  ``pool/`` decides when a contex
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...config import SessionConfig
 from ..bidi import ProtocolError
 from ..context_limits import NoContextsError
 from .base import Contexts, DownloadFolders, RunCommand
+
+if TYPE_CHECKING:
+    from .chromium import Shared
 
 TOO_OLD = frozenset(["unknown command", "unknown method", "invalid argument"])
 """Error codes for a command that the browser does not have; "invalid argument" is the code for an event
@@ -34,11 +37,17 @@ def for_contexts(config: SessionConfig) -> SessionConfig:
 
 
 def open_contexts(
-    config: SessionConfig, capabilities: Mapping[str, Any], run: RunCommand, folders: DownloadFolders
+    config: SessionConfig,
+    capabilities: Mapping[str, Any],
+    run: RunCommand,
+    folders: DownloadFolders,
+    shared: Shared | None = None,
 ) -> Contexts:
     """Connect to a browser that was started with :func:`for_contexts`, and make its first context.
 
-    ``config`` is the user's.  Raises NoContextsError for a browser that is too old for contexts,
+    ``config`` is the user's.  ``shared``: of a Chromium that has other leases at the same time.
+
+    Raises NoContextsError for a browser that is too old for contexts,
     ProtocolError, or an error of the websocket or of WebDriver.
     """
     from . import chromium, firefox
@@ -46,7 +55,7 @@ def open_contexts(
     try:
         if config.engine == "firefox":
             return firefox.open_contexts(config, capabilities, run, folders)
-        return chromium.open_contexts(config, capabilities, run, folders)
+        return chromium.open_contexts(config, capabilities, run, folders, shared)
     except ProtocolError as error:
         if error.code not in TOO_OLD:
             raise

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...errors import ConfigError
 from ...errors import hide_frames as __tracebackhide__  # noqa: F401
 from ...guard.trees import try_to_remove
 from ...options.identity import NO_IDENTITY, Identity
@@ -42,10 +43,12 @@ class DownloadFolders:
     is_shared: bool
     number: int = 0
     """The number of the current context; the first has 1."""
+    prefix: str = ""
+    """Before the number in the folders' names: other contexts of the browser have theirs beside."""
 
     @property
     def current(self) -> Path:
-        return self.root if self.is_shared else self.root / str(self.number)
+        return self.root if self.is_shared else self.root / f"{self.prefix}{self.number}"
 
     def next(self) -> Path:
         """Remove the folder of the current context, and make and return the folder of the next."""
@@ -65,8 +68,19 @@ class Contexts(abc.ABC):
 
     engine: ClassVar[str]
 
-    def __init__(self, capabilities: Mapping[str, Any], run: RunCommand, folders: DownloadFolders):
-        """Connect to the browser.  Raises an error of the websocket."""
+    refusal = ""
+    """Why a command is refused that reaches beyond the context, "" if it is allowed.  For a browser with
+    several leases at a time: such a command would reach the others."""
+
+    def __init__(
+        self,
+        capabilities: Mapping[str, Any],
+        run: RunCommand,
+        folders: DownloadFolders,
+        connection: BidiConnection | None = None,
+    ):
+        """Connect to the browser, unless there is a ``connection``.  Raises an error of the
+        websocket."""
         self._run, self._folders = run, folders
         self._timeouts = dict(capabilities.get("timeouts", {}))
         self._undo: dict[str, None] = {}
@@ -88,7 +102,7 @@ class Contexts(abc.ABC):
         """The way of the current context to its proxy; None without one."""
         self._loaded: StorageState | None = None
         """The storage state that was loaded into the current context."""
-        self.connection = BidiConnection(capabilities["webSocketUrl"])
+        self.connection = connection or BidiConnection(capabilities["webSocketUrl"])
         self._visited = VisitedOrigins(self.connection)
         self._bidi_filter: BidiFilter | None = None
 
@@ -179,6 +193,8 @@ class Contexts(abc.ABC):
         """
         from selenium.common.exceptions import InvalidArgumentException, WebDriverException
 
+        if name == "bidi" and self.refusal:
+            self.note_beyond("BiDi")
         if name == "bidi":  # BiDi commands pass through the filter; this one may open their connection
             return command()
         try:
@@ -215,7 +231,10 @@ class Contexts(abc.ABC):
             self._bidi_filter = None
 
     def note_beyond(self, what: str) -> None:
-        """The browser must not have another lease, because of this command."""
+        """The browser must not have another lease, because of this command.  To be called before the
+        command.  Raises ConfigError if it is refused."""
+        if self.refusal:
+            raise ConfigError(f"{what} {self.refusal}")
         self.beyond = self.beyond or what
 
     def note_input(self) -> None:
@@ -247,6 +266,10 @@ class Contexts(abc.ABC):
         """For ``goog:cdp.sendCommand``: returns the parameters to send, and notes what it reaches."""
         self.note_beyond("goog:cdp.sendCommand")
         return params
+
+    def end_identity(self) -> None:
+        """End the effects of the identity that outlast the context."""
+        self.applied.close()
 
     def close(self) -> None:
         """Close the connection; the browser stays open."""

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from ...config import SessionConfig
 from ...errors import ConfigError
 from ...errors import hide_frames as __tracebackhide__  # noqa: F401
-from ..bidi import ProtocolError
+from ..bidi import BidiConnection, ProtocolError
 from ..context_limits import grants_geolocation
+from ..seat_connection import SeatConnection
 from .base import Contexts, DownloadFolders, RunCommand
 
 FIRST_PAGE = "data:,"
@@ -47,6 +48,9 @@ CONTEXT_COMMANDS = frozenset(
     """.split()
 )
 """WebDriver commands that affect only windows of the current context, or change nothing."""
+
+NAMES = {"devtools": "DevTools (start_devtools(), bidi_connection())"}
+"""What users know a command as, if not by its name."""
 
 UNDO_COMMANDS: Mapping[str, str] = {
     "setTimeouts": "setTimeouts",
@@ -129,8 +133,61 @@ def for_contexts(config: SessionConfig) -> SessionConfig:
     return dataclasses.replace(config, options=options, arguments=arguments, for_contexts=True)
 
 
+SHARED_REFUSAL = (
+    "reaches beyond the context of the lease, and other leases run in this browser "
+    "(leases_per_browser). Use a BrowserPool with leases_per_browser=1."
+)
+"""The end of the sentence that refuses such a command."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstTargets:
+    """What a Chromium has before its first context."""
+
+    targets: frozenset[str]
+    default: str
+    """The id of the default context."""
+    placement: Mapping[str, Any]
+    """Place, size and state of the first window, as parameters of a new one."""
+
+    @classmethod
+    def look(cls, connection: BidiConnection) -> FirstTargets:
+        """Raises ProtocolError or an error of the websocket."""
+        found = connection.cdp("Target.getTargets")["targetInfos"]
+        names = frozenset(str(target["targetId"]) for target in found)
+        return cls(names, found[0]["browserContextId"], _first_placement(connection, found))
+
+
+def _first_placement(
+    connection: BidiConnection, targets: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Place, size and state of the browser's first window, as parameters of a new one.
+
+    Chromium gives that window what the options say (``--window-position``, ``--kiosk``,
+    ``--start-maximized`` ...), and any later window a place of its own.  Returns {} where the browser
+    has no such window.
+    """
+    try:
+        first = next(target for target in targets if target["type"] == "page")
+        found = connection.cdp("Browser.getWindowForTarget", targetId=first["targetId"])
+    except (StopIteration, ProtocolError):
+        return {}
+    bounds: dict[str, Any] = found["bounds"]
+    return bounds
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """For a browser with several leases at a time: what all of its leases have in common."""
+
+    connection: SeatConnection
+    """The seat's part of the browser's connection."""
+    first: FirstTargets
+    """As it was before the browser's first context."""
+
+
 class ChromiumContexts(Contexts):
-    """The contexts of one Chromium."""
+    """The contexts of one Chromium, or those of one seat of it."""
 
     engine = "chromium"
 
@@ -142,22 +199,21 @@ class ChromiumContexts(Contexts):
         *,
         headless: bool,
         granted: Sequence[str] = (),
+        shared: Shared | None = None,
     ):
         """Connect to the browser.
 
         ``headless``: the clipboard is the browser's own, and has to be emptied between leases; else it
         is the desktop's, and is left alone.  ``granted``: names of permissions that each context starts
-        with.
+        with.  ``shared``: the browser has other leases at the same time.
         """
-        super().__init__(capabilities, run, folders)
+        super().__init__(capabilities, run, folders, shared.connection if shared else None)
+        self._shared = shared
         self._headless, self._granted = headless, granted
         self._may_have_copied = False
         self._logs_since = 0.0
         try:
-            targets = self._targets()
-            self._first_targets = {target["targetId"] for target in targets}
-            self._default = targets[0]["browserContextId"]
-            self._placement = self._first_placement(targets)
+            self._first = shared.first if shared else FirstTargets.look(self.connection)
             self._logs = run("getAvailableLogTypes", {})
         except BaseException:
             self.close()
@@ -180,7 +236,9 @@ class ChromiumContexts(Contexts):
             eventsEnabled=True,  # else BiDi tells of no download
         )
         self._grant()
-        self.window = self._new_window(FIRST_PAGE, newWindow=True, **self._placement)
+        self.window = self._new_window(FIRST_PAGE, newWindow=True, **self._first.placement)
+        if self._shared is not None:
+            self._visited.context = self.context
         self._run("switchToWindow", {"handle": self.window})
         self._restore_settings()
         self._check_targets()
@@ -201,21 +259,6 @@ class ChromiumContexts(Contexts):
         )
         return cast(str, answer["targetId"])
 
-    def _first_placement(self, targets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Place, size and state of the browser's first window, as parameters of a new one.
-
-        Chromium gives that window what the options say (``--window-position``, ``--kiosk``,
-        ``--start-maximized`` ...), and any later window a place of its own.  Returns {} where the
-        browser has no such window.
-        """
-        try:
-            first = next(target for target in targets if target["type"] == "page")
-            found = self.connection.cdp("Browser.getWindowForTarget", targetId=first["targetId"])
-        except (StopIteration, ProtocolError):
-            return {}
-        bounds: dict[str, Any] = found["bounds"]
-        return bounds
-
     def _restore_settings(self) -> None:
         """Undo the last lease's effects on the WebDriver session: settings, clipboard, log lines."""
         self._undo_settings()
@@ -235,11 +278,19 @@ class ChromiumContexts(Contexts):
             raise ProtocolError(f"the clipboard cannot be emptied: {answer}")
 
     def _check_targets(self) -> None:
-        """Raises ProtocolError where a page or worker of an earlier lease is still there."""
+        """Raises ProtocolError where a page or worker of an earlier lease is still there.
+
+        In a browser with several leases at a time: of the last one of this seat.
+        """
         for target in self._targets():
-            if target["browserContextId"] == self.context or target["targetId"] in self._first_targets:
+            context = target["browserContextId"]
+            if self._shared is not None:
+                if context in self._shared.connection.ended:
+                    raise ProtocolError(f"a {target['type']} of an earlier lease is still there")
                 continue
-            if target["browserContextId"] != self._default or target["type"] == "page":
+            if context == self.context or target["targetId"] in self._first.targets:
+                continue
+            if context != self._first.default or target["type"] == "page":
                 raise ProtocolError(f"a {target['type']} of an earlier lease is still there")
 
     def _targets(self) -> list[dict[str, Any]]:
@@ -249,6 +300,8 @@ class ChromiumContexts(Contexts):
 
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         self._may_have_copied = self._may_have_copied or name in ACTIVATING_COMMANDS
+        if name == "switchToWindow":
+            return self._route_switch(params, command)
         if name in CONTEXT_COMMANDS:
             return command()
         if name == "webextension":
@@ -269,7 +322,20 @@ class ChromiumContexts(Contexts):
         if name in UNDO_COMMANDS:
             self._undo[UNDO_COMMANDS[name]] = None
         else:
-            self.beyond = self.beyond or name
+            self.note_beyond(NAMES.get(name, name))
+        return command()
+
+    def _own_windows(self) -> set[str]:
+        """The ids of all targets in the lease's contexts."""
+        contexts = self.bidi_filter.contexts
+        return {t["targetId"] for t in self._targets() if t["browserContextId"] in contexts}
+
+    def _route_switch(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
+        """A window of another lease does not exist for this one."""
+        from selenium.common.exceptions import NoSuchWindowException
+
+        if self._shared is not None and params.get("handle") not in self._own_windows():
+            raise NoSuchWindowException("no such window")
         return command()
 
     def _route_new_window(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
@@ -289,8 +355,7 @@ class ChromiumContexts(Contexts):
     def _route_handles(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         """Leave windows of other contexts out of the list."""
         response = command()
-        contexts = self.bidi_filter.contexts
-        own = {t["targetId"] for t in self._targets() if t["browserContextId"] in contexts}
+        own = self._own_windows()
         response["value"] = [
             handle
             for handle in response["value"]
@@ -384,15 +449,20 @@ class ChromiumContexts(Contexts):
 
 
 def open_contexts(
-    config: SessionConfig, capabilities: Mapping[str, Any], run: RunCommand, folders: DownloadFolders
+    config: SessionConfig,
+    capabilities: Mapping[str, Any],
+    run: RunCommand,
+    folders: DownloadFolders,
+    shared: Shared | None = None,
 ) -> ChromiumContexts:
-    """Connect to the browser, and make its first context."""
+    """Connect to the browser, and make its first context, or that of a seat."""
     contexts = ChromiumContexts(
         capabilities,
         run,
         folders,
         headless=config.headless,
         granted=("geolocation",) if grants_geolocation(config) else (),
+        shared=shared,
     )
     contexts.own_identity = config.identity
     try:

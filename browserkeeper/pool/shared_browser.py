@@ -1,0 +1,315 @@
+"""The browsers of a pool with ``leases_per_browser`` > 1, and the places in them.
+
+A place is what the scheduler calls a browser: it has one lease at a time.  Its launch takes a free place
+in a browser that runs, or starts a browser.  Its end frees the place; the last one ends the browser.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..admission.gate import SlotRequest
+from ..errors import LaunchError, SessionClosed
+from ..report import ExitReport
+from ..session import BrowserSession, control_of
+from ..session.launch import Attempt
+from ..session.seat import Seat
+from ..session.shared_session import LEAVE_TIMEOUT, SharedSession
+from .config import PoolConfig
+from .scheduler import SURGE
+
+if TYPE_CHECKING:
+    from ..drivers.contexts import Contexts, DownloadFolders, RunCommand
+    from ..session.control import SessionControl
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether there is a place now: a browser may die, which nothing tells."""
+
+OF_ONE_PLACE = frozenset(
+    (
+        *("cancelled", "drained", "idle_timeout", "identity", "interrupted", "limit", "lost", "quit"),
+        *("resized", "with_browser"),
+    )
+)
+"""Reasons to retire a place that say nothing about its browser.  After all others, the browser gets no
+new lease in any of its places."""
+WITH_BROWSER = "with_browser"
+"""The reason to retire the other places of a browser that is to be replaced at once."""
+
+
+class SharedBrowser:
+    """One browser with its places.  ``Browsers`` has the lock that guards the attributes."""
+
+    def __init__(self, config: PoolConfig):
+        from ..drivers.contexts import for_contexts
+
+        browser = dataclasses.replace(for_contexts(config.browser), debugging="port")
+        if browser.max_download is not None:  # each lease has the bound for itself
+            browser = dataclasses.replace(
+                browser, max_download=browser.max_download * config.leases_per_browser
+            )
+        self._start_timeout = browser.start_timeout
+        self.session = BrowserSession[Any](browser)
+        self.state: Literal["starting", "live", "over"] = "starting"
+        self.places: dict[int, Place] = {}
+        self.retire_reason = ""
+        """Why it gets no more places; "" if it may."""
+        self.uses = 0
+        """How many leases it has had, in all of its places."""
+        self.expires_at = 0.0
+        """When it is too old; 0 before its first place is ready.  On the clock of the scheduler."""
+        self.shared: SharedSession | None = None
+
+    def start(self, request: SlotRequest) -> None:
+        """Start the browser.  Nothing is left of a start that failed."""
+        control = control_of(self.session)
+        control.use_request(request)
+        control.downloads.is_in_contexts = True  # not the first WebDriver session's
+        self.session.start()
+        try:
+            assert isinstance(control.attempt, Attempt)
+            self.shared = SharedSession(control, control.attempt)
+        except BaseException as error:
+            report = control.end("failed")
+            if isinstance(error, LaunchError):
+                error.report = report
+            raise
+
+    def end(self, reason: str) -> ExitReport:
+        """End the browser, and return its verified report.  Idempotent."""
+        return self.shared.end(reason) if self.shared else control_of(self.session).end(reason)
+
+    @property
+    def has_room(self) -> bool:
+        """True if another lease may be in it, as far as the pool knows."""
+        if self.retire_reason or self.state == "over":
+            return False
+        return self.shared is None or self.shared.is_usable
+
+
+class Browsers:
+    """The browsers of one pool.  Safe to use from several threads."""
+
+    def __init__(self, config: PoolConfig):
+        self.config = config
+        """With the present ``max_size``."""
+        self.started = 0
+        """How many browsers have started so far."""
+        self._all: list[SharedBrowser] = []
+        self._changed = threading.Condition()
+        self.is_closed = False
+
+    def count(self) -> int:
+        """How many browsers there are, those that start and end included."""
+        return len(self._all)
+
+    def sessions(self) -> list[BrowserSession[Any]]:
+        """The sessions of the browsers, each once."""
+        return [one.session for one in self._all.copy()]
+
+    def surplus(self) -> list[SharedBrowser]:
+        """The browsers above ``max_size`` that are not to be replaced already, those with the fewest
+        places first."""
+        staying = [one for one in self._all.copy() if not one.retire_reason]
+        staying.sort(key=lambda one: len(one.places))
+        return staying[: max(0, len(staying) - self.config.max_size)]
+
+    def retire(self, browser: SharedBrowser, reason: str) -> None:
+        """Give the browser no more places; it ends with its last one."""
+        with self._changed:
+            browser.retire_reason = browser.retire_reason or reason
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let launches fail that wait for a place, and let the next place that ends end its whole
+        browser."""
+        with self._changed:
+            self.is_closed = True
+            for browser in self._all:
+                if browser.shared is not None:
+                    browser.shared.is_closing = True
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Have launches that wait look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def take(self, place: Place) -> SharedBrowser:
+        """A browser that runs, with this place in it.
+
+        Starts one if there is none with a free place.  Waits while there are as many as there may be.
+        Raises SessionClosed if the place is called off, and the error of a start that this place has
+        begun.
+        """
+        starts = False
+        with self._changed:
+            while not starts:
+                place.check()
+                browser, starts = self._find(place)
+                if browser is None:
+                    place.wait_begins()
+                elif browser.state == "live":
+                    place.slot.on_admitted()
+                    return browser
+                if not starts:
+                    self._changed.wait(LOOK_EVERY)
+        assert browser is not None
+        try:
+            place.starting = browser
+            place.check()
+            browser.start(place.slot)
+        except BaseException:
+            self._settle(browser, "over")
+            raise
+        finally:
+            place.starting = None
+        self._settle(browser, "live")
+        return browser
+
+    def _find(self, place: Place) -> tuple[SharedBrowser | None, bool]:
+        """Give the place a number in a browser: that which it has already, one that runs, one that
+        starts, or a new one, which this place has to start (True)."""
+        if place.browser is not None and place.browser.has_room:
+            return place.browser, False
+        if place.browser is not None:
+            place.browser.places.pop(place.number, None)
+            place.browser = None
+        size = self.config.leases_per_browser
+        free = [one for one in self._all if one.has_room and len(one.places) < size]
+        free.sort(key=lambda one: (one.state != "live", -len(one.places)))
+        found = free[0] if free else None
+        staying = sum(not one.retire_reason for one in self._all)
+        starts = False
+        most = self.config.max_size + SURGE
+        if found is None and staying < self.config.max_size and len(self._all) < most:
+            found, starts = SharedBrowser(self.config), True
+            self._all.append(found)
+        if found is not None:
+            place.number = next(n for n in range(1, size + 1) if n not in found.places)
+            found.places[place.number] = place
+            place.browser = found
+        return found, starts
+
+    def _settle(self, browser: SharedBrowser, state: Literal["live", "over"]) -> None:
+        """The start of a browser has succeeded or failed."""
+        with self._changed:
+            browser.state = state
+            if state == "live":
+                self.started += 1
+                if self.is_closed and browser.shared is not None:
+                    browser.shared.is_closing = True
+            else:
+                self._all.remove(browser)
+                browser.places.clear()
+            self._changed.notify_all()
+
+    def leave(self, place: Place, reason: str) -> ExitReport | None:
+        """Free the place, whose lease has ended, and end the browser with its last place.
+
+        Returns the browser's report if it has ended, None if it goes on.
+        """
+        browser = place.browser
+        if browser is None:
+            return None
+        with self._changed:
+            browser.places.pop(place.number, None)
+            is_last = not browser.places
+            if is_last:
+                browser.retire_reason = browser.retire_reason or reason
+        report = browser.session.report
+        if report is None and is_last:
+            report = browser.end(reason)
+        with self._changed:
+            if is_last and browser in self._all:
+                browser.state = "over"
+                self._all.remove(browser)
+            self._changed.notify_all()
+        return report
+
+
+class Place:
+    """A place in one of a pool's browsers, for a ``PooledBrowser``."""
+
+    def __init__(self, browsers: Browsers, slot: SlotRequest):
+        """``slot``: by which a browser is started, if this place has to start one."""
+        self._browsers, self.slot = browsers, slot
+        self.browser: SharedBrowser | None = None
+        self.number = 0
+        """From 1 to ``leases_per_browser``; 0 before there is a browser."""
+        self.starting: SharedBrowser | None = None
+        """The browser that this place starts now."""
+        self.on_over: Callable[[], None] = lambda: None
+        """Called when the lease or the browser is over, whoever has ended it."""
+        self._is_called_off = False
+        self._waits = False
+        self._seat: Seat | None = None
+
+    def occupy(self, control: SessionControl[Any]) -> Any:
+        """Take a place, attach a WebDriver session there, and return its driver.
+
+        Blocks, without a limit while all places are taken.  Nothing is left of a failure.
+        """
+        browser = self._browsers.take(self)
+        shared = browser.shared
+        assert shared is not None
+        control.config = browser.session.config
+        seat = self._seat = Seat(shared, self.number)
+        seat.on_over = self._tell_over
+        try:
+            return control.occupy(seat)
+        except BaseException:
+            self._browsers.retire(browser, "failed")  # the next one is to have another
+            raise
+
+    def open_contexts(
+        self, capabilities: dict[str, Any], run: RunCommand, folders: DownloadFolders
+    ) -> Contexts:
+        """Make the first user context of this place.  Raises the errors of ``open_contexts``."""
+        from ..drivers.contexts import open_contexts
+        from ..drivers.contexts.chromium import Shared
+
+        assert self._seat is not None
+        shared = Shared(self._seat.connection, self._seat.shared.first)
+        config = self._browsers.config.browser
+        contexts = open_contexts(config, capabilities, run, folders, shared)
+        self._seat.before_leaving = contexts.end_identity
+        return contexts
+
+    def call_off(self) -> None:
+        """Cancel the launch; returns at once."""
+        self._is_called_off = True
+        if (starting := self.starting) is not None:
+            control_of(starting.session).call_off()
+        if (seat := self._seat) is not None and seat.driver is None:
+            seat.guard.set_deadline(LEAVE_TIMEOUT, "hung")
+        self._browsers.wake()
+
+    def check(self) -> None:
+        """Raises SessionClosed if the launch was cancelled, or the pool closed."""
+        if self._is_called_off or self._browsers.is_closed:
+            raise SessionClosed("The launch was cancelled.")
+
+    def wait_begins(self) -> None:
+        """All places are taken: tell the pool, once."""
+        if not self._waits:
+            self._waits = True
+            self.slot.on_wait()
+
+    def leave(self, reason: str) -> ExitReport | None:
+        """See :meth:`Browsers.leave`.  To be called after the end of the seat."""
+        return self._browsers.leave(self, reason)
+
+    def _tell_over(self) -> None:
+        self.on_over()
+
+
+def is_of_one_place(reason: str) -> bool:
+    """True if a place was retired for a reason that says nothing about its browser."""
+    return reason.partition(":")[0] in OF_ONE_PLACE
+
+
+__all__ = ["Browsers", "Place", "SharedBrowser", "is_of_one_place"]

@@ -1,0 +1,312 @@
+"""A seat: one lease's WebDriver session in a browser that other leases use at the same time.
+
+``SessionControl`` runs a seat as it runs a session with a browser of its own.  In place of a launch
+(``Attempt``) it has a :class:`Seat`: an attached WebDriver session of the same ChromeDriver process.
+Its end is the end of its user context.  The browser goes on, unless it does not confirm that end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..drivers.own_pages import OwnPages
+from ..drivers.seat_connection import NotLeftError, SeatConnection
+from ..errors import BrowserkeeperError, LaunchError
+from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..process.identity import ProcessFacts
+from ..report import ExitReport
+from .apart import hold, run_apart
+from .ending import DISCONNECT_TIMEOUT
+from .last_commands import LastCommands
+from .shared_session import LEAVE_TIMEOUT, SharedSession
+
+if TYPE_CHECKING:
+    from ..drivers.bidi import BidiConnection
+    from ..drivers.managed import CommandHandler
+    from ..drivers.user_prompts import UserPrompts
+    from ..process.guard_process import GuardProcess
+
+ATTACH_TIMEOUT = 20.0
+"""Seconds for ChromeDriver to attach a session; it takes 0.02 to 0.4 s."""
+CONTEXT_CLOSED = "context-closed"
+"""The certificate of a seat that has ended in a browser that goes on."""
+
+logger = logging.getLogger("browserkeeper")
+
+
+class SeatGuard:
+    """The guard of the browser, as one seat sees it: its deadlines end the seat alone.
+
+    ``ending`` is an event of the seat's end, or of the browser's.
+    """
+
+    def __init__(self, seat: Seat, shared: SharedSession, guard: GuardProcess):
+        self._shared, self._guard = shared, guard
+        self._ending: dict[str, Any] | None = None
+        self.expire: Callable[[str], object] = lambda reason: None
+        """Ends the seat for this reason."""
+        self._expired = self._call_expire
+        self._seat = weakref.ref(seat)
+
+    @property
+    def pid(self) -> int:
+        return self._guard.pid
+
+    def _call_expire(self, reason: str) -> None:
+        self.expire(reason)
+
+    def event(self, name: str) -> dict[str, Any] | None:
+        """The seat's own ``ending``, or an event of the browser's guard."""
+        if name == "ending" and self._ending is not None:
+            return self._ending
+        found = self._guard.event(name)
+        if name == "ending" and found and (late := self._shared.deadlines.passed(self._expired)):
+            return {**found, "reason": late}  # this program was stuck: the backstop came first
+        return found
+
+    def wait_for(self, *names: str, deadline: float) -> dict[str, Any] | None:
+        if self._ending is not None and "ending" in names:
+            return self._ending
+        return self._guard.wait_for(*names, deadline=deadline)
+
+    def is_alive(self) -> bool:
+        return self._guard.is_alive()
+
+    def set_deadline(self, seconds: float, reason: str) -> None:
+        """End the seat in ``seconds`` from now; 0 takes the deadline of that reason back (``*``: all).
+
+        If the seat has not ended LEAVE_TIMEOUT after that, the guard ends the browser, also where this
+        process is stuck.
+        """
+        self._shared.deadlines.set(self._expired, reason, seconds)
+
+    def tell_to_end(self, reason: str) -> None:
+        """End the seat in the background; returns at once."""
+        self._ending = self._ending or {"event": "ending", "reason": reason}
+        self._shared.deadlines.set(self._expired, reason, 0.001)
+
+    def name_lease(self, label: str) -> None:
+        self._shared.name(self, label)
+
+    @property
+    def is_late(self) -> bool:
+        """True if a deadline of the seat has passed."""
+        return bool(self._shared.deadlines.passed(self._expired))
+
+    def begin_end(self, reason: str) -> str:
+        """The seat, or its browser, begins to end; returns why, which is the first reason that was
+        given."""
+        event = self.event("ending")
+        if event is None:
+            event = self._ending = {"event": "ending", "reason": reason}
+        self._shared.deadlines.begin_end(self, LEAVE_TIMEOUT)
+        return str(event["reason"])
+
+    def ended(self) -> None:
+        self._shared.deadlines.ended(self, self._expired)
+
+
+class SeatEnding:
+    """The end of one seat, once; the same methods as ``Ending``."""
+
+    def __init__(self, seat: Seat, shared: SharedSession):
+        self.report: ExitReport | None = None
+        self.label = ""
+        self.seconds: dict[str, float] = {}
+        self.last_commands = LastCommands()
+        self._seat, self._shared = weakref.ref(seat), shared
+        self._lock = threading.RLock()
+
+    def name_downloads(self, names: Mapping[str, str]) -> None:
+        """Does nothing: the end of a seat removes its folder of downloads, with partial files."""
+
+    def run(self, reason: str, disconnect: Callable[[], None]) -> ExitReport:
+        """End the seat for this reason.  Idempotent: concurrent callers get the same report.
+
+        The report is that of the browser, if that has ended, or if it did not confirm the end of the
+        seat within LEAVE_TIMEOUT and was ended for that.
+        """
+        seat = self._seat()
+        assert seat is not None
+        with hold(self._lock, 2 * LEAVE_TIMEOUT):
+            if self.report is not None:
+                return self.report
+            taken, began = self.last_commands.take(), time.monotonic()
+            why = seat.guard.begin_end(reason)
+            try:
+                report = self._end(seat, why)
+            finally:
+                seat.guard.ended()
+            if report.ended_badly:
+                report = dataclasses.replace(report, commands=taken.until(began), commands_known=True)
+            run_apart(disconnect, DISCONNECT_TIMEOUT)
+            seconds = {**report.seconds, **self.seconds, "close": time.monotonic() - began}
+            if self.report is None:
+                self.report = dataclasses.replace(report, label=self.label, seconds=seconds)
+                run_apart(seat.on_over, DISCONNECT_TIMEOUT)
+            return self.report
+
+    def _end(self, seat: Seat, reason: str) -> ExitReport:
+        shared, attempt = self._shared, self._shared.attempt
+        name = attempt.name
+        if shared.is_closing or not shared.is_usable:
+            report = shared.end(reason)
+            return dataclasses.replace(report, reason=reason) if seat.guard.is_late else report
+        try:
+            seat.leave(LEAVE_TIMEOUT)
+        except NotLeftError as error:
+            if not shared.is_over:  # else it died meanwhile
+                text = "%s is ended: it did not confirm the end of a lease (%s): %s"
+                logger.warning(text, name, reason, error)
+            return dataclasses.replace(shared.end("hung"), reason=reason)
+        logger.debug("%s: the seat of a lease has ended (%s); the browser goes on", name, reason)
+        plan = attempt.plan
+        return ExitReport(
+            *(seat.id, plan.config.name, reason, plan.guard.containment.kind, CONTEXT_CLOSED),
+            ended_at=time.time(),
+            notes=("the user context of the lease was closed; the browser and its other leases go on",),
+        )
+
+
+class Seat:
+    """One seat of a browser, from the attaching of its WebDriver session to its end.
+
+    It has the attributes of an ``Attempt`` that ``SessionControl`` and ``Commands`` use.
+    """
+
+    def __init__(self, shared: SharedSession, number: int):
+        """``number``: the seat's in this browser."""
+        attempt = shared.attempt
+        self.shared, self._attempt, self.number = shared, attempt, number
+        self.id, self.plan = attempt.id, attempt.plan
+        self.browser, self.driver_process = attempt.browser, attempt.driver_process
+        self.connection = SeatConnection(shared.connection)
+        self.guard = SeatGuard(self, shared, attempt.guard)
+        self.ending = SeatEnding(self, shared)
+        self.on_over: Callable[[], None] = _do_nothing
+        """Called when the seat has ended, in a thread of its own."""
+        self.before_leaving: Callable[[], None] = _do_nothing
+        """Called before the contexts are closed; its errors are logged."""
+        self._driver: Callable[[], Any] = lambda: None
+        self._url = ("", 0)
+        self.bidi: BidiConnection | None = None
+        self.prompts: UserPrompts | None = None
+        self.own_pages = OwnPages()
+        self.visited: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"lease in {self.plan.config.name} session {self.id}"
+
+    @property
+    def report(self) -> ExitReport | None:
+        return self.ending.report
+
+    @property
+    def driver(self) -> Any:
+        """Selenium's driver object; None before :meth:`connect`, after the end, and once it was
+        garbage-collected."""
+        return self._driver()
+
+    def processes(self) -> list[ProcessFacts]:
+        """Those of the whole browser."""
+        return self._attempt.processes() if self.report is None else []
+
+    def connect(self, handler: CommandHandler) -> Any:
+        """Attach a WebDriver session to the browser, and return Selenium's driver object.
+
+        Raises LaunchError if ChromeDriver does not attach it within ATTACH_TIMEOUT.
+        """
+        from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
+
+        from ..drivers import managed
+        from ..drivers.chromium import attach_options
+        from ..drivers.driver_service import make_service
+
+        first, config = self.shared.control.driver, self.plan.config
+        service = make_service(first.service.driver_process, handler.quit_driver)
+        options = attach_options(config, self.shared.address)
+        try:
+            driver = managed.connect(config.name, handler, service, options, ATTACH_TIMEOUT)
+        except BrowserkeeperError:
+            raise
+        except (WebDriverException, HTTPError, http.client.HTTPException, OSError) as error:
+            line = str(getattr(error, "msg", None) or error).split("\n")[0]
+            raise LaunchError(
+                f"{config.name}: ChromeDriver attached no further session to the browser: {line}"
+            ) from None
+        managed.set_command_timeout(driver, config.command_timeout)
+        self._driver = weakref.ref(driver)
+        self._url = (f"/session/{driver.session_id}", service.port)
+        if self.report is not None:  # it took too long
+            with contextlib.suppress(NotLeftError):
+                self._end_session(LEAVE_TIMEOUT)
+            raise LaunchError(f"{config.name}: the seat was ended while its session was attached.")
+        return driver
+
+    def leave(self, timeout: float) -> None:
+        """Close the seat's contexts, and end its WebDriver session.  Raises NotLeftError unless both
+        are confirmed within ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        run_apart(self.before_leaving, timeout / 4)
+        self.connection.leave(end - time.monotonic())
+        if self._url[0]:
+            self._end_session(max(0.01, end - time.monotonic()))
+
+    def _end_session(self, timeout: float) -> None:
+        path, port = self._url
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+        try:
+            connection.request("DELETE", path)
+            connection.getresponse().read()
+        except (OSError, http.client.HTTPException) as error:
+            raise NotLeftError(f"ChromeDriver did not end its session: {error!r}") from None
+        finally:
+            connection.close()
+
+    # -- what an Attempt has
+
+    def run_as_without_bidi(self, name: str, command: Callable[[], Any]) -> Any:
+        return command()
+
+    def is_quitting(self) -> bool:
+        """True if the seat is ending: ChromeDriver then answers null, as if it had succeeded, to a
+        script of a page that is closed (measured with 156)."""
+        return self.guard.event("ending") is not None
+
+    def causes_of_death(self) -> str:
+        return self._attempt.causes_of_death()
+
+    def disconnect_bidi(self) -> None:
+        driver = self.driver
+        if driver is not None:
+            driver.disconnect()
+
+    def disconnect(self) -> None:
+        """Close what the driver object holds open in this process."""
+        driver = self.driver
+        self._driver = lambda: None
+        self.connection.close()
+        if driver is None:
+            return
+        with contextlib.suppress(Exception):
+            driver.disconnect()
+        with contextlib.suppress(Exception):
+            driver.command_executor.close()
+
+
+def _do_nothing() -> None:
+    """A hook that was not set."""
+
+
+__all__ = ["ATTACH_TIMEOUT", "CONTEXT_CLOSED", "Seat"]
