@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,6 @@ from browserkeeper import (
     browser,
     session_of,
 )
-from browserkeeper.drivers import bound_program
 from browserkeeper.process.containment import writable_cgroup
 from browserkeeper.session import control_of
 from fixtures.server import Site
@@ -361,7 +361,8 @@ def test_with_a_debugging_port_the_browser_ends_by_itself_as_well(site: Site) ->
 def test_control_without_pipe_and_setpriv_the_browser_stays(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bound_program.shutil, "which", lambda name: None)
+    found = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "setpriv" else found(name))
     session = browser(debugging="port", containment="subreaper")
     session.start().get(site.url)
     browser_process = witness.look(session.pid or 0)

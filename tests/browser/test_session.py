@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,7 +27,6 @@ from browserkeeper import (
     browser,
     session_of,
 )
-from browserkeeper.drivers import bound_program
 from browserkeeper.process import guard_process
 from browserkeeper.session import control_of
 from fixtures.server import Site
@@ -374,7 +374,8 @@ def test_debugging_port_is_noted_in_the_report_where_the_browser_would_outlive_i
         assert "debuggerAddress" in driver.caps["goog:chromeOptions"]
     assert bound.report
     assert (bound.report.clean, bound.report.notes) == (True, ())
-    monkeypatch.setattr(bound_program.shutil, "which", lambda name: None)  # no setpriv
+    found = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "setpriv" else found(name))
     with unbound:
         pass
     assert unbound.report
