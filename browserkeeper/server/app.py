@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import json
 import logging
 import os
@@ -12,16 +13,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 from .._version import __version__
 from ..errors import BrowserkeeperError, ConfigError
-from ..pool.asynchronous import AsyncLease
-from ..pool.lease import Lease
+from .bidi import Bridge
 from .capabilities import Request, Wanted, read
 from .commands import Command
 from .errors import WireError, of_command, of_new_session
-from .pools import Pools, SharedPool
+from .pools import Pools
 from .protocol import SESSION_ID, CommandTable
 from .sessions import Client, Session, Sessions
 from .settings import MAX_COMMAND, MAX_NEW_SESSION, ServerSettings
@@ -31,6 +31,8 @@ logger = logging.getLogger("browserkeeper")
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
 LOOK_AT_CLIENT = 0.2
 """Seconds between two looks whether the client of a request that waits is still connected."""
+SEND_TIMEOUT = 60.0
+"""Seconds for a client to take an event of its BiDi connection; else the event is lost to it."""
 LOOK_AT_SESSIONS = 0.5
 """Seconds between two looks for sessions whose browsers have ended."""
 DEEPEST = 200
@@ -103,7 +105,9 @@ class Server:
         except web.HTTPRequestEntityTooLarge as error:
             too_large = WireError("invalid argument", f"invalid argument: {error.text}")
             return web.Response(body=too_large.body(), status=too_large.status, headers=JSON_HEADERS)
-        except (asyncio.CancelledError, ConnectionError, web.HTTPException):
+        except ConnectionResetError:  # there is no client to answer any more
+            return web.Response(status=400)
+        except web.HTTPException:
             raise
         except Exception as error:
             logger.exception("server: a request failed")
@@ -137,12 +141,15 @@ class Server:
             )
         return await handler(request)
 
-    async def _command(self, request: web.Request, parts: list[str]) -> web.Response:
+    async def _command(self, request: web.Request, parts: list[str]) -> web.StreamResponse:
         session = self._session(parts[1])
+        if parts[2:4] == ["se", "bidi"] and len(parts) == 5:
+            return await self._bidi(request, session, parts[4])
         name, of_path = self._tables[session.engine].find(request.method, parts[2:])
         params, body = {}, None
         if request.method == "POST":
-            body = await _body(request, MAX_COMMAND)
+            limit = self.settings.max_upload if name == "uploadFile" else MAX_COMMAND
+            body = await _body(request, limit)
             params = _object(body)
         path = "/" + "/".join(parts[2:])
         command = Command(name, request.method, path, {**params, **of_path}, body)
@@ -153,6 +160,38 @@ class Server:
                 await self.sessions.end(session, error)
             raise
         return web.Response(body=answer.body, status=answer.status, headers=JSON_HEADERS)
+
+    async def _bidi(self, request: web.Request, session: Session, secret: str) -> web.StreamResponse:
+        """The websocket of ``webSocketUrl``; ends with the session."""
+        known = session.bidi_secret
+        if not known or not hmac.compare_digest(known.encode(), secret.encode()):
+            raise WireError("unknown command", "This session has no BiDi connection of this address.")
+        socket = web.WebSocketResponse(max_msg_size=MAX_COMMAND)
+        if not socket.can_prepare(request):
+            raise WireError("unknown method", "The address of a BiDi connection takes websockets only.")
+        loop = asyncio.get_running_loop()
+
+        def send(text: str) -> None:
+            asyncio.run_coroutine_threadsafe(socket.send_str(text), loop).result(SEND_TIMEOUT)
+
+        def closed() -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(lambda: loop.create_task(socket.close()))
+
+        await socket.prepare(request)
+        bridge = await session.in_thread(lambda: Bridge(session.lease, send, closed))
+        session.on_close.add(bridge.close)
+        session.in_flight += 1  # not idle, as long as the client is connected
+        try:
+            async for message in socket:
+                if message.type == WSMsgType.TEXT:
+                    bridge.receive(message.data)
+        finally:
+            session.in_flight -= 1
+            session.used_at = time.monotonic()
+            session.on_close.discard(bridge.close)
+            bridge.close()
+        return socket
 
     def _session(self, session_id: str) -> Session:
         if not SESSION_ID.fullmatch(session_id):
@@ -171,7 +210,8 @@ class Server:
             session = await self._while_connected(request, self._open(wanted, client))
         finally:
             self.waiting -= 1
-        value = {"sessionId": session.id, "capabilities": self._capabilities_of(session)}
+        found = self._capabilities_of(session, f"ws://{request.host}")
+        value = {"sessionId": session.id, "capabilities": found}
         response = web.Response(body=json.dumps({"value": value}).encode(), headers=JSON_HEADERS)
         try:
             await response.prepare(request)
@@ -215,18 +255,18 @@ class Server:
         until = time.monotonic() + limit
         give_back = await self.turns.take(client, limit)
         try:
-            shared = self.pools.take(wanted.launch)
-            try:
-                lease = await self._lease(shared, wanted, max(0.01, until - time.monotonic()))
-            except BaseException:
-                self.pools.give_back(shared)
-                raise
+            with self.pools.use(wanted.launch, bidi=wanted.bidi) as use:
+                pool = await use.pool(max(0.01, until - time.monotonic()))
+                left = max(0.01, until - time.monotonic())
+                identity = wanted.identity or None
+                # Released by the session, in whose thread it is used.
+                lease = await pool.alease(left, label=wanted.label, identity=identity).__aenter__()
         except BaseException:
             give_back()
             raise
 
         def ended() -> None:
-            self.pools.give_back(shared)
+            use.end()
             give_back()
 
         session = Session(lease, wanted, client, ended)
@@ -238,15 +278,12 @@ class Server:
         self.sessions.add(session)
         return session
 
-    async def _lease(self, shared: SharedPool, wanted: Wanted, limit: float) -> Lease[Any]:
-        asked: AsyncLease[Any] = shared.pool.alease(
-            limit, label=wanted.label, identity=wanted.identity or None
-        )
-        return await asked.__aenter__()
-
-    def _capabilities_of(self, session: Session) -> dict[str, Any]:
+    def _capabilities_of(self, session: Session, place: str) -> dict[str, Any]:
+        """``place``: the address of this server, for websockets."""
         lease, found = session.lease, dict(session.capabilities)
         found.pop("webSocketUrl", None)
+        if session.bidi_secret:
+            found["webSocketUrl"] = f"{place}/session/{session.id}/se/bidi/{session.bidi_secret}"
         if "goog:chromeOptions" in found:
             found["goog:chromeOptions"] = {}
         if session.wanted.downloads:

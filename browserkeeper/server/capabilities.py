@@ -77,6 +77,8 @@ class Launch:
     capabilities: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     isolation: str = ""
     """"" for the server's own."""
+    bidi: bool = False
+    """The session has its browser alone, which is started with BiDi."""
 
     @property
     def key(self) -> str:
@@ -108,6 +110,8 @@ class Launch:
                 options.add_experimental_option(name, value)
         for name, value in self.capabilities.items():
             options.set_capability(name, value)
+        if self.bidi:
+            options.set_capability("webSocketUrl", True)
         return options
 
 

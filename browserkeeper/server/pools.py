@@ -1,11 +1,18 @@
-"""The server's pools: one for each distinct launch, a bounded number of them."""
+"""The server's pools: one for each distinct launch, which share the browsers that there may be.
+
+Each pool has a share of the browsers as its ``max_size``; the sum of the shares is never above
+``--max``.  A pool that needs one more takes it from another pool that has more than its sessions need,
+the pool that was unused for longest first.  That one then closes an idle browser.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import BrowserkeeperError
@@ -22,12 +29,34 @@ MakePool = Callable[..., BrowserPool[Any]]
 
 @dataclasses.dataclass(eq=False)
 class SharedPool:
-    """One pool, and how many sessions and requests use it."""
+    """The pool of one launch.
+
+    ``leases``: how many of its browsers' leases there may be for each browser.  ``users``: how many
+    sessions and requests it has.  ``share``: how many browsers it may have; without any it is closed.
+    ``used_at``: when it got or lost a user (monotonic clock).
+    """
 
     launch: Launch
-    pool: BrowserPool[Any]
+    leases: int
+    unopened: BrowserPool[Any] | None
+    pool: BrowserPool[Any] | None = None
     users: int = 0
+    share: int = 0
     used_at: float = 0.0
+    opened: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    """Set while the pool is open."""
+
+    @property
+    def has_bidi(self) -> bool:
+        """True if each session has its browser alone, with a context that BiDi commands are confined
+        to."""
+        pool = self.pool or self.unopened
+        return self.leases == 1 and pool is not None and pool.isolation == "context"
+
+    @property
+    def needed(self) -> int:
+        """How many browsers its users need."""
+        return -(-self.users // self.leases)
 
 
 class Pools:
@@ -36,34 +65,49 @@ class Pools:
     def __init__(self, settings: ServerSettings, make_pool: MakePool = BrowserPool):
         self._settings, self._make_pool = settings, make_pool
         self._pools: dict[str, SharedPool] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def open_first(self) -> None:
         """Open the pool for sessions without options, which keeps ``min_idle`` browsers ready."""
-        self._add(Launch(), self._settings.min_idle)
+        first = self._add(Launch())
+        self._resize(first, self._settings.max_browsers)
 
-    def take(self, launch: Launch) -> SharedPool:
-        """The pool for a launch, opened where there is none; to be given back with :meth:`give_back`.
+    @contextlib.contextmanager
+    def use(self, launch: Launch, *, bidi: bool = False) -> Iterator[Use]:
+        """For a request: its place at the pool of a launch, until the block ends with an exception, or
+        until :meth:`Use.end`.  ``bidi``: the session needs its browser alone, and with BiDi.
 
         Raises ConfigError for a launch that is refused, PoolUnavailable, and WireError where all other
         pools are in use.
         """
         found = self._pools.get(launch.key)
+        if bidi and not (found is not None and found.has_bidi):
+            launch = dataclasses.replace(launch, bidi=True)
+            found = self._pools.get(launch.key)
         if found is None:
             self._make_room()
-            found = self._add(launch, 0)
-        found.users += 1
-        return found
+            found = self._add(launch)
+        use = Use(self, found)
+        try:
+            self.balance()
+            yield use
+        except BaseException:
+            use.end()
+            raise
 
-    def give_back(self, shared: SharedPool) -> None:
-        """One session, or one request, less."""
-        shared.users -= 1
+    def _add(self, launch: Launch) -> SharedPool:
+        shares = launch.engine == "chromium" and not launch.bidi
+        leases = self._settings.leases_per_browser if shares else 1
+        shared = SharedPool(launch, leases, self._build(launch, leases))  # raises ConfigError
         shared.used_at = time.monotonic()
+        self._pools[launch.key] = shared
+        return shared
 
-    def _add(self, launch: Launch, min_idle: int) -> SharedPool:
+    def _build(self, launch: Launch, leases: int) -> BrowserPool[Any]:
         settings = self._settings
         arguments: dict[str, Any] = {
-            "max_size": settings.max_browsers,
-            "min_idle": min_idle,
+            "max_size": 1,
+            "min_idle": 0,
             "isolation": launch.isolation or settings.isolation,
             "max_waiting": settings.max_waiting,
             "checkout_timeout": settings.queue_timeout,
@@ -73,50 +117,131 @@ class Pools:
             "options": launch.selenium_options(),
             "label": "server",
         }
-        if settings.leases_per_browser > 1 and launch.engine == "chromium":
-            arguments["leases_per_browser"] = settings.leases_per_browser
-        shared = SharedPool(launch, self._make_pool(launch.name, **arguments))
-        shared.pool.open()
-        self._pools[launch.key] = shared
-        shared.used_at = time.monotonic()
-        return shared
+        if leases > 1:
+            arguments["leases_per_browser"] = leases
+        return self._make_pool(launch.name, **arguments)
 
     def _make_room(self) -> None:
-        """Close the pool that was unused for longest where there are as many as there may be."""
+        """Drop the pool that was unused for longest where there are as many as there may be."""
         if len(self._pools) < self._settings.max_pools:
             return
-        unused = [one for one in self._pools.values() if not one.users and one.launch != Launch()]
+        unused = [one for one in self._pools.values() if not one.users]
         if not unused:
             raise WireError(
                 "session not created",
                 f"Sessions with {len(self._pools)} different sets of browser options run already, and "
                 "there may be no more at a time. Use the same options, wait, or raise --max-pools.",
             )
-        oldest = min(unused, key=lambda one: one.used_at)
+        oldest = min(unused, key=lambda one: (one.launch == Launch(), one.used_at))
+        self._resize(oldest, 0)
         del self._pools[oldest.launch.key]
-        oldest.pool.cut_off()
+
+    def balance(self) -> None:
+        """Give each pool the browsers that its users need, as far as there are any; the pools whose last
+        change was longest ago are served first."""
+        for one in sorted(self._pools.values(), key=lambda one: one.used_at):
+            while one.share < one.needed and self._find_one_more(one):
+                self._resize(one, one.share + 1)
+
+    def _find_one_more(self, taker: SharedPool) -> bool:
+        """Have one browser less elsewhere, unless there may be one more.  Returns False where each is
+        needed."""
+        if sum(one.share for one in self._pools.values()) < self._settings.max_browsers:
+            return True
+        spare = [one for one in self._pools.values() if one is not taker and one.share > one.needed]
+        if not spare:
+            return False
+        giver = min(spare, key=lambda one: one.used_at)
+        self._resize(giver, giver.share - 1)
+        return True
+
+    def _resize(self, shared: SharedPool, share: int) -> None:
+        shared.share = share
+        if not share:
+            self._close(shared)
+            return
+        if shared.pool is None:
+            pool = shared.unopened or self._build(shared.launch, shared.leases)
+            shared.unopened = None
+            shared.pool = pool.open()
+            shared.opened.set()
+        ready = self._settings.min_idle if shared.launch == Launch() else 0
+        shared.pool.resize(share, min(ready, share))
+
+    def _close(self, shared: SharedPool) -> None:
+        """End the browsers of a pool, in the background."""
+        pool, shared.pool = shared.pool, None
+        shared.opened.clear()
+        if pool is not None:
+            task = asyncio.ensure_future(_close(pool))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     @property
-    def all(self) -> Iterable[SharedPool]:
-        """All open pools."""
-        return list(self._pools.values())
+    def open_pools(self) -> list[BrowserPool[Any]]:
+        """All pools that may have browsers."""
+        return [one.pool for one in self._pools.values() if one.pool is not None]
+
+    def describe(self) -> Iterable[Mapping[str, Any]]:
+        """One line for each pool: the browser's name, its share of the browsers, its users."""
+        return [
+            {"browserName": one.launch.name, "browsers": one.share, "sessions": one.users}
+            for one in self._pools.values()
+        ]
 
     def stats(self) -> Mapping[str, float]:
         """The sums of ``BrowserPool.stats`` over all pools.  Blocks for milliseconds."""
         total: dict[str, float] = {}
-        for shared in self.all:
-            for name, value in shared.pool.stats().items():
+        for pool in self.open_pools:
+            for name, value in pool.stats().items():
                 total[name] = total.get(name, 0) + value
         return total
 
     async def close(self) -> None:
         """End every browser, and verify it.  A leak is logged."""
-        for shared in self.all:
-            try:
-                await in_thread(shared.pool.close)
-            except BrowserkeeperError:
-                logger.exception("server: a pool's browsers did not end as they should")
+        for shared in list(self._pools.values()):
+            self._resize(shared, 0)
         self._pools.clear()
+        while self._closing:
+            await asyncio.wait(self._closing)
 
 
-__all__ = ["Pools", "SharedPool"]
+class Use:
+    """One session's, or one request's, place at a pool."""
+
+    def __init__(self, pools: Pools, shared: SharedPool):
+        self._pools, self._shared = pools, shared
+        self._is_over = False
+        shared.users += 1
+        shared.used_at = time.monotonic()
+
+    async def pool(self, timeout: float) -> BrowserPool[Any]:
+        """The pool, once it may have a browser.  Raises WireError after ``timeout`` seconds."""
+        try:
+            while self._shared.pool is None:
+                await asyncio.wait_for(self._shared.opened.wait(), timeout)
+        except asyncio.TimeoutError:
+            raise WireError(
+                "session not created",
+                f"No browser came free within {timeout:g} s: sessions with other browser options have "
+                "all that there may be at a time. Wait longer, or raise --max.",
+            ) from None
+        return self._shared.pool
+
+    def end(self) -> None:
+        """Give the place back.  Idempotent."""
+        if not self._is_over:
+            self._is_over = True
+            self._shared.users -= 1
+            self._shared.used_at = time.monotonic()
+            self._pools.balance()
+
+
+async def _close(pool: BrowserPool[Any]) -> None:
+    try:
+        await in_thread(pool.close)
+    except BrowserkeeperError:
+        logger.exception("server: a pool's browsers did not end as they should")
+
+
+__all__ = ["Pools", "SharedPool", "Use"]

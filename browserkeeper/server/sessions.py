@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import json
 import logging
 import secrets
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from ..drivers.raw_commands import Answer
 from ..errors import BrowserkeeperError, LeaseTimeout
 from ..pool.lease import Lease
 from ..report import ExitReport
@@ -20,6 +22,8 @@ from ..session.asynchronous import in_thread
 from .capabilities import Wanted
 from .commands import Command, LeaseCommands
 from .errors import WireError, of_command
+from .files import COMMANDS as FILE_COMMANDS
+from .files import SessionFiles
 
 T = TypeVar("T")
 
@@ -56,6 +60,11 @@ class Session:
         self.capabilities: dict[str, Any] = {}
         self.over: WireError | None = None
         """The answer to commands after the end; None while the session lasts."""
+        self.files = SessionFiles(lease, downloads=wanted.downloads)
+        self.bidi_secret = secrets.token_urlsafe(24) if wanted.bidi else ""
+        """Part of the address of its BiDi websocket: clients send no token there."""
+        self.on_close: set[Callable[[], None]] = set()
+        """Called when the session ends, in any thread: they close its websockets."""
         self._commands: LeaseCommands | None = None
         self._thread = ThreadPoolExecutor(1, f"browserkeeper-{self.id[:8]}")
 
@@ -77,15 +86,17 @@ class Session:
 
         self.capabilities = await self.in_thread(begin)
 
-    async def run(self, command: Command) -> Any:
+    async def run(self, command: Command) -> Answer:
         """Run a command after those before it; see :meth:`LeaseCommands.run`."""
-        assert self._commands is not None
         return await self.in_thread(lambda: self._run(command))
 
-    def _run(self, command: Command) -> Any:
+    def _run(self, command: Command) -> Answer:
         """In the session's thread."""
         if self.over is not None:
             raise self.over
+        if command.name in FILE_COMMANDS:
+            value = self.files.run(command.name, command.params)
+            return Answer(200, json.dumps({"value": value}).encode())
         assert self._commands is not None
         return self._commands.run(command)
 
@@ -127,6 +138,8 @@ class Session:
 
     def _release(self) -> None:
         try:
+            for close in list(self.on_close):
+                close()
             with contextlib.suppress(LeaseTimeout):
                 self.lease.release()
         except BaseException:
@@ -135,6 +148,7 @@ class Session:
         finally:
             if self._commands is not None:
                 self._commands.close()
+            self.files.close()
 
     def describe(self) -> dict[str, Any]:
         """For ``GET /browserkeeper/sessions``."""

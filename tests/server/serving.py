@@ -1,0 +1,118 @@
+"""A server in a thread of the test, and raw HTTP to it."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from aiohttp import web
+from selenium import webdriver
+
+from browserkeeper.server.app import SERVER, Server, create_app
+from browserkeeper.server.settings import ServerSettings
+
+LIMIT = 300.0
+"""Seconds that end a failing test only."""
+
+
+class Answer(NamedTuple):
+    status: int
+    value: Any
+
+    @property
+    def error(self) -> str:
+        """The code of an error answer; "" for any other."""
+        found = self.value.get("error", "") if isinstance(self.value, dict) else ""
+        assert not found or {"message", "stacktrace"} <= set(self.value)
+        return str(found)
+
+    @property
+    def message(self) -> str:
+        return str(self.value["message"])
+
+
+class Serving:
+    """A server on a free port of 127.0.0.1, from ``with`` to the end of the block."""
+
+    def __init__(self, **settings: Any):
+        given = {"max_browsers": 1, "queue_timeout": LIMIT, **settings}
+        self.settings = ServerSettings(**given)
+        self.port = 0
+        self.error: BaseException | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="server")
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        app = create_app(self.settings)
+        self.server: Server = app[SERVER]
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            listener = socket.create_server(("127.0.0.1", 0))
+            await web.SockSite(runner, listener).start()
+            self.port = listener.getsockname()[1]
+            self._ready.set()
+            await self._stop.wait()
+        finally:
+            await runner.cleanup()
+
+    def __enter__(self) -> Serving:
+        self._thread.start()
+        assert self._ready.wait(LIMIT)
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(LIMIT)
+        assert not self._thread.is_alive()
+        if self.error is not None and error is None:
+            raise self.error
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def remote(self, options: Any = None, **capabilities: Any) -> webdriver.Remote:
+        """Selenium's own client, unchanged."""
+        options = options or webdriver.ChromeOptions()
+        for name, value in capabilities.items():
+            options.set_capability(name.replace("__", ":"), value)
+        return webdriver.Remote(self.url, options=options)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """One request by raw HTTP.  ``body``: an object, or bytes that are sent as they are."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        try:
+            data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+            connection.request(method, path, data, {"Content-Type": "application/json", **headers})
+            answer = connection.getresponse()
+            return Answer(answer.status, json.loads(answer.read())["value"])
+        finally:
+            connection.close()
+
+    def new_session(self, **capabilities: Any) -> str:
+        """By raw HTTP; returns the session's id."""
+        answer = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}})
+        assert answer.status == 200, answer
+        return str(answer.value["sessionId"])
