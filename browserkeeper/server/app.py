@@ -81,10 +81,15 @@ class Server:
             yield
         finally:
             looks.cancel()
-            self.refuses = self.refuses or "The server has been shut down."
-            why = WireError("invalid session id", "The server was shut down, and the session with it.")
-            await asyncio.gather(*(self.sessions.end(one, why) for one in self.sessions))
+            await self.end_sessions(app)
             await self.pools.close()
+
+    async def end_sessions(self, app: web.Application) -> None:
+        """Refuse new sessions, and end those that there are.  Called while clients can still get answers
+        (aiohttp's ``on_shutdown``)."""
+        self.refuses = self.refuses or "The server is being shut down."
+        why = WireError("invalid session id", "The server was shut down, and the session with it.")
+        await asyncio.gather(*(self.sessions.end(one, why) for one in self.sessions))
 
     async def _look_for_dead_sessions(self) -> None:
         while True:
@@ -352,6 +357,7 @@ def create_app(settings: ServerSettings, *, turns: Turns | None = None) -> web.A
     server = app[SERVER] = Server(settings, turns)
     app.router.add_route("*", "/{path:.*}", server.handle)
     app.cleanup_ctx.append(server.run)
+    app.on_shutdown.append(server.end_sessions)
     return app
 
 

@@ -16,7 +16,7 @@ from selenium import webdriver
 from browserkeeper.server.app import SERVER, Server, create_app
 from browserkeeper.server.settings import ServerSettings
 
-LIMIT = 300.0
+LIMIT = 60.0
 """Seconds that end a failing test only."""
 
 
