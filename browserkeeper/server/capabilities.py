@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from ..config import check_seconds
 from ..errors import ConfigError
-from ..options.check import switch_of
+from ..options.check import flat, switch_of
+from ..options.proxy import Proxy
 from ..pool.config import ISOLATIONS
 from .errors import WireError
 
@@ -119,11 +120,13 @@ class Launch:
 class Wanted:
     """A session that a client would accept: a launch, and what is set for its lease only.
 
-    ``timeouts`` are in milliseconds, as in WebDriver; ``queue_timeout`` and ``max_lease`` in seconds.
+    ``version`` is the browser's, or its first numbers, "" for any.  ``timeouts`` are in milliseconds, as
+    in WebDriver; ``queue_timeout`` and ``max_lease`` in seconds.
     ``client`` is the version of our own client, "" for others.
     """
 
     launch: Launch
+    version: str = ""
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     label: str | None = None
     queue_timeout: float | None = None
@@ -157,9 +160,11 @@ def read(body: Mapping[str, Any], *, headless: bool) -> Request:
     request = Request([], [])
     for capabilities in _alternatives(body):
         try:
-            request.accepted.append(_wanted(capabilities, headless))
+            wanted = _wanted(capabilities, headless)
         except ConfigError as error:
             request.refused.append(str(error))
+        else:
+            request.accepted += [*_with_proxy_of_the_lease(wanted), wanted]
     return request
 
 
@@ -268,7 +273,6 @@ def _invalid(text: str) -> WireError:
 
 PASSED_ON = (
     "acceptInsecureCerts",
-    "browserVersion",
     "pageLoadStrategy",
     "proxy",
     "strictFileInteractability",
@@ -283,8 +287,11 @@ DEFAULTS: Mapping[str, Any] = {
     "unhandledPromptBehavior": "dismiss and notify",
 }
 """The values of those that change nothing: sessions that name them need no launch of their own."""
-IGNORED = ("browserName", "platformName", "setWindowRect", "moz:debuggerAddress", "se:remoteUrl")
-"""Capabilities that were looked at, that say what holds here in any case, or that Selenium adds for
+LOOKED_AT = (
+    *("browserName", "browserVersion", "platformName", "setWindowRect"),
+    *("se:remoteUrl", "moz:debuggerAddress"),
+)
+"""Capabilities by which a browser is chosen, that hold here in any case, or that Selenium adds for
 itself."""
 OF_THE_LEASE = (
     "timeouts",
@@ -305,11 +312,11 @@ def _wanted(capabilities: Mapping[str, Any], headless: bool) -> Wanted:
     platform = capabilities.get("platformName", "any")
     if platform.lower() not in ("any", *PLATFORMS):
         raise ConfigError(f"platformName {platform!r}: this server runs on {sys.platform}")
-    known = {*PASSED_ON, *IGNORED, *OF_THE_LEASE, VENDOR_OPTIONS[name]}
+    known = {*PASSED_ON, *LOOKED_AT, *OF_THE_LEASE, VENDOR_OPTIONS[name]}
     if unknown := [one for one in capabilities if one not in known]:
         raise ConfigError(f"{unknown[0]!r} is not supported by {name} here")
     launch = _launch(name, capabilities, headless)
-    return _with_lease_words(Wanted(launch), capabilities)
+    return _with_lease_words(Wanted(launch, capabilities.get("browserVersion", "")), capabilities)
 
 
 def _browser_of(capabilities: Mapping[str, Any]) -> str:
@@ -371,11 +378,13 @@ def _arguments(key: str, given: Mapping[str, Any], headless: bool) -> tuple[str,
 
 
 def _preferences(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    preferences = given.get("prefs") or {}
+    preferences = given.get("prefs")
+    preferences = {} if preferences is None else preferences
     if not isinstance(preferences, Mapping):
         raise _invalid(f"'prefs' of {key!r} must be an object")
+    named = flat(preferences)  # Chromium's may be nested
     for name in DIRECTORIES:
-        if name in preferences:
+        if name in named:
             raise ConfigError(
                 f"{key} has the preference {name!r}, a directory of the server's machine: set "
                 "se:downloadsEnabled, and fetch the files with download_file()"
@@ -409,6 +418,40 @@ def _with_lease_words(wanted: Wanted, capabilities: Mapping[str, Any]) -> Wanted
         bidi=capabilities.get("webSocketUrl", False),
         client=str(capabilities.get("browserkeeper:client", "")),
     )
+
+
+LOOPBACK = ("localhost", "*.localhost", "127.0.0.0/8", "[::1]")
+"""Where browsers send no request by the proxy of the capability ``proxy``."""
+
+
+def _with_proxy_of_the_lease(wanted: Wanted) -> Iterator[Wanted]:
+    """The same session with its ``proxy`` set for the lease, if that can be: then it needs no launch of
+    its own."""
+    proxy = wanted.launch.capabilities.get("proxy")
+    if proxy is None or "proxy" in wanted.identity or (server := _server_of(proxy)) is None:
+        return
+    bypass = [*LOOPBACK, *proxy.get("noProxy", ())]
+    try:
+        Proxy.parse({"server": server, "bypass": bypass})
+    except ConfigError:  # the browser itself may understand it
+        return
+    left = {name: value for name, value in wanted.launch.capabilities.items() if name != "proxy"}
+    launch = dataclasses.replace(wanted.launch, capabilities=left)
+    identity = {**wanted.identity, "proxy": {"server": server, "bypass": bypass}}
+    yield dataclasses.replace(wanted, launch=launch, identity=identity)
+
+
+def _server_of(proxy: Mapping[str, Any]) -> str | None:
+    """The one proxy for all requests that it means; None if it means something else."""
+    given = {k: v for k, v in proxy.items() if v not in (None, "", [])}
+    no_proxy = given.pop("noProxy", [])
+    if str(given.pop("proxyType")).lower() != "manual" or not isinstance(no_proxy, list):
+        return None
+    if set(given) == {"httpProxy", "sslProxy"} and given["httpProxy"] == given["sslProxy"]:
+        return f"http://{given['httpProxy']}"
+    if set(given) == {"socksProxy", "socksVersion"} and given["socksVersion"] == 5:
+        return f"socks5://{given['socksProxy']}"
+    return None
 
 
 __all__ = ["Launch", "Request", "Wanted", "read"]
