@@ -1,0 +1,264 @@
+"""Shows a ChromeDriver session only some of the windows of one Chromium.
+
+Several sessions can be attached to one Chromium by ``debuggerAddress``.  When one is attached, and at
+each command about windows (``switch_to.window``, ``window_handles``, ``new_window``, ``close``),
+ChromeDriver connects to every window of the browser that it does not know yet.  Measured with 156: it
+waits without an end for a window that hangs, shows an alert or has crashed; it logs the console, the
+requests and the cookies of every window that it is connected to; and it can switch to each of them.
+
+:class:`DevtoolsView` stands between such a session and the debugging port.  It passes everything on, and
+leaves the windows of others out of the answers to ``Target.getTargets``, by which ChromeDriver learns of
+windows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+HOST = "127.0.0.1"
+CHUNK = 1 << 16
+LARGEST_HEAD = 1 << 16
+"""Bytes of an HTTP head; Chromium's and ChromeDriver's have some hundred."""
+CONNECT_TIMEOUT = 20.0
+"""Seconds to connect to the browser, which takes a millisecond."""
+ACCEPT_PAUSE = 0.5
+"""Seconds until a connection is accepted again after that has failed."""
+ANSWER_STARTS = b'"result":{"targetInfos":['
+"""Near the beginning of each answer to ``Target.getTargets``; only the command's number precedes it."""
+LOOK_AT = 64
+"""Bytes at the beginning of a message in which that is looked for."""
+
+IsSeen = Callable[[Mapping[str, Any]], bool]
+"""Called with each ``Target.TargetInfo`` of an answer, in the view's thread.  Returns True for a target
+that the session may know."""
+
+logger = logging.getLogger("browserkeeper")
+
+
+class DevtoolsView:
+    """A port of 127.0.0.1 that passes one browser's debugging port on, without the windows of others."""
+
+    def __init__(self, port: int, is_seen: IsSeen):
+        """Listen on a free port.  ``port``: the browser's debugging port.
+
+        ``is_seen`` must let the session see at least one window at any time: ChromeDriver cannot be
+        attached to a browser without one, and ends a session with its last one.  A window is a target of
+        the type "tab", whose id is not the window's handle.
+
+        Raises OSError if no port or descriptor is left, and RuntimeError if the system gives no more
+        threads.
+        """
+        self._browser, self._is_seen = (HOST, port), is_seen
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._is_closed = False
+        self.filtered = 0
+        """How many answers were filtered.  If it is 0 after a session was attached, the browser's
+        answers do not begin with :data:`ANSWER_STARTS`, and the session must not be used."""
+        self._listener = socket.create_server((HOST, 0))
+        self.port = int(self._listener.getsockname()[1])
+        try:
+            self._start(self._accept)
+        except BaseException:
+            self._listener.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        """For ChromeDriver's option ``debuggerAddress``."""
+        return f"{HOST}:{self.port}"
+
+    def close(self) -> None:
+        """Refuse further connections, and cut those that are open.  Idempotent; returns at once."""
+        with self._lock:
+            self._is_closed = True
+            sockets = [self._listener, *self._open]
+        for each in sockets:
+            with contextlib.suppress(OSError):  # a socket that was never or is no longer connected
+                each.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
+        self._listener.close()
+
+    # -- the threads
+
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
+        name = f"browserkeeper-view-{self.port}"
+        threading.Thread(target=work, args=arguments, name=name, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed, or no descriptor is left
+                if self._is_closed:
+                    return
+                time.sleep(ACCEPT_PAUSE)
+                continue
+            try:
+                self._start(self._serve, client)
+            except RuntimeError:
+                logger.warning(
+                    "a connection of ChromeDriver is refused: the system gives no more threads"
+                )
+                client.close()
+
+    def _serve(self, client: socket.socket) -> None:
+        """One connection of ChromeDriver: pass its request on, then what both sides send."""
+        browser: socket.socket | None = None
+        try:
+            self._note(client)
+            head, rest = _read_head(client)
+            browser = socket.create_connection(self._browser, CONNECT_TIMEOUT)
+            browser.settimeout(None)
+            for each in (client, browser):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._note(browser)
+            browser.sendall(_without_extensions(head) + rest)
+            self._start(self._answer, client, browser)
+            while data := client.recv(CHUNK):
+                browser.sendall(data)
+        except (OSError, RuntimeError, ValueError) as error:
+            logger.debug("a connection of ChromeDriver has ended: %s", type(error).__name__)
+        finally:
+            self._forget(client, browser)
+
+    def _answer(self, client: socket.socket, browser: socket.socket) -> None:
+        """Pass on what the browser sends: as it is in HTTP, filtered in a websocket."""
+        try:
+            head, rest = _read_head(browser)
+            client.sendall(head)
+            if head.split(b" ", 2)[1] != b"101":  # Switching Protocols
+                client.sendall(rest)
+                while data := browser.recv(CHUNK):
+                    client.sendall(data)
+                return
+            frames = Frames(self._filter)
+            data = rest
+            while data or (data := browser.recv(CHUNK)):
+                client.sendall(frames.feed(data))
+                data = b""
+        except (OSError, ValueError, LookupError) as error:
+            logger.debug("a connection to the browser has ended: %s", type(error).__name__)
+        finally:
+            self._forget(client, browser)
+
+    def _filter(self, message: bytes) -> bytes:
+        answer = json.loads(message)
+        answer["result"]["targetInfos"] = [
+            target for target in answer["result"]["targetInfos"] if self._is_seen(target)
+        ]
+        self.filtered += 1
+        return json.dumps(answer).encode()
+
+    def _note(self, sock: socket.socket) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._open.add(sock)
+                return
+        raise OSError("the view is closed")
+
+    def _forget(self, *sockets: socket.socket | None) -> None:
+        """Close both ends, so that the other thread of the connection ends as well."""
+        for each in sockets:
+            if each is not None:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+                with self._lock:
+                    self._open.discard(each)
+                each.close()
+
+
+class Frames:
+    """The messages of a websocket's server (RFC 6455, section 5.2), as they come in pieces.
+
+    ``change`` is called with each message that begins as an answer with targets, and returns the message
+    to be sent in its place.  Chromium sends each message in one frame, neither masked nor compressed.
+    """
+
+    def __init__(self, change: Callable[[bytes], bytes]):
+        self._change = change
+        self._held = b""
+        """The beginning of a frame that cannot be judged yet."""
+        self._passing = 0
+        """Bytes still to come of a frame that passes."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Returns the bytes to be sent on, now that these have come."""
+        if not self._held and len(data) <= self._passing:  # a long frame, such as a screenshot
+            self._passing -= len(data)
+            return data
+        data, self._held = self._held + data, b""
+        parts, at = [data[: self._passing]], self._passing
+        self._passing = 0
+        while at < len(data):
+            start, length = _header(data, at)
+            if not start or len(data) < start + min(length, LOOK_AT):
+                break
+            if ANSWER_STARTS not in data[start : start + min(length, LOOK_AT)]:
+                parts.append(data[at : start + length])
+                at = start + length
+                if at > len(data):
+                    self._passing, at = at - len(data), len(data)
+                continue
+            if len(data) < start + length:
+                break
+            parts.append(_frame(data[at], self._change(data[start : start + length])))
+            at = start + length
+        self._held = data[at:]
+        return b"".join(parts)
+
+
+def _header(data: bytes, at: int) -> tuple[int, int]:
+    """Where the payload of the frame at this place begins, and its length; (0, 0) if the header is not
+    whole yet."""
+    if len(data) < at + 2:
+        return 0, 0
+    short = data[at + 1] & 0x7F
+    size = {126: 2, 127: 8}.get(short, 0)
+    start = at + 2 + size
+    if len(data) < start:
+        return 0, 0
+    return start, int.from_bytes(data[at + 2 : start], "big") if size else short
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    """A frame of a server.  ``first``: its first byte."""
+    length = len(payload)
+    if length < 126:
+        return struct.pack(">BB", first, length) + payload
+    if length < 1 << 16:
+        return struct.pack(">BBH", first, 126, length) + payload
+    return struct.pack(">BBQ", first, 127, length) + payload
+
+
+def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
+    """The head of an HTTP message, and what has come behind it.
+
+    Raises ValueError for a head that is too long, and OSError if the connection ends before.
+    """
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if len(data) > LARGEST_HEAD:
+            raise ValueError("the head of an HTTP message is too long")
+        more = sock.recv(CHUNK)
+        if not more:
+            raise ConnectionAbortedError("the connection has ended in the head of a message")
+        data += more
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return head + end, rest
+
+
+def _without_extensions(head: bytes) -> bytes:
+    """The head of a request that asks for no compression of the websocket's messages."""
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(x for x in lines if not x.lower().startswith(b"sec-websocket-extensions:"))
+
+
+__all__ = ["DevtoolsView", "Frames"]
