@@ -39,6 +39,7 @@ SUMMARIES = {
     "report": "Show the last hours: sessions, how each ended, memory; as a page with --html.",
     "doctor": "Check this machine for all that sessions need, with a remedy for each finding.",
     "watch": "Sweep what dead owners left, from time to time, and say what else is wrong.",
+    "serve": "Give this host's browsers to any WebDriver client.",
     "run": "Run any command so that nothing of it survives.",
 }
 """Help texts by command, whose module has the same name; --help imports none of them."""

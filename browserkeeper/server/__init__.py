@@ -13,6 +13,10 @@
     clients.py       who a client is, its death, and how long a session may live by it
     access.py        the token; Host and Origin of requests
     queue.py         first come first served, with a deadline and a share per client
+    gatekeeper.py    the middleware before all handlers: access, slow clients, the memory of bodies
+    operations.py    /metrics, /healthz, /readyz, /pressure
+    drain.py         SIGTERM and SIGINT
+    service.py       run(): listen, serve, drain; for the command line
 
 Needs ``browserkeeper[serve]`` (aiohttp).  It holds no browser itself: pools lease them, and guards end
 them whatever happens to the server.  A layer below the command line, which runs it as a service.

@@ -30,6 +30,9 @@ LONGEST_TOKEN = 1024
 HOW_TO_MAKE = "Make one: (umask 077; openssl rand -hex 32 > FILE)"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """They tell nothing but whether the server works, and probes of Kubernetes send no token."""
+HAS_SECRET = re.compile(r"(/wd/hub)?/session/[^/]+/se/bidi/[^/]+")
+"""The addresses of BiDi's websockets, whose clients send no token: a secret of the session's is part of
+each address."""
 
 
 def read_token(path: str) -> str:
@@ -109,7 +112,8 @@ class Access:
         """None for a request that may go on.  ``headers`` finds names in any case."""
         if is_unix:
             return None
-        return self._of_a_page(headers) or (None if path in OPEN_PATHS else self._of_a_stranger(headers))
+        needs_no_token = path in OPEN_PATHS or HAS_SECRET.fullmatch(path)
+        return self._of_a_page(headers) or (None if needs_no_token else self._of_a_stranger(headers))
 
     def _of_a_page(self, headers: Mapping[str, str]) -> Refusal | None:
         """A browser sets these headers, and no page can leave them out or change them (fetch.spec.whatwg

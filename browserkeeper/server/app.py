@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import json
 import logging
@@ -11,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from aiohttp import WSMsgType, web
 
@@ -19,18 +20,18 @@ from .._version import __version__
 from ..errors import BrowserkeeperError, ConfigError
 from .bidi import Bridge
 from .capabilities import Request, Wanted, read
+from .clients import NO_CLIENT, Client, ClientGoneError, Lifetime, while_connected
 from .commands import Command
 from .errors import WireError, of_command, of_new_session
 from .pools import Pools
 from .protocol import SESSION_ID, CommandTable
-from .sessions import Client, Session, Sessions
+from .queue import Queue
+from .sessions import Session, Sessions
 from .settings import MAX_COMMAND, MAX_NEW_SESSION, ServerSettings
 
 logger = logging.getLogger("browserkeeper")
 
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
-LOOK_AT_CLIENT = 0.2
-"""Seconds between two looks whether the client of a request that waits is still connected."""
 SEND_TIMEOUT = 60.0
 """Seconds for a client to take an event of its BiDi connection; else the event is lost to it."""
 LOOK_AT_SESSIONS = 0.5
@@ -38,37 +39,29 @@ LOOK_AT_SESSIONS = 0.5
 DEEPEST = 200
 """Levels of JSON, as in Chromium's own reader."""
 
-CLIENT = "browserkeeper.client"
-"""The key of a request's ``Client``, set by a middleware of the access rules."""
+CLIENT, CONNECTION = "browserkeeper.client", "browserkeeper.connection"
+"""The keys of a request's ``Client`` and ``Connection``, set by the middleware of ``gatekeeper.py``."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Turns(Protocol):
-    """Who may have a session, and when: the queue."""
-
-    async def take(self, client: Client, timeout: float) -> Callable[[], None]:
-        """Wait for the right to have a session; returns the function that gives it back, which does so
-        once.  Raises BrowserkeeperError or WireError."""
-
-
-class FreeTurns:
-    """No queue but those of the pools."""
-
-    async def take(self, client: Client, timeout: float) -> Callable[[], None]:
-        return lambda: None
 
 
 class Server:
     """The state behind the application.  For the event loop's thread only."""
 
-    def __init__(self, settings: ServerSettings, turns: Turns | None = None):
+    def __init__(self, settings: ServerSettings):
         self.settings = settings
-        self.turns: Turns = turns or FreeTurns()
+        self.queue = Queue(
+            settings.max_sessions,
+            max_per_client=settings.max_per_client,
+            max_waiting=settings.max_waiting,
+        )
         self.pools, self.sessions = Pools(settings), Sessions()
         self.refuses = ""
         """Why no new session is given, such as "the server is being shut down"; "" if they are."""
         self.waiting = 0
         """How many requests wait for a session."""
+        self.ended_for_client = 0
+        """Sessions that were ended because their clients are gone, or did not use them."""
+        self._endings: set[asyncio.Task[Any]] = set()
         self._tables = {engine: CommandTable(engine) for engine in ("chromium", "firefox")}
 
     # -- its life
@@ -87,9 +80,14 @@ class Server:
     async def end_sessions(self, app: web.Application) -> None:
         """Refuse new sessions, and end those that there are.  Called while clients can still get answers
         (aiohttp's ``on_shutdown``)."""
-        self.refuses = self.refuses or "The server is being shut down."
+        self.refuse_new(self.refuses or "The server is being shut down.")
         why = WireError("invalid session id", "The server was shut down, and the session with it.")
         await asyncio.gather(*(self.sessions.end(one, why) for one in self.sessions))
+
+    def refuse_new(self, why: str) -> None:
+        """Give no more sessions.  ``why`` is the answer to the requests that wait, and to later ones."""
+        self.refuses = why
+        self.queue.close(why)
 
     async def _look_for_dead_sessions(self) -> None:
         while True:
@@ -159,7 +157,8 @@ class Server:
         path = "/" + "/".join(parts[2:])
         command = Command(name, request.method, path, {**params, **of_path}, body)
         try:
-            answer = await session.run(command)
+            with session.use(request.get(CONNECTION), request.headers.get("User-Agent", "")):
+                answer = await session.run(command)
         except WireError as error:
             if error.code == "invalid session id":
                 await self.sessions.end(session, error)
@@ -209,39 +208,27 @@ class Server:
         wanted = read(_object(await _body(request, MAX_NEW_SESSION)), headless=self.settings.headless)
         if self.refuses:
             raise WireError("session not created", self.refuses)
-        client = request.get(CLIENT, Client())
+        client, connection = request.get(CLIENT, NO_CLIENT), request.get(CONNECTION)
         self.waiting += 1
         try:
-            session = await self._while_connected(request, self._open(wanted, client))
+            session = await while_connected(client, connection, self._open(wanted, client))
+        except ClientGoneError as error:
+            raise ConnectionResetError(str(error)) from None
         finally:
             self.waiting -= 1
         found = self._capabilities_of(session, f"ws://{request.host}")
         value = {"sessionId": session.id, "capabilities": found}
         response = web.Response(body=json.dumps({"value": value}).encode(), headers=JSON_HEADERS)
         try:
-            await response.prepare(request)
-            await response.write_eof()
+            with session.use(connection, request.headers.get("User-Agent", "")):
+                await response.prepare(request)
+                await response.write_eof()
             if request.transport is None:
                 raise ConnectionResetError
         except BaseException:
             await self._end(session, "Its client had gone before the session was ready.")
             raise
         return response
-
-    async def _while_connected(self, request: web.Request, work: Any) -> Session:
-        """Wait for the work; cancel it where the client closes its connection meanwhile."""
-        task: asyncio.Task[Session] = asyncio.ensure_future(work)
-        try:
-            while not task.done():
-                await asyncio.wait([task], timeout=LOOK_AT_CLIENT)
-                if request.transport is None:
-                    raise ConnectionResetError("the client has gone")
-            return task.result()
-        except BaseException:
-            task.cancel()
-            with contextlib.suppress(BaseException):
-                await self._end(await task, "Its client had gone before the session was ready.")
-            raise
 
     async def _open(self, request: Request, client: Client) -> Session:
         """A session for the first alternative that can be had.  Raises WireError."""
@@ -258,7 +245,9 @@ class Server:
         """Raises BrowserkeeperError or WireError."""
         limit = min(wanted.queue_timeout or self.settings.queue_timeout, self.settings.queue_timeout)
         until = time.monotonic() + limit
-        give_back = await self.turns.take(client, limit)
+        shares = wanted.launch.engine == "chromium" and not wanted.bidi
+        weight = 1 if shares else self.settings.leases_per_browser
+        turn = await self.queue.turn(client, limit, weight=weight)
         try:
             with self.pools.use(wanted.launch, bidi=wanted.bidi) as use:
                 pool = await use.pool(max(0.01, until - time.monotonic()))
@@ -267,12 +256,12 @@ class Server:
                 # Released by the session, in whose thread it is used.
                 lease = await pool.alease(left, label=wanted.label, identity=identity).__aenter__()
         except BaseException:
-            give_back()
+            turn.release()
             raise
 
         def ended() -> None:
             use.end()
-            give_back()
+            turn.release()
 
         session = Session(lease, wanted, client, ended)
         try:
@@ -281,7 +270,30 @@ class Server:
             await session.end(WireError("invalid session id", "The session did not begin."))
             raise
         self.sessions.add(session)
+        session.lifetime = Lifetime(
+            client,
+            functools.partial(self._end_for_client, session),
+            idle_timeout=self.settings.idle_timeout,
+            loop=asyncio.get_running_loop(),
+        )
         return session
+
+    def _end_for_client(self, session: Session, reason: str) -> None:
+        """The client is gone, or has not used its session for too long."""
+        self.ended_for_client += 1
+        facts = {
+            "event.action": "server-session-ended",
+            "browserkeeper.label": session.wanted.label or "",
+        }
+        logger.info("server: session %s is ended: %s", session.id, reason, extra=facts)
+        task = asyncio.ensure_future(self._end(session, f"It was ended: {reason}."))
+        self._endings.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._endings.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("server: a session did not end as it should: %s", error)
 
     def _capabilities_of(self, session: Session, place: str) -> dict[str, Any]:
         """``place``: the address of this server, for websockets."""
@@ -348,13 +360,10 @@ class Server:
 SERVER = web.AppKey("server", Server)
 
 
-def create_app(settings: ServerSettings, *, turns: Turns | None = None) -> web.Application:
-    """The application.  Its pools are opened when it starts, and closed when it ends.
-
-    ``turns``: the queue for new sessions.
-    """
+def create_app(settings: ServerSettings) -> web.Application:
+    """The application.  Its pools are opened when it starts, and closed when it ends."""
     app = web.Application(client_max_size=max(settings.max_upload, MAX_COMMAND))
-    server = app[SERVER] = Server(settings, turns)
+    server = app[SERVER] = Server(settings)
     app.router.add_route("*", "/{path:.*}", server.handle)
     app.cleanup_ctx.append(server.run)
     app.on_shutdown.append(server.end_sessions)
@@ -421,4 +430,4 @@ def _raise_unknown(request: web.Request) -> NoReturn:
     raise WireError("unknown command", f"Unrecognized command: {request.method} {request.path[:200]}")
 
 
-__all__ = ["CLIENT", "SERVER", "FreeTurns", "Server", "Turns", "create_app"]
+__all__ = ["CLIENT", "SERVER", "Server", "create_app"]

@@ -82,6 +82,10 @@ class Client:
             self._pidfd = -1
 
 
+NO_CLIENT = Client(("unknown",), "an unknown client")
+"""Of requests that did not come over a :class:`~.connections.Connection`."""
+
+
 class Clients:
     """The clients that are processes.  For the event loop's thread only."""
 
@@ -97,7 +101,7 @@ class Clients:
         """The client that has sent the last request over this connection, which is None if it was not
         accepted by a :class:`~.connections.Listener`."""
         if connection is None:
-            return Client(("unknown",), "an unknown client")
+            return NO_CLIENT
         if not connection.is_unix:
             return Client(("address", connection.peer), f"a client at {connection.peer}")
         if connection.pid > 0:
@@ -339,4 +343,4 @@ class Lifetime:
         self._set_timer()
 
 
-__all__ = ["Client", "ClientGoneError", "Clients", "Lifetime", "while_connected"]
+__all__ = ["NO_CLIENT", "Client", "ClientGoneError", "Clients", "Lifetime", "while_connected"]

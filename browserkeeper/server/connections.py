@@ -56,6 +56,8 @@ class Connection(socket.socket):
         Of a new connection: its own start, since a client connects in order to ask."""
         self.idle_since: float | None = None
         """When the last request was answered; None while one is under way, and before the first."""
+        self.has_body_arrived: Callable[[], bool] | None = None
+        self.body_until = 0.0
         self.leases = 0
         """Live leases that have been asked for or used over this connection."""
         self.on_close: dict[object, Callable[[], None]] = {}
@@ -112,15 +114,22 @@ class Connection(socket.socket):
         if pidfd >= 0:
             os.close(pidfd)
 
-    def begin_request(self) -> None:
-        """The head of a request is complete."""
+    def begin_request(
+        self, has_body_arrived: Callable[[], bool] | None = None, body_patience: float = 0.0
+    ) -> None:
+        """The head of a request is complete.  If its body is not, ``has_body_arrived`` says when, and it
+        must within ``body_patience`` seconds."""
         self.requests += 1
         self.in_request = True
         self.waiting_since = self.idle_since = None
+        self.has_body_arrived = has_body_arrived
+        if has_body_arrived is not None and self.registry is not None:
+            self.body_until = self.registry.clock() + body_patience
 
     def end_request(self) -> None:
         """Its answer was written."""
         self.in_request = False
+        self.has_body_arrived = None
         if self.registry is not None:
             self.idle_since = self.registry.clock()
 
@@ -197,8 +206,9 @@ class Connections:
         return True
 
     def cut_slow(self, head: float, idle: float) -> int:
-        """Cut those that have not sent the whole head of a request within ``head`` seconds, and those
-        without a lease that have asked nothing for ``idle`` seconds.  Returns how many."""
+        """Cut those that have not sent the whole head of a request within ``head`` seconds, or its body
+        in time, and those without a lease that have asked nothing for ``idle`` seconds.  Returns how
+        many."""
         now = self.clock()
         slow = [one for one in self._open.values() if _is_slow(one, now, head, idle)]
         for connection in slow:
@@ -209,6 +219,8 @@ class Connections:
 def _is_slow(one: Connection, now: float, head: float, idle: float) -> bool:
     if one.waiting_since is not None:
         return now - one.waiting_since > head
+    if one.has_body_arrived is not None:
+        return now > one.body_until and not one.has_body_arrived()
     return one.idle_since is not None and not one.leases and now - one.idle_since > idle
 
 

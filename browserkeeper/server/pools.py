@@ -66,6 +66,8 @@ class Pools:
         self._settings, self._make_pool = settings, make_pool
         self._pools: dict[str, SharedPool] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self.leaks = 0
+        """Pools whose browsers did not end as they should."""
 
     def open_first(self) -> None:
         """Open the pool for sessions without options, which keeps ``min_idle`` browsers ready."""
@@ -173,9 +175,16 @@ class Pools:
         pool, shared.pool = shared.pool, None
         shared.opened.clear()
         if pool is not None:
-            task = asyncio.ensure_future(_close(pool))
+            task = asyncio.ensure_future(self._end(pool))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+    async def _end(self, pool: BrowserPool[Any]) -> None:
+        try:
+            await in_thread(pool.close)
+        except BrowserkeeperError:
+            self.leaks += 1
+            logger.exception("server: a pool's browsers did not end as they should")
 
     @property
     def open_pools(self) -> list[BrowserPool[Any]]:
@@ -235,13 +244,6 @@ class Use:
             self._shared.users -= 1
             self._shared.used_at = time.monotonic()
             self._pools.balance()
-
-
-async def _close(pool: BrowserPool[Any]) -> None:
-    try:
-        await in_thread(pool.close)
-    except BrowserkeeperError:
-        logger.exception("server: a pool's browsers did not end as they should")
 
 
 __all__ = ["Pools", "SharedPool", "Use"]

@@ -111,7 +111,7 @@ class Queue:
         ahead = f" {before} requests were before this one." if before else ""
         waiter.answer.set_exception(
             PoolTimeout(
-                f"No browser became free within {timeout:g} s (--queue-timeout, or the capability "
+                f"No browser came free within {timeout:g} s (--queue-timeout, or the capability "
                 f"browserkeeper:timeout).{ahead} {self._why(waiter.client)}"
             )
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import dataclasses
 import json
 import logging
 import secrets
@@ -20,7 +19,9 @@ from ..pool.lease import Lease
 from ..report import ExitReport
 from ..session.asynchronous import in_thread
 from .capabilities import Wanted
+from .clients import Client, Lifetime
 from .commands import Command, LeaseCommands
+from .connections import Connection
 from .errors import WireError, of_command
 from .files import COMMANDS as FILE_COMMANDS
 from .files import SessionFiles
@@ -31,18 +32,6 @@ logger = logging.getLogger("browserkeeper")
 
 REMEMBERED = 1000
 """How many ended sessions are known by why they ended."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Client:
-    """Who asks: ``name`` for lists and messages, and ``key``, by which shares are counted.
-
-    The access rules (``clients.py``) make one for each request; this one stands for a client that is not
-    known.
-    """
-
-    name: str = "?"
-    key: object = None
 
 
 class Session:
@@ -58,6 +47,8 @@ class Session:
         self.in_flight = 0
         """How many commands run or wait."""
         self.capabilities: dict[str, Any] = {}
+        self.lifetime: Lifetime | None = None
+        """Ends the session when its client is gone; None until the session is given to its client."""
         self.over: WireError | None = None
         """The answer to commands after the end; None while the session lasts."""
         self.files = SessionFiles(lease, downloads=wanted.downloads)
@@ -85,6 +76,14 @@ class Session:
             return commands.capabilities
 
         self.capabilities = await self.in_thread(begin)
+
+    def use(
+        self, connection: Connection | None, user_agent: str
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around each request of the client's for this session; it keeps the session from being idle."""
+        if self.lifetime is None:
+            return contextlib.nullcontext()
+        return self.lifetime.command(connection, user_agent)
 
     async def run(self, command: Command) -> Answer:
         """Run a command after those before it; see :meth:`LeaseCommands.run`."""
@@ -129,6 +128,8 @@ class Session:
         if self.over is not None:
             return self.lease.session.report
         self.over = why
+        if self.lifetime is not None:
+            self.lifetime.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
         try:
             await in_thread(self._release)
@@ -218,4 +219,4 @@ class Sessions:
         return [session.describe() for session in self]
 
 
-__all__ = ["Client", "Session", "Sessions"]
+__all__ = ["Session", "Sessions"]

@@ -26,7 +26,8 @@ DRAIN_TIMEOUT = 30.0
 class ServerSettings:
     """The arguments.  Times are in seconds, sizes in bytes; None means no limit.
 
-    ``listen``: ``unix:PATH`` or ``HOST:PORT``.  ``max_browsers``: how many browsers there may be at a
+    ``listen``: addresses, each ``unix:PATH`` or ``HOST:PORT``.  ``allow_hosts``: names by which clients
+    may call the server, besides its addresses.  ``max_browsers``: how many browsers there may be at a
     time, over all launches; 0 for the default of ``BrowserPool``.  ``min_idle``: how many browsers are
     kept ready for sessions without options.  ``leases_per_browser``: how many sessions share a Chromium.
     ``isolation``: as for ``BrowserPool``.  ``queue_timeout``: how long a new session waits for a browser
@@ -36,7 +37,8 @@ class ServerSettings:
     Raises ConfigError when it is made with arguments that are not valid.
     """
 
-    listen: str = ""
+    listen: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
     group: str = ""
     token_file: str = ""
     insecure: bool = False

@@ -11,13 +11,16 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from ..errors import BrowserkeeperError, ConfigError
 from ..report import SCHEMA
 from ..status.pressure import Pressure, pressure
 from .tally import Tally
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
 
 logger = logging.getLogger("browserkeeper")
 
@@ -26,6 +29,8 @@ PATIENCE = 10.0
 
 PATHS = "/metrics, /pressure, /healthz and /readyz"
 
+Application = Callable[..., Iterable[bytes]]
+"""A WSGI application (PEP 3333)."""
 Probe = Callable[[], str]
 """Returns what is wrong, "" if nothing is."""
 
@@ -57,7 +62,7 @@ class Server:
         gate: Callable[[], Pressure] = pressure,
     ):
         host, port = split_address(address)
-        self._app = _application(tally, healthy, ready, gate)
+        self._app = application(metrics_application(tally), healthy, ready, gate)
         try:
             self._server = _Server((host, port), _Handler)
         except OSError as error:
@@ -74,9 +79,9 @@ class Server:
         self._server.server_close()
 
 
-def _application(
-    tally: Tally, healthy: Probe, ready: Probe, gate: Callable[[], Pressure]
-) -> Callable[..., Iterable[bytes]]:
+def metrics_application(tally: Tally, *more: Collector) -> Application:
+    """Answers with the metrics of the tally, of the ledger, and of ``more`` collectors.  Raises
+    ConfigError if prometheus_client is not installed."""
     try:
         from prometheus_client import make_wsgi_app
 
@@ -86,17 +91,27 @@ def _application(
             f"Metrics need prometheus_client ({error}). Install it: "
             "pip install 'browserkeeper[metrics]'."
         ) from error
-    metrics = make_wsgi_app(registry(tally))
+    found = registry(tally)
+    for collector in more:
+        found.register(collector)
+    metrics: Application = make_wsgi_app(found)
+    return metrics
+
+
+def application(
+    metrics: Application, healthy: Probe, ready: Probe, gate: Callable[[], Pressure] = pressure
+) -> Application:
+    """A WSGI application that answers PATHS.  Its calls may block for seconds."""
     probes = {"/healthz": healthy, "/readyz": ready}
 
-    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def answer_all(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         body = answer(environ, start_response)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else body
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
-            return metrics(environ, start_response)  # type: ignore[no-any-return]
+            return metrics(environ, start_response)
         if path == "/pressure":
             return _answer_pressure(gate, start_response)
         probe = probes.get(path)
@@ -105,7 +120,7 @@ def _application(
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{problem or 'ok'}\n".encode()]
 
-    return application
+    return answer_all
 
 
 def _answer_pressure(
@@ -147,4 +162,4 @@ class _Handler(WSGIRequestHandler):
         logger.debug("metrics: " + format, *args)
 
 
-__all__ = ["Server", "split_address"]
+__all__ = ["Server", "application", "metrics_application", "split_address"]

@@ -176,6 +176,13 @@ def test_probes_need_no_token_but_pages_do_not_reach_them(path: str) -> None:
     assert status(None, "/metrics") == 401
 
 
+def test_the_address_of_a_websocket_has_a_secret_in_place_of_the_token() -> None:
+    assert status(None, "/session/abc/se/bidi/secret") == 200
+    assert status(None, "/session/abc/se/bidi/secret", host="evil.example") == 403
+    assert status(None, "/session/abc/se/bidi/") == 401
+    assert status(None, "/session/abc/se/bidi/x/../../../url") == 401
+
+
 @pytest.mark.parametrize(
     "host",
     [

@@ -1,0 +1,182 @@
+"""The middleware before all handlers: who may ask, at what speed, and how much at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from .access import Access, Refusal
+from .app import CLIENT, CONNECTION, JSON_HEADERS
+from .clients import Clients
+from .connections import Connection, Connections
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
+logger = logging.getLogger("browserkeeper")
+
+HEAD_PATIENCE = 15.0
+"""Seconds for the head of a request, from its first byte on."""
+BODY_PATIENCE = 30.0
+"""Seconds for the body of a request, and one more for each BODY_RATE bytes."""
+BODY_RATE = 256 * 1024
+IDLE_PATIENCE = 120.0
+"""Seconds for which a connection without a session may be idle."""
+LOOK = 1.0
+"""Seconds between two looks for slow connections."""
+SMALL = 64 * 1024
+"""Bytes: bodies up to this size are not counted for MOST_BODIES."""
+MOST_BODIES = 256 * 2**20
+"""Bytes of all bodies that are in memory at a time; requests with more wait, and are not read."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class BodyBudget:
+    """A bound for the memory that the bodies of requests take, first come first served."""
+
+    def __init__(self, most: int = MOST_BODIES):
+        self.most, self.taken = most, 0
+        self._waiting: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
+
+    async def take(self, size: int) -> int:
+        """Wait until there is room for ``size`` bytes; returns how many are to be given back."""
+        size = min(size, self.most)
+        if not self._waiting and self.taken + size <= self.most:
+            self.taken += size
+            return size
+        turn = (size, asyncio.get_running_loop().create_future())
+        self._waiting.append(turn)
+        try:
+            await turn[1]
+        except asyncio.CancelledError:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                self.give_back(0)
+            else:
+                self.give_back(size)
+            raise
+        return size
+
+    def give_back(self, size: int) -> None:
+        self.taken -= size
+        while self._waiting and self.taken + self._waiting[0][0] <= self.most:
+            size, answer = self._waiting.popleft()
+            self.taken += size
+            answer.set_result(None)
+
+
+class Gatekeeper:
+    """The middleware of one application: see :meth:`add_to`.  Without ``access``, each request may go
+    on."""
+
+    def __init__(self, access: Access | None, connections: Connections, largest_body: int):
+        self.access, self.connections = access, connections
+        self._largest_body = largest_body
+        self._bodies = BodyBudget()
+        self._clients: Clients | None = None
+        self.refused = 0
+        """Requests without access."""
+
+    def add_to(self, app: web.Application) -> None:
+        """Before the application starts."""
+        app.middlewares.append(self._middleware)
+        app.cleanup_ctx.insert(0, self._run)
+
+    async def _run(self, app: web.Application) -> AsyncIterator[None]:
+        """Looks for slow connections for as long as the application lives."""
+        self._clients = Clients(asyncio.get_running_loop())
+        task = asyncio.create_task(self._look_for_slow_clients())
+        try:
+            yield
+        finally:
+            task.cancel()
+            self._clients.close()
+
+    async def _look_for_slow_clients(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            if number := self.connections.cut_slow(HEAD_PATIENCE, IDLE_PATIENCE):
+                logger.debug("server: cut %d connections that were slow or idle", number)
+
+    @property
+    def _middleware(self) -> Middleware:
+        @web.middleware
+        async def keep_the_gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+            connection = self._connection_of(request)
+            if connection is None:  # it was closed while the request was parsed
+                raise ConnectionResetError("the client has gone")
+            size = request.content_length if request.content_length is not None else self._largest_body
+            connection.begin_request(
+                None if request.content.is_eof() else request.content.is_eof,
+                BODY_PATIENCE + size / BODY_RATE,
+            )
+            try:
+                return await self._admit(request, connection, size, handler)
+            finally:
+                connection.end_request()
+
+        return keep_the_gate
+
+    async def _admit(
+        self, request: web.Request, connection: Connection, size: int, handler: Handler
+    ) -> web.StreamResponse:
+        refusal = None
+        if self.access is not None:
+            path, headers = request.rel_url.raw_path, request.headers
+            refusal = self.access.refusal(path, headers, is_unix=connection.is_unix)
+        if refusal is not None:
+            self.refused += 1
+            logger.debug("server: refused a request of %s: %s", connection.origin, refusal.status)
+            return _answer_to(request, refusal)
+        assert self._clients is not None
+        request[CLIENT], request[CONNECTION] = self._clients.of(connection), connection
+        if not request.can_read_body or size <= SMALL:
+            return await handler(request)
+        taken = await self._bodies.take(min(size, self._largest_body))
+        try:
+            return await handler(request)
+        finally:
+            self._bodies.give_back(taken)
+
+    def _connection_of(self, request: web.Request) -> Connection | None:
+        if request.transport is None:
+            return None
+        sock = request.transport.get_extra_info("socket")
+        return None if sock is None else self.connections.find(sock.fileno())
+
+
+def _answer_to(request: web.Request, refusal: Refusal) -> web.Response:
+    """An error answer that Selenium's clients understand."""
+    code = "session not created" if request.path.endswith("/session") else "unknown error"
+    value = {"error": code, "message": refusal.text, "stacktrace": ""}
+    headers = dict(JSON_HEADERS)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="browserkeeper"'
+    body = json.dumps({"value": value}).encode()
+    response = web.Response(body=body, status=refusal.status, headers=headers)
+    response.force_close()
+    return response
+
+
+class QuietHttpErrors(logging.Filter):
+    """For aiohttp's log: the message of an error about a request may have what the client has sent, such
+    as the token."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and type(error).__module__.startswith("aiohttp."):
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+            record.msg, record.args = "server: a request is not valid HTTP (%s)", (type(error).__name__,)
+            record.exc_info = record.exc_text = None
+            return logging.getLogger("browserkeeper").isEnabledFor(logging.DEBUG)
+        return True
+
+
+__all__ = ["BodyBudget", "Gatekeeper", "QuietHttpErrors"]

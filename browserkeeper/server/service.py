@@ -1,0 +1,108 @@
+"""Runs the server in this process until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from aiohttp import web
+
+from ..state.ledger import Ledger
+from .access import Access, names_of_this_machine, read_token
+from .app import SERVER, create_app
+from .connections import Connections
+from .drain import Stop, drain
+from .gatekeeper import Gatekeeper, QuietHttpErrors
+from .listening import Address, Listening, is_everywhere, open_all, take_from_systemd
+from .operations import Operations
+from .settings import MAX_COMMAND, ServerSettings
+
+logger = logging.getLogger("browserkeeper")
+
+SOCKET = "serve.sock"
+"""Below the state directory: the address without ``--listen``."""
+KEEPALIVE = 1e7
+"""Seconds: aiohttp is to close no idle connection, since a client may be alive for as long as it keeps
+its connection.  Connections without a session are cut by ``gatekeeper.py``."""
+LAST_ANSWERS = 5.0
+"""Seconds for the answers to commands that were cut off."""
+LEAKED = 1
+"""Exit status if something is left of a browser."""
+
+
+def listen(settings: ServerSettings) -> tuple[Listening, Access]:
+    """Open the sockets.  Raises ConfigError, and LedgerError if the state directory cannot be used."""
+    addresses = [Address.parse(text) for text in settings.listen]
+    given = take_from_systemd(os.environ)
+    if not addresses and not given:
+        addresses = [Address.parse(f"unix:{default_socket()}")]
+    token = read_token(settings.token_file) if settings.token_file else ""
+    listening = open_all(
+        addresses,
+        group=settings.group,
+        has_token=bool(token),
+        insecure=settings.insecure,
+        given=given,
+    )
+    hosts = {*settings.allow_hosts, *(one.host for one in addresses if one.host)}
+    if any(is_everywhere(host) for host in listening.tcp_hosts):
+        hosts |= names_of_this_machine()
+    return listening, Access(token, hosts)
+
+
+def default_socket() -> Path:
+    """The path of the socket of a server that was given no address."""
+    return Ledger.open().directory / SOCKET
+
+
+async def serve(settings: ServerSettings, listening: Listening, access: Access) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status.  Closes the sockets."""
+    stop = Stop(asyncio.get_running_loop())
+    app = create_app(settings)
+    server = app[SERVER]
+    connections = Connections()
+    gatekeeper = Gatekeeper(access, connections, max(settings.max_upload, MAX_COMMAND))
+    gatekeeper.add_to(app)
+    Operations(server, connections, gatekeeper).add_to(app)
+    errors = logging.getLogger("browserkeeper.http")
+    errors.addFilter(QuietHttpErrors())
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=errors,
+        keepalive_timeout=KEEPALIVE,
+        shutdown_timeout=LAST_ANSWERS,
+    )
+    try:
+        await runner.setup()
+        for one in listening.sockets:
+            one.connections = connections
+            await web.SockSite(runner, one).start()
+        for name in listening.names():
+            facts = {"event.action": "server-listening", "browserkeeper.address": name}
+            logger.info("server: listening on %s", name, extra=facts)
+        await stop.asked.wait()
+        await drain(server, settings.drain_timeout, stop.at_once)
+    finally:
+        await runner.cleanup()
+        listening.close()
+    facts = {"event.action": "server-ended"}
+    if server.pools.leaks:
+        logger.error("server: ended; something is left of its browsers", extra=facts)
+        return LEAKED
+    logger.info("server: ended; nothing is left of its browsers", extra=facts)
+    return 0
+
+
+def run(settings: ServerSettings) -> int:
+    """Listen, serve, and return the exit status.  Blocks."""
+    listening, access = listen(settings)
+    try:
+        return asyncio.run(serve(settings, listening, access))
+    finally:
+        listening.close()
+
+
+__all__ = ["default_socket", "run"]
