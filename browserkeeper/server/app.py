@@ -20,8 +20,9 @@ from .._version import __version__
 from ..errors import BrowserkeeperError, ConfigError
 from .bidi import Bridge
 from .capabilities import Request, Wanted, read
-from .clients import NO_CLIENT, Client, ClientGoneError, Lifetime, while_connected
+from .clients import Client, ClientGoneError, Clients, Lifetime, while_connected
 from .commands import Command
+from .connections import Connection, Connections
 from .errors import WireError, of_command, of_new_session
 from .pools import Pools
 from .protocol import SESSION_ID, CommandTable
@@ -39,8 +40,6 @@ LOOK_AT_SESSIONS = 0.5
 DEEPEST = 200
 """Levels of JSON, as in Chromium's own reader."""
 
-CLIENT, CONNECTION = "browserkeeper.client", "browserkeeper.connection"
-"""The keys of a request's ``Client`` and ``Connection``, set by the middleware of ``gatekeeper.py``."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -55,6 +54,9 @@ class Server:
             max_waiting=settings.max_waiting,
         )
         self.pools, self.sessions = Pools(settings), Sessions()
+        self.connections = Connections()
+        """For the listening sockets (``Listener.connections``)."""
+        self._clients: Clients | None = None
         self.refuses = ""
         """Why no new session is given, such as "the server is being shut down"; "" if they are."""
         self.waiting = 0
@@ -68,6 +70,7 @@ class Server:
 
     async def run(self, app: web.Application) -> AsyncIterator[None]:
         """Open the pools, and close them with the application (aiohttp's ``cleanup_ctx``)."""
+        self._clients = Clients(asyncio.get_running_loop())
         self.pools.open_first()
         looks = asyncio.create_task(self._look_for_dead_sessions())
         try:
@@ -76,6 +79,7 @@ class Server:
             looks.cancel()
             await self.end_sessions(app)
             await self.pools.close()
+            self._clients.close()
 
     async def end_sessions(self, app: web.Application) -> None:
         """Refuse new sessions, and end those that there are.  Called while clients can still get answers
@@ -98,6 +102,11 @@ class Server:
                 logger.exception("server: the look for sessions that have ended failed")
 
     # -- requests
+
+    def connection_of(self, request: web.BaseRequest) -> Connection | None:
+        """None where the client is gone, or its connection was not accepted by a ``Listener``."""
+        sock = request.transport and request.transport.get_extra_info("socket")
+        return self.connections.find(sock.fileno()) if sock else None
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request of WebDriver."""
@@ -157,7 +166,7 @@ class Server:
         path = "/" + "/".join(parts[2:])
         command = Command(name, request.method, path, {**params, **of_path}, body)
         try:
-            with session.use(request.get(CONNECTION), request.headers.get("User-Agent", "")):
+            with session.use(self.connection_of(request), request.headers.get("User-Agent", "")):
                 answer = await session.run(command)
         except WireError as error:
             if error.code == "invalid session id":
@@ -208,7 +217,11 @@ class Server:
         wanted = read(_object(await _body(request, MAX_NEW_SESSION)), headless=self.settings.headless)
         if self.refuses:
             raise WireError("session not created", self.refuses)
-        client, connection = request.get(CLIENT, NO_CLIENT), request.get(CONNECTION)
+        connection = self.connection_of(request)
+        if request.transport is None:
+            raise ConnectionResetError("the client has gone")
+        assert self._clients is not None
+        client = self._clients.of(connection)
         self.waiting += 1
         try:
             session = await while_connected(client, connection, self._open(wanted, client))
@@ -430,4 +443,4 @@ def _raise_unknown(request: web.Request) -> NoReturn:
     raise WireError("unknown command", f"Unrecognized command: {request.method} {request.path[:200]}")
 
 
-__all__ = ["CLIENT", "SERVER", "Server", "create_app"]
+__all__ = ["JSON_HEADERS", "SERVER", "Server", "create_app"]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from .access import Access, Refusal
-from .app import CLIENT, CONNECTION, JSON_HEADERS
-from .clients import Clients
-from .connections import Connection, Connections
+from .app import JSON_HEADERS, Server
+from .connections import Connection
+from .settings import MAX_COMMAND
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
@@ -76,11 +76,10 @@ class Gatekeeper:
     """The middleware of one application: see :meth:`add_to`.  Without ``access``, each request may go
     on."""
 
-    def __init__(self, access: Access | None, connections: Connections, largest_body: int):
-        self.access, self.connections = access, connections
-        self._largest_body = largest_body
+    def __init__(self, access: Access | None, server: Server):
+        self.access, self._server = access, server
+        self._largest_body = max(server.settings.max_upload, MAX_COMMAND)
         self._bodies = BodyBudget()
-        self._clients: Clients | None = None
         self.refused = 0
         """Requests without access."""
 
@@ -91,25 +90,23 @@ class Gatekeeper:
 
     async def _run(self, app: web.Application) -> AsyncIterator[None]:
         """Looks for slow connections for as long as the application lives."""
-        self._clients = Clients(asyncio.get_running_loop())
         task = asyncio.create_task(self._look_for_slow_clients())
         try:
             yield
         finally:
             task.cancel()
-            self._clients.close()
 
     async def _look_for_slow_clients(self) -> None:
         while True:
             await asyncio.sleep(LOOK)
-            if number := self.connections.cut_slow(HEAD_PATIENCE, IDLE_PATIENCE):
+            if number := self._server.connections.cut_slow(HEAD_PATIENCE, IDLE_PATIENCE):
                 logger.debug("server: cut %d connections that were slow or idle", number)
 
     @property
     def _middleware(self) -> Middleware:
         @web.middleware
         async def keep_the_gate(request: web.Request, handler: Handler) -> web.StreamResponse:
-            connection = self._connection_of(request)
+            connection = self._server.connection_of(request)
             if connection is None:  # it was closed while the request was parsed
                 raise ConnectionResetError("the client has gone")
             size = request.content_length if request.content_length is not None else self._largest_body
@@ -135,8 +132,6 @@ class Gatekeeper:
             self.refused += 1
             logger.debug("server: refused a request of %s: %s", connection.origin, refusal.status)
             return _answer_to(request, refusal)
-        assert self._clients is not None
-        request[CLIENT], request[CONNECTION] = self._clients.of(connection), connection
         if not request.can_read_body or size <= SMALL:
             return await handler(request)
         taken = await self._bodies.take(min(size, self._largest_body))
@@ -144,12 +139,6 @@ class Gatekeeper:
             return await handler(request)
         finally:
             self._bodies.give_back(taken)
-
-    def _connection_of(self, request: web.Request) -> Connection | None:
-        if request.transport is None:
-            return None
-        sock = request.transport.get_extra_info("socket")
-        return None if sock is None else self.connections.find(sock.fileno())
 
 
 def _answer_to(request: web.Request, refusal: Refusal) -> web.Response:

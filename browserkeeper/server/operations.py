@@ -20,7 +20,6 @@ from ..telemetry.server import Application, application, metrics_application
 from ..telemetry.tally import Tally
 from ..watch.readiness import Readiness
 from .app import Server
-from .connections import Connections
 from .gatekeeper import Gatekeeper
 
 if TYPE_CHECKING:
@@ -35,11 +34,11 @@ FIELDS = {"Accept": "HTTP_ACCEPT", "Accept-Encoding": "HTTP_ACCEPT_ENCODING"}
 class Operations:
     """The handler of these paths: :meth:`add_to` puts it into the application."""
 
-    def __init__(self, server: Server, connections: Connections, gatekeeper: Gatekeeper):
+    def __init__(self, server: Server, gatekeeper: Gatekeeper):
         self._server, self._tally = server, Tally()
         self._readiness = Readiness()
         self._one_scrape = asyncio.Lock()
-        numbers = _Numbers(server, connections, gatekeeper)
+        numbers = _Numbers(server, gatekeeper)
         self._application = application(
             self._metrics(numbers), self._why_unhealthy, self._why_not_ready, self._readiness.look
         )
@@ -111,8 +110,8 @@ def _call(app: Application, environ: dict[str, Any]) -> web.Response:
 class _Numbers:
     """A collector for prometheus_client.  It is called in a thread: a number may be one event old."""
 
-    def __init__(self, server: Server, connections: Connections, gatekeeper: Gatekeeper):
-        self._server, self._connections, self._gatekeeper = server, connections, gatekeeper
+    def __init__(self, server: Server, gatekeeper: Gatekeeper):
+        self._server, self._gatekeeper = server, gatekeeper
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -122,7 +121,7 @@ class _Numbers:
             ("sessions", "Sessions that are open.", len(server.sessions)),
             ("sessions_limit", "How many sessions there may be.", queue.seats),
             ("waiting", "Requests for a session that wait.", queue.waiting),
-            ("connections", "Connections of clients.", len(self._connections)),
+            ("connections", "Connections of clients.", len(server.connections)),
             ("draining", "1 while no new session is given.", bool(server.refuses)),
         )
         counters: tuple[tuple[str, str, float], ...] = (
@@ -136,7 +135,7 @@ class _Numbers:
                 server.ended_for_client,
             ),
             ("denied", "Requests without access.", self._gatekeeper.refused),
-            ("connections_refused", "Connections too many.", self._connections.refused),
+            ("connections_refused", "Connections too many.", server.connections.refused),
         )
         for name, text, value in gauges:
             yield GaugeMetricFamily(f"browserkeeper_server_{name}", text, value=float(value))

@@ -12,12 +12,11 @@ from aiohttp import web
 from ..state.ledger import Ledger
 from .access import Access, names_of_this_machine, read_token
 from .app import SERVER, create_app
-from .connections import Connections
 from .drain import Stop, drain
 from .gatekeeper import Gatekeeper, QuietHttpErrors
 from .listening import Address, Listening, is_everywhere, open_all, take_from_systemd
 from .operations import Operations
-from .settings import MAX_COMMAND, ServerSettings
+from .settings import ServerSettings
 
 logger = logging.getLogger("browserkeeper")
 
@@ -62,10 +61,9 @@ async def serve(settings: ServerSettings, listening: Listening, access: Access) 
     stop = Stop(asyncio.get_running_loop())
     app = create_app(settings)
     server = app[SERVER]
-    connections = Connections()
-    gatekeeper = Gatekeeper(access, connections, max(settings.max_upload, MAX_COMMAND))
+    gatekeeper = Gatekeeper(access, server)
     gatekeeper.add_to(app)
-    Operations(server, connections, gatekeeper).add_to(app)
+    Operations(server, gatekeeper).add_to(app)
     errors = logging.getLogger("browserkeeper.http")
     errors.addFilter(QuietHttpErrors())
     runner = web.AppRunner(
@@ -78,7 +76,7 @@ async def serve(settings: ServerSettings, listening: Listening, access: Access) 
     try:
         await runner.setup()
         for one in listening.sockets:
-            one.connections = connections
+            one.connections = server.connections
             await web.SockSite(runner, one).start()
         for name in listening.names():
             facts = {"event.action": "server-listening", "browserkeeper.address": name}

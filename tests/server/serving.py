@@ -14,9 +14,9 @@ from aiohttp import web
 from selenium import webdriver
 
 from browserkeeper.server.app import SERVER, Server, create_app
-from browserkeeper.server.connections import Connections, Listener
+from browserkeeper.server.connections import Listener
 from browserkeeper.server.gatekeeper import Gatekeeper
-from browserkeeper.server.settings import MAX_COMMAND, ServerSettings
+from browserkeeper.server.settings import ServerSettings
 
 LIMIT = 60.0
 """Seconds that end a failing test only."""
@@ -61,14 +61,13 @@ class Serving:
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = create_app(self.settings)
         self.server: Server = app[SERVER]
-        connections = Connections()
-        Gatekeeper(None, connections, MAX_COMMAND).add_to(app)
+        Gatekeeper(None, self.server).add_to(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
             listener = Listener(socket.AF_INET, socket.SOCK_STREAM)
             listener.bind(("127.0.0.1", 0))
-            listener.connections = connections
+            listener.connections = self.server.connections
             await web.SockSite(runner, listener).start()
             self.port = listener.getsockname()[1]
             self._ready.set()
