@@ -110,6 +110,11 @@ class SeatConnection(BidiConnection):
     # -- the end
 
     @property
+    def contexts(self) -> set[str]:
+        """The user contexts that were made over this connection and not ended."""
+        return set(self._contexts)
+
+    @property
     def ended(self) -> set[str]:
         """The user context that was ended last: nothing of it may be there."""
         return set(self._ended)

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..drivers.devtools_view import DevtoolsView
 from ..drivers.own_pages import OwnPages
 from ..drivers.seat_connection import NotLeftError, SeatConnection
 from ..errors import BrowserkeeperError, LaunchError
@@ -197,6 +198,7 @@ class Seat:
         """Called before the contexts are closed; its errors are logged."""
         self._driver: Callable[[], Any] = lambda: None
         self._url = ("", 0)
+        self._view: DevtoolsView | None = None
         self.bidi: BidiConnection | None = None
         self.prompts: UserPrompts | None = None
         self.own_pages = OwnPages()
@@ -235,16 +237,26 @@ class Seat:
 
         first, config = self.shared.control.driver, self.plan.config
         service = make_service(first.service.driver_process, handler.quit_driver)
-        options = attach_options(config, self.shared.address)
+        seen = _seen_by(self.connection, self.shared.first.default)
         try:
+            view = self._view = DevtoolsView(int(self.shared.address.rpartition(":")[2]), seen)
+            options = attach_options(config, view.address)
             driver = managed.connect(config.name, handler, service, options, ATTACH_TIMEOUT)
         except BrowserkeeperError:
             raise
-        except (WebDriverException, HTTPError, http.client.HTTPException, OSError) as error:
+        except (
+            *(WebDriverException, HTTPError, http.client.HTTPException, OSError),
+            RuntimeError,  # the system gives no more threads
+        ) as error:
             line = str(getattr(error, "msg", None) or error).split("\n")[0]
             raise LaunchError(
                 f"{config.name}: ChromeDriver attached no further session to the browser: {line}"
             ) from None
+        if not view.filtered:
+            raise LaunchError(
+                f"{config.name}: this version of Chromium or ChromeDriver cannot have several leases in "
+                "one browser: each would see the windows of the others. Use leases_per_browser=1."
+            )
         managed.set_command_timeout(driver, config.command_timeout)
         self._driver = weakref.ref(driver)
         self._url = (f"/session/{driver.session_id}", service.port)
@@ -297,12 +309,25 @@ class Seat:
         driver = self.driver
         self._driver = lambda: None
         self.connection.close()
+        if self._view is not None:
+            self._view.close()
         if driver is None:
             return
         with contextlib.suppress(Exception):
             driver.disconnect()
         with contextlib.suppress(Exception):
             driver.command_executor.close()
+
+
+def _seen_by(connection: SeatConnection, default: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Which windows the seat's WebDriver session may know: its own, and those of the ``default``
+    context, in which there is no lease.  Has no reference to the seat, which ends when it is dropped."""
+
+    def is_seen(target: Mapping[str, Any]) -> bool:
+        context = target.get("browserContextId")
+        return context == default or context in connection.contexts
+
+    return is_seen
 
 
 def _do_nothing() -> None:
