@@ -22,6 +22,7 @@ from .options.identity_conflicts import check_identity
 from .options.labels import check_label
 from .options.profiles import check_profiles, named_profiles
 from .process.containment import KINDS, Kind
+from .wire.address import ServerAddress, choose
 
 BROWSERS = ("chrome", "chromium", "chromium-headless-shell", "edge", "firefox")
 OnLeak = Literal["raise", "warn", "ignore"]
@@ -59,6 +60,23 @@ NOT_ON_A_GRID = {
     "max_download": "files arrive at the Grid, whose operator bounds them",
 }
 """Arguments that are about this machine, and why they cannot be used with a Grid."""
+NOT_OF_A_SERVER = {
+    "profile": "a lease has a profile of its own, which goes with it; log in again with storage_state=",
+    "download_dir": "files arrive at the server; set options.enable_downloads, use "
+    "driver.download_file()",
+    "binary": "the server starts its own browsers; `browserkeeper serve` decides which",
+    "driver_path": "the server has drivers of its own",
+    "env": "the environment of the server's browsers is the server's",
+    "log": "a driver of the server has the commands of several leases in its log",
+    "max_browsers": "the server starts the browsers; use `browserkeeper serve --max N`",
+    "min_memory": "the server starts the browsers, and its host's limits hold",
+    "max_download": "files arrive at the server",
+    "ignore_default_arguments": "the server has started its browsers, with the default arguments",
+}
+"""Arguments that need a browser or a driver of the session's own, and why a server cannot give it."""
+Place = Literal["here", "grid", "server"]
+"""Where the browser of a session runs: below a guard of this process, on a Selenium Grid, or as a lease
+of a server (`browserkeeper serve`)."""
 
 
 class BrowserArguments(IdentityArguments, total=False):
@@ -86,6 +104,7 @@ class BrowserArguments(IdentityArguments, total=False):
     log: str | os.PathLike[str] | None
     on_leak: OnLeak
     remote: str | None
+    server: str | os.PathLike[str] | Literal[False] | None
     label: str | None
     wait: Wait
     max_browsers: int | None
@@ -126,6 +145,7 @@ class SessionConfig:
     log: str | None = None
     on_leak: OnLeak = "raise"
     remote: Address | None = None
+    server: ServerAddress | None = None
     label: str = ""
     wait: float | None = START_TIMEOUT
     """Seconds to wait for a slot of the host; 0 tries once."""
@@ -155,11 +175,13 @@ class SessionConfig:
         if self.max_browsers is not None:
             check_count("max_browsers", self.max_browsers, least=1)
         _check_window_size(self.window_size)
-        if self.remote is not None:
+        if self.server is not None:
+            self._check_server(self.server)
+        elif self.remote is not None:
             self._check_remote()
         elif not self.debugger_address:
             self._check_display()
-        check_options(self)
+        check_options(self, pool=self.server is not None)  # the server's browsers are a pool's
         check_profiles(self)
         check_identity(self, self.identity)
 
@@ -186,8 +208,7 @@ class SessionConfig:
         if given.get("window_size") is not None:
             given["window_size"] = _pair(given["window_size"])
         _take_offline(given)
-        if given.get("remote") is not None:
-            given["remote"] = Address.parse(given["remote"]).completed()
+        _take_place(given)
         label = given.get("label")
         given["label"] = "" if label is None else check_label("label", label)
         if given.get("wait", "start_timeout") == "start_timeout":
@@ -222,6 +243,52 @@ class SessionConfig:
                 "A Grid knows no chromium-headless-shell: use browser('chrome', remote=…)."
             )
 
+    def _check_server(self, server: ServerAddress) -> None:
+        remedy = "" if server.source == "server=" else " server=False starts this one browser here."
+        for name, why in NOT_OF_A_SERVER.items():
+            if getattr(self, name):
+                raise ConfigError(f"{name}= cannot be used with {server.source}: {why}.{remedy}")
+        if not self.headless:
+            raise ConfigError(
+                f"headless=False cannot be used with {server.source}: the window would be on the "
+                f"server's display, where no user of this program sees it.{remedy}"
+            )
+        if self.debugging != "pipe":
+            raise ConfigError(
+                f"debugging={self.debugging!r} cannot be used with {server.source}: through the port of "
+                f"a browser a client could reach the other leases in it.{remedy}"
+            )
+        if self.containment != "auto":
+            raise ConfigError(
+                f"containment={self.containment!r} cannot be used with {server.source}: the server's "
+                f"guards contain its browsers. Leave it out.{remedy}"
+            )
+        if self.debugger_address:
+            raise ConfigError(
+                f"options.debugger_address cannot be used with {server.source}: a lease has a browser "
+                f"of the server.{remedy or ' Leave the one or the other out.'}"
+            )
+
+    @property
+    def place(self) -> Place:
+        """Where the browser runs; all that depends on it asks here."""
+        if self.server is not None:
+            return "server"
+        return "grid" if self.remote is not None else "here"
+
+    @property
+    def is_here(self) -> bool:
+        """True if the browser runs below a guard of this process."""
+        return self.place == "here"
+
+    @property
+    def elsewhere(self) -> str:
+        """The argument or variable by which the browser is not a browser of this process, for messages;
+        "" for one that is."""
+        if self.server is not None:
+            return self.server.source
+        return "remote=" if self.remote is not None else ""
+
     @property
     def engine(self) -> Literal["chromium", "firefox"]:
         return "firefox" if self.name == "firefox" else "chromium"
@@ -254,6 +321,22 @@ def _copy_of_options(name: object, options: Any) -> Any:
             "Selenium's options."
         )
     return copy.deepcopy(options)
+
+
+def _take_place(given: dict[str, Any]) -> None:
+    """Decide where the browser runs, by ``remote=``, ``server=`` and BROWSERKEEPER_SERVER.
+
+    An argument wins over the variable.  Raises ConfigError for two places at once.
+    """
+    server, remote = given.get("server"), given.get("remote")
+    if remote is not None:
+        if isinstance(server, (str, os.PathLike, ServerAddress)) and server != "":
+            raise ConfigError(
+                "remote= and server= are two places for one browser: give the one or the other."
+            )
+        given["remote"] = Address.parse(remote).completed()
+        server = False
+    given["server"] = choose(server)
 
 
 def _take_binary(given: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ __all__ = [
     "ProfileError",
     "ProxyError",
     "ResolveError",
+    "ServerError",
     "SessionClosed",
     "SessionTimeout",
     "StorageStateError",
@@ -269,6 +270,28 @@ class GridError(LaunchError):
 
     ``report.remote`` says what the Grid answered about our session and our request in its queue.
     """
+
+
+class ServerError(LaunchError):
+    """The server of ``server=`` cannot be reached, refuses this client, is of another version, or gives
+    an invalid answer.
+
+    ``reason`` is one of ``absent`` (no server listens there), ``unreachable`` (no connection),
+    ``permission`` (of the socket), ``token`` (refused, or missing), ``draining``, ``full``, ``version``,
+    ``refused`` (what was asked for) and ``answer`` (it is not one of such a server).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        reason: str = "",
+        *,
+        log_tail: str = "",
+        retryable: bool = False,
+        report: ExitReport | None = None,
+    ):
+        super().__init__(message, log_tail=log_tail, retryable=retryable, report=report)
+        self.reason = reason
 
 
 class _SessionEnded(BrowserkeeperError):

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
-from ..grid.address import environment_without_credentials
 from ..options.check import flat, switch_of
+from ..wire.credentials import environment_without_credentials
 from .bound_program import obstacle, write_wrapper
 from .browser_handle import AttachedBrowserHandle
 from .identity import check as check_identity

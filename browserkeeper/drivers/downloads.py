@@ -43,7 +43,7 @@ def need_bidi(config: SessionConfig) -> bool:
     only BiDi tells which files in a directory of the user are its own, and can cancel a download.  Never
     if the user has turned BiDi off.
     """
-    if config.remote is not None or config.debugger_address or config.for_contexts:
+    if not config.is_here or config.debugger_address or config.for_contexts:
         return False
     if getattr(config.options, "capabilities", {}).get("webSocketUrl") is False:
         return False

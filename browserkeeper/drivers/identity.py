@@ -112,7 +112,7 @@ def _for_firefox(words: LaunchWords, config: SessionConfig) -> None:
 
 def needs_bidi(config: SessionConfig) -> bool:
     """True if browserkeeper needs a BiDi connection of its own for the identity of the session."""
-    if config.remote is not None or config.debugger_address or config.for_contexts:
+    if not config.is_here or config.debugger_address or config.for_contexts:
         return False
     return bool(BY_BIDI[config.engine] & config.identity.words.keys())
 
@@ -134,7 +134,7 @@ def may_save_by_bidi(config: SessionConfig) -> bool:
     Firefox shows the cookies of all sites only by BiDi, which can be turned on only at the start.  It
     does not make Firefox slower; with BiDi a start of Chromium takes a third longer.
     """
-    if config.remote is not None or config.debugger_address or config.for_contexts:
+    if not config.is_here or config.debugger_address or config.for_contexts:
         return False
     return config.engine == "firefox"
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import LimitError, ResolveError
-from ..grid.address import environment_without_credentials
 from ..guard.files import write_atomically
 from ..process.containment import choose
 from ..process.guard_process import output_of
 from ..process.limit_errors import limit_of_errno, probable_causes
+from ..wire.credentials import environment_without_credentials
 from .cancellation import Cancellation
 
 TIMEOUT = 20.0

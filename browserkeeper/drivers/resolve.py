@@ -22,8 +22,8 @@ from pathlib import Path
 
 from ..errors import ResolveError, VersionMismatch
 from ..frozen import is_frozen
-from ..grid.address import environment_without_credentials
 from ..process.interpreter import interpreter
+from ..wire.credentials import environment_without_credentials
 from .cancellation import Cancellation
 from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
 from .probe import Program, VersionCache, ask, probe

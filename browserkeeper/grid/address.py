@@ -9,18 +9,9 @@ import os
 import urllib.parse
 
 from ..errors import ConfigError
+from ..wire.credentials import GRID_VARIABLE
 
-VARIABLE = "BROWSERKEEPER_REMOTE"
 PORTS = {"http": 80, "https": 443}
-
-
-def environment_without_credentials() -> dict[str, str]:
-    """A copy of this process's environment without ``BROWSERKEEPER_REMOTE``, which may have a password.
-
-    For every program that browserkeeper starts: guards, drivers, browsers, helpers.  Only a command
-    that the user runs below ``browserkeeper run`` gets the whole environment.
-    """
-    return {name: value for name, value in os.environ.items() if name != VARIABLE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +57,7 @@ class Address:
         """This address with the credentials of ``BROWSERKEEPER_REMOTE``, if that names the same Grid and
         this address has none.  So code, ini files and command lines need no credentials."""
         with contextlib.suppress(ConfigError):
-            named = Address.parse(os.environ.get(VARIABLE))
+            named = Address.parse(os.environ.get(GRID_VARIABLE))
             if str(named) == str(self) and not self.username:
                 return named
         return self
@@ -84,4 +75,4 @@ class Address:
         return f"Basic {base64.b64encode(pair).decode()}"
 
 
-__all__ = ["VARIABLE", "Address", "environment_without_credentials"]
+__all__ = ["Address"]

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..errors import LaunchError
 from ..frozen import NOT_A_GUARD, SENTINEL, VARIABLE, environment_of_programs, is_frozen
+from ..wire.credentials import VARIABLES
 
 TRIAL_TIMEOUT = 20.0
 """Seconds for a candidate to run the small program, which takes 0.02; a pyenv shim takes 0.1."""
@@ -128,7 +129,8 @@ def _try(path: str, psutil: str) -> tuple[str, str]:
     number = secrets.randbelow(10**9)
     words = [path, "-I", "-S", "-c", _TRIAL, str(number), PACKAGE, psutil]
     environment = {**environment_of_programs(os.environ), SENTINEL: "trial"}
-    environment.pop("BROWSERKEEPER_REMOTE", None)  # may hold a password
+    for variable in VARIABLES:
+        environment.pop(variable, None)  # may hold a password
     try:
         status, output = _run(words, environment)
     except (OSError, TimeoutError) as error:

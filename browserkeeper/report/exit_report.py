@@ -128,13 +128,17 @@ _FACTS = {word: fact for fact, word in _WORDS.items()}
 
 @dataclasses.dataclass(frozen=True)
 class RemoteEnd:
-    """What a Selenium Grid answered about the end of a session.
+    """What a Selenium Grid, or a server of `browserkeeper serve`, answered about the end of a session.
 
-    ``gone``: True if the Grid said that it has no such session.  ``slot_free``: True if the Grid's
+    ``grid`` is its address, and ``kind`` says which of the two it is: ``grid`` or ``server``.
+    ``gone``: True if it said that it has no such session.  ``slot_free``: True if the Grid's
     status, which lists the sessions of all slots, does not have it; a plain driver has no such
-    list.  Both are None where the Grid gave no answer.  ``answer`` is the Grid's answer in
-    one line, "" if it was not asked.  ``queued``: True if the request for the session did not leave
-    the Grid's queue.  ``session`` is the session's id on the Grid, "" if the Grid created none.
+    list.  A server's answer says both at once.  Both are None where there was no answer.
+    ``answer`` is the answer in one line, "" if it was not asked.  ``queued``: True if the request for
+    the session did not leave the queue.  ``session`` is the session's id there, "" if none was created.
+
+    ``report`` is the server's own report of the lease's end: which processes have ended, and how, if
+    its browser has ended with it.  None where the server sent none, and for a Grid.
     """
 
     grid: str
@@ -143,6 +147,22 @@ class RemoteEnd:
     slot_free: bool | None = None
     answer: str = ""
     queued: bool = False
+    kind: str = "grid"
+    report: ExitReport | None = None
+
+    @property
+    def processes(self) -> tuple[ProcessExit, ...]:
+        """Those of the server that have ended with the session, as the server has seen them."""
+        return self.report.processes if self.report is not None else ()
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> RemoteEnd:
+        """From the JSON of a report.  Raises TypeError, KeyError or ValueError for other values."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        known = {name: value for name, value in facts.items() if name in names}
+        if known.get("report") is not None:
+            known["report"] = ExitReport.from_dict(known["report"])
+        return cls(**known)
 
     @classmethod
     def from_status_file(cls, words: Mapping[str, str]) -> RemoteEnd:
@@ -163,6 +183,12 @@ class RemoteEnd:
 
     def __str__(self) -> str:
         which = f"session {self.session}" if self.session else "no session"
+        if self.kind == "server":
+            how = "how is not known"
+            if self.report is not None:
+                number = len(self.processes)
+                how = f"{number} processes ended there" if number else "its browser stays"
+            return f"{which} on {self.grid}: gone: {_WORDS[self.gone]}, {how} ({self.answer})"
         facts = f"gone: {_WORDS[self.gone]}, slot free: {_WORDS[self.slot_free]}"
         return f"{which} on {self.grid}: {facts} ({self.answer})"
 
@@ -173,6 +199,12 @@ class RemoteEnd:
         if self.gone:
             return ""
         which = f"session {self.session}" if self.session else "the request for a session"
+        if self.kind == "server":
+            return (
+                f"{self.grid} did not say that {which} is gone ({self.answer or 'it was not asked'}); "
+                "a server that lives ends it when this process ends, and the guards of a dead one do so "
+                "at once"
+            )
         return (
             f"{self.grid} did not say that {which} is gone ({self.answer or 'it was not asked'}); "
             "if it is still there, the Grid's own session timeout ends it"
@@ -195,7 +227,8 @@ class ExitReport:
     child has no descendant left, prctl(2)), or ``two-scans`` (two successive scans of the process
     table found nothing), which is weaker.  ``ended-with-boot`` and ``ended-with-namespace`` say that the
     kernel has ended all processes, with the machine or with PID 1 of their pid namespace, and that none
-    was looked for.  None where there is no proof.
+    was looked for.  ``server-answer``: the session was a lease of a server (``server=``), which has said
+    that it is over.  None where there is no proof.
 
     ``processes`` are those that were seen, ``survivors`` those that did not end.  ``status`` is the
     exit status of the driver.  ``seconds`` has the length of each phase: ``start``, ``lifetime``,
@@ -203,8 +236,9 @@ class ExitReport:
     ``files``, ``close`` (the whole end, as its caller waited).  A phase that was not is not there.
     ``ended_at`` is in seconds since the epoch.
 
-    ``remote`` is set for a session on a Grid.  Processes on the Grid's machines cannot be seen from
-    here, so ``processes`` has only those of this machine.
+    ``remote`` is set for a session on a Grid or of a server.  Processes there are not seen from
+    here, so ``processes`` has only those of this session's own guard; ``remote.processes`` has those of
+    which the server tells.
 
     ``partial_downloads`` are those that the end has cut off.  Partial files of this session are removed,
     whole files never.  A partial file of the time of this session that may be another's is named, and
@@ -263,8 +297,10 @@ class ExitReport:
     @property
     def verified(self) -> bool | None:
         """:attr:`clean`, but None for a session on a Grid: no proof is possible for processes on
-        another machine."""
-        return None if self.remote is not None else self.clean
+        another machine.  None as well for a lease of a server that has not said how it ended."""
+        if self.remote is not None and (self.remote.kind == "grid" or self.remote.gone is None):
+            return None
+        return self.clean
 
     @property
     def was_asked(self) -> bool:
@@ -325,7 +361,7 @@ class ExitReport:
         known["survivors"] = tuple(Survivor(**p) for p in known.get("survivors", ()))
         partial = known.get("partial_downloads", ())
         known["partial_downloads"] = tuple(PartialDownload(**download) for download in partial)
-        known["remote"] = RemoteEnd(**known["remote"]) if known.get("remote") else None
+        known["remote"] = RemoteEnd.from_dict(known["remote"]) if known.get("remote") else None
         known["operator"] = _operator_from(known.get("operator"))
         known["commands"] = tuple(LastCommand.from_dict(one) for one in known.get("commands", ()))
         known["commands_known"] = known.get("commands_known") is True
@@ -352,7 +388,7 @@ class ExitReport:
 
     def __str__(self) -> str:
         verdict = f"clean, {self.certificate}" if self.clean else "NOT CLEAN"
-        verdict += " here" if self.remote else ""
+        verdict += " here" if self.remote and self.remote.kind == "grid" else ""
         name = f'{self.session} "{self.label}"' if self.label else self.session
         head = f"{self.browser} session {name}: {self.reason}, {verdict} ({self.containment})"
         ended = f"{len(self.processes)} processes, {len(self.adopted)} adopted, "

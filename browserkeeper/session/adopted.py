@@ -27,7 +27,6 @@ from ..errors import (
     SessionTimeout,
     refuse_to_pickle,
 )
-from ..grid.address import environment_without_credentials
 from ..guard.files import is_private_directory
 from ..options.labels import check_label
 from ..process import identity_of, require_own_proc, system
@@ -37,6 +36,7 @@ from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, Session, new_id
+from ..wire.credentials import environment_without_credentials
 from .adoptable import roots_of
 from .call import Call, to_the_end
 from .call_stack import CallStack

@@ -96,9 +96,9 @@ class SessionDownloads:
         caller closes; without it one is opened."""
         self._config, self._tmpdir = config, tmpdir
         to = connection or capabilities.get("webSocketUrl")
-        if config.remote is None and isinstance(to, (BidiConnection, str)):
+        if config.is_here and isinstance(to, (BidiConnection, str)):
             self._connect(to)
-        if config.remote is None and self._connection is None and self._is_visible():
+        if config.is_here and self._connection is None and self._is_visible():
             self._transfers = FolderTransfers(os.path.join(self._tmpdir, "downloads"))
         else:
             self.begin_lease()
@@ -193,9 +193,10 @@ class SessionDownloads:
         """Returns the downloads, or raises ConfigError if those of this browser cannot be seen.
         ``what``: the user's call, for the message."""
         config = self._config
-        if config is not None and config.remote is not None:
+        if config is not None and not config.is_here:
+            where = "the server" if config.place == "server" else "the Grid"
             raise ConfigError(
-                f"{what} cannot be used with remote=: files arrive at the Grid. Set "
+                f"{what} cannot be used with {config.elsewhere}: files arrive at {where}. Set "
                 "options.enable_downloads = True and use driver.download_file()."
             )
         if self._transfers is not None:

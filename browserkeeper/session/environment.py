@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ..grid.address import environment_without_credentials
+from ..wire.credentials import environment_without_credentials
 from .user_directories import PRIVATE_NAME
 
 

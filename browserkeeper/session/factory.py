@@ -70,6 +70,7 @@ def browser(
     log: str | os.PathLike[str] | None = None,
     on_leak: OnLeak = "raise",
     remote: str | None = None,
+    server: str | os.PathLike[str] | Literal[False] | None = None,
     label: str | None = None,
     wait: Wait = "start_timeout",
     max_browsers: int | None = None,
@@ -127,10 +128,15 @@ def browser(
             with a ResourceWarning, or ``ignore``.
         remote: the URL of a Selenium Grid to start the browser on, with credentials if the Grid needs
             them: ``https://USER:PASSWORD@HOST``.
+        server: the address of a server (`browserkeeper serve`) to lease the browser from: a unix socket
+            as ``unix:/PATH`` or its path, or ``http://TOKEN@HOST:PORT`` (``docs/server.md``).  Default:
+            that of the environment's ``BROWSERKEEPER_SERVER``, if it is set.  False or ``""``: a browser
+            of this process, whatever the variable says.
         label: a name for the session, which ``ps``, ``top``, ``history``, ``report``, logs and spans
             show: one line of at most 200 visible characters.
         wait: seconds to wait for a slot while the host's limit is reached, its memory is short or it is
-            drained (``docs/host.md``).  0 tries once, None waits without a limit.  HostBusy after that.
+            drained (``docs/host.md``); with ``server``, in the server's queue.  0 tries once, None waits
+            without a limit.  HostBusy after that.
             Default: as many as ``start_timeout``, which counts from the moment when the start has its
             slot.
         max_browsers: start only while fewer browsers than this run for the state directory, whoever has

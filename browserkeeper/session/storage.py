@@ -37,10 +37,11 @@ def check_and_save(
     ``read``, and StorageStateError if the file cannot be written.
     """
     check_flag("indexed_db", indexed_db)
-    if config.remote is not None:
+    if not config.is_here:
         raise ConfigError(
-            "storage_state() cannot be used with remote=: it needs a BiDi connection of its own, which "
-            "not every Grid passes on. Use driver.get_cookies() and scripts."
+            f"storage_state() cannot be used with {config.elsewhere}: it needs a BiDi connection of its "
+            "own, which not every Grid passes on, and a server to no lease. Use driver.get_cookies() "
+            "and scripts."
         )
     target = None if path is None else check_target(path)
     state = read(bool(indexed_db))

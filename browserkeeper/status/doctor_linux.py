@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from ..drivers import chromium
 from ..errors import LaunchError
-from ..grid.address import environment_without_credentials
 from ..guard.procfs import foreign_proc, hidden_processes
 from ..process import system
 from ..process.containment import choose, writable_cgroup
@@ -18,6 +17,7 @@ from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessIdentity
 from ..process.interpreter import interpreter
 from ..state.tmpdirs import MEMORY_ROOT
+from ..wire.credentials import environment_without_credentials
 from .check import Check
 from .text import whole_megabytes
 

@@ -17,6 +17,7 @@ LAYERS = [
     {"guard", "_version"},
     {"report"},
     {"errors"},
+    {"wire"},
     {"frozen"},
     {"process"},
     {"grid"},

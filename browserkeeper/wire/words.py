@@ -1,0 +1,32 @@
+"""The names of capabilities and of fields that are ours, beyond W3C's WebDriver."""
+
+from __future__ import annotations
+
+PREFIX = "browserkeeper:"
+
+# -- capabilities of a request for a session
+
+IDENTITY = "browserkeeper:identity"
+"""The words of an Identity, as JSON."""
+LABEL = "browserkeeper:label"
+TIMEOUT = "browserkeeper:timeout"
+"""Seconds to wait in the server's queue."""
+MAX_LEASE = "browserkeeper:maxLease"
+"""Seconds after which the server ends the lease."""
+ISOLATION = "browserkeeper:isolation"
+CLIENT = "browserkeeper:client"
+"""The version of a client of ours: it understands reports in answers."""
+
+# -- a capability of the new session
+
+SERVER = "browserkeeper:server"
+"""An object: the server's ``version`` and ``pid``, the lease's ``isolation``, its ``browser``'s id."""
+
+# -- fields of answers
+
+ERROR = "browserkeeper:error"
+"""In the ``data`` of an error: the name of its class in ``browserkeeper.errors``."""
+FIELDS = "browserkeeper:fields"
+"""In the ``data`` of an error: the other attributes of the exception."""
+REPORT = "browserkeeper:report"
+"""In the ``data`` of an error, and in the answer to DELETE: an ExitReport, or null."""
