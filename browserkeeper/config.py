@@ -155,6 +155,8 @@ class SessionConfig:
     max_download: int | None = None
     """Bytes."""
     identity: Identity = NO_IDENTITY
+    lease_isolation: str = ""
+    """How a server is to separate the lease from others; "" for the server's own way."""
     for_contexts: bool = False
     """True for a pool's browser whose leases have user contexts.  The identity is then set for these,
     and not for the browser's first windows, which no lease gets."""
@@ -262,6 +264,16 @@ class SessionConfig:
             raise ConfigError(
                 f"containment={self.containment!r} cannot be used with {server.source}: the server's "
                 f"guards contain its browsers. Leave it out.{remedy}"
+            )
+        if self.name == "chromium-headless-shell":
+            raise ConfigError(
+                f"chromium-headless-shell cannot be used with {server.source}: a server has chrome, "
+                f"chromium and firefox. Use browser('chromium').{remedy}"
+            )
+        if not self.disposable:
+            raise ConfigError(
+                f"A profile of your own cannot be used with {server.source}: "
+                f"{NOT_OF_A_SERVER['profile']}.{remedy}"
             )
         if self.debugger_address:
             raise ConfigError(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-
-from ..process.guard_process import GuardProcess
+from typing import Protocol
 
 PAUSE = 0.05
 """Seconds between two looks whether the launch was cancelled."""
+
+
+class Stoppable(Protocol):
+    """A guard, or what has the place of one."""
+
+    def tell_to_end(self, reason: str) -> None:
+        """Ask for the end; returns at once."""
 
 
 class Cancellation:
@@ -25,7 +31,7 @@ class Cancellation:
         self._error, self._reason = error, reason
         self.on_request: Callable[[], None] = _do_nothing
         """Called by :meth:`request`: what ends a wait for something else than a guard."""
-        self._guard: GuardProcess | None = None
+        self._guard: Stoppable | None = None
 
     def request(self) -> None:
         """Cancel the launch.  Returns at once; the guard that the launch waits for is told to end."""
@@ -34,7 +40,7 @@ class Cancellation:
         if self._guard is not None:
             self._guard.tell_to_end(self._reason)
 
-    def watch(self, guard: GuardProcess) -> None:
+    def watch(self, guard: Stoppable) -> None:
         """The launch waits for this guard from now on: for a driver, or for a program's answer."""
         self._guard = guard
         if self.requested:

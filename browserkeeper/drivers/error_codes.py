@@ -9,6 +9,7 @@ from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.remote.errorhandler import ErrorHandler
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..wire.errors import from_data
 
 
 class CodedErrors(ErrorHandler):
@@ -20,6 +21,28 @@ class CodedErrors(ErrorHandler):
         except WebDriverException as error:
             vars(error)["_error_code"] = _code_in(response)
             raise
+
+
+class ServerErrors(CodedErrors):
+    """For the answers of a server of ours: raises our own exceptions where the server has sent one."""
+
+    def check_response(self, response: dict[str, Any]) -> None:
+        if response.get("status"):
+            value = _value_in(response)
+            message = value.get("message")
+            told = from_data(value.get("data"), message if isinstance(message, str) else "")
+            if told is not None:
+                raise told
+        super().check_response(response)
+
+
+def _value_in(response: dict[str, Any]) -> dict[str, Any]:
+    """The ``value`` of an error answer; {} for an invalid answer."""
+    try:
+        value = json.loads(response["value"])["value"]
+    except (ValueError, TypeError, KeyError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _code_in(response: dict[str, Any]) -> str:
@@ -35,4 +58,4 @@ def error_code(error: WebDriverException) -> str:
     return str(vars(error).get("_error_code", ""))
 
 
-__all__ = ["CodedErrors", "error_code"]
+__all__ = ["CodedErrors", "ServerErrors", "error_code"]

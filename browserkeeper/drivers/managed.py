@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
 import socket
 import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
@@ -23,6 +24,7 @@ from selenium.webdriver.chromium.remote_connection import ChromiumRemoteConnecti
 from selenium.webdriver.common.webdriver import LocalWebDriver
 from selenium.webdriver.firefox.remote_connection import FirefoxRemoteConnection
 from selenium.webdriver.remote.client_config import ClientConfig
+from selenium.webdriver.remote.command import Command
 from selenium.webdriver.remote.remote_connection import RemoteConnection
 from urllib3.exceptions import HTTPError
 from websocket import WebSocketException
@@ -30,14 +32,16 @@ from websocket import WebSocketException
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..errors import refuse_to_pickle
 from .driver_service import ManagedService, make_service
-from .error_codes import CodedErrors
+from .error_codes import CodedErrors, ServerErrors
 from .proxies import send_through
+from .server_links import Links, ServerPoolManager
 from .websockets import CLOSED, DirectWebSocketConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..grid.address import Address
+    from ..wire.address import ServerAddress
     from .websockets import Filter
 
 BIDI_INTERVAL = 0.005
@@ -103,6 +107,39 @@ class _FirefoxConnection(_Connection, FirefoxRemoteConnection):
     pass
 
 
+class _ToServer(_Connection):
+    """A connection to a server of ours.
+
+    The request for a session has capabilities of ours beside those of the user's options.  They are kept
+    here and not in the options, and the request is not logged: they hold the secrets of an identity.
+    """
+
+    def __init__(self, plan: ServerPlan, *given: Any, **named: Any):
+        self._plan = plan
+        super().__init__(*given, **named)
+
+    def _get_connection_manager(self) -> Any:
+        config = self._client_config  # type: ignore[attr-defined]
+        given = {"timeout": config.timeout, "retries": False, "cert_reqs": "CERT_REQUIRED"}
+        return ServerPoolManager(self._plan.address, self._plan.links, ca_certs=config.ca_certs, **given)
+
+    def execute(self, command: Any, params: Any) -> Any:
+        if command != Command.NEW_SESSION:
+            return super().execute(command, params)  # type: ignore[misc]
+        asked = params["capabilities"]
+        always = {**asked.get("alwaysMatch", {}), **self._plan.capabilities}
+        body = json.dumps({"capabilities": {**asked, "alwaysMatch": always}})
+        return self._request("POST", f"{self._plan.address.url}/session", body)
+
+
+class _ChromiumToServer(_ToServer, ChromiumRemoteConnection):
+    pass
+
+
+class _FirefoxToServer(_ToServer, FirefoxRemoteConnection):
+    pass
+
+
 def is_of_connection(error: Exception) -> bool:
     """True for errors of the connections to the driver, by HTTP or by a websocket."""
     return isinstance(error, WebSocketException) or "_of_connection" in vars(error)
@@ -117,6 +154,7 @@ class _NoDebuggerAddress(dict[str, Any]):
 
 class _Managed(LocalWebDriver):
     service: Any  # a ManagedService, where Selenium's classes declare a Service
+    error_handler_class: type[CodedErrors] = CodedErrors
 
     __reduce_ex__ = refuse_to_pickle
 
@@ -138,9 +176,10 @@ class _Managed(LocalWebDriver):
         self.options, self._original = options, original
         # The constructors of Chrome and Firefox would start another driver, so they are skipped.
         LocalWebDriver.__init__(self, command_executor=executor, options=options)  # type: ignore[no-untyped-call]
-        self.error_handler = CodedErrors()
+        self.error_handler = self.error_handler_class()
 
     def start_session(self, capabilities: dict[str, Any]) -> None:
+        self.error_handler = self.error_handler_class()
         if self._original is None:
             super().start_session(capabilities)
             if key := CHROMIUM_OPTIONS.get(self.caps.get("browserName", "")):
@@ -331,6 +370,24 @@ class RemoteFirefox(_RemoteManaged, Firefox):
     """A managed ``webdriver.Firefox`` whose browser is on a Grid."""
 
 
+class ServerChrome(RemoteChrome):
+    """A managed ``webdriver.Chrome`` whose browser is a lease of a server."""
+
+    error_handler_class = ServerErrors
+
+
+class ServerEdge(RemoteEdge):
+    """A managed ``webdriver.Edge`` whose browser is a lease of a server."""
+
+    error_handler_class = ServerErrors
+
+
+class ServerFirefox(RemoteFirefox):
+    """A managed ``webdriver.Firefox`` whose browser is a lease of a server."""
+
+    error_handler_class = ServerErrors
+
+
 def _raise_closed() -> NoReturn:
     raise WebDriverException(CLOSED)
 
@@ -396,6 +453,48 @@ def connect(
         service.service_url, vendor, browser_name, ignore_proxy=True, client_config=config
     )
     return kind(handler, service, chromium, options)
+
+
+class ServerPlan(NamedTuple):
+    """What a session asks of its server: where that is, the capabilities beside those of the options,
+    and the connections that are opened for it."""
+
+    address: ServerAddress
+    capabilities: dict[str, Any]
+    links: Links
+
+
+def connect_to_server(
+    name: str,
+    handler: CommandHandler,
+    service: ManagedService,
+    options: Any,
+    timeout: float | None,
+    plan: ServerPlan,
+) -> webdriver.Remote:
+    """Lease a session of a server, and return its driver.
+
+    ``timeout``: seconds for that, the wait in the server's queue included; None for no limit.  Raises
+    the errors of Selenium and urllib3, ServerError, and those of our exceptions that the server sends.
+    """
+    config = ClientConfig(
+        remote_server_addr=plan.address.url,
+        timeout=timeout,  # type: ignore[arg-type] # a float in fact: it goes to urllib3
+        websocket_interval=BIDI_INTERVAL,
+        extra_headers=plan.address.headers,
+    )
+    given: dict[str, Any] = {"ignore_proxy": True, "client_config": config}
+    if name == "firefox":
+        executor = _FirefoxToServer(plan, plan.address.url, **given)
+        return ServerFirefox(handler, service, executor, options)
+    vendor, browser_name = ("ms", "MicrosoftEdge") if name == "edge" else ("goog", "chrome")
+    kind = ServerEdge if name == "edge" else ServerChrome
+    return kind(
+        handler,
+        service,
+        _ChromiumToServer(plan, plan.address.url, vendor, browser_name, **given),
+        options,
+    )
 
 
 def another(driver: Any, handler: CommandHandler) -> Any:

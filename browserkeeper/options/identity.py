@@ -121,6 +121,20 @@ class Identity:
         values = {name: getattr(self, name) for name in IDENTITY_WORDS}
         return {name: value for name, value in values.items() if value is not None}
 
+    def to_json(self) -> dict[str, Any]:
+        """The words as JSON can hold them, each as its check takes it: secrets are in it."""
+        found = self.words
+        if self.extra_headers is not None:
+            found["extra_headers"] = dict(self.extra_headers)
+        if self.geolocation is not None:
+            found["geolocation"] = list(self.geolocation)
+        if self.block is not None:
+            found["block"] = [*self.block.types, *self.block.patterns]
+        for name in ("proxy", "storage_state"):
+            if name in found:
+                found[name] = found[name].to_json()
+        return found
+
     def over(self, other: Identity) -> Identity:
         """Returns this identity; the words that are None here are taken from ``other``."""
         return dataclasses.replace(other, **self.words)

@@ -108,6 +108,13 @@ class Proxy:
         """``HOST:PORT``, with brackets around an IPv6 address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def to_json(self) -> dict[str, Any]:
+        """The proxy as a dict, as :meth:`parse` takes it: the password is in it."""
+        facts: dict[str, Any] = {"server": str(self)}
+        if self.username:
+            facts |= {"username": self.username, "password": self.password}
+        return facts | ({"bypass": [one.text for one in self.bypass]} if self.bypass else {})
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.address}"
 

@@ -184,10 +184,7 @@ class RemoteEnd:
     def __str__(self) -> str:
         which = f"session {self.session}" if self.session else "no session"
         if self.kind == "server":
-            how = "how is not known"
-            if self.report is not None:
-                number = len(self.processes)
-                how = f"{number} processes ended there" if number else "its browser stays"
+            how = f"{len(self.processes)} processes ended there" if self.processes else "no process told"
             return f"{which} on {self.grid}: gone: {_WORDS[self.gone]}, {how} ({self.answer})"
         facts = f"gone: {_WORDS[self.gone]}, slot free: {_WORDS[self.slot_free]}"
         return f"{which} on {self.grid}: {facts} ({self.answer})"

@@ -14,6 +14,7 @@ from ..errors import (
     SessionClosed,
     SessionTimeout,
 )
+from ..wire.errors import to_data
 
 STATUS = {
     "detached shadow root": 404,
@@ -73,12 +74,8 @@ class WireError(Exception):
 
 
 def data_of(error: BrowserkeeperError) -> dict[str, Any]:
-    """What our own clients make the same exception of: its class and its exit report."""
-    report = getattr(error, "report", None)
-    return {
-        "browserkeeper:error": type(error).__name__,
-        "browserkeeper:report": None if report is None else report.to_dict(),
-    }
+    """What our own clients make the same exception of: its class, its attributes, its exit report."""
+    return to_data(error)
 
 
 def of_command(error: BrowserkeeperError) -> WireError:

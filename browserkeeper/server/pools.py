@@ -118,6 +118,7 @@ class Pools:
             "headless": settings.headless,
             "options": launch.selenium_options(),
             "label": "server",
+            "server": False,  # BROWSERKEEPER_SERVER in the environment may name this very server
         }
         if leases > 1:
             arguments["leases_per_browser"] = leases

@@ -40,7 +40,7 @@ from ..wire.credentials import environment_without_credentials
 from .adoptable import roots_of
 from .call import Call, to_the_end
 from .call_stack import CallStack
-from .ending import Ending, leave_block, raise_if_leaked
+from .ending import Ending, GuardEnd, leave_block, raise_if_leaked
 from .record import describe
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ class Adoption(Generic[D]):
         self._driver, self._timeout, self._label = driver, timeout, label
         self._close_timeout, self._on_leak = close_timeout, on_leak
         self._called_at = CallStack()
+        self._end: GuardEnd | None = None
         self._ending: Ending | None = None
         self._slot: Slot | None = None
         self._own_quit: Any = None  # where the driver object itself has one, and not its class
@@ -217,7 +218,8 @@ class Adoption(Generic[D]):
             raise LaunchError(f"The guard cannot be started: {error}.") from None
         known = tuple((root, "") for root in roots)
         record = Record(ledger.record_path(id), session, (identity_of(guard.pid),), known)
-        ending = self._ending = Ending(guard, ledger, record, self._close_timeout)
+        end = self._end = GuardEnd(guard, ledger, record, self._close_timeout)
+        ending = self._ending = Ending(end, self._close_timeout, self._label)
         self.cancellation.watch(guard)
         _keep(guard)
         self._slot.hand_over()
@@ -233,7 +235,9 @@ class Adoption(Generic[D]):
     def undo(self) -> None:
         """Leave driver and browser as they were.  Blocks until the guard is gone."""
         if self._ending is not None:
-            self._ending.release()
+            self._ending.forget()
+        if self._end is not None:
+            self._end.release()
         if self._slot is not None:
             self._slot.release()
         if self._ending is None:

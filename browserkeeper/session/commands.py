@@ -28,6 +28,10 @@ from .seat import Seat
 if TYPE_CHECKING:
     from selenium.common.exceptions import WebDriverException
 
+    from .server_attempt import ServerAttempt
+
+    AnyAttempt = Attempt | Seat | ServerAttempt
+
 T = TypeVar("T")
 
 Fail = Callable[[str, str, Exception], BrowserkeeperError]
@@ -38,7 +42,7 @@ for ``error``, which the command of that name raised.  It is called in a thread 
 class Commands:
     """The commands of a session that is live."""
 
-    def __init__(self, attempt: Attempt | Seat):
+    def __init__(self, attempt: AnyAttempt):
         self._attempt = attempt
         self._last = attempt.ending.last_commands
         self._interrupted = False
@@ -158,7 +162,7 @@ class Commands:
         return "browser-died" if browser_is_lost(self._attempt) else "connection-lost"
 
 
-def browser_is_lost(attempt: Attempt | Seat, error: WebDriverException | None = None) -> bool:
+def browser_is_lost(attempt: AnyAttempt, error: WebDriverException | None = None) -> bool:
     """True if the guard is dead or is ending the session, or if the browser is gone.
 
     ``error`` is the driver's error; after one that announces the browser's end, waits for it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import threading
 import time
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from ..admission.gate import SlotRequest
 from ..config import SessionConfig
-from ..drivers.browser_handle import is_running
 from ..drivers.cancellation import Cancellation
 from ..drivers.proxies import run_explained
 from ..errors import (
@@ -49,9 +49,11 @@ from .spans import SessionSpans
 from .storage import STORAGE_STATE, load_state, read_state
 
 if TYPE_CHECKING:
+    from ..admission.slots import Slot
     from ..drivers.managed import CommandHandler
     from ..drivers.websockets import Filter
     from ..proxy.relay import Route
+    from .commands import AnyAttempt
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -120,8 +122,9 @@ class SessionControl(Generic[S]):
         self._session: Callable[[], S | None] = lambda: None
         self.config = config
         self.state: Literal["new", "starting", "live", "closed"] = "new"
-        self.attempt: Attempt | Seat | None = None
-        """The latest launch, or the seat in a browser with several; None before the first one."""
+        self.attempt: AnyAttempt | None = None
+        """The latest launch, the seat in a browser with several, or the lease of a server; None before the
+        first one."""
         self.deadline_errors: dict[str, DeadlineError] = {}
         """What to raise when a deadline passes, by its reason: code that sets a deadline can say more
         about it than the session (a pool's ``max_lease``, a Celery task's time limit)."""
@@ -289,7 +292,7 @@ class SessionControl(Generic[S]):
             attempt.guard.tell_started(seconds, waited)
             self._open_downloads(attempt)
             self.admission.hand_over()
-            if not config.disposable and config.remote is None:
+            if not config.disposable and config.is_here:
                 attempt.let_the_browser_quit()
             facts = {
                 "event.action": "session-started",
@@ -307,17 +310,22 @@ class SessionControl(Generic[S]):
             start.driver = None
             start.settled = True
 
-    def _launch_within_limits(self) -> Attempt:
+    def _launch_within_limits(self) -> AnyAttempt:
         """Raises LaunchError where a limit of the system stops the start, at the first attempt."""
         start, config = self._start, self.config
         try:
             require_descriptors()
             start.cancellation.check()
+            if config.server is not None:
+                return self._lease_from_server()
             preparation = Preparation.make(config, start.cancellation)
             self.admission.take(config, preparation.ledger, self._check_wait)
             start.deadline = time.monotonic() + config.start_timeout
             self.spans.admitted(self.admission.waited)
-            return self._launch_with_retries(preparation)
+            slot = self.admission.slot
+            bind = self.admission.bind
+            make = functools.partial(_make_attempt, preparation, slot, bind, start.began, start.deadline)
+            return self._launch_with_retries(make)
         except (OSError, RuntimeError, MemoryError) as error:
             is_explained = isinstance(error, BrowserkeeperError) and not isinstance(error, LimitError)
             if is_explained or not (limit := limit_of(error)):
@@ -325,13 +333,26 @@ class SessionControl(Generic[S]):
             text = f"{self.config.name} cannot be started. {limit}"
             raise LaunchError(text, retryable=False, report=self.report) from None
 
+    def _lease_from_server(self) -> AnyAttempt:
+        """Lease the session from the server, whose queue takes the place of the host's slots."""
+        from ..drivers import server
+        from .server_attempt import ServerAttempt
+
+        start, config = self._start, self.config
+        server.check(config)
+        waits = config.wait if config.wait is not None else math.inf
+        start.deadline = time.monotonic() + config.start_timeout + waits
+        until = start.deadline if math.isfinite(start.deadline) else None
+        self.spans.admitted(0.0)
+        return self._launch_with_retries(functools.partial(ServerAttempt, config, start.began, until))
+
     def _check_wait(self, why: Callable[[], str]) -> float | None:
         """While the start waits for its slot: see :meth:`Admission.take`."""
         start = self._start
         start.cancellation.check()
         return check_deadlines(self.config, start.began, self.user_deadlines, self.deadline_errors, why)
 
-    def _launch_with_retries(self, preparation: Preparation) -> Attempt:
+    def _launch_with_retries(self, make: Callable[[], AnyAttempt]) -> AnyAttempt:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
         start = self._start
@@ -344,7 +365,7 @@ class SessionControl(Generic[S]):
         )
         try:
             # tenacity's objects refer to each other in circles
-            return retrying(weakly(self._launch), preparation)
+            return retrying(weakly(self._launch), make)
         except LaunchError as error:
             if start.called_off:
                 raise self._called_off() from error
@@ -354,17 +375,14 @@ class SessionControl(Generic[S]):
         finally:
             start.failures.clear()  # their tracebacks hold the drivers of launches that failed
 
-    def _launch(self, preparation: Preparation) -> Attempt:
+    def _launch(self, make: Callable[[], AnyAttempt]) -> AnyAttempt:
         """One launch.  One that fails is ended, verified, before its error is raised."""
         self.attempt = None
         cancellation = self._start.cancellation
         cancellation.check()
-        start, slot = self._start, self.admission.slot
-        plan = LaunchPlan.make(preparation, slot, start.began, start.deadline)
-        self.admission.bind(plan.record.session.id)
-        attempt = self.attempt = Attempt(plan)
-        if slot is not None:
-            attempt.ending.seconds["slot_wait"] = slot.waited
+        attempt = self.attempt = make()
+        if self.admission.slot is not None:
+            attempt.ending.seconds["slot_wait"] = self.admission.slot.waited
         try:
             assert self._start.called_at is not None
             name = f"{self.config.name} session {attempt.id}"
@@ -404,20 +422,19 @@ class SessionControl(Generic[S]):
             return command()
         if self.state == "closed" or self._commands is None:
             raise self.over()
-        if self.attempt is not None and (self.attempt.bidi or self.attempt.prompts):
-            command = functools.partial(self.attempt.run_as_without_bidi, name, command)
+        if self.attempt is not None:
+            command = self.attempt.wrapped(name, command)
         self.downloads.note_command(name, params)
         # A command that was interrupted goes on, and must not keep alive what the program has dropped.
         commands, fail = self._commands, weakly(self._fail)
         return run_explained(self.proxy_route, name, lambda: commands.run(name, params, command, fail))
 
-    def _open_downloads(self, attempt: Attempt) -> None:
+    def _open_downloads(self, attempt: AnyAttempt) -> None:
         """Begin to note downloads.  If leases have contexts, the pool does this with its own
         connection."""
         self.downloads.browser = attempt.browser.identity
         if not self.downloads.is_in_contexts:
-            tmpdir = attempt.plan.guard.tmpdir
-            self.downloads.open(self.config, attempt.driver.caps, tmpdir, attempt.bidi)
+            self.downloads.open(self.config, attempt.driver.caps, attempt.tmpdir, attempt.bidi)
 
     def expect_download(self, timeout: float | None, count: int) -> Expectation:
         """See ``BrowserSession.expect_download``."""
@@ -466,7 +483,7 @@ class SessionControl(Generic[S]):
     @property
     def proxy_route(self) -> Route | None:
         """The relay's route to the proxy of the session; None without a proxy."""
-        return self.attempt.plan.launch.route if self.attempt is not None else None
+        return self.attempt.route if self.attempt is not None else None
 
     def quit_driver(self) -> None:
         """What ``driver.quit()`` does: a normal end, verified like any other."""
@@ -476,7 +493,7 @@ class SessionControl(Generic[S]):
     @property
     def bidi_filter(self) -> Filter | None:
         """The filter for BiDi commands of the session's own driver; None if they are sent unchanged."""
-        if self.config.remote is not None or self.attempt is None:
+        if not self.config.is_here or self.attempt is None:
             return None
         from ..drivers.session_filter import SessionFilter
 
@@ -514,7 +531,7 @@ class SessionControl(Generic[S]):
         attempt = self.attempt
         if self.state != "live" or attempt is None or attempt.guard.event("ending"):
             return False
-        return is_running(attempt.driver_process) and attempt.browser.is_running()
+        return attempt.looks_alive()
 
     def failure(self) -> BrowserkeeperError | None:
         """The error that a command would raise because the session is over; None while it is not.
@@ -531,6 +548,8 @@ class SessionControl(Generic[S]):
         if self._commands is not None and self._commands.last_window_closed:
             when = "with its last window (the browser ends with it)"
         errors = self.deadline_errors
+        if self.attempt is not None and (known := self.attempt.error_of_end(when)) is not None:
+            return known
         passed = self._passed_user_deadline(self.report.reason if self.report else "")
         return over_error(
             self.config, self.report, self.name, errors, when, cause, passed, self._why_it_died
@@ -662,6 +681,19 @@ class SessionControl(Generic[S]):
 
     def _end_spans(self, report: ExitReport) -> None:
         self.spans.ended(report, self.over, report.seconds["close"])
+
+
+def _make_attempt(
+    preparation: Preparation,
+    slot: Slot | None,
+    bind: Callable[[str], None],
+    began: float,
+    deadline: float,
+) -> Attempt:
+    """An attempt of a launch on this machine; ``bind`` is told its id."""
+    plan = LaunchPlan.make(preparation, slot, began, deadline)
+    bind(plan.record.session.id)
+    return Attempt(plan)
 
 
 def weakly(method: F) -> F:

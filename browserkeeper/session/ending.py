@@ -15,7 +15,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..config import OnLeak
 from ..errors import LeakError, SessionTimeout
@@ -50,8 +50,18 @@ DISCONNECT_TIMEOUT = 3.0
 """Seconds to wait until the connections to a driver are closed; it takes milliseconds."""
 
 
-class Ending:
-    """The end of one session: asks the guard to end it, once, and keeps the exit report."""
+class End(Protocol):
+    """Ends what a session has started, for :class:`Ending`, which calls it once."""
+
+    def run(self, reason: str, began: float) -> ExitReport:
+        """End it all, and return the report.  ``began``: when the end began (``time.monotonic()``)."""
+
+    def amend(self, report: ExitReport) -> None:
+        """Complete the entry of the history with what only the owner knows.  Raises OSError."""
+
+
+class GuardEnd:
+    """The end by the session's guard.  Where that is dead, this process cleans up."""
 
     def __init__(
         self,
@@ -61,18 +71,75 @@ class Ending:
         close_timeout: float,
         grid: Address | None = None,
     ):
+        self._guard, self._ledger, self._record, self._grid = guard, ledger, record, grid
+        self._close_timeout = close_timeout
+
+    def run(self, reason: str, began: float) -> ExitReport:
+        """See :meth:`End.run`.  Blocks for up to two close timeouts, longer where the guard is dead."""
+        # A guard whose browser keeps its profile asks that to quit, for half of a close_timeout.  It
+        # kills for a whole one before it reports a process that survives.
+        facts = self._guard.end(reason, began + 2 * self._close_timeout + EVENT_TIMEOUT)
+        return self._report_from(facts)
+
+    def amend(self, report: ExitReport) -> None:
+        self._ledger.amend(self._record.session.id, report)
+
+    def release(self) -> None:
+        """Have the guard of an adopted driver leave all processes alone, and wait until it is gone."""
+        self._guard.end("released", time.monotonic() + self._close_timeout)
+        for path in (self._record.path, self._record.session.lock):
+            discard(str(path))  # where the guard was killed
+
+    def _report_without_guard(self) -> ExitReport:
+        """Clean up in this process.  Where a limit stops that, the report says so."""
+        session = self._record.session
+        try:
+            with lent():
+                from ..cleanup.removal import report_without_guard
+
+                return report_without_guard(self._ledger, self._record, self._grid)
+        except (OSError, RuntimeError, ImportError) as error:
+            if not (limit := limit_of(error)):
+                raise
+            problem = f"its guard was killed, and what is left could not be ended: {limit} Then sweep."
+            return ExitReport(session.id, session.browser, "guard-died", "", None, problems=(problem,))
+
+    def _report_from(self, facts: Mapping[str, Any] | None) -> ExitReport:
+        """The guard's report; where the guard is dead or silent, the report of a cleanup."""
+        session = self._record.session
+        if facts is not None:
+            report = ExitReport.from_guard(facts, session=session.id, browser=session.browser)
+        else:
+            report = self._report_without_guard()
+        if self._grid is None or report.was_asked:
+            return report
+        # The relay was killed before it asked the Grid to end its part, and the guard cannot ask.
+        from ..grid.ending import end_on_grid
+
+        report = end_on_grid(report, self._grid, self._close_timeout)
+        try:
+            self._ledger.retire(self._record, report)
+        except OSError as error:
+            note = f"no history of the end on the Grid was written: {error}"
+            return dataclasses.replace(report, notes=(*report.notes, note))
+        return report
+
+
+class Ending:
+    """The end of one session: runs its :class:`End`, once, and keeps the exit report."""
+
+    def __init__(self, end: End, close_timeout: float, label: str = ""):
         self.report: ExitReport | None = None
         """The exit report; None before the end."""
         self.notes: tuple[str, ...] = ()
         """Added to the report's notes."""
-        self.label = record.session.label
+        self.label = label
         """The report's: the session's own, or that of the lease that has its browser."""
         self.seconds: dict[str, float] = {}
         """Lengths of earlier phases, added to the report's seconds."""
         self.last_commands = LastCommands()
         self._download_names: dict[str, str] = {}
-        self._guard, self._ledger, self._record, self._grid = guard, ledger, record, grid
-        self._close_timeout = close_timeout
+        self._end, self._close_timeout = end, close_timeout
         self._lock = threading.RLock()
         self._finalizer: weakref.finalize[..., Any] | None = None
 
@@ -114,10 +181,7 @@ class Ending:
             if self.report is not None:
                 return self.report
             taken, began = self.last_commands.take(), time.monotonic()
-            # A guard whose browser keeps its profile asks that to quit, for half of a close_timeout.  It
-            # kills for a whole one before it reports a process that survives.
-            facts = self._guard.end(reason, began + 2 * self._close_timeout + EVENT_TIMEOUT)
-            report = self._report_from(facts)
+            report = self._end.run(reason, began)
             if report.ended_badly:
                 report = self._with_commands(report, taken, began)
             run_apart(disconnect, DISCONNECT_TIMEOUT)
@@ -135,7 +199,7 @@ class Ending:
 
         def amend() -> None:
             try:
-                self._ledger.amend(self._record.session.id, report)
+                self._end.amend(report)
             except OSError as error:
                 problems.append(f"the last commands are not in the history: {error}")
 
@@ -165,47 +229,10 @@ class Ending:
         assert self.report is not None
         logger.info("%s", self.report, extra=self.report.log_fields())
 
-    def release(self) -> None:
-        """Have the guard of an adopted driver leave all processes alone, and wait until it is gone."""
+    def forget(self) -> None:
+        """Do not end the session when its object is garbage-collected: it is not ours any more."""
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._guard.end("released", time.monotonic() + self._close_timeout)
-        for path in (self._record.path, self._record.session.lock):
-            discard(str(path))  # where the guard was killed
-
-    def _report_without_guard(self) -> ExitReport:
-        """Clean up in this process.  Where a limit stops that, the report says so."""
-        session = self._record.session
-        try:
-            with lent():
-                from ..cleanup.removal import report_without_guard
-
-                return report_without_guard(self._ledger, self._record, self._grid)
-        except (OSError, RuntimeError, ImportError) as error:
-            if not (limit := limit_of(error)):
-                raise
-            problem = f"its guard was killed, and what is left could not be ended: {limit} Then sweep."
-            return ExitReport(session.id, session.browser, "guard-died", "", None, problems=(problem,))
-
-    def _report_from(self, facts: Mapping[str, Any] | None) -> ExitReport:
-        """The guard's report; where the guard is dead or silent, the report of a cleanup."""
-        session = self._record.session
-        if facts is not None:
-            report = ExitReport.from_guard(facts, session=session.id, browser=session.browser)
-        else:
-            report = self._report_without_guard()
-        if self._grid is None or report.was_asked:
-            return report
-        # The relay was killed before it asked the Grid to end its part, and the guard cannot ask.
-        from ..grid.ending import end_on_grid
-
-        report = end_on_grid(report, self._grid, self._close_timeout)
-        try:
-            self._ledger.retire(self._record, report)
-        except OSError as error:
-            note = f"no history of the end on the Grid was written: {error}"
-            return dataclasses.replace(report, notes=(*report.notes, note))
-        return report
 
 
 def _named(one: PartialDownload, names: Mapping[str, str]) -> PartialDownload:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import http.client
 import logging
 import os
@@ -17,7 +18,7 @@ from ..admission.slots import Slot
 from ..config import SessionConfig
 from ..drivers import downloads
 from ..drivers.bidi import BidiConnection, ProtocolError
-from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle
+from ..drivers.browser_handle import BrowserHandle, LocalBrowserHandle, is_running
 from ..drivers.downloads import CANCEL_GRACE, PARTIAL_SUFFIXES, directory_of_user
 from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, may_save_by_bidi, needs_bidi
 from ..drivers.launch import Launch
@@ -52,7 +53,7 @@ from ..state.ledger import Ledger
 from ..state.records import Record, new_id
 from ..state.tmpdirs import new_tmpdir_path
 from .browser_exit import BrowserExit, ExitWatch, signal_name
-from .ending import EVENT_TIMEOUT, DeadlineError, Ending
+from .ending import EVENT_TIMEOUT, DeadlineError, Ending, GuardEnd
 from .environment import environment
 from .log_search import LogSearch
 from .preparation import Preparation
@@ -62,6 +63,7 @@ from .user_directories import link_user_directories
 if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
     from ..drivers.resolve import Resolved
+    from ..proxy.relay import Route
 
 logger = logging.getLogger("browserkeeper")
 
@@ -194,7 +196,8 @@ class Attempt:
         config = plan.config
         try:
             record = dataclasses.replace(plan.record, guards=(identity_of(self.guard.pid),))
-            self.ending = Ending(self.guard, plan.ledger, record, config.close_timeout, config.remote)
+            end = GuardEnd(self.guard, plan.ledger, record, config.close_timeout, config.remote)
+            self.ending = Ending(end, config.close_timeout, config.label)
             self.ending.notes = (plan.launch.note,) if plan.launch.note else ()
             self.driver_process: ProcessIdentity | None = None
             self._driver: Callable[[], Any] = lambda: None
@@ -458,6 +461,40 @@ class Attempt:
             seconds = self.plan.config.close_timeout / 2
             self.guard.tell_how_to_quit(seconds, browser.pid, port, path)
             self._quits = True
+
+    @property
+    def config(self) -> SessionConfig:
+        """The configuration of the session."""
+        return self.plan.config
+
+    @property
+    def tmpdir(self) -> str:
+        """The session's TMPDIR."""
+        return self.plan.guard.tmpdir
+
+    @property
+    def containment(self) -> str:
+        """How the session's processes are kept together."""
+        return self.plan.guard.containment.kind
+
+    @property
+    def route(self) -> Route | None:
+        """The relay's route to the proxy of the session; None without a proxy."""
+        return self.plan.launch.route
+
+    def looks_alive(self) -> bool:
+        """True if driver and browser exist, and neither is stopped or a zombie.  Sends nothing."""
+        return is_running(self.driver_process) and self.browser.is_running()
+
+    def error_of_end(self, when: str) -> BrowserkeeperError | None:
+        """None: the report of the session says why it is over."""
+        return None
+
+    def wrapped(self, name: str, command: Callable[[], Any]) -> Callable[[], Any]:
+        """The command, with what browserkeeper's own BiDi connection changes taken back."""
+        if self.bidi or self.prompts:
+            return functools.partial(self.run_as_without_bidi, name, command)
+        return command
 
     def is_quitting(self) -> bool:
         """True if the guard asks the browser to quit, or has done so."""

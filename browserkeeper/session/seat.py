@@ -30,10 +30,12 @@ from .last_commands import LastCommands
 from .shared_session import LEAVE_TIMEOUT, SharedSession
 
 if TYPE_CHECKING:
+    from ..config import SessionConfig
     from ..drivers.bidi import BidiConnection
     from ..drivers.managed import CommandHandler
     from ..drivers.user_prompts import UserPrompts
     from ..process.guard_process import GuardProcess
+    from ..proxy.relay import Route
 
 ATTACH_TIMEOUT = 20.0
 """Seconds for ChromeDriver to attach a session; it takes 0.02 to 0.4 s."""
@@ -288,8 +290,32 @@ class Seat:
 
     # -- what an Attempt has
 
-    def run_as_without_bidi(self, name: str, command: Callable[[], Any]) -> Any:
-        return command()
+    @property
+    def config(self) -> SessionConfig:
+        """That of the browser's first session."""
+        return self.plan.config
+
+    @property
+    def tmpdir(self) -> str:
+        return self._attempt.tmpdir
+
+    @property
+    def containment(self) -> str:
+        return self._attempt.containment
+
+    @property
+    def route(self) -> Route | None:
+        return self._attempt.route
+
+    def looks_alive(self) -> bool:
+        return self._attempt.looks_alive()
+
+    def error_of_end(self, when: str) -> BrowserkeeperError | None:
+        """None: the report says why the seat is over."""
+        return None
+
+    def wrapped(self, name: str, command: Callable[[], Any]) -> Callable[[], Any]:
+        return command
 
     def is_quitting(self) -> bool:
         """True if the seat is ending: ChromeDriver then answers null, as if it had succeeded, to a

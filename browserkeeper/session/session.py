@@ -81,25 +81,28 @@ class BrowserSession(Generic[D_co]):
 
     @property
     def pid(self) -> int | None:
-        """The browser's main process; None for a browser on a Grid, or one that was attached to."""
+        """The browser's main process; None for a browser on a Grid or of a server, or one that was
+        attached to."""
         identity = self._control.identity
         return identity.pid if identity else None
 
     @property
     def tmpdir(self) -> str:
-        """The session's own TMPDIR, removed at its end; "" before its start."""
+        """The session's own TMPDIR, removed at its end; "" before its start, and for a lease of a
+        server."""
         attempt = self._control.attempt
-        return attempt.plan.guard.tmpdir if attempt else ""
+        return attempt.tmpdir if attempt else ""
 
     @property
     def containment(self) -> str:
         """The containment that this session has, "" before its start."""
         attempt = self._control.attempt
-        return attempt.plan.guard.containment.kind if attempt else ""
+        return attempt.containment if attempt else ""
 
     @property
     def guard_pid(self) -> int | None:
-        """The pid of the standby guard, the ancestor of all other processes of the session."""
+        """The pid of the standby guard, the ancestor of all other processes of the session; None for a
+        lease of a server, whose guards are the server's."""
         attempt = self._control.attempt
         return attempt.guard.pid if attempt else None
 

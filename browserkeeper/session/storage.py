@@ -70,7 +70,7 @@ def read_state(attempt: Attempt, indexed_db: bool) -> dict[str, Any]:
     from ..drivers import stored_origins
     from ..drivers.storage_state import save
 
-    config, driver = attempt.plan.config, attempt.driver
+    config, driver = attempt.config, attempt.driver
     if not driver.caps.get("webSocketUrl"):
         if config.engine == "firefox":
             raise StorageStateError(
@@ -99,7 +99,7 @@ def load_state(attempt: Attempt, state: StorageState) -> None:
     """
     from ..drivers.storage_state import load
 
-    config, driver = attempt.plan.config, attempt.driver
+    config, driver = attempt.config, attempt.driver
     if driver.caps.get("webSocketUrl"):
         with _connection(attempt) as connection:
             load(connection, config.engine, DEFAULT_CONTEXT, state)
