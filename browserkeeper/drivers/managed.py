@@ -31,6 +31,7 @@ from websocket import WebSocketException
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..errors import refuse_to_pickle
+from ..wire.words import BEGIN_LEASE
 from .driver_service import ManagedService, make_service
 from .error_codes import CodedErrors, ServerErrors
 from .proxies import send_through
@@ -130,6 +131,11 @@ class _ToServer(_Connection):
         always = {**asked.get("alwaysMatch", {}), **self._plan.capabilities}
         body = json.dumps({"capabilities": {**asked, "alwaysMatch": always}})
         return self._request("POST", f"{self._plan.address.url}/session", body)
+
+    def send_words(self, session: str, body: dict[str, Any]) -> Any:
+        """Send the words of a lease (``wire.words.BEGIN_LEASE``); returns Selenium's answer."""
+        url = f"{self._plan.address.url}/session/{session}/{BEGIN_LEASE}"
+        return self._request("POST", url, json.dumps(body))
 
 
 class _ChromiumToServer(_ToServer, ChromiumRemoteConnection):
@@ -370,22 +376,30 @@ class RemoteFirefox(_RemoteManaged, Firefox):
     """A managed ``webdriver.Firefox`` whose browser is on a Grid."""
 
 
-class ServerChrome(RemoteChrome):
+class _OfServer:
+    """What the drivers of leases of a server share."""
+
+    error_handler_class: type[CodedErrors] = ServerErrors
+
+    def tell_lease(self, body: dict[str, Any]) -> None:
+        """Send the words of a lease.  Not as a command of Selenium's, which would log the identity."""
+        driver: Any = self
+        executor = driver.command_executor
+        answer = executor.send_words(driver.session_id, body)
+        if answer:
+            self.error_handler_class().check_response(answer)
+
+
+class ServerChrome(_OfServer, RemoteChrome):
     """A managed ``webdriver.Chrome`` whose browser is a lease of a server."""
 
-    error_handler_class = ServerErrors
 
-
-class ServerEdge(RemoteEdge):
+class ServerEdge(_OfServer, RemoteEdge):
     """A managed ``webdriver.Edge`` whose browser is a lease of a server."""
 
-    error_handler_class = ServerErrors
 
-
-class ServerFirefox(RemoteFirefox):
+class ServerFirefox(_OfServer, RemoteFirefox):
     """A managed ``webdriver.Firefox`` whose browser is a lease of a server."""
-
-    error_handler_class = ServerErrors
 
 
 def _raise_closed() -> NoReturn:

@@ -63,6 +63,8 @@ class Browser(Protocol):
     def set_deadline(self, seconds: float | None, reason: str) -> None: ...
     def name_lease(self, label: str) -> None: ...
     def driver_for(self, handler: CommandHandler) -> Any: ...
+    @property
+    def must_take(self) -> bool: ...
     def take(self, identity: Identity) -> None: ...
     @property
     def bidi_filter(self) -> BidiFilter | None: ...
@@ -109,9 +111,11 @@ class PooledBrowser:
 
     @property
     def downloads(self) -> Path | None:
-        """The directory of the present lease's downloads."""
+        """The directory of the present lease's downloads; None at a server."""
         if self._contexts:
             return self._contexts.downloads
+        if self._config.browser.place == "server":
+            return None
         return self._user_downloads or Path(self.session.tmpdir, "downloads")
 
     @property
@@ -138,6 +142,8 @@ class PooledBrowser:
         """
         if self._isolation != "context":
             self.session.start()
+            if self._config.browser.place == "server":
+                self.slot.on_admitted()  # until then the launch waits in the server's queue
             return
         from ..drivers.contexts import for_contexts
 
@@ -335,6 +341,13 @@ class PooledBrowser:
         proxy."""
         return self._contexts.proxy_route if self._contexts else self._control.proxy_route
 
+    @property
+    def must_take(self) -> bool:
+        """True if the lease is to be told of, whatever its identity: a server has to know it."""
+        if self._config.browser.place != "server":
+            return False
+        return bool(self._lease_label or self._config.max_lease)
+
     def take(self, identity: Identity) -> None:
         """Give the lease's context an identity, before the lease's first command.
 
@@ -348,6 +361,9 @@ class PooledBrowser:
         from ..drivers.bidi import ProtocolError
 
         def take() -> None:
+            if self._config.browser.place == "server":
+                self._control.tell_lease(identity, self._lease_label, self._config.max_lease)
+                return
             if self._contexts is not None:
                 before = self._contexts.context
                 self._contexts.take(identity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ..config import SessionConfig, check_choice, check_count, check_seconds
@@ -42,6 +42,8 @@ MAX_LIFETIME = 30 * 60.0
 """Seconds; HikariCP's default."""
 IDLE_TIMEOUT = 10 * 60.0
 """Seconds; the default of psycopg_pool and HikariCP."""
+SERVER_IDLE_TIMEOUT = 1.0
+"""Seconds for a lease of a server that no request of the pool wants any more: other clients may wait."""
 MAX_MEMORY = 2 * 2**30
 """Bytes of PSS of the whole process tree."""
 LEAK_WARN = 5 * 60.0
@@ -114,6 +116,10 @@ class PoolConfig:
     @classmethod
     def build(cls, browser: SessionConfig, **given: Any) -> PoolConfig:
         """Fills in the defaults that depend on the machine.  Raises ConfigError."""
+        if browser.server is not None:
+            return cls(_for_a_server(browser, given), **given)
+        if given.get("min_idle") is None:
+            given["min_idle"] = MIN_IDLE
         if given.get("max_size") is None:
             per_browser = given.get("leases_per_browser", 1)
             check_count("leases_per_browser", per_browser, least=1)
@@ -125,7 +131,7 @@ class PoolConfig:
 
     def _check_isolation(self) -> None:
         check_choice("isolation", self.isolation, ISOLATIONS)
-        if self.isolation == "context" and self.browser.remote is not None:
+        if self.isolation == "context" and self.browser.place == "grid":
             raise ConfigError(
                 "isolation='context' needs a browser on this machine: on a Grid each lease has a "
                 "session of its own. Use isolation='auto' or 'fresh'."
@@ -190,9 +196,9 @@ class PoolConfig:
         Without contexts, a browser's words are set at its launch, which is before the lease.
         """
         for name in identity.words:
-            if self.resolved_isolation == "context":
+            if self.resolved_isolation == "context" or self.browser.place == "server":
                 break
-            if self.browser.remote is not None:
+            if self.browser.place == "grid":
                 raise ConfigError(
                     f"{name}= cannot be given to a lease of a pool on a Grid, whose browsers start "
                     "before their leases: give it to BrowserPool(), or to browser(remote=). "
@@ -237,14 +243,19 @@ class PoolConfig:
 
     @property
     def resolved_isolation(self) -> Literal["context", "fresh", "none"]:
-        """The isolation, with ``auto`` replaced by what it means for this browser."""
+        """The isolation, with ``auto`` replaced by what it means for this browser.
+
+        Each lease of a server is a session of its own there, so ``fresh``, whatever the server does.
+        """
+        if self.browser.place == "server":
+            return "fresh"
         if self.isolation != "auto":
             return self.isolation
         return "context" if self._has_contexts and not self.lost_in_a_context else "fresh"
 
     @property
     def _has_contexts(self) -> bool:
-        return self.browser.remote is None
+        return self.browser.is_here
 
     @functools.cached_property
     def lost_in_a_context(self) -> tuple[Loss, ...]:
@@ -282,6 +293,45 @@ class PoolConfig:
             checks=self.check is not None,
             resets=self.reset is not None,
         )
+
+
+OF_WARM_BROWSERS: Mapping[str, Any] = {
+    "min_idle": None,
+    "max_uses": MAX_USES,
+    "max_lifetime": MAX_LIFETIME,
+    "idle_timeout": IDLE_TIMEOUT,
+    "max_memory": MAX_MEMORY,
+    "leases_per_browser": 1,
+}
+"""Arguments about the browsers that a pool keeps, with their defaults.  With a server there are none."""
+
+
+def _for_a_server(browser: SessionConfig, given: dict[str, Any]) -> SessionConfig:
+    """Fill in the arguments of a pool whose leases are leases of a server; returns the configuration of
+    its sessions.  Raises ConfigError for an argument that such a pool does not have."""
+    assert browser.server is not None
+    for name, default in OF_WARM_BROWSERS.items():
+        value = given.get(name, default)
+        if value != default and not (name in ("min_idle", "max_memory", "max_uses") and not value):
+            raise ConfigError(
+                f"{name}={value!r} cannot be used with {browser.server.source}: the pool keeps no "
+                "browsers, and each lease is one of the server's. Give it to `browserkeeper serve`, or "
+                "leave it out."
+            )
+    isolation = given.get("isolation", "auto")
+    if isolation == "none":
+        raise ConfigError(
+            f"isolation='none' cannot be used with {browser.server.source}: the server separates all "
+            "leases. Leave it out."
+        )
+    given.update(min_idle=0, max_uses=1, max_memory=None, idle_timeout=SERVER_IDLE_TIMEOUT)
+    if given.get("max_size") is None:
+        given["max_size"] = max(1, BROWSERS_PER_CORE * cores())
+    if given.get("launch_concurrency") is None:
+        given["launch_concurrency"] = given["max_size"]
+    if isolation in ("context", "fresh"):
+        return dataclasses.replace(browser, lease_isolation=isolation)
+    return browser
 
 
 def default_size(leases_per_browser: int = 1) -> int:

@@ -40,13 +40,13 @@ class HostShare:
 
     def __init__(self, config: SessionConfig):
         self._config = config
-        self._kind: Kind = "grid" if config.remote is not None else "browser"
+        self._kind: Kind = "grid" if config.place == "grid" else "browser"
         self._id = os.urandom(8).hex()
         self._gate: Gate | None = None
         self._bell: Bell | None = None
         self._view = HostView()
         self._next_look = 0.0
-        self._is_closed = False
+        self._is_closed = config.place == "server"  # whose leases take no slots of this host
 
     def mark(self, request: SlotRequest, priority: Priority) -> None:
         """Make it a request of this pool, before the launch."""

@@ -168,6 +168,8 @@ class LeaseHandler:
     def __init__(self, request: Request, pool: object = None):
         """``pool`` is kept alive with the lease: one that is dropped ends its browsers."""
         self.request, self._pool = request, pool
+        self.check_identity: Callable[[Identity], None] = lambda identity: None
+        """Raises ConfigError for words that a lease of this pool cannot have."""
         request.handler = weakref.ref(self)
         self.retire_reason = ""
         self.driver_reference: Callable[[], Any] = lambda: None
@@ -205,7 +207,7 @@ class LeaseHandler:
         After any exception the lease is over, and the browser is replaced.  Raises the errors of
         :meth:`.Browser.take`.
         """
-        if not self.request.identity:
+        if not self.request.identity and not self.browser.must_take:
             return
         try:
             self.browser.take(self.request.identity)
@@ -443,6 +445,21 @@ class Lease(Generic[D_co]):
             self._release()
         if isinstance(failure, LeaseTimeout):
             raise failure
+
+    def begin_again(self, identity: Identity, label: str) -> None:
+        """Give the lease an identity and a label, in place of those that it began with: for a server,
+        whose clients may lease a session before they know its user.
+
+        To be called before the lease's first command.  Raises ConfigError for words that the lease
+        cannot have, and the errors of :meth:`take_identity`.
+        """
+        handler = self._handler
+        handler.check_identity(identity)
+        handler.request.label = label
+        handler.browser.name_lease(label)
+        if identity:
+            handler.request.identity = identity
+            handler.take_identity()
 
     def take_identity(self) -> None:
         """Called by the pool before the user gets the lease: see :meth:`LeaseHandler.take_identity`."""

@@ -46,7 +46,6 @@ from .config import (
     MAX_MEMORY,
     MAX_USES,
     MAX_WAITING,
-    MIN_IDLE,
     Isolation,
     PoolConfig,
 )
@@ -77,7 +76,7 @@ class PoolArguments(BrowserArguments, total=False):
     """The keyword arguments of ``BrowserPool``, for type checkers.  ``BrowserPool`` documents them."""
 
     max_size: int | None
-    min_idle: int
+    min_idle: int | None
     isolation: Isolation
     checkout_timeout: float
     max_waiting: int
@@ -105,7 +104,9 @@ class BrowserPool(Generic[D_co]):
         max_size: the largest number of browsers, and of leases at a time.  The default is two for
             each core, fewer if there are less than 768 MiB of memory for each.  One more browser may
             exist for the moments in which it replaces another.
-        min_idle: how many browsers are kept ready for the next leases, within ``max_size``.
+        min_idle: how many browsers are kept ready for the next leases, within ``max_size``.  The default
+            is 1, and 0 with ``server``: then each lease is one of the server's, which keeps the browsers
+            (``docs/server.md``).
         isolation: how two leases of a browser are separated.  ``context``: by a new user context
             (Chromium); ``fresh``: by a new process; ``none``: not at all, the browser stays as the
             last lease left it; ``auto``: ``context`` for a Chromium on this machine, unless the options
@@ -171,7 +172,7 @@ class BrowserPool(Generic[D_co]):
         name: str = "chrome",
         *,
         max_size: int | None = None,
-        min_idle: int = MIN_IDLE,
+        min_idle: int | None = None,
         isolation: Isolation = "auto",
         checkout_timeout: float = CHECKOUT_TIMEOUT,
         max_waiting: int = MAX_WAITING,
@@ -474,6 +475,7 @@ class BrowserPool(Generic[D_co]):
         """
         controller = self._live_controller()
         handler = LeaseHandler(request, self)
+        handler.check_identity = self._check_identity
         dropped = weakref.finalize(handler, _warn_of_dropped_lease, controller, request)
 
         def release() -> None:
@@ -594,6 +596,9 @@ class BrowserPool(Generic[D_co]):
     def _present_config(self) -> PoolConfig:
         return self._controller.config if self._controller is not None else self.config
 
+    def _check_identity(self, identity: Identity) -> None:
+        self._present_config.check_lease_identity(identity)
+
     def stats(self) -> Mapping[str, float]:
         """Returns counters and gauges, with the names that psycopg_pool uses; times in seconds.
 
@@ -679,6 +684,8 @@ class BrowserPool(Generic[D_co]):
             lines.append(f"The last launch failed: {error}")
         if error := scheduler.check_breaker.last_error:
             lines.append(f"The last check failed: {error}")
+        if (server := self.config.browser.server) is not None and scheduler.members("starting"):
+            lines.append(f"Its requests wait in the queue of the server {server}.")
         longest = sorted(controller.leases(), key=lambda info: -info.seconds)[:3]
         lines += [f"  held: {info}" for info in longest]
         if busy is None:

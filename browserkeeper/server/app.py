@@ -18,6 +18,7 @@ from aiohttp import WSMsgType, web
 
 from .._version import __version__
 from ..errors import BrowserkeeperError, ConfigError
+from ..wire.words import BEGIN_LEASE
 from .bidi import Bridge
 from .capabilities import Request, Wanted, read
 from .clients import Client, ClientGoneError, Clients, Lifetime, while_connected
@@ -157,6 +158,9 @@ class Server:
         session = self._session(parts[1])
         if parts[2:4] == ["se", "bidi"] and len(parts) == 5:
             return await self._bidi(request, session, parts[4])
+        if "/".join(parts[2:]) == BEGIN_LEASE and request.method == "POST":
+            await session.begin_lease(_object(await _body(request, MAX_NEW_SESSION)))
+            return _json({"value": None})
         name, of_path = self._tables[session.engine].find(request.method, parts[2:])
         params, body = {}, None
         if request.method == "POST":

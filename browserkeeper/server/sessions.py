@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from ..config import check_seconds
 from ..drivers.raw_commands import Answer
 from ..errors import BrowserkeeperError, LeaseTimeout
+from ..options.identity import Identity
+from ..options.labels import check_label
 from ..pool.lease import Lease
 from ..report import ExitReport
 from ..session.asynchronous import in_thread
@@ -84,6 +87,25 @@ class Session:
         if self.lifetime is None:
             return contextlib.nullcontext()
         return self.lifetime.command(connection, user_agent)
+
+    async def begin_lease(self, body: Mapping[str, Any]) -> None:
+        """Give the session an identity, a label and a deadline, before its first command: for the pools
+        of our own clients.  Raises WireError."""
+        label, seconds = body.get("label") or "", body.get("maxLease")
+
+        def begin() -> None:
+            try:
+                check_label("label", label) if label else None
+                if seconds is not None:
+                    check_seconds("maxLease", seconds)
+                self.lease.begin_again(Identity.build(body.get("identity")), label)
+            except BrowserkeeperError as error:
+                raise of_command(error) from None
+            if seconds is not None:
+                self.lease.session.set_deadline(seconds)
+
+        await self.in_thread(begin)
+        self.wanted = dataclasses.replace(self.wanted, label=label or None)
 
     async def run(self, command: Command) -> Answer:
         """Run a command after those before it; see :meth:`LeaseCommands.run`."""
@@ -159,6 +181,7 @@ class Session:
             "browserName": self.capabilities.get("browserName", ""),
             "label": self.wanted.label or "",
             "client": self.client.name,
+            "request": self.wanted.client,
             "created": self.created_at,
             "age": time.time() - self.created_at,
             "idle": 0.0 if self.in_flight else time.monotonic() - self.used_at,

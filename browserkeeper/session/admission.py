@@ -24,7 +24,7 @@ class Admission:
 
     def __init__(self, config: SessionConfig):
         self.request = SlotRequest(
-            "grid" if config.remote is not None else "browser",
+            "grid" if config.place == "grid" else "browser",
             label=config.label,
             max_browsers=config.max_browsers,
             min_memory=config.min_memory,

@@ -30,6 +30,7 @@ from ..errors import (
     refuse_to_pickle,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..options.identity import Identity
 from ..options.storage_state import StorageState
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
@@ -123,8 +124,8 @@ class SessionControl(Generic[S]):
         self.config = config
         self.state: Literal["new", "starting", "live", "closed"] = "new"
         self.attempt: AnyAttempt | None = None
-        """The latest launch, the seat in a browser with several, or the lease of a server; None before the
-        first one."""
+        """The latest launch, the seat in a browser with several, or the lease of a server; None before
+        the first one."""
         self.deadline_errors: dict[str, DeadlineError] = {}
         """What to raise when a deadline passes, by its reason: code that sets a deadline can say more
         about it than the session (a pool's ``max_lease``, a Celery task's time limit)."""
@@ -473,6 +474,15 @@ class SessionControl(Generic[S]):
         """Load a state into the browser's own windows, before their first page.  Raises IdentityError,
         and what :meth:`run_command` raises."""
         self.run_command(STORAGE_STATE, {}, lambda: load_state(self._live(), state))
+
+    def tell_lease(self, identity: Identity, label: str, max_lease: float | None) -> None:
+        """Tell the server of a pool's lease which its session begins; see :meth:`ServerAttempt.tell`."""
+        from .server_attempt import ServerAttempt
+
+        attempt = self.attempt
+        if not isinstance(attempt, ServerAttempt) or attempt.driver is None:
+            raise self.over()
+        attempt.tell(identity, label, max_lease)
 
     def _live(self) -> Attempt:
         attempt = self.attempt

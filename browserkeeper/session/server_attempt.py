@@ -24,6 +24,7 @@ from ..errors import (
     SessionTimeout,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..options.identity import Identity
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..report import ExitReport
 from ..report.last_command import commands_as_text
@@ -167,6 +168,20 @@ class ServerAttempt:
             raise WebDriverException(str(guard.told or "the server has ended the session"))
 
         return run
+
+    def tell(self, identity: Identity, label: str, max_lease: float | None) -> None:
+        """Give the lease an identity, a label and a deadline of its own, before its first command.
+
+        For pools, whose sessions begin before their leases.  Raises what a command raises.
+        """
+        from ..drivers.server import MAX_LEASE_MARGIN
+
+        body: dict[str, Any] = {"label": label}
+        if identity:
+            body["identity"] = identity.to_json()
+        if max_lease is not None:
+            body["maxLease"] = max_lease + MAX_LEASE_MARGIN
+        self.driver.tell_lease(body)
 
     def looks_alive(self) -> bool:
         """False once the session is being ended; only a command could find out more."""

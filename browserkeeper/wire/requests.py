@@ -118,7 +118,10 @@ def unreachable(address: ServerAddress, error: BaseException) -> ServerError:
 
 
 def refused_token(address: ServerAddress, answer: Answer) -> ServerError:
-    """The error for a server that wants another token, or one at all."""
+    """The error for a server that wants another token or one at all, or refuses the request by its
+    headers."""
+    if answer.status == 403 and "token" not in answer.brief.lower():
+        return ServerError(f"The server {address} refuses this client ({answer.brief}).", "refused")
     what = "refuses the token of" if address.token else "requires a token, and there is none in"
     return ServerError(
         f"The server {address} {what} {address.source} ({answer.brief}). It is in the file of the "

@@ -22,6 +22,12 @@ CLIENT = "browserkeeper:client"
 SERVER = "browserkeeper:server"
 """An object: the server's ``version`` and ``pid``, the lease's ``isolation``, its ``browser``'s id."""
 
+# -- requests beyond WebDriver's
+
+BEGIN_LEASE = "browserkeeper/lease"
+"""``POST /session/ID/browserkeeper/lease``, with ``identity``, ``label`` and ``maxLease``: what a
+session gets before its first command, for clients whose sessions begin before their leases."""
+
 # -- fields of answers
 
 ERROR = "browserkeeper:error"

@@ -85,6 +85,8 @@ class FakeBrowser:
     def driver_for(self, handler: Any) -> Any:
         return FakeDriver(handler)
 
+    must_take = False
+
     @property
     def bidi_filter(self) -> None:
         return None
