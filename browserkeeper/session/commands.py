@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from .server_attempt import ServerAttempt
 
-    AnyAttempt = Attempt | Seat | ServerAttempt
+    Started = Attempt | ServerAttempt
+    AnyAttempt = Started | Seat
 
 T = TypeVar("T")
 

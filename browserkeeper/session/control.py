@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
     from ..drivers.websockets import Filter
     from ..proxy.relay import Route
-    from .commands import AnyAttempt
+    from .commands import AnyAttempt, Started
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -311,7 +311,7 @@ class SessionControl(Generic[S]):
             start.driver = None
             start.settled = True
 
-    def _launch_within_limits(self) -> AnyAttempt:
+    def _launch_within_limits(self) -> Started:
         """Raises LaunchError where a limit of the system stops the start, at the first attempt."""
         start, config = self._start, self.config
         try:
@@ -334,7 +334,7 @@ class SessionControl(Generic[S]):
             text = f"{self.config.name} cannot be started. {limit}"
             raise LaunchError(text, retryable=False, report=self.report) from None
 
-    def _lease_from_server(self) -> AnyAttempt:
+    def _lease_from_server(self) -> Started:
         """Lease the session from the server, whose queue takes the place of the host's slots."""
         from ..drivers import server
         from .server_attempt import ServerAttempt
@@ -353,7 +353,7 @@ class SessionControl(Generic[S]):
         start.cancellation.check()
         return check_deadlines(self.config, start.began, self.user_deadlines, self.deadline_errors, why)
 
-    def _launch_with_retries(self, make: Callable[[], AnyAttempt]) -> AnyAttempt:
+    def _launch_with_retries(self, make: Callable[[], Started]) -> Started:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
         start = self._start
@@ -376,7 +376,7 @@ class SessionControl(Generic[S]):
         finally:
             start.failures.clear()  # their tracebacks hold the drivers of launches that failed
 
-    def _launch(self, make: Callable[[], AnyAttempt]) -> AnyAttempt:
+    def _launch(self, make: Callable[[], Started]) -> Started:
         """One launch.  One that fails is ended, verified, before its error is raised."""
         self.attempt = None
         cancellation = self._start.cancellation
@@ -430,7 +430,7 @@ class SessionControl(Generic[S]):
         commands, fail = self._commands, weakly(self._fail)
         return run_explained(self.proxy_route, name, lambda: commands.run(name, params, command, fail))
 
-    def _open_downloads(self, attempt: AnyAttempt) -> None:
+    def _open_downloads(self, attempt: Started) -> None:
         """Begin to note downloads.  If leases have contexts, the pool does this with its own
         connection."""
         self.downloads.browser = attempt.browser.identity
