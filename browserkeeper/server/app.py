@@ -159,7 +159,9 @@ class Server:
         if parts[2:4] == ["se", "bidi"] and len(parts) == 5:
             return await self._bidi(request, session, parts[4])
         if "/".join(parts[2:]) == BEGIN_LEASE and request.method == "POST":
-            await session.begin_lease(_object(await _body(request, MAX_NEW_SESSION)))
+            words = _object(await _body(request, MAX_NEW_SESSION))
+            with session.use(self.connection_of(request), request.headers.get("User-Agent", "")):
+                await session.begin_lease(words)
             return _json({"value": None})
         name, of_path = self._tables[session.engine].find(request.method, parts[2:])
         params, body = {}, None
