@@ -300,6 +300,8 @@ class PooledBrowser:
             except Exception:  # noqa: BLE001 # our end of a websocket; the browser's end is verified
                 log_error("browser %s: its websocket could not be closed", self.id)
         if self._place is not None:
+            if self._contexts:
+                self._contexts.remove_downloads()
             report = self._place.leave(reason)
         return report
 

@@ -169,11 +169,6 @@ class PoolConfig:
                 f"{given} cannot be used with remote=: a Grid gives each lease a browser of its own. "
                 "Leave one of the two out."
             )
-        if browser.debugger_address:
-            raise ConfigError(
-                f"{given} cannot be used with options.debugger_address: the pool has to start its "
-                "browsers itself. Leave one of the two out."
-            )
         if self.isolation not in ("auto", "context"):
             raise ConfigError(
                 f"{given} needs a user context for each lease, and isolation={self.isolation!r} gives "

@@ -157,6 +157,14 @@ class Controller:
         if not self.loop.post(lambda now: self.scheduler.add_request(request, now)):
             raise PoolClosed("The pool is closed; it gives no more leases.")
 
+    def waits_for_host(self) -> bool:
+        """True if a launch waits for a slot of the host, or the host is drained.  A launch may also wait
+        for a place in a browser of the pool."""
+        queued = self.scheduler.members("queued")
+        if self.browsers is not None:
+            queued = [member for member in queued if member.browser.slot.waits_for()]
+        return bool(queued) or self.scheduler.host.drained
+
     def is_empty(self) -> bool:
         return not self.scheduler.members()
 
@@ -283,11 +291,12 @@ class Controller:
                 reason = shared.retire_reason if is_soft else WITH_BROWSER
                 self.scheduler.replace(staying, reason, now)
 
-    def _share_lifetime(self, member: Member) -> None:
-        """All places of a browser are too old at the same time."""
+    def _join_group(self, member: Member) -> None:
+        """All places of a browser are too old at the same time, and have one slot of the host."""
         if (shared := member.browser.shared_browser) is not None:
             shared.expires_at = shared.expires_at or member.expires_at
             member.expires_at = shared.expires_at
+            member.group = shared
 
     # -- decisions
 
@@ -421,7 +430,7 @@ class Controller:
             case Launched(seconds):
                 self.scheduler.launched(member, now)
                 self._seconds["browsers"] += seconds
-                self._share_lifetime(member)
+                self._join_group(member)
                 self._watch_for_exit(member)
             case LaunchFailed(error):
                 self._on_launch_failed(member, error, now)

@@ -602,9 +602,12 @@ class BrowserPool(Generic[D_co]):
     def stats(self) -> Mapping[str, float]:
         """Returns counters and gauges, with the names that psycopg_pool uses; times in seconds.
 
-        Gauges: ``pool_min``, ``pool_max``, ``pool_size``, ``pool_available``, ``pool_leased``,
+        Gauges: ``pool_browsers`` (how many browsers there are), ``leases_per_browser``, ``pool_min``,
+        ``pool_max`` (leases at a time), ``pool_size``, ``pool_available``, ``pool_leased``,
         ``pool_starting``, ``pool_renewing``, ``pool_queued`` (launches that wait for a slot of the
         host), ``requests_waiting``, ``requests_waiting_for_slots`` (those that such a launch is for).
+        All but the first count places for a lease, of which a browser has ``leases_per_browser``, and so
+        do the counters ``retired_REASON``.
 
         Counters: ``requests_num``, ``requests_queued``, ``requests_errors``,
         ``requests_wait_seconds``, ``usage_seconds``, ``returns_bad``, ``browsers_num``,
@@ -677,7 +680,7 @@ class BrowserPool(Generic[D_co]):
         this pool wait for a slot of the host."""
         lines = [f"{what}: {self!r}."]
         scheduler = controller.scheduler
-        busy = controller.host.busy() if scheduler.members("queued") or scheduler.host.drained else None
+        busy = controller.host.busy() if controller.waits_for_host() else None
         if busy is not None:
             lines.append(f"The pool's launches wait for a slot of the host. {busy}")
         if error := scheduler.breaker.last_error:

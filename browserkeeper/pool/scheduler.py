@@ -116,6 +116,8 @@ class Member:
     """Why it gets no further lease; "" while it may get one."""
     browser: Any = None
     """Set and used by the caller; the scheduler ignores it."""
+    group: Any = None
+    """Members of one group are places in one process, which has one slot of the host.  None: alone."""
     request: Any = None
     """The request that holds this browser."""
     asked_at: float = 0.0
@@ -402,7 +404,8 @@ class Scheduler:
     def ended(self, member: Member, now: float) -> None:
         """The browser's end is verified, or was given up after errors.  Its place is free only now."""
         self._members.remove(member)
-        self._given_up += 1
+        if member.group is None or all(one.group != member.group for one in self._members):
+            self._given_up += 1
         self.decide(now)
 
     # -- what the other programs on the host want
@@ -522,9 +525,15 @@ class Scheduler:
         for one in self._outside():
             if len(self._idle) <= len(self._waiting):
                 return
-            member = self._idle[0]
+            member = min(self._idle, key=self._busy_places)
             if one.is_owed or now >= member.idle_since + KEEP_IDLE:
                 self._close(member, "yielded")
+
+    def _busy_places(self, member: Member) -> int:
+        """How many members of the same process have to end before its slot is free."""
+        if member.group is None:
+            return 0
+        return sum(m.group == member.group for m in self.members("leased", "checking", "refreshing"))
 
     def _close_aged_browsers(self, now: float) -> None:
         """Make before break: a browser with a soft reason serves until enough others are ready.
@@ -647,7 +656,14 @@ class Scheduler:
         """Those that wait outside and for which no browser of this pool is closing, or has ended.  Those
         that are owed one come first, and were served first; else the oldest."""
         waiting = sorted(self.host.waiting, key=lambda one: not one.is_owed)
-        return tuple(waiting[len(self.members("closing")) + self._given_up :])
+        return tuple(waiting[self._coming_slots() + self._given_up :])
+
+    def _coming_slots(self) -> int:
+        """How many slots of the host come free: those of browsers that end.  A process with several
+        places keeps its slot until the last of them has ended."""
+        alone = [m for m in self.members("closing") if m.group is None]
+        leaving = {m.group for m in self._members if m.group is not None and m.retire_reason}
+        return len(alone) + len(leaving)
 
     def _reason_to_give_up(self) -> str:
         """Why a browser that comes back from a lease is closed for other programs; "" if it is not.

@@ -154,7 +154,11 @@ def pool_gauges(found: Snapshot) -> Iterator[Metric]:
             browsers.add_metric([name, state], total(pools, f"pool_{state}"))
     yield browsers
     for metric, text, stat in (
-        ("browserkeeper_pool_browsers_max", "Browsers that pools may have (max_size).", "pool_max"),
+        (
+            "browserkeeper_pool_browsers_max",
+            "Leases that pools may have at a time.",
+            "pool_max",
+        ),
         ("browserkeeper_pool_requests_waiting", "Requests that wait for a browser.", "requests_waiting"),
     ):
         yield _gauge(metric, text, {name: total(pools, stat) for name, pools in by_browser.items()})

@@ -50,10 +50,14 @@ class DownloadFolders:
     def current(self) -> Path:
         return self.root if self.is_shared else self.root / f"{self.prefix}{self.number}"
 
-    def next(self) -> Path:
-        """Remove the folder of the current context, and make and return the folder of the next."""
+    def remove(self) -> None:
+        """Remove the folder of the current context."""
         if self.number and not self.is_shared:
             try_to_remove(str(self.current))
+
+    def next(self) -> Path:
+        """Remove the folder of the current context, and make and return the folder of the next."""
+        self.remove()
         self.number += 1
         self.current.mkdir(parents=True, exist_ok=True)
         return self.current
@@ -266,6 +270,10 @@ class Contexts(abc.ABC):
         """For ``goog:cdp.sendCommand``: returns the parameters to send, and notes what it reaches."""
         self.note_beyond("goog:cdp.sendCommand")
         return params
+
+    def remove_downloads(self) -> None:
+        """Remove the folder of the current context's downloads, unless it is the user's."""
+        self._folders.remove()
 
     def end_identity(self) -> None:
         """End the effects of the identity that outlast the context."""
