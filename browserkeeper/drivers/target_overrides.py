@@ -33,7 +33,7 @@ TITLE = "browserkeeper"
 SCRIPT = r"""
 (() => {
   const rules = new Map(), waiting = new Map();
-  const sessions = new Map(), released = new Set();  // by target, and targets
+  const sessions = new Map(), released = new Set();  // session and target by its id, and ids
   let number = 0;
   const send = (method, params = {}, sessionId = undefined) => new Promise((done) => {
     waiting.set(++number, done);
@@ -46,8 +46,7 @@ SCRIPT = r"""
   );
 
   // No answer is awaited: a worker answers only once it runs, and the commands keep their order.
-  const attached = ({sessionId, targetInfo: {targetId, type, url, browserContextId}}) => {
-    sessions.set(targetId, sessionId);
+  const apply = ({sessionId, targetInfo: {targetId, type, url, browserContextId}}) => {
     const rule = rules.get(browserContextId);
     if (rule) {
       const shared = type === 'shared_worker' || type === 'service_worker';
@@ -74,7 +73,20 @@ SCRIPT = r"""
         fetches.set(sessionId, {rule, script});
       }
     }
-    send('Runtime.runIfWaitingForDebugger', {}, sessionId);
+  };
+  const attached = (one) => {
+    sessions.set(one.targetInfo.targetId, one);
+    apply(one);
+    send('Runtime.runIfWaitingForDebugger', {}, one.sessionId);
+  };
+  const of = (context) => [...sessions.values()].filter(
+    ({targetInfo}) => targetInfo.browserContextId === context,
+  );
+  const reset = ({sessionId}) => {
+    fetches.delete(sessionId);
+    send('Fetch.disable', {}, sessionId);
+    send('Emulation.setUserAgentOverride', {userAgent: ''}, sessionId);
+    send('Network.setExtraHTTPHeaders', {headers: {}}, sessionId);
   };
 
   const fetches = new Map();  // rule, and script of a service worker, by session
@@ -106,7 +118,7 @@ SCRIPT = r"""
     else if (method === 'Target.detachedFromTarget') {
       fetches.delete(params.sessionId);
       for (const [target, session] of sessions) {
-        if (session === params.sessionId) sessions.delete(target) && released.delete(target);
+        if (session.sessionId === params.sessionId) sessions.delete(target) && released.delete(target);
       }
     }
     else if (method === 'Fetch.requestPaused') paused(params, sessionId);
@@ -116,15 +128,17 @@ SCRIPT = r"""
   globalThis.browserkeeperTargets = {
     add(rule) {
       rules.set(rule.context, rule);
+      of(rule.context).forEach(apply);  // attached already, because of another context's rule
       return follow(undefined, {filter: [...kinds, {exclude: true}]});
     },
     remove(context) {
       rules.delete(context);
+      if (rules.size) of(context).forEach(reset);  // else they are detached from
       const none = {autoAttach: false, waitForDebuggerOnStart: false};
       return rules.size ? '' : follow(undefined, none);
     },
     release(target) {
-      const session = sessions.get(target);
+      const session = sessions.get(target)?.sessionId;
       if (!rules.size) return '';
       released.add(target);  // which may be attached only later
       fetches.delete(session);

@@ -287,8 +287,8 @@ class Controller:
         for shared, members in places.items():
             staying = [member for member in members if not member.retire_reason]
             if shared.retire_reason and staying:
-                is_soft = shared.retire_reason in SOFT_REASONS
-                reason = shared.retire_reason if is_soft else WITH_BROWSER
+                is_known = shared.retire_reason in (*SOFT_REASONS, "max_uses")
+                reason = shared.retire_reason if is_known else WITH_BROWSER
                 self.scheduler.replace(staying, reason, now)
 
     def _join_group(self, member: Member) -> None:

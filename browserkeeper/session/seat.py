@@ -160,16 +160,18 @@ class SeatEnding:
     def _end(self, seat: Seat, reason: str) -> ExitReport:
         shared, attempt = self._shared, self._shared.attempt
         name = attempt.name
-        if shared.is_closing or not shared.is_usable:
+        if shared.is_closing or shared.is_over:
             report = shared.end(reason)
-            return dataclasses.replace(report, reason=reason) if seat.guard.is_late else report
+            return _with(report, reason) if seat.guard.is_late else report
         try:
             seat.leave(LEAVE_TIMEOUT)
         except NotLeftError as error:
-            if not shared.is_over:  # else it died meanwhile
+            has_died = shared.is_over or attempt.browser.is_lost()
+            if not has_died:
                 text = "%s is ended: it did not confirm the end of a lease (%s): %s"
                 logger.warning(text, name, reason, error)
-            return dataclasses.replace(shared.end("hung"), reason=reason)
+            report = shared.end("browser-died" if has_died else "hung")
+            return report if has_died and not seat.guard.is_late else _with(report, reason)
         logger.debug("%s: the seat of a lease has ended (%s); the browser goes on", name, reason)
         plan = attempt.plan
         return ExitReport(
@@ -354,6 +356,11 @@ def _seen_by(connection: SeatConnection, default: str) -> Callable[[Mapping[str,
         return context == default or context in connection.contexts
 
     return is_seen
+
+
+def _with(report: ExitReport, reason: str) -> ExitReport:
+    """The browser's report, with the reason of the seat's end."""
+    return dataclasses.replace(report, reason=reason)
 
 
 def _do_nothing() -> None:

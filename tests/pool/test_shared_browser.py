@@ -249,21 +249,21 @@ def test_a_place_is_free_although_its_late_lease_is_never_given_back(
 
 
 def test_a_cancelled_task_ends_its_lease_alone(one_browser: BrowserPool[Any], site: Site) -> None:
-    errors: list[BaseException | None] = []
+    errors: list[BaseException] = []
 
     async def hang(hangs: asyncio.Event) -> None:
-        async with one_browser.alease() as lease:
-            loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
 
-            def run(driver: Any) -> None:
-                loop.call_soon_threadsafe(hangs.set)
-                driver.execute_async_script(HANG)
-
-            hanging = await asyncio.to_thread(Hanging, lease, run)
+        def run(driver: Any) -> None:
+            driver.set_script_timeout(10 * SECONDS)
+            loop.call_soon_threadsafe(hangs.set)
             try:
-                await asyncio.sleep(SECONDS)
-            finally:
-                errors.append(hanging)  # type: ignore[arg-type]
+                driver.execute_async_script(HANG)
+            except BaseException as error:
+                errors.append(error)
+
+        async with one_browser.alease() as lease:
+            await asyncio.to_thread(run, lease.driver)
 
     async def cancel() -> None:
         hangs = asyncio.Event()
@@ -274,16 +274,18 @@ def test_a_cancelled_task_ends_its_lease_alone(one_browser: BrowserPool[Any], si
 
     with one_browser.lease() as neighbour, Worker(neighbour, site):
         asyncio.run(cancel())
-        (hanging,) = errors
-        assert isinstance(hanging, Hanging)
-        assert isinstance(hanging.wait(), SessionClosed)
+        assert wait_until(lambda: errors)
+        assert name_of(errors[0]) in ("SessionClosed", "LeaseEnded")
     assert one_browser.stats()["browsers_num"] == 1
+
+
+def crash(lease: Lease[Any]) -> BaseException | None:
+    return Hanging(lease, lambda driver: driver.get("chrome://crash")).wait()
 
 
 def test_a_tab_that_crashes_leaves_the_neighbours(one_browser: BrowserPool[Any], site: Site) -> None:
     with several(one_browser, 2) as (lease, neighbour), Worker(neighbour, site):
-        crashing = Hanging(lease, lambda driver: driver.get("chrome://crash"))
-        assert isinstance(crashing.wait(), WebDriverException)
+        assert isinstance(crash(lease), WebDriverException)
     with several(one_browser, 3) as leases:
         for lease in leases:
             lease.driver.get(site.url)
@@ -392,6 +394,7 @@ def test_a_stopped_owner_does_not_keep_a_late_lease_alive() -> None:
     assert owner.wait() == 0
 
 
+@pytest.mark.leaves_zombies(2, "the standby guard's own, since its owner was killed")
 def test_a_killed_owner_leaves_nothing() -> None:
     owner = Owner(sys.executable, "-c", OWNER, "kill")
     owner.wait_for("ready")
@@ -452,11 +455,12 @@ def test_a_browser_is_replaced_whole_and_its_running_leases_go_on(
         assert browser_of(lease) == old
         do(pool, lease)
         lease.release()
+        # For some reasons the browser serves until its replacement is ready.
+        assert wait_until(lambda: pool.stats().get(f"retired_{reason}", 0) >= 1)
         with pool.lease() as third:
             assert browser_of(third) != old
             neighbour.driver.get(site.url)
             assert browser_of(neighbour) == old
-        assert pool.stats()[f"retired_{reason}"] >= 1
         neighbour.release()
         assert old_process
         assert wait_until(lambda: not witness.is_same(old_process))
