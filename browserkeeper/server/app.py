@@ -20,6 +20,7 @@ from .._version import __version__
 from ..errors import BrowserkeeperError, ConfigError
 from ..wire.words import BEGIN_LEASE
 from .bidi import Bridge
+from .browsers import Browsers
 from .capabilities import Request, Wanted, read
 from .clients import Client, ClientGoneError, Clients, Lifetime, while_connected
 from .commands import Command
@@ -54,7 +55,7 @@ class Server:
             max_per_client=settings.max_per_client,
             max_waiting=settings.max_waiting,
         )
-        self.pools, self.sessions = Pools(settings), Sessions()
+        self.pools, self.sessions, self.browsers = Pools(settings), Sessions(), Browsers()
         self.connections = Connections()
         """For the listening sockets (``Listener.connections``)."""
         self._clients: Clients | None = None
@@ -200,14 +201,13 @@ class Server:
         await socket.prepare(request)
         bridge = await session.in_thread(lambda: Bridge(session.lease, send, closed))
         session.on_close.add(bridge.close)
-        session.in_flight += 1  # not idle, as long as the client is connected
         try:
-            async for message in socket:
-                if message.type == WSMsgType.TEXT:
-                    bridge.receive(message.data)
+            # The session is not idle, as long as the client is connected.
+            with session.use(self.connection_of(request), request.headers.get("User-Agent", "")):
+                async for message in socket:
+                    if message.type == WSMsgType.TEXT:
+                        bridge.receive(message.data)
         finally:
-            session.in_flight -= 1
-            session.used_at = time.monotonic()
             session.on_close.discard(bridge.close)
             bridge.close()
         return socket
@@ -264,8 +264,8 @@ class Server:
         """Raises BrowserkeeperError or WireError."""
         limit = min(wanted.queue_timeout or self.settings.queue_timeout, self.settings.queue_timeout)
         until = time.monotonic() + limit
-        shares = wanted.launch.engine == "chromium" and not wanted.bidi
-        weight = 1 if shares else self.settings.leases_per_browser
+        await self.browsers.check(wanted.launch.name, wanted.version)
+        weight = self.pools.weight(wanted.launch, bidi=wanted.bidi)
         turn = await self.queue.turn(client, limit, weight=weight)
         try:
             with self.pools.use(wanted.launch, bidi=wanted.bidi) as use:
@@ -383,7 +383,7 @@ def create_app(settings: ServerSettings) -> web.Application:
     """The application.  Its pools are opened when it starts, and closed when it ends."""
     app = web.Application(client_max_size=max(settings.max_upload, MAX_COMMAND))
     server = app[SERVER] = Server(settings)
-    app.router.add_route("*", "/{path:.*}", server.handle)
+    app.router.add_route("*", "/{path:(?s:.*)}", server.handle)
     app.cleanup_ctx.append(server.run)
     app.on_shutdown.append(server.end_sessions)
     return app

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..errors import BrowserkeeperError
+from ..errors import BrowserkeeperError, ConfigError
 from ..pool import BrowserPool
 from ..session.asynchronous import in_thread
 from .capabilities import Launch
@@ -82,14 +82,7 @@ class Pools:
         Raises ConfigError for a launch that is refused, PoolUnavailable, and WireError where all other
         pools are in use.
         """
-        found = self._pools.get(launch.key)
-        if bidi and not (found is not None and found.has_bidi):
-            launch = dataclasses.replace(launch, bidi=True)
-            found = self._pools.get(launch.key)
-        if found is None:
-            self._make_room()
-            found = self._add(launch)
-        use = Use(self, found)
+        use = Use(self, self._pool_for(launch, bidi))
         try:
             self.balance()
             yield use
@@ -97,10 +90,32 @@ class Pools:
             use.end()
             raise
 
+    def weight(self, launch: Launch, *, bidi: bool = False) -> int:
+        """How many of the sessions that there may be a session of this launch stands for: all of a
+        browser, if it shares its browser with no other.  Raises what :meth:`use` raises."""
+        return self._settings.leases_per_browser // self._pool_for(launch, bidi).leases
+
+    def _pool_for(self, launch: Launch, bidi: bool) -> SharedPool:
+        found = self._pools.get(launch.key)
+        if bidi and not (found is not None and found.has_bidi):
+            launch = dataclasses.replace(launch, bidi=True)
+            found = self._pools.get(launch.key)
+        if found is None:
+            self._make_room()
+            found = self._add(launch)
+        return found
+
     def _add(self, launch: Launch) -> SharedPool:
-        shares = launch.engine == "chromium" and not launch.bidi
-        leases = self._settings.leases_per_browser if shares else 1
-        shared = SharedPool(launch, leases, self._build(launch, leases))  # raises ConfigError
+        """Raises ConfigError for a launch that is refused."""
+        leases = 1 if launch.bidi or launch.engine == "firefox" else self._settings.leases_per_browser
+        try:
+            unopened = self._build(launch, leases)
+        except ConfigError:
+            if leases == 1:
+                raise
+            leases = 1  # it has options that only a browser of its own can have
+            unopened = self._build(launch, leases)
+        shared = SharedPool(launch, leases, unopened)
         shared.used_at = time.monotonic()
         self._pools[launch.key] = shared
         return shared
@@ -169,7 +184,7 @@ class Pools:
             shared.pool = pool.open()
             shared.opened.set()
         ready = self._settings.min_idle if shared.launch == Launch() else 0
-        shared.pool.resize(share, min(ready, share))
+        shared.pool.resize(share, min(ready, share * shared.leases))
 
     def _close(self, shared: SharedPool) -> None:
         """End the browsers of a pool, in the background."""

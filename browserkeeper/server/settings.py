@@ -28,8 +28,8 @@ class ServerSettings:
 
     ``listen``: addresses, each ``unix:PATH`` or ``HOST:PORT``.  ``allow_hosts``: names by which clients
     may call the server, besides its addresses.  ``max_browsers``: how many browsers there may be at a
-    time, over all launches; 0 for the default of ``BrowserPool``.  ``min_idle``: how many browsers are
-    kept ready for sessions without options.  ``leases_per_browser``: how many sessions share a Chromium.
+    time, over all launches; 0 for the default of ``BrowserPool``.  ``min_idle``: for how many
+    sessions without options browsers are kept ready.  ``leases_per_browser``: how many sessions share a Chromium.
     ``isolation``: as for ``BrowserPool``.  ``queue_timeout``: how long a new session waits for a browser
     at most.  ``max_lease``: how long a session may last.  ``idle_timeout``: how long a session may be
     without a command.  ``max_pools``: how many different launches may have browsers at a time.
@@ -59,8 +59,9 @@ class ServerSettings:
     def __post_init__(self) -> None:
         check_count("max_browsers", self.max_browsers, least=0)
         if not self.max_browsers:
-            object.__setattr__(self, "max_browsers", default_size())
-            object.__setattr__(self, "min_idle", min(self.min_idle, self.max_browsers))
+            check_count("leases_per_browser", self.leases_per_browser, least=1)
+            object.__setattr__(self, "max_browsers", default_size(self.leases_per_browser))
+            object.__setattr__(self, "min_idle", min(self.min_idle, self.max_sessions))
         check_count("min_idle", self.min_idle, least=0)
         check_count("max_waiting", self.max_waiting, least=0)
         for name in ("leases_per_browser", "max_pools", "max_upload"):
@@ -75,8 +76,11 @@ class ServerSettings:
                 check_seconds(name, getattr(self, name))
         for name in ("headless", "insecure"):
             check_flag(name, getattr(self, name))
-        if self.min_idle > self.max_browsers:
-            raise ConfigError(f"min_idle={self.min_idle} is more than max_browsers={self.max_browsers}.")
+        if self.min_idle > self.max_sessions:
+            raise ConfigError(
+                f"min_idle={self.min_idle} is more than the {self.max_sessions} sessions that there may "
+                f"be (max_browsers={self.max_browsers} × leases_per_browser={self.leases_per_browser})."
+            )
 
     @property
     def max_sessions(self) -> int:
