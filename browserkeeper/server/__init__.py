@@ -4,9 +4,12 @@
     app.py           create_app(): the aiohttp application, and which handler answers which request
     protocol.py      which of Selenium's commands a method and a path mean
     capabilities.py  the capabilities of a new session: merged, matched, and what they mean for a lease
+    browsers.py      which browsers this machine has, and their versions
     pools.py         one pool for each distinct launch
     sessions.py      the table of sessions: id, lease, client, how it ended
     commands.py      one command of a session, in the session's thread
+    files.py         uploads, and downloads that are fetched
+    bidi.py          a client's BiDi websocket, joined to the browser's through the lease's filter
     errors.py        exceptions as W3C error answers
     listening.py     unix:PATH, HOST:PORT, and the sockets that systemd gives
     connections.py   the connections of clients: who has sent the bytes, limits for slow clients

@@ -51,12 +51,32 @@ class Bridge:
         self._waiting: dict[int, Future[Params]] = {}
         self._is_over = False
         self._writing = threading.Lock()
+        self._latest = threading.Event()
+        """Set once the latest message of the client has been sent on, or answered."""
+        self._latest.set()
         self._commands = ThreadPoolExecutor(AT_ONCE, "browserkeeper-bidi")
         self._reader = threading.Thread(target=self._read, name="browserkeeper-bidi-events", daemon=True)
         self._reader.start()
 
     def receive(self, text: str) -> None:
         """Take a message of the client; returns at once."""
+        before, self._latest = self._latest, threading.Event()
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            self._commands.submit(self._handle, text, before, self._latest)
+
+    def _handle(self, text: str, before: threading.Event, sent: threading.Event) -> None:
+        """In a thread of its own, since the answers of commands may wait for later commands.
+
+        Commands reach the browser in the order of the client's messages: this one waits for ``before``,
+        and sets ``sent``.
+        """
+        try:
+            before.wait()
+            self._handle_next(text, sent)
+        finally:
+            sent.set()
+
+    def _handle_next(self, text: str, sent: threading.Event) -> None:
         try:
             message = json.loads(text)
             number = message["id"]
@@ -74,19 +94,16 @@ class Bridge:
         elif method in REFUSED:
             self._refuse(number, *REFUSED[method])
         else:
-            with contextlib.suppress(RuntimeError):  # closed meanwhile
-                self._commands.submit(self._run, number, method, params)
+            self._run(number, method, params, sent)
 
-    def _run(self, number: int, method: str, params: Params) -> None:
-        """In a thread of its own, since the answers of commands may wait for later commands."""
+    def _run(self, number: int, method: str, params: Params, sent: threading.Event) -> None:
+        def transmit(changed: Params) -> Params:
+            return self._transmit(method, changed, sent)
+
         try:
             with self._handler.observe_command("bidi", {"method": method}):
-                if self._filter is None:
-                    reply = self._transmit(method, params)
-                else:
-                    reply = self._filter.run(
-                        method, params, lambda changed: self._transmit(method, changed)
-                    )
+                found = self._filter
+                reply = transmit(params) if found is None else found.run(method, params, transmit)
         except ConfigError as error:
             self._refuse(number, "unsupported operation", str(error))
         except BrowserkeeperError as error:
@@ -100,7 +117,7 @@ class Bridge:
         else:
             self._deliver(json.dumps({**reply, "id": number}))
 
-    def _transmit(self, method: str, params: Params) -> Params:
+    def _transmit(self, method: str, params: Params, sent: threading.Event) -> Params:
         """Send a command to the browser, and return its answer."""
         number, answer = next(self._ids), Future[Params]()
         self._waiting[number] = answer
@@ -110,6 +127,7 @@ class Bridge:
             text = json.dumps({"id": number, "method": method, "params": params})
             with self._writing:
                 self._upstream.send(text)
+            sent.set()
             return answer.result()
         finally:
             self._waiting.pop(number, None)

@@ -28,8 +28,8 @@ class ServerSettings:
 
     ``listen``: addresses, each ``unix:PATH`` or ``HOST:PORT``.  ``allow_hosts``: names by which clients
     may call the server, besides its addresses.  ``max_browsers``: how many browsers there may be at a
-    time, over all launches; 0 for the default of ``BrowserPool``.  ``min_idle``: for how many
-    sessions without options browsers are kept ready.  ``leases_per_browser``: how many sessions share a Chromium.
+    time, over all launches; 0 for the default of ``BrowserPool``.  ``min_idle``: for how many sessions
+    without options browsers are kept ready.  ``leases_per_browser``: how many sessions share a Chromium.
     ``isolation``: as for ``BrowserPool``.  ``queue_timeout``: how long a new session waits for a browser
     at most.  ``max_lease``: how long a session may last.  ``idle_timeout``: how long a session may be
     without a command.  ``max_pools``: how many different launches may have browsers at a time.

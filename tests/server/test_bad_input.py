@@ -176,9 +176,6 @@ def test_a_session_that_cannot_be_had_is_refused_by_name_before_anything_starts(
         value: Any = capabilities
         while isinstance(value, dict):
             [*_, (name, value)] = value.items()
-        assert (
-            name in answer.message
-            or str(value) in answer.message
-            or name.rpartition(":")[2] in answer.message
-        )
+        words = [name, name.rpartition(":")[2], value[0] if isinstance(value, list) else value]
+        assert any(str(word) in answer.message for word in words), answer.message
         assert not serving.server.pools.open_pools[0].sessions()
