@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import select
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -53,6 +54,9 @@ class RawConnection:
     def _exchange(self, method: str, path: str, body: bytes | None) -> Answer:
         connection = self._connection
         self._connection = None  # after an error, or an interrupted command, it cannot be used again
+        if connection is not None and _was_closed(connection):
+            connection.close()
+            connection = None
         if connection is None:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=self._config.timeout)
         try:
@@ -86,6 +90,15 @@ class RawConnection:
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.close()
+
+
+def _was_closed(connection: http.client.HTTPConnection) -> bool:
+    """True if the driver has closed it since the last answer: then there is an end to be read."""
+    if connection.sock is None:
+        return True
+    poller = select.poll()
+    poller.register(connection.sock, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def answer_in(error: WebDriverException) -> Answer | None:

@@ -14,7 +14,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
+from websocket import WebSocketException
 
 from .._version import __version__
 from ..errors import BrowserkeeperError, ConfigError
@@ -99,6 +100,7 @@ class Server:
         while True:
             await asyncio.sleep(LOOK_AT_SESSIONS)
             try:
+                self.pools.close_unused()
                 await self.sessions.end_dead()
             except Exception:
                 logger.exception("server: the look for sessions that have ended failed")
@@ -199,7 +201,12 @@ class Server:
                 loop.call_soon_threadsafe(lambda: loop.create_task(socket.close()))
 
         await socket.prepare(request)
-        bridge = await session.in_thread(lambda: Bridge(session.lease, send, closed))
+        try:
+            bridge = await session.in_thread(lambda: Bridge(session.lease, send, closed))
+        except (WireError, BrowserkeeperError, OSError, WebSocketException) as error:
+            logger.warning("server: no BiDi connection for session %s: %s", session.id, error)
+            await socket.close(code=WSCloseCode.INTERNAL_ERROR)
+            return socket
         session.on_close.add(bridge.close)
         try:
             # The session is not idle, as long as the client is connected.

@@ -61,8 +61,15 @@ class LeaseCommands:
         return Answer(200, json.dumps(found).encode())
 
     def execute(self, name: str, params: dict[str, Any]) -> Any:
-        """Run a command of the server's own, such as ``setTimeouts``; returns its value."""
-        return self._driver.execute(name, params)["value"]
+        """Run a command of the server's own before the first of the client's; returns its value.  Raises
+        BrowserkeeperError, or WireError if the driver refuses it."""
+        try:
+            return self._driver.execute(name, params)["value"]
+        except BrowserkeeperError:
+            raise
+        except WebDriverException as error:
+            text = f"the browser refuses {name!r}: {(error.msg or '').partition(chr(10))[0]}"
+            raise WireError("session not created", text) from None
 
     def _send(self, command: Command) -> Any:
         """The raw answer; or, for the lease's routing, an object."""

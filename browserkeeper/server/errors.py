@@ -53,12 +53,22 @@ ENDED = (SessionTimeout, SessionClosed, LeaseEnded, BrowserDied)
 
 
 class WireError(Exception):
-    """An error answer.  ``code`` is one of :data:`STATUS`; ``cause`` is the exception of ours that it
-    tells of, if any."""
+    """An error answer.  ``code`` is one of :data:`STATUS`.
+
+    ``data`` is what it tells of an exception of ours, None without one.  That exception is not kept: its
+    traceback would keep the lease alive.
+    """
 
     def __init__(self, code: str, message: str, cause: BrowserkeeperError | None = None):
         super().__init__(message)
-        self.code, self.message, self.cause = code, message, cause
+        self.code, self.message = code, message
+        self.data = None if cause is None else data_of(cause)
+
+    def again(self) -> WireError:
+        """An equal error, to be raised: each raise would add to the traceback of the same object."""
+        error = WireError(self.code, self.message)
+        error.data = self.data
+        return error
 
     @property
     def status(self) -> int:
@@ -68,8 +78,8 @@ class WireError(Exception):
     def body(self) -> bytes:
         """The body of the answer, JSON."""
         value: dict[str, Any] = {"error": self.code, "message": self.message, "stacktrace": ""}
-        if self.cause is not None:
-            value["data"] = data_of(self.cause)
+        if self.data is not None:
+            value["data"] = self.data
         return json.dumps({"value": value}).encode()
 
 

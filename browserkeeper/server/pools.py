@@ -24,6 +24,9 @@ from .settings import ServerSettings
 
 logger = logging.getLogger("browserkeeper")
 
+KEEP_UNUSED = 600.0
+"""Seconds; as ``idle_timeout`` of ``BrowserPool``, after which its browsers are closed in any case."""
+
 MakePool = Callable[..., BrowserPool[Any]]
 
 
@@ -158,8 +161,24 @@ class Pools:
         """Give each pool the browsers that its users need, as far as there are any; the pools whose last
         change was longest ago are served first."""
         for one in sorted(self._pools.values(), key=lambda one: one.used_at):
-            while one.share < one.needed and self._find_one_more(one):
-                self._resize(one, one.share + 1)
+            try:
+                while one.share < one.needed and self._find_one_more(one):
+                    self._resize(one, one.share + 1)
+            except BrowserkeeperError:  # the requests for it wait, and others must not fail with them
+                logger.exception("server: a pool cannot be opened, or resized")
+
+    def close_unused(self) -> None:
+        """Close the pools that had no user for KEEP_UNUSED, and let the pool for sessions without
+        options have their browsers.  To be called from time to time."""
+        until = time.monotonic() - KEEP_UNUSED
+        for one in list(self._pools.values()):
+            if not one.users and one.used_at < until and one.launch != Launch():
+                self._resize(one, 0)
+                del self._pools[one.launch.key]
+        first = self._pools.get(Launch().key)
+        left = self._settings.max_browsers - sum(one.share for one in self._pools.values())
+        if first is not None and left > 0:
+            self._resize(first, first.share + left)
 
     def _find_one_more(self, taker: SharedPool) -> bool:
         """Have one browser less elsewhere, unless there may be one more.  Returns False where each is
@@ -174,8 +193,9 @@ class Pools:
         return True
 
     def _resize(self, shared: SharedPool, share: int) -> None:
-        shared.share = share
+        """Raises PoolUnavailable, with the share unchanged, if the pool cannot be opened."""
         if not share:
+            shared.share = 0
             self._close(shared)
             return
         if shared.pool is None:
@@ -185,6 +205,7 @@ class Pools:
             shared.opened.set()
         ready = self._settings.min_idle if shared.launch == Launch() else 0
         shared.pool.resize(share, min(ready, share * shared.leases))
+        shared.share = share
 
     def _close(self, shared: SharedPool) -> None:
         """End the browsers of a pool, in the background."""

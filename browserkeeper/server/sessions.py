@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("browserkeeper")
 
-REMEMBERED = 1000
+REMEMBERED = 500
 """How many ended sessions are known by why they ended."""
 
 
@@ -115,7 +115,7 @@ class Session:
     def _run(self, command: Command) -> Answer:
         """In the session's thread."""
         if self.over is not None:
-            raise self.over
+            raise self.over.again()
         if command.name in FILE_COMMANDS:
             value = self.files.run(command.name, command.params)
             return Answer(200, json.dumps({"value": value}).encode())
@@ -130,10 +130,20 @@ class Session:
             future = asyncio.get_running_loop().run_in_executor(self._thread, function)
         except RuntimeError:  # the thread has been told to end
             self.in_flight -= 1
-            raise self.over or WireError("invalid session id", "The session is over.") from None
+            raise self._over() from None
         future.add_done_callback(self._note_done)
         # A client that has gone does not take its command back: the driver is at work on it.
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if future.cancelled():  # it waited for its turn when the session was ended
+                raise self._over() from None
+            raise
+
+    def _over(self) -> WireError:
+        if self.over is None:
+            return WireError("invalid session id", "The session is over.")
+        return self.over.again()
 
     def _note_done(self, future: asyncio.Future[Any]) -> None:
         self.in_flight -= 1
@@ -211,7 +221,7 @@ class Sessions:
         if (session := self._sessions.get(session_id)) is not None:
             return session
         if (why := self._ended.get(session_id)) is not None:
-            raise why
+            raise why.again()
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.started_at))
         raise WireError(
             "invalid session id",
