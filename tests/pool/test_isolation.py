@@ -477,7 +477,8 @@ def module_pool(name: str, **arguments: Any) -> Iterator[BrowserPool[webdriver.R
     directory = f"/tmp/bkstate-{name}-{len(arguments)}-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BROWSERKEEPER_STATE_DIR", directory)
-        pool = patient_pool(name, max_size=1, min_idle=1, max_uses=None, **arguments).open()
+        given = {"min_idle": 1, **arguments}
+        pool = patient_pool(name, max_size=1, max_uses=None, **given).open()
         pool.wait()
     with pool:
         yield pool
