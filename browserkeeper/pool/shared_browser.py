@@ -46,7 +46,7 @@ class SharedBrowser:
     def __init__(self, config: PoolConfig):
         from ..drivers.contexts import for_contexts
 
-        browser = dataclasses.replace(for_contexts(config.browser), debugging="port")
+        browser = dataclasses.replace(for_contexts(config.browser, shared=True), debugging="port")
         if browser.max_download is not None:  # each lease has the bound for itself
             browser = dataclasses.replace(
                 browser, max_download=browser.max_download * config.leases_per_browser

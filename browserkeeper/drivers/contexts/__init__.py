@@ -27,13 +27,16 @@ TOO_OLD = frozenset(["unknown command", "unknown method", "invalid argument"])
 that it does not have."""
 
 
-def for_contexts(config: SessionConfig) -> SessionConfig:
-    """The configuration, completed by the options that contexts need at the start of the browser."""
+def for_contexts(config: SessionConfig, *, shared: bool = False) -> SessionConfig:
+    """The configuration, completed by the options that contexts need at the start of the browser.
+
+    ``shared``: it is a Chromium that will have several leases at a time.
+    """
     from . import chromium, firefox
 
     if config.engine == "firefox":
         return firefox.for_contexts(config)
-    return chromium.for_contexts(config)
+    return chromium.for_contexts(config, shared=shared)
 
 
 def open_contexts(

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 from ...config import SessionConfig
 from ...errors import ConfigError
 from ...errors import hide_frames as __tracebackhide__  # noqa: F401
+from ...options.check import switch_of
 from ..bidi import BidiConnection, ProtocolError
 from ..context_limits import grants_geolocation
+from ..paste_keys import NO_MIDDLE_PASTE, PasteKeys
 from ..seat_connection import SeatConnection
 from .base import Contexts, DownloadFolders, RunCommand
 
@@ -119,8 +121,12 @@ PROMPT_HANDLING = {"unhandledPromptBehavior": {"default": "ignore", "beforeUnloa
 until a command handles it, or fails because of it."""
 
 
-def for_contexts(config: SessionConfig) -> SessionConfig:
+def for_contexts(config: SessionConfig, *, shared: bool = False) -> SessionConfig:
     """The configuration with BiDi turned on, and with Chromium's spare renderer turned off.
+
+    ``shared``: the browser will have several leases at a time.  Then a click with the middle button does
+    not paste the text that was selected last, which may be another lease's; unless the browser is
+    visible, where the desktop has that text.
 
     Chromium starts that renderer in advance for the next site.  A context serves one lease and seldom
     uses it; without it a renewal takes a fifth less time.
@@ -130,6 +136,10 @@ def for_contexts(config: SessionConfig) -> SessionConfig:
     options = user_options(config)
     options.web_socket_url = True
     arguments = (*config.arguments, "--disable-features=SpareRendererForSitePerProcess")
+    if shared and config.headless:
+        users = [switch_of(each) for each in (*options.arguments, *arguments)]
+        settings = [value for name, value in users if name == BLINK_SETTINGS and value]
+        arguments += (f"--{BLINK_SETTINGS}={','.join([*settings, NO_MIDDLE_PASTE])}",)
     return dataclasses.replace(config, options=options, arguments=arguments, for_contexts=True)
 
 
@@ -138,6 +148,12 @@ SHARED_REFUSAL = (
     "(leases_per_browser). Use a BrowserPool with leases_per_browser=1."
 )
 """The end of the sentence that refuses such a command."""
+BLINK_SETTINGS = "blink-settings"
+"""Chromium's argument for settings of its pages.  The last one on the command line is in effect."""
+CLIPBOARD_REFUSAL = (
+    "is refused: a browser has one clipboard, and other leases, which may have copied something, run in "
+    "this browser (leases_per_browser). Use a BrowserPool with leases_per_browser=1."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +227,7 @@ class ChromiumContexts(Contexts):
         self._shared = shared
         self._headless, self._granted = headless, granted
         self._may_have_copied = False
+        self._keys = PasteKeys()
         self._logs_since = 0.0
         try:
             self._first = shared.first if shared else FirstTargets.look(self.connection)
@@ -262,9 +279,10 @@ class ChromiumContexts(Contexts):
     def _restore_settings(self) -> None:
         """Undo the last lease's effects on the WebDriver session: settings, clipboard, log lines."""
         self._undo_settings()
-        if self._may_have_copied and self._headless:
+        if self._may_have_copied and self._headless and self._shared is None:
             self._empty_clipboard()
         self._may_have_copied = False
+        self._keys = PasteKeys()
         for kind in self._logs:
             self._run("getLog", {"type": kind})
         self._logs_since = time.time() * 1000
@@ -300,6 +318,8 @@ class ChromiumContexts(Contexts):
 
     def _route(self, name: str, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
         self._may_have_copied = self._may_have_copied or name in ACTIVATING_COMMANDS
+        if self._shared is not None and self._headless and (what := self._keys.refused(name, params)):
+            raise ConfigError(f"{what} {CLIPBOARD_REFUSAL}")
         if name == "switchToWindow":
             return self._route_switch(params, command)
         if name in CONTEXT_COMMANDS:
