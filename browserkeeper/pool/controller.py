@@ -381,6 +381,9 @@ class Controller:
             self.scheduler.grant_failed(member, now)
             log(logging.WARNING, "pool: browser %s is dead or stopped; taking another one", browser.id)
             return
+        if self._is_spent(browser.shared_browser):
+            self.scheduler.grant_failed(member, now, "max_uses")
+            return
         if self.config.max_lease is not None:
             browser.set_deadline(self.config.max_lease, "lease-expired")
         browser.name_lease(request.label)
@@ -395,9 +398,15 @@ class Controller:
         if shared is None or self.browsers is None:
             return member.uses
         shared.uses += 1
-        if self.config.max_uses is not None and shared.uses >= self.config.max_uses:
+        if self._is_spent(shared):
             self.browsers.retire(shared, "max_uses")
         return shared.uses
+
+    def _is_spent(self, shared: SharedBrowser | None) -> bool:
+        """True if a browser with several places has had ``max_uses`` leases.  Several may be granted at
+        once; the scheduler does not count them together."""
+        limit = self.config.max_uses
+        return shared is not None and limit is not None and shared.uses >= limit
 
     def _close(self, member: Member) -> None:
         fd = self._exit_fds.pop(member, None)

@@ -290,13 +290,16 @@ class Scheduler:
             self._make_idle(member, now)
         self.decide(now)
 
-    def grant_failed(self, member: Member, now: float) -> None:
-        """The browser was found dead or stopped when it was granted.  Its request becomes the first
-        in the queue again."""
+    def grant_failed(self, member: Member, now: float, reason: str = "") -> None:
+        """The browser was found dead or stopped when it was granted, or is retired for this reason.  Its
+        request becomes the first in the queue again."""
         request, member.request = member.request, None
         self._waiting[request] = member.asked_at
         self._waiting.move_to_end(request, last=False)
-        self.lost(member, now)
+        if reason:
+            self.retire(member, reason, now)
+        else:
+            self.lost(member, now)
 
     # -- what happened to a browser
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..admission.gate import SlotRequest
+from ..config import SessionConfig
 from ..errors import LaunchError, SessionClosed
 from ..report import ExitReport
 from ..session import BrowserSession, control_of
@@ -43,16 +44,8 @@ WITH_BROWSER = "with_browser"
 class SharedBrowser:
     """One browser with its places.  ``Browsers`` has the lock that guards the attributes."""
 
-    def __init__(self, config: PoolConfig):
-        from ..drivers.contexts import for_contexts
-
-        browser = dataclasses.replace(for_contexts(config.browser, shared=True), debugging="port")
-        if browser.max_download is not None:  # each lease has the bound for itself
-            browser = dataclasses.replace(
-                browser, max_download=browser.max_download * config.leases_per_browser
-            )
-        self._start_timeout = browser.start_timeout
-        self.session = BrowserSession[Any](browser)
+    def __init__(self, config: SessionConfig):
+        self.session = BrowserSession[Any](config)
         self.state: Literal["starting", "live", "over"] = "starting"
         self.places: dict[int, Place] = {}
         self.retire_reason = ""
@@ -98,6 +91,7 @@ class Browsers:
         """With the present ``max_size``."""
         self.started = 0
         """How many browsers have started so far."""
+        self._launch: SessionConfig | None = None
         self._all: list[SharedBrowser] = []
         self._changed = threading.Condition()
         self.is_closed = False
@@ -146,10 +140,11 @@ class Browsers:
         begun.
         """
         starts = False
+        launch = self._launch = self._launch or _launch_config(self.config)  # may import selenium
         with self._changed:
             while not starts:
                 place.check()
-                browser, starts = self._find(place)
+                browser, starts = self._find(place, launch)
                 if browser is None:
                     place.wait_begins()
                 elif browser.state == "live":
@@ -170,7 +165,7 @@ class Browsers:
         self._settle(browser, "live")
         return browser
 
-    def _find(self, place: Place) -> tuple[SharedBrowser | None, bool]:
+    def _find(self, place: Place, launch: SessionConfig) -> tuple[SharedBrowser | None, bool]:
         """Give the place a number in a browser: that which it has already, one that runs, one that
         starts, or a new one, which this place has to start (True)."""
         if place.browser is not None and place.browser.has_room:
@@ -186,7 +181,7 @@ class Browsers:
         starts = False
         most = self.config.max_size + SURGE
         if found is None and staying < self.config.max_size and len(self._all) < most:
-            found, starts = SharedBrowser(self.config), True
+            found, starts = SharedBrowser(launch), True
             self._all.append(found)
         if found is not None:
             place.number = next(n for n in range(1, size + 1) if n not in found.places)
@@ -305,6 +300,17 @@ class Place:
 
     def _tell_over(self) -> None:
         self.on_over()
+
+
+def _launch_config(config: PoolConfig) -> SessionConfig:
+    """How the browsers of such a pool are started."""
+    from ..drivers.contexts import for_contexts
+
+    browser = dataclasses.replace(for_contexts(config.browser, shared=True), debugging="port")
+    if browser.max_download is None:
+        return browser
+    bound = browser.max_download * config.leases_per_browser  # each lease has the bound for itself
+    return dataclasses.replace(browser, max_download=bound)
 
 
 def is_of_one_place(reason: str) -> bool:

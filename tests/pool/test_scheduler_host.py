@@ -530,3 +530,41 @@ def test_a_pool_that_is_closed_on_a_drained_host_ends() -> None:
     model.finish_all()
     assert not model.scheduler.members()
     assert not model.host.queue
+
+
+# ------------------------------------------------------------------ several places in one process
+
+
+@pytest.mark.parametrize("groups", [True, False])
+def test_places_of_one_process_have_one_slot(groups: bool) -> None:
+    """Two programs wait, and two browsers are given up for them.  The places of one process free one
+    slot, when the last of them has ended.  Without groups, the control, each member has its own."""
+    model = pool_on(HostModel(4), min_idle=4)
+    members = model.scheduler.members("idle")
+    assert len(members) == 4
+    if groups:
+        for number, member in enumerate(members):
+            member.group = f"browser {number // 2}"
+    held = model.ask()
+    come(model)
+    closing = model.scheduler.members("closing")
+    assert len(closing) == 1
+    if groups:  # not a place beside the lease: that browser goes on
+        leased = model.held[held]
+        assert closing[0].group != leased.group
+    come(model)
+    assert len(model.scheduler.members("closing")) == 2
+    if groups:
+        groups_closing = {member.group for member in model.scheduler.members("closing")}
+        assert model.scheduler._coming_slots() == len(groups_closing)
+
+
+def test_places_that_are_replaced_together_are_retired_at_once_or_when_others_are_ready() -> None:
+    model = pool_on(HostModel(4), min_idle=2)
+    idle = model.scheduler.members("idle")
+    model.scheduler.replace(idle, "recycled", model.now)  # soft: they serve on
+    assert [member.state for member in idle] == ["idle", "idle"]
+    other = pool_on(HostModel(4), min_idle=2)
+    idle = other.scheduler.members("idle")
+    other.scheduler.replace(idle, "with_browser", other.now)
+    assert [member.state for member in idle] == ["closing", "closing"]

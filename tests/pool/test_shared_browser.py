@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.common.exceptions import NoSuchWindowException, WebDriverException
+from selenium.webdriver.common.by import By
 
 from browserkeeper import (
     BrowserDied,
     BrowserPool,
     CommandTimeout,
     ConfigError,
+    DownloadTooLarge,
     Lease,
     LeaseTimeout,
     PoolTimeout,
@@ -29,12 +31,15 @@ from browserkeeper import (
     SessionClosed,
     SessionTimeout,
 )
+from browserkeeper.drivers.contexts.chromium import is_internal
 from browserkeeper.errors import LaunchError
 from browserkeeper.session.seat import Seat
 from fixtures.server import Site
 from tests.pool.pools import patient_pool
 from tests.support import witness
+from tests.support.download_site import download_site, partial_files
 from tests.support.owners import Owner
+from tests.support.proxies import RecordingProxy, RecordingTarget
 from tests.support.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.chrome
@@ -194,8 +199,16 @@ ENDS: dict[str, tuple[Callable[[Lease[Any]], object], dict[str, Any], type[Excep
 }
 
 
-@pytest.mark.parametrize("script", ["await", "endless"])
-@pytest.mark.parametrize("how", [how for how in ENDS if "lease" not in how and "command" not in how])
+@pytest.mark.parametrize(
+    ("how", "script"),
+    [
+        ("a deadline of the user's", "await"),
+        ("a deadline of the user's", "endless"),
+        ("quit()", "await"),
+        ("session.close()", "endless"),
+        ("session.cut_off()", "endless"),
+    ],
+)
 def test_the_end_of_a_lease_leaves_its_neighbours(
     how: str, script: str, one_browser: BrowserPool[Any], site: Site
 ) -> None:
@@ -404,7 +417,7 @@ def test_a_killed_owner_leaves_nothing() -> None:
 # ------------------------------------------------------------------ the end of the pool
 
 
-@pytest.mark.parametrize("after", [0.0, 0.1, 0.4, 0.8, 1.2, 2.0])
+@pytest.mark.parametrize("after", [0.0, 0.4, 1.0, 2.0])
 def test_a_pool_that_is_closed_in_mid_launch_leaves_nothing(after: float) -> None:
     pool = shared_pool(4, max_size=2, min_idle=8, launch_concurrency=3).open()
     time.sleep(after)
@@ -500,6 +513,85 @@ def test_each_lease_has_its_own_identity(one_browser: BrowserPool[Any], site: Si
             assert "Chrome" in found[2][2]
 
 
+def test_each_lease_has_its_own_proxy_and_storage_state(
+    one_browser: BrowserPool[Any], site: Site
+) -> None:
+    page = ("text/html", "<title>page</title>")
+    with (
+        RecordingTarget({f"/{number}": page for number in range(3)}) as target,
+        RecordingProxy("http", "me", "first-password", name="first") as first,
+        RecordingProxy("socks5", "me", "second-password", name="second") as second,
+        contextlib.ExitStack() as stack,
+    ):
+        words: list[dict[str, Any]] = [{"proxy": first.url}, {"proxy": second.url}, {}]
+        leases = [stack.enter_context(one_browser.lease(**each)) for each in words]
+        for number, lease in enumerate(leases):
+            lease.driver.get(f"{target.url}/{number}")
+        assert [target.ways(f"/{number}") for number in range(3)] == [{"first"}, {"second"}, {""}]
+        leases[2].driver.get(site.url)
+        for number, lease in enumerate(leases):
+            lease.driver.execute_script(f"localStorage.own = {number}")
+        states = [lease.storage_state() for lease in leases]
+        origins = [[one["origin"] for one in state["origins"]] for state in states]
+        assert site.url.rstrip("/") not in origins[0] + origins[1]
+        assert origins[2] == [site.url.rstrip("/")]
+        assert [state["origins"][0]["localStorage"][0]["value"] for state in states] == ["0", "1", "2"]
+
+
+def test_downloads_are_each_leases_own_and_end_with_it() -> None:
+    def click(lease: Lease[Any], link: str) -> None:
+        lease.driver.get(downloads.url)
+        lease.driver.find_element(By.ID, link).click()
+
+    with (
+        download_site() as downloads,
+        shared_pool(2, min_idle=2, max_download="1MB") as pool,
+        several(pool, 2) as (lease, neighbour),
+    ):
+        click(lease, "endless")
+        with neighbour.expect_download() as download:
+            click(neighbour, "file")
+        assert download.path
+        assert download.path.is_file()
+        assert wait_until(lambda: any(one.size > 0 for one in lease.downloads))
+        assert [one.name for one in lease.downloads] == ["endless.bin"]
+        assert [one.name for one in neighbour.downloads] == ["file.bin"]
+        assert lease.download_dir != neighbour.download_dir
+        folder = lease.download_dir
+        assert folder
+        lease.session.set_deadline(0.1, "late")
+        assert wait_until(lambda: lease.session.report is not None)
+        assert wait_until(lambda: not folder.exists())
+        assert download.path.is_file()
+        neighbour.driver.get(downloads.url)
+        # The bound is each lease's own, and ends no neighbour.
+        with pool.lease() as third:
+            downloads.flowing.set()
+            with pytest.raises(DownloadTooLarge), third.expect_download():
+                click(third, "endless")
+            third.driver.get(downloads.url)
+        neighbour.driver.get(downloads.url)
+
+
+def test_a_download_that_its_lease_cuts_off_leaves_no_partial_file_of_the_users(tmp_path: Path) -> None:
+    with (
+        download_site() as downloads,
+        shared_pool(2, min_idle=2, download_dir=tmp_path) as pool,
+        pool.lease() as neighbour,
+    ):
+        for how in ("release", "deadline"):
+            lease = pool.lease()
+            lease.driver.get(downloads.url)
+            lease.driver.find_element(By.ID, "endless").click()
+            assert wait_until(lambda: partial_files(tmp_path))
+            if how == "deadline":
+                lease.session.set_deadline(0.1, "late")
+                assert wait_until(lambda: lease.session.report is not None)  # noqa: B023
+            lease.release()
+            assert wait_until(lambda: not os.listdir(tmp_path))
+        neighbour.driver.get(downloads.url)
+
+
 REFUSED: dict[str, Callable[[Any], object]] = {
     "a DevTools command for the browser": lambda driver: driver.execute_cdp_cmd("Browser.close", {}),
     "a DevTools command for all windows": lambda driver: driver.execute_cdp_cmd("Target.getTargets", {}),
@@ -508,22 +600,30 @@ REFUSED: dict[str, Callable[[Any], object]] = {
     ),
     "BiDi": lambda driver: driver.script.execute("() => 1"),
     "start_devtools()": lambda driver: driver.start_devtools(),
+    "a page that ends the browser": lambda driver: driver.get("chrome://quit"),
+    "such a page by DevTools": lambda driver: driver.execute_cdp_cmd(
+        "Page.navigate", {"url": " Chrome:restart"}
+    ),
     "a command that is not known": lambda driver: driver.execute("setCastSinkToUse", {"sinkName": "x"}),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_would_reach_the_neighbours_is_refused(
-    what: str, one_browser: BrowserPool[Any], site: Site
-) -> None:
+def test_what_would_reach_the_neighbours_is_refused(one_browser: BrowserPool[Any], site: Site) -> None:
     with several(one_browser, 2) as (lease, neighbour):
         neighbour.driver.get(site.url)
-        with pytest.raises(ConfigError, match="leases_per_browser=1"):
-            REFUSED[what](lease.driver)
+        for what, do in REFUSED.items():
+            with pytest.raises(ConfigError, match="leases_per_browser=1"):
+                do(lease.driver)
+                pytest.fail(f"{what} is not refused")
         lease.driver.get(site.url)
         assert neighbour.driver.title
     stats = one_browser.stats()
     assert (stats["browsers_num"], stats.get("retired_beyond", 0)) == (1, 0)
+
+
+def test_control_a_lease_with_a_browser_of_its_own_may_have_it(site: Site) -> None:
+    with patient_pool(max_size=1) as pool, pool.lease() as lease:
+        assert lease.driver.execute_cdp_cmd("Target.getTargets", {})["targetInfos"]
 
 
 def test_a_window_of_another_lease_does_not_exist(one_browser: BrowserPool[Any]) -> None:
@@ -551,6 +651,32 @@ def test_hooks_are_called_for_each_place(site: Site) -> None:
             assert lease.driver.timeouts.script == 77
             with pytest.raises(ConfigError, match="leases_per_browser=1"):
                 lease.driver.execute_cdp_cmd("Browser.getVersion", {})
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("chrome://quit", True),
+        ("CHROME:quit", True),
+        ("\tchro\nme:/\\restart/?x", True),
+        ("view-source:view-source:chrome://inspect", True),
+        ("about:quit", True),
+        ("devtools://devtools/bundled/inspector.html", True),
+        ("edge://restart", True),
+        ("about:blank#x", False),
+        ("chrome://crash", False),
+        ("chrome://hang/x", False),
+        ("http://chrome/quit", False),
+        ("data:,chrome://quit", False),
+        ("view-source:http://x/", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_pages_of_the_browser_itself_are_known_however_they_are_written(
+    url: object, expected: bool
+) -> None:
+    assert is_internal(url) is expected
 
 
 # ------------------------------------------------------------------ launches that fail

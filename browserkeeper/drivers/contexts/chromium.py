@@ -8,6 +8,7 @@ that hangs, or shows an alert, would block them.
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -143,6 +144,13 @@ def for_contexts(config: SessionConfig, *, shared: bool = False) -> SessionConfi
     return dataclasses.replace(config, options=options, arguments=arguments, for_contexts=True)
 
 
+INTERNAL_SCHEMES = frozenset(
+    "about chrome chrome-devtools chrome-search chrome-untrusted devtools edge".split()
+)
+"""Schemes of the browser's own pages: some end the whole browser, others show what other leases do."""
+HARMLESS_PAGES = frozenset("blank crash hang kill newtab shorthang srcdoc version".split())
+"""The hosts of those that affect only the lease's own tab."""
+
 SHARED_REFUSAL = (
     "reaches beyond the context of the lease, and other leases run in this browser "
     "(leases_per_browser). Use a BrowserPool with leases_per_browser=1."
@@ -154,6 +162,20 @@ CLIPBOARD_REFUSAL = (
     "is refused: a browser has one clipboard, and other leases, which may have copied something, run in "
     "this browser (leases_per_browser). Use a BrowserPool with leases_per_browser=1."
 )
+
+
+def is_internal(url: object) -> bool:
+    """True for the address of a page of the browser itself that may reach more than its own tab.
+
+    Chromium's parser ignores blanks and control characters, the case of letters, and slashes
+    (url.spec.whatwg.org, "URL parsing"); ``about:quit`` is ``chrome://quit``.
+    """
+    text = "".join(c for c in str(url) if c > " ").lower()
+    while text.startswith("view-source:"):
+        text = text.removeprefix("view-source:")
+    scheme, colon, rest = text.partition(":")
+    host = re.split(r"[/\\?#]", rest.lstrip("/\\"))[0]
+    return bool(colon) and scheme in INTERNAL_SCHEMES and host not in HARMLESS_PAGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,8 +342,9 @@ class ChromiumContexts(Contexts):
         self._may_have_copied = self._may_have_copied or name in ACTIVATING_COMMANDS
         if self._shared is not None and self._headless and (what := self._keys.refused(name, params)):
             raise ConfigError(f"{what} {CLIPBOARD_REFUSAL}")
-        if name == "switchToWindow":
-            return self._route_switch(params, command)
+        if name in ("switchToWindow", "get"):
+            route = self._route_get if name == "get" else self._route_switch
+            return route(params, command)
         if name in CONTEXT_COMMANDS:
             return command()
         if name == "webextension":
@@ -356,6 +379,15 @@ class ChromiumContexts(Contexts):
 
         if self._shared is not None and params.get("handle") not in self._own_windows():
             raise NoSuchWindowException("no such window")
+        return command()
+
+    def _check_address(self, url: object) -> None:
+        """Raises ConfigError for a page of the browser itself that a lease beside others cannot have."""
+        if self._shared is not None and self.refusal and is_internal(url):
+            self.note_beyond(f"The page {url!r}")
+
+    def _route_get(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
+        self._check_address(params.get("url"))
         return command()
 
     def _route_new_window(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
@@ -437,6 +469,7 @@ class ChromiumContexts(Contexts):
 
     def _note_reach(self, method: str, given: Mapping[str, Any]) -> None:
         """Note a DevTools command that may affect more than a page of the lease."""
+        self._check_address(given.get("url"))
         domain = method.partition(".")[0]
         if domain not in PAGE_DOMAINS or method in BROWSER_COMMANDS or "browserContextId" in given:
             self.note_beyond(method)
