@@ -56,7 +56,7 @@ async def serving(
     address: str, handler: Handler | None = None, connections: Connections | None = None
 ) -> AsyncIterator[Running]:
     """``handler`` gets each request; the default answers at once."""
-    connections = connections or Connections()
+    connections = Connections() if connections is None else connections  # an empty one is false
     listening = open_all([Address.parse(address)], has_token=True)
     running = Running(listening, connections)
 

@@ -52,7 +52,7 @@ class Serve:
 
     def lines(self, action: str = "") -> list[dict[str, Any]]:
         whole, _, _ = self.log.read_text().rpartition("\n")
-        logged = [json.loads(line) for line in whole.splitlines()]
+        logged = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [facts for facts in logged if not action or facts.get("event.action") == action]
 
     def wait_for(self, action: str, number: int = 1) -> list[dict[str, Any]]:

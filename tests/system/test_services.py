@@ -1,12 +1,15 @@
-"""The unit in ``examples/systemd``, under a real systemd that is PID 1 of a namespace of its own."""
+"""The units in ``examples/systemd``, under a real systemd that is PID 1 of a namespace of its own."""
 
 from __future__ import annotations
 
 import functools
+import http.client
 import json
 import os
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -23,8 +26,9 @@ from tests.browser.test_plain_user import home
 from tests.support import witness
 from tests.support.cli import ROOT
 from tests.support.other_user import NOBODY, python_for_nobody
-from tests.support.waiting import wait_until
+from tests.support.waiting import SECONDS, wait_until
 
+SERVE = ROOT / "examples" / "systemd" / "browserkeeper-serve.service"
 UNIT = ROOT / "examples" / "systemd" / "browserkeeper-watch.service"
 PROGRAM = "/opt/app/venv/bin/browserkeeper"
 __all__ = ["home"]  # a fixture
@@ -165,6 +169,45 @@ def test_delegation_gives_a_plain_user_a_cgroup(
     (ended,) = (home / "state" / "history").iterdir()
     report = json.loads(ended.read_text())["exit"]
     assert (report["containment"], report["certificate"]) == (containment, "ECHILD")
+
+
+def test_the_server_is_started_by_its_socket_and_drained(leader: int, units: Path, home: Path) -> None:
+    """The client is in another pid namespace than the server, as one in a container is."""
+    python, env = python_for_nobody()
+    env = {**env, "BROWSERKEEPER_STATE_DIR": str(home / "state")}
+    path = home / "s"
+    text = SERVE.with_suffix(".socket").read_text().replace("SocketGroup=browsers", "SocketGroup=0")
+    (units / f"{SERVE.stem}.socket").write_text(text.replace("/run/browserkeeper.sock", str(path)))
+    words = f"ExecStart={python} -m browserkeeper serve --min-idle 0 "
+    text = SERVE.read_text().replace(f"ExecStart={PROGRAM} serve ", words).replace("--min-idle 2 ", "")
+    text = text.replace("User=worker", f"User={NOBODY}")
+    for name, value in env.items():
+        text = text.replace("[Service]", f"[Service]\nEnvironment={name}={value}")
+    (units / SERVE.name).write_text(text)
+    enter(leader, "systemctl", "daemon-reload")
+    done = enter(leader, "systemctl", "start", f"{SERVE.stem}.socket")
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    for _ in range(2):  # started by its first client, also after it was stopped
+        assert status_over(path) == 200
+        done = enter(leader, "systemctl", "stop", SERVE.name)
+        assert done.returncode == 0, done.stderr
+        shown = enter(leader, "systemctl", "show", "-p", "Result,ExecMainStatus", SERVE.name).stdout
+        assert "Result=success" in shown
+        assert "ExecMainStatus=0" in shown
+        enter(leader, "systemctl", "start", f"{SERVE.stem}.socket")
+    enter(leader, "systemctl", "stop", f"{SERVE.stem}.socket")
+
+
+def status_over(path: Path) -> int:
+    connection = http.client.HTTPConnection("localhost", timeout=SECONDS)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(SECONDS)
+    connection.sock.connect(str(path))
+    connection.request("GET", "/status")
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def restart(leader: int, units: Path, text: str) -> None:

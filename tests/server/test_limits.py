@@ -1,0 +1,301 @@
+"""Slow, fat and hostile clients, and what the command line refuses.  No browser is started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from browserkeeper.server import gatekeeper
+from browserkeeper.server.connections import Connections
+from browserkeeper.server.gatekeeper import BodyBudget
+from browserkeeper.telemetry import logs
+from tests.server.asking import ClientProcess, serving, unix_address, until
+from tests.server.serve_process import TOKEN, Serve, clients, serve, token_file
+from tests.server.serving import Serving
+from tests.support.cli import CLI, ROOT, cli, invoke
+from tests.support.waiting import SECONDS, wait_until
+
+__all__ = ["clients", "serve", "token_file"]  # fixtures
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow clients are cut after tenths of seconds."""
+    for name, value in (("HEAD_PATIENCE", 0.5), ("BODY_PATIENCE", 0.5), ("IDLE_PATIENCE", 0.5)):
+        monkeypatch.setattr(gatekeeper, name, value)
+    monkeypatch.setattr(gatekeeper, "BODY_RATE", 2**30)
+    monkeypatch.setattr(gatekeeper, "LOOK", 0.05)
+
+
+def is_cut(one: socket.socket) -> bool:
+    """True when the server has closed the connection; waits for that."""
+    try:
+        while one.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+SLOW = {
+    "nothing": b"",
+    "half a line": b"GET",
+    "half a head": b"GET /status HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+    "half a body": b"POST /session HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+    "half a chunk": b"POST /session HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+    "idle": b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n",
+    "then half a head": b"GET /status HTTP/1.1\r\nHost: x\r\n\r\nGET /stat",
+}
+
+
+@pytest.mark.parametrize("trickles", [False, True], ids=["stops", "trickles"])
+def test_slow_clients_are_cut_and_no_other_one_waits(hasty: None, trickles: bool) -> None:
+    """A byte now and then is as slow as none."""
+    with Serving(min_idle=0) as server:
+        slow = {name: socket.create_connection(("127.0.0.1", server.port)) for name in SLOW}
+        for name, one in slow.items():
+            one.sendall(SLOW[name])
+            one.settimeout(SECONDS)
+        assert server.ask("GET", "/status").status == 200
+        if trickles:
+            slow.pop("idle").close()
+            left = dict(slow)
+
+            def are_cut() -> bool:
+                for name, one in list(left.items()):
+                    try:
+                        one.sendall(b"1")
+                    except OSError:
+                        del left[name]
+                return not left
+
+            assert wait_until(are_cut, pause=0.1), left
+        else:
+            assert all(is_cut(one) for one in slow.values())
+        for one in slow.values():
+            one.close()
+        assert wait_until(lambda: not len(server.server.connections))
+        assert server.ask("GET", "/status").status == 200
+
+
+def test_a_large_body_is_refused_without_being_read() -> None:
+    """By its length, and, where that is not said, at the first byte too many."""
+    with Serving(min_idle=0) as server:
+        head = b"POST /session HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.port)) as fat:
+            fat.settimeout(SECONDS)
+            fat.sendall(head)
+            assert b"larger than" in fat.recv(65536)
+        chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+        with socket.create_connection(("127.0.0.1", server.port)) as fat:
+            fat.settimeout(SECONDS)
+            fat.sendall(b"POST /session HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            with pytest.raises(OSError):  # noqa: PT011 # the server has closed the connection
+                for _ in range(100_000):
+                    fat.sendall(chunk)
+        answer = server.ask("POST", "/session", b" " * (10 * 2**20))
+        assert answer.error == "invalid argument"
+        assert server.ask("GET", "/status").status == 200
+
+
+def test_bodies_take_a_bounded_memory() -> None:
+    async def main() -> None:
+        budget = BodyBudget(100)
+        assert await budget.take(60) == 60
+        waiting = [asyncio.create_task(budget.take(size)) for size in (60, 30, 500)]
+        await asyncio.sleep(0)
+        assert budget.taken == 60, "30 does not overtake 60"
+        waiting[0].cancel()
+        await asyncio.sleep(0.01)
+        assert budget.taken == 90
+        budget.give_back(60)
+        budget.give_back(30)
+        assert await waiting[2] == 100, "more than there is counts as all"
+        budget.give_back(100)
+        late = asyncio.create_task(budget.take(50))
+        await late
+        assert budget.taken == 50
+
+    asyncio.run(main())
+
+
+def test_connections_are_bounded_and_silent_ones_make_room(tmp_path: Path) -> None:
+    """The oldest that has asked nothing goes; where each has asked, the new one is refused."""
+
+    async def main() -> None:
+        connections = Connections(most=3, most_of_one=3)
+        async with serving(unix_address(tmp_path), connections=connections) as running:
+
+            async def connect(asks: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                reader, writer = await asyncio.open_unix_connection(running.where)
+                if asks:
+                    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert b"200" in await reader.readline()
+                return reader, writer
+
+            held = [await connect(asks=False) for _ in range(3)]
+            assert await until(lambda: len(connections) == 3)
+            for number in range(3):
+                held.append(await connect(asks=True))
+                assert await held[number][0].read() == b"", "the oldest silent one was cut"
+            assert connections.refused == 3
+            refused = await connect(asks=False)
+            assert await refused[0].read() == b""
+            assert len(connections) == 3
+            for _, writer in [*held, refused]:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+            assert await until(lambda: not len(connections))
+            _, again = await connect(asks=True)  # there is room again
+            again.close()
+            await again.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_a_client_that_reads_nothing_delays_no_other(
+    serve: Callable[..., Serve], clients: list[ClientProcess]
+) -> None:
+    server = serve("--min-idle", 0, "--max", 1)
+    script = "for _ in range(300):\n    one.sendall(b'GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n"
+    stuck = server.client(
+        f"import threading\none = connect(where)\none.settimeout(2)\ntry:\n    exec({script!r})\n"
+        "except TimeoutError: pass\ntell('full')\n"
+    )
+    clients.append(stuck)
+    assert stuck.process.stdout
+    assert stuck.process.stdout.readline().strip() == "full"
+    os.kill(stuck.pid, signal.SIGSTOP)
+    for _ in range(3):
+        assert server.ask("GET", "/status")[0] == 200
+    stuck.process.kill()
+    assert server.end() == 0
+
+
+# ------------------------------------------------------------------------------------------- secrets
+
+
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_the_token_is_in_no_log_no_command_line_and_no_answer(
+    serve: Callable[..., Serve], token_file: Path, level: str, tmp_path: Path
+) -> None:
+    """Right, wrong, in a header that is not valid, in the path, and in a request that is no HTTP."""
+    if level == "DEBUG":
+        site = tmp_path / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(
+            "import logging\n"
+            "logging.getLogger('browserkeeper').setLevel(logging.DEBUG)\n"
+            "logging.getLogger('browserkeeper').setLevel = lambda level: None\n"
+            "logging.basicConfig(level=logging.DEBUG)\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": f"{site}:{ROOT}"}
+    else:
+        environment = None
+    listen = ("--listen", "127.0.0.1:0", "--token-file", token_file, "--min-idle", 0)
+    server = serve(*listen, environment=environment)
+    port = int(server.lines("server-listening")[0]["browserkeeper.address"].rpartition(":")[2])
+    for head in (
+        f"GET /status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}",
+        f"GET /status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x{TOKEN}",
+        f"GET /status HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer {TOKEN}",
+        f"GET /status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\0",
+        f"GET /status HTTP/1.1\r\nHost: localhost\r\nAuthorization\r\n {TOKEN}",
+        f"{TOKEN}",
+        f"GET http://{TOKEN}@localhost/status HTTP/1.1\r\nHost: {TOKEN}@localhost",
+        f"POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Length: {TOKEN}",
+    ):
+        with socket.create_connection(("127.0.0.1", port), SECONDS) as one:
+            one.sendall(head.encode() + b"\r\nConnection: close\r\n\r\n")
+            one.shutdown(socket.SHUT_WR)
+            is_cut(one)
+    words = Path(f"/proc/{server.process.pid}/cmdline").read_text()
+    assert TOKEN not in words
+    assert server.end() == 0
+    assert TOKEN not in server.log.read_text()
+    assert (level == "DEBUG") == ("DEBUG" in server.log.read_text())
+
+
+# -------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--listen 127.0.0.1:0", "--token-file"),
+        ("--listen 0.0.0.0:0 --token-file {token}", "--insecure"),
+        ("--listen nonsense", "--listen 'nonsense'"),
+        ("--listen unix:/no/such/place/s", "directory"),
+        ("--token-file /no/such/file", "--token-file /no/such/file"),
+        ("--group no-such-group", "--group no-such-group"),
+        ("--max 0", "--max"),
+        ("--max 1 --min-idle 2", "min_idle"),
+        ("--leases-per-browser 0", "--leases-per-browser"),
+        ("--max-per-client 0", "--max-per-client"),
+        ("--idle-timeout -1", "--idle-timeout"),
+        ("--idle-timeout nan", "--idle-timeout"),
+        ("--queue-timeout 0", "--queue-timeout"),
+        ("--max-lease inf", "--max-lease"),
+        ("--drain-timeout x", "--drain-timeout"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_by_name(
+    words: str, why: str, token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # this process keeps its log
+    done = invoke("serve", *words.format(token=token_file).split())
+    assert done.exit_code == 2, done.output
+    assert why in " ".join(done.output.split())
+
+
+def test_a_second_server_at_the_same_place_is_refused(serve: Callable[..., Serve]) -> None:
+    server = serve("--min-idle", 0)
+    done = cli("serve", "--listen", f"unix:{server.socket}")
+    assert done.returncode == 2
+    assert "another program listens there" in " ".join(done.stderr.split())
+    assert server.ask("GET", "/status")[0] == 200
+
+
+def test_without_an_address_the_socket_is_in_the_state_directory(
+    serve: Callable[..., Serve], state_dir: Path, tmp_path: Path
+) -> None:
+    words = [*CLI, "serve", "--json", "--min-idle", "0"]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert str(state_dir / "serve.sock") in process.stderr.readline()
+        process.terminate()
+        process.stderr.read()
+    assert process.returncode == 0
+    assert not (state_dir / "serve.sock").exists()
+
+
+def test_without_aiohttp_the_error_names_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "aiohttp.py").write_text("raise ModuleNotFoundError('No module', name='aiohttp')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    words = [sys.executable, "-m", "browserkeeper", "serve"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 2
+    assert "browserkeeper[serve]" in done.stderr
+
+
+def test_without_prometheus_the_other_paths_answer(serve: Callable[..., Serve], tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text("raise ModuleNotFoundError('none')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    server = serve("--min-idle", 0, environment=environment)
+    status, text = server.ask("GET", "/metrics")
+    assert status == 501
+    assert "browserkeeper[metrics]" in text
+    assert server.ask("GET", "/healthz") == (200, "ok\n")
+    assert server.ask("GET", "/pressure")[0] == 200
