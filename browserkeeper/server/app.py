@@ -37,7 +37,9 @@ logger = logging.getLogger("browserkeeper")
 
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
 SEND_TIMEOUT = 60.0
-"""Seconds for a client to take an event of its BiDi connection; else the event is lost to it."""
+"""Seconds for a client to take a message of its BiDi connection; else that is closed."""
+BUSY_PAUSE = 0.02
+"""Seconds between two looks whether a BiDi connection can take another message."""
 LOOK_AT_SESSIONS = 0.5
 """Seconds between two looks for sessions whose browsers have ended."""
 DEEPEST = 200
@@ -211,9 +213,13 @@ class Server:
         try:
             # The session is not idle, as long as the client is connected.
             with session.use(self.connection_of(request), request.headers.get("User-Agent", "")):
-                async for message in socket:
-                    if message.type == WSMsgType.TEXT:
-                        bridge.receive(message.data)
+                while session.over is None:
+                    message = await socket.receive()
+                    if message.type != WSMsgType.TEXT:
+                        break
+                    bridge.receive(message.data)
+                    while bridge.is_busy:
+                        await asyncio.sleep(BUSY_PAUSE)
         finally:
             session.on_close.discard(bridge.close)
             bridge.close()

@@ -25,6 +25,8 @@ CONNECT_TIMEOUT = 30.0
 AT_ONCE = 64
 """How many commands may wait for their answers.  A page load that an intercept holds waits until another
 command continues it."""
+MOST_PENDING = 256
+"""How many messages of a client may be without an answer before the next one is read."""
 LARGEST_ID = 2**53 - 1
 
 Params = dict[str, Any]
@@ -50,6 +52,8 @@ class Bridge:
         self._ids = itertools.count(1)
         self._waiting: dict[int, Future[Params]] = {}
         self._is_over = False
+        self._pending: set[Future[None]] = set()
+        """One for each message of the client that has no answer yet."""
         self._writing = threading.Lock()
         self._latest = threading.Event()
         """Set once the latest message of the client has been sent on, or answered."""
@@ -62,7 +66,14 @@ class Bridge:
         """Take a message of the client; returns at once."""
         before, self._latest = self._latest, threading.Event()
         with contextlib.suppress(RuntimeError):  # closed meanwhile
-            self._commands.submit(self._handle, text, before, self._latest)
+            done = self._commands.submit(self._handle, text, before, self._latest)
+            self._pending.add(done)
+            done.add_done_callback(self._pending.discard)
+
+    @property
+    def is_busy(self) -> bool:
+        """True while so many messages wait that the next one should not be read yet."""
+        return len(self._pending) >= MOST_PENDING and not self._is_over
 
     def _handle(self, text: str, before: threading.Event, sent: threading.Event) -> None:
         """In a thread of its own, since the answers of commands may wait for later commands.
@@ -136,8 +147,11 @@ class Bridge:
         self._deliver(json.dumps({"type": "error", "id": number, "error": code, "message": text}))
 
     def _deliver(self, text: str) -> None:
-        with contextlib.suppress(Exception):  # the client has gone, and its websocket will be closed
+        try:
             self._send(text)
+        except Exception:  # noqa: BLE001 # the client has gone, or takes no messages
+            self.close()
+            self._closed()
 
     def _read(self) -> None:
         try:

@@ -59,6 +59,8 @@ PROGRAMS = frozenset(
     )
 )
 """Arguments that name a program or a directory of the server's machine."""
+PATHS = ("/", "~", "./", "../", "file:")
+"""How the value of an argument begins that names a file."""
 DIRECTORIES = ("download.default_directory", "savefile.default_directory", "browser.download.dir")
 """Preferences that name a directory of the server's machine."""
 
@@ -368,7 +370,7 @@ def _arguments(key: str, given: Mapping[str, Any], headless: bool) -> tuple[str,
     found = []
     for argument in arguments:
         name, value = switch_of(argument)
-        if name in PROGRAMS:
+        if name in PROGRAMS or value.startswith(PATHS):
             raise ConfigError(
                 f"{key} has the argument {argument!r}, which names a file of the server's machine"
             )
@@ -393,9 +395,7 @@ def _preferences(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_lease_words(wanted: Wanted, capabilities: Mapping[str, Any]) -> Wanted:
-    identity = capabilities.get("browserkeeper:identity", {})
-    if not isinstance(identity, Mapping):
-        raise _invalid("'browserkeeper:identity' must be an object")
+    identity = identity_of(capabilities.get("browserkeeper:identity", {}))
     label = capabilities.get("browserkeeper:label")
     if label is not None and not isinstance(label, str):
         raise _invalid("'browserkeeper:label' must be a string")
@@ -418,6 +418,22 @@ def _with_lease_words(wanted: Wanted, capabilities: Mapping[str, Any]) -> Wanted
         bidi=capabilities.get("webSocketUrl", False),
         client=str(capabilities.get("browserkeeper:client", "")),
     )
+
+
+def identity_of(given: object) -> Mapping[str, Any]:
+    """The words of an identity that a client has sent.
+
+    Raises ConfigError for a path, which would be one of the server's machine.
+    """
+    if not isinstance(given, Mapping):
+        raise _invalid("'browserkeeper:identity' must be an object")
+    state = given.get("storage_state")
+    if state is not None and not isinstance(state, Mapping):
+        raise ConfigError(
+            "browserkeeper:identity: storage_state must be an object, since a path would be one of the "
+            "server's machine. Read the file, and send its content"
+        )
+    return given
 
 
 LOOPBACK = ("localhost", "*.localhost", "127.0.0.0/8", "[::1]")
@@ -454,4 +470,4 @@ def _server_of(proxy: Mapping[str, Any]) -> str | None:
     return None
 
 
-__all__ = ["Launch", "Request", "Wanted", "read"]
+__all__ = ["Launch", "Request", "Wanted", "identity_of", "read"]

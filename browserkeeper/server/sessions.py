@@ -22,7 +22,7 @@ from ..options.labels import check_label
 from ..pool.lease import Lease
 from ..report import ExitReport
 from ..session.asynchronous import in_thread
-from .capabilities import Wanted
+from .capabilities import Wanted, identity_of
 from .clients import Client, Lifetime
 from .commands import Command, LeaseCommands
 from .connections import Connection
@@ -99,7 +99,7 @@ class Session:
                 check_label("label", label) if label else None
                 if seconds is not None:
                     check_seconds("maxLease", seconds)
-                self.lease.begin_again(Identity.build(body.get("identity")), label)
+                self.lease.begin_again(Identity.build(identity_of(body.get("identity") or {})), label)
             except BrowserkeeperError as error:
                 raise of_command(error) from None
             if seconds is not None:
