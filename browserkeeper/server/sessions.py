@@ -22,6 +22,7 @@ from ..options.labels import check_label
 from ..pool.lease import Lease
 from ..report import ExitReport
 from ..session.asynchronous import in_thread
+from ..session.call import get_no_exceptions
 from .capabilities import Wanted, identity_of
 from .clients import Client, Lifetime
 from .commands import Command, LeaseCommands
@@ -61,7 +62,9 @@ class Session:
         self.on_close: set[Callable[[], None]] = set()
         """Called when the session ends, in any thread: they close its websockets."""
         self._commands: LeaseCommands | None = None
-        self._thread = ThreadPoolExecutor(1, f"browserkeeper-{self.id[:8]}")
+        self._thread = ThreadPoolExecutor(
+            1, f"browserkeeper-{self.id[:8]}", initializer=get_no_exceptions
+        )
 
     @property
     def engine(self) -> str:

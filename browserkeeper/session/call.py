@@ -34,9 +34,10 @@ signal to its main thread, and that ends the wait at once; other systems may cho
 class Call(Generic[T]):
     """One call of a function, in a thread of its own, with the caller's context variables.
 
-    Where no thread can be started, the function runs in the caller's thread.  So it does where the
-    caller holds a lock of ``logging``, unless ``always_apart``: a log handler that sends a command, or
-    starts a session, would wait for ever for a thread that logs.
+    Where no thread can be started, the function runs in the caller's thread.  So it does, unless
+    ``always_apart``, in a thread of :func:`get_no_exceptions`, and where the caller holds a lock of
+    ``logging``: a log handler that sends a command, or starts a session, would wait for ever for a
+    thread that logs.
     """
 
     def __init__(self, function: Callable[[], T], *, always_apart: bool = False):
@@ -110,7 +111,10 @@ class Call(Generic[T]):
         except StopIteration:  # an exception from outside came in the first step, which has kept it
             assert self._error is not None
             raise self._error from None
-        if self._always_apart or not _holds_lock_of_logging():
+        is_apart = self._always_apart or not (
+            getattr(_threads, "get_no_exceptions", False) or _holds_lock_of_logging()
+        )
+        if is_apart:
             try:
                 _thread.start_new_thread(next, (steps, None))
                 return
@@ -152,6 +156,16 @@ class Call(Generic[T]):
     def _wait(self) -> None:
         while not self.is_over:
             self._end.acquire(timeout=PAUSE)
+
+
+_threads = threading.local()
+
+
+def get_no_exceptions() -> None:
+    """Declare that the thread that calls this gets no exceptions from outside: it is not the main
+    thread, and runs no code of users.  Its calls then need no threads of their own, which saves 0.1
+    ms."""
+    _threads.get_no_exceptions = True
 
 
 def _holds_lock_of_logging() -> bool:
