@@ -134,7 +134,7 @@ def memory(url: str, number: int) -> tuple[float, float]:
     drivers = [plain.chrome() for _ in range(number)]
     for driver in drivers:
         driver.get(url)
-    theirs = _tree_pss()
+    theirs = tree_pss()
     for driver in drivers:
         driver.quit()
     with BrowserPool("chrome", max_size=number, min_idle=number) as pool:
@@ -142,13 +142,14 @@ def memory(url: str, number: int) -> tuple[float, float]:
         leases = [pool.lease() for _ in range(number)]
         for lease in leases:
             lease.driver.get(url)
-        ours = _tree_pss()
+        ours = tree_pss()
         for lease in leases:
             lease.release()
     return theirs, ours
 
 
-def _tree_pss() -> float:
+def tree_pss() -> float:
+    """MB of all processes that descend from this one."""
     pids = [str(os.getpid())]
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").glob("*/children"):
