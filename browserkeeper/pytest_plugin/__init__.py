@@ -91,10 +91,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         facts += ["headed"] * chosen.headed
         facts += [f"timeout {chosen.timeout:g} s"] if chosen.timeout else []
         facts += [f"on {_without_password(chosen.remote)}"] if chosen.remote else []
+        facts += [f"from {_without_token(chosen.server)}"] if chosen.server else []
         lines.append(f"browserkeeper: {', '.join(facts)}")
     if other := config.stash[_OTHER_DRIVER]:
         lines.append(f"browserkeeper: the fixture `driver` is left to {other}; ours is `keeper_driver`")
     return lines
+
+
+def _without_token(address: str) -> str:
+    from ..wire.address import ServerAddress
+
+    return str(ServerAddress.parse(address))
 
 
 def _without_password(url: str) -> str:

@@ -26,7 +26,8 @@ def open_new(record: TestRecord, spec: BrowserSpec) -> OpenedBrowser:
     """Start a new browser for a test.  The caller must call :func:`end`, even if this raises."""
     given = dict(spec.arguments)
     with one_line_errors():
-        if record.settings.capture != "never" and not given.get("log"):
+        has_log = not is_of_a_server(spec)  # whose drivers write their logs there
+        if has_log and record.settings.capture != "never" and not given.get("log"):
             given["log"] = _log_path(record, numbered(DRIVER_LOG, len(record.opened) + 1))
         if given.get("label") is None:
             given["label"] = record.label or None
@@ -34,6 +35,11 @@ def open_new(record: TestRecord, spec: BrowserSpec) -> OpenedBrowser:
         opened = record.add(None, session)
         opened.driver = session.start()
     return opened
+
+
+def is_of_a_server(spec: BrowserSpec) -> bool:
+    """True if the browser is a lease of a server."""
+    return browser(spec.name, **spec.arguments).config.place == "server"
 
 
 def _log_path(record: TestRecord, name: str) -> str:

@@ -47,6 +47,8 @@ def keeper_browser_args(pytestconfig: pytest.Config) -> dict[str, Any]:
         args["timeout"] = settings.timeout
     if settings.remote is not None:
         args["remote"] = settings.remote
+    if settings.server is not None:
+        args["server"] = settings.server
     return args
 
 
@@ -133,9 +135,11 @@ def keeper_driver(
     name = _browser_for(item, keeper_browser_name)
     _request_django_fixtures_first(request)
     marked = options_of(item)
+    spec = None
     if _can_use_warm_browser(record.settings, keeper_browser_args, marked):
-        warm: WarmBrowsers = request.getfixturevalue("_keeper_warm_browsers")
         spec = make_spec(name, keeper_browser_args, keeper_options, record.settings)
+    if spec is not None and not browsers.is_of_a_server(spec):  # whose browsers are warm
+        warm: WarmBrowsers = request.getfixturevalue("_keeper_warm_browsers")
         pool = warm.pool_for(spec, record.settings)
         own = marked.get("timeout"), marked.get("label")
         with browsers.leased_browser(record, pool, *own) as opened:

@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "leaks": ("auto", "error", "warn", "off"),
 }
 """The first of each is the default."""
-OPTIONS = ("browser", "headed", "output", "timeout", "remote", *CHOICES)
+OPTIONS = ("browser", "headed", "output", "timeout", "remote", "server", *CHOICES)
 """The names of the options without ``--keeper-``, and of the ini keys without ``keeper_``.  An ini key
 that is not given is None, or before pytest 8 empty."""
 
@@ -50,6 +50,8 @@ class Settings:
     timeout: float | None = None
     remote: str | None = dataclasses.field(default=None, repr=False)
     """A Grid's URL, which may contain a password."""
+    server: str | None = dataclasses.field(default=None, repr=False)
+    """A server's address, which may contain a token; None for that of BROWSERKEEPER_SERVER, if set."""
 
     def wants_screenshot(self, *, failed: bool) -> bool:
         return self.screenshot == "on" or (failed and self.screenshot == "only-on-failure")
@@ -87,6 +89,12 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="URL",
         help="the Selenium Grid that runs the browsers (default: this machine)",
     )
+    group.addoption(
+        "--keeper-server",
+        metavar="ADDRESS",
+        help="the server (browserkeeper serve) to lease the browsers from, as unix:/PATH or "
+        "http://TOKEN@HOST:PORT (default: BROWSERKEEPER_SERVER, or none)",
+    )
     for name, text in {
         "isolation": "a new browser for each test, or one warm browser with a new context for each test",
         "screenshot": "which tests get a screenshot",
@@ -100,7 +108,7 @@ def add_options(parser: pytest.Parser) -> None:
         "keeper_browser", "as --keeper-browser, several with spaces", type="args", default=None
     )
     parser.addini("keeper_headed", "as --keeper-headed", type="bool", default=None)
-    for name in ("output", "timeout", "remote", *CHOICES):
+    for name in ("output", "timeout", "remote", "server", *CHOICES):
         parser.addini(f"keeper_{name}", f"as --keeper-{name}", default=None)
     parser.addini(
         "keeper_shared",
@@ -123,12 +131,15 @@ def read(config: pytest.Config) -> Settings:
         output=_output(config),
         timeout=_seconds(*_given(config, "timeout")),
         remote=_given(config, "remote")[0] or None,
+        server=_given(config, "server")[0] or None,
         shared=tuple(config.getini("keeper_shared") or ()),
         given=tuple(_all_given(config)),
         **cast("dict[str, Any]", chosen),
     )
     if settings.remote is not None:
         _check_remote(config, settings)
+    elif settings.server is not None:
+        _check_server(config, settings)
     elif browsers or headed:
         _check_browsers(settings)
     return settings
@@ -221,6 +232,32 @@ def _check_remote(config: pytest.Config, settings: Settings) -> None:
         ) from None
     if known is None:
         raise pytest.UsageError(f"{place}: {grid} does not answer as a Selenium Grid does.")
+
+
+def _check_server(config: pytest.Config, settings: Settings) -> None:
+    """Raises pytest.UsageError unless a server answers there, which this client may use.
+
+    The server is asked once: not by xdist's workers, and not if tests are only collected.
+    """
+    from ..config import SessionConfig
+    from ..errors import ConfigError, ServerError
+    from ..wire.requests import status
+
+    place = _given(config, "server")[1]
+    try:
+        configs = [
+            SessionConfig.build(name=name, server=settings.server, headless=not settings.headed)
+            for name in settings.browsers
+        ]
+    except ConfigError as error:
+        raise pytest.UsageError(f"{place}: {error}") from None
+    server = configs[0].server
+    if server is None or hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    try:
+        status(server, REMOTE_TIMEOUT)
+    except ServerError as error:
+        raise pytest.UsageError(f"{place}: {error}") from None
 
 
 def _check_browsers(settings: Settings) -> None:

@@ -92,7 +92,8 @@ def status(address: ServerAddress, timeout: float) -> dict[str, Any]:
 def unreachable(address: ServerAddress, error: BaseException) -> ServerError:
     """The error for a server that could not be asked: why, and what to do."""
     number = getattr(error, "errno", None)
-    start = f"Start `browserkeeper serve --listen {address}`, or leave {address.source} out."
+    where = address if address.socket else f"{address.host}:{address.port} --token-file FILE"
+    start = f"Start `browserkeeper serve --listen {where}`, or leave {address.source} out."
     if address.socket:
         mode = None
         with contextlib.suppress(OSError):
