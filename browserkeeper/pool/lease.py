@@ -170,6 +170,8 @@ class LeaseHandler:
         self.request, self._pool = request, pool
         self.check_identity: Callable[[Identity], None] = lambda identity: None
         """Raises ConfigError for words that a lease of this pool cannot have."""
+        self.is_single_use = False
+        """True if the browser ends after this lease in any case."""
         request.handler = weakref.ref(self)
         self.retire_reason = ""
         self.driver_reference: Callable[[], Any] = lambda: None
@@ -363,6 +365,11 @@ class Lease(Generic[D_co]):
     def is_open(self) -> bool:
         """False once the lease has ended, whatever has ended it."""
         return self._handler.is_open
+
+    @property
+    def ends_its_browser(self) -> bool:
+        """True if the browser ends with this lease, which is over."""
+        return bool(self._handler.request.ended_with) or self._handler.is_single_use
 
     def failure(self) -> BrowserkeeperError | None:
         """The error that a command would raise because the lease is over, or its browser has ended; None

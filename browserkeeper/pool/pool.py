@@ -476,6 +476,7 @@ class BrowserPool(Generic[D_co]):
         controller = self._live_controller()
         handler = LeaseHandler(request, self)
         handler.check_identity = self._check_identity
+        handler.is_single_use = self.isolation == "fresh"
         dropped = weakref.finalize(handler, _warn_of_dropped_lease, controller, request)
 
         def release() -> None:

@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("browserkeeper")
 
+REPORT_TIMEOUT, REPORT_PAUSE = 5.0, 0.01
+"""Seconds to wait for the report of a browser that ends with its lease, and between two looks for it.
+It takes 0.2 s."""
 REMEMBERED = 500
 """How many ended sessions are known by why they ended."""
 
@@ -169,9 +172,17 @@ class Session:
         self._thread.shutdown(wait=False, cancel_futures=True)
         try:
             await in_thread(self._release)
+            await self._wait_for_report()
         finally:
             self._on_end()
         return self.lease.session.report
+
+    async def _wait_for_report(self) -> None:
+        """Our own clients are told how the browser has ended, if it ends with the lease."""
+        until = time.monotonic() + REPORT_TIMEOUT
+        is_ending = bool(self.wanted.client) and self.lease.ends_its_browser
+        while is_ending and self.lease.session.report is None and time.monotonic() < until:
+            await asyncio.sleep(REPORT_PAUSE)
 
     def _release(self) -> None:
         try:

@@ -228,9 +228,9 @@ def test_a_pool_leases_from_the_server(site: Site, tmp_path: Path) -> None:
             assert outcomes == {number: str(number) for number in range(4)}
             assert len(configured) == len(set(configured)) >= 6
             assert wait_until(server.is_free)
-            with pool.lease(), pool.lease():
-                with pytest.raises(PoolTimeout, match="wait in the queue of the server"):
-                    pool.lease(timeout=0.5)
+            full = pytest.raises(PoolTimeout, match="wait in the queue of the server")
+            with pool.lease(), pool.lease(), full:
+                pool.lease(timeout=0.5)
             assert wait_until(server.is_free)
             with pool.lease() as lease:
                 driver = lease.driver
@@ -240,10 +240,9 @@ def test_a_pool_leases_from_the_server(site: Site, tmp_path: Path) -> None:
         assert all(report.clean for report in pool.close())
         assert server.is_free()
 
-        with BrowserPool(server=server.address, max_lease=2) as pool:
-            with pytest.raises(LeaseTimeout):
-                with pool.lease() as lease:
-                    lease.driver.execute_script(HANG)
+        late = pytest.raises(LeaseTimeout)
+        with BrowserPool(server=server.address, max_lease=2) as pool, late, pool.lease() as lease:
+            lease.driver.execute_script(HANG)
         assert wait_until(server.is_free)
 
 
