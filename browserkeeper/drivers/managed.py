@@ -119,6 +119,11 @@ class _ToServer(_Connection):
         self._plan = plan
         super().__init__(*given, **named)
 
+    @property
+    def socket_path(self) -> str:
+        """The server's unix socket; "" for one that listens on TCP."""
+        return self._plan.address.socket
+
     def _get_connection_manager(self) -> Any:
         config = self._client_config  # type: ignore[attr-defined]
         given = {"timeout": config.timeout, "retries": False, "cert_reqs": "CERT_REQUIRED"}
@@ -161,6 +166,11 @@ class _NoDebuggerAddress(dict[str, Any]):
 class _Managed(LocalWebDriver):
     service: Any  # a ManagedService, where Selenium's classes declare a Service
     error_handler_class: type[CodedErrors] = CodedErrors
+
+    @property
+    def socket_path(self) -> str:
+        """The unix socket of the server that this driver belongs to; "" without one."""
+        return ""
 
     __reduce_ex__ = refuse_to_pickle
 
@@ -233,7 +243,7 @@ class _Managed(LocalWebDriver):
         if bidi_filter is not None:
             bidi_filter.attach()
         self._websocket_connection = DirectWebSocketConnection(
-            url, config.websocket_timeout, config.websocket_interval, bidi_filter
+            url, config.websocket_timeout, config.websocket_interval, bidi_filter, self.socket_path
         )
         self._websocket_connection.observe = weakref.WeakMethod(self.command_handler.observe_command)
         self._websocket_connection.lost = weakref.WeakMethod(self._raise_bidi_lost)
@@ -380,6 +390,13 @@ class _OfServer:
     """What the drivers of leases of a server share."""
 
     error_handler_class: type[CodedErrors] = ServerErrors
+
+    @property
+    def socket_path(self) -> str:
+        """The server's, for its websockets."""
+        driver: Any = self
+        path: str = driver.command_executor.socket_path
+        return path
 
     def tell_lease(self, body: dict[str, Any]) -> None:
         """Send the words of a lease.  Not as a command of Selenium's, which would log the identity."""

@@ -24,6 +24,7 @@ from selenium.webdriver.remote.websocket_connection import WebSocketConnection
 from websocket import WebSocket, WebSocketApp, create_connection
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..wire.requests import connect_to
 
 Observe = Callable[[str, dict[str, Any]], contextlib.AbstractContextManager[None]]
 """Keeps a command, given its name and parameters, that the block of the context manager sends."""
@@ -120,10 +121,16 @@ class DirectWebSocketConnection(WebSocketConnection):
     """The same, for a function that raises the error of a connection that was closed."""
 
     def __init__(
-        self, url: str, timeout: float, interval: float, bidi_filter: Filter | None = None
+        self,
+        url: str,
+        timeout: float,
+        interval: float,
+        bidi_filter: Filter | None = None,
+        socket_path: str = "",
     ) -> None:
-        """``bidi_filter``: the filter for commands and events; None to change nothing."""
-        self.bidi_filter = bidi_filter
+        """``bidi_filter``: the filter for commands and events; None to change nothing.
+        ``socket_path``: the unix socket of the server that the URL is of; "" for TCP."""
+        self.bidi_filter, self._socket_path = bidi_filter, socket_path
         self._sender = local()
         if bidi_filter is not None and not hasattr(WebSocketConnection, "_round_trip"):
             bidi_filter.note_unfiltered()  # Selenium before 4.51
@@ -184,7 +191,10 @@ class DirectWebSocketConnection(WebSocketConnection):
             time.sleep(self.response_wait_interval)
 
     def _start_ws(self) -> None:
-        connected = connected_socket(self.url)
+        if self._socket_path:
+            connected: socket.socket | None = connect_to(self._socket_path, CONNECT_TIMEOUT)
+        else:
+            connected = connected_socket(self.url)
         if connected is None:
             super()._start_ws()  # type: ignore[no-untyped-call]
             return

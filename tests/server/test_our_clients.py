@@ -35,6 +35,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.chrome
 
 SECRET = "s3cr3t-value-of-a-header"
+PATIENT = ("--queue-timeout", str(LIMIT))
 HANG = "while (true) {}"
 
 
@@ -60,7 +61,7 @@ def test_a_session_of_a_server_is_a_session(
     caplog.set_level(logging.DEBUG)
     upload = tmp_path / "upload.txt"
     upload.write_text("hello")
-    with RunningServer(tmp_path, "--max", "2", "--min-idle", "0") as server:
+    with RunningServer(tmp_path, *PATIENT, "--max", "2", "--min-idle", "0") as server:
         own = processes_of_browsers(server)
         monkeypatch.setenv("BROWSERKEEPER_SERVER", server.address)
         options = webdriver.ChromeOptions()
@@ -82,8 +83,13 @@ def test_a_session_of_a_server_is_a_session(
             assert (session.processes(), session.containment) == ([], "server")
             # The browser is below the server, and not below this process.
             assert processes_of_browsers(server) - own
-            with browser(server=server.address) as other:  # a second one at the same time
+            with_bidi = webdriver.ChromeOptions()
+            with_bidi.enable_bidi = True
+            # A second one at the same time, whose BiDi connection is over the unix socket, too.
+            with browser(server=server.address, options=with_bidi, wait=LIMIT) as other:
                 other.get(site.url_for("/"))
+                (tree,) = other.browsing_context.get_tree()
+                assert tree.url == site.url_for("/")
                 assert len(server.sessions) == 2
         report = session.report
         assert report is not None
@@ -97,10 +103,11 @@ def test_a_session_of_a_server_is_a_session(
 
 
 def test_deaths_deadlines_and_calls_to_stop(site: Site, tmp_path: Path) -> None:
-    with RunningServer(tmp_path, "--max", "1") as server:
+    with RunningServer(tmp_path, *PATIENT, "--max", "1") as server:
         # a deadline of the session, in mid-command
-        session = browser(server=server.address, timeout=3)
-        with pytest.raises(SessionTimeout, match="timeout of 3 s") as late, session as driver:
+        session = browser(server=server.address, wait=LIMIT)
+        with pytest.raises(SessionTimeout, match="deadline of 1 s") as late, session as driver:
+            session.set_deadline(1)
             driver.execute_script(HANG)
         assert late.value.report is session.report
         assert late.value.report is not None
@@ -108,7 +115,7 @@ def test_deaths_deadlines_and_calls_to_stop(site: Site, tmp_path: Path) -> None:
         assert wait_until(server.is_free)
 
         # a browser that dies: at once, with the processes that have ended there
-        session = browser(server=server.address)
+        session = browser(server=server.address, wait=LIMIT)
         with pytest.raises(BrowserDied) as died, session as driver:
             driver.get(site.url_for("/"))
             (browser_process,) = main_processes(server)
@@ -123,7 +130,7 @@ def test_deaths_deadlines_and_calls_to_stop(site: Site, tmp_path: Path) -> None:
         assert report.clean
 
         # no place within the wait; a wait that is called off; neither leaves a lease
-        with browser(server=server.address) as driver:
+        with browser(server=server.address, wait=LIMIT) as driver:
             with pytest.raises(PoolTimeout) as full:
                 browser(server=server.address, wait=0.5).start()
             assert server.address in str(full.value)
@@ -146,7 +153,7 @@ def test_deaths_deadlines_and_calls_to_stop(site: Site, tmp_path: Path) -> None:
             assert wait_until(lambda: not server.ask("/status")["queue"])
 
         # close() in another thread cuts a command off
-        session = browser(server=server.address)
+        session = browser(server=server.address, wait=LIMIT)
         driver = session.start()
         closer = threading.Timer(0.5, session.close)
         closer.start()
@@ -159,7 +166,7 @@ def test_deaths_deadlines_and_calls_to_stop(site: Site, tmp_path: Path) -> None:
 OWNER = """
 import sys, time
 from browserkeeper import browser
-with browser(server=sys.argv[1]) as driver:
+with browser(server=sys.argv[1], wait=600) as driver:
     print("open", flush=True)
     if sys.argv[2] == "command":
         driver.execute_script("while (true) {}")
@@ -170,7 +177,7 @@ with browser(server=sys.argv[1]) as driver:
 @pytest.mark.parametrize("moment", ["idle", "command"])
 def test_a_killed_owner_frees_its_lease(tmp_path: Path, moment: str) -> None:
     """The control: an owner that is only stopped keeps its lease, which the same look sees."""
-    with RunningServer(tmp_path, "--max", "1") as server:
+    with RunningServer(tmp_path, *PATIENT, "--max", "1") as server:
         owner = Owner(sys.executable, "-c", OWNER, server.address, moment)
         owner.wait_for("open")
         os.kill(owner.pid, signal.SIGSTOP)
@@ -182,10 +189,11 @@ def test_a_killed_owner_frees_its_lease(tmp_path: Path, moment: str) -> None:
             assert driver.current_url
 
 
+@pytest.mark.leaves_zombies(4, "a guard's own, whose parent was the server")
 def test_a_killed_server_is_not_taken_for_an_end_that_was_seen(tmp_path: Path) -> None:
     """Its guards leave nothing (``nothing_left`` looks); this client could not look, and says so."""
-    with RunningServer(tmp_path, "--max", "1") as server:
-        session = browser(server=server.address, on_leak="ignore")
+    with RunningServer(tmp_path, *PATIENT, "--max", "1") as server:
+        session = browser(server=server.address, on_leak="ignore", wait=LIMIT)
         driver = session.start()
         server.end(signal.SIGKILL)
         with pytest.raises(BrowserDied, match="connection to the server"):
@@ -201,11 +209,12 @@ def test_a_killed_server_is_not_taken_for_an_end_that_was_seen(tmp_path: Path) -
 
 def test_a_pool_leases_from_the_server(site: Site, tmp_path: Path) -> None:
     configured: list[str] = []
-    with RunningServer(tmp_path, "--max", "2") as server:
+    with RunningServer(tmp_path, *PATIENT, "--max", "2") as server:
         with BrowserPool(
             server=server.address,
             max_size=3,
             max_lease=LIMIT,
+            checkout_timeout=LIMIT,
             configure=lambda driver: configured.append(driver.session_id),
             check=lambda driver: driver.title == "",
         ) as pool:
@@ -241,13 +250,20 @@ def test_a_pool_leases_from_the_server(site: Site, tmp_path: Path) -> None:
         assert server.is_free()
 
         late = pytest.raises(LeaseTimeout)
-        with BrowserPool(server=server.address, max_lease=2) as pool, late, pool.lease() as lease:
+        with (
+            BrowserPool(server=server.address, max_lease=2, checkout_timeout=LIMIT) as pool,
+            late,
+            pool.lease() as lease,
+        ):
             lease.driver.execute_script(HANG)
         assert wait_until(server.is_free)
 
 
 def test_a_fork_neither_uses_nor_ends_its_parents_lease(tmp_path: Path) -> None:
-    with RunningServer(tmp_path, "--max", "2") as server, browser(server=server.address) as driver:
+    with (
+        RunningServer(tmp_path, *PATIENT, "--max", "2") as server,
+        browser(server=server.address, wait=LIMIT) as driver,
+    ):
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
@@ -256,7 +272,7 @@ def test_a_fork_neither_uses_nor_ends_its_parents_lease(tmp_path: Path) -> None:
                 _ = driver.title
             except ForkedSessionError:
                 said = "refused"
-                with browser(server=server.address) as own:
+                with browser(server=server.address, wait=LIMIT) as own:
                     said += f", own {own.title!r}"
             finally:
                 os.write(write, said.encode())
