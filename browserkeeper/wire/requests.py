@@ -134,7 +134,7 @@ def refused_token(address: ServerAddress, answer: Answer) -> ServerError:
 def not_a_server(address: ServerAddress, what: str) -> ServerError:
     """The error for an answer that no server of ours gives."""
     return ServerError(
-        f"{address} does not answer as `browserkeeper serve` does ({what}). For a Selenium Grid use "
+        f"{address} does not answer as browserkeeper's server does ({what}). For a Selenium Grid use "
         f"remote= in place of {address.source}.",
         "answer",
     )
