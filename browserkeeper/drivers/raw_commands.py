@@ -39,6 +39,7 @@ class RawConnection:
         self._config, self._errors = config, driver.error_handler
         self._prefix = f"{address.path.rstrip('/')}/session/{driver.session_id}"
         self._connection: http.client.HTTPConnection | None = None
+        self._is_closed = False
 
     def send(self, method: str, path: str, body: bytes | None) -> Answer:
         """Send a command, and return the answer.  ``path`` follows the session's id.
@@ -73,6 +74,8 @@ class RawConnection:
             connection.close()
             raise
         self._connection = connection
+        if self._is_closed:  # in another thread, which did not see this connection
+            self.close()
         return answer
 
     def _raise(self, answer: Answer) -> None:
@@ -85,7 +88,9 @@ class RawConnection:
         raise WebDriverException(f"the driver answered with HTTP status {answer.status}")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, that of a command in flight after its answer.  May be called in any
+        thread."""
+        self._is_closed = True
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ from browserkeeper.server.connections import Listener
 from browserkeeper.server.gatekeeper import Gatekeeper
 from browserkeeper.server.settings import ServerSettings
 
-LIMIT = 60.0
+LIMIT = 300.0
 """Seconds that end a failing test only."""
 
 
@@ -48,6 +48,7 @@ class Serving:
         self.error: BaseException | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="server")
+        self._drivers: list[Any] = []
 
     def _run(self) -> None:
         try:
@@ -90,6 +91,8 @@ class Serving:
     ) -> None:
         self.loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(LIMIT)
+        for driver in self._drivers:
+            driver.command_executor.close()
         assert not self._thread.is_alive()
         if self.error is not None and error is None:
             raise self.error
@@ -103,7 +106,9 @@ class Serving:
         options = options or webdriver.ChromeOptions()
         for name, value in capabilities.items():
             options.set_capability(name.replace("__", ":"), value)
-        return webdriver.Remote(self.url, options=options)
+        driver = webdriver.Remote(self.url, options=options)
+        self._drivers.append(driver)
+        return driver
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """One request by raw HTTP.  ``body``: an object, or bytes that are sent as they are."""
