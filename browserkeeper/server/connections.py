@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import struct
 import time
@@ -16,8 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 MOST_CONNECTIONS = 1024
-MOST_OF_ONE_ADDRESS = 512
-"""Of one user over the unix socket, or of one IP address; so one of them cannot keep all others out."""
+OPEN_FILES_OF_ONE = 4
+"""A connection has at most a socket and two pidfds; as many again are left for the browsers."""
 
 CREDENTIALS = struct.Struct("=iII")
 """``struct ucred`` (unix(7)): pid, uid, gid."""
@@ -45,7 +46,8 @@ class Connection(socket.socket):
         self.peer = "" if self.is_unix else str(address[0])
         self.pid, self.uid = UNKNOWN, UNKNOWN
         self.origin: object = None
-        """Of whose connections there may be MOST_OF_ONE_ADDRESS."""
+        """The user over the unix socket, or the IP address: one of them may have half of all
+        connections, so that it cannot keep all others out."""
         self.pidfd = -1
         """Of the sender, -1 where there is none; closed with the connection."""
         self.requests = 0
@@ -154,11 +156,14 @@ class Connections:
 
     def __init__(
         self,
-        most: int = MOST_CONNECTIONS,
-        most_of_one: int = MOST_OF_ONE_ADDRESS,
+        most: int | None = None,
+        most_of_one: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.most, self.most_of_one, self.clock = most, most_of_one, clock
+        """``most``: how many there may be; None: as many as this process may have open files for."""
+        self.most = most_by_open_files() if most is None else most
+        self.most_of_one = max(1, self.most // 2) if most_of_one is None else most_of_one
+        self.clock = clock
         self.refused = 0
         """Connections that were closed at once, or before their first request, to keep the limits."""
         self._open: dict[int, Connection] = {}
@@ -214,6 +219,14 @@ class Connections:
         for connection in slow:
             connection.cut()
         return len(slow)
+
+
+def most_by_open_files() -> int:
+    """MOST_CONNECTIONS, or less where this process may open few files (getrlimit(2), RLIMIT_NOFILE)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(8, min(MOST_CONNECTIONS, soft // OPEN_FILES_OF_ONE))
 
 
 def _is_slow(one: Connection, now: float, head: float, idle: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import secrets
 import signal
 import socket
@@ -41,10 +42,18 @@ HEADERS = {}
 class Serve:
     """The server's process.  Its log lines, JSON, go to the file ``log``."""
 
-    def __init__(self, folder: Path, *arguments: object, environment: dict[str, str] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: object,
+        environment: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+    ):
+        """``prefix``: a command that starts the server as its child, such as unshare(1)."""
         self.socket = folder / "s"
         self.log = folder / f"serve{len(list(folder.glob('serve*')))}.log"
-        words = [*CLI, "serve", "--json", *map(str, arguments)]
+        self._has_prefix = bool(prefix)
+        words = [*prefix, *CLI, "serve", "--json", *map(str, arguments)]
         if "--listen" not in words:
             words += ["--listen", f"unix:{self.socket}"]
         with self.log.open("ab") as file:
@@ -84,8 +93,16 @@ class Serve:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
-            self.process.send_signal(number)
+            os.kill(self.pid, number)
         return self.process.wait(SECONDS)
+
+    @property
+    def pid(self) -> int:
+        """Of the server itself."""
+        pid = self.process.pid
+        if not self._has_prefix:
+            return pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 def answer_of(
@@ -120,8 +137,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Serve]]:
     yield start
     for one in mine:
         if one.process.poll() is None:
-            one.process.send_signal(signal.SIGTERM)
-            one.process.send_signal(signal.SIGTERM)
+            os.kill(one.pid, signal.SIGTERM)
+            os.kill(one.pid, signal.SIGTERM)
         one.process.wait(SECONDS)
 
 

@@ -24,6 +24,8 @@ __all__ = ["clients", "serve", "token_file"]  # fixtures
 pytestmark = pytest.mark.chrome
 
 HOLD = "tell(new())\n"
+TWO = "new()\ntell(new(**{'browserkeeper:timeout': 0.5}))\n"
+"""The second is one too many, with --max-per-client 1."""
 QUICK = 10.0
 """Seconds within which a session must be free after its client's death: ten times the promise."""
 
@@ -147,6 +149,33 @@ def test_a_drain_ends_the_sessions_that_are_left(
         server.wait_for("server-draining")
     assert server.process.wait(60) == 0
     assert "invalid session id" in line_of(hanging)
+
+
+@pytest.mark.root
+@pytest.mark.namespaces
+def test_the_death_of_a_client_outside_of_the_servers_pid_namespace_frees_its_session(
+    serve: Callable[..., Serve], clients: list[ClientProcess]
+) -> None:
+    """As with a server in a container whose socket is used on the host.  No pid of the client's is
+    known, and its share of sessions is counted all the same."""
+    server = serve(
+        *("--max", 2, "--min-idle", 2, "--max-per-client", 1, "--queue-timeout", 600),
+        prefix=("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    )
+    one, other = server.client(TWO), server.client(HOLD)
+    clients += [one, other]
+    assert "--max-per-client 1" in line_of(one)
+    assert line_of(other)
+    listed = server.sessions
+    assert [found["client"] for found in listed] == ["a process of user 0 in another pid namespace"] * 2
+    one.process.kill()
+    assert wait_until(lambda: len(server.sessions) == 1, QUICK)
+    os.kill(other.pid, signal.SIGSTOP)
+    time.sleep(1)
+    assert len(server.sessions) == 1
+    other.process.kill()
+    assert wait_until(lambda: not server.sessions, QUICK)
+    assert server.end() == 0
 
 
 @pytest.mark.filterwarnings("ignore:Embedding username and password")
