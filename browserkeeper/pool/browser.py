@@ -10,7 +10,7 @@ from ..admission.gate import SlotRequest
 from ..drivers.context_limits import download_dir_of
 from ..drivers.downloads import directory_of_user
 from ..drivers.proxies import run_explained
-from ..errors import BrowserkeeperError, IdentityError, LeaseTimeout
+from ..errors import BrowserkeeperError, IdentityError, LaunchError, LeaseTimeout
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.identity import Identity
 from ..process.identity import ProcessIdentity
@@ -163,8 +163,10 @@ class PooledBrowser:
         """Take the place, and return the driver of its session.  The place is free after an error."""
         try:
             return place.occupy(self._control)
-        except BaseException:
-            place.leave("failed")
+        except BaseException as error:
+            report = place.leave("failed")
+            if isinstance(error, LaunchError):
+                error.report = error.report or report
             raise
 
     def _open_contexts(self, driver: Any) -> None:

@@ -257,7 +257,7 @@ class Place:
         try:
             return control.occupy(seat)
         except BaseException:
-            self._browsers.retire(browser, "failed")  # the next one is to have another
+            self._retire_browser()
             raise
 
     def open_contexts(
@@ -270,9 +270,18 @@ class Place:
         assert self._seat is not None
         shared = Shared(self._seat.connection, self._seat.shared.first)
         config = self._browsers.config.browser
-        contexts = open_contexts(config, capabilities, run, folders, shared)
+        try:
+            contexts = open_contexts(config, capabilities, run, folders, shared)
+        except BaseException:
+            self._retire_browser()
+            raise
         self._seat.before_leaving = contexts.end_identity
         return contexts
+
+    def _retire_browser(self) -> None:
+        """After a failure: the next launch is to have another browser."""
+        if self.browser is not None:
+            self._browsers.retire(self.browser, "failed")
 
     def call_off(self) -> None:
         """Cancel the launch; returns at once."""

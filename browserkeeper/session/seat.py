@@ -86,8 +86,8 @@ class SeatGuard:
     def set_deadline(self, seconds: float, reason: str) -> None:
         """End the seat in ``seconds`` from now; 0 takes the deadline of that reason back (``*``: all).
 
-        If the seat has not ended LEAVE_TIMEOUT after that, the guard ends the browser, also where this
-        process is stuck.
+        If the seat has not ended BACKSTOP seconds after that, the guard ends the browser, also where
+        this process is stuck.
         """
         self._shared.deadlines.set(self._expired, reason, seconds)
 
@@ -110,11 +110,13 @@ class SeatGuard:
         event = self.event("ending")
         if event is None:
             event = self._ending = {"event": "ending", "reason": reason}
-        self._shared.deadlines.begin_end(self, LEAVE_TIMEOUT)
+        self._shared.deadlines.begin_end(self)
         return str(event["reason"])
 
     def ended(self) -> None:
+        """The seat has ended, or its browser has."""
         self._shared.deadlines.ended(self, self._expired)
+        self._shared.name(self, "")
 
 
 class SeatEnding:
@@ -261,6 +263,8 @@ class Seat:
                 f"{config.name}: this version of Chromium or ChromeDriver cannot have several leases in "
                 "one browser: each would see the windows of the others. Use leases_per_browser=1."
             )
+        if process := first.caps.get("goog:processID"):
+            driver.caps["goog:processID"] = process  # an attached session has none
         managed.set_command_timeout(driver, config.command_timeout)
         self._driver = weakref.ref(driver)
         self._url = (f"/session/{driver.session_id}", service.port)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 LEAVE_TIMEOUT = 5.0
 """Seconds for the browser to confirm that a seat's context is gone; it takes 0.1 s.  After that the
 browser is ended, with all of its seats."""
+BACKSTOP = LEAVE_TIMEOUT + 1.0
+"""Seconds after which the guard ends the browser, where this process has not done it."""
 LONGEST_LABEL = 200
 """Characters of the labels of all leases of one browser together."""
 CONNECT_TIMEOUT = 10.0
@@ -79,9 +81,10 @@ class DeadlineWatch:
         found = [(when, key[1]) for key, when in self._deadlines.copy().items() if key[0] == expired]
         return next((reason for when, reason in sorted(found) if when <= now), "")
 
-    def begin_end(self, seat: object, seconds: float) -> None:
-        """A seat begins to end: its browser ends as well if :meth:`ended` is not called by then."""
-        self._late[seat] = time.monotonic() + seconds
+    def begin_end(self, seat: object) -> None:
+        """A seat begins to end: its browser ends as well if :meth:`ended` is not called in BACKSTOP
+        seconds."""
+        self._late[seat] = time.monotonic() + BACKSTOP
         self._tell()
 
     def ended(self, seat: object, expired: Expired) -> None:
@@ -101,7 +104,7 @@ class DeadlineWatch:
         self._changes.put(True)
 
     def _set_backstop(self) -> None:
-        moments = [when + LEAVE_TIMEOUT for when in self._deadlines.copy().values()]
+        moments = [when + BACKSTOP for when in self._deadlines.copy().values()]
         moments += self._late.copy().values()
         if moments:
             self._backstop(max(0.001, min(moments) - time.monotonic()))

@@ -152,6 +152,8 @@ def test_leases_share_a_browser_and_one_too_many_starts_another(site: Site) -> N
         ]
         assert seen == [(str(number), str(number)) for number in range(4)]
         assert [len(lease.driver.window_handles) for lease in leases] == [1] * 4
+        pids = [lease.driver.caps["goog:processID"] for lease in leases]
+        assert pids == [browser_of(lease) for lease in leases]
         assert {lease.uses for lease in leases} >= {1, 2, 3}
     reports = pool.close()
     assert [report.clean for report in reports] == [True, True]
