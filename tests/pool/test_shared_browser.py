@@ -307,6 +307,32 @@ def test_a_tab_that_crashes_leaves_the_neighbours(one_browser: BrowserPool[Any],
     assert one_browser.stats()["browsers_num"] == 1
 
 
+LIMITS = {
+    "session.seat.LEAVE_TIMEOUT": 120.0,
+    "session.shared_session.BACKSTOP": 130.0,
+    "session.control.ATTACH_TIMEOUT": 120.0,
+    "session.seat.ATTACH_TIMEOUT": 120.0,
+    "pool.browser.RENEW_TIMEOUT": 300.0,
+    "pool.browser.PING_TIMEOUT": 300.0,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """On a busy machine a neighbour must not end because another lease takes long to end."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, seconds in LIMITS.items():
+            patch.setattr(f"browserkeeper.{name}", seconds)
+        yield
+
+
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real limits for the end of a lease, for tests in which no browser confirms it."""
+    monkeypatch.setattr("browserkeeper.session.seat.LEAVE_TIMEOUT", 5.0)
+    monkeypatch.setattr("browserkeeper.session.shared_session.BACKSTOP", 6.0)
+
+
 @pytest.fixture(scope="module")
 def one_browser() -> Iterator[BrowserPool[Any]]:
     """A pool whose browser lives through all tests that do not end it."""
@@ -357,7 +383,9 @@ def test_the_death_of_a_party_ends_all_leases_at_once(party: str, site: Site) ->
 
 
 @pytest.mark.parametrize("party", ["browser", "driver"])
-def test_a_browser_that_does_not_confirm_the_end_of_a_lease_is_ended(party: str, site: Site) -> None:
+def test_a_browser_that_does_not_confirm_the_end_of_a_lease_is_ended(
+    party: str, site: Site, impatience: None
+) -> None:
     with shared_pool(2, min_idle=2) as pool:
         with several(pool, 2) as (lease, neighbour):
             hanging = [Hanging(lease), Hanging(neighbour)]
