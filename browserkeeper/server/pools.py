@@ -134,6 +134,7 @@ class Pools:
             "max_lease": settings.max_lease,
             "leak_warn": None,
             "headless": settings.headless,
+            "start_timeout": settings.start_timeout,
             "options": launch.selenium_options(),
             "label": "server",
             "server": False,  # BROWSERKEEPER_SERVER in the environment may name this very server

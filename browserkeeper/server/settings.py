@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..config import check_choice, check_count, check_flag, check_seconds
+from ..config import START_TIMEOUT, check_choice, check_count, check_flag, check_seconds
 from ..errors import ConfigError
 from ..pool.config import CHECKOUT_TIMEOUT, ISOLATIONS, MAX_WAITING, Isolation, default_size
 
@@ -33,6 +33,7 @@ class ServerSettings:
     ``isolation``: as for ``BrowserPool``.  ``queue_timeout``: how long a new session waits for a browser
     at most.  ``max_lease``: how long a session may last.  ``idle_timeout``: how long a session may be
     without a command.  ``max_pools``: how many different launches may have browsers at a time.
+    ``start_timeout``: how long the start of one browser may take.
 
     Raises ConfigError when it is made with arguments that are not valid.
     """
@@ -55,6 +56,7 @@ class ServerSettings:
     max_pools: int = MAX_POOLS
     max_upload: int = MAX_UPLOAD
     headless: bool = True
+    start_timeout: float = START_TIMEOUT
 
     def __post_init__(self) -> None:
         check_count("max_browsers", self.max_browsers, least=0)
@@ -70,6 +72,7 @@ class ServerSettings:
             check_count("max_per_client", self.max_per_client, least=1)
         check_choice("isolation", self.isolation, ISOLATIONS)
         check_seconds("queue_timeout", self.queue_timeout)
+        check_seconds("start_timeout", self.start_timeout)
         check_seconds("drain_timeout", self.drain_timeout, or_zero=True)
         for name in ("max_lease", "idle_timeout"):
             if getattr(self, name) is not None:

@@ -42,7 +42,7 @@ class Serving:
     """A server on a free port of 127.0.0.1, from ``with`` to the end of the block."""
 
     def __init__(self, **settings: Any):
-        given = {"max_browsers": 1, "queue_timeout": LIMIT, **settings}
+        given = {"max_browsers": 1, "queue_timeout": LIMIT, "start_timeout": LIMIT, **settings}
         self.settings = ServerSettings(**given)
         self.port = 0
         self.error: BaseException | None = None
