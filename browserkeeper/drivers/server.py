@@ -16,8 +16,8 @@ from . import chromium, firefox
 MAX_LEASE_MARGIN = 1.0
 """Seconds by which the server's deadline of a lease is behind that of the session, whose own error says
 more.  The server's one is for a program that is stopped, or stuck."""
-SHORTEST_WAIT = 0.01
-"""Seconds, for ``wait=0``, which tries once."""
+SHORTEST_WAIT = 1.0
+"""Seconds, also for ``wait=0``: a browser that is ready is given sooner, and a start takes longer."""
 
 
 def check(config: SessionConfig) -> None:

@@ -140,7 +140,8 @@ def cut_after(connection: http.client.HTTPConnection, seconds: float) -> Iterato
 
     timer = threading.Timer(seconds, cut)
     timer.daemon = True
-    timer.start()
+    with contextlib.suppress(RuntimeError):  # no more threads, or the interpreter exits
+        timer.start()
     try:
         yield
     except FAILURES:
