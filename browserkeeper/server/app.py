@@ -165,7 +165,7 @@ class Server:
             return await self._bidi(request, session, parts[4])
         if "/".join(parts[2:]) == BEGIN_LEASE and request.method == "POST":
             words = _object(await _body(request, MAX_NEW_SESSION))
-            with session.use(self.connection_of(request), request.headers.get("User-Agent", "")):
+            with session.use(self.connection_of(request), request.headers):
                 await session.begin_lease(words)
             return _json({"value": None})
         name, of_path = self._tables[session.engine].find(request.method, parts[2:])
@@ -177,7 +177,7 @@ class Server:
         path = "/" + "/".join(parts[2:])
         command = Command(name, request.method, path, {**params, **of_path}, body)
         try:
-            with session.use(self.connection_of(request), request.headers.get("User-Agent", "")):
+            with session.use(self.connection_of(request), request.headers):
                 answer = await session.run(command)
         except WireError as error:
             if error.code == "invalid session id":
@@ -212,7 +212,7 @@ class Server:
         session.on_close.add(bridge.close)
         try:
             # The session is not idle, as long as the client is connected.
-            with session.use(self.connection_of(request), request.headers.get("User-Agent", "")):
+            with session.use(self.connection_of(request), request.headers):
                 while session.over is None:
                     message = await socket.receive()
                     if message.type != WSMsgType.TEXT:
@@ -252,7 +252,7 @@ class Server:
         value = {"sessionId": session.id, "capabilities": found}
         response = web.Response(body=json.dumps({"value": value}).encode(), headers=JSON_HEADERS)
         try:
-            with session.use(connection, request.headers.get("User-Agent", "")):
+            with session.use(connection, request.headers):
                 await response.prepare(request)
                 await response.write_eof()
             if request.transport is None:

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import select
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TypeVar
 
 from .connections import Connection
@@ -194,6 +194,17 @@ def _program(pid: int) -> str:
     return "".join(c if c.isprintable() else "?" for c in name) or "a process"
 
 
+def keeps_its_connection(headers: Mapping[str, str]) -> bool:
+    """True for a request of a client that closes its connection only at its end.
+
+    ``Connection: keep-alive`` alone does not say it: Node's clients send it too, and close a connection
+    that was idle for some seconds.  Selenium's Python client does not send it with keep_alive=False.
+    """
+    if "keep-alive" not in headers.get("Connection", "").lower():
+        return False
+    return KEEPS_CONNECTIONS.match(headers.get("User-Agent", "")) is not None
+
+
 class ClientGoneError(Exception):
     """The client that has asked is dead, or has closed its connection."""
 
@@ -271,12 +282,13 @@ class Lifetime:
         return 0.0 if self._in_flight else self._loop.time() - self._last_use
 
     @contextlib.contextmanager
-    def command(self, connection: Connection | None, user_agent: str = "") -> Iterator[None]:
-        """Around each command of the session, the one that has made it included."""
+    def command(self, connection: Connection | None, is_kept: bool = False) -> Iterator[None]:
+        """Around each command of the session, the one that has made it included.  ``is_kept``: see
+        :func:`keeps_its_connection`."""
         self._lost_at = None
         self._in_flight += 1
         if connection is not None and connection not in self._connections:
-            self._use(connection, bool(KEEPS_CONNECTIONS.match(user_agent)))
+            self._use(connection, is_kept)
         try:
             yield
         finally:
@@ -343,4 +355,12 @@ class Lifetime:
         self._set_timer()
 
 
-__all__ = ["NO_CLIENT", "Client", "ClientGoneError", "Clients", "Lifetime", "while_connected"]
+__all__ = [
+    "NO_CLIENT",
+    "Client",
+    "ClientGoneError",
+    "Clients",
+    "Lifetime",
+    "keeps_its_connection",
+    "while_connected",
+]

@@ -24,7 +24,7 @@ from ..report import ExitReport
 from ..session.asynchronous import in_thread
 from ..session.call import get_no_exceptions
 from .capabilities import Wanted, identity_of
-from .clients import Client, Lifetime
+from .clients import Client, Lifetime, keeps_its_connection
 from .commands import Command, LeaseCommands
 from .connections import Connection
 from .errors import WireError, of_command
@@ -88,12 +88,12 @@ class Session:
         self.capabilities = await self.in_thread(begin)
 
     def use(
-        self, connection: Connection | None, user_agent: str
+        self, connection: Connection | None, headers: Mapping[str, str]
     ) -> contextlib.AbstractContextManager[None]:
         """Around each request of the client's for this session; it keeps the session from being idle."""
         if self.lifetime is None:
             return contextlib.nullcontext()
-        return self.lifetime.command(connection, user_agent)
+        return self.lifetime.command(connection, keeps_its_connection(headers))
 
     async def begin_lease(self, body: Mapping[str, Any]) -> None:
         """Give the session an identity, a label and a deadline, before its first command: for the pools

@@ -18,6 +18,7 @@ from browserkeeper.server.clients import (
     Clients,
     Lifetime,
     have_pidfds_inodes,
+    keeps_its_connection,
     while_connected,
 )
 from tests.server.asking import ClientProcess, Running, serving, unix_address, until
@@ -298,8 +299,12 @@ class Lived:
         return self.life._lost_at is not None
 
 
-PYTHON = "selenium/4.51.0 (python linux)"
-NODE = "selenium/4.51.0 (js linux)"
+KEPT = {"Connection": "keep-alive"}
+PYTHON = {"User-Agent": "selenium/4.51.0 (python linux)", **KEPT}
+NODE = {"User-Agent": "selenium/4.51.0 (js linux)", **KEPT}
+OTHER = {"User-Agent": "curl/8", **KEPT}
+CLOSING = {"User-Agent": "selenium/4.51.0 (python linux)"}
+"""Selenium's Python client with keep_alive=False."""
 
 
 def test_the_death_of_its_client_ends_a_session_though_a_command_runs(
@@ -362,11 +367,17 @@ def test_commands_extend_the_life_of_a_session_over_tcp(processes: list[ClientPr
 
 
 @pytest.mark.parametrize(
-    ("agent", "in_command", "ends"),
-    [(PYTHON, False, True), (NODE, False, False), (NODE, True, True), ("curl/8", False, False)],
+    ("headers", "in_command", "ends"),
+    [
+        (PYTHON, False, True),
+        (NODE, False, False),
+        (NODE, True, True),
+        (OTHER, False, False),
+        (CLOSING, False, False),
+    ],
 )
 def test_a_closed_connection_over_tcp_means_as_much_as_its_client_says(
-    processes: list[ClientProcess], agent: str, in_command: bool, ends: bool
+    processes: list[ClientProcess], headers: dict[str, str], in_command: bool, ends: bool
 ) -> None:
     """Selenium's Python client keeps its connection; others close one that was idle for some seconds."""
 
@@ -377,7 +388,7 @@ def test_a_closed_connection_over_tcp_means_as_much_as_its_client_says(
             lived = Lived(client_of(running, clients), idle=600)
             connection = running.last
             assert connection is not None
-            with lived.life.command(connection, agent):
+            with lived.life.command(connection, keeps_its_connection(headers)):
                 if in_command:
                     connection.begin_request()
                     one.process.kill()
@@ -406,13 +417,13 @@ def test_a_client_that_comes_back_keeps_its_session(processes: list[ClientProces
             lived = Lived(client_of(running, clients), idle=600, back_within=600)
             first = running.last
             assert first is not None
-            with lived.life.command(first, PYTHON):
+            with lived.life.command(first, is_kept=True):
                 pass
             one.go_on()
             await one.said()
             assert await until(lambda: first.fileno() < 0)
             assert lived.is_lost()
-            with lived.life.command(running.last, PYTHON):
+            with lived.life.command(running.last, is_kept=True):
                 assert not lived.is_lost()
             assert running.last is not None
             assert running.last.leases == 1
