@@ -406,7 +406,10 @@ def test_a_browser_that_does_not_confirm_the_end_of_a_lease_is_ended(
 OWNER = """
 import os, signal, sys, threading
 from browserkeeper import BrowserPool
-pool = BrowserPool("chrome", max_size=1, leases_per_browser=2, min_idle=2).open()
+from browserkeeper.pool import browser
+from browserkeeper.session import control, seat
+browser.RENEW_TIMEOUT = control.ATTACH_TIMEOUT = seat.ATTACH_TIMEOUT = 300  # of a busy machine
+pool = BrowserPool("chrome", max_size=1, leases_per_browser=2, min_idle=2, start_timeout=300).open()
 leases = [pool.lease(timeout=300) for _ in range(2)]
 for lease in leases:
     lease.driver.get("data:,x")
