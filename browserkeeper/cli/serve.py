@@ -59,6 +59,12 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
     help="Sessions that share a Chromium.",
 )
 @click.option(
+    "--max-pools",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Different sets of browser options that may be in use at a time; default 8.",
+)
+@click.option(
     "--max-per-client",
     type=click.IntRange(min=1),
     metavar="N",

@@ -35,13 +35,13 @@ def test_the_death_of_the_browser_is_told_and_the_next_session_gets_another_one(
         assert answer.value["data"]["browserkeeper:error"] == "BrowserDied"
         with pytest.raises(InvalidSessionIdException, match="browser died"):
             _ = driver.title
-        wait_until(lambda: not serving.ask("GET", "/browserkeeper/sessions").value)
+        assert wait_until(lambda: not serving.ask("GET", "/browserkeeper/sessions").value)
         another = serving.remote()
         another.get("data:text/html,<title>alive</title>")
         assert another.title == "alive"
         # A browser that dies while no command runs: the place is free without a further command.
         kill_browser(serving, str(another.session_id))
-        wait_until(lambda: serving.ask("GET", "/status").value["ready"])
+        assert wait_until(lambda: serving.ask("GET", "/status").value["ready"])
         answer = serving.ask("GET", f"/session/{another.session_id}/url")
         assert answer.value["data"]["browserkeeper:error"] == "BrowserDied"
         report = ExitReport.from_dict(answer.value["data"]["browserkeeper:report"])
@@ -52,7 +52,7 @@ def test_the_death_of_the_browser_is_told_and_the_next_session_gets_another_one(
 def test_a_session_is_ended_at_its_own_deadline_and_at_that_of_the_server() -> None:
     with Serving(max_lease=None) as serving:
         driver = serving.remote(browserkeeper__maxLease=2)
-        wait_until(lambda: serving.ask("GET", "/status").value["ready"])
+        assert wait_until(lambda: serving.ask("GET", "/status").value["ready"])
         answer = serving.ask("GET", f"/session/{driver.session_id}/title")
         assert answer.error == "invalid session id"
         assert answer.value["data"]["browserkeeper:error"] == "SessionTimeout"
@@ -108,9 +108,9 @@ def test_a_client_that_gives_up_in_the_queue_gets_no_browser_and_the_next_one_do
         holder = serving.remote()
         waiting = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=LIMIT)
         waiting.request("POST", "/session", '{"capabilities": {}}')
-        wait_until(lambda: serving.ask("GET", "/status").value["queue"] == 1)
+        assert wait_until(lambda: serving.ask("GET", "/status").value["queue"] == 1)
         waiting.close()
-        wait_until(lambda: serving.ask("GET", "/status").value["queue"] == 0)
+        assert wait_until(lambda: serving.ask("GET", "/status").value["queue"] == 0)
         holder.quit()
         assert serving.remote().title == ""
 
@@ -147,7 +147,7 @@ def test_our_own_client_gets_the_report_and_the_list_names_the_lease() -> None:
         [line] = serving.ask("GET", "/browserkeeper/sessions").value
         assert (line["id"], line["label"], line["browserName"]) == (session, "nightly", "chrome")
         kill_browser(serving, session)
-        wait_until(lambda: not serving.ask("GET", "/browserkeeper/sessions").value)
+        assert wait_until(lambda: not serving.ask("GET", "/browserkeeper/sessions").value)
         another = serving.new_session(**{"browserkeeper:client": "0.1.0"})
         answer = serving.ask("DELETE", f"/session/{another}")
         assert answer.value == {"browserkeeper:report": None}  # the browser lives on
