@@ -54,6 +54,8 @@ class Serve:
         self.log = folder / f"serve{len(list(folder.glob('serve*')))}.log"
         self._has_prefix = bool(prefix)
         words = [*prefix, *CLI, "serve", "--json", *map(str, arguments)]
+        if "--queue-timeout" not in words:  # a busy machine takes long to start a browser
+            words += ["--queue-timeout", "600"]
         if "--listen" not in words:
             words += ["--listen", f"unix:{self.socket}"]
         with self.log.open("ab") as file:
