@@ -8,11 +8,13 @@ N      ?= 200
 SECONDS ?= 300
 SEED   ?=
 LANES  ?=
+K      ?= 1
+OVER   ?= both
 
 .DEFAULT_GOAL := help
 # Without cached bytecode every guard and every command line in the tests compiles its modules again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test quick check faults bystanders host soak bench clean setup-demo setup
+.PHONY: help demo test quick check faults bystanders host soak soak-server bench clean setup-demo setup
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +44,9 @@ host: setup ## SECONDS=300 of random kills among programs with one limit, and re
 
 soak: setup ## N=200 tasks through one pool, faults among them (SEED=… repeats a draw)
 	@$(BIN)/python -m tests.pool.soak --n $(N) $(if $(SEED),--seed $(SEED))
+
+soak-server: setup ## N=200 leases of 4 clients of one server, K=1 for each browser, OVER=both, unix or tcp
+	@$(BIN)/python -m tests.server.soak --n $(N) --leases-per-browser $(K) --over $(OVER) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## the figures, side by side in one run, into benchmarks/RESULTS.md
 	@$(BIN)/python -m pip install -q --group bench
