@@ -42,6 +42,7 @@ from tests.pool.soak import (
     DRIVERS,
     FEWEST_SAMPLES,
     ROOT,
+    START_LIMIT,
     TOLERANCE,
     Before,
     Sample,
@@ -194,7 +195,7 @@ class Server:
         planted = {**os.environ, "PLANTED": self.settings.planted}
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(words, cwd=ROOT, stderr=file, env=planted)
-        assert wait_until(self._answers), self.log.read_text()
+        assert wait_until(self._answers, START_LIMIT, 0.1), self.log.read_text()
         self.life += 1
         self.up.set()
 
