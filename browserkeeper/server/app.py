@@ -123,6 +123,9 @@ class Server:
         except web.HTTPRequestEntityTooLarge as error:
             too_large = WireError("invalid argument", f"invalid argument: {error.text}")
             return web.Response(body=too_large.body(), status=too_large.status, headers=JSON_HEADERS)
+        except web.RequestPayloadError:  # its text may have what the client has sent
+            not_read = WireError("invalid argument", "invalid argument: the body cannot be read")
+            return web.Response(body=not_read.body(), status=not_read.status, headers=JSON_HEADERS)
         except ConnectionResetError:  # there is no client to answer any more
             return web.Response(status=400)
         except web.HTTPException:
@@ -403,7 +406,10 @@ def create_app(settings: ServerSettings) -> web.Application:
 
 
 async def _body(request: web.Request, limit: int) -> bytes:
-    """The body.  Raises WireError where it is larger than ``limit`` bytes, without keeping more."""
+    """The body.  Raises WireError where it is larger than ``limit`` bytes, without keeping more, and
+    where it is compressed: a small one would become large, and no client of WebDriver sends such."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise WireError("invalid argument", "invalid argument: the body must not be compressed")
     too_large = WireError("invalid argument", f"invalid argument: the body is larger than {limit} bytes")
     if (request.content_length or 0) > limit:
         raise too_large

@@ -62,6 +62,8 @@ class Connection(socket.socket):
         self.body_until = 0.0
         self.leases = 0
         """Live leases that have been asked for or used over this connection."""
+        self.abort: Callable[[], None] | None = None
+        """Ends the event loop's transport of this connection; None before the first request."""
         self.on_close: dict[object, Callable[[], None]] = {}
         """Called when the connection is closed, whoever closes it."""
         if self.is_unix:
@@ -136,9 +138,12 @@ class Connection(socket.socket):
             self.idle_since = self.registry.clock()
 
     def cut(self) -> None:
-        """Have the event loop see the end of this connection."""
+        """Have the event loop see the end of this connection.  Where the loop does not read at present,
+        since the client has sent more than is handled, it would not see it: the transport is told."""
         with contextlib.suppress(OSError):
             self.shutdown(socket.SHUT_RDWR)
+        if self.abort is not None:
+            self.abort()
 
     def close(self) -> None:
         registry, self.registry = self.registry, None

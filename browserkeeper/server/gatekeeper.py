@@ -109,6 +109,8 @@ class Gatekeeper:
             connection = self._server.connection_of(request)
             if connection is None:  # it was closed while the request was parsed
                 raise ConnectionResetError("the client has gone")
+            if request.transport is not None:
+                connection.abort = request.transport.abort
             size = request.content_length if request.content_length is not None else self._largest_body
             connection.begin_request(
                 None if request.content.is_eof() else request.content.is_eof,

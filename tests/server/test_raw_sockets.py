@@ -4,6 +4,7 @@ others get their answers.  No browser is started."""
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from browserkeeper.server import gatekeeper
 from tests.server.serving import Serving
 from tests.support.waiting import SECONDS, wait_until
 
@@ -21,10 +23,11 @@ WEBSOCKET = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
 )
 NO_SESSION = b"0123456789abcdef0123456789abcdef"
+BOMB = gzip.compress(b"{" + b" " * 2**24 + b"}")
 ODD: dict[str, tuple[bytes, tuple[int, ...]]] = {
     "HTTP/1.0": (b"GET /status HTTP/1.0\r\n\r\n", (200,)),
     "HTTP/1.0 that is kept": (b"GET /status HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", (200,)),
-    "HTTP/0.9": (b"GET /status\r\n\r\n", (400,)),
+    "HTTP/0.9": (b"GET /status\r\n\r\n", (200, 400)),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (400,)),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), (400,)),
     "zeros": (bytes(1000) + b"\r\n\r\n", (400,)),
@@ -42,7 +45,11 @@ ODD: dict[str, tuple[bytes, tuple[int, ...]]] = {
     ),
     "a chunk without a size": (NEW + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n", (400,)),
     "a huge chunk": (NEW + b"Transfer-Encoding: chunked\r\n\r\n" + b"F" * 40 + b"\r\n{", (400,)),
-    "an unknown encoding": (NEW + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", (400,)),
+    "no gzip": (NEW + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", (400,)),
+    "a bomb": (
+        NEW + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB,
+        (400,),
+    ),
     "a long header": (b"GET /status HTTP/1.1\r\nX-Long: " + b"x" * 2**20 + b"\r\n\r\n", (400,)),
     "a long path": (b"GET /" + b"x" * 2**20 + b" HTTP/1.1\r\nHost: x\r\n\r\n", (400,)),
     "a websocket to nothing": (b"GET /nothing" + WEBSOCKET, (404,)),
@@ -53,8 +60,7 @@ ODD: dict[str, tuple[bytes, tuple[int, ...]]] = {
         (404,),
     ),
     "HTTP/2 by an upgrade": (
-        b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
-        b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+        b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
         (200, 400),
     ),
     "three requests at once": (STATUS * 3, (200,)),
@@ -132,8 +138,14 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_what_never_ends_takes_bounded_memory_and_delays_no_other(server: Serving, name: str) -> None:
-    """The client reads nothing, and sends as much as the server takes: at most 64 MiB are tried."""
+def test_what_never_ends_takes_bounded_memory_and_delays_no_other(
+    server: Serving, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The client reads nothing, and sends as much as the server takes: at most 64 MiB are tried.  Then
+    the server closes the connection, also where it does not read at that moment."""
+    for patience in ("HEAD_PATIENCE", "BODY_PATIENCE", "IDLE_PATIENCE"):
+        monkeypatch.setattr(gatekeeper, patience, 2.0)
+    monkeypatch.setattr(gatekeeper, "BODY_RATE", 2**30)
     begin, more = ENDLESS[name]
     before = psutil.Process().memory_info().rss
     with connect(server) as one:
@@ -145,7 +157,7 @@ def test_what_never_ends_takes_bounded_memory_and_delays_no_other(server: Servin
         assert is_well(server)
         grown = psutil.Process().memory_info().rss - before
         assert grown < 50 * 2**20, f"{grown / 2**20:.0f} MiB"
-    assert wait_until(lambda: not len(server.server.connections))
+        assert wait_until(lambda: not len(server.server.connections))
     assert is_well(server)
 
 
@@ -160,7 +172,7 @@ def test_more_connections_than_there_may_be(server: Serving) -> None:
             with contextlib.suppress(OSError):
                 held[-1].sendall(STATUS)
     assert wait_until(lambda: connections.refused >= 50)
-    assert len(connections) <= most
+    assert wait_until(lambda: len(connections) <= most)
     assert is_well(server)
     for one in held:
         one.close()
