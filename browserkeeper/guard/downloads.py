@@ -72,6 +72,16 @@ class Downloads:
             self.seen.update(found)
             ignore_errors(self.save)  # a full disk
 
+    def may_be_reopened(self) -> bool:
+        """Whether a partial file was just made in the directory that no process was seen to write.
+
+        Chromium closes the file when it gives it the name with the suffix, and opens it again.
+        """
+        if not self.suffix or not self.directory:
+            return False
+        since = max(self._since, time.time() - RECENT)
+        return bool(_unknown_in(self.directory, self.suffix, since, self.seen))
+
     def bytes_seen(self, elsewhere: str) -> int:
         """The bytes of the seen partial files that exist now, without those in the directory
         ``elsewhere``."""

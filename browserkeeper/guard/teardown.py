@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from .downloads import RECENT
 from .files import ignore_errors, read_status_file, remove_stray_shared_memory
 from .grace import end_with_grace
 from .trees import try_to_remove
@@ -34,7 +35,7 @@ def tear_down(guard: Guard) -> None:
     _ask(guard)
     began = report.age()
     guard.look()
-    guard.downloads.look(members.living)
+    _look_at_downloads(guard)
     members.tearing_down = True
     pause, longest = guard.containment.shortest_pause, LONGEST_PAUSE
     while True:
@@ -60,6 +61,15 @@ def tear_down(guard: Guard) -> None:
     if hidden := members.hidden():
         report.notes.append(f"{hidden} processes are listed without a name, since /proc hid them")
     report.seconds["killing"] = report.age() - began
+
+
+def _look_at_downloads(guard: Guard) -> None:
+    """Note which partial files the session's processes write; blocks for RECENT at the most."""
+    until = guard.report.age() + RECENT
+    guard.downloads.look(guard.members.living)
+    while guard.members.living and guard.downloads.may_be_reopened() and guard.report.age() < until:
+        guard.signals.wait(LONGEST_PAUSE)
+        guard.downloads.look(guard.members.living)
 
 
 def _wait_for_certificate(guard: Guard, seconds: float) -> str | None:

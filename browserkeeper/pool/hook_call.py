@@ -13,9 +13,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import BrowserDied, HookError, LaunchError, LeaseEnded, refuse_to_pickle
+from ..errors import BrowserDied, ConfigError, HookError, LaunchError, LeaseEnded, refuse_to_pickle
 from ..session import control_of
 from .browser import Browser
 from .hooks import Hook, HookName, Hooks
@@ -24,7 +24,7 @@ from .logs import log
 from .threads import start_thread
 
 if TYPE_CHECKING:
-    from ..drivers.bidi_filter import BidiFilter
+    from ..drivers.websockets import Filter
     from ..session import BrowserSession
 
 PAUSE = 0.1
@@ -90,9 +90,9 @@ class _HookCall:
         return f"The hook {self._name}={named}"
 
     @property
-    def bidi_filter(self) -> BidiFilter | None:
+    def bidi_filter(self) -> Filter | None:
         """The filter for BiDi commands of the hook, the same as for a lease."""
-        return self._browser.bidi_filter
+        return self._browser.bidi_filter or control_of(self.session).bidi_filter
 
     def _call(self) -> None:
         """The thread of the hook."""
@@ -163,6 +163,14 @@ class _HookCall:
         if self._is_over:
             return contextlib.nullcontext()
         return control_of(self.session).observe_command(name, params)
+
+    def expect_download(self, timeout: float | None, count: int) -> NoReturn:
+        """Refuse to wait for a download: downloads are counted for sessions and leases.  Raises
+        ConfigError."""
+        raise ConfigError(
+            f"expect_download() cannot be used in the hook {self._name}: downloads belong to a lease. "
+            "Use it in the lease."
+        )
 
     @property
     def proxy_route(self) -> Any:

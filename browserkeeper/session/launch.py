@@ -552,8 +552,8 @@ class Attempt:
             return self._explain_guard(event)
         reason = event["reason"] if event else ""
         if user_deadline is not None:
-            limit = f"the deadline of {user_deadline:g} s that set_deadline() had set"
-            return SessionTimeout(f"{config.name} did not start within {limit}.", report)
+            text = f"the deadline of {user_deadline:g} s that set_deadline() had set."
+            return SessionTimeout(f"{config.name} did not start within {text}", report)
         if reason == "timeout":
             text = f"{config.name} did not start within the session's timeout of {config.timeout:g} s."
             return deadline_errors.get("timeout", SessionTimeout)(text, report)

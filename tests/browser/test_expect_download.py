@@ -165,8 +165,11 @@ def test_a_download_in_a_new_tab_that_is_closed_meanwhile(opened: Open, site: Do
     first = opened.driver.current_window_handle
     opened.driver.switch_to.new_window("tab")
     opened.driver.get(site.url)
+    earlier = len(opened.session.downloads)
     with expect_download(opened.driver) as download:
         opened.click("large")
+        # Closed before that, the tab takes its request with it.
+        assert wait_until(lambda: len(opened.session.downloads) > earlier)
         opened.driver.close()
         opened.driver.switch_to.window(first)
     assert download.size == LARGE

@@ -20,6 +20,7 @@ from browserkeeper import (
     PoolClosed,
     PoolUnavailable,
     SessionClosed,
+    expect_download,
     session_of,
 )
 from browserkeeper.pool.circuit_breaker import OPENS_AFTER
@@ -157,6 +158,23 @@ def test_the_driver_of_a_hook_is_refused_after_the_hook() -> None:
                 driver.execute(lambda: 1)
             driver.quit()  # ends no browser any more
         assert len(pool.browsers) == 1
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_expects_a_download_is_told_that_leases_have_them(hook: str) -> None:
+    told: list[BaseException] = []
+
+    def expect(driver: Any) -> None:
+        try:
+            expect_download(driver)
+        except ConfigError as error:
+            told.append(error)
+
+    with FakePool(max_size=1, **hooks(**{hook: expect})) as pool:
+        with pool.lease(timeout=60):
+            pass
+        assert wait_until(lambda: told)
+    assert f"in the hook {hook}: downloads belong to a lease" in str(told[0])
 
 
 # ------------------------------------------------------------------ what goes wrong

@@ -107,3 +107,16 @@ def test_neither_handlers_nor_blocking_reach_the_page_by_which_a_lease_is_saved(
                         )
                     assert site.paths == [], "it is blocked for the user's own page"
             assert lease.uses == 2
+
+
+@pytest.mark.firefox
+def test_a_hooks_own_handlers_do_not_let_blocked_requests_pass_either() -> None:
+    with small_page() as site:
+
+        def configure(driver: Any) -> None:
+            visit_with_handler(driver, site)
+
+        given: dict[str, Any] = {"isolation": "fresh", "block": ["image"], "configure": configure}
+        with patient_pool("firefox", max_size=1, **given) as pool, pool.lease() as lease:
+            assert lease.driver.title == ""
+            assert pool.stats()["configure_errors"] == 0

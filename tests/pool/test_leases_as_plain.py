@@ -27,7 +27,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.print_page_options import PrintOptions
 from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticatorOptions
-from selenium.webdriver.support.expected_conditions import alert_is_present
+from selenium.webdriver.support.expected_conditions import alert_is_present, title_is
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from browserkeeper import BrowserPool
@@ -149,6 +149,12 @@ def in_an_alert(*calls: Call) -> Call:
         return then(*calls)(driver)
 
     return run
+
+
+def new_title(driver: Any) -> str:
+    """What the page's script makes of the dialog's answer; it may go on only after the command."""
+    WebDriverWait(driver, 60, 0.01).until_not(title_is("Form"))
+    return str(driver.title)
 
 
 def in_a_frame_of_another_site(driver: Any) -> object:
@@ -377,11 +383,9 @@ CALLS: dict[str, Call] = {
         lambda driver: driver.switch_to.alert.text,
         lambda driver: driver.switch_to.alert.send_keys("much"),
         lambda driver: driver.switch_to.alert.accept(),
-        lambda driver: driver.title,
+        new_title,
     ),
-    "alert, dismissed": in_an_alert(
-        lambda driver: driver.switch_to.alert.dismiss(), lambda driver: driver.title
-    ),
+    "alert, dismissed": in_an_alert(lambda driver: driver.switch_to.alert.dismiss(), new_title),
     "window's size": then(
         lambda driver: driver.set_window_size(600, 500),
         lambda driver: driver.get_window_size(),

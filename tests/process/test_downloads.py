@@ -202,6 +202,32 @@ def test_a_paused_download_is_known_from_an_earlier_look(tmp_path: Path, downloa
     assert not partial.exists()
 
 
+REOPENER = """
+import os, sys, time
+ready, path = sys.argv[1:]
+open(path, "wb").close()
+while True:
+    os.rename(path, path.replace("a.", "b.")), os.rename(path.replace("a.", "b."), path)
+    open(ready, "w").close()
+    time.sleep(0.1)
+    with open(path, "ab", buffering=0) as file:
+        file.write(b"x")
+        time.sleep(0.05)
+"""
+
+
+def test_a_file_that_was_just_renamed_is_looked_at_until_it_is_open_again(
+    tmp_path: Path, downloads: Path
+) -> None:
+    """Chromium closes the file to give it the name with the suffix."""
+    partial = downloads / f"a{SUFFIX}"
+    command = (sys.executable, "-I", "-S", "-c", REOPENER, str(tmp_path / "ready"), str(partial))
+    running = start(command, tmpdir=str(tmp_path / "bk-downloads"), **plan(downloads))
+    assert wait_until((tmp_path / "ready").exists)
+    assert cut_off(running.end("closed", deadline_in())) == {partial.name: ""}
+    assert not partial.exists()
+
+
 def test_partial_files_elsewhere_are_found_by_who_writes_them(tmp_path: Path, downloads: Path) -> None:
     """A script may have sent the downloads to another directory (Browser.setDownloadBehavior)."""
     elsewhere = tmp_path / "elsewhere"

@@ -306,6 +306,8 @@ def test_requests_lists_what_was_asked_for() -> None:
         get(site.url)
         get(site.url_for("slow", seconds=0))
         assert site.requests == ["GET /", "GET /slow?seconds=0"]
+        site.forget_requests()
+        assert site.requests == []
 
 
 def test_wait_for_returns_when_the_page_is_asked_for() -> None:
