@@ -86,14 +86,20 @@ class Rival:
 
     def session(self, timeout: float = 600) -> webdriver.Remote:
         """A new session; ``timeout``: seconds for it, and for each of its commands."""
-        url = self.url.replace("://", f"://{self.token}@") if self.token else self.url
-        config = ClientConfig(remote_server_addr=url, timeout=timeout)  # type: ignore[arg-type]
-        return webdriver.Remote(url, options=self.options(), client_config=config)
+        config = ClientConfig(
+            remote_server_addr=self.url,
+            timeout=timeout,  # type: ignore[arg-type] # a float in fact: it goes to urllib3
+            extra_headers=self.headers,
+        )
+        return webdriver.Remote(self.url, options=self.options(), client_config=config)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def sessions(self) -> set[str]:
         """The ids of its sessions, from ``GET /status``."""
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        request = urllib.request.Request(f"{self.url}/status", headers=headers)
+        request = urllib.request.Request(f"{self.url}/status", headers=self.headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
             nodes = json.load(answer)["value"]["nodes"]
         return {s["session"]["sessionId"] for node in nodes for s in node["slots"] if s["session"]}
@@ -131,8 +137,7 @@ def serving(name: str, slots: int, *arguments: object) -> Iterator[Rival]:
 
 def _idle(rival: Rival) -> int:
     """How many sessions of a server of ours could begin at once, from its ``/metrics``."""
-    headers = {"Authorization": f"Bearer {rival.token}"}
-    request = urllib.request.Request(f"{rival.url}/metrics", headers=headers)
+    request = urllib.request.Request(f"{rival.url}/metrics", headers=rival.headers)
     with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=60) as answer:
         for line in answer.read().decode().splitlines():
             if line.startswith("browserkeeper_pool_browsers{") and 'state="available"' in line:
