@@ -11,7 +11,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ..config import check_seconds
@@ -22,7 +21,6 @@ from ..options.labels import check_label
 from ..pool.lease import Lease
 from ..report import ExitReport
 from ..session.asynchronous import in_thread
-from ..session.call import get_no_exceptions
 from .capabilities import Wanted, identity_of
 from .clients import Client, Lifetime, keeps_its_connection
 from .commands import Command, LeaseCommands
@@ -30,6 +28,7 @@ from .connections import Connection
 from .errors import WireError, of_command
 from .files import COMMANDS as FILE_COMMANDS
 from .files import SessionFiles
+from .worker import Worker
 
 T = TypeVar("T")
 
@@ -65,9 +64,7 @@ class Session:
         self.on_close: set[Callable[[], None]] = set()
         """Called when the session ends, in any thread: they close its websockets."""
         self._commands: LeaseCommands | None = None
-        self._thread = ThreadPoolExecutor(
-            1, f"browserkeeper-{self.id[:8]}", initializer=get_no_exceptions
-        )
+        self._worker = Worker(f"browserkeeper-{self.id[:8]}", self._note_done)
 
     @property
     def engine(self) -> str:
@@ -133,29 +130,21 @@ class Session:
         self.in_flight += 1
         self.used_at = time.monotonic()
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._thread, function)
+            future: asyncio.Future[T] = self._worker.call(function)
         except RuntimeError:  # the thread has been told to end
             self.in_flight -= 1
             raise self._over() from None
-        future.add_done_callback(self._note_done)
         # A client that has gone does not take its command back: the driver is at work on it.
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            if future.cancelled():  # it waited for its turn when the session was ended
-                raise self._over() from None
-            raise
+        return await future
 
     def _over(self) -> WireError:
         if self.over is None:
             return WireError("invalid session id", "The session is over.")
         return self.over.again()
 
-    def _note_done(self, future: asyncio.Future[Any]) -> None:
+    def _note_done(self) -> None:
         self.in_flight -= 1
         self.used_at = time.monotonic()
-        if not future.cancelled():
-            future.exception()  # of a client that has gone, which nothing awaits any more
 
     def failure(self) -> BrowserkeeperError | None:
         """The error that commands raise since the browser has ended; None if it has not.  May block."""
@@ -169,7 +158,7 @@ class Session:
         self.over = why
         if self.lifetime is not None:
             self.lifetime.close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._worker.close(self._over)
         try:
             await in_thread(self._release)
             await self._wait_for_report()

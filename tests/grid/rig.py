@@ -43,8 +43,8 @@ override-max-sessions = true
 session-timeout = {timeout}
 {drivers}
 [sessionqueue]
-session-request-timeout = 120
-session-retry-interval = 50
+session-request-timeout = {queue_timeout}
+session-retry-interval = {retry}
 """
 DRIVER = """
 [[node.driver-configuration]]
@@ -124,13 +124,22 @@ class Grid:
                 self.process.wait(0.05)
 
 
-def start_grid(slots: int, password: str) -> Grid:
+TUNED = {"timeout": SESSION_TIMEOUT, "queue_timeout": 120, "retry": 50}
+AS_SHIPPED = {"timeout": 300, "queue_timeout": 900, "retry": 15}
+"""The Grid's own values, but for the time in the queue, which is 300 s: a request there is to see the
+end of a session that began before it."""
+
+
+def start_grid(slots: int, password: str, *, tuned: bool = True) -> Grid:
+    """``tuned``: with settings that suit the tests, and a Java that starts fast; else as it is shipped,
+    but with a small heap."""
     directory = Path(tempfile.mkdtemp(prefix="tmpgrid"))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     paths = {"chrome": shutil.which("chromedriver"), "firefox": shutil.which("geckodriver")}
     drivers = [DRIVER.format(name=n, path=p, slots=slots) for n, p in paths.items() if p]
-    toml = TOML.format(port=port, slots=slots, timeout=SESSION_TIMEOUT, drivers="".join(drivers))
+    times = TUNED if tuned else AS_SHIPPED
+    toml = TOML.format(port=port, slots=slots, drivers="".join(drivers), **times)
     (directory / "grid.toml").write_text(toml)
     places = {
         "TMPDIR": str(directory),
@@ -142,7 +151,8 @@ def start_grid(slots: int, password: str) -> Grid:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", "-c", INIT),
-                *("java", "-Xmx256m", "-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={directory}"),
+                *("java", "-Xmx256m", f"-Djava.io.tmpdir={directory}"),
+                *(("-XX:TieredStopAtLevel=1",) if tuned else ()),
                 "-XX:-UseContainerSupport",  # Java 17 fails where a world\'s cgroups are mounted
                 *("-cp", f"{GRID_JARS}/*", "org.openqa.selenium.grid.Bootstrap", "standalone"),
                 *("--config", str(directory / "grid.toml")),
@@ -156,10 +166,12 @@ def start_grid(slots: int, password: str) -> Grid:
 
 
 @contextlib.contextmanager
-def running_grid(slots: int = 2, password: str = "") -> Iterator[Grid]:
-    grid = start_grid(slots, password)
+def running_grid(slots: int = 2, password: str = "", *, tuned: bool = True) -> Iterator[Grid]:
+    grid = start_grid(slots, password, tuned=tuned)
     try:
-        assert wait_until(grid.is_ready), (grid.directory / "grid.log").read_text()[-2000:]
+        assert wait_until(grid.is_ready, PATIENCE if tuned else 10 * PATIENCE), (
+            grid.directory / "grid.log"
+        ).read_text()[-2000:]
         yield grid
     finally:
         grid.stop()

@@ -19,6 +19,9 @@ TOOLS = Path(__file__).resolve().parent.parent.parent / ".tools"
 UNPACKED = TOOLS / "usr"
 """Where scripts/unpack.sh puts daemons from Debian's packages, which an installation would start."""
 GRID_JARS = TOOLS / "grid" / "lib"
+JAVASCRIPT = TOOLS / "clients" / "javascript" / "node_modules"
+JAVA_JARS = TOOLS / "clients" / "java" / "lib"
+"""Selenium's clients of other languages (scripts/clients.sh)."""
 SYSTEMD = "/lib/systemd/systemd"
 
 REQUIRED_BY_CI = ("chrome", "firefox")
@@ -92,6 +95,19 @@ def grid() -> str:
     return "" if GRID_JARS.is_dir() else "no Selenium Grid; run scripts/grid.sh .tools/grid"
 
 
+def javascript() -> str:
+    if why := lacks("JavaScript", "node"):
+        return why
+    have = (JAVASCRIPT / "selenium-webdriver").is_dir()
+    return "" if have else "no selenium-webdriver for Node.js; run scripts/clients.sh .tools/clients"
+
+
+def java() -> str:
+    if why := lacks("Java", "java", "javac"):
+        return why
+    return "" if JAVA_JARS.is_dir() else "no selenium-java; run scripts/clients.sh .tools/clients"
+
+
 def namespaces() -> str:
     """Root of a container without CAP_SYS_ADMIN can make none, nor can a machine without unshare(1)."""
     words = ["unshare", "--pid", "--mount", "--fork", "true"]
@@ -113,6 +129,8 @@ NEEDS: dict[str, Callable[[], str]] = {
     "redis": lambda: lacks("Redis", "redis-server"),
     "docker": docker,
     "grid": grid,
+    "javascript": javascript,
+    "java": java,
     "namespaces": namespaces,
     "systemd": systemd,
 }
