@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..errors import BrowserkeeperError
+from ..errors import BrowserDied, BrowserkeeperError, SessionTimeout
 from .backoff import random_pause
 
 OPENS_AFTER = 3
@@ -20,7 +20,8 @@ def launch_pause(failures: int) -> float:
 
 class CircuitBreaker:
     """Closed while launches succeed.  Opens after ``OPENS_AFTER`` failures in a row, or at once
-    after an error that no retry can mend (such as a missing browser).
+    after an error that no retry can mend (such as a missing browser).  That a browser died, or was
+    killed, before its first lease can be mended.
 
     After a failure one launch at a time is tried, each after a pause (the "half-open" state of
     other circuit breakers).  The first launch that succeeds closes the breaker.
@@ -38,7 +39,8 @@ class CircuitBreaker:
     def record_failure(self, error: BrowserkeeperError, now: float) -> None:
         self.failures += 1
         self.last_error = error
-        self._was_final = self._was_final or not getattr(error, "retryable", False)
+        has_died = isinstance(error, (BrowserDied, SessionTimeout))
+        self._was_final = self._was_final or not getattr(error, "retryable", has_died)
         self.retry_at = now + self._pause(max(self.failures, OPENS_AFTER if self._was_final else 0))
 
     def record_success(self) -> None:

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from browserkeeper.errors import (
+    BrowserDied,
     BrowserkeeperError,
+    CommandTimeout,
+    ConfigError,
     HookError,
     LaunchError,
     PoolClosed,
@@ -875,6 +878,28 @@ def test_a_draining_pool_waits_for_leases_and_gives_no_more(model: PoolModel) ->
     model.give_back(request)
     model.finish_all()
     assert not model.scheduler.members()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_final"),
+    [
+        (BrowserDied("its guard was killed during 'switchToWindow'"), False),
+        (CommandTimeout("it did not answer in time during 'switchToWindow'"), False),
+        (LaunchError("it did not start"), False),
+        (LaunchError("no browser", retryable=False), True),
+        (ConfigError("no such argument"), True),
+    ],
+)
+def test_one_browser_that_died_before_its_first_lease_refuses_no_request(
+    error: BrowserkeeperError, is_final: bool
+) -> None:
+    """So requests go on to wait; as many deaths in a row as failed launches refuse them."""
+    breaker = CircuitBreaker(lambda failures: 1.0)
+    breaker.record_failure(error, 0)
+    assert breaker.is_open == is_final
+    for _ in range(OPENS_AFTER):
+        breaker.record_failure(error, 0)
+    assert breaker.is_open
 
 
 def test_a_circuit_breaker_counts_the_failures_that_were() -> None:
