@@ -195,9 +195,8 @@ def write(figures: list[Figure]) -> None:
         "",
     ]
     results = Path(__file__).with_name("RESULTS.md")
-    before = results.read_text() if results.exists() else ""
-    by_hand = before[before.find(BY_HAND) :] if BY_HAND in before else ""
-    results.write_text("\n".join([*lines, by_hand]))
+    _, heading, by_hand = (results.read_text() if results.exists() else "").partition(BY_HAND)
+    results.write_text("\n".join([*lines, heading + by_hand]))
 
 
 def show(figures: list[Figure]) -> None:

@@ -56,6 +56,11 @@ ON_THE_LOOPBACK = {"/service.js", "/from-service"}
 def visit(driver: webdriver.Remote, target: RecordingTarget, host: str) -> None:
     """Have the browser send requests of all kinds, and wait until all have come to the target."""
     wanted = EVERYWHERE | (ON_THE_LOOPBACK if host != "shop.test" else set())
+    before = len(target.requests)
+
+    def come() -> set[str]:
+        return {path for path, _ in target.requests[before:]}
+
     driver.get(target.url_of(host, "/page"))
     assert driver.title == "page"
     assert wait_until(lambda: driver.execute_script("return window.received").__eq__(["hello"]))
@@ -63,9 +68,12 @@ def visit(driver: webdriver.Remote, target: RecordingTarget, host: str) -> None:
     driver.execute_script("more()")
     driver.switch_to.new_window("tab")
     driver.get(target.url_of(host, "/tab"))
+    assert wait_until(
+        lambda: "/from-tab" in come()
+    )  # a closed tab takes the requests it has not sent with it
     driver.close()
     driver.switch_to.window(first)
-    assert wait_until(lambda: wanted <= target.paths), wanted - target.paths
+    assert wait_until(lambda: wanted <= come()), wanted - come()
     assert wait_until(lambda: {"/icon.png", "/favicon.ico"} & target.paths)
 
 
