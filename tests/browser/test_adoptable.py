@@ -18,7 +18,7 @@ import pytest
 from browserkeeper import AdoptedSession, ConfigError, LaunchError, adopt, browser
 from browserkeeper.process.guard_process import GuardProcess
 from browserkeeper.session import adoptable, adopted
-from browserkeeper.session.ending import Ending
+from browserkeeper.session.ending import GuardEnd
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import Record
 from tests.browser.test_outside import ERRORS, Handler, alarmed, handler, raised_by
@@ -257,12 +257,12 @@ def test_control_the_old_end_of_a_failed_adoption_ends_the_driver(
         keep(guard)
         raise LaunchError("too late")
 
-    def end(ending: Any) -> None:
-        ending._guard.end("failed", deadline_in())
+    def end(guarded: Any) -> None:
+        guarded._guard.end("failed", deadline_in())
 
     monkeypatch.setattr(adopted, "_keep", fail)
     with monkeypatch.context() as patch, pytest.raises(LaunchError, match="too late"):
-        patch.setattr(Ending, "release", end)
+        patch.setattr(GuardEnd, "release", end)
         adopt(driver)
     assert not driver.is_alive()
 
