@@ -105,6 +105,7 @@ WHOLE_ENVIRONMENT = {
     "frozen/__init__.py": "a frozen program that has become a guard, with what it was given",
     "state/tmpdirs.py": "only asked whether a name is in it",
     "status/doctor_host.py": "only asked for the names in it",
+    "server/service.py": "the variables of systemd's sockets are taken out of it",
     "config.py": "only asked for the display",
     "__init__.py": "only asked whether a name is in it",
 }

@@ -481,7 +481,7 @@ def test_an_answer_without_end_is_not_kept_in_memory(
                 link.sendall(b"x" * 65536)
         return False
 
-    monkeypatch.setattr(hub_module, "LARGEST", 10_000_000)
+    monkeypatch.setattr("browserkeeper.wire.http.LARGEST", 10_000_000)
     grid.script["GET /status"] = [without_end]
     hub = hub_module.Hub(Address.parse(grid.url))
     with pytest.raises(http.client.HTTPException, match="larger than 10000000"):
