@@ -42,6 +42,8 @@ ATTEMPTS = 2
 OFFLINE_VARIABLES = ("BROWSERKEEPER_OFFLINE", "SE_OFFLINE")
 """Environment variables that stand for ``offline=True``, unless their value is one of ``OFF``."""
 OFF = ("", "0", "false")
+OFFLINE_ARGUMENT = "offline=True"
+"""The argument, as error messages name what has set ``offline``."""
 _UNITS = {
     name: base**power
     for power, letter in enumerate(("", "k", "m", "g", "t"))
@@ -74,6 +76,8 @@ NOT_OF_A_SERVER = {
     "ignore_default_arguments": "the server has started its browsers, with the default arguments",
 }
 """Arguments that need a browser or a driver of the session's own, and why a server cannot give it."""
+NOT_AT_A_SERVER = ("chromium-headless-shell", "edge")
+"""Browsers that no server has (``server.capabilities.BROWSER_NAMES``)."""
 Place = Literal["here", "grid", "server"]
 """Where the browser of a session runs: below a guard of this process, on a Selenium Grid, or as a lease
 of a server (`browserkeeper serve`)."""
@@ -139,7 +143,7 @@ class SessionConfig:
     attempts: int = ATTEMPTS
     containment: Kind = "auto"
     offline: bool = False
-    offline_because: str = "offline=True"
+    offline_because: str = OFFLINE_ARGUMENT
     """What has set ``offline``, for error messages: the argument, or an environment variable."""
     env: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     log: str | None = None
@@ -265,10 +269,15 @@ class SessionConfig:
                 f"containment={self.containment!r} cannot be used with {server.source}: the server's "
                 f"guards contain its browsers. Leave it out.{remedy}"
             )
-        if self.name == "chromium-headless-shell":
+        if self.name in NOT_AT_A_SERVER:
             raise ConfigError(
-                f"chromium-headless-shell cannot be used with {server.source}: a server has chrome, "
+                f"browser({self.name!r}) cannot be used with {server.source}: a server has chrome, "
                 f"chromium and firefox. Use browser('chromium').{remedy}"
+            )
+        if self.offline and self.offline_because == OFFLINE_ARGUMENT:
+            raise ConfigError(
+                f"offline=True cannot be used with {server.source}: the server finds its own drivers. "
+                f"Start it with BROWSERKEEPER_OFFLINE=1, and leave offline= out.{remedy}"
             )
         if not self.disposable:
             raise ConfigError(

@@ -29,8 +29,9 @@ class BrowserSpec:
 
     name: str = "chrome"
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-    """Not in the repr: a Grid's URL may contain a password."""
-    pool: Mapping[str, Any] | None = None
+    """Not in the repr: a Grid's or a server's URL may contain a password or a token."""
+    pool: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
+    """Not in the repr either: it may have the same arguments."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError."""

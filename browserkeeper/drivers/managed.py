@@ -411,10 +411,6 @@ class ServerChrome(_OfServer, RemoteChrome):
     """A managed ``webdriver.Chrome`` whose browser is a lease of a server."""
 
 
-class ServerEdge(_OfServer, RemoteEdge):
-    """A managed ``webdriver.Edge`` whose browser is a lease of a server."""
-
-
 class ServerFirefox(_OfServer, RemoteFirefox):
     """A managed ``webdriver.Firefox`` whose browser is a lease of a server."""
 
@@ -518,14 +514,8 @@ def connect_to_server(
     if name == "firefox":
         executor = _FirefoxToServer(plan, plan.address.url, **given)
         return ServerFirefox(handler, service, executor, options)
-    vendor, browser_name = ("ms", "MicrosoftEdge") if name == "edge" else ("goog", "chrome")
-    kind = ServerEdge if name == "edge" else ServerChrome
-    return kind(
-        handler,
-        service,
-        _ChromiumToServer(plan, plan.address.url, vendor, browser_name, **given),
-        options,
-    )
+    chromium = _ChromiumToServer(plan, plan.address.url, "goog", "chrome", **given)
+    return ServerChrome(handler, service, chromium, options)
 
 
 def another(driver: Any, handler: CommandHandler) -> Any:

@@ -299,6 +299,9 @@ OF_WARM_BROWSERS: Mapping[str, Any] = {
     "leases_per_browser": 1,
 }
 """Arguments about the browsers that a pool keeps, with their defaults.  With a server there are none."""
+UNLIMITED = ("max_uses", "max_memory")
+"""Those of them that may be None."""
+KEEPS_NONE = ("min_idle", 0)
 
 
 def _for_a_server(browser: SessionConfig, given: dict[str, Any]) -> SessionConfig:
@@ -307,7 +310,8 @@ def _for_a_server(browser: SessionConfig, given: dict[str, Any]) -> SessionConfi
     assert browser.server is not None
     for name, default in OF_WARM_BROWSERS.items():
         value = given.get(name, default)
-        if value != default and not (name in ("min_idle", "max_memory", "max_uses") and not value):
+        holds = value == default or (value is None and name in UNLIMITED) or (name, value) == KEEPS_NONE
+        if not holds or isinstance(value, bool):
             raise ConfigError(
                 f"{name}={value!r} cannot be used with {browser.server.source}: the pool keeps no "
                 "browsers, and each lease is one of the server's. Give it to `browserkeeper serve`, or "

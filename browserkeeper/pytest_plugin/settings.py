@@ -51,7 +51,8 @@ class Settings:
     remote: str | None = dataclasses.field(default=None, repr=False)
     """A Grid's URL, which may contain a password."""
     server: str | None = dataclasses.field(default=None, repr=False)
-    """A server's address, which may contain a token; None for that of BROWSERKEEPER_SERVER, if set."""
+    """A server's address, which may contain a token; None for that of BROWSERKEEPER_SERVER, if set, and
+    "" for browsers of this machine, whatever the variable says."""
 
     def wants_screenshot(self, *, failed: bool) -> bool:
         return self.screenshot == "on" or (failed and self.screenshot == "only-on-failure")
@@ -93,7 +94,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--keeper-server",
         metavar="ADDRESS",
         help="the server (browserkeeper serve) to lease the browsers from, as unix:/PATH or "
-        "http://TOKEN@HOST:PORT (default: BROWSERKEEPER_SERVER, or none)",
+        "http://TOKEN@HOST:PORT; empty for none (default: BROWSERKEEPER_SERVER, or none)",
     )
     for name, text in {
         "isolation": "a new browser for each test, or one warm browser with a new context for each test",
@@ -131,14 +132,17 @@ def read(config: pytest.Config) -> Settings:
         output=_output(config),
         timeout=_seconds(*_given(config, "timeout")),
         remote=_given(config, "remote")[0] or None,
-        server=_given(config, "server")[0] or None,
+        server=_server(config),
         shared=tuple(config.getini("keeper_shared") or ()),
         given=tuple(_all_given(config)),
         **cast("dict[str, Any]", chosen),
     )
+    if settings.remote is not None and settings.server:
+        places = " and ".join(_given(config, name)[1] for name in ("remote", "server"))
+        raise pytest.UsageError(f"{places} are two places for the browsers: give the one or the other.")
     if settings.remote is not None:
         _check_remote(config, settings)
-    elif settings.server is not None:
+    elif settings.server:
         _check_server(config, settings)
     elif browsers or headed:
         _check_browsers(settings)
@@ -153,6 +157,12 @@ def _given(config: pytest.Config, name: str) -> tuple[str, str]:
     return str(
         config.getini(f"keeper_{name}") or ""
     ), f"keeper_{name} in {config.inipath or 'the ini file'}"
+
+
+def _server(config: pytest.Config) -> str | None:
+    """The server's address; "" if the command line says that there is none."""
+    given = _given(config, "server")[0]
+    return given if given or config.getoption("keeper_server") is not None else None
 
 
 def _all_given(config: pytest.Config) -> Iterator[str]:

@@ -136,7 +136,7 @@ def browser(
             show: one line of at most 200 visible characters.
         wait: seconds to wait for a slot while the host's limit is reached, its memory is short or it is
             drained (``docs/host.md``); with ``server``, in the server's queue.  0 tries once, None waits
-            without a limit.  HostBusy after that.
+            without a limit.  HostBusy after that, and PoolTimeout with ``server``.
             Default: as many as ``start_timeout``, which counts from the moment when the start has its
             slot.
         max_browsers: start only while fewer browsers than this run for the state directory, whoever has
@@ -165,7 +165,8 @@ def browser(
         ConfigError: an argument makes no sense, is not known, or undoes what a session promises
             (``docs/options.md``).
 
-    The start itself raises HostBusy where it gets no slot within ``wait``.
+    The start itself raises HostBusy where it gets no slot within ``wait``, and PoolTimeout where the
+    server gives no browser in that time.
     """
     given = {name: value for name, value in locals().items() if name != "unknown"}
     refuse_unknown(set(unknown), "browser()")

@@ -108,7 +108,7 @@ class ServerAttempt:
             self.guard.was_refused = True  # it has answered, or nothing was sent
             if isinstance(error, (ServerError, ConfigError)) or self.guard.session:
                 raise
-            raise self._named(error) from None
+            raise self._of_server(error) from None
         except (
             WebDriverException,
             HTTPError,
@@ -147,9 +147,14 @@ class ServerAttempt:
         managed.set_command_timeout(driver, config.command_timeout)
         return driver
 
-    def _named(self, error: BrowserkeeperError) -> BrowserkeeperError:
-        """The error of the server, whose text says which server it was."""
+    def _of_server(self, error: BrowserkeeperError) -> BrowserkeeperError:
+        """The error by which the server has refused the session.  Its text says which server it was, and
+        its report is that of this attempt, as for other errors: the server's is in ``report.remote``."""
         error.args = (f"The server {self.guard.address}: {error.args[0]}", *error.args[1:])
+        fields: Any = vars(error)
+        if isinstance(fields.get("report"), ExitReport):
+            self.guard.refusal = fields["report"]
+            fields["report"] = self.ending.run("failed", self.disconnect)
         return error
 
     # -- commands

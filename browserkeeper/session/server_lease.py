@@ -57,6 +57,8 @@ class LeaseGuard:
         """The error by which the server has said that the lease is over."""
         self.was_refused = False
         """True if the server has answered that it gives no session."""
+        self.refusal: ExitReport | None = None
+        """The report in that answer: of a browser that the server has started in vain."""
         self._id, self._close_timeout, self._owner = id, close_timeout, os.getpid()
         self._events: dict[str, dict[str, Any]] = {}
         self._deadlines: dict[str, float] = {}
@@ -226,7 +228,7 @@ class LeaseGuard:
         """Close the request for a session, if there is one, and look until the server has none of it."""
         self.links.cut()
         if self.was_refused:
-            return self._remote(True, "no session was created")
+            return self._remote(True, "no session was created", self.refusal)
         quiet = 0
         while time.monotonic() < until:
             if self.session:

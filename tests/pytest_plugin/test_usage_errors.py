@@ -40,6 +40,26 @@ def test_an_invalid_option_is_a_usage_error(
     assert "Traceback" not in done.stderr.str()
 
 
+def test_a_grid_and_a_server_at_once_are_a_usage_error(inner_pytest: InnerPytest) -> None:
+    """By the command line, and by one of each."""
+    inner_pytest.write(test_a="def test_a(): pass").ini(keeper_remote="http://127.0.0.1:1")
+    done = inner_pytest.run("--keeper-server=http://t0ken-of-it@127.0.0.1:1")
+    assert done.ret == USAGE_ERROR
+    done.stderr.fnmatch_lines(["*keeper_remote in *pytest.ini and --keeper-server are two places*"])
+    assert "t0ken-of-it" not in done.stderr.str() + done.stdout.str()
+
+
+def test_an_empty_server_on_the_command_line_is_none(inner_pytest: InnerPytest) -> None:
+    """It wins over the ini file, and over the variable.  The control: without it, they decide."""
+    test = "def test_a(keeper_browser_args): assert keeper_browser_args.get('server') == {}"
+    inner_pytest.write(test_a=test.format("''")).run("--keeper-server=").assert_outcomes(passed=1)
+    inner_pytest.ini(keeper_server="/nowhere/socket").run("--keeper-server=").assert_outcomes(passed=1)
+    done = inner_pytest.run()
+    assert done.ret == USAGE_ERROR
+    done.stderr.fnmatch_lines(["*keeper_server in *: No server*"])
+    inner_pytest.ini().write(test_a=test.format("None")).run().assert_outcomes(passed=1)
+
+
 def test_an_invalid_ini_key_is_a_usage_error(inner_pytest: InnerPytest) -> None:
     done = inner_pytest.ini(keeper_browser="firfox").write(test_a="def test_a(): pass").run()
     assert done.ret == USAGE_ERROR

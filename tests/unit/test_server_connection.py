@@ -7,6 +7,7 @@ import http.server
 import json
 import logging
 import os
+import pickle
 import shutil
 import socketserver
 import tempfile
@@ -24,6 +25,7 @@ from browserkeeper._version import __version__
 from browserkeeper.errors import (
     BrowserDied,
     BrowserkeeperError,
+    LaunchError,
     LeaseTimeout,
     PoolTimeout,
     ProxyError,
@@ -183,6 +185,26 @@ def test_what_the_server_raised_is_raised_here(scripted: Scripted, told: Browser
         start(scripted, error("session not created", told))
     assert {**vars(caught.value)} == {**vars(told)}
     assert scripted.address in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [LaunchError, BrowserDied, SessionTimeout])
+def test_the_report_of_a_refused_session_has_that_of_the_server(
+    scripted: Scripted, kind: type[Any]
+) -> None:
+    """As the errors of commands have it.  The control: an error without a report has none."""
+    told = kind("it exits", report=REPORT)
+    if kind is LaunchError:
+        told.retryable = False
+    with pytest.raises(kind) as caught:
+        start(scripted, error("session not created", told))
+    report = caught.value.report
+    assert (report.reason, report.clean, report.containment) == ("failed", True, "server")
+    assert report.remote.report == REPORT
+    assert [one.pid for one in report.remote.processes] == [77]
+    assert pickle.loads(pickle.dumps(caught.value)).report == report
+    with pytest.raises(PoolTimeout) as full:
+        start(scripted, error("session not created", PoolTimeout("full")))
+    assert not hasattr(full.value, "report")
 
 
 def test_the_words_of_the_request_are_in_no_log_and_no_options(
