@@ -181,8 +181,8 @@ def test_what_the_pool_applies_is_in_its_configuration(name: str) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["context", "fresh"])
-def test_the_isolation_is_in_the_request_of_each_lease(isolation: str) -> None:
-    pool = BrowserPool(server=SOCKET, isolation=isolation)  # type: ignore[arg-type]
+def test_the_isolation_is_in_the_request_of_each_lease(isolation: Any) -> None:
+    pool = BrowserPool(server=SOCKET, isolation=isolation)
     assert requested(pool.config.browser)["browserkeeper:isolation"] == isolation
 
 
