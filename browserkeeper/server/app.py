@@ -21,11 +21,13 @@ from .._version import __version__
 from ..errors import BrowserkeeperError, ConfigError
 from ..wire.words import BEGIN_LEASE
 from .bidi import Bridge
+from .bodies import BodyBudget, read_body, release_body
 from .browsers import Browsers
 from .capabilities import Request, Wanted, read
 from .clients import Client, ClientGoneError, Clients, Lifetime, while_connected
 from .commands import Command
 from .connections import Connection, Connections
+from .documents import read_object
 from .errors import WireError, of_command, of_new_session
 from .pools import Pools
 from .protocol import SESSION_ID, CommandTable
@@ -42,8 +44,6 @@ BUSY_PAUSE = 0.02
 """Seconds between two looks whether a BiDi connection can take another message."""
 LOOK_AT_SESSIONS = 0.5
 """Seconds between two looks for sessions whose browsers have ended."""
-DEEPEST = 200
-"""Levels of JSON, as in Chromium's own reader."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,6 +61,7 @@ class Server:
         self.pools, self.sessions, self.browsers = Pools(settings), Sessions(), Browsers()
         self.connections = Connections()
         """For the listening sockets (``Listener.connections``)."""
+        self.bodies = BodyBudget()
         self._clients: Clients | None = None
         self.refuses = ""
         """Why no new session is given, such as "the server is being shut down"; "" if they are."""
@@ -135,6 +136,12 @@ class Server:
             text = f"The server could not handle the request: {type(error).__name__}. Its log says more."
             failed = WireError("unknown error", text)
             return web.Response(body=failed.body(), status=failed.status, headers=JSON_HEADERS)
+        finally:
+            release_body(request)
+
+    async def _body(self, request: web.Request, limit: int) -> bytes:
+        """Raises WireError for a body of more than ``limit`` bytes."""
+        return await read_body(request, self.connection_of(request), self.bodies, limit)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         parts = request.rel_url.raw_path.split("/")[1:]
@@ -167,7 +174,7 @@ class Server:
         if parts[2:4] == ["se", "bidi"] and len(parts) == 5:
             return await self._bidi(request, session, parts[4])
         if "/".join(parts[2:]) == BEGIN_LEASE and request.method == "POST":
-            words = _object(await _body(request, MAX_NEW_SESSION))
+            words = await read_object(await self._body(request, MAX_NEW_SESSION))
             with session.use(self.connection_of(request), request.headers):
                 await session.begin_lease(words)
             return _json({"value": None})
@@ -175,8 +182,8 @@ class Server:
         params, body = {}, None
         if request.method == "POST":
             limit = self.settings.max_upload if name == "uploadFile" else MAX_COMMAND
-            body = await _body(request, limit)
-            params = _object(body)
+            body = await self._body(request, limit)
+            params = await read_object(body)
         path = "/" + "/".join(parts[2:])
         command = Command(name, request.method, path, {**params, **of_path}, body)
         try:
@@ -236,7 +243,8 @@ class Server:
     # -- the ends of a session
 
     async def _new_session(self, request: web.Request) -> web.StreamResponse:
-        wanted = read(_object(await _body(request, MAX_NEW_SESSION)), headless=self.settings.headless)
+        body = await read_object(await self._body(request, MAX_NEW_SESSION))
+        wanted = read(body, headless=self.settings.headless)
         if self.refuses:
             raise WireError("session not created", self.refuses)
         connection = self.connection_of(request)
@@ -403,57 +411,6 @@ def create_app(settings: ServerSettings) -> web.Application:
     app.cleanup_ctx.append(server.run)
     app.on_shutdown.append(server.end_sessions)
     return app
-
-
-async def _body(request: web.Request, limit: int) -> bytes:
-    """The body.  Raises WireError where it is larger than ``limit`` bytes, without keeping more, and
-    where it is compressed: a small one would become large, and no client of WebDriver sends such."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise WireError("invalid argument", "invalid argument: the body must not be compressed")
-    too_large = WireError("invalid argument", f"invalid argument: the body is larger than {limit} bytes")
-    if (request.content_length or 0) > limit:
-        raise too_large
-    found = bytearray()
-    async for chunk in request.content.iter_any():
-        found += chunk
-        if len(found) > limit:
-            raise too_large
-    return bytes(found)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body.  Raises WireError for anything else."""
-    try:
-        if body.count(b"[") + body.count(b"{") > DEEPEST:
-            _check_depth(body)
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        kind = type(error).__name__
-        raise WireError("invalid argument", f"invalid argument: the body is no JSON ({kind})") from None
-    if not isinstance(found, dict):
-        raise WireError("invalid argument", "invalid argument: the body must be a JSON object")
-    return found
-
-
-def _check_depth(body: bytes) -> None:
-    """Raises ValueError for JSON that is too deep.  Brackets within strings do not count."""
-    depth = in_string = escaped = 0
-    for byte in body:
-        if in_string:
-            if escaped:
-                escaped = 0
-            elif byte == 0x5C:
-                escaped = 1
-            elif byte == 0x22:
-                in_string = 0
-        elif byte == 0x22:
-            in_string = 1
-        elif byte in b"[{":
-            depth += 1
-            if depth > DEEPEST:
-                raise ValueError
-        elif byte in b"]}":
-            depth -= 1
 
 
 def _json(value: Mapping[str, Any]) -> web.Response:

@@ -340,6 +340,11 @@ def _launch(name: str, capabilities: Mapping[str, Any], headless: bool) -> Launc
         if option not in known and not (option == "detach" and value is False):
             why = NOT_THE_CLIENTS.get(option, "this server does not know it")
             raise ConfigError(f"{key} has {option!r}: {why}")
+    if given.get("w3c", True) is not True:
+        raise ConfigError(f"{key} has 'w3c': this server speaks WebDriver only, so it must be true")
+    extensions = given.get("extensions") or []
+    if not isinstance(extensions, list) or not all(isinstance(one, str) for one in extensions):
+        raise _invalid(f"'extensions' of {key!r} must be a list of strings in base64")
     passed = {one: capabilities[one] for one in PASSED_ON if one in capabilities}
     return Launch(
         name,

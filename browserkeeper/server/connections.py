@@ -13,7 +13,7 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 MOST_CONNECTIONS = 1024
@@ -118,17 +118,17 @@ class Connection(socket.socket):
         if pidfd >= 0:
             os.close(pidfd)
 
-    def begin_request(
-        self, has_body_arrived: Callable[[], bool] | None = None, body_patience: float = 0.0
-    ) -> None:
-        """The head of a request is complete.  If its body is not, ``has_body_arrived`` says when, and it
-        must within ``body_patience`` seconds."""
+    def begin_request(self) -> None:
+        """The head of a request is complete."""
         self.requests += 1
         self.in_request = True
         self.waiting_since = self.idle_since = None
-        self.has_body_arrived = has_body_arrived
-        if has_body_arrived is not None and self.registry is not None:
-            self.body_until = self.registry.clock() + body_patience
+
+    def expect_body(self, has_arrived: Callable[[], bool], patience: float) -> None:
+        """The body of the request is being read, and must arrive within ``patience`` seconds."""
+        self.has_body_arrived = has_arrived
+        if self.registry is not None:
+            self.body_until = self.registry.clock() + patience
 
     def end_request(self) -> None:
         """Its answer was written."""
@@ -176,6 +176,9 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._open.values()))
 
     def find(self, fd: int) -> Connection | None:
         return self._open.get(fd)

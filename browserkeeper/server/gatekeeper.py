@@ -1,9 +1,8 @@
-"""The middleware before all handlers: who may ask, at what speed, and how much at a time."""
+"""The middleware before all handlers: who may ask, and at what speed."""
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +13,6 @@ from aiohttp import web
 from .access import Access, Refusal
 from .app import JSON_HEADERS, Server
 from .connections import Connection
-from .settings import MAX_COMMAND
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
@@ -23,53 +21,12 @@ logger = logging.getLogger("browserkeeper")
 
 HEAD_PATIENCE = 15.0
 """Seconds for the head of a request, from its first byte on."""
-BODY_PATIENCE = 30.0
-"""Seconds for the body of a request, and one more for each BODY_RATE bytes."""
-BODY_RATE = 256 * 1024
 IDLE_PATIENCE = 120.0
 """Seconds for which a connection without a session may be idle."""
 LOOK = 1.0
 """Seconds between two looks for slow connections."""
-SMALL = 64 * 1024
-"""Bytes: bodies up to this size are not counted for MOST_BODIES."""
-MOST_BODIES = 256 * 2**20
-"""Bytes of all bodies that are in memory at a time; requests with more wait, and are not read."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class BodyBudget:
-    """A bound for the memory that the bodies of requests take, first come first served."""
-
-    def __init__(self, most: int = MOST_BODIES):
-        self.most, self.taken = most, 0
-        self._waiting: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
-
-    async def take(self, size: int) -> int:
-        """Wait until there is room for ``size`` bytes; returns how many are to be given back."""
-        size = min(size, self.most)
-        if not self._waiting and self.taken + size <= self.most:
-            self.taken += size
-            return size
-        turn = (size, asyncio.get_running_loop().create_future())
-        self._waiting.append(turn)
-        try:
-            await turn[1]
-        except asyncio.CancelledError:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                self.give_back(0)
-            else:
-                self.give_back(size)
-            raise
-        return size
-
-    def give_back(self, size: int) -> None:
-        self.taken -= size
-        while self._waiting and self.taken + self._waiting[0][0] <= self.most:
-            size, answer = self._waiting.popleft()
-            self.taken += size
-            answer.set_result(None)
 
 
 class Gatekeeper:
@@ -78,8 +35,6 @@ class Gatekeeper:
 
     def __init__(self, access: Access | None, server: Server):
         self.access, self._server = access, server
-        self._largest_body = max(server.settings.max_upload, MAX_COMMAND)
-        self._bodies = BodyBudget()
         self.refused = 0
         """Requests without access."""
 
@@ -111,20 +66,16 @@ class Gatekeeper:
                 raise ConnectionResetError("the client has gone")
             if request.transport is not None:
                 connection.abort = request.transport.abort
-            size = request.content_length if request.content_length is not None else self._largest_body
-            connection.begin_request(
-                None if request.content.is_eof() else request.content.is_eof,
-                BODY_PATIENCE + size / BODY_RATE,
-            )
+            connection.begin_request()
             try:
-                return await self._admit(request, connection, size, handler)
+                return await self._admit(request, connection, handler)
             finally:
                 connection.end_request()
 
         return keep_the_gate
 
     async def _admit(
-        self, request: web.Request, connection: Connection, size: int, handler: Handler
+        self, request: web.Request, connection: Connection, handler: Handler
     ) -> web.StreamResponse:
         refusal = None
         if self.access is not None:
@@ -134,13 +85,7 @@ class Gatekeeper:
             self.refused += 1
             logger.debug("server: refused a request of %s: %s", connection.origin, refusal.status)
             return _answer_to(request, refusal)
-        if not request.can_read_body or size <= SMALL:
-            return await handler(request)
-        taken = await self._bodies.take(min(size, self._largest_body))
-        try:
-            return await handler(request)
-        finally:
-            self._bodies.give_back(taken)
+        return await handler(request)
 
 
 def _answer_to(request: web.Request, refusal: Refusal) -> web.Response:
@@ -170,4 +115,4 @@ class QuietHttpErrors(logging.Filter):
         return True
 
 
-__all__ = ["BodyBudget", "Gatekeeper", "QuietHttpErrors"]
+__all__ = ["Gatekeeper", "QuietHttpErrors"]

@@ -22,6 +22,7 @@ NOT_TIMEOUTS: list[Any] = [
 
 
 ODD_OPTIONS: list[Any] = [{"args": "x"}, {"args": [1]}, {"args": [""]}, {"prefs": []}, {"prefs": "x"}]
+ODD_OPTIONS += [{"extensions": 5}, {"extensions": "x"}, {"extensions": [5]}, {"extensions": {"a": "b"}}]
 NOT_OPTIONS: list[Any] = [{"capabilities": {"alwaysMatch": {CHROME: value}}} for value in ODD_OPTIONS]
 
 
@@ -115,6 +116,7 @@ def test_the_first_alternative_that_matches_is_taken_and_all_are_merged_with_the
         ({CHROME: {"debuggerAddress": "127.0.0.1:1"}}, "'debuggerAddress'"),
         ({CHROME: {"detach": True}}, "'detach'"),
         ({CHROME: {"unknownThing": 1}}, "'unknownThing'"),
+        ({CHROME: {"w3c": False}}, "'w3c'"),
         ({CHROME: {"args": ["--renderer-cmd-prefix=/bin/sh"]}}, "'--renderer-cmd-prefix=/bin/sh'"),
         ({CHROME: {"args": ["user-data-dir=/root"]}}, "'user-data-dir=/root'"),
         ({CHROME: {"prefs": {"download.default_directory": "/etc"}}}, "'download.default_directory'"),

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from browserkeeper.server import gatekeeper
+from browserkeeper.server import bodies, gatekeeper
+from browserkeeper.server.bodies import BodyBudget
 from browserkeeper.server.connections import Connections
-from browserkeeper.server.gatekeeper import BodyBudget
+from browserkeeper.server.settings import MAX_NEW_SESSION
 from browserkeeper.telemetry import logs
 from tests.server.asking import ClientProcess, serving, unix_address, until
 from tests.server.serve_process import TOKEN, Serve, clients, serve, token_file
@@ -30,9 +31,10 @@ __all__ = ["clients", "serve", "token_file"]  # fixtures
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow clients are cut after tenths of seconds."""
-    for name, value in (("HEAD_PATIENCE", 0.5), ("BODY_PATIENCE", 0.5), ("IDLE_PATIENCE", 0.5)):
+    for name, value in (("HEAD_PATIENCE", 0.5), ("IDLE_PATIENCE", 0.5)):
         monkeypatch.setattr(gatekeeper, name, value)
-    monkeypatch.setattr(gatekeeper, "BODY_RATE", 2**30)
+    monkeypatch.setattr(bodies, "BODY_PATIENCE", 0.5)
+    monkeypatch.setattr(bodies, "BODY_RATE", 2**30)
     monkeypatch.setattr(gatekeeper, "LOOK", 0.05)
 
 
@@ -112,22 +114,76 @@ def test_a_large_body_is_refused_without_being_read() -> None:
 def test_bodies_take_a_bounded_memory() -> None:
     async def main() -> None:
         budget = BodyBudget(100)
-        assert await budget.take(60) == 60
-        waiting = [asyncio.create_task(budget.take(size)) for size in (60, 30, 500)]
+        first = await budget.take(30, "a")
+        small = [await budget.take(10, origin) for origin in ("b", "c")]
+        waiting = [asyncio.create_task(budget.take(*one)) for one in ((500, "d"), (20, "e"), (40, "f"))]
         await asyncio.sleep(0)
-        assert budget.taken == 60, "30 does not overtake 60"
-        waiting[0].cancel()
+        assert budget.taken == 100, "more than an origin may have counts as its half"
+        waiting[1].cancel()
         await asyncio.sleep(0.01)
-        assert budget.taken == 90
-        budget.give_back(60)
-        budget.give_back(30)
-        assert await waiting[2] == 100, "more than there is counts as all"
-        budget.give_back(100)
-        late = asyncio.create_task(budget.take(50))
-        await late
-        assert budget.taken == 50
+        first.shrink(5)
+        first.shrink(20)
+        await asyncio.sleep(0)
+        assert (first.size, budget.taken) == (5, 75)
+        assert not waiting[2].done(), "40 bytes do not fit"
+        large = await waiting[0]
+        large.give_back()
+        large.give_back()
+        assert (await waiting[2]).size == 40
+        for one in (first, *small, await waiting[2]):
+            one.give_back()
+        assert budget.taken == 0
 
     asyncio.run(main())
+
+
+def test_one_origin_has_at_most_half_and_holds_up_no_other() -> None:
+    """The control: within its half, the origin is served as well."""
+
+    async def main() -> None:
+        budget = BodyBudget(100)
+        held = [await budget.take(25, "slow") for _ in range(2)]
+        more = [asyncio.create_task(budget.take(25, "slow")) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert not any(one.done() for one in more)
+        other = await asyncio.wait_for(budget.take(50, "other"), SECONDS)
+        assert budget.taken == 100
+        more[0].cancel()
+        held[0].give_back()
+        assert (await more[1]).size == 25, "the next of the same origin"
+        other.give_back()
+        await asyncio.sleep(0.01)
+        assert not more[2].done(), "its half is still taken"
+        held[1].give_back()
+        await more[2]
+
+    asyncio.run(main())
+
+
+def test_what_slow_bodies_reserve_is_bounded_by_their_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body without a length reserves what its route allows, until it has come; one that waits for room
+    is not cut for it."""
+    monkeypatch.setattr(bodies, "BODY_PATIENCE", 600.0)
+    with Serving(min_idle=0) as server:
+        budget = server.server.bodies = BodyBudget(2 * MAX_NEW_SESSION)
+        head = b"POST /session HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        slow, waits = (socket.create_connection(("127.0.0.1", server.port)) for _ in range(2))
+        with slow, waits:
+            slow.sendall(head + b"2\r\n{}\r\n")
+            assert wait_until(lambda: budget.taken == MAX_NEW_SESSION)
+            waits.sendall(head + b"2\r\n{}\r\n0\r\n\r\n")
+            assert wait_until(lambda: len(server.server.connections) == 2)
+            connections = list(server.server.connections)
+            assert wait_until(lambda: all(one.in_request for one in connections))
+            assert sum(one.has_body_arrived is not None for one in connections) == 1
+            assert server.ask("GET", "/status").status == 200
+            small = server.ask("POST", "/session", {})  # the control: small bodies never wait
+            assert small.error == "invalid argument"
+            slow.sendall(b"0\r\n\r\n")
+            for one in (slow, waits):
+                one.settimeout(SECONDS)
+                assert b"capabilities" in one.recv(65536)
+        assert wait_until(lambda: not budget.taken)
 
 
 def test_connections_are_bounded_and_silent_ones_make_room(tmp_path: Path) -> None:

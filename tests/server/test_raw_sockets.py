@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from browserkeeper.server import gatekeeper
+from browserkeeper.server import bodies, gatekeeper
 from tests.server.serving import Serving
 from tests.support.waiting import SECONDS, wait_until
 
@@ -143,9 +143,10 @@ def test_what_never_ends_takes_bounded_memory_and_delays_no_other(
 ) -> None:
     """The client reads nothing, and sends as much as the server takes: at most 64 MiB are tried.  Then
     the server closes the connection, also where it does not read at that moment."""
-    for patience in ("HEAD_PATIENCE", "BODY_PATIENCE", "IDLE_PATIENCE"):
+    for patience in ("HEAD_PATIENCE", "IDLE_PATIENCE"):
         monkeypatch.setattr(gatekeeper, patience, 2.0)
-    monkeypatch.setattr(gatekeeper, "BODY_RATE", 2**30)
+    monkeypatch.setattr(bodies, "BODY_PATIENCE", 2.0)
+    monkeypatch.setattr(bodies, "BODY_RATE", 2**30)
     begin, more = ENDLESS[name]
     before = psutil.Process().memory_info().rss
     with connect(server) as one:
