@@ -6,6 +6,7 @@ Selenium's Remote connection uses a urllib3 ``PoolManager``; this one has socket
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import socket
@@ -27,12 +28,19 @@ class Links:
 
     def __init__(self) -> None:
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._is_cut = False
 
     def add(self, connection: Any) -> None:
+        """For each new connection, before the first request over it.  Raises ConnectionAbortedError
+        after :meth:`cut`: a request that is called off before it was sent must not be sent."""
         self._open.add(connection)
+        if self._is_cut:  # looked at after the adding, since cut() sets it before it looks
+            connection.close()
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the session is being ended")
 
     def cut(self) -> None:
-        """Shut all of them down: commands in flight fail at once."""
+        """Shut all of them down: commands in flight fail at once.  No new one is opened after that."""
+        self._is_cut = True
         for connection in list(self._open):
             link = getattr(connection, "sock", None)
             if link is not None:

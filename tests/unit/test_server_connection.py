@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from selenium import webdriver
 
 from browserkeeper import browser
 from browserkeeper._version import __version__
+from browserkeeper.drivers import server
+from browserkeeper.drivers.server_links import Links, ServerPoolManager
 from browserkeeper.errors import (
     BrowserDied,
     BrowserkeeperError,
@@ -362,6 +365,52 @@ def test_a_request_that_is_called_off_is_looked_for(scripted: Scripted) -> None:
     assert session.report is not None
     assert session.report.remote is not None
     assert session.report.remote.gone is True
+
+
+@pytest.mark.parametrize("how", ["close", "deadline", "interrupt"])
+def test_a_start_that_is_called_off_before_its_request_was_sent_sends_none(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It would wait in the queue of the server, after the report that says that nothing is left.
+    The control is in the test above: a request that was sent is seen."""
+    session = browser(server=scripted.address, wait=None, on_leak="ignore", attempts=1)
+    build_options = server.build_options
+
+    def call_off(config: Any) -> Any:
+        if how == "close":
+            threading.Thread(target=session.close).start()
+        elif how == "deadline":
+            session.set_deadline(0.01)
+        else:
+            raise KeyboardInterrupt
+        end = time.monotonic() + LIMIT
+        guard = session._control.attempt.guard  # type: ignore[union-attr]
+        while guard.event("ending") is None and time.monotonic() < end:
+            time.sleep(0.001)
+        while not guard.links._is_cut and time.monotonic() < end:
+            time.sleep(0.001)
+        return build_options(config)
+
+    monkeypatch.setattr(server, "build_options", call_off)
+    scripted.steps = {"POST /session": GIVEN, "GET /browserkeeper/sessions": value([])}
+    kinds = {"close": SessionClosed, "deadline": SessionTimeout, "interrupt": KeyboardInterrupt}
+    with pytest.raises(kinds[how]):
+        session.start()
+    assert session.report is not None
+    assert session.report.remote is not None
+    assert session.report.remote.gone is True
+    assert not [path for method, path, *_ in scripted.seen if method == "POST"]
+
+
+def test_no_connection_is_opened_after_the_links_were_cut(scripted: Scripted) -> None:
+    links = Links()
+    manager = ServerPoolManager(ServerAddress.parse(scripted.address), links, retries=False)
+    assert manager.request("GET", "http://localhost/status").status == 200
+    manager.clear()
+    links.cut()
+    with pytest.raises((OSError, urllib3.exceptions.HTTPError), match="being ended"):
+        manager.request("GET", "http://localhost/status")
+    assert len(scripted.seen) == 1
 
 
 def test_each_way_in_which_a_server_is_not_there_has_its_remedy(tmp_path: Path) -> None:
