@@ -384,7 +384,7 @@ def test_a_start_that_is_called_off_before_its_request_was_sent_sends_none(
         else:
             raise KeyboardInterrupt
         end = time.monotonic() + LIMIT
-        guard = session._control.attempt.guard  # type: ignore[union-attr]
+        guard: Any = session._control.attempt.guard  # type: ignore[union-attr]
         while guard.event("ending") is None and time.monotonic() < end:
             time.sleep(0.001)
         while not guard.links._is_cut and time.monotonic() < end:
