@@ -235,7 +235,7 @@ class Attempt:
     def driver(self) -> Any:
         """Selenium's driver object; None before :meth:`connect`, after the end, and once it was
         garbage-collected: the driver keeps its session alive, and not the other way round."""
-        return self._driver()
+        return self._driver() if self.report is None else None
 
     def connect(self, handler: CommandHandler) -> Any:
         """Wait for the driver, have it start the browser, and return Selenium's driver object.
@@ -519,8 +519,7 @@ class Attempt:
 
     def disconnect(self) -> None:
         """Close what the driver object holds open in this process."""
-        driver = self.driver
-        self._driver = lambda: None
+        driver = self._driver()
         self._close_bidi()
         self._close_route()
         if driver is None:

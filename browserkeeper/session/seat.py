@@ -223,7 +223,7 @@ class Seat:
     def driver(self) -> Any:
         """Selenium's driver object; None before :meth:`connect`, after the end, and once it was
         garbage-collected."""
-        return self._driver()
+        return self._driver() if self.report is None else None
 
     def processes(self) -> list[ProcessFacts]:
         """Those of the whole browser."""
@@ -338,8 +338,7 @@ class Seat:
 
     def disconnect(self) -> None:
         """Close what the driver object holds open in this process."""
-        driver = self.driver
-        self._driver = lambda: None
+        driver = self._driver()
         self.connection.close()
         if self._view is not None:
             self._view.close()

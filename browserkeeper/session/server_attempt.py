@@ -91,7 +91,7 @@ class ServerAttempt:
     @property
     def driver(self) -> Any:
         """See ``Attempt.driver``."""
-        return self._driver()
+        return self._driver() if self.report is None else None
 
     def connect(self, handler: CommandHandler) -> Any:
         """Lease a session, and return Selenium's driver object, whose commands go through ``handler``.
@@ -209,8 +209,7 @@ class ServerAttempt:
 
     def disconnect(self) -> None:
         """Close what the driver object holds open in this process."""
-        driver = self.driver
-        self._driver = lambda: None
+        driver = self._driver()
         if driver is not None:
             with contextlib.suppress(Exception):
                 driver.disconnect()

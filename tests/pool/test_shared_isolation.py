@@ -80,14 +80,14 @@ def leases(shared: BrowserPool[Any]) -> Iterator[Leases]:
 
 
 @contextlib.contextmanager
-def without_a_context(lease: Lease[Any]) -> Iterator[Driver]:
-    """A further WebDriver session of the same browser, in the window of the lease."""
+def without_a_context(lease: Lease[Any], window: str = "") -> Iterator[Driver]:
+    """A further WebDriver session of the same browser, in this window or the current one."""
     config = ClientConfig(lease.driver.command_executor.client_config.remote_server_addr, timeout=300)
     options = logging_options()
     options.debugger_address = lease.driver.caps["goog:chromeOptions"]["debuggerAddress"]
     driver = Plain(config, options)
     try:
-        driver.switch_to.window(lease.driver.current_window_handle)
+        driver.switch_to.window(window or lease.driver.current_window_handle)
         yield driver
     finally:
         driver.quit()
@@ -379,8 +379,14 @@ def pause_in_the_debugger(driver: Any, site: Site) -> None:
 
 
 def load_for_ever(driver: Driver, site: Site) -> None:
-    driver.execute_script("setTimeout(() => { location = '/never' }, 0)")
+    """From a second window: a command of the first one would wait for the page."""
+    first = driver.current_window_handle
+    driver.execute_script("open('/about')")
+    (second,) = set(driver.window_handles) - {first}
+    driver.switch_to.window(second)
+    driver.execute_script("opener.location = '/never'")
     site.wait_for("/never")
+    driver.switch_to.window(first)
 
 
 def ask_before_leaving(driver: Driver, site: Site) -> None:
@@ -391,8 +397,8 @@ def ask_before_leaving(driver: Driver, site: Site) -> None:
 
 def request_synchronously(driver: Driver, site: Site) -> None:
     driver.execute_script(
-        "setTimeout(() => { const request = new XMLHttpRequest();"
-        "request.open('GET', '/never', false); request.send() }, 100)"
+        "fetch('/slow?seconds=2').then(() => { const request = new XMLHttpRequest();"
+        "request.open('GET', '/never', false); request.send() })"
     )
     site.wait_for("/never")
 
@@ -439,6 +445,19 @@ def test_a_window_in_trouble_stops_no_neighbour(
         assert again.driver.title
 
 
+def test_a_page_that_asks_before_leaving_is_left(shared: BrowserPool[Any], site: Site) -> None:
+    """By a script and by a command, as with a plain driver: the question is answered once."""
+    with shared.lease() as lease:
+        driver = lease.driver
+        for _ in range(8):
+            ask_before_leaving(driver, site)
+            assert wait_until(lambda: driver.current_url.endswith("/about"))
+            driver.get(site.url_for("beforeunload"))
+            driver.find_element(By.ID, "touch").click()
+            driver.get(site.url)
+            assert driver.current_url == site.url
+
+
 @pytest.mark.parametrize("way", ["alert", "unhandled"])
 def test_an_alert_is_the_own_page_s(leases: Leases, site: Site, way: str) -> None:
     one, other = (lease.driver for lease in leases)
@@ -461,6 +480,7 @@ def test_a_slow_command_delays_no_neighbour(leases: Leases, site: Site) -> None:
     for driver in (one, other):
         driver.get(site.url)
     one.set_script_timeout(300)
+    window = one.current_window_handle
     results: list[object] = []
     thread = threading.Thread(
         target=lambda: results.append(
@@ -474,7 +494,7 @@ def test_a_slow_command_delays_no_neighbour(leases: Leases, site: Site) -> None:
         assert other.title
         other.switch_to.new_window("tab")
     assert thread.is_alive()
-    with without_a_context(leases[0]) as plain:
+    with without_a_context(leases[0], window) as plain:
         assert wait_until(lambda: bool(plain.execute_script("return !!window.end")))
         plain.execute_script("window.end(5)")
     thread.join(60)

@@ -117,9 +117,12 @@ EMPTY_CLIPBOARD: tuple[tuple[str, dict[str, Any]], ...] = (
 The page selects a space: that replaces the last selected text, which a click with the middle button
 would paste (X11's primary selection)."""
 
-PROMPT_HANDLING = {"unhandledPromptBehavior": {"default": "ignore", "beforeUnload": "accept"}}
+PROMPT_HANDLING = {"default": "ignore", "beforeUnload": "accept"}
 """A new context's handling of dialogs, the same as ChromeDriver's without BiDi: an alert stays open
 until a command handles it, or fails because of it."""
+PROMPT_HANDLING_OF_SEATS = {"default": "ignore", "beforeUnload": "ignore"}
+"""The same for a seat, whose own WebDriver session, without BiDi, answers a ``beforeunload`` dialog: if
+the browser's BiDi answers it first, the command fails with "No dialog is showing" (ChromeDriver 156)."""
 
 
 def for_contexts(config: SessionConfig, *, shared: bool = False) -> SessionConfig:
@@ -263,7 +266,8 @@ class ChromiumContexts(Contexts):
     def _renew(self, parameters: Mapping[str, Any]) -> None:
         if self.context:
             self.connection.cdp("Target.disposeBrowserContext", browserContextId=self.context)
-        wanted = {**PROMPT_HANDLING, **parameters}
+        handling = PROMPT_HANDLING if self._shared is None else PROMPT_HANDLING_OF_SEATS
+        wanted = {"unhandledPromptBehavior": handling, **parameters}
         created = self.connection.command("browser.createUserContext", wanted)
         self.context = created["userContext"]
         downloads = self._folders.next()
