@@ -27,6 +27,7 @@ TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 SHORTEST_TOKEN = 16
 """Characters.  Who can reach the port may try as often as the network allows."""
 LONGEST_TOKEN = 1024
+HOST_NAME = re.compile(r"(?=.{1,254}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 HOW_TO_MAKE = "Make one: (umask 077; openssl rand -hex 32 > FILE)"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """They tell nothing but whether the server works, and probes of Kubernetes send no token."""
@@ -85,6 +86,18 @@ def _check_mode(hint: str, facts: os.stat_result) -> None:
             f"{hint} has mode {mode:04o}, so that other users may read or change the token: chmod 600 "
             "the file."
         )
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises ConfigError for a ``--allow-host`` that no ``Host`` header could equal; an empty one would
+    let in requests without a name."""
+    for name in names:
+        if not HOST_NAME.fullmatch(name):
+            raise ConfigError(
+                f"--allow-host {_shown(name)} is not the name of a host: give the name alone, such as "
+                "browsers.example.com, without scheme, port and wildcard. IP addresses need no "
+                "--allow-host."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,4 +222,4 @@ def names_of_this_machine() -> set[str]:
     return {socket.gethostname().lower()}
 
 
-__all__ = ["Access", "Refusal", "names_of_this_machine", "read_token"]
+__all__ = ["Access", "Refusal", "check_names", "names_of_this_machine", "read_token"]

@@ -62,6 +62,8 @@ class Server:
         self.connections = Connections()
         """For the listening sockets (``Listener.connections``)."""
         self.bodies = BodyBudget()
+        self.websockets_at = ""
+        """The address for websockets of clients that have asked over the unix socket; "" without TCP."""
         self._clients: Clients | None = None
         self.refuses = ""
         """Why no new session is given, such as "the server is being shut down"; "" if they are."""
@@ -198,7 +200,7 @@ class Server:
     async def _bidi(self, request: web.Request, session: Session, secret: str) -> web.StreamResponse:
         """The websocket of ``webSocketUrl``; ends with the session."""
         known = session.bidi_secret
-        if not known or not hmac.compare_digest(known.encode(), secret.encode()):
+        if not known or not hmac.compare_digest(known.encode(), secret.encode(errors="surrogateescape")):
             raise WireError("unknown command", "This session has no BiDi connection of this address.")
         socket = web.WebSocketResponse(max_msg_size=MAX_COMMAND)
         if not socket.can_prepare(request):
@@ -259,7 +261,11 @@ class Server:
             raise ConnectionResetError(str(error)) from None
         finally:
             self.waiting -= 1
-        found = self._capabilities_of(session, f"ws://{request.host}")
+        place = f"ws://{request.host}"
+        is_unix = connection is not None and connection.is_unix
+        if is_unix and not session.wanted.client:  # ours takes the path alone, over the socket
+            place = self.websockets_at or place
+        found = self._capabilities_of(session, place)
         value = {"sessionId": session.id, "capabilities": found}
         response = web.Response(body=json.dumps({"value": value}).encode(), headers=JSON_HEADERS)
         try:
@@ -376,16 +382,27 @@ class Server:
         """As a Grid's: ``ready``, ``message`` and one node with its sessions."""
         taken, most = len(self.sessions), self.settings.max_sessions
         message = self.refuses or ("ready" if taken < most else f"all {most} sessions are taken")
+        node_id = f"browserkeeper-{os.getpid()}"
+        given = [
+            {
+                "sessionId": one.id,
+                "start": _iso(one.created_at),
+                "capabilities": {"browserName": one.capabilities.get("browserName", "")},
+            }
+            for one in self.sessions
+        ]
         node = {
-            "id": f"browserkeeper-{os.getpid()}",
+            "id": node_id,
+            "uri": f"http://{request.host}",
             "availability": "DRAINING" if self.refuses else "UP",
             "maxSessions": most,
             "sessionCount": taken,
             "version": f"browserkeeper {__version__}",
             "osInfo": {"name": sys.platform},
+            # As of a Grid, a slot for each session that there may be, with None where it is free.
             "slots": [
-                {"session": {"sessionId": one.id, "start": _iso(one.created_at)}}
-                for one in self.sessions
+                {"id": {"hostId": node_id, "id": str(number)}, "session": session}
+                for number, session in enumerate([*given, *[None] * (most - taken)])
             ],
         }
         value = {

@@ -220,8 +220,11 @@ async def while_connected(client: Client, connection: Connection | None, work: A
 
     def leave() -> None:
         nonlocal gone
-        gone = True
-        task.cancel()
+        # A client that dies closes its connection, too.  A second cancellation would interrupt what
+        # gives the session back.
+        if not gone:
+            gone = True
+            task.cancel()
 
     client.on_gone[token] = leave
     if connection is not None:

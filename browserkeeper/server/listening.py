@@ -103,6 +103,16 @@ class Listening:
         """For the log: ``unix:PATH`` or ``http://HOST:PORT``, with the port that the system chose."""
         return [_name_of(one) for one in self.sockets]
 
+    def websockets_at(self) -> str:
+        """The address on this machine for websockets, ws://HOST:PORT; "" without a TCP socket."""
+        for one in self.sockets:
+            if one.family != socket.AF_UNIX:
+                host, port = one.getsockname()[:2]
+                if is_everywhere(host):
+                    host = "127.0.0.1" if one.family == socket.AF_INET else "::1"
+                return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+        return ""
+
     def close(self) -> None:
         for path, facts in self.made:
             with contextlib.suppress(OSError):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
 
+from ..errors import ConfigError
 from ..state.ledger import Ledger
-from .access import Access, names_of_this_machine, read_token
+from .access import Access, check_names, names_of_this_machine, read_token
 from .app import SERVER, create_app
 from .drain import Stop, drain
 from .gatekeeper import Gatekeeper, QuietHttpErrors
@@ -33,8 +36,10 @@ LEAKED = 1
 
 def listen(settings: ServerSettings) -> tuple[Listening, Access]:
     """Open the sockets.  Raises ConfigError, and LedgerError if the state directory cannot be used."""
+    check_names(settings.allow_hosts)
     addresses = [Address.parse(text) for text in settings.listen]
     given = take_from_systemd(os.environ)
+    _check_tcp(settings, addresses, given)
     if not addresses and not given:
         addresses = [Address.parse(f"unix:{default_socket()}")]
     token = read_token(settings.token_file) if settings.token_file else ""
@@ -49,6 +54,28 @@ def listen(settings: ServerSettings) -> tuple[Listening, Access]:
     if any(is_everywhere(host) for host in listening.tcp_hosts):
         hosts |= names_of_this_machine()
     return listening, Access(token, hosts)
+
+
+def _check_tcp(
+    settings: ServerSettings, addresses: Sequence[Address], given: Sequence[socket.socket]
+) -> None:
+    """Raises ConfigError for an argument about TCP where the server listens on unix sockets only."""
+    if any(one.host or not one.path for one in addresses):
+        return
+    if any(one.family != socket.AF_UNIX for one in given):
+        return
+    stated = {
+        "--token-file": settings.token_file,
+        "--allow-host": " ".join(settings.allow_hosts),
+        "--insecure": settings.insecure,
+    }
+    for option, value in stated.items():
+        if value:
+            said = option if value is True else f"{option} {value}"
+            raise ConfigError(
+                f"{said} is about TCP, and the server listens on unix sockets only, whose mode decides "
+                "who may use it: leave it out, or give --listen HOST:PORT as well."
+            )
 
 
 def default_socket() -> Path:
@@ -78,6 +105,7 @@ async def serve(settings: ServerSettings, listening: Listening, access: Access) 
         for one in listening.sockets:
             one.connections = server.connections
             await web.SockSite(runner, one).start()
+        server.websockets_at = listening.websockets_at()
         for name in listening.names():
             facts = {"event.action": "server-listening", "browserkeeper.address": name}
             logger.info("server: listening on %s", name, extra=facts)

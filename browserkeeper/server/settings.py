@@ -63,7 +63,6 @@ class ServerSettings:
         if not self.max_browsers:
             check_count("leases_per_browser", self.leases_per_browser, least=1)
             object.__setattr__(self, "max_browsers", default_size(self.leases_per_browser))
-            object.__setattr__(self, "min_idle", min(self.min_idle, self.max_sessions))
         check_count("min_idle", self.min_idle, least=0)
         check_count("max_waiting", self.max_waiting, least=0)
         for name in ("leases_per_browser", "max_pools", "max_upload"):

@@ -282,6 +282,36 @@ def test_a_client_that_goes_away_takes_its_request_with_it(
     asyncio.run(main())
 
 
+def test_a_client_that_goes_away_twice_does_not_interrupt_what_gives_its_session_back() -> None:
+    """Its connection is closed, and a moment later its pidfd says that it has died.  A second
+    cancellation would interrupt the clean-up."""
+
+    async def main(times: int) -> list[str]:
+        seen: list[str] = []
+
+        async def session() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.05)
+                seen.append("given back")
+
+        client = Client(("pid", 1), "a client")
+        task = asyncio.create_task(while_connected(client, None, session()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        (leave,) = client.on_gone.values()
+        for _ in range(times):
+            leave()
+            await asyncio.sleep(0.01)
+        with pytest.raises(ClientGoneError):
+            await task
+        return seen
+
+    for times in (1, 2, 3):
+        assert asyncio.run(main(times)) == ["given back"]
+
+
 # ------------------------------------------------------------------------------ how long a session lives
 
 

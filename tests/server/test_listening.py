@@ -387,3 +387,26 @@ def test_a_socket_of_systemd_that_lets_in_too_many_is_refused(
 def test_without_systemd_nothing_is_taken() -> None:
     assert take_from_systemd({}) == []
     assert take_from_systemd({"LISTEN_FDS": "2"}) == []
+
+
+@pytest.mark.parametrize(
+    ("addresses", "place"),
+    [
+        (["unix:{folder}/s"], ""),
+        (["unix:{folder}/s", "127.0.0.1:0"], "ws://127.0.0.1:"),
+        (["0.0.0.0:0"], "ws://127.0.0.1:"),
+        (["[::1]:0"], "ws://[::1]:"),
+    ],
+)
+def test_websockets_are_at_an_address_of_this_machine(
+    tmp_path: Path, addresses: list[str], place: str
+) -> None:
+    parsed = [Address.parse(one.format(folder=tmp_path)) for one in addresses]
+    listening = open_all(parsed, has_token=True, insecure=True)
+    try:
+        found = listening.websockets_at()
+        assert found.startswith(place)
+        if place:
+            assert int(found.removeprefix(place)) == listening.sockets[-1].getsockname()[1]
+    finally:
+        listening.close()

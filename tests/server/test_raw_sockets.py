@@ -179,3 +179,11 @@ def test_more_connections_than_there_may_be(server: Serving) -> None:
         one.close()
     assert wait_until(lambda: not len(connections))
     assert is_well(server)
+
+
+def test_the_status_lists_free_slots_as_a_grid_does(server: Serving) -> None:
+    value = server.ask("GET", "/status").value
+    (node,) = value["nodes"]
+    assert [one["session"] for one in node["slots"]] == [None] * node["maxSessions"]
+    assert len({one["id"]["id"] for one in node["slots"]}) == node["maxSessions"]
+    assert (node["availability"], node["sessionCount"], value["ready"]) == ("UP", 0, True)
