@@ -8,7 +8,9 @@ requests and the cookies of every window that it is connected to; and it can swi
 
 :class:`DevtoolsView` stands between such a session and the debugging port.  It passes everything on, and
 leaves the windows of others out of the answers to ``Target.getTargets``, by which ChromeDriver learns of
-windows.
+windows.  It passes on no other request than those of ChromeDriver: a lease knows the port by its
+capabilities.  The list of all windows (``/json/list``), which ChromeDriver reads only to see that there
+is one, has a window that does not exist in place of them.
 """
 
 from __future__ import annotations
@@ -33,6 +35,25 @@ ACCEPT_PAUSE = 0.5
 """Seconds until a connection is accepted again after that has failed."""
 ANSWER_STARTS = b'"result":{"targetInfos":['
 """Near the beginning of each answer to ``Target.getTargets``; only the command's number precedes it."""
+VERSION, LIST, WEBSOCKET = b"GET /json/version ", b"GET /json/list ", b"GET /devtools/browser/"
+"""The beginnings of the requests that ChromeDriver sends, the first two over one connection (measured
+with 156)."""
+_WINDOWS = json.dumps(
+    [
+        {
+            "id": "0",
+            "type": "page",
+            "title": "",
+            "url": "data:,",
+            "webSocketDebuggerUrl": "ws://127.0.0.1/0",
+        }
+    ]
+)
+ONE_WINDOW = (
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\n"
+    f"Content-Length: {len(_WINDOWS)}\r\n\r\n{_WINDOWS}"
+).encode()
+"""The answer to LIST."""
 LOOK_AT = 64
 """Bytes at the beginning of a message in which that is looked for."""
 
@@ -115,15 +136,23 @@ class DevtoolsView:
         try:
             self._note(client)
             head, rest = _read_head(client)
+            is_websocket = head.startswith(WEBSOCKET)
+            if not (is_websocket or head.startswith(VERSION)) or _is_of_a_page(head):
+                raise ValueError("this is no request of ChromeDriver")
             browser = socket.create_connection(self._browser, CONNECT_TIMEOUT)
             browser.settimeout(None)
             for each in (client, browser):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._note(browser)
-            browser.sendall(_without_extensions(head) + rest)
+            browser.sendall(_without_extensions(head) + (rest if is_websocket else b""))
             self._start(self._answer, client, browser)
-            while data := client.recv(CHUNK):
+            while is_websocket and (data := client.recv(CHUNK)):
                 browser.sendall(data)
+            while not is_websocket and not rest:
+                head, rest = _read_head(client)
+                if not head.startswith(LIST):
+                    raise ValueError("this is no request of ChromeDriver")
+                client.sendall(ONE_WINDOW)
         except (OSError, RuntimeError, ValueError) as error:
             logger.debug("a connection of ChromeDriver has ended: %s", type(error).__name__)
         finally:
@@ -253,6 +282,11 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
         data += more
     head, end, rest = data.partition(b"\r\n\r\n")
     return head + end, rest
+
+
+def _is_of_a_page(head: bytes) -> bool:
+    """True for a request that a page has sent."""
+    return any(line.lower().startswith(b"origin:") for line in head.split(b"\r\n"))
 
 
 def _without_extensions(head: bytes) -> bytes:

@@ -130,7 +130,7 @@ def _by_devtools(method: Any, params: Any) -> str:
         if str(command).casefold().startswith(("paste", "yank")):
             return "Pasting"
     held = params.get("modifiers")
-    held = held if isinstance(held, int) else 0
+    held = int(held) if isinstance(held, (int, float)) else 0  # Chromium takes 2.0 for 2
     keys = {str(params.get(word)).casefold() for word in ("key", "code", "text", "unmodifiedText")}
     number = params.get("windowsVirtualKeyCode")
     if held & (CDP_CONTROL | CDP_META) and (keys & {"v", "keyv"} or number == ord("V")):

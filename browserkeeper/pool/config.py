@@ -11,7 +11,7 @@ from ..config import SessionConfig, check_choice, check_count, check_seconds
 from ..drivers.context_limits import Loss, losses
 from ..drivers.proxies import check_lease_proxy
 from ..errors import ConfigError
-from ..options.check import check_options
+from ..options.check import check_options, switch_of
 from ..options.identity import Identity
 from ..options.identity_conflicts import WORKS_ON_A_GRID, check_identity
 from ..options.storage_state import StorageState
@@ -179,7 +179,7 @@ class PoolConfig:
                 f"{given} needs a user context for each lease, which would not, or may not, hold "
                 f"{lost}. Leave that out, or use leases_per_browser=1."
             )
-        for option, why in options_of_one_session(browser):
+        for option, why in options_of_one_lease(browser):
             raise ConfigError(
                 f"{given} cannot be used with {option}: {why}. Leave it out, or use "
                 "leases_per_browser=1."
@@ -341,18 +341,45 @@ def default_size(leases_per_browser: int = 1) -> int:
     return max(1, min(browsers, memory_left() // MEMORY_PER_BROWSER))
 
 
-def options_of_one_session(browser: SessionConfig) -> Iterator[tuple[str, str]]:
-    """The options that only the WebDriver session can have that has started the browser, and why."""
+OPEN_PASTING = ("middleclickpasteallowed", "javascriptcanaccessclipboard", "dompasteallowed")
+"""Of Chromium's ``--blink-settings``, in lower case: with these a page reads the clipboard."""
+
+
+def options_of_one_lease(browser: SessionConfig) -> Iterator[tuple[str, str]]:
+    """The options that a browser with several leases cannot have, and why: those that ChromeDriver takes
+    only for the WebDriver session that has started the browser, and those that let a lease reach
+    others."""
     options = browser.options
     experimental = getattr(options, "experimental_options", {})
     capabilities = getattr(options, "capabilities", {})
-    arguments = {a.lstrip("-") for a in (*getattr(options, "arguments", ()), *browser.arguments)}
+    given = [switch_of(str(a)) for a in (*getattr(options, "arguments", ()), *browser.arguments)]
+    arguments = {name for name, _ in given}
     if "mobileEmulation" in experimental:
         yield "mobileEmulation", "ChromeDriver does not take it for a session in a browser that runs"
     if capabilities.get("webSocketUrl"):
         yield "BiDi (options.enable_bidi, webSocketUrl)", "a browser has one BiDi session"
     if "remote-debugging-pipe" in arguments:
         yield "the argument --remote-debugging-pipe", "the sessions share a debugging port"
+    if "single-process" in arguments:
+        yield (
+            "the argument --single-process",
+            "a page that crashes or hangs would be the end of all leases",
+        )
+    logging = experimental.get("perfLoggingPrefs")
+    if isinstance(logging, Mapping) and logging.get("traceCategories"):
+        yield "perfLoggingPrefs with traceCategories", "a trace is one of the whole browser"
+    yield from _pasting_by_pages(given) if browser.headless else ()
+
+
+def _pasting_by_pages(arguments: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Settings of Chromium's pages by which one lease reads what another one has copied."""
+    parts = [part for name, value in arguments if name == "blink-settings" for part in value.split(",")]
+    for setting, _, wanted in (part.partition("=") for part in parts):
+        if setting.strip().casefold() in OPEN_PASTING and wanted.strip().casefold() != "false":
+            yield (
+                f"--blink-settings={setting.strip()}",
+                "all leases have one clipboard, and one could read what another has copied",
+            )
 
 
 def default_concurrency() -> int:

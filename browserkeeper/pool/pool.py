@@ -197,6 +197,11 @@ class BrowserPool(Generic[D_co]):
                 f"wait={browser['wait']!r} cannot be used with a pool: its launches wait for a slot of "
                 "the host as long as a request needs them. Use checkout_timeout= or lease(timeout=)."
             )
+        if browser.get("debugging") == "pipe" and leases_per_browser != 1:
+            raise ConfigError(
+                f"leases_per_browser={leases_per_browser!r} cannot be used with debugging='pipe': the "
+                "sessions share a debugging port. Leave it out, or use leases_per_browser=1."
+            )
         browser["wait"] = None
         # The pool itself tries again, with growing pauses, and tells waiting requests of failures.
         browser.setdefault("attempts", 1)
@@ -275,7 +280,7 @@ class BrowserPool(Generic[D_co]):
             raise PoolClosed("The pool was closed while its browsers started.")
         if not decided:
             wanted = controller.config.min_idle
-            raise self._timeout(controller, f"{wanted} browsers are not ready after {limit:g} s")
+            raise self._timeout(controller, f"{wanted} browsers are not ready after {_rounded(limit)}")
         if scheduler.breaker.is_open:
             cause = scheduler.breaker.last_error
             raise PoolUnavailable(f"No browser can be started. The last launch: {cause}", cause)
@@ -494,7 +499,7 @@ class BrowserPool(Generic[D_co]):
         """Cancel a request that got no browser within ``limit`` seconds; returns the error to raise."""
         request.timed_out = True
         request.cancel()
-        return self._timeout(self._live_controller(), f"No browser came free within {limit:g} s")
+        return self._timeout(self._live_controller(), f"No browser came free within {_rounded(limit)}")
 
     @contextlib.contextmanager
     def driver(
@@ -641,12 +646,16 @@ class BrowserPool(Generic[D_co]):
             raise no_attribute(self, name, "use `with pool.lease() as lease:`, and then lease.driver.{}")
 
     def __repr__(self) -> str:
+        return f"<BrowserPool {self._summary()}>"
+
+    def _summary(self) -> str:
+        """Which browser, which label, and how many of its browsers do what."""
         controller = self._controller
         label = self.config.browser.label
-        head = f"<BrowserPool {self.config.browser.name}" + (f' "{label}"' if label else "")
+        head = self.config.browser.name + (f' "{label}"' if label else "")
         if controller is None or controller.scheduler.closed:
             is_closed = controller is not None or self._closed
-            return f"{head} {'closed' if is_closed else 'not open'}>"
+            return f"{head} {'closed' if is_closed else 'not open'}"
         scheduler = controller.scheduler
         counts = {
             state: len(scheduler.members(state)) for state in ("leased", "idle", "starting", "queued")
@@ -657,7 +666,7 @@ class BrowserPool(Generic[D_co]):
         facts = [f"{number} {state}" for state, number in counts.items()] + [f"{other} in between"]
         draining = ", draining" if scheduler.draining else ""
         waiting = f"{scheduler.waiting} waiting{draining}"
-        return f"{head} {', '.join(facts)}, of {controller.config.most_leases}; {waiting}>"
+        return f"{head} {', '.join(facts)}, of {controller.config.most_leases}; {waiting}"
 
     # -- internal
 
@@ -679,7 +688,7 @@ class BrowserPool(Generic[D_co]):
     def _timeout(self, controller: Controller, what: str) -> PoolTimeout:
         """The error for a request that got no browser in time; its cause is HostBusy where launches of
         this pool wait for a slot of the host."""
-        lines = [f"{what}: {self!r}."]
+        lines = [f"{what}; the pool: {self._summary()}."]
         scheduler = controller.scheduler
         busy = controller.host.busy() if controller.waits_for_host() else None
         if busy is not None:
@@ -698,6 +707,11 @@ class BrowserPool(Generic[D_co]):
         error_to_raise = PoolTimeout("\n".join(lines))
         error_to_raise.__cause__ = busy
         return error_to_raise
+
+
+def _rounded(seconds: float) -> str:
+    """For messages: what remains of a limit may be 2.99984 seconds."""
+    return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
 
 
 def _prepare(lease: Lease[Any]) -> None:

@@ -254,10 +254,12 @@ class Place:
         control.config = browser.session.config
         seat = self._seat = Seat(shared, self.number)
         seat.on_over = self._tell_over
+        self.check()  # it was perhaps called off before there was a seat
         try:
             return control.occupy(seat)
         except BaseException:
-            self._retire_browser()
+            if not self._is_called_off:  # else the session that was being attached says nothing
+                self._retire_browser()
             raise
 
     def open_contexts(

@@ -45,7 +45,7 @@ from .downloads import Expectation, SessionDownloads, User
 from .ending import DISCONNECT_TIMEOUT, DeadlineError, raise_if_leaked
 from .launch import Attempt, LaunchPlan, StartRefusedError, cause_to_show, lost_its_port
 from .preparation import Preparation
-from .seat import ATTACH_TIMEOUT, Seat
+from .seat import Seat
 from .spans import SessionSpans
 from .storage import STORAGE_STATE, load_state, read_state
 
@@ -236,7 +236,7 @@ class SessionControl(Generic[S]):
         self.attempt = seat
         seat.guard.expire = weakly(self.end)
         try:
-            seat.guard.set_deadline(ATTACH_TIMEOUT, "hung")
+            seat.guard.set_deadline(self.config.start_timeout, "hung")
             driver = seat.connect(self)
             with self._lock:
                 if self._start.called_off:

@@ -27,7 +27,7 @@ from ..report import ExitReport
 from .apart import hold, run_apart
 from .ending import DISCONNECT_TIMEOUT
 from .last_commands import LastCommands
-from .shared_session import LEAVE_TIMEOUT, SharedSession
+from .shared_session import LEAVE_TIMEOUT, LONGEST_LEAVE, SharedSession
 
 if TYPE_CHECKING:
     from ..config import SessionConfig
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from ..process.guard_process import GuardProcess
     from ..proxy.relay import Route
 
-ATTACH_TIMEOUT = 20.0
-"""Seconds for ChromeDriver to attach a session; it takes 0.02 to 0.4 s."""
+LOOK_EVERY = 0.25
+"""Seconds between two looks whether the browser is to end, while the end of a seat is awaited."""
 CONTEXT_CLOSED = "context-closed"
 """The certificate of a seat that has ended in a browser that goes on."""
 
@@ -57,6 +57,7 @@ class SeatGuard:
         self.expire: Callable[[str], object] = lambda reason: None
         """Ends the seat for this reason."""
         self._expired = self._call_expire
+        self._over = threading.Event()
         self._seat = weakref.ref(seat)
 
     @property
@@ -87,14 +88,19 @@ class SeatGuard:
         """End the seat in ``seconds`` from now; 0 takes the deadline of that reason back (``*``: all).
 
         If the seat has not ended BACKSTOP seconds after that, the guard ends the browser, also where
-        this process is stuck.
+        this process is stuck.  Does nothing once the seat has ended: nothing would take the deadline
+        back before the guard ends the browser.
         """
+        if self._over.is_set():
+            return
         self._shared.deadlines.set(self._expired, reason, seconds)
+        if self._over.is_set():  # it has ended meanwhile
+            self._shared.deadlines.set(self._expired, "*", 0)
 
     def tell_to_end(self, reason: str) -> None:
         """End the seat in the background; returns at once."""
         self._ending = self._ending or {"event": "ending", "reason": reason}
-        self._shared.deadlines.set(self._expired, reason, 0.001)
+        self.set_deadline(0.001, reason)
 
     def name_lease(self, label: str) -> None:
         self._shared.name(self, label)
@@ -115,6 +121,7 @@ class SeatGuard:
 
     def ended(self) -> None:
         """The seat has ended, or its browser has."""
+        self._over.set()
         self._shared.deadlines.ended(self, self._expired)
         self._shared.name(self, "")
 
@@ -137,11 +144,11 @@ class SeatEnding:
         """End the seat for this reason.  Idempotent: concurrent callers get the same report.
 
         The report is that of the browser, if that has ended, or if it did not confirm the end of the
-        seat within LEAVE_TIMEOUT and was ended for that.
+        seat (:meth:`_leave`) and was ended for that.
         """
         seat = self._seat()
         assert seat is not None
-        with hold(self._lock, 2 * LEAVE_TIMEOUT):
+        with hold(self._lock, LONGEST_LEAVE + LEAVE_TIMEOUT):
             if self.report is not None:
                 return self.report
             taken, began = self.last_commands.take(), time.monotonic()
@@ -166,7 +173,7 @@ class SeatEnding:
             report = shared.end(reason)
             return _with(report, reason) if seat.guard.is_late else report
         try:
-            seat.leave(LEAVE_TIMEOUT)
+            self._leave(seat)
         except NotLeftError as error:
             has_died = shared.is_over or attempt.browser.is_lost()
             if not has_died:
@@ -181,6 +188,34 @@ class SeatEnding:
             ended_at=time.time(),
             notes=("the user context of the lease was closed; the browser and its other leases go on",),
         )
+
+    def _leave(self, seat: Seat) -> None:
+        """Have the seat leave the browser.  Raises NotLeftError if the browser does not confirm it, does
+        nothing any more, or is to end."""
+        shared, done = self._shared, threading.Event()
+        problems: list[BaseException] = []
+
+        def leave() -> None:
+            try:
+                seat.leave(LONGEST_LEAVE)
+            except BaseException as error:  # noqa: BLE001 # raised by the thread that waits
+                problems.append(error)
+            finally:
+                done.set()
+
+        seen, look_at = shared.work_done(), time.monotonic() + LEAVE_TIMEOUT
+        run_apart(leave, 0)
+        while not done.wait(LOOK_EVERY):
+            if shared.is_closing:
+                raise NotLeftError("the pool is closed")
+            if time.monotonic() < look_at:
+                continue
+            before, seen = seen, shared.work_done()
+            look_at = time.monotonic() + LEAVE_TIMEOUT
+            if not seat.looks_alive() or seen == before:
+                raise NotLeftError("browser or driver is stopped, or does nothing any more")
+        if problems:
+            raise problems[0]
 
 
 class Seat:
@@ -232,7 +267,8 @@ class Seat:
     def connect(self, handler: CommandHandler) -> Any:
         """Attach a WebDriver session to the browser, and return Selenium's driver object.
 
-        Raises LaunchError if ChromeDriver does not attach it within ATTACH_TIMEOUT.
+        Raises LaunchError if ChromeDriver does not attach it within ``start_timeout``; it takes 0.02 to
+        0.4 s.
         """
         from selenium.common.exceptions import WebDriverException
         from urllib3.exceptions import HTTPError
@@ -247,7 +283,7 @@ class Seat:
         try:
             view = self._view = DevtoolsView(int(self.shared.address.rpartition(":")[2]), seen)
             options = attach_options(config, view.address)
-            driver = managed.connect(config.name, handler, service, options, ATTACH_TIMEOUT)
+            driver = managed.connect(config.name, handler, service, options, config.start_timeout)
         except BrowserkeeperError:
             raise
         except (
@@ -370,4 +406,4 @@ def _do_nothing() -> None:
     """A hook that was not set."""
 
 
-__all__ = ["ATTACH_TIMEOUT", "CONTEXT_CLOSED", "Seat"]
+__all__ = ["CONTEXT_CLOSED", "Seat"]

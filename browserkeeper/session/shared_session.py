@@ -17,19 +17,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..config import SessionConfig
 from ..drivers.bidi import BidiConnection, ProtocolError
 from ..drivers.contexts.chromium import FirstTargets
-from ..errors import BrowserkeeperError, LaunchError
+from ..errors import BrowserkeeperError, LaunchError, LimitError
+from ..process import system
 from ..report import ExitReport
 from .apart import run_apart
 from .ending import DISCONNECT_TIMEOUT
 
 if TYPE_CHECKING:
     from ..process.guard_process import GuardProcess
+    from ..process.identity import ProcessIdentity
     from .launch import Attempt
 
 LEAVE_TIMEOUT = 5.0
-"""Seconds for the browser to confirm that a seat's context is gone; it takes 0.1 s.  After that the
-browser is ended, with all of its seats."""
-BACKSTOP = LEAVE_TIMEOUT + 1.0
+"""Seconds between two looks at a browser that has not confirmed yet that a seat's context is gone, which
+takes 0.1 s.  If driver or browser is stopped, or both have done nothing since the last look, the browser
+is ended, with all of its seats."""
+LONGEST_LEAVE = 30.0
+"""Seconds after which it is ended although it works: others' leases are worth a long wait, and a busy
+machine is no reason to end them."""
+BACKSTOP = LONGEST_LEAVE + 1.0
 """Seconds after which the guard ends the browser, where this process has not done it."""
 LONGEST_LABEL = 200
 """Characters of the labels of all leases of one browser together."""
@@ -84,7 +90,7 @@ class DeadlineWatch:
     def begin_end(self, seat: object) -> None:
         """A seat begins to end: its browser ends as well if :meth:`ended` is not called in BACKSTOP
         seconds."""
-        self._late[seat] = time.monotonic() + BACKSTOP
+        self._late[seat] = time.monotonic() + BACKSTOP  # the seat's end sees to it before
         self._tell()
 
     def ended(self, seat: object, expired: Expired) -> None:
@@ -125,9 +131,16 @@ class DeadlineWatch:
             now = time.monotonic()
             for (expired, reason), when in list(self._deadlines.copy().items()):
                 if when <= now:
-                    self._passed.setdefault(expired, reason)
-                    self._deadlines.pop((expired, reason), None)
-                    self._expire(expired, reason)
+                    self._pass(expired, reason)
+
+    def _pass(self, expired: Expired, reason: str) -> None:
+        """A deadline has passed, unless it is taken back at this moment."""
+        is_first = expired not in self._passed
+        self._passed.setdefault(expired, reason)  # first: passed() finds it in one of the two
+        if self._deadlines.pop((expired, reason), None) is not None:
+            self._expire(expired, reason)
+        elif is_first:
+            self._passed.pop(expired, None)
 
     def _expire(self, expired: Expired, reason: str) -> None:
         """Other seats' deadlines do not wait for this seat's end."""
@@ -135,7 +148,10 @@ class DeadlineWatch:
         try:
             threading.Thread(target=expired, args=(reason,), name=name, daemon=True).start()
         except RuntimeError:  # no more threads
-            expired(reason)
+            try:
+                expired(reason)
+            except Exception:  # the deadlines of the other seats go on
+                logger.exception("a lease could not be ended after its deadline (%s)", reason)
 
 
 class Control(Protocol):
@@ -187,6 +203,11 @@ class SharedSession:
         """True if the browser's processes run, and its end has not begun.  Costs microseconds."""
         return self.control.looks_alive() and not self.connection.is_lost
 
+    def work_done(self) -> object:
+        """Something that differs from one look to the next as long as browser or driver works, or waits
+        for a processor or a disk."""
+        return [work_of(each) for each in (self.attempt.browser.identity, self.attempt.driver_process)]
+
     @property
     def is_over(self) -> bool:
         """True if the browser has ended, or is ending."""
@@ -208,9 +229,23 @@ class SharedSession:
         return report
 
 
+def work_of(process: ProcessIdentity | None) -> object:
+    """The processor time that a process has used, in seconds.
+
+    A value that equals no other one while the process waits for a processor or a disk, and where nothing
+    can be seen; None if it is gone or not known."""
+    try:
+        found = system.facts(process.pid) if process else None
+    except LimitError:
+        return object()
+    if found is None or not found.identity.is_same_as(process):
+        return None
+    return object() if found.state in "RD" else system.processor_time(found.pid)
+
+
 def _backstop_of(guard: GuardProcess) -> Callable[[float], None]:
     """Has no reference to the session, which ends when it is dropped."""
     return lambda seconds: guard.set_deadline(seconds, "hung")
 
 
-__all__ = ["LEAVE_TIMEOUT", "SharedSession"]
+__all__ = ["LEAVE_TIMEOUT", "LONGEST_LEAVE", "SharedSession"]

@@ -309,9 +309,8 @@ def test_a_tab_that_crashes_leaves_the_neighbours(one_browser: BrowserPool[Any],
 
 LIMITS = {
     "session.seat.LEAVE_TIMEOUT": 120.0,
+    "session.seat.LONGEST_LEAVE": 120.0,
     "session.shared_session.BACKSTOP": 130.0,
-    "session.control.ATTACH_TIMEOUT": 120.0,
-    "session.seat.ATTACH_TIMEOUT": 120.0,
     "pool.browser.RENEW_TIMEOUT": 300.0,
     "pool.browser.PING_TIMEOUT": 300.0,
 }
@@ -330,7 +329,6 @@ def patience() -> Iterator[None]:
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real limits for the end of a lease, for tests in which no browser confirms it."""
     monkeypatch.setattr("browserkeeper.session.seat.LEAVE_TIMEOUT", 5.0)
-    monkeypatch.setattr("browserkeeper.session.shared_session.BACKSTOP", 6.0)
 
 
 @pytest.fixture(scope="module")
@@ -407,8 +405,9 @@ OWNER = """
 import os, signal, sys, threading
 from browserkeeper import BrowserPool
 from browserkeeper.pool import browser
-from browserkeeper.session import control, seat
-browser.RENEW_TIMEOUT = control.ATTACH_TIMEOUT = seat.ATTACH_TIMEOUT = 300  # of a busy machine
+from browserkeeper.session import shared_session
+browser.RENEW_TIMEOUT = 300  # of a busy machine
+shared_session.BACKSTOP = 6
 pool = BrowserPool("chrome", max_size=1, leases_per_browser=2, min_idle=2, start_timeout=300).open()
 leases = [pool.lease(timeout=300) for _ in range(2)]
 for lease in leases:
@@ -637,6 +636,10 @@ REFUSED: dict[str, Callable[[Any], object]] = {
     "such a page by DevTools": lambda driver: driver.execute_cdp_cmd(
         "Page.navigate", {"url": " Chrome:restart"}
     ),
+    "a page whose scripts may open all others": lambda driver: driver.get("chrome://version"),
+    "such a page in a frame": lambda driver: driver.execute_cdp_cmd(
+        "Page.navigate", {"url": "view-source:chrome://newtab"}
+    ),
     "a command that is not known": lambda driver: driver.execute("setCastSinkToUse", {"sinkName": "x"}),
 }
 
@@ -696,6 +699,11 @@ def test_hooks_are_called_for_each_place(site: Site) -> None:
         ("about:quit", True),
         ("devtools://devtools/bundled/inspector.html", True),
         ("edge://restart", True),
+        ("brave://quit", True),
+        ("chrome-untrusted://print/", True),
+        ("chrome://version", True),
+        ("chrome://newtab/", True),
+        ("about:version?x", True),
         ("about:blank#x", False),
         ("chrome://crash", False),
         ("chrome://hang/x", False),
@@ -751,6 +759,7 @@ REFUSED_ARGUMENTS: dict[str, dict[str, Any]] = {
     "a Grid": {"remote": "http://127.0.0.1:4444"},
     "an extension": {"arguments": ["--load-extension=/x"]},
     "the pipe": {"arguments": ["--remote-debugging-pipe"]},
+    "the pipe by name": {"debugging": "pipe"},
     "0": {"leases_per_browser": 0},
     "True": {"leases_per_browser": True},
     "2.0": {"leases_per_browser": 2.0},
@@ -764,6 +773,32 @@ REFUSED_ARGUMENTS: dict[str, dict[str, Any]] = {
 def test_what_cannot_be_shared_is_refused_by_name(what: str) -> None:
     with pytest.raises(ConfigError, match="leases_per_browser"):
         BrowserPool(**{"leases_per_browser": 2, **REFUSED_ARGUMENTS[what]})
+
+
+REFUSED_OPTIONS: dict[str, tuple[str, Any]] = {
+    "a trace": ("perfLoggingPrefs with traceCategories", {"traceCategories": "devtools.timeline"}),
+    "one process": ("--single-process", "--single-process"),
+    "the middle button": ("middleClickPasteAllowed", "--blink-settings=middleClickPasteAllowed=true"),
+    "pasting": ("DOMPasteAllowed", "--blink-settings=imagesEnabled=false, DOMPasteAllowed=1"),
+    "scripts that paste": ("avaScriptCanAccessClipboard", "blink-settings=JavaScriptCanAccessClipboard"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_OPTIONS)
+def test_options_by_which_a_lease_reaches_others_are_refused_by_name(what: str) -> None:
+    named, given = REFUSED_OPTIONS[what]
+    options = webdriver.ChromeOptions()
+    if isinstance(given, str):
+        options.add_argument(given)
+    else:
+        options.add_experimental_option("perfLoggingPrefs", given)
+    with pytest.raises(ConfigError, match=f"leases_per_browser=2 cannot be used with .*{named}"):
+        BrowserPool(leases_per_browser=2, options=options)
+    BrowserPool(leases_per_browser=1, options=options)  # the control
+    harmless = webdriver.ChromeOptions()
+    harmless.add_argument("--blink-settings=imagesEnabled=false,middleClickPasteAllowed=false")
+    harmless.add_experimental_option("perfLoggingPrefs", {"enableNetwork": True})
+    BrowserPool(leases_per_browser=2, options=harmless)
 
 
 @pytest.mark.parametrize("what", ["mobileEmulation", "BiDi"])

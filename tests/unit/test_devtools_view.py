@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from browserkeeper.drivers.devtools_view import DevtoolsView, Frames
+from browserkeeper.drivers.devtools_view import ONE_WINDOW, DevtoolsView, Frames
 
 UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 REQUEST = b"GET /devtools/browser/1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\nUpgrade: websocket\r\n%s\r\n"
@@ -242,5 +242,47 @@ def test_a_client_that_sends_rubbish_disturbs_no_other(rubbish: bytes) -> None:
                 client.shutdown(socket.SHUT_WR)
             with contextlib.suppress(ConnectionResetError):
                 read(client)
-        with connect(view, b"GET / HTTP/1.1\r\n\r\n") as client:
+        with connect(view, b"GET /json/version HTTP/1.1\r\n\r\n") as client:
             assert read(client).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "request_of_another",
+    [
+        b"GET /json/list HTTP/1.1\r\n\r\n",
+        b"GET /json/close/T1 HTTP/1.1\r\n\r\n",
+        b"GET /json/version/../list HTTP/1.1\r\n\r\n",
+        b"PUT /json/new HTTP/1.1\r\n\r\n",
+        b"GET /devtools/page/T1 HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
+        REQUEST % b"Origin: http://127.0.0.1:1\r\n",
+    ],
+)
+def test_what_chromedriver_does_not_ask_never_reaches_the_browser(request_of_another: bytes) -> None:
+    """The view's address is in the lease's capabilities."""
+    with viewed(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")) as (browser, view):
+        with connect(view, request_of_another) as client, contextlib.suppress(ConnectionResetError):
+            assert read(client) == b""
+        assert browser.requests == []
+
+
+@pytest.mark.parametrize("path", [b"/json/list", b"/json/version", b"/json/close/T1"])
+def test_a_second_request_of_a_kept_connection_does_not_pass(path: bytes) -> None:
+    """ChromeDriver asks for the list of windows in this way: no real one is in it."""
+    reply, gone = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(reply)
+        assert read(connection) == b""  # until the view closes it
+        gone.set()
+
+    with viewed(serve) as (browser, view):
+        first = b"GET /json/version HTTP/1.1\r\n\r\n"
+        with connect(view, first) as client, contextlib.suppress(ConnectionResetError):
+            assert read(client, len(reply)) == reply
+            client.sendall(b"GET %s HTTP/1.1\r\n\r\n" % path)
+            if path == b"/json/list":
+                assert read(client, len(ONE_WINDOW)) == ONE_WINDOW
+            else:
+                assert read(client) == b""
+        assert gone.wait(60)
+        assert browser.requests == [first]

@@ -83,6 +83,7 @@ PAGE_DOMAINS = frozenset(
 
 BROWSER_COMMANDS = frozenset(
     """
+    Autofill.setAddresses
     Emulation.addScreen Emulation.updateScreen Emulation.removeScreen Emulation.setPrimaryScreen
     Memory.setPressureNotificationsSuppressed Memory.simulatePressureNotification
     """.split()
@@ -147,12 +148,12 @@ def for_contexts(config: SessionConfig, *, shared: bool = False) -> SessionConfi
     return dataclasses.replace(config, options=options, arguments=arguments, for_contexts=True)
 
 
-INTERNAL_SCHEMES = frozenset(
-    "about chrome chrome-devtools chrome-search chrome-untrusted devtools edge".split()
-)
-"""Schemes of the browser's own pages: some end the whole browser, others show what other leases do."""
-HARMLESS_PAGES = frozenset("blank crash hang kill newtab shorthang srcdoc version".split())
-"""The hosts of those that affect only the lease's own tab."""
+INTERNAL_SCHEMES = frozenset("about brave devtools edge isolated-app opera vivaldi".split())
+"""Schemes of the browser's own pages, beside those that begin with "chrome".  Some pages end the whole
+browser, others show what other leases do."""
+HARMLESS_PAGES = frozenset("blank crash hang kill shorthang srcdoc".split())
+"""The hosts of those that affect only the lease's own tab.  No page that is shown is among them, such as
+``chrome://version``: its scripts may open all others (measured with 156)."""
 
 SHARED_REFUSAL = (
     "reaches beyond the context of the lease, and other leases run in this browser "
@@ -178,7 +179,8 @@ def is_internal(url: object) -> bool:
         text = text.removeprefix("view-source:")
     scheme, colon, rest = text.partition(":")
     host = re.split(r"[/\\?#]", rest.lstrip("/\\"))[0]
-    return bool(colon) and scheme in INTERNAL_SCHEMES and host not in HARMLESS_PAGES
+    is_own = bool(colon) and (scheme in INTERNAL_SCHEMES or scheme.startswith("chrome"))
+    return is_own and host not in HARMLESS_PAGES
 
 
 @dataclasses.dataclass(frozen=True)
