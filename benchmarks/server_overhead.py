@@ -38,11 +38,12 @@ def serve(pipe: Connection) -> None:
     from browserkeeper.server.app import SERVER, create_app
     from browserkeeper.server.connections import Listener
     from browserkeeper.server.gatekeeper import Gatekeeper
+    from browserkeeper.server.service import make_runner
 
     async def run() -> None:
         app = create_app(ServerSettings(max_browsers=1))
         Gatekeeper(None, app[SERVER]).add_to(app)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        runner = make_runner(app, last_answers=1)
         await runner.setup()
         listener = Listener(socket.AF_INET, socket.SOCK_STREAM)
         listener.bind(("127.0.0.1", 0))

@@ -28,8 +28,12 @@ SOCKET = "serve.sock"
 KEEPALIVE = 1e7
 """Seconds: aiohttp is to close no idle connection, since a client may be alive for as long as it keeps
 its connection.  Connections without a session are cut by ``gatekeeper.py``."""
+DISCARD_TIME = 2.0
+"""Seconds for which the rest of a refused body is read and dropped.  A client that has sent all of it
+by then can read why it was refused; one that has not finds its connection closed."""
 LAST_ANSWERS = 5.0
 """Seconds for the answers to commands that were cut off."""
+QUIET = QuietHttpErrors()
 LEAKED = 1
 """Exit status if something is left of a browser."""
 
@@ -91,15 +95,7 @@ async def serve(settings: ServerSettings, listening: Listening, access: Access) 
     gatekeeper = Gatekeeper(access, server)
     gatekeeper.add_to(app)
     Operations(server, gatekeeper).add_to(app)
-    errors = logging.getLogger("browserkeeper.http")
-    errors.addFilter(QuietHttpErrors())
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        logger=errors,
-        keepalive_timeout=KEEPALIVE,
-        shutdown_timeout=LAST_ANSWERS,
-    )
+    runner = make_runner(app)
     try:
         await runner.setup()
         for one in listening.sockets:
@@ -122,6 +118,23 @@ async def serve(settings: ServerSettings, listening: Listening, access: Access) 
     return 0
 
 
+def make_runner(app: web.Application, last_answers: float = LAST_ANSWERS) -> web.AppRunner:
+    """What serves the app's connections, with the server's limits.
+
+    ``last_answers``: seconds that its end waits for answers.
+    """
+    errors = logging.getLogger("browserkeeper.http")
+    errors.addFilter(QUIET)
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=errors,
+        keepalive_timeout=KEEPALIVE,
+        lingering_time=DISCARD_TIME,
+        shutdown_timeout=last_answers,
+    )
+
+
 def run(settings: ServerSettings) -> int:
     """Listen, serve, and return the exit status.  Blocks."""
     listening, access = listen(settings)
@@ -131,4 +144,4 @@ def run(settings: ServerSettings) -> int:
         listening.close()
 
 
-__all__ = ["default_socket", "run"]
+__all__ = ["default_socket", "make_runner", "run"]

@@ -16,6 +16,7 @@ from selenium import webdriver
 from browserkeeper.server.app import SERVER, Server, create_app
 from browserkeeper.server.connections import Listener
 from browserkeeper.server.gatekeeper import Gatekeeper
+from browserkeeper.server.service import make_runner
 from browserkeeper.server.settings import ServerSettings
 
 LIMIT = 300.0
@@ -63,7 +64,7 @@ class Serving:
         app = create_app(self.settings)
         self.server: Server = app[SERVER]
         Gatekeeper(None, self.server).add_to(app)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        runner = make_runner(app, last_answers=1)
         await runner.setup()
         try:
             listener = Listener(socket.AF_INET, socket.SOCK_STREAM)
