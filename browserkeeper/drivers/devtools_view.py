@@ -50,10 +50,10 @@ _WINDOWS = json.dumps(
     ]
 )
 ONE_WINDOW = (
-    "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\n"
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\nConnection: close\r\n"
     f"Content-Length: {len(_WINDOWS)}\r\n\r\n{_WINDOWS}"
 ).encode()
-"""The answer to LIST."""
+"""The answer to LIST, after which ChromeDriver needs that connection no more."""
 LOOK_AT = 64
 """Bytes at the beginning of a message in which that is looked for."""
 
@@ -80,7 +80,7 @@ class DevtoolsView:
         self._browser, self._is_seen = (HOST, port), is_seen
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._is_closed = False
+        self._is_closed = self._is_full = False
         self.filtered = 0
         """How many answers were filtered.  If it is 0 after a session was attached, the browser's
         answers do not begin with :data:`ANSWER_STARTS`, and the session must not be used."""
@@ -97,15 +97,23 @@ class DevtoolsView:
         """For ChromeDriver's option ``debuggerAddress``."""
         return f"{HOST}:{self.port}"
 
+    def stop_listening(self) -> None:
+        """Refuse further connections, once the session is attached: ChromeDriver makes none later
+        (measured with 156).  Those that are open stay.  Idempotent; returns at once."""
+        self._is_full = True
+        with contextlib.suppress(OSError):  # it was closed before
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
+        self._listener.close()
+
     def close(self) -> None:
         """Refuse further connections, and cut those that are open.  Idempotent; returns at once."""
         with self._lock:
             self._is_closed = True
-            sockets = [self._listener, *self._open]
+            sockets = list(self._open)
         for each in sockets:
             with contextlib.suppress(OSError):  # a socket that was never or is no longer connected
-                each.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
-        self._listener.close()
+                each.shutdown(socket.SHUT_RDWR)
+        self.stop_listening()
 
     # -- the threads
 
@@ -118,7 +126,7 @@ class DevtoolsView:
             try:
                 client, _ = self._listener.accept()
             except OSError:  # closed, or no descriptor is left
-                if self._is_closed:
+                if self._is_full:
                     return
                 time.sleep(ACCEPT_PAUSE)
                 continue
@@ -148,10 +156,7 @@ class DevtoolsView:
             self._start(self._answer, client, browser)
             while is_websocket and (data := client.recv(CHUNK)):
                 browser.sendall(data)
-            while not is_websocket and not rest:
-                head, rest = _read_head(client)
-                if not head.startswith(LIST):
-                    raise ValueError("this is no request of ChromeDriver")
+            if not is_websocket and _read_head(client)[0].startswith(LIST):
                 client.sendall(ONE_WINDOW)
         except (OSError, RuntimeError, ValueError) as error:
             logger.debug("a connection of ChromeDriver has ended: %s", type(error).__name__)

@@ -299,6 +299,7 @@ class Seat:
                 f"{config.name}: this version of Chromium or ChromeDriver cannot have several leases in "
                 "one browser: each would see the windows of the others. Use leases_per_browser=1."
             )
+        view.stop_listening()
         if process := first.caps.get("goog:processID"):
             driver.caps["goog:processID"] = process  # an attached session has none
         managed.set_command_timeout(driver, config.command_timeout)

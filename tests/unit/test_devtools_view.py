@@ -227,6 +227,21 @@ def test_a_closed_view_cuts_its_connections_and_refuses_new_ones() -> None:
             socket.create_connection(("127.0.0.1", view.port), 60)
 
 
+def test_a_view_that_listens_no_more_keeps_its_connections() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(UPGRADE)
+        connection.sendall(connection.recv(65536))
+
+    with viewed(serve) as (_, view), connect(view, REQUEST % b"") as client:
+        assert read(client, len(UPGRADE)) == UPGRADE
+        view.stop_listening()
+        view.stop_listening()
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", view.port), 60)
+        client.sendall(frame(b"hello"))
+        assert payloads(read(client)) == [b"hello"]
+
+
 def test_a_browser_that_is_gone_ends_the_connection_at_once() -> None:
     with viewed(lambda connection: None) as (browser, view):
         browser.close()
