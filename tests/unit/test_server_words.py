@@ -16,6 +16,7 @@ from selenium import webdriver
 
 from browserkeeper import BrowserPool, ConfigError, browser
 from browserkeeper.celery import install
+from browserkeeper.celery.settings import BrowserSpec, Settings
 from browserkeeper.config import BrowserArguments, SessionConfig
 from browserkeeper.drivers import server
 from browserkeeper.options.identity import IDENTITY_WORDS, IdentityArguments
@@ -222,6 +223,18 @@ def test_the_environments_offline_is_about_this_machines_drivers(
     monkeypatch.setenv("BROWSERKEEPER_OFFLINE", "1")
     assert browser(server=SOCKET).config.place == "server"
     assert browser(server=SOCKET, offline=False).config.place == "server"
+
+
+def test_no_token_is_in_the_repr_of_celerys_settings() -> None:
+    """Given for the browser, and given for its pool."""
+    given = {"server": "http://t0ken-of-server@127.0.0.1:1"}
+    for spec in (
+        BrowserSpec(arguments=given),
+        BrowserSpec(pool=given),
+        BrowserSpec(pool={}, arguments=given),
+    ):
+        assert "t0ken-of-server" not in repr(Settings(spec))
+        assert spec.name in repr(Settings(spec))
 
 
 def test_install_takes_all_arguments_of_browser() -> None:
