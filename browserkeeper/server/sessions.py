@@ -241,16 +241,18 @@ class Sessions:
         return await session.end(why)
 
     async def end_dead(self) -> None:
-        """End the sessions whose browsers have ended, and whose leases the pool has taken back."""
-        for session in self:
-            if not session.lease.is_open or session.lease.session.report is not None:
-                error = await in_thread(session.failure)
-                why = (
-                    of_command(error)
-                    if error
-                    else WireError("invalid session id", "Its browser has ended.")
-                )
-                await self.end(session, why)
+        """End the sessions whose browsers have ended, and whose leases the pool has taken back: all at
+        once, since the end of one may take seconds.  Raises the first error when all have ended."""
+        dead = [one for one in self if not one.lease.is_open or one.lease.session.report is not None]
+        found = await asyncio.gather(*map(self._end_dead, dead), return_exceptions=True)
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
+
+    async def _end_dead(self, session: Session) -> None:
+        error = await in_thread(session.failure)
+        why = of_command(error) if error else WireError("invalid session id", "Its browser has ended.")
+        await self.end(session, why)
 
     def describe(self) -> list[Mapping[str, Any]]:
         return [session.describe() for session in self]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from selenium import webdriver
 
+from browserkeeper.errors import BrowserDied
+from browserkeeper.server.errors import WireError
+from browserkeeper.server.sessions import Sessions
 from fixtures.server import Site
+from tests.server.asking import until
 from tests.server.serving import LIMIT, Answer, Serving
 from tests.support.waiting import wait_until
 
@@ -77,3 +83,44 @@ def test_commands_of_one_session_wait_for_each_other_and_those_of_others_go_on(s
             thread.join(LIMIT)
             assert answers[0].error == "invalid session id"
         assert quick.title == "quick"
+
+
+def test_dead_sessions_end_at_once_also_beside_one_whose_end_hangs_or_fails() -> None:
+    """Sessions without browsers, of which one lives.  The look raises the error of the end that failed,
+    for the server's log."""
+
+    async def main() -> None:
+        sessions, hangs, ended = Sessions(), asyncio.Event(), dict[str, WireError]()
+
+        def add(name: str, *, is_open: bool = False, error: Exception | None = None) -> None:
+            async def end(why: WireError) -> None:
+                if name == "hangs":
+                    await hangs.wait()
+                if error is not None:
+                    raise error
+                ended[name] = why
+
+            lease = SimpleNamespace(is_open=is_open, session=SimpleNamespace(report=None))
+            died = None if name == "silent" else BrowserDied("it died")
+            one: Any = SimpleNamespace(id=name, lease=lease, failure=lambda: died, end=end)
+            sessions.add(one)
+
+        add("hangs")
+        add("fails", error=ValueError("no end"))
+        add("dead")
+        add("silent")
+        add("lives", is_open=True)
+        look = asyncio.create_task(sessions.end_dead())
+        assert await until(lambda: len(ended) == 2)
+        assert set(ended) == {"dead", "silent"}
+        assert "it died" in ended["dead"].message
+        assert "has ended" in ended["silent"].message
+        hangs.set()
+        with pytest.raises(ValueError, match="no end"):
+            await look
+        assert "hangs" in ended
+        assert [one.id for one in sessions] == ["lives"]
+        with pytest.raises(WireError, match="it died"):
+            sessions.find("dead")
+
+    asyncio.run(main())
