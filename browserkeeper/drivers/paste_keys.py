@@ -25,6 +25,8 @@ INSERT = frozenset("\ue016\ue05c")
 RELEASE_ALL = "\ue000"
 CDP_CONTROL, CDP_META, CDP_SHIFT = 2, 4, 8
 """Bits of ``modifiers`` of the DevTools command ``Input.dispatchKeyEvent``."""
+CDP_LIMIT = 2**31
+"""A number from here on is none of the protocol's integers."""
 READING = frozenset({"clipboard-read", "clipboardReadWrite"})
 """The permission to read the clipboard, as WebDriver and DevTools call it."""
 
@@ -130,7 +132,9 @@ def _by_devtools(method: Any, params: Any) -> str:
         if str(command).casefold().startswith(("paste", "yank")):
             return "Pasting"
     held = params.get("modifiers")
-    held = int(held) if isinstance(held, (int, float)) else 0  # Chromium takes 2.0 for 2
+    held = (
+        int(held) if isinstance(held, (int, float)) and held == held and abs(held) < 1e9 else 0
+    )  # Chromium takes 2.0 for 2
     keys = {str(params.get(word)).casefold() for word in ("key", "code", "text", "unmodifiedText")}
     number = params.get("windowsVirtualKeyCode")
     if held & (CDP_CONTROL | CDP_META) and (keys & {"v", "keyv"} or number == ord("V")):

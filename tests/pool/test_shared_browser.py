@@ -630,6 +630,9 @@ REFUSED: dict[str, Callable[[Any], object]] = {
     "a DevTools command for another context": lambda driver: driver.execute_cdp_cmd(
         "Storage.getCookies", {"browserContextId": "0"}
     ),
+    "addresses of the browser's profile": lambda driver: driver.execute_cdp_cmd(
+        "Autofill.setAddresses", {"addresses": []}
+    ),
     "BiDi": lambda driver: driver.script.execute("() => 1"),
     "start_devtools()": lambda driver: driver.start_devtools(),
     "a page that ends the browser": lambda driver: driver.get("chrome://quit"),

@@ -39,6 +39,10 @@ PASTES: dict[str, tuple[str, dict[str, Any]]] = {
     "paste as plain text": ("executeCdpCommand", key_event(commands=["pasteAndMatchStyle"])),
     "DevTools": ("executeCdpCommand", key_event(modifiers=2, key="v")),
     "DevTools by number": ("executeCdpCommand", key_event(modifiers=3, windowsVirtualKeyCode=86)),
+    "DevTools, not whole numbers": (
+        "executeCdpCommand",
+        key_event(modifiers=2.0, windowsVirtualKeyCode=86.0),
+    ),
     "DevTools, Insert": ("executeCdpCommand", key_event(modifiers=8, code="Insert")),
     "permission": (
         "setPermissions",
