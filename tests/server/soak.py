@@ -515,7 +515,8 @@ class Soak:
             return True
         expected = fault is not None and fault.fails is not False
         if expected and fault is not None and fault.by:
-            if not failure.startswith(fault.by) and not server_ended:
+            by_another = failure.startswith("BrowserDied") and self._is_hurt(attempt)
+            if not failure.startswith(fault.by) and not server_ended and not by_another:
                 self._complain(f"{task} failed with {failure}")
         elif not (expected or server_ended or self._is_hurt(attempt)):
             with self._lock:

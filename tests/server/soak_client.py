@@ -18,6 +18,7 @@ the test site; ``patience``, seconds to wait for a session.  It writes lines of 
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import socket
@@ -119,7 +120,7 @@ def traces(call: Callable[..., Any], site: str, own: str) -> list[str]:
 
 def run(client: Client, order: dict[str, Any], found: list[str]) -> None:
     """One lease.  Raises FailedError and OSError."""
-    act, token, site = order["act"], order["token"], order["site"]
+    act, token = order["act"], order["token"]
     wanted = {"browserName": "chrome", "browserkeeper:label": token}
     if order["patience"]:
         wanted["browserkeeper:timeout"] = order["patience"]
@@ -138,6 +139,19 @@ def run(client: Client, order: dict[str, Any], found: list[str]) -> None:
     )
 
     say("got", session=got["sessionId"], browser=browser)
+
+    try:
+        use(client, path, order, found)
+    except FailedError:  # as when the tab has crashed: the session may go on
+        with contextlib.suppress(FailedError):
+            client.call("DELETE", path)
+        raise
+    client.call("DELETE", path)
+
+
+def use(client: Client, path: str, order: dict[str, Any], found: list[str]) -> None:
+    """From the first command of the lease to the last one."""
+    act, token, site = order["act"], order["token"], order["site"]
 
     def call(method: str, rest: str, body: Any = None) -> Any:
         return client.call(method, path + rest, body)
@@ -161,7 +175,6 @@ def run(client: Client, order: dict[str, Any], found: list[str]) -> None:
     call("POST", "/timeouts", {"pageLoad": 1234})  # the next lease must not find it
     if act == "leave":
         sys.exit()
-    call("DELETE", "")
 
 
 def main() -> None:

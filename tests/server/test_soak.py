@@ -4,6 +4,8 @@ fault planted in the server, or in what the soak sees, it must complain."""
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,10 +13,42 @@ from typing import Any
 
 import pytest
 
-from tests.pool.soak import Sample
+from tests.pool.soak import ROOT, Sample
 from tests.server.soak import FAULTS, Attempt, Settings, Soak, Task, draw
 
+SEED = 5
+"""A fixed seed, so that a failure can be repeated."""
 STEADY = Sample(30, 0, 600 << 20, 30 << 20, 20, 5, 300, 40 << 20)
+
+
+def soak(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as with ``make soak-server``."""
+    words = [sys.executable, "-m", "tests.server.soak", "--seed", str(SEED), *map(str, arguments)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=1100, check=False)
+    print(done.stdout, done.stderr)
+    return done
+
+
+@pytest.mark.chrome
+@pytest.mark.timeout(1200)
+def test_a_short_soak_with_each_fault_has_no_complaints() -> None:
+    """Two leases in a browser; half of the clients come over the unix socket, half over TCP."""
+    number = len(FAULTS) + 8
+    share = len(FAULTS) / number
+    done = soak("--n", number, "--share", share, "--leases-per-browser", 2, "--hung", 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"\n{number} tasks" in done.stdout
+    assert " 0 complaints" in done.stdout
+
+
+@pytest.mark.chrome
+@pytest.mark.timeout(1200)
+def test_control_a_server_that_mixes_up_leases_is_found() -> None:
+    """It gives a lease to two clients, and leases find the traces of others."""
+    done = soak("--n", 8, "--share", 0, "--batch", 8, "--planted", "leases_are_mixed_up")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "which was given before" in done.stdout
+    assert " and storage " in done.stdout
 
 
 # ------------------------------------------------------------------ controls without browsers
@@ -63,6 +97,7 @@ def test_each_fault_is_drawn_and_the_seed_repeats_the_draw() -> None:
         (attempt("kill browser", "BrowserDied: gone"), ""),
         (attempt("kill browser", "no such element: gone"), "failed with no such element"),
         (attempt("expire", "BrowserDied: gone"), "failed with BrowserDied"),
+        (attempt("expire", "BrowserDied: gone", browser="hurt"), ""),
         (attempt("", "BrowserDied: gone"), "task 0 (no fault) failed: BrowserDied"),
         (attempt("", "BrowserDied: gone", browser="hurt"), ""),
         (attempt("stop client", "invalid session id: idle"), "failed: invalid session id"),
