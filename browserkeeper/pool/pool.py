@@ -697,13 +697,15 @@ class BrowserPool(Generic[D_co]):
             lines.append(f"The last launch failed: {error}")
         if error := scheduler.check_breaker.last_error:
             lines.append(f"The last check failed: {error}")
-        if (server := self.config.browser.server) is not None and scheduler.members("starting"):
+        server = self.config.browser.server if scheduler.members("starting") else None
+        if server is not None:
             lines.append(f"Its requests wait in the queue of the server {server}.")
         longest = sorted(controller.leases(), key=lambda info: -info.seconds)[:3]
         lines += [f"  held: {info}" for info in longest]
         if busy is None:
             sooner = "Give leases back sooner, raise" if longest else "Raise"
-            lines.append(f"{sooner} max_size, or wait longer.")
+            what = "--max of `browserkeeper serve`" if server is not None else "max_size"
+            lines.append(f"{sooner} {what}, or wait longer.")
         error_to_raise = PoolTimeout("\n".join(lines))
         error_to_raise.__cause__ = busy
         return error_to_raise

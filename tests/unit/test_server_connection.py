@@ -21,7 +21,7 @@ import pytest
 import urllib3
 from selenium import webdriver
 
-from browserkeeper import browser
+from browserkeeper import BrowserPool, browser
 from browserkeeper._version import __version__
 from browserkeeper.drivers import server
 from browserkeeper.drivers.server_links import Links, ServerPoolManager
@@ -400,6 +400,17 @@ def test_a_start_that_is_called_off_before_its_request_was_sent_sends_none(
     assert session.report.remote is not None
     assert session.report.remote.gone is True
     assert not [path for method, path, *_ in scripted.seen if method == "POST"]
+
+
+def test_a_pool_whose_requests_wait_at_the_server_names_the_servers_limit(scripted: Scripted) -> None:
+    """Its own one would not help.  The request is called off, and looked for."""
+    scripted.steps = {"POST /session": None, "GET /browserkeeper/sessions": value([])}
+    with BrowserPool(server=scripted.address, max_size=3) as pool:
+        with pytest.raises(PoolTimeout) as late:
+            pool.lease(timeout=0.5)
+        assert f"in the queue of the server unix:{scripted.address}" in str(late.value)
+        assert "\nRaise --max of `browserkeeper serve`, or wait longer." in str(late.value)
+        assert "max_size" not in str(late.value)
 
 
 def test_no_connection_is_opened_after_the_links_were_cut(scripted: Scripted) -> None:
