@@ -56,6 +56,8 @@ from .measures import ROOT, in_turn, median, quantile
 
 PAGES = 4
 """Sessions with one page, of each client in one round."""
+USE_EVERY = 20.0
+"""Seconds between two commands of a session that is not to be idle."""
 READY = 900.0
 """Seconds for a server to have its browsers; it takes 2, and minutes on a machine that is very busy."""
 COMMANDS = 10
@@ -241,19 +243,41 @@ def death(rival: Rival, url: str, limit: float, *, unix: bool = False) -> float:
         assert client.stdout.readline().strip()
         others += [rival.session() for _ in range(rival.slots - 1)]
         assert len(rival.sessions()) == rival.slots
-        began = time.perf_counter()
-        client.kill()
-        try:
-            others.append(rival.session(timeout=limit))
-        except (WebDriverException, HTTPError, OSError):
-            return math.inf
-        return time.perf_counter() - began
+        with in_use(others):
+            began = time.perf_counter()
+            client.kill()
+            try:
+                fresh = rival.session(timeout=limit)
+            except (WebDriverException, HTTPError, OSError):
+                return math.inf
+            seconds = time.perf_counter() - began
+        others.append(fresh)
+        return seconds
     finally:
         client.kill()
         client.communicate()
         for driver in others:
             driver.quit()
         settle(rival)
+
+
+@contextlib.contextmanager
+def in_use(drivers: list[webdriver.Remote]) -> Iterator[None]:
+    """Let these sessions not become idle, so that they keep their slots."""
+    stop = threading.Event()
+
+    def use() -> None:
+        while not stop.wait(USE_EVERY):
+            for driver in drivers:
+                _ = driver.title
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 KINDS: dict[str, Callable[[Any], Any]] = {
