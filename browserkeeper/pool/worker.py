@@ -252,7 +252,9 @@ class BrowserWorker:
         except NotReusableError as error:
             return NotReusable(str(error))
         except BaseException as error:  # noqa: BLE001 # a browser that cannot be renewed is replaced
-            log(logging.WARNING, "browser %s cannot be made ready: %s", self._browser.id, error)
+            is_to_end = not self._jobs.empty()  # as when the pool is closed
+            level = logging.DEBUG if is_to_end else logging.WARNING
+            log(level, "browser %s cannot be made ready: %s", self._browser.id, error)
             return Lost()
 
     def _ping(self) -> WorkerEvent:
