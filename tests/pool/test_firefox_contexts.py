@@ -71,8 +71,10 @@ def ask_for_all_of_firefox(driver: Any, site: Site) -> None:
         driver.set_context("chrome")
     with pytest.raises(WebDriverException, match="not allowed"):
         driver.get("about:config")
+    commands = driver.command_executor._commands  # the table of all drivers of this process
     for path in ("moz/nonsense", "moz/context/nonsense", "url"):
-        driver.command_executor._commands["nonsense"] = ("DELETE", f"/session/$sessionId/{path}")
+        nonsense = ("DELETE", f"/session/$sessionId/{path}")
+        driver.command_executor._commands = {**commands, "nonsense": nonsense}
         with pytest.raises(WebDriverException, match=r"not allowed|did not match"):
             driver.execute("nonsense")
 

@@ -25,6 +25,7 @@ from selenium.webdriver.remote.client_config import ClientConfig
 from selenium.webdriver.support.expected_conditions import alert_is_present
 
 from browserkeeper import BrowserPool, ConfigError, Lease
+from browserkeeper.session.session import control_of
 from fixtures.server import Site
 from tests.pool.test_isolation import (
     CHROMIUM_TRACES,
@@ -84,7 +85,8 @@ def without_a_context(lease: Lease[Any], window: str = "") -> Iterator[Driver]:
     """A further WebDriver session of the same browser, in this window or the current one."""
     config = ClientConfig(lease.driver.command_executor.client_config.remote_server_addr, timeout=300)
     options = logging_options()
-    options.debugger_address = lease.driver.caps["goog:chromeOptions"]["debuggerAddress"]
+    seat: Any = control_of(lease.session).attempt  # its capabilities have an address that is closed
+    options.debugger_address = seat.shared.address
     driver = Plain(config, options)
     try:
         driver.switch_to.window(window or lease.driver.current_window_handle)
