@@ -1,12 +1,12 @@
 """Celery's prefork workers: pools in the children, against one server for all of them.
 
-    python -m benchmarks.server_celery [--tasks N] [--rounds N] [--children N]
+    python -m benchmarks.server_celery [--tasks N] [--rounds N] [--children N] [--browsers N]
 
 Each round runs a worker with its own pools, and one with ``install(app, server=…)`` beside a server
-whose sessions share two browsers.  Only one of them is there at a time, since processes that run the
-same programs share memory.  Measured in each: the memory (PSS) of all processes but Celery's own, while
-each child has a page open; and tasks per second, from the first of N sent to the last result.  The
-server's own process counts.  Writes ``RESULTS-server-celery.md``.
+whose sessions share one browser (``--browsers``).  Only one of them is there at a time, since processes
+that run the same programs share memory.  Measured in each: the memory (PSS) of all processes but
+Celery's own, while each child has a page open; and tasks per second, from the first of N sent to the
+last result.  The server's own process counts.  Writes ``RESULTS-server-celery.md``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ RESULTS = ROOT / "benchmarks" / "RESULTS-server-celery.md"
 RIVALS = ("pools in the children", "one server")
 MEMORY_BOUND = 0.4
 RATE_BOUND = 1.0
-BROWSERS = 2
 PATIENCE = 300.0
 
 
@@ -47,12 +46,12 @@ class Measured(NamedTuple):
 
 
 @contextlib.contextmanager
-def server(children: int, state: str) -> Iterator[str]:
+def server(children: int, browsers: int, state: str) -> Iterator[str]:
     """``browserkeeper serve`` with a place for each child; yields its address."""
     address = f"unix:{state}/s"
     words = [sys.executable, "-m", "browserkeeper", "serve", "--listen", address]
-    words += ["--max", str(BROWSERS), "--min-idle", str(BROWSERS), "--queue-timeout", str(PATIENCE)]
-    words += ["--leases-per-browser", str(-(-children // BROWSERS))]
+    words += ["--max", str(browsers), "--min-idle", str(browsers), "--queue-timeout", str(PATIENCE)]
+    words += ["--leases-per-browser", str(-(-children // browsers))]
     env = {**os.environ, "BROWSERKEEPER_STATE_DIR": state}
     with ended(subprocess.Popen(words, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)) as process:
         wait_for(lambda: Path(state, "s").exists() or process.poll() is not None, "the server")
@@ -67,19 +66,20 @@ def wait_for(condition: Callable[[], object], name: str) -> None:
         time.sleep(0.05)
 
 
-def measure_one(rival: str, redis: str, url: str, tasks: int, children: int) -> Measured:
+def measure_one(rival: str, redis: str, url: str, given: argparse.Namespace) -> Measured:
+    children = given.children
     with contextlib.ExitStack() as stack:
         state = stack.enter_context(tempfile.TemporaryDirectory(prefix="bkstate-"))
         environment = {"EXAMPLE_REDIS": redis, "BROWSERKEEPER_STATE_DIR": state}
         if rival == "one server":
-            environment["BENCH_SERVER"] = stack.enter_context(server(children, state))
+            environment["BENCH_SERVER"] = stack.enter_context(server(children, given.browsers, state))
         client = stack.enter_context(Celery("bench", broker=redis, backend=redis, set_as_current=False))
         stack.enter_context(
             celery_worker("benchmarks.server_celery_app", "-c", str(children), environment=environment)
         )
         megabytes = memory_of_open_pages(client, url, children)  # after it all children are warm
         seconds_for(client, "visit", url, 2 * children)
-        return Measured(megabytes, tasks / seconds_for(client, "visit", url, tasks))
+        return Measured(megabytes, given.tasks / seconds_for(client, "visit", url, given.tasks))
 
 
 def memory_of_open_pages(client: Celery, url: str, children: int) -> float:
@@ -103,14 +103,14 @@ def pss(process: psutil.Process) -> float:
     return 0.0
 
 
-def measure(tasks: int, rounds: int, children: int) -> dict[str, Measured]:
+def measure(given: argparse.Namespace) -> dict[str, Measured]:
     """The medians of all rounds."""
     os.environ["BROWSERKEEPER_OFFLINE"] = "1"
     found: dict[str, list[Measured]] = {rival: [] for rival in RIVALS}
     with redis_server() as redis, Site() as site:
-        for _ in range(rounds):
+        for _ in range(given.rounds):
             for rival in RIVALS:
-                found[rival].append(measure_one(rival, redis, site.url, tasks, children))
+                found[rival].append(measure_one(rival, redis, site.url, given))
                 print(rival, *found[rival][-1], flush=True)
     return {
         rival: Measured(median([one.megabytes for one in all_]), median([one.rate for one in all_]))
@@ -122,7 +122,7 @@ def lines(found: dict[str, Measured], given: argparse.Namespace) -> list[str]:
     pools, one = (found[rival] for rival in RIVALS)
     memory, rate = one.megabytes / pools.megabytes, one.rate / pools.rate
     today = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"
-    places = f"--max {BROWSERS} --leases-per-browser {-(-given.children // BROWSERS)}"
+    places = f"--max {given.browsers} --leases-per-browser {-(-given.children // given.browsers)}"
     how = (
         f"Prefork, {given.children} children, {given.tasks} tasks at once, {given.rounds} rounds in "
         "turn, median. Each task opens one page of the fixture site on Chromium. Pools in the children: "
@@ -158,8 +158,9 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--children", type=int, default=8)
+    parser.add_argument("--browsers", type=int, default=1, help="of the server")
     given = parser.parse_args()
-    text = "\n".join(lines(measure(given.tasks, given.rounds, given.children), given))
+    text = "\n".join(lines(measure(given), given))
     RESULTS.write_text(text)
     print(text)
 
