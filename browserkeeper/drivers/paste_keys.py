@@ -25,8 +25,6 @@ INSERT = frozenset("\ue016\ue05c")
 RELEASE_ALL = "\ue000"
 CDP_CONTROL, CDP_META, CDP_SHIFT = 2, 4, 8
 """Bits of ``modifiers`` of the DevTools command ``Input.dispatchKeyEvent``."""
-CDP_LIMIT = 2**31
-"""A number from here on is none of the protocol's integers."""
 READING = frozenset({"clipboard-read", "clipboardReadWrite"})
 """The permission to read the clipboard, as WebDriver and DevTools call it."""
 

@@ -61,9 +61,6 @@ class Queue:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def turns_of(self, client: Client) -> int:
-        return self._turns[client.key]
-
     async def turn(self, client: Client, timeout: float, *, weight: int = 1) -> Turn:
         """Wait for a turn.  ``weight``: how many seats the session needs; the whole of a browser for one
         that shares it with no other session.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-PREFIX = "browserkeeper:"
-
 # -- capabilities of a request for a session
 
 IDENTITY = "browserkeeper:identity"
