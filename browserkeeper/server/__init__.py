@@ -12,17 +12,21 @@
     bidi.py          a client's BiDi websocket, joined to the browser's through the lease's filter
     errors.py        exceptions as W3C error answers
     listening.py     unix:PATH, HOST:PORT, and the sockets that systemd gives
-    connections.py   the connections of clients: who has sent the bytes, limits for slow clients
-    clients.py       who a client is, its death, and how long a session may live by it
+    connections.py   the connections of clients: which process has sent bytes, limits for slow clients
+    clients.py       who a client is, how its death is noticed, and when its sessions then end
     access.py        the token; Host and Origin of requests
     queue.py         first come first served, with a deadline and a share per client
-    gatekeeper.py    the middleware before all handlers: access, slow clients, the memory of bodies
+    gatekeeper.py    the middleware before all handlers: access, and slow clients
     operations.py    /metrics, /healthz, /readyz, /pressure
-    drain.py         SIGTERM and SIGINT
+    drain.py         what SIGTERM and SIGINT do
+    worker.py        the thread of a session
+    documents.py     JSON of clients, read in bounded time and memory
+    bodies.py        the bodies of requests, and the memory that they may take
     service.py       run(): listen, serve, drain; for the command line
 
-Needs ``browserkeeper[serve]`` (aiohttp).  It holds no browser itself: pools lease them, and guards end
-them whatever happens to the server.  A layer below the command line, which runs it as a service.
+Needs ``browserkeeper[serve]`` (aiohttp).  The server has no browsers of its own: its pools lease them,
+and the guards of the browsers end them, whatever happens to the server.  This package is a layer below
+the command line, which runs the server as a service.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Who may use the server: the token, and the headers by which a web page would give itself away.
+"""Who may use the server: the token, and the headers that show that a web page has sent a request.
 
-Over the unix socket the mode of its file decides, and no web page can reach it.  Over TCP each request
-needs the token, and must name this server in ``Host``: a page whose name was bound to 127.0.0.1 after
-it was loaded ("DNS rebinding") is of the same origin as the server for its browser, but its name is its
-own.
+Over the unix socket the mode of its file decides, and no web page can reach the socket.  Over TCP each
+request needs the token, and must name this server in ``Host``.  That header stops "DNS rebinding": the
+owner of a page binds the page's name to 127.0.0.1 after the page was loaded.  For the browser, page and
+server are then of one origin, but ``Host`` still has the name of the page.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from ..errors import ConfigError
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 """The characters of a bearer token (RFC 6750, section 2.1)."""
 SHORTEST_TOKEN = 16
-"""Characters.  Who can reach the port may try as often as the network allows."""
+"""Characters.  The server does not limit how often a client may try a token."""
 LONGEST_TOKEN = 1024
 HOST_NAME = re.compile(r"(?=.{1,254}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 HOW_TO_MAKE = "Make one: (umask 077; openssl rand -hex 32 > FILE)"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""They tell nothing but whether the server works, and probes of Kubernetes send no token."""
+"""Paths that need no token: their answers say only whether the server works, and probes of Kubernetes
+send no token."""
 HAS_SECRET = re.compile(r"(/wd/hub)?/session/[^/]+/se/bidi/[^/]+")
-"""The addresses of BiDi's websockets, whose clients send no token: a secret of the session's is part of
-each address."""
+"""The paths of BiDi's websockets.  Their clients send no token, but each path has a secret of its
+session."""
 
 
 def read_token(path: str) -> str:
     """The token in a file.
 
-    Raises ConfigError if the file cannot be read, may be read by others, or has no usable token.  Its
-    text is in no message.
+    Raises ConfigError if the file cannot be read, may be read by others, or has no usable token.  No
+    message contains the text of the file.
     """
     hint = f"--token-file {path}"
     try:
@@ -75,7 +76,8 @@ def read_token(path: str) -> str:
 def _check_mode(hint: str, facts: os.stat_result) -> None:
     """Raises ConfigError where another user may read or change the token.
 
-    Kubernetes mounts a secret as a file of root that a group may read, where the process is not root's.
+    A file of root that a group may read is accepted if this process is not root's: Kubernetes mounts
+    secrets in this way.
     """
     mode = stat.S_IMODE(facts.st_mode)
     if facts.st_uid not in (0, os.geteuid()):
@@ -89,8 +91,8 @@ def _check_mode(hint: str, facts: os.stat_result) -> None:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises ConfigError for a ``--allow-host`` that no ``Host`` header could equal; an empty one would
-    let in requests without a name."""
+    """Raises ConfigError for a ``--allow-host`` that no ``Host`` header could equal, and for an empty
+    one, which would allow requests without a ``Host``."""
     for name in names:
         if not HOST_NAME.fullmatch(name):
             raise ConfigError(
@@ -102,7 +104,10 @@ def check_names(names: Iterable[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """``status`` is that of HTTP: 401 asks the client for the token, 403 does not."""
+    """The answer to a request that may not go on.
+
+    ``status``: the HTTP status.  401 asks the client for the token, 403 does not.
+    """
 
     status: int
     text: str
@@ -122,15 +127,19 @@ class Access:
         return f"<Access token={'yes' if self._digest else 'no'}>"
 
     def refusal(self, path: str, headers: Mapping[str, str], *, is_unix: bool) -> Refusal | None:
-        """None for a request that may go on.  ``headers`` finds names in any case."""
+        """Returns the refusal, None for a request that may go on.  ``path`` is the path as it was sent;
+        ``headers`` finds names in upper and lower case."""
         if is_unix:
             return None
         needs_no_token = path in OPEN_PATHS or HAS_SECRET.fullmatch(path)
         return self._of_a_page(headers) or (None if needs_no_token else self._of_a_stranger(headers))
 
     def _of_a_page(self, headers: Mapping[str, str]) -> Refusal | None:
-        """A browser sets these headers, and no page can leave them out or change them (fetch.spec.whatwg
-        .org, "forbidden request-header")."""
+        """The refusal of a request that a web page has sent, or may have sent.
+
+        A browser sets these headers, and no page can leave them out or change them
+        (fetch.spec.whatwg.org, "forbidden request-header").
+        """
         host = headers.get("Host", "")
         if not self._is_host_ours(_name_of(host)):
             return Refusal(
@@ -153,7 +162,7 @@ class Access:
         return None
 
     def _is_host_ours(self, name: str) -> bool:
-        """An IP address cannot be bound to another one: a page from there is the server's own."""
+        """True for the names of the server, and for every IP address: DNS rebinding needs a name."""
         if name.lower().rstrip(".") in self._hosts:
             return True
         try:
@@ -178,8 +187,11 @@ class Access:
 
 
 def _tokens_in(authorization: str) -> list[str]:
-    """What may be the token: clients make ``Basic`` of http://TOKEN@HOST in different ways, such as
-    ``TOKEN:``, ``TOKEN`` and (Selenium's Python client) ``TOKEN:None``."""
+    """All texts in the header that may be the token.
+
+    Clients turn http://TOKEN@HOST into ``Basic`` in different ways, such as ``TOKEN:``, ``TOKEN`` and
+    (Selenium's Python client) ``TOKEN:None``.
+    """
     scheme, _, value = authorization.strip().partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer":
@@ -195,12 +207,13 @@ def _tokens_in(authorization: str) -> list[str]:
 
 
 def _digest(text: str) -> bytes:
-    """Of one length for all texts, so that a comparison does not tell the token's length."""
+    """A digest, whose length is the same for all texts: the time of a comparison says nothing about the
+    token's length."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def _origins_of(host: str) -> set[str]:
-    """Of a page that this server would have sent, or of a websocket's client."""
+    """The values of ``Origin`` that name this server, which was called by the given ``Host``."""
     return {f"{scheme}://{host.lower()}" for scheme in ("http", "https", "ws", "wss")}
 
 
@@ -213,12 +226,12 @@ def _name_of(host: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Text of a client's for an answer: bounded, and without control characters."""
+    """A client's text for an answer: at most 100 characters, without control characters."""
     return repr(text if len(text) <= 100 else text[:100] + "…")
 
 
 def names_of_this_machine() -> set[str]:
-    """By which clients in other containers or machines may call it."""
+    """The names by which clients in other containers, or on other machines, may call this machine."""
     return {socket.gethostname().lower()}
 
 

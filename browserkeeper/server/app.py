@@ -39,7 +39,7 @@ logger = logging.getLogger("browserkeeper")
 
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
 SEND_TIMEOUT = 60.0
-"""Seconds for a client to take a message of its BiDi connection; else that is closed."""
+"""Seconds for a client to take a message of its BiDi connection; after that the connection is closed."""
 BUSY_PAUSE = 0.02
 """Seconds between two looks whether a BiDi connection can take another message."""
 LOOK_AT_SESSIONS = 0.5
@@ -66,7 +66,8 @@ class Server:
         """The address for websockets of clients that have asked over the unix socket; "" without TCP."""
         self._clients: Clients | None = None
         self.refuses = ""
-        """Why no new session is given, such as "the server is being shut down"; "" if they are."""
+        """Why the server gives no new sessions, such as "the server is being shut down"; "" if it gives
+        them."""
         self.waiting = 0
         """How many requests wait for a session."""
         self.ended_for_client = 0
@@ -90,8 +91,8 @@ class Server:
             self._clients.close()
 
     async def end_sessions(self, app: web.Application) -> None:
-        """Refuse new sessions, and end those that there are.  Called while clients can still get answers
-        (aiohttp's ``on_shutdown``)."""
+        """Refuse new sessions, and end the open ones.  aiohttp calls this as ``on_shutdown``, while
+        clients can still get answers."""
         self.refuse_new(self.refuses or "The server is being shut down.")
         why = WireError("invalid session id", "The server was shut down, and the session with it.")
         await asyncio.gather(*(self.sessions.end(one, why) for one in self.sessions))
@@ -113,7 +114,8 @@ class Server:
     # -- requests
 
     def connection_of(self, request: web.BaseRequest) -> Connection | None:
-        """None where the client is gone, or its connection was not accepted by a ``Listener``."""
+        """The connection of a request.  None where the client is gone, or its connection was not
+        accepted by a ``Listener``."""
         sock = request.transport and request.transport.get_extra_info("socket")
         return self.connections.find(sock.fileno()) if sock else None
 
@@ -142,7 +144,7 @@ class Server:
             release_body(request)
 
     async def _body(self, request: web.Request, limit: int) -> bytes:
-        """Raises WireError for a body of more than ``limit`` bytes."""
+        """The body of a request; see :func:`~.bodies.read_body`.  ``limit`` is in bytes."""
         return await read_body(request, self.connection_of(request), self.bodies, limit)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -198,7 +200,8 @@ class Server:
         return web.Response(body=answer.body, status=answer.status, headers=JSON_HEADERS)
 
     async def _bidi(self, request: web.Request, session: Session, secret: str) -> web.StreamResponse:
-        """The websocket of ``webSocketUrl``; ends with the session."""
+        """Serve the websocket of ``webSocketUrl`` until it is closed, or the session ends.  Raises
+        WireError for a wrong secret, and for a request that asks for no websocket."""
         known = session.bidi_secret
         if not known or not hmac.compare_digest(known.encode(), secret.encode(errors="surrogateescape")):
             raise WireError("unknown command", "This session has no BiDi connection of this address.")
@@ -263,7 +266,7 @@ class Server:
             self.waiting -= 1
         place = f"ws://{request.host}"
         is_unix = connection is not None and connection.is_unix
-        if is_unix and not session.wanted.client:  # ours takes the path alone, over the socket
+        if is_unix and not session.wanted.client:  # our own client uses the path alone, over the socket
             place = self.websockets_at or place
         found = self._capabilities_of(session, place)
         value = {"sessionId": session.id, "capabilities": found}
@@ -280,7 +283,8 @@ class Server:
         return response
 
     async def _open(self, request: Request, client: Client) -> Session:
-        """A session for the first alternative that can be had.  Raises WireError."""
+        """Open a session for the first alternative that can be had.  Blocks in the queue.  Raises
+        WireError."""
         for wanted in request.accepted:
             try:
                 return await self._open_one(wanted, client)
@@ -291,7 +295,8 @@ class Server:
         raise request.refusal()
 
     async def _open_one(self, wanted: Wanted, client: Client) -> Session:
-        """Raises BrowserkeeperError or WireError."""
+        """Open a session for one alternative, after its turn in the queue.  Raises BrowserkeeperError or
+        WireError."""
         limit = min(wanted.queue_timeout or self.settings.queue_timeout, self.settings.queue_timeout)
         until = time.monotonic() + limit
         await self.browsers.check(wanted.launch.name, wanted.version)
@@ -376,10 +381,10 @@ class Server:
         except BrowserkeeperError as error:
             raise of_command(error) from None
 
-    # -- what the server says of itself
+    # -- the state of the server
 
     async def _status(self, request: web.Request) -> web.Response:
-        """As a Grid's: ``ready``, ``message`` and one node with its sessions."""
+        """Answer as a Grid does: ``ready``, ``message`` and one node with its sessions."""
         taken, most = len(self.sessions), self.settings.max_sessions
         message = self.refuses or ("ready" if taken < most else f"all {most} sessions are taken")
         node_id = f"browserkeeper-{os.getpid()}"
@@ -399,7 +404,7 @@ class Server:
             "sessionCount": taken,
             "version": f"browserkeeper {__version__}",
             "osInfo": {"name": sys.platform},
-            # As of a Grid, a slot for each session that there may be, with None where it is free.
+            # As a Grid does: a slot for each possible session, with None as the session of a free slot.
             "slots": [
                 {"id": {"hostId": node_id, "id": str(number)}, "session": session}
                 for number, session in enumerate([*given, *[None] * (most - taken)])

@@ -1,6 +1,7 @@
 """A session's BiDi: a websocket of the client, joined to one of the browser through the lease's filter.
 
-So a client sees the windows of its own lease only, and what it has set up ends with the lease.
+Because of the filter a client sees only the windows of its own lease, and its subscriptions, intercepts
+and preload scripts end with the lease.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ Params = dict[str, Any]
 
 
 class Bridge:
-    """One websocket of a client.
+    """Passes messages between one websocket of a client and a websocket to the browser.
 
-    ``send`` gets each message for the client, and ``closed`` is called when the browser has closed its
-    end.  Both are called in threads of this object; ``send`` may block.
+    ``send`` gets each message for the client.  ``closed`` is called when the websocket to the browser is
+    closed, or ``send`` has failed.  Both are called in threads of this object; ``send`` may block.
     """
 
     def __init__(self, lease: Lease[Any], send: Callable[[str], None], closed: Callable[[], None]):
@@ -56,7 +57,7 @@ class Bridge:
         """One for each message of the client that has no answer yet."""
         self._writing = threading.Lock()
         self._latest = threading.Event()
-        """Set once the latest message of the client has been sent on, or answered."""
+        """Set once the client's latest message has been sent to the browser, or answered."""
         self._latest.set()
         self._commands = ThreadPoolExecutor(AT_ONCE, "browserkeeper-bidi")
         self._reader = threading.Thread(target=self._read, name="browserkeeper-bidi-events", daemon=True)
@@ -76,10 +77,11 @@ class Bridge:
         return len(self._pending) >= MOST_PENDING and not self._is_over
 
     def _handle(self, text: str, before: threading.Event, sent: threading.Event) -> None:
-        """In a thread of its own, since the answers of commands may wait for later commands.
+        """Handle one message of the client, in a thread of its own: a command may get its answer only
+        after a later command.
 
-        Commands reach the browser in the order of the client's messages: this one waits for ``before``,
-        and sets ``sent``.
+        Commands reach the browser in the order of the client's messages: this call waits for ``before``,
+        and sets ``sent`` once its own message was sent or answered.
         """
         try:
             before.wait()
@@ -129,7 +131,8 @@ class Bridge:
             self._deliver(json.dumps({**reply, "id": number}))
 
     def _transmit(self, method: str, params: Params, sent: threading.Event) -> Params:
-        """Send a command to the browser, and return its answer."""
+        """Send a command to the browser, set ``sent``, and return the answer.  Blocks until it comes.
+        Raises an error of the connection."""
         number, answer = next(self._ids), Future[Params]()
         self._waiting[number] = answer
         try:
@@ -180,7 +183,7 @@ class Bridge:
             self._deliver(shown)
 
     def close(self) -> None:
-        """Close the websocket to the browser, and end the threads.  Returns at once."""
+        """Close the websocket to the browser, and end the threads.  Idempotent; returns at once."""
         self._is_over = True
         self._commands.shutdown(wait=False, cancel_futures=True)
         upstream: Any = self._upstream

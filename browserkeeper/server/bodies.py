@@ -44,10 +44,10 @@ RESERVATION = web.RequestKey("browserkeeper.reservation", Reservation)
 
 
 class BodyBudget:
-    """A bound for the memory that the bodies of requests take: first come first served, and at most half
-    of it for one origin, so that one client whose bodies come slowly does not hold up all others.
+    """A bound for the memory that the bodies of requests take together.
 
-    For the event loop's thread only.
+    Requests get room in the order in which they came.  One origin gets at most half of the room, so that
+    a client whose bodies arrive slowly does not stop all others.  For the event loop's thread only.
     """
 
     def __init__(self, most: int = MOST_BODIES):
@@ -56,8 +56,8 @@ class BodyBudget:
         self._waiting: list[tuple[Reservation, asyncio.Future[None]]] = []
 
     async def take(self, size: int, origin: object = None) -> Reservation:
-        """Wait until there is room for ``size`` bytes.  More than one origin may have counts as all that
-        it may have."""
+        """Wait until there is room for ``size`` bytes, and return the reservation.  Of a size above the
+        share of one origin only that share is reserved."""
         turn = Reservation(self, origin, min(size, self.most_of_one))
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, answer))
@@ -74,7 +74,7 @@ class BodyBudget:
         return turn
 
     def give_back(self, origin: object, size: int) -> None:
-        """For :class:`Reservation`."""
+        """Free ``size`` bytes of an origin.  Called by :class:`Reservation`."""
         self.taken -= size
         self._of_origin[origin] -= size
         if not self._of_origin[origin]:
@@ -82,8 +82,11 @@ class BodyBudget:
         self._grant()
 
     def _grant(self) -> None:
-        """Give room to the first that wait.  One that is too large holds up those behind it, or it would
-        wait for ever; one whose origin has its half does not."""
+        """Give room to requests that wait, the oldest first.
+
+        A request that needs more room than is free stops those behind it, since otherwise smaller ones
+        could overtake it for ever.  A request whose origin has its half stops none.
+        """
         for turn, answer in list(self._waiting):
             if answer.done():  # its task was cancelled, and has not run yet
                 continue
@@ -100,10 +103,11 @@ class BodyBudget:
 async def read_body(
     request: web.Request, connection: Connection | None, budget: BodyBudget, limit: int
 ) -> bytes:
-    """The body.  Its room is kept until :func:`release_body`.
+    """Read the body of a request, and return it.  Waits for room in ``budget``, which is kept until
+    :func:`release_body`.
 
-    Raises WireError where it is larger than ``limit`` bytes, without keeping more, and where it is
-    compressed: a small one would become large, and no client of WebDriver sends such.
+    Raises WireError for a body of more than ``limit`` bytes, and for a compressed one: unpacked it could
+    take any amount of memory, and no client of WebDriver compresses bodies.
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise WireError("invalid argument", "invalid argument: the body must not be compressed")
@@ -128,7 +132,7 @@ async def read_body(
 
 
 def release_body(request: web.Request) -> None:
-    """The request was handled: there is room for others again."""
+    """Give the room of the request's body back, once the request was handled.  Idempotent."""
     if (reservation := request.get(RESERVATION)) is not None:
         reservation.give_back()
 

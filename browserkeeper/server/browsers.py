@@ -8,18 +8,21 @@ from ..errors import BrowserkeeperError, ConfigError
 from ..session.asynchronous import in_thread
 
 FRESH = 60.0
-"""Seconds for which an answer is taken as it was: a browser may be installed, or updated."""
+"""Seconds for which a result is kept: a browser may be installed or updated meanwhile."""
 
 
 class Browsers:
-    """For the event loop's thread only."""
+    """Looks for browsers, and keeps the results for a while.  For the event loop's thread only."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, str | ConfigError]] = {}
 
     async def check(self, name: str, version: str) -> None:
-        """Raises ConfigError if there is no browser of this name for ``BrowserPool``, or if it has
-        another version than this one, of which the first numbers are enough ("" for any)."""
+        """Raises ConfigError if this machine has no browser of this name, or has another version of it.
+
+        ``name``: as for ``BrowserPool``.  ``version``: the version, or its first numbers; "" and
+        "stable" fit every version.
+        """
         found = await self._version(name)
         if not version or version.casefold() == "stable":
             return
@@ -37,10 +40,8 @@ class Browsers:
 
 
 def _find(name: str) -> str | ConfigError:
-    """The version of the browser that a pool of this name would start; an error if there is none.
-
-    Blocks for seconds at the first time.
-    """
+    """The version of the browser that a pool of this name would start; the error where it could start
+    none.  The first call blocks for seconds."""
     from ..drivers.resolve import resolve
     from ..state.ledger import Ledger
 

@@ -51,7 +51,7 @@ NOT_THE_CLIENTS = {
     "profile": "each session has a new profile; give single preferences in prefs",
     "log": "the driver's log is the server's",
 }
-"""Keys of both that a client may not set, and why."""
+"""Keys of the vendor's options of either engine that a client may not set, and why."""
 PROGRAMS = frozenset(
     (
         *("renderer-cmd-prefix", "utility-cmd-prefix", "gpu-launcher", "ppapi-plugin-launcher"),
@@ -60,14 +60,14 @@ PROGRAMS = frozenset(
 )
 """Arguments that name a program or a directory of the server's machine."""
 PATHS = ("/", "~", "./", "../", "file:")
-"""How the value of an argument begins that names a file."""
+"""The beginnings of the values of arguments that name a file."""
 DIRECTORIES = ("download.default_directory", "savefile.default_directory", "browser.download.dir")
 """Preferences that name a directory of the server's machine."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """What a browser must be started with: sessions with equal launches can have the same browser.
+    """How a browser is started.  Sessions with equal launches can have the same browser.
 
     ``name`` is a name for ``BrowserPool``, ``arguments`` and ``preferences`` those of the browser,
     ``options`` the other keys of the vendor's options, ``capabilities`` those that are passed on.
@@ -79,13 +79,13 @@ class Launch:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     capabilities: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     isolation: str = ""
-    """"" for the server's own."""
+    """As for ``BrowserPool``; "" for the isolation that the server was started with."""
     bidi: bool = False
-    """The session has its browser alone, which is started with BiDi."""
+    """True if the session has its browser alone, and the browser is started with BiDi."""
 
     @property
     def key(self) -> str:
-        """A text that is the same for equal launches only."""
+        """A text that is equal for equal launches, and for no others."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @property
@@ -93,7 +93,7 @@ class Launch:
         return "firefox" if self.name == "firefox" else "chromium"
 
     def selenium_options(self) -> Any:
-        """Selenium's options for it."""
+        """Selenium's options for a browser of this launch."""
         from selenium.webdriver.chrome.options import Options as ChromeOptions
         from selenium.webdriver.firefox.options import Options as FirefoxOptions
 
@@ -120,7 +120,7 @@ class Launch:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """A session that a client would accept: a launch, and what is set for its lease only.
+    """One session that a client would accept: its launch, and the settings of its lease alone.
 
     ``version`` is the browser's, or its first numbers, "" for any.  ``timeouts`` are in milliseconds, as
     in WebDriver; ``queue_timeout`` and ``max_lease`` in seconds.
@@ -141,20 +141,20 @@ class Wanted:
 
 @dataclasses.dataclass
 class Request:
-    """What a client has asked for: the sessions that it would accept, in its order, and why its other
-    alternatives cannot be had."""
+    """A client's request: the sessions that the client would accept, in its order of preference, and why
+    its other alternatives cannot be had."""
 
     accepted: list[Wanted]
     refused: list[str]
 
     def refusal(self) -> WireError:
-        """The error where nothing matched."""
+        """The error to raise where no alternative can be had."""
         reasons = list(dict.fromkeys(self.refused)) or ["nothing was asked for"]
         return WireError("session not created", "No browser here matches: " + "; ".join(reasons))
 
 
 def read(body: Mapping[str, Any], *, headless: bool) -> Request:
-    """What the body of ``POST /session`` asks for.
+    """Read the body of ``POST /session``.
 
     ``headless``: the server's browsers show no windows.  Raises WireError("invalid argument") for
     capabilities that are not valid.
@@ -264,7 +264,8 @@ CHECKS: Mapping[str, Callable[[Any], str]] = {
     "userAgent": _is(str, "a string"),
     "webSocketUrl": _is(bool, "true or false"),
 }
-"""The capabilities of the specification: each function returns what the value must be, "" if it is."""
+"""The capabilities of the specification.  Each function returns "" for a valid value, else a description
+of valid values."""
 
 
 def _invalid(text: str) -> WireError:
@@ -288,13 +289,14 @@ DEFAULTS: Mapping[str, Any] = {
     "strictFileInteractability": False,
     "unhandledPromptBehavior": "dismiss and notify",
 }
-"""The values of those that change nothing: sessions that name them need no launch of their own."""
+"""The default values of the capabilities above.  A session that asks for a default needs no launch of
+its own."""
 LOOKED_AT = (
     *("browserName", "browserVersion", "platformName", "setWindowRect"),
     *("se:remoteUrl", "moz:debuggerAddress"),
 )
-"""Capabilities by which a browser is chosen, that hold here in any case, or that Selenium adds for
-itself."""
+"""Capabilities that are neither passed on nor set for the lease.  They choose the browser, hold for all
+of the server's browsers, or are added by Selenium for its own use."""
 OF_THE_LEASE = (
     "timeouts",
     "webSocketUrl",
@@ -309,7 +311,8 @@ OF_THE_LEASE = (
 
 
 def _wanted(capabilities: Mapping[str, Any], headless: bool) -> Wanted:
-    """Raises ConfigError, which names the capability that cannot be had."""
+    """The session of one alternative.  Raises ConfigError, which names the capability that cannot be
+    had."""
     name = _browser_of(capabilities)
     platform = capabilities.get("platformName", "any")
     if platform.lower() not in ("any", *PLATFORMS):
@@ -368,7 +371,8 @@ def _isolation(capabilities: Mapping[str, Any]) -> str:
 
 
 def _arguments(key: str, given: Mapping[str, Any], headless: bool) -> tuple[str, ...]:
-    """Without ``--headless``, which the server's browsers have."""
+    """The browser's arguments, without ``--headless`` where the server's browsers have it already.
+    Raises ConfigError for an argument that names a file of the server's machine."""
     arguments = given.get("args", [])
     if not isinstance(arguments, list) or not all(isinstance(one, str) and one for one in arguments):
         raise _invalid(f"'args' of {key!r} must be a list of strings")
@@ -442,19 +446,19 @@ def identity_of(given: object) -> Mapping[str, Any]:
 
 
 LOOPBACK = ("localhost", "*.localhost", "127.0.0.0/8", "[::1]")
-"""Where browsers send no request by the proxy of the capability ``proxy``."""
+"""Addresses that browsers reach without the proxy of the capability ``proxy``."""
 
 
 def _with_proxy_of_the_lease(wanted: Wanted) -> Iterator[Wanted]:
-    """The same session with its ``proxy`` set for the lease, if that can be: then it needs no launch of
-    its own."""
+    """Yields the same session with its ``proxy`` set for the lease, which needs no launch of its own.
+    Yields nothing where a lease cannot have this proxy."""
     proxy = wanted.launch.capabilities.get("proxy")
     if proxy is None or "proxy" in wanted.identity or (server := _server_of(proxy)) is None:
         return
     bypass = [*LOOPBACK, *proxy.get("noProxy", ())]
     try:
         Proxy.parse({"server": server, "bypass": bypass})
-    except ConfigError:  # the browser itself may understand it
+    except ConfigError:  # the browser itself may support such a proxy
         return
     left = {name: value for name, value in wanted.launch.capabilities.items() if name != "proxy"}
     launch = dataclasses.replace(wanted.launch, capabilities=left)
@@ -463,7 +467,7 @@ def _with_proxy_of_the_lease(wanted: Wanted) -> Iterator[Wanted]:
 
 
 def _server_of(proxy: Mapping[str, Any]) -> str | None:
-    """The one proxy for all requests that it means; None if it means something else."""
+    """The URL of the proxy, where the capability names one proxy for all requests; else None."""
     given = {k: v for k, v in proxy.items() if v not in (None, "", [])}
     no_proxy = given.pop("noProxy", [])
     if str(given.pop("proxyType")).lower() != "manual" or not isinstance(no_proxy, list):

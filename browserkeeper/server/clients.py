@@ -1,8 +1,8 @@
-"""Who the clients are, how the server learns that one is gone, and what that means for its sessions.
+"""Who the clients are, how the server notices that a client is gone, and when its sessions then end.
 
-A client on the unix socket is a process, which the kernel names (unix(7), SO_PASSCRED) and whose death a
-pidfd tells at once (pidfd_open(2)).  Of a client over TCP the server sees only connections, and whether
-commands come.
+A client on the unix socket is a process.  The kernel says which one (unix(7), SO_PASSCRED), and a pidfd
+is readable as soon as that process has died (pidfd_open(2)).  Of a client over TCP the server sees only
+its connections and its commands.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ T = TypeVar("T")
 logger = logging.getLogger("browserkeeper")
 
 RETURN = 15.0
-"""Seconds in which a client whose connection was closed may come back with a command.  Not less: a
-client may give up an answer that takes too long, and then send the next command over a new one."""
+"""Seconds in which a client whose connection was closed may send a command over a new connection.
+Clients close a connection when an answer takes too long, and then send the next command: fewer seconds
+would end the sessions of living clients."""
 KEEPS_CONNECTIONS = re.compile(r"selenium/[\w.+-]+ \(python\b|browserkeeper/")
 """``User-Agent`` of clients that keep their connection for as long as they have a driver."""
 
@@ -36,8 +37,8 @@ Key = tuple[object, ...]
 class Client:
     """One client: a process on the unix socket, an IP address over TCP.
 
-    ``key`` is equal for equal clients, and is what ``--max-per-client`` counts by.  ``is_watched``: the
-    server learns of its death by a pidfd.
+    ``key`` is equal for equal clients; ``--max-per-client`` counts the sessions of each key.  ``pidfd``
+    is closed by :meth:`unwatch`; -1 for a client whose death the server cannot notice by a pidfd.
     """
 
     def __init__(self, key: Key, name: str, pidfd: int = -1):
@@ -55,7 +56,7 @@ class Client:
         return self._pidfd >= 0 or self.is_gone
 
     def has_exited(self) -> bool:
-        """Ask the pidfd now; False also for a client without one."""
+        """True if the process is known to have exited.  Asks the pidfd, if there is one."""
         if self._pidfd < 0:
             return self.is_gone
         poller = select.poll()
@@ -67,7 +68,7 @@ class Client:
             loop.add_reader(self._pidfd, self.die, loop)
 
     def die(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The process has exited."""
+        """Note that the process has exited, and call the functions of ``on_gone``."""
         self.is_gone = True
         self.unwatch(loop)
         callbacks = list(self.on_gone.values())
@@ -83,7 +84,7 @@ class Client:
 
 
 NO_CLIENT = Client(("unknown",), "an unknown client")
-"""Of requests that did not come over a :class:`~.connections.Connection`."""
+"""The client of requests that did not come over a :class:`~.connections.Connection`."""
 
 
 class Clients:
@@ -98,8 +99,8 @@ class Clients:
         return len(self._known)
 
     def of(self, connection: Connection | None) -> Client:
-        """The client that has sent the last request over this connection, which is None if it was not
-        accepted by a :class:`~.connections.Listener`."""
+        """The client that has sent the last request over this connection.  ``connection`` is None where
+        no :class:`~.connections.Listener` has accepted it."""
         if connection is None:
             return NO_CLIENT
         if not connection.is_unix:
@@ -109,10 +110,10 @@ class Clients:
         return self._process_elsewhere(connection)
 
     def _process(self, connection: Connection) -> Client:
-        """A process of our pid namespace, or of one below it.
+        """The client for a process of our pid namespace, or of one below it.
 
-        Until a process has exited, no other one can have its pid; so one that has exited must not be
-        taken for the one that asks now.
+        A pid may be reused once its process has exited.  So a known client with this pid is taken only
+        if it has not exited.
         """
         key = ("pid", connection.pid)
         if (known := self._living(key)) is not None:
@@ -131,7 +132,8 @@ class Clients:
         return self._add(Client(key, name, pidfd))
 
     def _process_elsewhere(self, connection: Connection) -> Client:
-        """A process of another pid namespace has no pid here, but the socket may give its pidfd."""
+        """The client for a process of another pid namespace: it has no pid here, but the socket may give
+        its pidfd."""
         name = f"a process of user {connection.uid} in another pid namespace"
         if connection.pidfd < 0:
             return Client(("elsewhere", connection.uid), name)
@@ -173,8 +175,8 @@ class Clients:
 
 @functools.cache
 def have_pidfds_inodes() -> bool:
-    """True if the inode of a pidfd belongs to its process alone: since Linux 6.9 (pidfs).  Before, all
-    pidfds share one inode with all descriptors that have no file (anon_inode)."""
+    """True if each process has an inode of its own for its pidfds, as since Linux 6.9 (pidfs).  In older
+    kernels all pidfds share one inode with other descriptors that have no file (anon_inode)."""
     pidfd, other = os.pidfd_open(os.getpid()), select.epoll()
     try:
         return os.fstat(pidfd).st_dev != os.fstat(other.fileno()).st_dev
@@ -184,8 +186,8 @@ def have_pidfds_inodes() -> bool:
 
 
 def _program(pid: int) -> str:
-    """The name of the program, which the process may choose itself; no secrets, unlike its command
-    line."""
+    """The name of the program, for messages.  The process may choose it itself.  Not the command line,
+    which may have secrets."""
     try:
         with open(f"/proc/{pid}/comm", errors="replace") as file:
             name = file.read(64).strip()
@@ -195,10 +197,11 @@ def _program(pid: int) -> str:
 
 
 def keeps_its_connection(headers: Mapping[str, str]) -> bool:
-    """True for a request of a client that closes its connection only at its end.
+    """True if these are the headers of a client that closes its connection only at its own end.
 
-    ``Connection: keep-alive`` alone does not say it: Node's clients send it too, and close a connection
-    that was idle for some seconds.  Selenium's Python client does not send it with keep_alive=False.
+    ``Connection: keep-alive`` alone does not prove that: Node's clients send it too, and close a
+    connection that was idle for some seconds.  Selenium's Python client with keep_alive=False does not
+    send it.
     """
     if "keep-alive" not in headers.get("Connection", "").lower():
         return False
@@ -210,9 +213,10 @@ class ClientGoneError(Exception):
 
 
 async def while_connected(client: Client, connection: Connection | None, work: Awaitable[T]) -> T:
-    """The result of ``work``, which is cancelled if the client goes away.
+    """Await ``work``, and return its result.  Cancels it if the client dies or closes the connection.
 
-    Raises ClientGoneError then, when the work has ended: what it had got by then, it has given back.
+    Raises ClientGoneError after a cancelled ``work`` has ended, and so has given back its turn and its
+    lease.
     """
     task = asyncio.ensure_future(work)
     gone = False
@@ -220,8 +224,8 @@ async def while_connected(client: Client, connection: Connection | None, work: A
 
     def leave() -> None:
         nonlocal gone
-        # A client that dies closes its connection, too.  A second cancellation would interrupt what
-        # gives the session back.
+        # The death of a client calls this twice: for its pidfd, and for its connection.  A second
+        # cancellation would interrupt the code that gives turn and lease back.
         if not gone:
             gone = True
             task.cancel()
@@ -245,14 +249,16 @@ async def while_connected(client: Client, connection: Connection | None, work: A
 
 
 class Lifetime:
-    """Until when a session may live, by what its client does; the deadline of the lease is the pool's.
+    """Ends a session whose client is gone or idle.  The deadline of the lease is kept by the pool.
 
     ``end`` is called once, in the event loop, with the reason:
 
-    - the client's process has died: at once;
-    - the client has no connection any more that was closed in the middle of a command, or that it would
-      have kept (KEEPS_CONNECTIONS): after RETURN seconds without a command;
-    - no command for ``idle_timeout`` seconds, and the client is not a living process with a connection.
+    - The client's process has died: at once.
+    - The last connection of the client was closed in the middle of a command, or although such clients
+      keep their connections (KEEPS_CONNECTIONS): RETURN seconds later, if no command comes.  Not for a
+      client that is watched by a pidfd.
+    - No command has come for ``idle_timeout`` seconds, unless the client is a watched process that lives
+      and has a connection.
 
     A command that runs counts as use, however long it takes.
     """
@@ -279,15 +285,10 @@ class Lifetime:
             loop.call_soon(self._finish, f"the client, {client}, has died")
         self._set_timer()
 
-    @property
-    def idle_seconds(self) -> float:
-        """Since the last command ended; 0 while one runs."""
-        return 0.0 if self._in_flight else self._loop.time() - self._last_use
-
     @contextlib.contextmanager
     def command(self, connection: Connection | None, is_kept: bool = False) -> Iterator[None]:
-        """Around each command of the session, the one that has made it included.  ``is_kept``: see
-        :func:`keeps_its_connection`."""
+        """For a block that handles a command of the session, the request for the session included.
+        ``is_kept``: see :func:`keeps_its_connection`."""
         self._lost_at = None
         self._in_flight += 1
         if connection is not None and connection not in self._connections:
@@ -299,7 +300,7 @@ class Lifetime:
             self._last_use = self._loop.time()
 
     def _use(self, connection: Connection, is_kept: bool) -> None:
-        if connection.fileno() < 0:  # closed before the command came to be handled
+        if connection.fileno() < 0:  # it was closed before this command was handled
             self._closed(connection, cut_short=True)
             return
         self._connections.add(connection)
@@ -328,7 +329,8 @@ class Lifetime:
         return since + self._idle, f"no command for {self._idle:g} s (--idle-timeout)"
 
     def _set_timer(self) -> None:
-        """The timer may be early, since commands do not set it anew; it then sets itself anew."""
+        """Commands do not move the timer, since they are frequent.  So it may fire too early; then
+        :meth:`_look` sets it again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -348,7 +350,7 @@ class Lifetime:
             self._end(reason)
 
     def close(self) -> None:
-        """The session has ended: watch no longer.  Idempotent."""
+        """Stop watching, since the session has ended.  Idempotent."""
         self._is_over = True
         self.client.on_gone.pop(self, None)
         for connection in self._connections:

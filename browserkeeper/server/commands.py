@@ -17,8 +17,11 @@ from .errors import STATUS, WireError, of_command
 
 
 class Command(NamedTuple):
-    """A command of a session.  ``path`` is what follows the session's id, as it was sent; ``params`` are
-    those of path and body, by Selenium's names; ``body`` is None for a method without one."""
+    """A command of a session.
+
+    ``path``: the part of the path behind the session's id, as it was sent.  ``params``: the parameters
+    of path and body, by Selenium's names.  ``body``: None for a method without a body.
+    """
 
     name: str
     method: str
@@ -28,17 +31,17 @@ class Command(NamedTuple):
 
 
 class LeaseCommands:
-    """Runs the commands of one lease.  For one thread at a time."""
+    """Runs the commands of one lease.  Only one thread at a time may call its methods."""
 
     def __init__(self, lease: Lease[Any], engine: str):
         self._driver = lease.driver
         self._connection = RawConnection(self._driver)
         self._passed = CONTEXT_COMMANDS if engine == "chromium" else frozenset[str]()
-        """Commands whose answers the lease's routing does not look at."""
+        """Names of the commands whose answers the lease does not read."""
 
     @property
     def capabilities(self) -> dict[str, Any]:
-        """Those of the driver's own session."""
+        """The capabilities of the driver's own session."""
         return dict(self._driver.caps)
 
     def run(self, command: Command) -> Answer:
@@ -61,8 +64,8 @@ class LeaseCommands:
         return Answer(200, json.dumps(found).encode())
 
     def execute(self, name: str, params: dict[str, Any]) -> Any:
-        """Run a command of the server's own before the first of the client's; returns its value.  Raises
-        BrowserkeeperError, or WireError if the driver refuses it."""
+        """Run a command of the server's own, before the client's first one; returns its value.  Raises
+        BrowserkeeperError, or WireError if the driver refuses the command."""
         try:
             return self._driver.execute(name, params)["value"]
         except BrowserkeeperError:
@@ -72,7 +75,7 @@ class LeaseCommands:
             raise WireError("session not created", text) from None
 
     def _send(self, command: Command) -> Any:
-        """The raw answer; or, for the lease's routing, an object."""
+        """Send the command, and return the raw answer; an object where the lease reads the answer."""
         answer = self._connection.send(command.method, command.path, command.body)
         if command.name in self._passed:
             return answer
@@ -89,11 +92,12 @@ _CODES = {
     for name in reversed([one for one in vars(ExceptionMapping) if one.isupper()])
     if isinstance(codes := getattr(ErrorCode, name, None), list)
 }
-"""The code of each of Selenium's exceptions: the first in Selenium's table."""
+"""WebDriver's error code of each of Selenium's exceptions; where Selenium's table has several for one
+exception, the first."""
 
 
 def _code_of(error: WebDriverException) -> str:
-    """The code for an error that the lease's routing has raised itself."""
+    """The code for an error that the lease has raised, not the driver."""
     code = error_code(error) or _CODES.get(type(error), "")
     return code if code in STATUS else "unknown error"
 

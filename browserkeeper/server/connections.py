@@ -1,8 +1,8 @@
-"""The connections of clients, as sockets that know what asyncio does not ask.
+"""The connections of clients, as sockets that note which process has sent the bytes.
 
-asyncio reads with recv(2), which does not say which process has sent the bytes.  The event loop calls
-``accept()`` of the listening socket and ``recv()`` and ``close()`` of the connection, so subclasses of
-``socket.socket`` see all of it without any private part of asyncio or aiohttp.
+asyncio reads with recv(2), which does not say who the sender is.  The event loop calls ``accept()`` of
+the listening socket, and ``recv()`` and ``close()`` of the connection.  So subclasses of
+``socket.socket`` can note senders and times without any private part of asyncio or aiohttp.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any
 
 MOST_CONNECTIONS = 1024
 OPEN_FILES_OF_ONE = 4
-"""A connection has at most a socket and two pidfds; as many again are left for the browsers."""
+"""Open files that are counted for one connection.  A connection has at most a socket and two pidfds; the
+rest is left for the browsers."""
 
 CREDENTIALS = struct.Struct("=iII")
 """``struct ucred`` (unix(7)): pid, uid, gid."""
 SO_PEERPIDFD = 77
 """include/uapi/asm-generic/socket.h, Linux 6.5; Python has no name for it."""
 UNKNOWN = -1
-"""As a pid: the system does not say."""
+"""A pid that the system does not tell."""
 
 
 class Connection(socket.socket):
@@ -39,25 +40,27 @@ class Connection(socket.socket):
     registry: Connections | None = None
 
     def adopt(self, registry: Connections, address: Any) -> None:
-        """Called once, when the connection was accepted."""
+        """Set up the connection, after it was accepted, and add it to ``registry``.  ``address``: the
+        client's, as ``socket.accept()`` returns it.  Raises OSError if it is closed already."""
         self.registry = registry
         self.accepted_at = registry.clock()
         self.is_unix = self.family == socket.AF_UNIX
         self.peer = "" if self.is_unix else str(address[0])
         self.pid, self.uid = UNKNOWN, UNKNOWN
         self.origin: object = None
-        """The user over the unix socket, or the IP address: one of them may have half of all
+        """The user, over the unix socket, or the IP address.  One origin may have half of all
         connections, so that it cannot keep all others out."""
         self.pidfd = -1
-        """Of the sender, -1 where there is none; closed with the connection."""
+        """The pidfd of the process that has connected, as long as no other process has sent; else -1.
+        Closed with the connection."""
         self.requests = 0
         """Requests whose heads have arrived."""
         self.in_request = False
         self.waiting_since: float | None = self.accepted_at
-        """When the first byte of a request came whose head is not complete; None while there is none.
-        Of a new connection: its own start, since a client connects in order to ask."""
+        """When the first byte of a request came whose head is not complete; None while there is no such
+        request.  For a new connection the time of its start, since a client sends at once."""
         self.idle_since: float | None = None
-        """When the last request was answered; None while one is under way, and before the first."""
+        """When the last request was answered; None during a request, and before the first one."""
         self.has_body_arrived: Callable[[], bool] | None = None
         self.body_until = 0.0
         self.leases = 0
@@ -81,8 +84,8 @@ class Connection(socket.socket):
             self.pidfd = self.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
 
     def _have_the_kernel_look(self) -> None:
-        """A machine that was switched off sends nothing, and a stopped client reads nothing: the kernel
-        closes both connections after a minute or two (tcp(7))."""
+        """Have the kernel close dead connections: after 90 s to a machine that was switched off, or to a
+        client that reads nothing (tcp(7))."""
         for name, value in (
             ("KEEPIDLE", 30),
             ("KEEPINTVL", 10),
@@ -111,7 +114,7 @@ class Connection(socket.socket):
         if (pid, uid) == (self.pid, self.uid):
             return
         self.pid, self.uid = pid, uid
-        self._close_pidfd()  # it is that of the process that had connected
+        self._close_pidfd()  # it belongs to the process that has connected, not to this sender
 
     def _close_pidfd(self) -> None:
         pidfd, self.pidfd = self.pidfd, -1
@@ -119,27 +122,28 @@ class Connection(socket.socket):
             os.close(pidfd)
 
     def begin_request(self) -> None:
-        """The head of a request is complete."""
+        """Note that the head of a request is complete."""
         self.requests += 1
         self.in_request = True
         self.waiting_since = self.idle_since = None
 
     def expect_body(self, has_arrived: Callable[[], bool], patience: float) -> None:
-        """The body of the request is being read, and must arrive within ``patience`` seconds."""
+        """Note that the body of the request is being read, and must arrive within ``patience`` seconds.
+        ``has_arrived`` returns True once the whole body has come."""
         self.has_body_arrived = has_arrived
         if self.registry is not None:
             self.body_until = self.registry.clock() + patience
 
     def end_request(self) -> None:
-        """Its answer was written."""
+        """Note that the answer to the request was written."""
         self.in_request = False
         self.has_body_arrived = None
         if self.registry is not None:
             self.idle_since = self.registry.clock()
 
     def cut(self) -> None:
-        """Have the event loop see the end of this connection.  Where the loop does not read at present,
-        since the client has sent more than is handled, it would not see it: the transport is told."""
+        """End this connection.  While the event loop does not read, since requests of the client wait to
+        be handled, it does not notice the shutdown; so the transport is aborted as well."""
         with contextlib.suppress(OSError):
             self.shutdown(socket.SHUT_RDWR)
         if self.abort is not None:
@@ -198,10 +202,10 @@ class Connections:
             self._of_origin.pop(origin, None)
 
     def keep_limits(self, new: Connection) -> bool:
-        """False if there is no room for this one, which was just accepted.
+        """Make room for a connection that was just accepted; returns False if there is none.
 
-        The oldest connection that has not sent one whole request makes room: a client sends its request
-        within milliseconds, and one that keeps connections open without a request is idle or hostile.
+        The oldest connection that has not sent one whole request is cut.  A client sends its request
+        within milliseconds; one that keeps connections open without a request is idle or hostile.
         """
         origin = new.origin
         if self._of_origin[origin] > self.most_of_one:
@@ -219,9 +223,11 @@ class Connections:
         return True
 
     def cut_slow(self, head: float, idle: float) -> int:
-        """Cut those that have not sent the whole head of a request within ``head`` seconds, or its body
-        in time, and those without a lease that have asked nothing for ``idle`` seconds.  Returns how
-        many."""
+        """Cut slow and idle connections; returns how many.
+
+        A connection is slow if the head of a request was not complete within ``head`` seconds, or its
+        body did not come in time.  It is idle if it has no lease, and no request for ``idle`` seconds.
+        """
         now = self.clock()
         slow = [one for one in self._open.values() if _is_slow(one, now, head, idle)]
         for connection in slow:

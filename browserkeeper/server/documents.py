@@ -21,7 +21,7 @@ NO_BRACKETS = bytes(set(range(256)) - {*OPENING, *CLOSING})
 
 
 async def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body.  Raises WireError for anything else."""
+    """The JSON object in a body.  Raises WireError for any other body."""
     try:
         found = _parse(body) if len(body) <= LARGE else await in_thread(lambda: _parse(body))
     except (ValueError, RecursionError) as error:
@@ -33,7 +33,8 @@ async def read_object(body: bytes) -> dict[str, Any]:
 
 
 def _parse(body: bytes) -> Any:
-    """Raises ValueError, RecursionError, or WireError for too many values."""
+    """The JSON value in a body.  Raises ValueError and RecursionError, and WireError for too many
+    values."""
     if body.count(b"[") + body.count(b"{") > DEEPEST or body.count(b",") > MOST_VALUES:
         _check_structure(body)
     # Not json.loads(bytes), which takes UTF-16 as well: _check_structure() cannot look into that.
@@ -41,10 +42,10 @@ def _parse(body: bytes) -> Any:
 
 
 def _check_structure(body: bytes) -> None:
-    """Raises ValueError for JSON that is nested too deeply, and WireError for too many values.  What is
-    within strings does not count.
+    """Raises ValueError for JSON that is nested too deeply, and WireError for too many values.
 
-    Whole blocks are handled by methods of ``bytes``: a loop over 16 MiB would take seconds.
+    Brackets and commas within strings do not count.  Methods of ``bytes`` handle whole blocks, since a
+    loop over 16 MiB would take seconds.
     """
     # In JSON a backslash is always within a string.  Without escapes, each quote begins or ends one.
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body

@@ -1,4 +1,4 @@
-"""The end of the server: SIGTERM or SIGINT drains it, a second one ends it at once."""
+"""The end of the server: SIGTERM or SIGINT drains it, a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ logger = logging.getLogger("browserkeeper")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LOOK = 0.05
-"""Seconds between two looks whether sessions are left."""
+"""Seconds between two checks whether sessions are left."""
 
 
 class Stop:
-    """Learns of the signals; for the event loop of the main thread."""
+    """Handles the signals, in the event loop of the main thread.  ``asked`` is set by the first signal,
+    ``at_once`` by the second."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop):
         self.asked, self.at_once = asyncio.Event(), asyncio.Event()
@@ -33,10 +34,10 @@ class Stop:
 
 
 async def drain(server: Server, timeout: float, at_once: asyncio.Event) -> int:
-    """Give no more sessions, wait for the open ones to end, and end those that are left after
-    ``timeout`` seconds, or when ``at_once`` is set.  Returns how many were ended so.
+    """Give no more sessions, and wait for the open ones to end.  After ``timeout`` seconds, or when
+    ``at_once`` is set, end the sessions that are left.  Returns how many these were.
 
-    Requests that wait are refused now; one whose browser is being started still gets its session.
+    Requests in the queue are refused at once.  A request that has had its turn still gets its session.
     """
     left = len(server.sessions)
     facts = {"event.action": "server-draining"}

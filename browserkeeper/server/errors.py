@@ -49,14 +49,15 @@ STATUS = {
 """The HTTP status of each error code, as in the table of the specification."""
 
 ENDED = (SessionTimeout, SessionClosed, LeaseEnded, BrowserDied)
-"""Errors of commands after which there is no session any more."""
+"""Errors of a command that say that its session is over."""
 
 
 class WireError(Exception):
     """An error answer.  ``code`` is one of :data:`STATUS`.
 
-    ``data`` is what it tells of an exception of ours, None without one.  That exception is not kept: its
-    traceback would keep the lease alive.
+    ``cause``: the exception of browserkeeper that the answer reports.  ``data``: its class, attributes
+    and exit report; None without a cause.  The cause itself is not kept, since its traceback would keep
+    the lease alive.
     """
 
     def __init__(self, code: str, message: str, cause: BrowserkeeperError | None = None):
@@ -65,7 +66,7 @@ class WireError(Exception):
         self.data = None if cause is None else data_of(cause)
 
     def again(self) -> WireError:
-        """An equal error, to be raised: each raise would add to the traceback of the same object."""
+        """An equal error, for another raise: each raise of one object makes its traceback longer."""
         error = WireError(self.code, self.message)
         error.data = self.data
         return error
@@ -84,7 +85,7 @@ class WireError(Exception):
 
 
 def data_of(error: BrowserkeeperError) -> dict[str, Any]:
-    """What our own clients make the same exception of: its class, its attributes, its exit report."""
+    """The class, attributes and exit report, from which our own clients make the same exception."""
     return to_data(error)
 
 

@@ -27,17 +27,18 @@ COMMANDS = ("uploadFile", "getDownloadableFiles", "downloadFile", "deleteDownloa
 MAX_UNPACKED = 256 * 2**20
 """Bytes of all uploaded files of one session.  A zip file of a few KB may unpack to gigabytes."""
 MAX_FETCHED = 256 * 2**20
-"""Bytes of a download that is fetched, which for a moment is in memory three times."""
+"""Bytes of the largest download that can be fetched.  For a moment it is in memory three times."""
 LONGEST_NAME = 255
 """Bytes of a file name, as in most file systems."""
 CHUNK = 2**20
 
 
 class SessionFiles:
-    """The files of one session.  For the session's thread; :meth:`close` may be called in another."""
+    """The files of one session.  Its methods are called in the session's thread; :meth:`close` may be
+    called in any thread."""
 
     def __init__(self, lease: Lease[Any], *, downloads: bool):
-        """``downloads``: the client has asked for them (``se:downloadsEnabled``)."""
+        """``downloads``: True if the client has asked for downloads (``se:downloadsEnabled``)."""
         self._lease, self._downloads_enabled = lease, downloads
         self._uploads: Path | None = None
         self._unpacked = 0
@@ -130,12 +131,13 @@ class SessionFiles:
 
     def _folder(self) -> Path:
         if self._uploads is None:
-            # Below the session's TMPDIR, which the guard removes whatever becomes of this process.
+            # In the session's TMPDIR, which the guard removes also where this process is killed.
             self._uploads = Path(tempfile.mkdtemp(prefix="uploads-", dir=self._lease.session.tmpdir))
         return self._uploads
 
     def _unpack(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
-        """Counts the bytes that come out: the size in the zip file's directory may be wrong."""
+        """Unpack one file.  Raises WireError where the uploads get too large.  The unpacked bytes are
+        counted, since the size in the zip file's directory may be wrong."""
         written = 0
         try:
             with archive.open(entry) as source, path.open("xb") as target:
@@ -149,19 +151,20 @@ class SessionFiles:
         self._unpacked += written
 
     def close(self) -> None:
-        """Remove the uploads: the browser may get another lease."""
+        """Remove the uploads, since the browser may get another lease.  Idempotent."""
         if self._uploads is not None:
             shutil.rmtree(self._uploads, ignore_errors=True)
 
 
 def _file_of(download: Download) -> Path | None:
-    """The file of a complete download; None where there is none (any more)."""
+    """The file of a complete download; None if it is not complete, or its file was removed."""
     path = download.path
     return path if path is not None and path.is_file() else None
 
 
 def _checked_name(entry: zipfile.ZipInfo) -> str:
-    """The name of the file; Selenium sends it without directories.  Raises WireError for any other."""
+    """The name of the file in the zip file.  Raises WireError for a name with directories, which
+    Selenium does not send, and for an entry that is no regular file."""
     name = entry.filename
     if name in ("", ".", "..") or "/" in name or "\\" in name or not name.isprintable():
         raise _invalid("the zip file's entry must be a plain file name, without directories")

@@ -1,4 +1,4 @@
-"""The middleware before all handlers: who may ask, and at what speed."""
+"""The middleware before all handlers: it refuses requests without access, and cuts slow connections."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ HEAD_PATIENCE = 15.0
 IDLE_PATIENCE = 120.0
 """Seconds for which a connection without a session may be idle."""
 LOOK = 1.0
-"""Seconds between two looks for slow connections."""
+"""Seconds between two checks for slow connections."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Gatekeeper:
-    """The middleware of one application: see :meth:`add_to`.  Without ``access``, each request may go
-    on."""
+    """The middleware of one application; :meth:`add_to` adds it.
+
+    ``access``: None if every request may go on.
+    """
 
     def __init__(self, access: Access | None, server: Server):
         self.access, self._server = access, server
@@ -39,12 +41,12 @@ class Gatekeeper:
         """Requests without access."""
 
     def add_to(self, app: web.Application) -> None:
-        """Before the application starts."""
+        """Add the middleware to the application.  To be called before the application starts."""
         app.middlewares.append(self._middleware)
         app.cleanup_ctx.insert(0, self._run)
 
     async def _run(self, app: web.Application) -> AsyncIterator[None]:
-        """Looks for slow connections for as long as the application lives."""
+        """Cut slow connections as long as the application runs (aiohttp's ``cleanup_ctx``)."""
         task = asyncio.create_task(self._look_for_slow_clients())
         try:
             yield
@@ -102,8 +104,8 @@ def _answer_to(request: web.Request, refusal: Refusal) -> web.Response:
 
 
 class QuietHttpErrors(logging.Filter):
-    """For aiohttp's log: the message of an error about a request may have what the client has sent, such
-    as the token."""
+    """A filter for aiohttp's log: it replaces the message of an error about a request, which may contain
+    what the client has sent, such as the token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

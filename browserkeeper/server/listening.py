@@ -1,6 +1,6 @@
 """Where the server listens: ``unix:PATH``, ``HOST:PORT``, and the sockets that systemd gives.
 
-Everything is checked before a socket is opened, and what cannot be had raises ConfigError.
+Everything is checked before a socket is opened.  An address that cannot be used raises ConfigError.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Listening:
         return frozenset(s.getsockname()[0] for s in self.sockets if s.family != socket.AF_UNIX)
 
     def names(self) -> list[str]:
-        """For the log: ``unix:PATH`` or ``http://HOST:PORT``, with the port that the system chose."""
+        """The addresses for the log: ``unix:PATH`` or ``http://HOST:PORT``, with the port that the
+        system has chosen for port 0."""
         return [_name_of(one) for one in self.sockets]
 
     def websockets_at(self) -> str:
@@ -117,8 +118,8 @@ class Listening:
         for path, facts in self.made:
             with contextlib.suppress(OSError):
                 now = os.lstat(path)
-                # Else another file was put there.  The number of our inode is in use until our socket is
-                # closed, so no other file can have it.
+                # Remove only our own file, not one that was put in its place.  No other file can have
+                # the number of our inode, which is in use until our socket is closed.
                 if (now.st_dev, now.st_ino) == (facts.st_dev, facts.st_ino):
                     os.unlink(path)
         self.made.clear()
@@ -145,8 +146,8 @@ def open_all(
 ) -> Listening:
     """Listen on all addresses, and take over the sockets that systemd has ``given``.
 
-    Raises ConfigError where one of them cannot be had, or would let in whom it must not; then nothing is
-    left open.  A socket file that a dead server has left is replaced.
+    Raises ConfigError for an address that cannot be used, and for one that users without permission
+    could use; then no socket is left open.  A socket file that a dead server has left is replaced.
     """
     gid = _gid_of(group, addresses)
     resolved = [_resolve(one, has_token, insecure) for one in addresses if not one.path]
@@ -170,7 +171,8 @@ def open_all(
 
 
 def _gid_of(group: str, addresses: Sequence[Address]) -> int | None:
-    """The number of the group, None without one.  Raises ConfigError where it cannot be given."""
+    """The number of the group; None if no group is given.  Raises ConfigError for a group that does not
+    exist, or that this user may not give to a file."""
     if not group:
         return None
     if not any(one.path for one in addresses):
@@ -200,8 +202,8 @@ def _listen_unix(path: str, gid: int | None, listening: Listening) -> Listener:
         _remove_dead(path)
         one = Listener(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # bind(2) gives the file the mode of the open socket, less the umask: no moment in which
-            # another user could connect.
+            # bind(2) gives the file the mode of the open socket, less the umask: so another user cannot
+            # connect in the moment before the chmod.
             os.fchmod(one.fileno(), 0o600)
             one.bind(path)
             facts = os.lstat(path)
@@ -220,8 +222,8 @@ def _listen_unix(path: str, gid: int | None, listening: Listening) -> Listener:
 
 
 def _check_folder(path: str, folder: str) -> None:
-    """Raises ConfigError where another user could put a socket of its own in the place of ours: that
-    user would get the clients' commands, passwords and files."""
+    """Raises ConfigError for a directory in which another user could replace our socket: that user would
+    get the clients' commands, passwords and files."""
     try:
         facts = os.stat(folder)
     except OSError as error:
@@ -242,8 +244,9 @@ def _check_folder(path: str, folder: str) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: str, path: str) -> Iterator[None]:
-    """Of two servers that start at the same time, one looks at the old file, replaces it and listens,
-    and only then the other looks."""
+    """Lock the directory for a block.  Of two servers that start at the same time, the second one checks
+    the old file only after the first one listens.  Blocks; raises ConfigError if the directory cannot be
+    locked."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -259,8 +262,8 @@ def _locked(folder: str, path: str) -> Iterator[None]:
 
 
 def _remove_dead(path: str) -> None:
-    """Remove the socket file of a server that is dead.  Raises ConfigError where another file is there,
-    a server lives, or neither can be proved."""
+    """Remove the socket file of a server that is dead.  Raises ConfigError if the file is no such
+    socket, if a server uses it, or if that cannot be determined."""
     try:
         facts = os.lstat(path)
     except FileNotFoundError:
@@ -280,11 +283,11 @@ def _remove_dead(path: str) -> None:
 
 
 def _why_it_may_live(path: str) -> str:
-    """ "" if no open socket belongs to the file.
+    """Returns why an open socket may belong to the file; "" if none does.
 
-    A connection of the wrong type is asked for, which reaches no server: the kernel answers EPROTOTYPE
-    if any process has a stream socket bound to this file, whether or not it accepts connections, and
-    ECONNREFUSED only if there is none (unix_find_bsd() in net/unix/af_unix.c).
+    A datagram socket is used for the question, since its connection reaches no server.  The kernel
+    answers EPROTOTYPE if a process has a stream socket bound to this file, whether or not that socket
+    accepts connections, and ECONNREFUSED if no process has (unix_find_bsd() in net/unix/af_unix.c).
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
@@ -344,8 +347,11 @@ def is_everywhere(ip: str) -> bool:
 
 
 def _listen_tcp(where: Resolved) -> list[Listener]:
-    """One socket for each address of the name.  ``localhost`` has an IPv6 address also where the machine
-    has no IPv6, so that one is left out as long as there is another."""
+    """Open one socket for each address of a name.  Raises ConfigError if that fails.
+
+    An address that this machine does not have is left out if another one can be used: ``localhost`` has
+    an IPv6 address also on machines without IPv6.
+    """
     opened: list[Listener] = []
     failure: OSError | None = None
     for family, (ip, port) in where:
@@ -410,7 +416,7 @@ def _given_socket(fd: int, name: str) -> Listener:
     except OSError as error:
         raise ConfigError(f"LISTEN_FDS: descriptor {fd} is not a socket ({error.strerror}).") from error
     if not listens or one.type != socket.SOCK_STREAM or one.family not in families:
-        one.detach()  # it stays open: another program may have meant it for something else
+        one.detach()  # leave the descriptor open: it may be meant for another purpose
         raise ConfigError(
             f"LISTEN_FDS: descriptor {fd} ({name}) does not listen for connections. Use ListenStream= "
             "in the socket unit, without Accept=yes."
@@ -419,7 +425,7 @@ def _given_socket(fd: int, name: str) -> Listener:
 
 
 def _check_given(one: Listener, has_token: bool, insecure: bool) -> None:
-    """Raises ConfigError where a socket of systemd's would let in whom it must not."""
+    """Raises ConfigError for a socket of systemd's that users without permission could use."""
     name = _name_of(one)
     if one.family != socket.AF_UNIX:
         host, port = one.getsockname()[:2]

@@ -1,7 +1,7 @@
 """/metrics, /healthz, /readyz and /pressure on the server's own addresses.
 
-The answers are those of ``browserkeeper watch`` (``telemetry/server.py``), a WSGI application which is
-called in a thread, with this server's numbers and its own word on whether it is ready.
+The answers come from the WSGI application of ``browserkeeper watch`` (``telemetry/server.py``), which is
+called in a thread.  This module adds the server's own metrics, and decides whether the server is ready.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Operations:
             app.router.add_get(path, self.handle)
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer a request.  Of /metrics, which reads the ledger, one at a time."""
+        """Answer a request.  Requests for /metrics are answered one at a time, since each reads the
+        ledger."""
         environ = {
             "REQUEST_METHOD": request.method,
             "PATH_INFO": request.path,
@@ -86,7 +87,7 @@ class Operations:
         return with_tally
 
     def _why_unhealthy(self) -> str:
-        """Never anything: the event loop works, or this request had no answer."""
+        """Always "": if the event loop did not work, this request would have no answer."""
         return ""
 
     def _why_not_ready(self) -> str:
@@ -100,7 +101,7 @@ class Operations:
 
 
 def _call(app: Application, environ: dict[str, Any]) -> web.Response:
-    """The answer of a WSGI application."""
+    """Call a WSGI application, and return its answer.  Blocks, so it is called in a thread."""
     began: list[Any] = []
     body = b"".join(app(environ, lambda status, headers: began.extend((status, headers))))
     status, headers = began
@@ -108,7 +109,8 @@ def _call(app: Application, environ: dict[str, Any]) -> web.Response:
 
 
 class _Numbers:
-    """A collector for prometheus_client.  It is called in a thread: a number may be one event old."""
+    """A collector for prometheus_client.  It is called in a thread, beside the event loop, which may
+    change the numbers meanwhile."""
 
     def __init__(self, server: Server, gatekeeper: Gatekeeper):
         self._server, self._gatekeeper = server, gatekeeper

@@ -1,8 +1,9 @@
-"""The server's pools: one for each distinct launch, which share the browsers that there may be.
+"""The server's pools: one for each distinct launch.  They share the ``--max`` browsers of the server.
 
 Each pool has a share of the browsers as its ``max_size``; the sum of the shares is never above
-``--max``.  A pool that needs one more takes it from another pool that has more than its sessions need,
-the pool that was unused for longest first.  That one then closes an idle browser.
+``--max``.  A pool that needs one more browser takes it from a pool that has more than its sessions need;
+among these, from the one whose last change of users is longest ago.  That pool then closes an idle
+browser.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ MakePool = Callable[..., BrowserPool[Any]]
 class SharedPool:
     """The pool of one launch.
 
-    ``leases``: how many of its browsers' leases there may be for each browser.  ``users``: how many
-    sessions and requests it has.  ``share``: how many browsers it may have; without any it is closed.
-    ``used_at``: when it got or lost a user (monotonic clock).
+    ``leases``: how many leases each of its browsers may have at a time.  ``unopened``: the pool before
+    it is opened for the first time.  ``users``: how many sessions and requests use the pool.  ``share``:
+    how many browsers it may have; a pool with a share of 0 is closed.  ``used_at``: when it last got or
+    lost a user (monotonic clock).
     """
 
     launch: Launch
@@ -51,8 +53,8 @@ class SharedPool:
 
     @property
     def has_bidi(self) -> bool:
-        """True if each session has its browser alone, with a context that BiDi commands are confined
-        to."""
+        """True if sessions of this pool can have BiDi: each has its browser alone, with a context to
+        which its BiDi commands are confined."""
         pool = self.pool or self.unopened
         return self.leases == 1 and pool is not None and pool.isolation == "context"
 
@@ -79,11 +81,13 @@ class Pools:
 
     @contextlib.contextmanager
     def use(self, launch: Launch, *, bidi: bool = False) -> Iterator[Use]:
-        """For a request: its place at the pool of a launch, until the block ends with an exception, or
-        until :meth:`Use.end`.  ``bidi``: the session needs its browser alone, and with BiDi.
+        """For a block that opens a session: a place at the pool of a launch.
 
-        Raises ConfigError for a launch that is refused, PoolUnavailable, and WireError where all other
-        pools are in use.
+        The place is given back if the block raises an exception; else the caller gives it back by
+        :meth:`Use.end`.  ``bidi``: the session needs a browser of its own, with BiDi.
+
+        Raises ConfigError for a launch that is refused, and WireError where a further pool is needed
+        and all ``--max-pools`` are in use.
         """
         use = Use(self, self._pool_for(launch, bidi))
         try:
@@ -94,8 +98,8 @@ class Pools:
             raise
 
     def weight(self, launch: Launch, *, bidi: bool = False) -> int:
-        """How many of the sessions that there may be a session of this launch stands for: all of a
-        browser, if it shares its browser with no other.  Raises what :meth:`use` raises."""
+        """How many of the possible sessions a session of this launch counts for: 1, or all those of one
+        browser if the session does not share its browser.  Raises the same errors as :meth:`use`."""
         return self._settings.leases_per_browser // self._pool_for(launch, bidi).leases
 
     def _pool_for(self, launch: Launch, bidi: bool) -> SharedPool:
@@ -109,14 +113,14 @@ class Pools:
         return found
 
     def _add(self, launch: Launch) -> SharedPool:
-        """Raises ConfigError for a launch that is refused."""
+        """Make the pool of a launch, unopened.  Raises ConfigError for a launch that is refused."""
         leases = 1 if launch.bidi or launch.engine == "firefox" else self._settings.leases_per_browser
         try:
             unopened = self._build(launch, leases)
         except ConfigError:
             if leases == 1:
                 raise
-            leases = 1  # it has options that only a browser of its own can have
+            leases = 1  # perhaps its options are possible in a browser with one lease at a time
             unopened = self._build(launch, leases)
         shared = SharedPool(launch, leases, unopened)
         shared.used_at = time.monotonic()
@@ -144,7 +148,8 @@ class Pools:
         return self._make_pool(launch.name, **arguments)
 
     def _make_room(self) -> None:
-        """Drop the pool that was unused for longest where there are as many as there may be."""
+        """If there are ``--max-pools`` pools, drop the one that was unused for longest.  Raises
+        WireError if all of them are in use."""
         if len(self._pools) < self._settings.max_pools:
             return
         unused = [one for one in self._pools.values() if not one.users]
@@ -159,18 +164,18 @@ class Pools:
         del self._pools[oldest.launch.key]
 
     def balance(self) -> None:
-        """Give each pool the browsers that its users need, as far as there are any; the pools whose last
-        change was longest ago are served first."""
+        """Give each pool the browsers that its users need, as far as browsers are free.  Pools whose
+        last change of users is longest ago come first.  Errors are logged."""
         for one in sorted(self._pools.values(), key=lambda one: one.used_at):
             try:
                 while one.share < one.needed and self._find_one_more(one):
                     self._resize(one, one.share + 1)
-            except BrowserkeeperError:  # the requests for it wait, and others must not fail with them
+            except BrowserkeeperError:  # requests for other pools must not fail because of this one
                 logger.exception("server: a pool cannot be opened, or resized")
 
     def close_unused(self) -> None:
-        """Close the pools that had no user for KEEP_UNUSED, and let the pool for sessions without
-        options have their browsers.  To be called from time to time."""
+        """Close the pools that had no user for KEEP_UNUSED seconds, and give their browsers to the pool
+        for sessions without options.  To be called from time to time."""
         until = time.monotonic() - KEEP_UNUSED
         for one in list(self._pools.values()):
             if not one.users and one.used_at < until and one.launch != Launch():
@@ -182,8 +187,8 @@ class Pools:
             self._resize(first, first.share + left)
 
     def _find_one_more(self, taker: SharedPool) -> bool:
-        """Have one browser less elsewhere, unless there may be one more.  Returns False where each is
-        needed."""
+        """Make one browser free for ``taker``: one within ``--max``, or one that another pool does not
+        need.  Returns False if there is none."""
         if sum(one.share for one in self._pools.values()) < self._settings.max_browsers:
             return True
         spare = [one for one in self._pools.values() if one is not taker and one.share > one.needed]
@@ -194,7 +199,8 @@ class Pools:
         return True
 
     def _resize(self, shared: SharedPool, share: int) -> None:
-        """Raises PoolUnavailable, with the share unchanged, if the pool cannot be opened."""
+        """Give a pool this share of the browsers; 0 closes it.  Raises PoolUnavailable if the pool
+        cannot be opened; its share is then unchanged."""
         if not share:
             shared.share = 0
             self._close(shared)
@@ -230,7 +236,7 @@ class Pools:
         return [one.pool for one in self._pools.values() if one.pool is not None]
 
     def describe(self) -> Iterable[Mapping[str, Any]]:
-        """One line for each pool: the browser's name, its share of the browsers, its users."""
+        """A mapping for each pool: the browser's name, the pool's share of the browsers, its users."""
         return [
             {"browserName": one.launch.name, "browsers": one.share, "sessions": one.users}
             for one in self._pools.values()
@@ -245,7 +251,7 @@ class Pools:
         return total
 
     async def close(self) -> None:
-        """End every browser, and verify it.  A leak is logged."""
+        """End every browser, and verify its end.  Waits for that.  A leak is logged and counted."""
         for shared in list(self._pools.values()):
             self._resize(shared, 0)
         self._pools.clear()
@@ -254,7 +260,7 @@ class Pools:
 
 
 class Use:
-    """One session's, or one request's, place at a pool."""
+    """The place of one session, or of one request for a session, at a pool."""
 
     def __init__(self, pools: Pools, shared: SharedPool):
         self._pools, self._shared = pools, shared
@@ -263,7 +269,8 @@ class Use:
         shared.used_at = time.monotonic()
 
     async def pool(self, timeout: float) -> BrowserPool[Any]:
-        """The pool, once it may have a browser.  Raises WireError after ``timeout`` seconds."""
+        """Wait until the pool may have a browser, and return the pool.  Raises WireError after
+        ``timeout`` seconds."""
         try:
             while self._shared.pool is None:
                 await asyncio.wait_for(self._shared.opened.wait(), timeout)

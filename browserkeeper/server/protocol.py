@@ -22,7 +22,7 @@ OTHER_COMMANDS: Mapping[str, tuple[str, str]] = {
 """Commands of the drivers that Selenium for Python does not send, but other clients do."""
 
 VENDORS = ("goog", "ms")
-"""Who has a path of their own for DevTools commands (``/session/ID/goog/cdp/execute``)."""
+"""Vendors that have a path of their own for DevTools commands (``/session/ID/goog/cdp/execute``)."""
 
 SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 
@@ -36,13 +36,13 @@ class Match(NamedTuple):
 
 @dataclasses.dataclass
 class _Node:
-    """What may follow a part of a path."""
+    """A node of the tree of paths: the parts that may follow one part of a path."""
 
     literals: dict[str, _Node] = dataclasses.field(default_factory=dict)
     parameter: str = ""
     after_parameter: _Node | None = None
     methods: dict[str, str] = dataclasses.field(default_factory=dict)
-    """The names of commands that end here, by their method."""
+    """The names of the commands whose paths end at this node, by their HTTP methods."""
 
 
 class CommandTable:
@@ -64,8 +64,8 @@ class CommandTable:
         node.methods[method] = name
 
     def find(self, method: str, parts: list[str]) -> Match:
-        """The command of this method; ``parts`` are those of the path after ``/session/ID/``, as they
-        were sent.
+        """The command of this method and path.  ``parts``: the parts of the path after ``/session/ID/``,
+        as they were sent.
 
         Raises WireError: "unknown method" where the path has commands of other methods only, else
         "unknown command".
@@ -85,7 +85,8 @@ class CommandTable:
 def _walk(
     node: _Node, parts: list[str], params: dict[str, str]
 ) -> Iterator[tuple[_Node, dict[str, str]]]:
-    """The nodes at which the path may end: a literal part is preferred to a parameter."""
+    """The nodes at which the path may end, with the values of its parameters.  Nodes of a literal part
+    come before those of a parameter."""
     if not parts:
         if node.methods:
             yield node, params
@@ -98,8 +99,8 @@ def _walk(
 
 
 def _value(part: str) -> str:
-    """The value of a parameter in a path; "" for one that is none: the driver must not take it for a
-    directory."""
+    """The value of a parameter in a path.  Returns "" for a value that is refused, such as "..", by
+    which the driver would find another path."""
     value = unquote(part)
     return "" if value in (".", "..") or not value.isprintable() else value
 

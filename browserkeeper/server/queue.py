@@ -1,7 +1,7 @@
 """The queue of requests for a session: first come first served, with a deadline and a share per client.
 
-A turn is the right to have a session.  The request that has one asks a pool for the lease, which takes
-no longer than the start of a browser, since no more turns are given than sessions may exist.
+A turn is the right to have a session.  A request that has its turn asks a pool for a lease.  That takes
+no longer than the start of a browser, since the queue gives only as many turns as sessions may exist.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ class _Waiter:
 
 
 class Turn:
-    """The right to have a session; give it back with release().  ``waited``: seconds in the queue."""
+    """The right to have a session, until :meth:`release`.  ``waited``: seconds in the queue."""
 
     def __init__(self, client: Client, weight: int, waited: float, take_back: Callable[[Turn], None]):
         self.client, self.weight, self.waited = client, weight, waited
         self._take_back, self._is_released = take_back, False
 
     def release(self) -> None:
-        """The session has ended.  Idempotent."""
+        """Give the turn back, after the end of the session.  Idempotent."""
         if not self._is_released:
             self._is_released = True
             self._take_back(self)
 
 
 class Queue:
-    """For the event loop's thread only.
+    """The queue.  For the event loop's thread only.
 
-    ``seats``: how many sessions there may be.  ``max_per_client``: how many of them one client may have
-    (None: all).  A client that has its share waits without delaying others.  ``max_waiting``: how many
-    requests may wait.
+    ``seats``: how many sessions there may be.  ``max_per_client``: how many sessions one client may have
+    (None: all); further requests of that client wait, and do not delay those of others.
+    ``max_waiting``: how many requests may wait.
     """
 
     def __init__(self, seats: int, *, max_per_client: int | None = None, max_waiting: int = 1000):
         self.seats, self.max_per_client, self.max_waiting = seats, max_per_client, max_waiting
         self.taken = 0
-        """Seats of the turns that are out."""
+        """Seats of all turns that were given and not released."""
         self.closed_because = ""
         self._waiting: collections.deque[_Waiter] = collections.deque()
         self._turns: collections.Counter[Key] = collections.Counter()
         self.granted = self.timed_out = self.refused = 0
         """Requests, since the start."""
         self.waited_seconds = 0.0
-        """Of all granted requests together."""
+        """The sum over all granted requests."""
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
     async def turn(self, client: Client, timeout: float, *, weight: int = 1) -> Turn:
-        """Wait for a turn.  ``weight``: how many seats the session needs; the whole of a browser for one
-        that shares it with no other session.
+        """Wait for a turn.  ``weight``: how many seats the session needs; a session that does not share
+        its browser needs all seats of that browser.
 
         Raises PoolTimeout after ``timeout`` seconds, TooManyWaiting at once if the queue is full, and
         PoolClosed if the server takes no new sessions.  A task that is cancelled leaves the queue.
@@ -92,7 +92,8 @@ class Queue:
             timer.cancel()
 
     def _leave(self, waiter: _Waiter) -> None:
-        """Its task was cancelled, perhaps in the moment in which it got its turn."""
+        """Take a cancelled request out of the queue.  If it has got its turn in the same moment, release
+        the turn."""
         if waiter in self._waiting:
             self._waiting.remove(waiter)
             self._grant()  # those behind it may have been waiting for it
@@ -132,9 +133,11 @@ class Queue:
         return self.max_per_client is not None and self._turns[client.key] >= self.max_per_client
 
     def _grant(self) -> None:
-        """Give turns to the first waiters for whom there is room.  One that needs more seats than are
-        free holds up those behind it, or it would wait for ever; one whose client has its share does
-        not."""
+        """Give turns to waiters for whom there are free seats, the oldest first.
+
+        A waiter that needs more seats than are free stops those behind it, since otherwise smaller
+        requests could overtake it for ever.  A waiter whose client has its share stops none.
+        """
         for waiter in list(self._waiting):
             if waiter.answer.done() or self._has_share(waiter.client):
                 continue

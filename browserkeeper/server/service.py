@@ -1,4 +1,4 @@
-"""Runs the server in this process until it is told to end."""
+"""Runs the server in this process until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .settings import ServerSettings
 logger = logging.getLogger("browserkeeper")
 
 SOCKET = "serve.sock"
-"""Below the state directory: the address without ``--listen``."""
+"""The file name, in the state directory, of the socket of a server without ``--listen``."""
 KEEPALIVE = 1e7
-"""Seconds: aiohttp is to close no idle connection, since a client may be alive for as long as it keeps
-its connection.  Connections without a session are cut by ``gatekeeper.py``."""
+"""Seconds, so many that aiohttp closes no idle connection: a session must not lose the connection of
+its living client.  ``gatekeeper.py`` cuts idle connections without a session."""
 DISCARD_TIME = 2.0
-"""Seconds for which the rest of a refused body is read and dropped.  A client that has sent all of it
-by then can read why it was refused; one that has not finds its connection closed."""
+"""Seconds for which the rest of a refused body is read and dropped.  A client that has sent its whole
+body by then can read the answer; the connection of a slower client is closed."""
 LAST_ANSWERS = 5.0
 """Seconds for the answers to commands that were cut off."""
 QUIET = QuietHttpErrors()
@@ -39,7 +39,8 @@ LEAKED = 1
 
 
 def listen(settings: ServerSettings) -> tuple[Listening, Access]:
-    """Open the sockets.  Raises ConfigError, and LedgerError if the state directory cannot be used."""
+    """Open the sockets, and read the token.  Raises ConfigError for settings that cannot be used, and
+    LedgerError if the state directory cannot be used."""
     check_names(settings.allow_hosts)
     addresses = [Address.parse(text) for text in settings.listen]
     given = take_from_systemd(os.environ)
@@ -83,7 +84,7 @@ def _check_tcp(
 
 
 def default_socket() -> Path:
-    """The path of the socket of a server that was given no address."""
+    """The path of the socket of a server without ``--listen``."""
     return Ledger.open().directory / SOCKET
 
 
@@ -119,9 +120,9 @@ async def serve(settings: ServerSettings, listening: Listening, access: Access) 
 
 
 def make_runner(app: web.Application, last_answers: float = LAST_ANSWERS) -> web.AppRunner:
-    """What serves the app's connections, with the server's limits.
+    """The aiohttp runner for the application, with the server's limits.
 
-    ``last_answers``: seconds that its end waits for answers.
+    ``last_answers``: seconds for which the end of the runner waits for answers.
     """
     errors = logging.getLogger("browserkeeper.http")
     errors.addFilter(QUIET)
@@ -136,7 +137,8 @@ def make_runner(app: web.Application, last_answers: float = LAST_ANSWERS) -> web
 
 
 def run(settings: ServerSettings) -> int:
-    """Listen, serve, and return the exit status.  Blocks."""
+    """Listen, serve, and return the exit status.  Blocks until SIGTERM or SIGINT, and then for the
+    drain.  Raises the same errors as :func:`listen`."""
     listening, access = listen(settings)
     try:
         return asyncio.run(serve(settings, listening, access))

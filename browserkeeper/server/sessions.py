@@ -35,10 +35,10 @@ T = TypeVar("T")
 logger = logging.getLogger("browserkeeper")
 
 REPORT_TIMEOUT, REPORT_PAUSE = 5.0, 0.01
-"""Seconds to wait for the report of a browser that ends with its lease, and between two looks for it.
-It takes 0.2 s."""
+"""Seconds to wait for the report of a browser that ends with its lease, which takes 0.2 s; and seconds
+between two checks for that report."""
 REMEMBERED = 500
-"""How many ended sessions are known by why they ended."""
+"""For how many ended sessions the server keeps the reason of the end."""
 
 
 class Session:
@@ -55,14 +55,15 @@ class Session:
         """How many commands run or wait."""
         self.capabilities: dict[str, Any] = {}
         self.lifetime: Lifetime | None = None
-        """Ends the session when its client is gone; None until the session is given to its client."""
+        """Ends the session when its client is gone or idle; None before the session is in the table."""
         self.over: WireError | None = None
         """The answer to commands after the end; None while the session lasts."""
         self.files = SessionFiles(lease, downloads=wanted.downloads)
         self.bidi_secret = secrets.token_urlsafe(24) if wanted.bidi else ""
-        """Part of the address of its BiDi websocket: clients send no token there."""
+        """A part of the address of the session's BiDi websocket, where clients send no token; "" without
+        BiDi."""
         self.on_close: set[Callable[[], None]] = set()
-        """Called when the session ends, in any thread: they close its websockets."""
+        """Functions that close the session's websockets.  Called in any thread, when the session ends."""
         self._commands: LeaseCommands | None = None
         self._worker = Worker(f"browserkeeper-{self.id[:8]}", self._note_done)
 
@@ -87,14 +88,15 @@ class Session:
     def use(
         self, connection: Connection | None, headers: Mapping[str, str]
     ) -> contextlib.AbstractContextManager[None]:
-        """Around each request of the client's for this session; it keeps the session from being idle."""
+        """For a block that handles a request of the client for this session.  The session is not idle
+        during the block."""
         if self.lifetime is None:
             return contextlib.nullcontext()
         return self.lifetime.command(connection, keeps_its_connection(headers))
 
     async def begin_lease(self, body: Mapping[str, Any]) -> None:
-        """Give the session an identity, a label and a deadline, before its first command: for the pools
-        of our own clients.  Raises WireError."""
+        """Give the session an identity, a label and a deadline, before its first command.  Pools of our
+        own clients ask for this, since their sessions begin before their leases.  Raises WireError."""
         label, seconds = body.get("label") or "", body.get("maxLease")
 
         def begin() -> None:
@@ -116,7 +118,7 @@ class Session:
         return await self.in_thread(lambda: self._run(command))
 
     def _run(self, command: Command) -> Answer:
-        """In the session's thread."""
+        """:meth:`run`, in the session's thread."""
         if self.over is not None:
             raise self.over.again()
         if command.name in FILE_COMMANDS:
@@ -134,7 +136,7 @@ class Session:
         except RuntimeError:  # the thread has been told to end
             self.in_flight -= 1
             raise self._over() from None
-        # A client that has gone does not take its command back: the driver is at work on it.
+        # The command goes on also if its client has gone: the driver has it already.
         return await future
 
     def _over(self) -> WireError:
@@ -167,7 +169,8 @@ class Session:
         return self.lease.session.report
 
     async def _wait_for_report(self) -> None:
-        """Our own clients are told how the browser has ended, if it ends with the lease."""
+        """Wait for the report of a browser that ends with its lease, for REPORT_TIMEOUT seconds at most.
+        Only for our own clients, whose reports contain it."""
         until = time.monotonic() + REPORT_TIMEOUT
         is_ending = bool(self.wanted.client) and self.lease.ends_its_browser
         while is_ending and self.lease.session.report is None and time.monotonic() < until:
@@ -203,7 +206,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions by their ids, and why those that ended did."""
+    """The open sessions by their ids, and the reasons of the last REMEMBERED sessions that ended."""
 
     def __init__(self) -> None:
         self.started_at = time.time()
@@ -233,7 +236,7 @@ class Sessions:
         )
 
     async def end(self, session: Session, why: WireError) -> ExitReport | None:
-        """End a session, for whatever reason; see :meth:`Session.end`."""
+        """End a session, and keep ``why`` as the answer to later requests; see :meth:`Session.end`."""
         if self._sessions.pop(session.id, None) is not None:
             self._ended[session.id] = why
             if len(self._ended) > REMEMBERED:
@@ -241,8 +244,11 @@ class Sessions:
         return await session.end(why)
 
     async def end_dead(self) -> None:
-        """End the sessions whose browsers have ended, and whose leases the pool has taken back: all at
-        once, since the end of one may take seconds.  Raises the first error when all have ended."""
+        """End the sessions whose browsers have ended, or whose leases the pool has taken back.
+
+        They end at the same time, since the end of one may take seconds.  When all have ended, the first
+        error is raised.
+        """
         dead = [one for one in self if not one.lease.is_open or one.lease.session.report is not None]
         found = await asyncio.gather(*map(self._end_dead, dead), return_exceptions=True)
         for error in found:

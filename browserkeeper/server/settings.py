@@ -26,16 +26,24 @@ DRAIN_TIMEOUT = 30.0
 class ServerSettings:
     """The arguments.  Times are in seconds, sizes in bytes; None means no limit.
 
-    ``listen``: addresses, each ``unix:PATH`` or ``HOST:PORT``.  ``allow_hosts``: names by which clients
-    may call the server, besides its addresses.  ``max_browsers``: how many browsers there may be at a
-    time, over all launches; 0 for the default of ``BrowserPool``.  ``min_idle``: for how many sessions
-    without options browsers are kept ready.  ``leases_per_browser``: how many sessions share a Chromium.
-    ``isolation``: as for ``BrowserPool``.  ``queue_timeout``: how long a new session waits for a browser
-    at most.  ``max_lease``: how long a session may last.  ``idle_timeout``: how long a session may be
-    without a command.  ``max_pools``: how many different launches may have browsers at a time.
-    ``start_timeout``: how long the start of one browser may take.
+    ``listen``: addresses, each ``unix:PATH`` or ``HOST:PORT``.  ``group``: the group whose members may
+    use the unix sockets.  ``token_file``: the file with the token of clients over TCP.  ``allow_hosts``:
+    names by which clients may call the server, besides its addresses.  ``insecure``: the server may
+    listen on all interfaces.
 
-    Raises ConfigError when it is made with arguments that are not valid.
+    ``max_browsers``: how many browsers there may be at a time, over all launches; 0 for the default of
+    ``BrowserPool``.  ``min_idle``: for how many sessions without options browsers are kept ready.
+    ``leases_per_browser``: how many sessions share a Chromium.  ``isolation``: as for ``BrowserPool``.
+    ``max_pools``: how many different launches may have browsers at a time.  ``headless``: the browsers
+    show no windows.  ``start_timeout``: how long the start of one browser may take.
+
+    ``queue_timeout``: how long a new session waits for a browser at most.  ``max_waiting``: how many
+    requests may wait.  ``max_per_client``: how many sessions one client may have.  ``max_lease``: how
+    long a session may last.  ``idle_timeout``: how long a session may be without a command.
+    ``drain_timeout``: how long open sessions may go on after SIGTERM.  ``max_upload``: the largest body
+    of an upload.
+
+    The constructor raises ConfigError for arguments that are not valid.
     """
 
     listen: tuple[str, ...] = ()

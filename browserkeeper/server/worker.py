@@ -13,12 +13,12 @@ from ..session.call import get_no_exceptions
 
 
 class Worker:
-    """For the event loop's thread, which calls the methods.
+    """One thread for functions that block.  The methods are called in the event loop's thread.
 
-    ``on_end`` is called in the event loop whenever a function has ended, or was dropped.  The thread
-    begins with the first function.
+    ``on_end`` is called in the event loop whenever a function has ended, or was dropped.  The first call
+    starts the thread.
 
-    Takes the place of ``ThreadPoolExecutor``, whose calls need three futures each, and so twice the
+    This class replaces ``ThreadPoolExecutor``, whose calls need three futures each, and so twice the
     processor time and two more rounds of the event loop.
     """
 
@@ -57,8 +57,8 @@ class Worker:
             future.set_exception(error)
 
     def close(self, error: Callable[[], BaseException]) -> None:
-        """Let the thread end after the function that it has begun.  The others are dropped; each of
-        their futures gets an ``error()``.  Idempotent."""
+        """Let the thread end after the function that runs.  The functions that wait are dropped, and
+        each of their futures gets an ``error()``.  Idempotent; returns at once."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -83,7 +83,7 @@ def _work(
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(note, future, value, error)
-        del call, future, function, value, error  # while it waits, it keeps nothing alive
+        del call, future, function, value, error  # a thread that waits must keep no objects alive
 
 
 __all__ = ["Worker"]
