@@ -277,8 +277,9 @@ class ServerError(LaunchError):
     an invalid answer.
 
     ``reason`` is one of ``absent`` (no server listens there), ``unreachable`` (no connection),
-    ``permission`` (of the socket), ``token`` (refused, or missing), ``draining``, ``full``, ``version``,
-    ``refused`` (what was asked for) and ``answer`` (it is not one of such a server).
+    ``permission`` (this user may not use the socket), ``token`` (refused or missing), ``full`` (no
+    session in time), ``version`` (of the server), ``refused`` (the server refuses the request or the
+    client) and ``answer`` (not the answer of such a server).
     """
 
     def __init__(

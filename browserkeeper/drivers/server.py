@@ -1,7 +1,8 @@
-"""A browser of a server (`browserkeeper serve`): what a session asks the server for.
+"""The options and capabilities by which a session asks a server (`browserkeeper serve`) for a browser.
 
-None of the default arguments of local browsers is sent: the server's browsers have them already.  Words
-of an identity are no arguments, so that a browser that runs can take them.
+The default arguments of local browsers are not sent, since the server's browsers have them already.  The
+words of an identity are sent as a capability and not as arguments, so that a running browser can apply
+them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from ..wire import words
 from . import chromium, firefox
 
 MAX_LEASE_MARGIN = 1.0
-"""Seconds by which the server's deadline of a lease is behind that of the session, whose own error says
-more.  The server's one is for a program that is stopped, or stuck."""
+"""Seconds between the session's own deadline and the server's later deadline of the lease.  The
+session's own error says more; the server's deadline is for a program that is stopped or stuck."""
 SHORTEST_WAIT = 1.0
-"""Seconds, also for ``wait=0``: a browser that is ready is given sooner, and a start takes longer."""
+"""Seconds that are asked for also with ``wait=0``.  A ready browser is given sooner; the start of a
+browser takes longer."""
 
 
 def check(config: SessionConfig) -> None:
@@ -32,7 +34,7 @@ def _user_options(config: SessionConfig) -> Any:
 
 
 def build_options(config: SessionConfig) -> Any:
-    """The user's options and arguments."""
+    """Selenium's options for the request: the user's options, arguments, preferences and window size."""
     options = _user_options(config)
     if config.name == "chromium":
         options.set_capability("browserName", "chromium")  # not Google Chrome
@@ -57,7 +59,8 @@ def _size_arguments(config: SessionConfig) -> list[str]:
 
 
 def capabilities(config: SessionConfig, session: str) -> dict[str, Any]:
-    """Those of the request for a session, beside those of the options."""
+    """The capabilities of the request for a session besides those of the options.  ``session``: the id
+    of our session."""
     found: dict[str, Any] = {words.CLIENT: f"{__version__} {session}"}
     if config.identity:
         found[words.IDENTITY] = config.identity.to_json()

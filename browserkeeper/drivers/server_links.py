@@ -1,6 +1,7 @@
-"""The connections of one session to a server: HTTP over a unix socket or TCP, which can be cut.
+"""The connections of one session to a server, over a unix socket or TCP.  Another thread can cut them.
 
-Selenium's Remote connection uses a urllib3 ``PoolManager``; this one has sockets of its own kind.
+Selenium's Remote connection uses urllib3's ``PoolManager``.  The subclass here makes connections that
+can be cut.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ from ..wire.requests import connect_to, not_a_server, refused_token
 
 
 class Links:
-    """The connections that are open.  Safe to use from several threads, and in a signal handler."""
+    """The open connections of one session.  Safe to use from several threads, and in a signal
+    handler."""
 
     def __init__(self) -> None:
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
         self._is_cut = False
 
     def add(self, connection: Any) -> None:
-        """For each new connection, before the first request over it.  Raises ConnectionAbortedError
-        after :meth:`cut`: a request that is called off before it was sent must not be sent."""
+        """Note a new connection.  To be called before its first request.  Raises ConnectionAbortedError
+        after :meth:`cut`, so that a request that was called off is not sent."""
         self._open.add(connection)
-        if self._is_cut:  # looked at after the adding, since cut() sets it before it looks
+        if self._is_cut:  # checked after the adding: cut() sets it first, and then reads the set
             connection.close()
             raise ConnectionAbortedError(errno.ECONNABORTED, "the session is being ended")
 
     def cut(self) -> None:
-        """Shut all of them down: commands in flight fail at once.  No new one is opened after that."""
+        """Shut all connections down, and let no new one be used.  Commands in flight fail at once."""
         self._is_cut = True
         for connection in list(self._open):
             link = getattr(connection, "sock", None)
@@ -49,14 +51,14 @@ class Links:
 
 
 class _UnixLink(HTTPConnection):
-    """A connection to a unix socket.  urllib3 gives it a host, which has no meaning."""
+    """A connection to a unix socket.  The host that urllib3 passes has no meaning."""
 
     def __init__(self, *given: Any, socket_path: str, links: Links, **named: Any):
         super().__init__(*given, **named)
         self._socket_path, self._links = socket_path, links
 
     def _new_conn(self) -> socket.socket:
-        """An OSError is raised as it is: it says why there is no connection."""
+        """Raises OSError, and not urllib3's error: its number says why there is no connection."""
         timeout = self.timeout if isinstance(self.timeout, (int, float)) else None
         return connect_to(self._socket_path, timeout)
 
@@ -100,8 +102,8 @@ class _TlsPool(HTTPSConnectionPool):
 class ServerPoolManager(urllib3.PoolManager):
     """urllib3's PoolManager for one server.
 
-    Follows no redirect, which could lead the token elsewhere.  Raises ServerError for such an answer,
-    and for a token that the server refuses.
+    Follows no redirect, which could send the token to another server.  Raises ServerError for a
+    redirect, for a refused token, and for an error answer that is not one of WebDriver.
     """
 
     def __init__(self, address: ServerAddress, links: Links, **given: Any):

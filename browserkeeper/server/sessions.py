@@ -63,7 +63,8 @@ class Session:
         """A part of the address of the session's BiDi websocket, where clients send no token; "" without
         BiDi."""
         self.on_close: set[Callable[[], None]] = set()
-        """Functions that close the session's websockets.  Called in any thread, when the session ends."""
+        """Functions that close the session's websockets.  Called in any thread, when the session
+        ends."""
         self._commands: LeaseCommands | None = None
         self._worker = Worker(f"browserkeeper-{self.id[:8]}", self._note_done)
 

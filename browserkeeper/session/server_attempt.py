@@ -52,7 +52,8 @@ NO_CONNECTION = (
 
 
 class ServerAttempt:
-    """One request for a lease, and the lease.  Has what a session asks of an ``Attempt``."""
+    """One request for a lease, and then the lease.  Has the attributes and methods of an ``Attempt``
+    that a session uses."""
 
     bidi: BidiConnection | None = None
     driver_process: ProcessIdentity | None = None
@@ -62,8 +63,8 @@ class ServerAttempt:
     visited: tuple[str, ...] = ()
 
     def __init__(self, config: SessionConfig, began: float, deadline: float | None):
-        """``began`` is when the start began, and ``deadline`` until when the server may take for its
-        answer, both on the clock of ``time.monotonic()``; None for no limit."""
+        """``began``: when the start began.  ``deadline``: when the server's answer must have come, None
+        for no limit.  Both are times of ``time.monotonic()``."""
         assert config.server is not None
         self.config, self.id, self._deadline = config, new_id(), deadline
         self.guard = LeaseGuard(config.server, self.id, config.close_timeout)
@@ -85,7 +86,7 @@ class ServerAttempt:
         return self.ending.report
 
     def processes(self) -> list[ProcessFacts]:
-        """None: they are the server's."""
+        """Always empty: the processes belong to the server."""
         return []
 
     @property
@@ -105,7 +106,7 @@ class ServerAttempt:
         try:
             driver = self._lease(handler)
         except BrowserkeeperError as error:
-            self.guard.was_refused = True  # it has answered, or nothing was sent
+            self.guard.was_refused = True  # the server has answered, or the request was not sent
             if isinstance(error, (ServerError, ConfigError)) or self.guard.session:
                 raise
             raise self._of_server(error) from None
@@ -148,8 +149,9 @@ class ServerAttempt:
         return driver
 
     def _of_server(self, error: BrowserkeeperError) -> BrowserkeeperError:
-        """The error by which the server has refused the session.  Its text says which server it was, and
-        its report is that of this attempt, as for other errors: the server's is in ``report.remote``."""
+        """The error by which the server has refused the session, with the server's address in its text.
+        Its report is replaced by that of this attempt; the server's own report is in
+        ``report.remote``."""
         error.args = (f"The server {self.guard.address}: {error.args[0]}", *error.args[1:])
         fields: Any = vars(error)
         if isinstance(fields.get("report"), ExitReport):
@@ -160,7 +162,8 @@ class ServerAttempt:
     # -- commands
 
     def wrapped(self, name: str, command: Callable[[], Any]) -> Callable[[], Any]:
-        """The command, which notes an error by which the server says that the session is over."""
+        """The command, changed so that an error by which the server says that the session is over is
+        noted."""
         from selenium.common.exceptions import WebDriverException
 
         guard = self.guard
@@ -189,7 +192,8 @@ class ServerAttempt:
         self.driver.tell_lease(body)
 
     def looks_alive(self) -> bool:
-        """False once the session is being ended; only a command could find out more."""
+        """False once the session is being ended.  Sends nothing, so it does not notice the death of
+        server or browser."""
         return self.guard.event("ending") is None
 
     def is_quitting(self) -> bool:
@@ -221,14 +225,15 @@ class ServerAttempt:
         return ""
 
     def error_of_end(self, when: str) -> BrowserkeeperError | None:
-        """The error that says why the session is over, where the server has said that, or cannot be
-        reached; None where the session itself knows."""
+        """The error that says why the session is over, if the server has said so or the connection
+        broke; None if the session's own report says why."""
         told, report = self.guard.told, self.report
         head = self.name
         when = f" {when}" if when else ""
         doing = commands_as_text(report.commands) if report is not None else ""
         kind: Any = type(told)
-        text = f"{head}{when}: {str(told).partition(chr(10))[0]}"  # the server's commands are ours
+        # Only the first line: the others list the last commands, and our own list follows.
+        text = f"{head}{when}: {str(told).partition(chr(10))[0]}"
         if told is None:
             if report is None or report.reason != "connection-lost":
                 return None
@@ -283,7 +288,7 @@ class ServerAttempt:
 
 
 class _NoProcess:
-    """``driver.service.process`` of a lease: the server's drivers are no processes of this program."""
+    """``driver.service.process`` of a lease, whose driver is no process of this program."""
 
     pid = None
 
@@ -291,7 +296,7 @@ class _NoProcess:
         self._guard = guard
 
     def poll(self) -> int | None:
-        """None while the session lasts."""
+        """None while the session lasts, then 0."""
         return None if self._guard.event("ended") is None else 0
 
 
@@ -301,7 +306,7 @@ def _was_not_sent(error: BaseException) -> bool:
 
 
 def _root_of(error: BaseException) -> BaseException:
-    """The OSError below an error of urllib3, which has wrapped it; else the error itself."""
+    """The OSError that an error of urllib3 wraps; else the error itself."""
     for one in (error, *getattr(error, "args", ()), error.__cause__, error.__context__):
         if isinstance(one, OSError):
             return one
@@ -309,8 +314,8 @@ def _root_of(error: BaseException) -> BaseException:
 
 
 def _check_version(address: str, version: str) -> None:
-    """Raises ServerError for a server of another version: what clients and servers of ours say to each
-    other is the same within one minor version."""
+    """Raises ServerError for a server of another minor version: the protocol between our clients and
+    servers is the same only within one minor version."""
     if version.split(".")[:2] != __version__.split(".")[:2]:
         raise ServerError(
             f"The server {address} is browserkeeper {version or '?'}, and this is {__version__}: "

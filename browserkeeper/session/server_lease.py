@@ -1,8 +1,8 @@
-"""What is known in this process of a lease of a server: its deadlines, its end, and who has ended it.
+"""The deadlines and the end of a lease of a server, as far as this process handles them.
 
-A session of this machine has a guard, a process of its own.  A lease needs none: the server watches this
-process (over a unix socket by a pidfd, over TCP by its connections and its commands), and its guards end
-what it leaves.  :class:`LeaseGuard` answers the questions that sessions ask their guards.
+A local session has a guard process.  A lease needs none: the server watches this process (over a unix
+socket by a pidfd, over TCP by its connections and its commands), and the server's guards end the
+browser.  :class:`LeaseGuard` has the methods that a session calls of its guard.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from ..wire.http import FAILURES, Answer
 from ..wire.requests import ask
 
 CUT_AFTER = 0.5
-"""Seconds for the server to end a lease, before the commands in flight are cut off on this side."""
+"""Seconds that the server has to end a lease; after that this process cuts the commands in flight."""
 UNREACHABLE_PATIENCE = 1.0
-"""Seconds for which a server that cannot be reached is asked."""
+"""Seconds for which requests to a server that cannot be reached are repeated."""
 PAUSE = 0.05
 """Seconds between two requests to a server that gave no answer."""
 WAIT_PAUSE = 0.005
-"""Seconds between two looks whether an end in another thread is over."""
+"""Seconds between two checks whether an end in another thread is over."""
 LOOK_TIMEOUT = 2.0
-"""Seconds for the server to say which sessions it has."""
+"""Seconds that the server has to list its sessions."""
 QUIET_LOOKS, QUIET_PAUSE = 3, 0.3
-"""Successive looks that must find no session of a request that was closed, and the seconds between them.
-The server looks every 0.2 s whether a client that waits is still connected."""
+"""How many successive lists of the server's sessions must have no session of a request that was closed,
+and the seconds between them."""
 
 
 class LeaseGuard:
@@ -47,7 +47,8 @@ class LeaseGuard:
     primary_pid = 0
 
     def __init__(self, address: ServerAddress, id: str, close_timeout: float):
-        """``id``: the id of our session, by which the server knows the request for it."""
+        """``id``: the id of our session, which is in the request for the lease.  ``close_timeout``: in
+        seconds."""
         self.address, self.links = address, Links()
         self.session = ""
         """The session's id at the server; "" before there is one."""
@@ -56,22 +57,23 @@ class LeaseGuard:
         self.told: BrowserkeeperError | None = None
         """The error by which the server has said that the lease is over."""
         self.was_refused = False
-        """True if the server has answered that it gives no session."""
+        """True if there can be no session: the server has refused the request, or it was not sent."""
         self.refusal: ExitReport | None = None
-        """The report in that answer: of a browser that the server has started in vain."""
+        """The report in the server's refusal, if a browser was started for the request and has ended."""
         self._id, self._close_timeout, self._owner = id, close_timeout, os.getpid()
         self._events: dict[str, dict[str, Any]] = {}
         self._deadlines: dict[str, float] = {}
         self._timer: threading.Timer | None = None
 
-    # -- what a session asks its guard
+    # -- the methods of a guard
 
     def event(self, name: str) -> dict[str, Any] | None:
-        """``ending``, with a reason, or ``ended``."""
+        """The event ``ending``, which has a reason, or ``ended``; None if it has not come yet."""
         return self._events.get(name)
 
     def wait_for(self, *names: str, deadline: float) -> dict[str, Any] | None:
-        """Wait for one of these events; None at once where none can come: no end is under way."""
+        """Wait for one of these events, until ``deadline`` (``time.monotonic()``), and return it.
+        Returns None after that, and at once if no end is under way, since then no event can come."""
         while True:
             for name in names:
                 if (event := self._events.get(name)) is not None:
@@ -91,7 +93,7 @@ class LeaseGuard:
         """Does nothing: the label of a lease is told to the server with the lease."""
 
     def set_deadline(self, seconds: float, reason: str) -> None:
-        """As ``GuardProcess.set_deadline``, by a thread of this process."""
+        """As ``GuardProcess.set_deadline``, but kept by a thread of this process."""
         if reason == "*":
             self._deadlines.clear()
         elif seconds:
@@ -122,11 +124,11 @@ class LeaseGuard:
     # -- the end
 
     def began(self, session: str, server_pid: int) -> None:
-        """The server has given this session."""
+        """Note the session that the server has given, and the server's pid."""
         self.server_pid, self.session = server_pid, session
 
     def note_end(self, error: BrowserkeeperError) -> None:
-        """A command has raised this error of the server's: the lease is over there."""
+        """Note that a command has raised this error, by which the server says that the lease is over."""
         if self._begin(_reason_of(error)):
             self.told = error
 
@@ -147,13 +149,13 @@ class LeaseGuard:
         self._run_end()
         ended = self.wait_for("ended", deadline=deadline)
         remote: RemoteEnd = ended["remote"] if ended else self._remote(None, "no answer in time")
-        if self.session and not remote.session:  # its answer came while the request was being closed
+        if self.session and not remote.session:  # the session came while its request was being closed
             remote = self._end_session(time.monotonic() + self._close_timeout)
         reason = self._events["ending"]["reason"]
         return reason, remote
 
     def _begin(self, reason: str) -> bool:
-        """True for the first one, whose reason is that of the end."""
+        """Begin the end.  Returns True for the first call, whose reason is the reason of the end."""
         event = {"event": "ending", "reason": reason}
         if os.getpid() != self._owner or self._events.setdefault("ending", event) is not event:
             return False
@@ -175,8 +177,8 @@ class LeaseGuard:
         self._events["ended"] = {"event": "ended", "remote": remote}
 
     def _end_session(self, until: float) -> RemoteEnd:
-        """DELETE until the server says that the session is over.  Commands in flight are cut off where
-        the server does not do that at once."""
+        """Send DELETE until the server says that the session is over, or until ``until``.  If that takes
+        more than CUT_AFTER seconds, the commands in flight are cut off."""
         cut = threading.Timer(CUT_AFTER, self.links.cut)
         cut.daemon = True
         with contextlib.suppress(RuntimeError):  # the system gives no more threads
@@ -209,7 +211,8 @@ class LeaseGuard:
         return remote
 
     def _of_unknown_session(self, answer: Answer, until: float) -> RemoteEnd:
-        """The server has no such session: it is over, if this is the server that has given it."""
+        """The end of a session that the server does not know.  It is proved if this is the server that
+        has given the session."""
         value = answer.value
         data = value.get("data") if isinstance(value, dict) else None
         report = report_from(data) or getattr(self.told, "report", None)
@@ -225,7 +228,8 @@ class LeaseGuard:
         return self._remote(None, f"it is another server than the one that gave it; {answer.brief}")
 
     def _end_request(self, until: float) -> RemoteEnd:
-        """Close the request for a session, if there is one, and look until the server has none of it."""
+        """Close the request for a session, and ask until the server has no session of that request.  A
+        session that was given meanwhile is ended."""
         self.links.cut()
         if self.was_refused:
             return self._remote(True, "no session was created", self.refusal)
@@ -255,7 +259,7 @@ class LeaseGuard:
 
 
 class LeaseEnd:
-    """The end of a lease, for ``Ending``: the server's answer is its proof."""
+    """The end of a lease, for ``Ending``.  The proof of the end is the server's answer."""
 
     def __init__(self, guard: LeaseGuard, session: str, browser: str, close_timeout: float):
         self._guard, self._session, self._browser = guard, session, browser
@@ -285,7 +289,7 @@ class LeaseEnd:
         )
 
     def amend(self, report: ExitReport) -> None:
-        """Does nothing: the history of the browser is the server's."""
+        """Does nothing: the server keeps the history."""
 
 
 def _certificate(remote: RemoteEnd) -> str | None:
@@ -295,7 +299,7 @@ def _certificate(remote: RemoteEnd) -> str | None:
 
 
 def _reason_of(error: BrowserkeeperError) -> str:
-    """The reason of the end that an error of the server's tells of."""
+    """The reason of the end that the server has reported by this error."""
     report = getattr(error, "report", None)
     if isinstance(report, ExitReport) and report.reason:
         return report.reason

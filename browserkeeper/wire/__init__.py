@@ -1,10 +1,12 @@
-"""What a server of ``browserkeeper serve`` and its clients say to each other.
+"""The protocol between a server of ``browserkeeper serve`` and our own clients.
 
-Here is what both sides must agree on, and what a client needs of a server before it has a session.  The
-server itself is in ``server/``, the sessions of our own clients are in ``session/``.
+This package has the names and formats that both sides use, and the requests that a client sends before
+it has a session.  The server itself is in ``server/``, the sessions of our own clients in ``session/``.
 
-    address.py   where a server is: ``server=`` and BROWSERKEEPER_SERVER
-    words.py     the names of capabilities and of fields beyond W3C's WebDriver
-    errors.py    our exceptions as JSON, and back
-    requests.py  single requests to a server, over a unix socket or TCP
+    address.py      where a server is: ``server=`` and BROWSERKEEPER_SERVER
+    credentials.py  environment variables that may hold a password or a token
+    words.py        the names of capabilities and of fields beyond W3C's WebDriver
+    errors.py       our exceptions as JSON, and back
+    http.py         single requests over HTTP, for servers and Grids
+    requests.py     single requests to a server, over a unix socket or TCP
 """

@@ -1,4 +1,4 @@
-"""Where a server of ``browserkeeper serve`` is.  Its token is in a field that is never printed."""
+"""The address of a server of ``browserkeeper serve``, with its token, which is never printed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FORM = "give unix:/PATH/OF/SOCKET, its path alone, or http://TOKEN@HOST:PORT"
 
 @dataclasses.dataclass(frozen=True)
 class ServerAddress:
-    """A unix socket's ``socket``, or the parts of a URL.  ``str()`` and ``repr()`` show no token.
+    """The path of a unix socket (``socket``), or the parts of a URL.  ``str()`` and ``repr()`` do not
+    show the token.
 
-    ``source`` is how messages name what has chosen this server: the argument ``server=``, or the
-    variable.
+    ``source``: the argument or the variable by which this server was chosen, for messages.
     """
 
     socket: str = ""
@@ -34,8 +34,8 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, given: object, source: str = "server=") -> ServerAddress:
-        """Raises ConfigError for what is no address.  The message does not quote it: it may have a
-        token."""
+        """Read an address.  Raises ConfigError for any other value.  The message does not quote the
+        value, which may contain a token."""
         if isinstance(given, ServerAddress):
             return given
         if isinstance(given, os.PathLike):
@@ -57,7 +57,7 @@ class ServerAddress:
 
     @property
     def url(self) -> str:
-        """Before the path of each command.  Of a unix socket the host has no meaning."""
+        """The beginning of the URL of each command.  With a unix socket its host has no meaning."""
         if self.socket:
             return "http://localhost"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -65,7 +65,7 @@ class ServerAddress:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Those of each request: the token, where there is one (RFC 6750)."""
+        """The headers of each request: the token (RFC 6750), if there is one."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def __str__(self) -> str:
@@ -75,9 +75,10 @@ class ServerAddress:
 def choose(given: Any) -> ServerAddress | None:
     """The server for the argument ``server=``; None for browsers of this process.
 
-    ``None`` takes that of the environment variable, if it is set.  ``False`` and ``""`` are for browsers
-    of this process, whatever the variable says.  An address without a token takes that of the variable
-    where that names the same server, so that code and command lines need no token.
+    ``None``: the server of the environment variable, if that is set.  ``False`` and ``""``: browsers of
+    this process, also if the variable is set.  An address without a token gets the token of the
+    variable, if the variable names the same server: so code and command lines need no token.  Raises
+    ConfigError for an invalid address.
     """
     if given is False or given == "":
         return None

@@ -1,7 +1,7 @@
 """Our exceptions as the ``data`` of a WebDriver error (w3.org/TR/webdriver2, 6.6), and back.
 
-A server sends the class, the text, the plain attributes and the exit report.  A client makes an
-exception of the same class of them.  Causes, tracebacks and notes stay on the server.
+A server sends the class, the text, the plain attributes and the exit report.  From these a client makes
+an exception of the same class.  Causes, tracebacks and notes are not sent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CLAIMANTS = ("holders", "waiting")
 
 
 def to_data(error: BrowserkeeperError) -> dict[str, Any]:
-    """The ``data`` for this exception: only values that JSON can hold."""
+    """The ``data`` for this exception.  It has only values that JSON can hold."""
     fields: dict[str, Any] = {}
     for name, value in vars(error).items():
         if name.startswith("_") or name == "report":
@@ -38,9 +38,9 @@ def to_data(error: BrowserkeeperError) -> dict[str, Any]:
 
 
 def from_data(data: object, message: str) -> BrowserkeeperError | None:
-    """The exception that a server has sent; None where ``data`` names none of ours.
+    """The exception that a server has sent; None if ``data`` names no class of ``errors.py``.
 
-    Of the attributes, those are set that exceptions of this class have.
+    Attributes that exceptions of this class do not have are ignored.
     """
     name = data.get(ERROR) if isinstance(data, Mapping) else None
     kind = getattr(errors, name, None) if isinstance(name, str) and name in errors.__all__ else None
@@ -77,7 +77,7 @@ def _plain(kind: type[BrowserkeeperError], message: str) -> BrowserkeeperError:
 
 
 def _public_name(kind: type) -> str:
-    """The name of the class, or of its nearest base that clients have."""
+    """The name of the class, or of its nearest public base class."""
     return next(one.__name__ for one in kind.__mro__ if one.__name__ in errors.__all__)
 
 

@@ -1,4 +1,4 @@
-"""Single requests over HTTP whose answers are whole or an error: what Grids and our servers share."""
+"""Single requests over HTTP, to Grids and to our servers.  An incomplete answer is an error."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 FAILURES = (OSError, http.client.HTTPException, ValueError)
 """Raised where a server cannot be reached or does not speak HTTP."""
 LARGEST = 512 * 1024**2
-"""Bytes of the largest answer that is read: files that a browser downloaded come as one answer."""
+"""Bytes of the largest answer that is read.  A downloaded file is one answer."""
 PIECE = 1024**2
-"""Bytes that are read at a time."""
+"""Bytes of one read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Answer:
 
     @property
     def brief(self) -> str:
-        """One line for messages: the status, and the WebDriver error or the beginning of the body.
-        Only printable characters, so that it can be shown on a terminal."""
+        """One line for messages: the status, and the WebDriver error or the beginning of the body.  It
+        has only printable characters, so that a terminal can show it."""
         value = self.value
         text = value.get("message") if isinstance(value, dict) else None
         shown = str(text or self.body[:120].decode("utf-8", "replace"))
@@ -55,8 +55,8 @@ class Answer:
 
 
 def read_answer(response: http.client.HTTPResponse) -> Answer:
-    """The whole answer, decompressed.  Raises HTTPException if it is cut off, larger than
-    :data:`LARGEST`, or compressed in a way that is not known."""
+    """Read the whole answer, and decompress it.  Raises HTTPException if the answer is cut off, larger
+    than :data:`LARGEST`, or compressed in an unknown way."""
     pieces, size = [], 0
     while piece := response.read(PIECE):
         pieces.append(piece)
@@ -70,7 +70,8 @@ def read_answer(response: http.client.HTTPResponse) -> Answer:
 
 
 def _decompressed(body: bytes, encoding: str) -> bytes:
-    """A proxy may compress an answer although no request of ours asks for that."""
+    """The decompressed body.  Our requests ask for no compression, but a proxy may compress an answer.
+    Raises HTTPException."""
     kind = encoding.strip().lower()
     if kind in ("", "identity") or not body:
         return body
@@ -87,12 +88,12 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
 
 
 class WholeResponse(http.client.HTTPResponse):
-    """An answer whose headers have come to their end.
+    """An answer with complete headers.
 
-    For http.client the end of the connection is the end of the headers, too.  So an answer that the
-    server cuts off among them would be a whole one without a body: a DELETE that was not answered
-    would read as "200".  ``begin`` raises IncompleteRead there, and RemoteDisconnected where
-    not a byte has come.
+    http.client accepts the end of the connection as the end of the headers.  So it takes an answer that
+    is cut off within its headers for a complete one without a body: a DELETE that was not executed could
+    look like "200".  Here ``begin`` raises IncompleteRead for such an answer, and RemoteDisconnected if
+    not a single byte has come.
     """
 
     def begin(self) -> None:
@@ -106,7 +107,8 @@ class WholeResponse(http.client.HTTPResponse):
 
 
 class _WholeLines:
-    """The lines of a file, of which all but the first must come whole."""
+    """The lines of a file.  An incomplete line raises IncompleteRead, and so does the end of the file
+    after the first line."""
 
     def __init__(self, file: BinaryIO):
         self.file, self._is_begun = file, False
@@ -124,9 +126,11 @@ class _WholeLines:
 
 @contextlib.contextmanager
 def cut_after(connection: http.client.HTTPConnection, seconds: float) -> Iterator[None]:
-    """Connect, and shut the connection down after so many seconds; raises TimeoutError where it was.
+    """Connect, and shut the connection down if the block takes longer than ``seconds``; then
+    TimeoutError is raised.
 
-    The timeout of a socket is for each wait, so an answer that comes byte by byte would take for ever.
+    The timeout of a socket is no such limit: it holds for each read, and an answer may come byte by
+    byte.
     """
     connection.connect()
     link = connection.sock

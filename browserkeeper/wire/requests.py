@@ -1,4 +1,4 @@
-"""Single requests to a server, each over a connection of its own, and why one failed, in words."""
+"""Single requests to a server, each over a connection of its own, and the errors for failed ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def connect_to(path: str, timeout: float | None) -> socket.socket:
-    """A connection to the unix socket.  Raises OSError."""
+    """A connection to the unix socket.  ``timeout``: seconds for each wait, None for no limit.  Raises
+    OSError."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         link.settimeout(timeout)
@@ -43,9 +44,9 @@ def connect_to(path: str, timeout: float | None) -> socket.socket:
 
 
 def ask(address: ServerAddress, method: str, path: str, timeout: float, body: Any = None) -> Answer:
-    """Send one request, and return the whole answer.  Takes ``timeout`` seconds at most.
+    """Send one request, and return the whole answer.  Blocks for ``timeout`` seconds at most.
 
-    Raises one of ``http.FAILURES``: the request may have been executed all the same.
+    Raises one of ``http.FAILURES``; the server may have executed the request also in this case.
     """
     connection = _connection(address, timeout)
     headers = {"Accept": "application/json", **address.headers}
@@ -76,7 +77,8 @@ def _connection(address: ServerAddress, timeout: float) -> http.client.HTTPConne
 
 
 def status(address: ServerAddress, timeout: float) -> dict[str, Any]:
-    """The value of the server's ``/status``.  Raises ServerError where there is none."""
+    """The value of the server's ``/status``.  Raises ServerError if the server cannot be asked, refuses
+    the token, or gives another answer."""
     try:
         answer = ask(address, "GET", "/status", timeout)
     except FAILURES as error:
@@ -90,7 +92,7 @@ def status(address: ServerAddress, timeout: float) -> dict[str, Any]:
 
 
 def unreachable(address: ServerAddress, error: BaseException) -> ServerError:
-    """The error for a server that could not be asked: why, and what to do."""
+    """The error for a server that could not be asked.  Its text says why, and what to do."""
     number = getattr(error, "errno", None)
     where = address if address.socket else f"{address.host}:{address.port} --token-file FILE"
     start = f"Start `browserkeeper serve --listen {where}`, or leave {address.source} out."
@@ -119,7 +121,7 @@ def unreachable(address: ServerAddress, error: BaseException) -> ServerError:
 
 
 def refused_token(address: ServerAddress, answer: Answer) -> ServerError:
-    """The error for a server that wants another token or one at all, or refuses the request by its
+    """The error for a server that refuses the token, requires one, or refuses the request because of its
     headers."""
     if answer.status == 403 and "token" not in answer.brief.lower():
         return ServerError(f"The server {address} refuses this client ({answer.brief}).", "refused")

@@ -1,4 +1,4 @@
-"""The names of capabilities and of fields that are ours, beyond W3C's WebDriver."""
+"""The names of our capabilities and fields, which are not in W3C's WebDriver."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ MAX_LEASE = "browserkeeper:maxLease"
 """Seconds after which the server ends the lease."""
 ISOLATION = "browserkeeper:isolation"
 CLIENT = "browserkeeper:client"
-"""The version of a client of ours: it understands reports in answers."""
+"""The version of a client of ours, and the id of its session.  Such a client reads reports in
+answers."""
 
 # -- a capability of the new session
 
 SERVER = "browserkeeper:server"
-"""An object: the server's ``version`` and ``pid``, the lease's ``isolation``, its ``browser``'s id."""
+"""An object: the server's ``version`` and ``pid``, and the id of the lease's ``browser``."""
 
 # -- requests beyond WebDriver's
 
 BEGIN_LEASE = "browserkeeper/lease"
-"""``POST /session/ID/browserkeeper/lease``, with ``identity``, ``label`` and ``maxLease``: what a
-session gets before its first command, for clients whose sessions begin before their leases."""
+"""``POST /session/ID/browserkeeper/lease``, with ``identity``, ``label`` and ``maxLease``.  A session
+gets these before its first command; for clients whose sessions begin before their leases."""
 
 # -- fields of answers
 
