@@ -1,7 +1,7 @@
-"""A script in place of the browser's program, so that the browser is killed when its driver ends.
+"""A script that starts the browser so that the kernel kills the browser when its driver ends.
 
-Firefox always needs it, and Chromium where it has a debugging port in place of the pipe: the kernel
-kills the browser even where driver and guards are SIGKILLed at once (prctl(2), PR_SET_PDEATHSIG).
+It is used for Firefox, and for a Chromium with a debugging port in place of the pipe.  The kernel kills
+the browser even if driver and guards are SIGKILLed at once (prctl(2), PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ exec setpriv --pdeathsig KILL -- "${variable}" "$@"
 
 
 def obstacle(directory: Path, name: str) -> str:
-    """Why no such script can be used, which would be in ``directory``; "" if it can."""
+    """Why such a script in ``directory`` would not work; "" if it would.  ``name``: the browser's, for
+    the text."""
     if shutil.which("setpriv") is None:
         return f"no setpriv (util-linux): {name} outlives owner and guards killed at once"
     if os.statvfs(directory).f_flag & os.ST_NOEXEC:
@@ -28,8 +29,8 @@ def obstacle(directory: Path, name: str) -> str:
 
 
 def write_wrapper(path: Path, name: str, driver: str, variable: str) -> None:
-    """Write the script to ``path``, unless it is there.  ``variable``: the environment variable that has
-    the path of the browser."""
+    """Write the script to ``path``, unless the same script is there.  ``variable``: the environment
+    variable that holds the path of the browser."""
     text = WRAPPER.format(name=name, driver=driver, variable=variable)
 
     def write(draft: Path) -> None:
@@ -41,9 +42,9 @@ def write_wrapper(path: Path, name: str, driver: str, variable: str) -> None:
 
 
 def place(path: Path, make: Callable[[Path], None]) -> None:
-    """Have ``make`` write a temporary file, and rename that to ``path``.
+    """Have ``make`` write a temporary file, and rename the file to ``path``.
 
-    Another session may start at the same time, and must never find half a file.
+    So a session that starts at the same time never reads an incomplete file.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     make(draft)

@@ -1,16 +1,18 @@
 """Shows a ChromeDriver session only some of the windows of one Chromium.
 
-Several sessions can be attached to one Chromium by ``debuggerAddress``.  When one is attached, and at
-each command about windows (``switch_to.window``, ``window_handles``, ``new_window``, ``close``),
-ChromeDriver connects to every window of the browser that it does not know yet.  Measured with 156: it
-waits without an end for a window that hangs, shows an alert or has crashed; it logs the console, the
-requests and the cookies of every window that it is connected to; and it can switch to each of them.
+Several sessions can be attached to one Chromium by ``debuggerAddress``.  When a session is attached, and
+at each command about windows (``switch_to.window``, ``window_handles``, ``new_window``, ``close``),
+ChromeDriver connects to every window of the browser that it does not know yet.  Measured with 156:
 
-:class:`DevtoolsView` stands between such a session and the debugging port.  It passes everything on, and
-leaves the windows of others out of the answers to ``Target.getTargets``, by which ChromeDriver learns of
-windows.  It passes on no other request than those of ChromeDriver: a lease knows the port by its
-capabilities.  The list of all windows (``/json/list``), which ChromeDriver reads only to see that there
-is one, has a window that does not exist in place of them.
+- ChromeDriver waits without an end for a window that hangs, shows an alert or has crashed.
+- It logs the console, the requests and the cookies of every window that it is connected to.
+- It can switch to each of these windows.
+
+:class:`DevtoolsView` is a proxy between such a session and the debugging port.  From the answers to
+``Target.getTargets``, in which ChromeDriver finds windows, it removes those of other leases.  All other
+messages pass unchanged.  Requests that ChromeDriver does not send are refused, since the lease can read
+the address of the proxy in its capabilities.  The list of windows (``/json/list``) is answered with a
+window that does not exist: ChromeDriver only checks that the list is not empty.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ LARGEST_HEAD = 1 << 16
 CONNECT_TIMEOUT = 20.0
 """Seconds to connect to the browser, which takes a millisecond."""
 ACCEPT_PAUSE = 0.5
-"""Seconds until a connection is accepted again after that has failed."""
+"""Seconds between a failed accept(2) and the next one."""
 ANSWER_STARTS = b'"result":{"targetInfos":['
 """Near the beginning of each answer to ``Target.getTargets``; only the command's number precedes it."""
 VERSION, LIST, WEBSOCKET = b"GET /json/version ", b"GET /json/list ", b"GET /devtools/browser/"
@@ -53,9 +55,9 @@ ONE_WINDOW = (
     "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\nConnection: close\r\n"
     f"Content-Length: {len(_WINDOWS)}\r\n\r\n{_WINDOWS}"
 ).encode()
-"""The answer to LIST, after which ChromeDriver needs that connection no more."""
+"""The answer to LIST.  ChromeDriver does not use the connection after it."""
 LOOK_AT = 64
-"""Bytes at the beginning of a message in which that is looked for."""
+"""Bytes at the beginning of a message that are searched for ANSWER_STARTS."""
 
 IsSeen = Callable[[Mapping[str, Any]], bool]
 """Called with each ``Target.TargetInfo`` of an answer, in the view's thread.  Returns True for a target
@@ -65,7 +67,8 @@ logger = logging.getLogger("browserkeeper")
 
 
 class DevtoolsView:
-    """A port of 127.0.0.1 that passes one browser's debugging port on, without the windows of others."""
+    """A port of 127.0.0.1 that is a proxy for a browser's debugging port, without the windows of other
+    leases."""
 
     def __init__(self, port: int, is_seen: IsSeen):
         """Listen on a free port.  ``port``: the browser's debugging port.
@@ -82,8 +85,8 @@ class DevtoolsView:
         self._open: set[socket.socket] = set()
         self._is_closed = self._is_full = False
         self.filtered = 0
-        """How many answers were filtered.  If it is 0 after a session was attached, the browser's
-        answers do not begin with :data:`ANSWER_STARTS`, and the session must not be used."""
+        """How many answers were filtered.  If the number is 0 after a session was attached, the
+        browser's answers do not begin with :data:`ANSWER_STARTS`, and the session must not be used."""
         self._listener = socket.create_server((HOST, 0))
         self.port = int(self._listener.getsockname()[1])
         try:
@@ -102,7 +105,7 @@ class DevtoolsView:
         (measured with 156).  Those that are open stay.  Idempotent; returns at once."""
         self._is_full = True
         with contextlib.suppress(OSError):  # it was closed before
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept()
         self._listener.close()
 
     def close(self) -> None:
@@ -139,7 +142,7 @@ class DevtoolsView:
                 client.close()
 
     def _serve(self, client: socket.socket) -> None:
-        """One connection of ChromeDriver: pass its request on, then what both sides send."""
+        """Serve one connection of ChromeDriver: pass its request on, and then the data of both sides."""
         browser: socket.socket | None = None
         try:
             self._note(client)
@@ -164,7 +167,7 @@ class DevtoolsView:
             self._forget(client, browser)
 
     def _answer(self, client: socket.socket, browser: socket.socket) -> None:
-        """Pass on what the browser sends: as it is in HTTP, filtered in a websocket."""
+        """Pass on the data of the browser: unchanged in HTTP, filtered in a websocket."""
         try:
             head, rest = _read_head(browser)
             client.sendall(head)
@@ -210,21 +213,21 @@ class DevtoolsView:
 
 
 class Frames:
-    """The messages of a websocket's server (RFC 6455, section 5.2), as they come in pieces.
+    """Filters the messages of a websocket's server (RFC 6455, section 5.2), which come in pieces.
 
-    ``change`` is called with each message that begins as an answer with targets, and returns the message
-    to be sent in its place.  Chromium sends each message in one frame, neither masked nor compressed.
+    ``change`` is called with each message that begins like an answer with targets, and returns the
+    message to send instead.  Chromium sends each message in one frame, neither masked nor compressed.
     """
 
     def __init__(self, change: Callable[[bytes], bytes]):
         self._change = change
         self._held = b""
-        """The beginning of a frame that cannot be judged yet."""
+        """The beginning of a frame of which more bytes are needed for a decision."""
         self._passing = 0
-        """Bytes still to come of a frame that passes."""
+        """How many bytes are still to come of a frame that passes unchanged."""
 
     def feed(self, data: bytes) -> bytes:
-        """Returns the bytes to be sent on, now that these have come."""
+        """Take the next bytes of the browser; returns the bytes that can now be sent on."""
         if not self._held and len(data) <= self._passing:  # a long frame, such as a screenshot
             self._passing -= len(data)
             return data
@@ -273,9 +276,9 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
-    """The head of an HTTP message, and what has come behind it.
+    """The head of an HTTP message, and the bytes that have come behind it.  Blocks.
 
-    Raises ValueError for a head that is too long, and OSError if the connection ends before.
+    Raises ValueError for a head that is too long, and OSError if the connection ends within the head.
     """
     data = b""
     while b"\r\n\r\n" not in data:
@@ -295,7 +298,7 @@ def _is_of_a_page(head: bytes) -> bool:
 
 
 def _without_extensions(head: bytes) -> bytes:
-    """The head of a request that asks for no compression of the websocket's messages."""
+    """The head of the request without the headers that ask for compressed messages."""
     lines = head.split(b"\r\n")
     return b"\r\n".join(x for x in lines if not x.lower().startswith(b"sec-websocket-extensions:"))
 

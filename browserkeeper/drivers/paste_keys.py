@@ -1,9 +1,9 @@
-"""Which commands of a lease paste, where several leases share one clipboard.
+"""Finds the commands of a lease that paste, for browsers in which several leases share one clipboard.
 
-All user contexts of a headless Chromium have one clipboard.  A page can write to it in many ways, but a
-lease can read it in few: by the keys for pasting, and by the permission to read.  So only these are
-refused, and what a lease has copied reaches no other.  The last selected text, which a click with the
-middle button would paste, is kept apart by :data:`NO_MIDDLE_PASTE`.
+All user contexts of a headless Chromium have one clipboard.  A page can write to the clipboard in many
+ways, but a lease can read it only by the keys for pasting and by the permission to read.  So these are
+refused, and no lease gets a text that another one has copied.  A click with the middle button would
+paste the text that was selected last; :data:`NO_MIDDLE_PASTE` turns that off.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ READING = frozenset({"clipboard-read", "clipboardReadWrite"})
 
 
 class PasteKeys:
-    """Knows which keys a lease holds down, from its commands."""
+    """Follows which keys a lease holds down, and finds the commands that paste."""
 
     def __init__(self) -> None:
         self._down: set[str] = set()
 
     def refused(self, name: str, params: Mapping[str, Any]) -> str:
-        """What a WebDriver command would do that cannot be kept apart; "" if nothing.
+        """How a WebDriver command would reach the shared clipboard, as the subject of an error message;
+        "" for a command that may be sent.
 
-        To be called with each command of a lease, before it is sent.
+        To be called with each command of a lease, before the command is sent.
         """
         if name == "actions":
             down = set(self._down)
@@ -57,9 +58,9 @@ class PasteKeys:
 
 
 def _pastes(down: set[str], keys: Iterator[tuple[str, bool]]) -> bool:
-    """True if these keys paste: each with True when it is pressed, and False when it is released.
+    """True if these keys paste.  Each comes with True when it is pressed, and False when it is released.
 
-    ``down`` has the keys that are held before, and then those that are held after.
+    ``down``: the keys that are held down before; changed to those that are held down after.
     """
     for key, is_pressed in keys:
         if not is_pressed:
@@ -75,7 +76,8 @@ def _pastes(down: set[str], keys: Iterator[tuple[str, bool]]) -> bool:
 
 
 def _key_actions(params: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """The keys of "Perform Actions", in their order.  Parameters that ChromeDriver refuses have none."""
+    """The keys of "Perform Actions", in the order in which they are sent; none for parameters that
+    ChromeDriver refuses."""
     sources = params.get("actions")
     lists: list[list[Any]] = []
     for source in sources if isinstance(sources, list) else ():
@@ -92,7 +94,8 @@ def _key_actions(params: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
 
 
 def _typed(params: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """The keys of "Element Send Keys": a modifier is held until it comes again, or to the end."""
+    """The keys of "Element Send Keys".  A modifier is held down until it comes again, or until the
+    end."""
     text, value = params.get("text"), params.get("value")
     if not isinstance(text, str):
         text = "".join(str(each) for each in value) if isinstance(value, list) else ""

@@ -1,6 +1,6 @@
-"""Classic commands as bytes: for the server, which passes on the answers of a driver as they are.
+"""WebDriver Classic commands and answers as bytes, for the server, which passes answers on unchanged.
 
-Selenium's own path parses the answer, makes objects of it, and would have to be undone for each answer.
+Selenium's own code parses each answer into objects, which the server would have to turn into JSON again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ HEADERS = (
     "Content-Type: application/json; charset=utf-8\r\n"
 )
 PATH = re.compile(r"[!-~]*")
-"""What a path may consist of (RFC 9112, 3.2)."""
+"""The characters that a path may have (RFC 9112, 3.2)."""
 CHUNK = 256 * 1024
-"""Bytes that are read at once."""
+"""Bytes of one read."""
 SIMPLE_HEAD = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9]{2})[^\r\n]*"
     rb"(?:\r\n(?!connection:|transfer-encoding:|content-length:)[^\r\n]*)*"
@@ -33,7 +33,8 @@ SIMPLE_HEAD = re.compile(
     rb"(?:\r\n(?!connection:|transfer-encoding:|content-length:)[^\r\n]*)*",
     re.IGNORECASE,
 )
-"""The head of an answer of which ``Content-Length`` says all: the status and the length."""
+"""The head of an answer whose body has the length of its only ``Content-Length``.  Its groups are the
+status and the length."""
 
 
 class Answer(NamedTuple):
@@ -46,8 +47,8 @@ class Answer(NamedTuple):
 class RawConnection:
     """A connection to the driver of a managed driver object, for that object's session.
 
-    It is opened with the first command, kept, and opened again after an error.  Not for two threads at a
-    time.
+    The connection is opened by the first command, kept, and opened again after an error.  Only one
+    thread at a time may send commands.
     """
 
     def __init__(self, driver: Any):
@@ -64,8 +65,8 @@ class RawConnection:
     def send(self, method: str, path: str, body: bytes | None) -> Answer:
         """Send a command, and return the answer.  ``path`` follows the session's id.
 
-        Raises WebDriverException for an answer that is an error; :func:`answer_in` has the answer.
-        Raises OSError where the connection breaks, or no answer comes in time.
+        Raises WebDriverException for an error answer, which :func:`answer_in` returns.  Raises OSError
+        if the connection breaks, or if no answer comes within the command timeout.
         """
         answer = self._exchange(method, path, body)
         if answer.status >= 400:
@@ -73,8 +74,11 @@ class RawConnection:
         return answer
 
     def _exchange(self, method: str, path: str, body: bytes | None) -> Answer:
-        """In place of ``http.client``, which takes seven times the processor time for it: most of what
-        passing on a command costs.  Answers that are not of the common form are left to it."""
+        """Send a request, and read the answer.  Raises OSError.
+
+        Not by ``http.client``, which needs seven times the processor time.  Only answers that
+        SIMPLE_HEAD does not match are read by it.
+        """
         sock = self._socket
         self._socket = None  # after an error, or an interrupted command, it cannot be used again
         try:
@@ -102,12 +106,13 @@ class RawConnection:
             sock.close()
             return answer
         self._socket = sock
-        if self._is_closed:  # in another thread, which did not see this connection
+        if self._is_closed:  # close() was called meanwhile, and did not close this connection
             self.close()
         return answer
 
     def _request(self, method: str, path: str, body: bytes | None) -> bytes:
-        """Raises InvalidURL for a path that would be more than one."""
+        """The bytes of a request.  Raises InvalidURL for a path with characters, such as line ends, by
+        which it would be more than a path."""
         if not PATH.fullmatch(path):
             raise http.client.InvalidURL("the path has characters that none may have")
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._headers}"
@@ -125,8 +130,8 @@ class RawConnection:
         raise WebDriverException(f"the driver answered with HTTP status {answer.status}")
 
     def close(self) -> None:
-        """Close the connection, that of a command in flight after its answer.  May be called in any
-        thread."""
+        """Close the connection; if a command is in flight, after its answer.  May be called in any
+        thread.  Idempotent."""
         self._is_closed = True
         sock, self._socket = self._socket, None
         if sock is not None:
@@ -159,7 +164,8 @@ def _read_answer(sock: socket.socket, method: str) -> tuple[Answer, bool]:
 
 
 class _Begun(io.RawIOBase):
-    """A connection of which some bytes have been read, for ``http.client.HTTPResponse``."""
+    """A connection for ``http.client.HTTPResponse``, of which the first bytes (``data``) have been read
+    already."""
 
     def __init__(self, sock: socket.socket, data: bytearray):
         self._sock, self._data = sock, data
@@ -180,15 +186,15 @@ class _Begun(io.RawIOBase):
 
 
 def _was_closed(sock: socket.socket) -> bool:
-    """True if the driver has closed it since the last answer: then there is an end to be read."""
+    """True if the driver has closed the connection since the last answer: then its end can be read."""
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return bool(poller.poll(0))
 
 
 def answer_in(error: WebDriverException) -> Answer | None:
-    """The driver's answer that an error of :meth:`RawConnection.send` was made of; None for an error of
-    another origin."""
+    """The driver's answer from which :meth:`RawConnection.send` has made this error; None for other
+    errors."""
     found: Answer | None = vars(error).get("_raw_answer")
     return found
 

@@ -1,8 +1,8 @@
 """One seat's part of a browser's BiDi connection, where several leases share the browser.
 
-A Chromium has one BiDi session, that of the WebDriver session which has started it.  The seats share
-its websocket.  Each seat has a connection of its own over it, which knows what the seat has made in the
-browser, and removes that in the end (:meth:`SeatConnection.leave`).
+A Chromium has one BiDi session, that of the WebDriver session which has started the browser.  The seats
+share its websocket.  Each seat has a connection object of its own, which notes the contexts and
+subscriptions of the seat, and removes them at its end (:meth:`SeatConnection.leave`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ NEW_CONTEXT, CDP = "browser.createUserContext", "goog:cdp.sendCommand"
 END_CONTEXT = "Target.disposeBrowserContext"
 SUBSCRIBE = "session.subscribe"
 PAUSE = 0.02
-"""Seconds between two looks whether a target is gone; Chromium ends them after its answer."""
+"""Seconds between two checks whether a target is gone: Chromium ends the targets of a context after its
+answer to END_CONTEXT."""
 
 
 class NotLeftError(Exception):
-    """The browser did not confirm in time that a seat's contexts are gone; the message says why."""
+    """The browser did not confirm in time that a seat's contexts are gone.  The message says why."""
 
 
 class SeatConnection(BidiConnection):
     """The methods of :class:`BidiConnection`, over the websocket of another one.
 
-    A subclass for the type checker alone: it takes over no code that uses a websocket of its own.
-    :meth:`close` leaves the websocket open.
+    It is a subclass only for the type checker, and uses no inherited code that has a websocket of its
+    own.  :meth:`close` leaves the shared websocket open.
     """
 
     def __init__(self, connection: BidiConnection):
@@ -40,7 +41,7 @@ class SeatConnection(BidiConnection):
         self._contexts: dict[str, None] = {}
         """The user contexts that were made over this connection and not ended."""
         self._ended: dict[str, None] = {}
-        """Those that were ended."""
+        """The user context that was ended last."""
         self._subscriptions: list[str] = []
         self._may_have_made = False
         """True if a context may have been made whose id is not known."""
@@ -72,8 +73,8 @@ class SeatConnection(BidiConnection):
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
-        """For a block that uses the websocket.  Raises WebSocketConnectionClosedException after
-        :meth:`close`."""
+        """For a block that uses the websocket; :meth:`leave` waits until it has ended.  Raises
+        WebSocketConnectionClosedException after :meth:`close`."""
         from websocket import WebSocketConnectionClosedException
 
         with self._changed:
@@ -116,20 +117,20 @@ class SeatConnection(BidiConnection):
 
     @property
     def ended(self) -> set[str]:
-        """The user context that was ended last: nothing of it may be there."""
+        """The user context that was ended last, of which no target may be left."""
         return set(self._ended)
 
     def leave(self, timeout: float) -> None:
-        """Close this connection, and end its contexts with all of their pages and workers.
+        """Close this connection, and end its contexts with all of their pages and workers.  Blocks.
 
-        Raises NotLeftError unless the browser confirms that within ``timeout`` seconds.
+        Raises NotLeftError unless the browser confirms the end within ``timeout`` seconds.
         """
         from websocket import WebSocketException
 
         end = time.monotonic() + timeout
         self.close()
         try:
-            ended = self._end_contexts(end)  # a command that waits for a page of them ends with it
+            ended = self._end_contexts(end)  # this also ends commands that wait for one of their pages
             with self._changed:
                 if not self._changed.wait_for(lambda: not self._in_flight, end - time.monotonic()):
                     raise NotLeftError("a command to the browser has no answer yet")

@@ -1,7 +1,8 @@
 """The browsers of a pool with ``leases_per_browser`` > 1, and the places in them.
 
-A place is what the scheduler calls a browser: it has one lease at a time.  Its launch takes a free place
-in a browser that runs, or starts a browser.  Its end frees the place; the last one ends the browser.
+A place has one lease at a time.  The scheduler handles each place like a browser.  The launch of a place
+takes a free place in a running browser, or starts a browser.  Its end frees the place; the end of the
+last place ends the browser.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from ..session.control import SessionControl
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks whether there is a place now: a browser may die, which nothing tells."""
+"""Seconds between two checks for a free place.  They are needed because no notice comes of a browser's
+death."""
 
 OF_ONE_PLACE = frozenset(
     (
@@ -35,29 +37,29 @@ OF_ONE_PLACE = frozenset(
         *("resized", "with_browser"),
     )
 )
-"""Reasons to retire a place that say nothing about its browser.  After all others, the browser gets no
-new lease in any of its places."""
+"""Reasons to retire one place that are no reasons to replace its browser.  After any other reason the
+browser gets no new lease in any of its places."""
 WITH_BROWSER = "with_browser"
 """The reason to retire the other places of a browser that is to be replaced at once."""
 
 
 class SharedBrowser:
-    """One browser with its places.  ``Browsers`` has the lock that guards the attributes."""
+    """One browser with its places.  Its attributes are changed under the lock of ``Browsers``."""
 
     def __init__(self, config: SessionConfig):
         self.session = BrowserSession[Any](config)
         self.state: Literal["starting", "live", "over"] = "starting"
         self.places: dict[int, Place] = {}
         self.retire_reason = ""
-        """Why it gets no more places; "" if it may."""
+        """Why no more places are taken in this browser; "" if they may be."""
         self.uses = 0
-        """How many leases it has had, in all of its places."""
+        """How many leases the browser has had, in all of its places."""
         self.expires_at = 0.0
-        """When it is too old; 0 before its first place is ready.  On the clock of the scheduler."""
+        """When the browser is too old (clock of the scheduler); 0 before its first place is ready."""
         self.shared: SharedSession | None = None
 
     def start(self, request: SlotRequest) -> None:
-        """Start the browser.  Nothing is left of a start that failed."""
+        """Start the browser.  Blocks.  Raises the error of a failed start, of which nothing is left."""
         control = control_of(self.session)
         control.use_request(request)
         control.downloads.is_in_contexts = True  # not the first WebDriver session's
@@ -77,7 +79,7 @@ class SharedBrowser:
 
     @property
     def has_room(self) -> bool:
-        """True if another lease may be in it, as far as the pool knows."""
+        """True if the browser may get another lease, as far as the pool knows."""
         if self.retire_reason or self.state == "over":
             return False
         return self.shared is None or self.shared.is_usable
@@ -105,20 +107,20 @@ class Browsers:
         return [one.session for one in self._all.copy()]
 
     def surplus(self) -> list[SharedBrowser]:
-        """The browsers above ``max_size`` that are not to be replaced already, those with the fewest
-        places first."""
+        """As many browsers as there are above ``max_size``, those with the fewest places first.
+        Browsers that get no more places already do not count."""
         staying = [one for one in self._all.copy() if not one.retire_reason]
         staying.sort(key=lambda one: len(one.places))
         return staying[: max(0, len(staying) - self.config.max_size)]
 
     def retire(self, browser: SharedBrowser, reason: str) -> None:
-        """Give the browser no more places; it ends with its last one."""
+        """Take no more places in the browser, which then ends with its last one."""
         with self._changed:
             browser.retire_reason = browser.retire_reason or reason
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let launches fail that wait for a place, and let the next place that ends end its whole
+        """Let launches fail that wait for a place.  From then on the end of any place ends its whole
         browser."""
         with self._changed:
             self.is_closed = True
@@ -128,16 +130,16 @@ class Browsers:
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Have launches that wait look again."""
+        """Have launches that wait check again for a place."""
         with self._changed:
             self._changed.notify_all()
 
     def take(self, place: Place) -> SharedBrowser:
-        """A browser that runs, with this place in it.
+        """Take this place in a running browser, and return the browser.
 
-        Starts one if there is none with a free place.  Waits while there are as many as there may be.
-        Raises SessionClosed if the place is called off, and the error of a start that this place has
-        begun.
+        Starts a browser if none has a free place.  Blocks while there are as many browsers as there may
+        be.  Raises SessionClosed if the place is called off, and the error of a start that this place
+        has begun.
         """
         starts = False
         launch = self._launch = self._launch or _launch_config(self.config)  # may import selenium
@@ -166,8 +168,12 @@ class Browsers:
         return browser
 
     def _find(self, place: Place, launch: SessionConfig) -> tuple[SharedBrowser | None, bool]:
-        """Give the place a number in a browser: that which it has already, one that runs, one that
-        starts, or a new one, which this place has to start (True)."""
+        """Give the place a number in a browser; returns the browser, and True if this place has to start
+        it.
+
+        In this order: the browser that the place has already, one that runs, one that starts, a new
+        one.  Returns None if there are as many browsers as there may be.
+        """
         if place.browser is not None and place.browser.has_room:
             return place.browser, False
         if place.browser is not None:
@@ -190,7 +196,7 @@ class Browsers:
         return found, starts
 
     def _settle(self, browser: SharedBrowser, state: Literal["live", "over"]) -> None:
-        """The start of a browser has succeeded or failed."""
+        """Note that the start of a browser has succeeded (``live``) or failed (``over``)."""
         with self._changed:
             browser.state = state
             if state == "live":
@@ -230,13 +236,14 @@ class Place:
     """A place in one of a pool's browsers, for a ``PooledBrowser``."""
 
     def __init__(self, browsers: Browsers, slot: SlotRequest):
-        """``slot``: by which a browser is started, if this place has to start one."""
+        """``slot``: the request for a slot of the host, which is used if this place has to start a
+        browser."""
         self._browsers, self.slot = browsers, slot
         self.browser: SharedBrowser | None = None
         self.number = 0
         """From 1 to ``leases_per_browser``; 0 before there is a browser."""
         self.starting: SharedBrowser | None = None
-        """The browser that this place starts now."""
+        """The browser that this place is starting; None if it starts none."""
         self.on_over: Callable[[], None] = lambda: None
         """Called when the lease or the browser is over, whoever has ended it."""
         self._is_called_off = False
@@ -246,7 +253,8 @@ class Place:
     def occupy(self, control: SessionControl[Any]) -> Any:
         """Take a place, attach a WebDriver session there, and return its driver.
 
-        Blocks, without a limit while all places are taken.  Nothing is left of a failure.
+        Blocks, without a limit while all places are taken.  Raises the errors of :meth:`Browsers.take`
+        and of ``SessionControl.occupy``.
         """
         browser = self._browsers.take(self)
         shared = browser.shared
@@ -254,11 +262,11 @@ class Place:
         control.config = browser.session.config
         seat = self._seat = Seat(shared, self.number)
         seat.on_over = self._tell_over
-        self.check()  # it was perhaps called off before there was a seat
+        self.check()  # call_off() may have been called before there was a seat
         try:
             return control.occupy(seat)
         except BaseException:
-            if not self._is_called_off:  # else the session that was being attached says nothing
+            if not self._is_called_off:  # a launch that was called off is no fault of the browser
                 self._retire_browser()
             raise
 
@@ -281,7 +289,7 @@ class Place:
         return contexts
 
     def _retire_browser(self) -> None:
-        """After a failure: the next launch is to have another browser."""
+        """Take no more places in this browser after a failure: the next launch gets another browser."""
         if self.browser is not None:
             self._browsers.retire(self.browser, "failed")
 
@@ -300,7 +308,7 @@ class Place:
             raise SessionClosed("The launch was cancelled.")
 
     def wait_begins(self) -> None:
-        """All places are taken: tell the pool, once."""
+        """Tell the pool, once, that all places are taken."""
         if not self._waits:
             self._waits = True
             self.slot.on_wait()
@@ -320,12 +328,13 @@ def _launch_config(config: PoolConfig) -> SessionConfig:
     browser = dataclasses.replace(for_contexts(config.browser, shared=True), debugging="port")
     if browser.max_download is None:
         return browser
-    bound = browser.max_download * config.leases_per_browser  # each lease has the bound for itself
+    # The bound of the user is for each lease; the guard's is for the browser.
+    bound = browser.max_download * config.leases_per_browser
     return dataclasses.replace(browser, max_download=bound)
 
 
 def is_of_one_place(reason: str) -> bool:
-    """True if a place was retired for a reason that says nothing about its browser."""
+    """True for a reason to retire one place that is no reason to replace its browser."""
     return reason.partition(":")[0] in OF_ONE_PLACE
 
 

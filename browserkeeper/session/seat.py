@@ -1,8 +1,9 @@
 """A seat: one lease's WebDriver session in a browser that other leases use at the same time.
 
-``SessionControl`` runs a seat as it runs a session with a browser of its own.  In place of a launch
+``SessionControl`` runs a seat like a session with a browser of its own.  In place of a launch
 (``Attempt``) it has a :class:`Seat`: an attached WebDriver session of the same ChromeDriver process.
-Its end is the end of its user context.  The browser goes on, unless it does not confirm that end.
+The end of a seat closes its user context.  The browser goes on; if the browser does not confirm that the
+context is closed, the browser is ended as well.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ..proxy.relay import Route
 
 LOOK_EVERY = 0.25
-"""Seconds between two looks whether the browser is to end, while the end of a seat is awaited."""
+"""Seconds between two checks whether the browser is to end, during the wait for the end of a seat."""
 CONTEXT_CLOSED = "context-closed"
 """The certificate of a seat that has ended in a browser that goes on."""
 
@@ -46,9 +47,10 @@ logger = logging.getLogger("browserkeeper")
 
 
 class SeatGuard:
-    """The guard of the browser, as one seat sees it: its deadlines end the seat alone.
+    """The guard of one seat: its deadlines end the seat alone.  All other questions are answered by the
+    guard of the browser.
 
-    ``ending`` is an event of the seat's end, or of the browser's.
+    The event ``ending`` comes when the seat or its browser begins to end.
     """
 
     def __init__(self, seat: Seat, shared: SharedSession, guard: GuardProcess):
@@ -73,7 +75,8 @@ class SeatGuard:
             return self._ending
         found = self._guard.event(name)
         if name == "ending" and found and (late := self._shared.deadlines.passed(self._expired)):
-            return {**found, "reason": late}  # this program was stuck: the backstop came first
+            # This program was stuck, so the guard has ended the browser for the seat's deadline.
+            return {**found, "reason": late}
         return found
 
     def wait_for(self, *names: str, deadline: float) -> dict[str, Any] | None:
@@ -87,9 +90,9 @@ class SeatGuard:
     def set_deadline(self, seconds: float, reason: str) -> None:
         """End the seat in ``seconds`` from now; 0 takes the deadline of that reason back (``*``: all).
 
-        If the seat has not ended BACKSTOP seconds after that, the guard ends the browser, also where
-        this process is stuck.  Does nothing once the seat has ended: nothing would take the deadline
-        back before the guard ends the browser.
+        If the seat has not ended BACKSTOP seconds after its deadline, the guard ends the browser, also
+        if this process is stuck.  Does nothing once the seat has ended: no code would take such a
+        deadline back, and so the guard would end the browser.
         """
         if self._over.is_set():
             return
@@ -111,8 +114,8 @@ class SeatGuard:
         return bool(self._shared.deadlines.passed(self._expired))
 
     def begin_end(self, reason: str) -> str:
-        """The seat, or its browser, begins to end; returns why, which is the first reason that was
-        given."""
+        """Note that the seat begins to end.  Returns the reason of the end, which is the first reason
+        that was given for the seat or its browser."""
         event = self.event("ending")
         if event is None:
             event = self._ending = {"event": "ending", "reason": reason}
@@ -120,14 +123,14 @@ class SeatGuard:
         return str(event["reason"])
 
     def ended(self) -> None:
-        """The seat has ended, or its browser has."""
+        """Note that the seat, or its browser, has ended; takes its deadlines back."""
         self._over.set()
         self._shared.deadlines.ended(self, self._expired)
         self._shared.name(self, "")
 
 
 class SeatEnding:
-    """The end of one seat, once; the same methods as ``Ending``."""
+    """Ends one seat, once.  Has the methods of ``Ending``."""
 
     def __init__(self, seat: Seat, shared: SharedSession):
         self.report: ExitReport | None = None
@@ -143,8 +146,9 @@ class SeatEnding:
     def run(self, reason: str, disconnect: Callable[[], None]) -> ExitReport:
         """End the seat for this reason.  Idempotent: concurrent callers get the same report.
 
-        The report is that of the browser, if that has ended, or if it did not confirm the end of the
-        seat (:meth:`_leave`) and was ended for that.
+        Blocks for LONGEST_LEAVE seconds, and for the end of the browser, at the most.  Returns the
+        report of the browser, if the browser has ended, or was ended because it did not confirm the end
+        of the seat (:meth:`_leave`).
         """
         seat = self._seat()
         assert seat is not None
@@ -190,8 +194,9 @@ class SeatEnding:
         )
 
     def _leave(self, seat: Seat) -> None:
-        """Have the seat leave the browser.  Raises NotLeftError if the browser does not confirm it, does
-        nothing any more, or is to end."""
+        """Have the seat leave the browser.  Raises NotLeftError if the browser does not confirm that the
+        seat's contexts are closed, if it is stopped or does nothing any more, or if the pool is
+        closed."""
         shared, done = self._shared, threading.Event()
         problems: list[BaseException] = []
 
@@ -225,7 +230,7 @@ class Seat:
     """
 
     def __init__(self, shared: SharedSession, number: int):
-        """``number``: the seat's in this browser."""
+        """``number``: the number of the seat in this browser, from 1."""
         attempt = shared.attempt
         self.shared, self._attempt, self.number = shared, attempt, number
         self.id, self.plan = attempt.id, attempt.plan
@@ -236,7 +241,8 @@ class Seat:
         self.on_over: Callable[[], None] = _do_nothing
         """Called when the seat has ended, in a thread of its own."""
         self.before_leaving: Callable[[], None] = _do_nothing
-        """Called before the contexts are closed; its errors are logged."""
+        """Called before the contexts are closed, for a quarter of the time of :meth:`leave` at most; its
+        errors are logged."""
         self._driver: Callable[[], Any] = lambda: None
         self._url = ("", 0)
         self._view: DevtoolsView | None = None
@@ -261,14 +267,14 @@ class Seat:
         return self._driver() if self.report is None else None
 
     def processes(self) -> list[ProcessFacts]:
-        """Those of the whole browser."""
+        """The processes of the whole browser; none after the end of the seat."""
         return self._attempt.processes() if self.report is None else []
 
     def connect(self, handler: CommandHandler) -> Any:
         """Attach a WebDriver session to the browser, and return Selenium's driver object.
 
-        Raises LaunchError if ChromeDriver does not attach it within ``start_timeout``; it takes 0.02 to
-        0.4 s.
+        Takes 0.02 to 0.4 s.  Raises LaunchError if ChromeDriver does not attach the session within
+        ``start_timeout``, if this version cannot be used, or if the seat was ended meanwhile.
         """
         from selenium.common.exceptions import WebDriverException
         from urllib3.exceptions import HTTPError
@@ -305,15 +311,15 @@ class Seat:
         managed.set_command_timeout(driver, config.command_timeout)
         self._driver = weakref.ref(driver)
         self._url = (f"/session/{driver.session_id}", service.port)
-        if self.report is not None:  # it took too long
+        if self.report is not None:  # a deadline has ended the seat during the attaching
             with contextlib.suppress(NotLeftError):
                 self._end_session(LEAVE_TIMEOUT)
             raise LaunchError(f"{config.name}: the seat was ended while its session was attached.")
         return driver
 
     def leave(self, timeout: float) -> None:
-        """Close the seat's contexts, and end its WebDriver session.  Raises NotLeftError unless both
-        are confirmed within ``timeout`` seconds."""
+        """Close the seat's contexts, and end its WebDriver session.  Blocks.  Raises NotLeftError unless
+        both are confirmed within ``timeout`` seconds."""
         end = time.monotonic() + timeout
         run_apart(self.before_leaving, timeout / 4)
         self.connection.leave(end - time.monotonic())
@@ -331,11 +337,11 @@ class Seat:
         finally:
             connection.close()
 
-    # -- what an Attempt has
+    # -- the attributes and methods of an Attempt
 
     @property
     def config(self) -> SessionConfig:
-        """That of the browser's first session."""
+        """The configuration of the browser's first session."""
         return self.plan.config
 
     @property
@@ -354,15 +360,15 @@ class Seat:
         return self._attempt.looks_alive()
 
     def error_of_end(self, when: str) -> BrowserkeeperError | None:
-        """None: the report says why the seat is over."""
+        """Always None: the report says why the seat is over."""
         return None
 
     def wrapped(self, name: str, command: Callable[[], Any]) -> Callable[[], Any]:
         return command
 
     def is_quitting(self) -> bool:
-        """True if the seat is ending: ChromeDriver then answers null, as if it had succeeded, to a
-        script of a page that is closed (measured with 156)."""
+        """True if the seat is ending.  The answers of its commands are then worthless: for a script in a
+        page that is closed ChromeDriver reports success, with null (measured with 156)."""
         return self.guard.event("ending") is not None
 
     def causes_of_death(self) -> str:
@@ -388,8 +394,11 @@ class Seat:
 
 
 def _seen_by(connection: SeatConnection, default: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Which windows the seat's WebDriver session may know: its own, and those of the ``default``
-    context, in which there is no lease.  Has no reference to the seat, which ends when it is dropped."""
+    """A function that returns True for the windows that the seat's WebDriver session may see: its own,
+    and those of the ``default`` context, in which there is no lease.
+
+    The function has no reference to the seat, since a seat that is garbage-collected must end.
+    """
 
     def is_seen(target: Mapping[str, Any]) -> bool:
         context = target.get("browserContextId")

@@ -1,8 +1,8 @@
-"""A browser with several seats: its session, and what the seats share of it.
+"""A browser with several seats: its session, and the objects that the seats share.
 
 A seat is one WebDriver session in a browser that other WebDriver sessions use at the same time, each in
 a user context of its own (``seat.py``).  The first WebDriver session, which has started the browser, is
-no seat: it has the BiDi websocket, and ends last.
+no seat: it has the BiDi websocket, and ends after all seats.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ if TYPE_CHECKING:
     from .launch import Attempt
 
 LEAVE_TIMEOUT = 5.0
-"""Seconds between two looks at a browser that has not confirmed yet that a seat's context is gone, which
-takes 0.1 s.  If driver or browser is stopped, or both have done nothing since the last look, the browser
-is ended, with all of its seats."""
+"""Seconds between two checks of a browser that has not confirmed yet that a seat's context is gone; the
+confirmation takes 0.1 s.  If driver or browser is stopped, or both have done nothing since the last
+check, the browser is ended, with all of its seats."""
 LONGEST_LEAVE = 30.0
-"""Seconds after which it is ended although it works: others' leases are worth a long wait, and a busy
-machine is no reason to end them."""
+"""Seconds after which a browser without such a confirmation is ended although it works.  So many, since
+its end would end other leases as well, and a busy machine is no reason for that."""
 BACKSTOP = LONGEST_LEAVE + 1.0
-"""Seconds after which the guard ends the browser, where this process has not done it."""
+"""Seconds after a seat's deadline, or after its end has begun, after which the guard ends the browser if
+the seat has not ended."""
 LONGEST_LABEL = 200
 """Characters of the labels of all leases of one browser together."""
 CONNECT_TIMEOUT = 10.0
-"""Seconds for the connection to the browser that has just started; it takes 10 ms."""
+"""Seconds for the connection to a browser that has just started, which takes 10 ms."""
 
 Expired = Callable[[str], None]
 """Called in a thread of its own with the reason of a deadline that has passed."""
@@ -49,28 +50,30 @@ logger = logging.getLogger("browserkeeper")
 
 
 class DeadlineWatch:
-    """The deadlines of a browser's seats, and the thread that calls what they call.
+    """The deadlines of a browser's seats, and the thread that ends the seats whose deadlines have
+    passed.
 
-    The methods of other threads take no lock, so that a signal handler may call them.
+    The methods take no lock, so that a signal handler may call them.
     """
 
     def __init__(self, backstop: Callable[[float], None]) -> None:
-        """``backstop``: gets the seconds until the browser has to end if a seat that is late has not
-        ended; 0 if no seat has a deadline.  Raises RuntimeError if the system gives no more threads."""
+        """``backstop``: called with the seconds after which the guard has to end the browser, unless a
+        later call changes that; 0 for no limit.  Raises RuntimeError if the system gives no more
+        threads."""
         self._backstop = backstop
         self._deadlines: dict[tuple[Expired, str], float] = {}
-        """By the function of a seat and the reason; on the monotonic clock."""
+        """The deadlines (monotonic clock), by the function that ends the seat and by the reason."""
         self._passed: dict[Expired, str] = {}
-        """The reasons of the deadlines that have passed, of seats that have not ended yet."""
+        """For each seat whose deadline has passed and that has not ended yet: the reason."""
         self._late: dict[object, float] = {}
-        """Until when each seat that is ending must have ended."""
+        """For each seat that is ending: when it must have ended (monotonic clock)."""
         self._changes: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="browserkeeper-deadlines", daemon=True)
         self._thread.start()
 
     def set(self, expired: Expired, reason: str, seconds: float) -> None:
-        """Set the deadline of this reason, in place of the one before; 0 takes it back, and ``*`` is for
-        the reasons of all deadlines of a seat."""
+        """Set the deadline of this reason, in place of an earlier one.  0 seconds take the deadline
+        back; with the reason ``*`` all deadlines of the seat."""
         if seconds:
             self._deadlines[expired, reason] = time.monotonic() + seconds
         else:
@@ -88,13 +91,13 @@ class DeadlineWatch:
         return next((reason for when, reason in sorted(found) if when <= now), "")
 
     def begin_end(self, seat: object) -> None:
-        """A seat begins to end: its browser ends as well if :meth:`ended` is not called in BACKSTOP
-        seconds."""
-        self._late[seat] = time.monotonic() + BACKSTOP  # the seat's end sees to it before
+        """Note that a seat begins to end.  The guard ends the browser if :meth:`ended` is not called
+        within BACKSTOP seconds."""
+        self._late[seat] = time.monotonic() + BACKSTOP
         self._tell()
 
     def ended(self, seat: object, expired: Expired) -> None:
-        """The seat has ended, or its browser has."""
+        """Note that the seat, or its browser, has ended."""
         self._late.pop(seat, None)
         self._passed.pop(expired, None)
         self.set(expired, "*", 0)
@@ -104,8 +107,11 @@ class DeadlineWatch:
         self._changes.put(False)
 
     def _tell(self) -> None:
-        """The guard is told here, in case that the thread gets no time, and by the thread, which is the
-        last to do it after any two changes at the same time."""
+        """Tell the guard and the thread of a change.
+
+        The thread tells the guard once more: after two changes at the same time its call is the last
+        one, and right.  The call here is needed in case that the thread gets no processor time.
+        """
         self._set_backstop()
         self._changes.put(True)
 
@@ -134,16 +140,17 @@ class DeadlineWatch:
                     self._pass(expired, reason)
 
     def _pass(self, expired: Expired, reason: str) -> None:
-        """A deadline has passed, unless it is taken back at this moment."""
+        """End a seat whose deadline has passed, unless the deadline is taken back at this moment."""
         is_first = expired not in self._passed
-        self._passed.setdefault(expired, reason)  # first: passed() finds it in one of the two
+        # Before the pop, so that passed() finds the deadline in one of the two dicts at any time.
+        self._passed.setdefault(expired, reason)
         if self._deadlines.pop((expired, reason), None) is not None:
             self._expire(expired, reason)
         elif is_first:
             self._passed.pop(expired, None)
 
     def _expire(self, expired: Expired, reason: str) -> None:
-        """Other seats' deadlines do not wait for this seat's end."""
+        """End the seat in a thread of its own, so that the deadlines of other seats need not wait."""
         name = "browserkeeper-deadline"
         try:
             threading.Thread(target=expired, args=(reason,), name=name, daemon=True).start()
@@ -169,18 +176,18 @@ class Control(Protocol):
 
 
 class SharedSession:
-    """A browser that runs, for its seats."""
+    """A running browser that has seats."""
 
     def __init__(self, control: Control, attempt: Attempt):
         """``control``, ``attempt``: of a session that has started, with BiDi and a debugging port.
 
-        Raises LaunchError if it cannot be connected to; the caller ends it then.
+        Raises LaunchError if the browser cannot be connected to; the caller then ends the session.
         """
         from websocket import WebSocketException
 
         self.control, self.attempt = control, attempt
         self.is_closing = False
-        """True if all seats are to end: then none leaves the browser before."""
+        """True if all seats are to end.  The end of any seat then ends the browser at once."""
         self._labels: dict[object, str] = {}
         driver = control.driver
         key = next(one for one in ("goog:chromeOptions", "ms:edgeOptions") if one in driver.caps)
@@ -204,8 +211,8 @@ class SharedSession:
         return self.control.looks_alive() and not self.connection.is_lost
 
     def work_done(self) -> object:
-        """Something that differs from one look to the next as long as browser or driver works, or waits
-        for a processor or a disk."""
+        """A value to compare with an earlier one.  The two are different if browser or driver has worked
+        in between, or waits for a processor or a disk."""
         return [work_of(each) for each in (self.attempt.browser.identity, self.attempt.driver_process)]
 
     @property
@@ -214,7 +221,8 @@ class SharedSession:
         return self.control.report is not None or self.attempt.guard.event("ending") is not None
 
     def name(self, seat: object, label: str) -> None:
-        """Have the report of the browser's end name this lease, among the others; "" for no name."""
+        """Have the report of the browser's end name this lease, beside the others; "" removes the
+        name."""
         if label:
             self._labels[seat] = label
         else:
@@ -230,10 +238,11 @@ class SharedSession:
 
 
 def work_of(process: ProcessIdentity | None) -> object:
-    """The processor time that a process has used, in seconds.
+    """The processor time that a process has used, in seconds; None if the process is gone or not known.
 
-    A value that equals no other one while the process waits for a processor or a disk, and where nothing
-    can be seen; None if it is gone or not known."""
+    A value that is different from all others while the process waits for a processor or a disk, and if
+    its state cannot be read.
+    """
     try:
         found = system.facts(process.pid) if process else None
     except LimitError:
@@ -244,7 +253,8 @@ def work_of(process: ProcessIdentity | None) -> object:
 
 
 def _backstop_of(guard: GuardProcess) -> Callable[[float], None]:
-    """Has no reference to the session, which ends when it is dropped."""
+    """A function that sets the browser's deadline.  It has no reference to the session, since a session
+    that is garbage-collected must end."""
     return lambda seconds: guard.set_deadline(seconds, "hung")
 
 
