@@ -292,7 +292,7 @@ class SessionConfig:
 
     @property
     def place(self) -> Place:
-        """Where the browser runs; all that depends on it asks here."""
+        """Where the browser runs.  All code that depends on the place reads this property."""
         if self.server is not None:
             return "server"
         return "grid" if self.remote is not None else "here"
@@ -304,8 +304,8 @@ class SessionConfig:
 
     @property
     def elsewhere(self) -> str:
-        """The argument or variable by which the browser is not a browser of this process, for messages;
-        "" for one that is."""
+        """The argument or variable that has put the browser on a Grid or a server, for messages; "" for
+        a browser of this process."""
         if self.server is not None:
             return self.server.source
         return "remote=" if self.remote is not None else ""

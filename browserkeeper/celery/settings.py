@@ -31,7 +31,7 @@ class BrowserSpec:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     """Not in the repr: a Grid's or a server's URL may contain a password or a token."""
     pool: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
-    """Not in the repr either: it may have the same arguments."""
+    """Not in the repr: it may have the same arguments."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError."""

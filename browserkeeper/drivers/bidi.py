@@ -57,7 +57,8 @@ class BidiConnection:
         self.own_pages = own_pages or OwnPages()
         """The tabs that were opened over this connection."""
         self.exclusive = threading.RLock()
-        """Held while something of the browser's is looked for, and made where it is missing."""
+        """Held while code looks for an object in the browser, and makes it if it is missing, so that two
+        threads do not make it twice."""
         self._timeout = timeout
         self._numbers = itertools.count(1)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}

@@ -11,7 +11,7 @@ PAUSE = 0.05
 
 
 class Stoppable(Protocol):
-    """A guard, or what has the place of one."""
+    """A guard, or an object that takes the place of one."""
 
     def tell_to_end(self, reason: str) -> None:
         """Ask for the end; returns at once."""

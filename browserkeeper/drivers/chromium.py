@@ -99,8 +99,11 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
 
 
 def bound_binary(browser: Program, directory: Path) -> tuple[str, str]:
-    """The program to start, so that a browser without the debugging pipe is killed when its driver ends,
-    and "".  Where that is not possible: the browser itself, and why it would outlive its driver."""
+    """The program that starts a browser without the debugging pipe, and a note for the report.
+
+    The program is a script by which the kernel kills the browser when its driver ends; the note is "".
+    If that is not possible: the browser itself, and why it would outlive its driver.
+    """
     if sys.platform != "linux":
         return browser.path, "debugging='port': the browser outlives its driver"
     if why := obstacle(directory, "the browser"):
@@ -153,8 +156,8 @@ def build_options(
 LOG_OPTIONS = ("perfLoggingPrefs", "devToolsEventsToLog", "windowTypes")
 """Experimental options that ChromeDriver also takes for a session that is attached to a browser."""
 OF_THE_BROWSER = frozenset({"browserVersion", "platformName", "proxy", "webSocketUrl"})
-"""Capabilities of the session that has started the browser, which hold for attached ones as well, or
-which these cannot have."""
+"""Capabilities that are not given to an attached session: it has those of the session that has started
+the browser, or cannot have them."""
 
 
 def attach_options(config: SessionConfig, address: str) -> ChromiumOptions:

@@ -111,8 +111,9 @@ class _FirefoxConnection(_Connection, FirefoxRemoteConnection):
 class _ToServer(_Connection):
     """A connection to a server of ours.
 
-    The request for a session has capabilities of ours beside those of the user's options.  They are kept
-    here and not in the options, and the request is not logged: they hold the secrets of an identity.
+    The request for a session has our capabilities beside those of the user's options.  Our capabilities
+    may hold the secrets of an identity: so they are not added to the options, and the request is not
+    logged.
     """
 
     def __init__(self, plan: ServerPlan, *given: Any, **named: Any):
@@ -387,19 +388,20 @@ class RemoteFirefox(_RemoteManaged, Firefox):
 
 
 class _OfServer:
-    """What the drivers of leases of a server share."""
+    """The methods that all drivers of leases of a server have."""
 
     error_handler_class: type[CodedErrors] = ServerErrors
 
     @property
     def socket_path(self) -> str:
-        """The server's, for its websockets."""
+        """The server's unix socket, for websockets; "" for a server on TCP."""
         driver: Any = self
         path: str = driver.command_executor.socket_path
         return path
 
     def tell_lease(self, body: dict[str, Any]) -> None:
-        """Send the words of a lease.  Not as a command of Selenium's, which would log the identity."""
+        """Send the words of a lease.  Raises the error that the server sends.  Not sent as a command of
+        Selenium's, which would log the identity."""
         driver: Any = self
         executor = driver.command_executor
         answer = executor.send_words(driver.session_id, body)
@@ -483,8 +485,8 @@ def connect(
 
 
 class ServerPlan(NamedTuple):
-    """What a session asks of its server: where that is, the capabilities beside those of the options,
-    and the connections that are opened for it."""
+    """The request of a session to a server: the server's address, the capabilities beside those of the
+    options, and the connections of the session."""
 
     address: ServerAddress
     capabilities: dict[str, Any]
@@ -501,8 +503,8 @@ def connect_to_server(
 ) -> webdriver.Remote:
     """Lease a session of a server, and return its driver.
 
-    ``timeout``: seconds for that, the wait in the server's queue included; None for no limit.  Raises
-    the errors of Selenium and urllib3, ServerError, and those of our exceptions that the server sends.
+    ``timeout``: seconds for the answer, the wait in the server's queue included; None for no limit.
+    Raises the errors of Selenium and urllib3, ServerError, and our exceptions that the server sends.
     """
     config = ClientConfig(
         remote_server_addr=plan.address.url,

@@ -80,7 +80,7 @@ class Browser(Protocol):
 
 
 class PooledBrowser:
-    """A browser with its processes, or a place in one that has several.
+    """A browser with its processes, or a place in a browser that has several.
 
     ``launch``, ``renew``, ``ping``, ``after_hook`` and ``end`` block, and are called in the browser's
     worker thread.  ``take``, ``run``, ``driver_for`` and ``failure`` may block, and are called in the
@@ -88,7 +88,8 @@ class PooledBrowser:
     """
 
     def __init__(self, config: PoolConfig, browsers: Browsers | None = None):
-        """``browsers``: those that have places for several leases; None for a browser of its own."""
+        """``browsers``: the browsers with places, in one of which this is a place; None for a browser of
+        its own."""
         self._config = config
         self._isolation = config.resolved_isolation
         self._contexts: Contexts | None = None
@@ -148,7 +149,7 @@ class PooledBrowser:
         from ..drivers.contexts import for_contexts
 
         if self._place is not None:
-            # A place in a browser with several is attached to, and no session is started.
+            # No browser is started here: a WebDriver session is attached to the browser of the place.
             driver = self._driver = self._occupy(self._place)
         else:
             self._control.config = for_contexts(self._config.browser)
@@ -292,8 +293,8 @@ class PooledBrowser:
     def end(self, reason: str) -> ExitReport | None:
         """End the browser, and return the verified report.
 
-        A place in a browser with several: end the lease.  The browser ends with its last place; None if
-        it goes on.
+        For a place in a browser with several: end the lease.  The browser ends with its last place;
+        returns None if the browser goes on.
         """
         report: ExitReport | None = self._control.end(reason)
         if self._contexts:
@@ -314,8 +315,8 @@ class PooledBrowser:
 
     def when_over(self, call: Callable[[], None]) -> None:
         """Have ``call`` called, in any thread, when the lease of a place is over while its browser goes
-        on, since a deadline has passed or the user has ended it.  The end of a browser of its own is
-        seen by its process."""
+        on, because of a deadline or because the user has ended it.  Does nothing for a browser of its
+        own, whose end the pool sees by its process."""
         if self._place is not None:
             self._place.on_over = call
 
@@ -347,7 +348,8 @@ class PooledBrowser:
 
     @property
     def must_take(self) -> bool:
-        """True if the lease is to be told of, whatever its identity: a server has to know it."""
+        """True if :meth:`take` has to be called also without an identity: the server has to be told the
+        label and the deadline of the lease."""
         if self._config.browser.place != "server":
             return False
         return bool(self._lease_label or self._config.max_lease)

@@ -20,8 +20,8 @@ def launch_pause(failures: int) -> float:
 
 class CircuitBreaker:
     """Closed while launches succeed.  Opens after ``OPENS_AFTER`` failures in a row, or at once
-    after an error that no retry can mend (such as a missing browser).  That a browser died, or was
-    killed, before its first lease can be mended.
+    after an error that no retry can mend (such as a missing browser).  A retry can mend the death of a
+    browser before its first lease.
 
     After a failure one launch at a time is tried, each after a pause (the "half-open" state of
     other circuit breakers).  The first launch that succeeds closes the breaker.

@@ -43,7 +43,8 @@ MAX_LIFETIME = 30 * 60.0
 IDLE_TIMEOUT = 10 * 60.0
 """Seconds; the default of psycopg_pool and HikariCP."""
 SERVER_IDLE_TIMEOUT = 1.0
-"""Seconds for a lease of a server that no request of the pool wants any more: other clients may wait."""
+"""Seconds for which a pool keeps a session of a server without a request for it: other clients may wait
+for that session."""
 MAX_MEMORY = 2 * 2**30
 """Bytes of PSS of the whole process tree."""
 LEAK_WARN = 5 * 60.0
@@ -272,8 +273,9 @@ class PoolConfig:
 
     @property
     def limits(self) -> Limits:
-        """For the scheduler.  A fresh process for each lease means one use of each browser.  The uses of
-        a browser with several places are counted for all of them together, and not there."""
+        """The limits for the scheduler.  With a fresh process for each lease each browser has one use.
+        The uses of a browser with several places are not counted by the scheduler, but by the
+        controller, for all places together."""
         max_uses = 1 if self.resolved_isolation == "fresh" else self.max_uses
         if self.leases_per_browser > 1:
             max_uses = None
@@ -298,9 +300,10 @@ OF_WARM_BROWSERS: Mapping[str, Any] = {
     "max_memory": MAX_MEMORY,
     "leases_per_browser": 1,
 }
-"""Arguments about the browsers that a pool keeps, with their defaults.  With a server there are none."""
+"""Arguments about the browsers that a pool keeps, with their defaults.  A pool of a server keeps
+none."""
 UNLIMITED = ("max_uses", "max_memory")
-"""Those of them that may be None."""
+"""The names of those arguments that may be None."""
 KEEPS_NONE = ("min_idle", 0)
 
 
@@ -334,21 +337,27 @@ def _for_a_server(browser: SessionConfig, given: dict[str, Any]) -> SessionConfi
 
 
 def default_size(leases_per_browser: int = 1) -> int:
-    """Returns as many browsers as both the cores and the free memory allow; at least 1.  Of browsers
-    with several leases, as many as have the same number of leases, rounded up."""
+    """The default number of browsers: as many as both the cores and the free memory allow; at least 1.
+
+    The cores allow a number of leases.  So browsers with several leases are fewer: that number divided
+    by ``leases_per_browser``, rounded up.
+    """
     leases = BROWSERS_PER_CORE * cores()
     browsers = -(-leases // leases_per_browser)
     return max(1, min(browsers, memory_left() // MEMORY_PER_BROWSER))
 
 
 OPEN_PASTING = ("middleclickpasteallowed", "javascriptcanaccessclipboard", "dompasteallowed")
-"""Of Chromium's ``--blink-settings``, in lower case: with these a page reads the clipboard."""
+"""Settings of Chromium's ``--blink-settings``, in lower case, with which a page can read the
+clipboard."""
 
 
 def options_of_one_lease(browser: SessionConfig) -> Iterator[tuple[str, str]]:
-    """The options that a browser with several leases cannot have, and why: those that ChromeDriver takes
-    only for the WebDriver session that has started the browser, and those that let a lease reach
-    others."""
+    """The options that a browser with several leases cannot have, and why.
+
+    ChromeDriver takes some only for the WebDriver session that has started the browser.  With others a
+    lease could reach other leases.
+    """
     options = browser.options
     experimental = getattr(options, "experimental_options", {})
     capabilities = getattr(options, "capabilities", {})

@@ -61,7 +61,8 @@ ANSWER_TIMEOUT = 30.0
 """Seconds for the event loop to run a call; it takes microseconds."""
 REPORTS_KEPT = 100
 STATES = ("leased", "checking", "refreshing", "idle", "starting", "queued", "closing")
-"""Of the places of one browser the first of these states is published as the browser's."""
+"""The states of places, in an order: the published state of a browser with several places is the first
+of these that one of its places has."""
 COUNTED = (
     *("requests_num", "requests_queued", "requests_errors", "returns_bad"),
     *("browsers_num", "browsers_errors", "browsers_lost", "leaks"),
@@ -158,8 +159,8 @@ class Controller:
             raise PoolClosed("The pool is closed; it gives no more leases.")
 
     def waits_for_host(self) -> bool:
-        """True if a launch waits for a slot of the host, or the host is drained.  A launch may also wait
-        for a place in a browser of the pool."""
+        """True if a launch waits for a slot of the host, or the host is drained.  A launch that waits
+        for a place in a browser of the pool does not count."""
         queued = self.scheduler.members("queued")
         if self.browsers is not None:
             queued = [member for member in queued if member.browser.slot.waits_for()]
@@ -272,8 +273,11 @@ class Controller:
     # -- browsers with several places
 
     def _replace_whole_browsers(self, now: float) -> None:
-        """Where one place is to be retired for a reason of its browser, retire the others, too, and give
-        the browser no new places.  Also where there are more browsers than ``max_size``."""
+        """Replace browsers with several places as a whole.
+
+        If one place is to be retired for a reason that concerns its browser, retire the other places as
+        well, and take no more places in that browser.  The same for browsers above ``max_size``.
+        """
         if self.browsers is None:
             return
         places: dict[SharedBrowser, list[Member]] = {}
@@ -292,7 +296,8 @@ class Controller:
                 self.scheduler.replace(staying, reason, now)
 
     def _join_group(self, member: Member) -> None:
-        """All places of a browser are too old at the same time, and have one slot of the host."""
+        """Give a new place the age limit and the group of its browser: all places of a browser are too
+        old at the same time, and have one slot of the host."""
         if (shared := member.browser.shared_browser) is not None:
             shared.expires_at = shared.expires_at or member.expires_at
             member.expires_at = shared.expires_at
@@ -393,7 +398,7 @@ class Controller:
         request.grant(member, now)
 
     def _count_use(self, member: Member) -> int:
-        """Returns how many leases the member's browser has had, in all of its places, with this one."""
+        """Count a lease; returns how many leases the member's browser has had, in all of its places."""
         shared: SharedBrowser | None = member.browser.shared_browser
         if shared is None or self.browsers is None:
             return member.uses
@@ -403,8 +408,8 @@ class Controller:
         return shared.uses
 
     def _is_spent(self, shared: SharedBrowser | None) -> bool:
-        """True if a browser with several places has had ``max_uses`` leases.  Several may be granted at
-        once; the scheduler does not count them together."""
+        """True if a browser with several places has had ``max_uses`` leases.  The scheduler counts the
+        leases of each place alone, and may grant several places at once."""
         limit = self.config.max_uses
         return shared is not None and limit is not None and shared.uses >= limit
 
@@ -544,7 +549,8 @@ class Controller:
             log(logging.WARNING, text, member.browser.id, state)
 
     def _keep(self, report: ExitReport | None) -> None:
-        """``report`` is None, or known, where a place has ended whose browser has others."""
+        """Keep a report, unless it is None or kept already.  If a place ends whose browser has others,
+        there is no report; all places of a browser that has died have the same one."""
         if report is None:
             return
         if self.browsers is not None and any(one.session == report.session for one in self.reports):
@@ -579,7 +585,7 @@ class Controller:
         }
 
     def _stats_of_browsers(self) -> dict[str, float]:
-        """Replaces what would count the places, where browsers have several."""
+        """The statistics that count browsers and not places, for browsers with several places."""
         if self.browsers is None:
             return {}
         return {"pool_browsers": self.browsers.count(), "browsers_num": self.browsers.started}

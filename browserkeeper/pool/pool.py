@@ -129,8 +129,7 @@ class BrowserPool(Generic[D_co]):
         reset: a function, called with the driver after each lease, while its windows and cookies still
             exist.  Not called if the browser died, hangs, or was retired by its lease.
         hook_timeout: seconds for one call of these three functions.  Each call is made in a thread of
-        its
-            own.  If it raises or takes longer, the browser is replaced (``docs/pool.md``).
+            its own.  If it raises or takes longer, the browser is replaced (``docs/pool.md``).
         leases_per_browser: how many leases a Chromium has at a time, each in a user context with a
             WebDriver session of its own.  Several need much less memory than several browsers.  Then
             ``max_size`` still counts browsers, and ``min_idle`` counts leases (``docs/pool.md``).
@@ -712,7 +711,7 @@ class BrowserPool(Generic[D_co]):
 
 
 def _rounded(seconds: float) -> str:
-    """For messages: what remains of a limit may be 2.99984 seconds."""
+    """Seconds for messages, rounded: the rest of a limit may be 2.99984 s."""
     return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
 
 

@@ -26,7 +26,7 @@ def open_new(record: TestRecord, spec: BrowserSpec) -> OpenedBrowser:
     """Start a new browser for a test.  The caller must call :func:`end`, even if this raises."""
     given = dict(spec.arguments)
     with one_line_errors():
-        has_log = not is_of_a_server(spec)  # whose drivers write their logs there
+        has_log = not is_of_a_server(spec)  # the logs of a server's drivers are on the server
         if has_log and record.settings.capture != "never" and not given.get("log"):
             given["log"] = _log_path(record, numbered(DRIVER_LOG, len(record.opened) + 1))
         if given.get("label") is None:

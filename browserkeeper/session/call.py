@@ -34,10 +34,10 @@ signal to its main thread, and that ends the wait at once; other systems may cho
 class Call(Generic[T]):
     """One call of a function, in a thread of its own, with the caller's context variables.
 
-    Where no thread can be started, the function runs in the caller's thread.  So it does, unless
-    ``always_apart``, in a thread of :func:`get_no_exceptions`, and where the caller holds a lock of
-    ``logging``: a log handler that sends a command, or starts a session, would wait for ever for a
-    thread that logs.
+    The function runs in the caller's thread where no thread can be started, and, unless
+    ``always_apart``, in two further cases.  The caller's thread has called :func:`get_no_exceptions`;
+    or it holds a lock of ``logging``: a log handler that sends a command, or starts a session, would
+    wait for ever for a thread that logs.
     """
 
     def __init__(self, function: Callable[[], T], *, always_apart: bool = False):

@@ -124,8 +124,8 @@ class SessionControl(Generic[S]):
         self.config = config
         self.state: Literal["new", "starting", "live", "closed"] = "new"
         self.attempt: AnyAttempt | None = None
-        """The latest launch, the seat in a browser with several, or the lease of a server; None before
-        the first one."""
+        """The latest launch, the seat in a browser with several leases, or the lease of a server; None
+        before the first one."""
         self.deadline_errors: dict[str, DeadlineError] = {}
         """What to raise when a deadline passes, by its reason: code that sets a deadline can say more
         about it than the session (a pool's ``max_lease``, a Celery task's time limit)."""
@@ -476,7 +476,8 @@ class SessionControl(Generic[S]):
         self.run_command(STORAGE_STATE, {}, lambda: load_state(self._live(), state))
 
     def tell_lease(self, identity: Identity, label: str, max_lease: float | None) -> None:
-        """Tell the server of a pool's lease which its session begins; see :meth:`ServerAttempt.tell`."""
+        """Tell the server that a lease of a pool begins in this session; see :meth:`ServerAttempt.tell`.
+        Raises the error of the session if it is over."""
         from .server_attempt import ServerAttempt
 
         attempt = self.attempt
@@ -700,7 +701,7 @@ def _make_attempt(
     began: float,
     deadline: float,
 ) -> Attempt:
-    """An attempt of a launch on this machine; ``bind`` is told its id."""
+    """An attempt to launch on this machine.  ``bind`` is called with the id of its session."""
     plan = LaunchPlan.make(preparation, slot, began, deadline)
     bind(plan.record.session.id)
     return Attempt(plan)

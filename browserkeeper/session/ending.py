@@ -51,7 +51,7 @@ DISCONNECT_TIMEOUT = 3.0
 
 
 class End(Protocol):
-    """Ends what a session has started, for :class:`Ending`, which calls it once."""
+    """Ends all that a session has started.  :class:`Ending` calls :meth:`run` once."""
 
     def run(self, reason: str, began: float) -> ExitReport:
         """End it all, and return the report.  ``began``: when the end began (``time.monotonic()``)."""
@@ -61,7 +61,7 @@ class End(Protocol):
 
 
 class GuardEnd:
-    """The end by the session's guard.  Where that is dead, this process cleans up."""
+    """The end by the session's guard.  If the guard is dead, this process cleans up."""
 
     def __init__(
         self,
@@ -230,7 +230,8 @@ class Ending:
         logger.info("%s", self.report, extra=self.report.log_fields())
 
     def forget(self) -> None:
-        """Do not end the session when its object is garbage-collected: it is not ours any more."""
+        """Do not end the session any more when its object is garbage-collected: after a release its
+        processes are the caller's."""
         if self._finalizer is not None:
             self._finalizer.detach()
 

@@ -48,10 +48,11 @@ def open_contexts(
 ) -> Contexts:
     """Connect to a browser that was started with :func:`for_contexts`, and make its first context.
 
-    ``config`` is the user's.  ``shared``: of a Chromium that has other leases at the same time.
+    ``config`` is the user's.  ``shared``: for a Chromium that has other leases at the same time; None
+    for other browsers.
 
-    Raises NoContextsError for a browser that is too old for contexts,
-    ProtocolError, or an error of the websocket or of WebDriver.
+    Raises NoContextsError for a browser that is too old for contexts, ProtocolError, or an error of the
+    websocket or of WebDriver.
     """
     from . import chromium, firefox
 

@@ -44,7 +44,8 @@ class DownloadFolders:
     number: int = 0
     """The number of the current context; the first has 1."""
     prefix: str = ""
-    """Before the number in the folders' names: other contexts of the browser have theirs beside."""
+    """The beginning of the folders' names, before the number.  It keeps apart the folders of contexts
+    that a browser has at the same time."""
 
     @property
     def current(self) -> Path:
@@ -73,8 +74,8 @@ class Contexts(abc.ABC):
     engine: ClassVar[str]
 
     refusal = ""
-    """Why a command is refused that reaches beyond the context, "" if it is allowed.  For a browser with
-    several leases at a time: such a command would reach the others."""
+    """The text by which a command that reaches beyond the context is refused; "" if such commands are
+    allowed.  In a browser with several leases at a time they would reach the other leases."""
 
     def __init__(
         self,
@@ -83,8 +84,7 @@ class Contexts(abc.ABC):
         folders: DownloadFolders,
         connection: BidiConnection | None = None,
     ):
-        """Connect to the browser, unless there is a ``connection``.  Raises an error of the
-        websocket."""
+        """Connect to the browser, unless ``connection`` is given.  Raises an error of the websocket."""
         self._run, self._folders = run, folders
         self._timeouts = dict(capabilities.get("timeouts", {}))
         self._undo: dict[str, None] = {}
@@ -235,8 +235,8 @@ class Contexts(abc.ABC):
             self._bidi_filter = None
 
     def note_beyond(self, what: str) -> None:
-        """The browser must not have another lease, because of this command.  To be called before the
-        command.  Raises ConfigError if it is refused."""
+        """Note that the browser must not have another lease because of this command.  To be called
+        before the command is sent.  Raises ConfigError if such commands are refused."""
         if self.refusal:
             raise ConfigError(f"{what} {self.refusal}")
         self.beyond = self.beyond or what

@@ -53,7 +53,7 @@ CONTEXT_COMMANDS = frozenset(
 """WebDriver commands that affect only windows of the current context, or change nothing."""
 
 NAMES = {"devtools": "DevTools (start_devtools(), bidi_connection())"}
-"""What users know a command as, if not by its name."""
+"""How messages name a command whose own name users do not know."""
 
 UNDO_COMMANDS: Mapping[str, str] = {
     "setTimeouts": "setTimeouts",
@@ -129,9 +129,9 @@ the browser's BiDi answers it first, the command fails with "No dialog is showin
 def for_contexts(config: SessionConfig, *, shared: bool = False) -> SessionConfig:
     """The configuration with BiDi turned on, and with Chromium's spare renderer turned off.
 
-    ``shared``: the browser will have several leases at a time.  Then a click with the middle button does
-    not paste the text that was selected last, which may be another lease's; unless the browser is
-    visible, where the desktop has that text.
+    ``shared``: the browser will have several leases at a time.  If it is headless, a click with the
+    middle button then does not paste the text that was selected last, since another lease may have
+    selected it.  In a visible browser that text belongs to the desktop.
 
     Chromium starts that renderer in advance for the next site.  A context serves one lease and seldom
     uses it; without it a renewal takes a fifth less time.
@@ -152,8 +152,9 @@ INTERNAL_SCHEMES = frozenset("about brave devtools edge isolated-app opera vival
 """Schemes of the browser's own pages, beside those that begin with "chrome".  Some pages end the whole
 browser, others show what other leases do."""
 HARMLESS_PAGES = frozenset("blank crash hang kill shorthang srcdoc".split())
-"""The hosts of those that affect only the lease's own tab.  No page that is shown is among them, such as
-``chrome://version``: its scripts may open all others (measured with 156)."""
+"""The hosts of the browser's own pages that affect only the lease's own tab.  Pages with content, such
+as ``chrome://version``, are not among them: their scripts may open all other pages of the browser
+(measured with 156)."""
 
 SHARED_REFUSAL = (
     "reaches beyond the context of the lease, and other leases run in this browser "
@@ -221,7 +222,7 @@ def _first_placement(
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """For a browser with several leases at a time: what all of its leases have in common."""
+    """For the contexts of one seat, in a browser with several leases at a time."""
 
     connection: SeatConnection
     """The seat's part of the browser's connection."""
@@ -380,7 +381,7 @@ class ChromiumContexts(Contexts):
         return {t["targetId"] for t in self._targets() if t["browserContextId"] in contexts}
 
     def _route_switch(self, params: Mapping[str, Any], command: Callable[[], Any]) -> Any:
-        """A window of another lease does not exist for this one."""
+        """Raises NoSuchWindowException for a window of another lease."""
         from selenium.common.exceptions import NoSuchWindowException
 
         if self._shared is not None and params.get("handle") not in self._own_windows():
@@ -388,7 +389,7 @@ class ChromiumContexts(Contexts):
         return command()
 
     def _check_address(self, url: object) -> None:
-        """Raises ConfigError for a page of the browser itself that a lease beside others cannot have."""
+        """Raises ConfigError for a page of the browser itself, if the browser has other leases."""
         if self._shared is not None and self.refusal and is_internal(url):
             self.note_beyond(f"The page {url!r}")
 
