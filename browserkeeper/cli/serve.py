@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..server.settings import ServerSettings
 
 OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidict", "propcache", "yarl")
-"""Modules that come with the extra."""
+"""Modules that are installed with the extra ``serve``."""
 
 
 @click.command()
@@ -27,7 +27,7 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
     help="unix:PATH or HOST:PORT. May be repeated. Default: the sockets that systemd gives, else "
     "serve.sock in the state directory.",
 )
-@click.option("--group", default="", metavar="GROUP", help="May use the unix socket, too.")
+@click.option("--group", default="", metavar="GROUP", help="A group whose members may use the unix socket.")
 @click.option("--token-file", default="", metavar="FILE", help="The token for clients over TCP.")
 @click.option(
     "--allow-host",
@@ -77,14 +77,14 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
     show_default=True,
     callback=seconds,
     metavar="SECONDS",
-    help="For a new session to get a browser.",
+    help="How long a request for a session waits for a browser.",
 )
 @click.option(
     "--max-lease",
     type=float,
     callback=seconds,
     metavar="SECONDS",
-    help="For a session; then it is ended. Default: no limit.",
+    help="How long a session may last; then it is ended. Default: no limit.",
 )
 @click.option(
     "--idle-timeout",
@@ -93,7 +93,8 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
     show_default=True,
     callback=seconds_or_zero,
     metavar="SECONDS",
-    help="Without a command; then the session is ended, unless its client is known to live. 0: none.",
+    help="How long a session may be without a command; then it is ended, unless its client is known "
+    "to live. 0: no limit.",
 )
 @click.option(
     "--drain-timeout",
@@ -102,7 +103,7 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
     show_default=True,
     callback=seconds_or_zero,
     metavar="SECONDS",
-    help="For open sessions after SIGTERM; then they are ended.",
+    help="How long open sessions may go on after SIGTERM; then they are ended.",
 )
 @output.json_option
 def command(as_json: bool, **given: Any) -> int:
