@@ -27,7 +27,9 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
     help="unix:PATH or HOST:PORT. May be repeated. Default: the sockets that systemd gives, else "
     "serve.sock in the state directory.",
 )
-@click.option("--group", default="", metavar="GROUP", help="A group whose members may use the unix socket.")
+@click.option(
+    "--group", default="", metavar="GROUP", help="A group whose members may use the unix socket."
+)
 @click.option("--token-file", default="", metavar="FILE", help="The token for clients over TCP.")
 @click.option(
     "--allow-host",
