@@ -18,15 +18,14 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 from celery import Celery
 
-from examples.services import celery_worker, ended, redis_server
+from examples.services import celery_worker, ended, redis_server, wait_for
 from fixtures.server import Site
 
 from .__main__ import machine
@@ -54,16 +53,8 @@ def server(children: int, browsers: int, state: str) -> Iterator[str]:
     words += ["--leases-per-browser", str(-(-children // browsers))]
     env = {**os.environ, "BROWSERKEEPER_STATE_DIR": state}
     with ended(subprocess.Popen(words, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)) as process:
-        wait_for(lambda: Path(state, "s").exists() or process.poll() is not None, "the server")
+        wait_for(lambda: Path(state, "s").exists() or process.poll() is not None, "the server", PATIENCE)
         yield address
-
-
-def wait_for(condition: Callable[[], object], name: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > until:
-            raise SystemExit(f"{name} was not ready within {PATIENCE:g} s")
-        time.sleep(0.05)
 
 
 def measure_one(rival: str, redis: str, url: str, given: argparse.Namespace) -> Measured:
@@ -85,7 +76,7 @@ def measure_one(rival: str, redis: str, url: str, given: argparse.Namespace) -> 
 def memory_of_open_pages(client: Celery, url: str, children: int) -> float:
     with tempfile.TemporaryDirectory(prefix="tmphold") as folder:
         results = [client.send_task("hold", args=[url, folder]) for _ in range(children)]
-        wait_for(lambda: len(list(Path(folder).iterdir())) == children, "the pages")
+        wait_for(lambda: len(list(Path(folder).iterdir())) == children, "the pages", PATIENCE)
         megabytes = sum(map(pss, psutil.Process().children(recursive=True)))
         Path(folder, "go").touch()
         for result in results:

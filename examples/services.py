@@ -29,7 +29,7 @@ def redis_server() -> Iterator[str]:
         socket = Path(directory, "redis.sock")
         command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", ""]
         with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=directory)):
-            _wait(socket.exists, "redis-server")
+            wait_for(socket.exists, "redis-server")
             yield f"redis+socket://{socket}"
 
 
@@ -42,7 +42,7 @@ def celery_worker(
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO", *options]
         env = {**os.environ, **environment}
         with ended(subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, env=env)) as worker:
-            _wait(
+            wait_for(
                 lambda: b" ready." in Path(log.name).read_bytes() or worker.poll() is not None, "worker"
             )
             if worker.poll() is not None:
@@ -64,9 +64,10 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
             process.wait()
 
 
-def _wait(condition: Callable[[], object], name: str) -> None:
-    until = time.monotonic() + PATIENCE
+def wait_for(condition: Callable[[], object], name: str, patience: float = PATIENCE) -> None:
+    """Raises SystemExit if the condition does not hold within ``patience`` seconds."""
+    until = time.monotonic() + patience
     while not condition():
         if time.monotonic() > until:
-            raise SystemExit(f"{name} was not ready within {PATIENCE:g} s")
+            raise SystemExit(f"{name} was not ready within {patience:g} s")
         time.sleep(0.05)

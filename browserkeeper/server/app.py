@@ -19,7 +19,8 @@ from websocket import WebSocketException
 
 from .._version import __version__
 from ..errors import BrowserkeeperError, ConfigError
-from ..wire.words import BEGIN_LEASE
+from ..wire.words import BEGIN_LEASE, REPORT
+from ..wire.words import SERVER as SERVER_FACTS
 from .bidi import Bridge
 from .bodies import BodyBudget, read_body, release_body
 from .browsers import Browsers
@@ -359,7 +360,7 @@ class Server:
             found["goog:chromeOptions"] = {}
         if session.wanted.downloads:
             found["se:downloadsEnabled"] = True
-        found["browserkeeper:server"] = {
+        found[SERVER_FACTS] = {
             "version": __version__,
             "pid": os.getpid(),
             "browser": lease.browser_id,
@@ -371,7 +372,7 @@ class Server:
         report = await self._end(session, "Its client has ended it.")
         value = None
         if session.wanted.client:
-            value = {"browserkeeper:report": None if report is None else report.to_dict()}
+            value = {REPORT: None if report is None else report.to_dict()}
         return _json({"value": value})
 
     async def _end(self, session: Session, why: str) -> Any:

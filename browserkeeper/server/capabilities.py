@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..options.check import flat, switch_of
 from ..options.proxy import Proxy
 from ..pool.config import ISOLATIONS
+from ..wire import words
 from .errors import WireError
 
 DEFAULT_BROWSER = "chrome"
@@ -301,12 +302,7 @@ OF_THE_LEASE = (
     "timeouts",
     "webSocketUrl",
     "se:downloadsEnabled",
-    "browserkeeper:identity",
-    "browserkeeper:label",
-    "browserkeeper:timeout",
-    "browserkeeper:maxLease",
-    "browserkeeper:isolation",
-    "browserkeeper:client",
+    *(words.IDENTITY, words.LABEL, words.TIMEOUT, words.MAX_LEASE, words.ISOLATION, words.CLIENT),
 )
 
 
@@ -364,7 +360,7 @@ def _launch(name: str, capabilities: Mapping[str, Any], headless: bool) -> Launc
 
 
 def _isolation(capabilities: Mapping[str, Any]) -> str:
-    given = capabilities.get("browserkeeper:isolation", "")
+    given = capabilities.get(words.ISOLATION, "")
     if given and given not in ISOLATIONS:
         raise ConfigError(f"browserkeeper:isolation {given!r}: give one of {', '.join(ISOLATIONS)}")
     return cast("str", given)
@@ -404,15 +400,15 @@ def _preferences(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_lease_words(wanted: Wanted, capabilities: Mapping[str, Any]) -> Wanted:
-    identity = identity_of(capabilities.get("browserkeeper:identity", {}))
-    label = capabilities.get("browserkeeper:label")
+    identity = identity_of(capabilities.get(words.IDENTITY, {}))
+    label = capabilities.get(words.LABEL)
     if label is not None and not isinstance(label, str):
         raise _invalid("'browserkeeper:label' must be a string")
     for name in ("se:downloadsEnabled",):
         if not isinstance(capabilities.get(name, False), bool):
             raise _invalid(f"{name!r} must be true or false")
     seconds = {}
-    for name in ("browserkeeper:timeout", "browserkeeper:maxLease"):
+    for name in (words.TIMEOUT, words.MAX_LEASE):
         seconds[name] = capabilities.get(name)
         if seconds[name] is not None:
             check_seconds(name, seconds[name])
@@ -420,12 +416,12 @@ def _with_lease_words(wanted: Wanted, capabilities: Mapping[str, Any]) -> Wanted
         wanted,
         identity=identity,
         label=label or None,
-        queue_timeout=seconds["browserkeeper:timeout"],
-        max_lease=seconds["browserkeeper:maxLease"],
+        queue_timeout=seconds[words.TIMEOUT],
+        max_lease=seconds[words.MAX_LEASE],
         timeouts=capabilities.get("timeouts", {}),
         downloads=capabilities.get("se:downloadsEnabled", False),
         bidi=capabilities.get("webSocketUrl", False),
-        client=str(capabilities.get("browserkeeper:client", "")),
+        client=str(capabilities.get(words.CLIENT, "")),
     )
 
 

@@ -19,11 +19,10 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..state.permissions import first_untrusted_directory
+from ..wire.address import LONGEST_PATH
 from .connections import Listener
 
 UNIX = "unix:"
-LONGEST_PATH = 107
-"""Bytes: ``sun_path`` has 108 with the zero at its end (unix(7))."""
 BACKLOG = 128
 FIRST_FD = 3
 """``SD_LISTEN_FDS_START`` (sd_listen_fds(3))."""

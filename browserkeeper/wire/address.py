@@ -139,4 +139,4 @@ def _of_url(text: str, source: str) -> ServerAddress:
     )
 
 
-__all__ = ["FORM", "ServerAddress", "choose"]
+__all__ = ["FORM", "LONGEST_PATH", "ServerAddress", "choose"]

@@ -22,6 +22,7 @@ from ..bidi import BidiConnection, ProtocolError
 from ..context_limits import grants_geolocation
 from ..paste_keys import NO_MIDDLE_PASTE, PasteKeys
 from ..seat_connection import SeatConnection
+from ..user_prompts import WITHOUT_BIDI
 from .base import Contexts, DownloadFolders, RunCommand
 
 FIRST_PAGE = "data:,"
@@ -118,12 +119,10 @@ EMPTY_CLIPBOARD: tuple[tuple[str, dict[str, Any]], ...] = (
 The page selects a space: that replaces the last selected text, which a click with the middle button
 would paste (X11's primary selection)."""
 
-PROMPT_HANDLING = {"default": "ignore", "beforeUnload": "accept"}
-"""A new context's handling of dialogs, the same as ChromeDriver's without BiDi: an alert stays open
-until a command handles it, or fails because of it."""
-PROMPT_HANDLING_OF_SEATS = {"default": "ignore", "beforeUnload": "ignore"}
-"""The same for a seat, whose own WebDriver session, without BiDi, answers a ``beforeunload`` dialog: if
-the browser's BiDi answers it first, the command fails with "No dialog is showing" (ChromeDriver 156)."""
+IGNORE_DIALOGS = {"default": "ignore", "beforeUnload": "ignore"}
+"""A seat's handling of dialogs.  Its own WebDriver session, without BiDi, answers a ``beforeunload``
+dialog: if the browser's BiDi answers it first, the command fails with "No dialog is showing"
+(ChromeDriver 156).  Other contexts have WITHOUT_BIDI."""
 
 
 def for_contexts(config: SessionConfig, *, shared: bool = False) -> SessionConfig:
@@ -269,7 +268,7 @@ class ChromiumContexts(Contexts):
     def _renew(self, parameters: Mapping[str, Any]) -> None:
         if self.context:
             self.connection.cdp("Target.disposeBrowserContext", browserContextId=self.context)
-        handling = PROMPT_HANDLING if self._shared is None else PROMPT_HANDLING_OF_SEATS
+        handling = WITHOUT_BIDI if self._shared is None else IGNORE_DIALOGS
         wanted = {"unhandledPromptBehavior": handling, **parameters}
         created = self.connection.command("browser.createUserContext", wanted)
         self.context = created["userContext"]
