@@ -216,7 +216,15 @@ class Server:
 
     def labels(self) -> list[str]:
         """Those of the leases that it has now."""
-        return [one["label"] for one in self.ask("GET", "/browserkeeper/sessions")[1]]
+        return [one["label"] for one in self._sessions()]
+
+    def facts(self, label: str) -> list[dict[str, Any]]:
+        """What it says of the leases of this label."""
+        return [one for one in self._sessions() if one["label"] == label]
+
+    def _sessions(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask("GET", "/browserkeeper/sessions")[1]
+        return found
 
     def end(self, number: signal.Signals) -> bool:
         """Begin its end.  False if another thread is at it."""
@@ -494,7 +502,10 @@ class Soak:
             except (OSError, http.client.HTTPException):
                 pass  # the server was ended
             if time.monotonic() > began + GONE:
-                self._complain(f"{attempt.task}: the lease of the dead client is there after {GONE} s")
+                facts = self.server.facts(attempt.token)
+                self._complain(
+                    f"{attempt.task}: the lease of the dead client is there after {GONE} s: {facts}"
+                )
                 return
             time.sleep(0.02)
 
@@ -515,8 +526,7 @@ class Soak:
             return True
         expected = fault is not None and fault.fails is not False
         if expected and fault is not None and fault.by:
-            by_another = failure.startswith("BrowserDied") and self._is_hurt(attempt)
-            if not failure.startswith(fault.by) and not server_ended and not by_another:
+            if not (failure.startswith(fault.by) or server_ended or self._is_hurt(attempt)):
                 self._complain(f"{task} failed with {failure}")
         elif not (expected or server_ended or self._is_hurt(attempt)):
             with self._lock:

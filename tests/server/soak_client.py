@@ -32,7 +32,8 @@ LIMIT = 600.0
 EXPIRES = 5.0
 """Seconds of ``browserkeeper:maxLease`` in the act "expire"."""
 AGENT = "selenium/4 (python soak)"
-"""A client that keeps its connection: over TCP the server ends the session soon after it is closed."""
+"""With ``Connection: keep-alive``, that of a client that keeps its connection: over TCP the server ends
+the session soon after it is closed."""
 READ = """
 const sent = JSON.parse(document.getElementById("received").textContent);
 return [sent, {...localStorage}, document.cookie];
@@ -51,7 +52,11 @@ class FailedError(Exception):
 class Client:
     def __init__(self, where: str, token: str):
         self.where = where
-        self.headers = {"User-Agent": AGENT, "Content-Type": "application/json"}
+        self.headers = {
+            "User-Agent": AGENT,
+            "Connection": "keep-alive",
+            "Content-Type": "application/json",
+        }
         if token:
             coded = base64.b64encode(f"{token}:".encode()).decode()
             self.headers["Authorization"] = f"Basic {coded}"
