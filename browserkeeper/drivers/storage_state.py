@@ -31,7 +31,8 @@ DEFAULT_CONTEXT = "default"
 ANSWER_TIMEOUT = 20.0
 """Seconds for one answer of the browser; it takes 1 to 300 ms, and some seconds for megabytes."""
 SAVE_TIMEOUT = 60.0
-"""Seconds for a whole state to be saved.  An origin takes 0.1 s."""
+"""Seconds for a whole state to be saved.  An origin takes 0.1 s, and one with 5 MB of localStorage more
+than 20 s on a very busy machine."""
 DECOY = "http://127.0.0.1:1/"
 """The address with which each load of a Chromium begins.  Browsers do not connect to this port
 (fetch.spec.whatwg.org, "bad port")."""
@@ -118,16 +119,15 @@ def save(
     *,
     indexed_db: bool,
     state: StorageState | None = None,
-    timeout: float = SAVE_TIMEOUT,
 ) -> dict[str, Any]:
     """Returns the state of a user context, in Playwright's format.
 
     Saves the origins of the open pages, of ``visited``, and of ``state``, the state that was loaded.
-    ``timeout``: seconds for the whole save.  Raises StorageStateError.
+    Raises StorageStateError, also if the save takes longer than ``SAVE_TIMEOUT``.
     """
     from websocket import WebSocketTimeoutException
 
-    end = time.monotonic() + timeout
+    end = time.monotonic() + SAVE_TIMEOUT
     known = dict.fromkeys(visited)
     if state is not None:
         known |= dict.fromkeys(one.origin for one in state.origins)
@@ -138,7 +138,7 @@ def save(
         if known:
             with OwnPage(connection, engine, context, ANSWER_TIMEOUT) as page:
                 for origin in known:
-                    page.timeout = max(0.5, min(ANSWER_TIMEOUT, end - time.monotonic()))
+                    page.timeout = max(0.5, end - time.monotonic())
                     storage = _collect(page, origin, indexed_db)
                     if storage["localStorage"] or storage.get("indexedDB"):
                         origins.append({"origin": origin, **storage})
@@ -439,7 +439,7 @@ class OwnPage:
         """Close the tab, and then remove the intercept: no request of the page may reach the network."""
         try:
             with contextlib.suppress(ProtocolError):
-                self._connection.commands(self._undo[-1:] + self._undo[:-1], self.timeout)
+                self._connection.commands(self._undo[-1:] + self._undo[:-1], ANSWER_TIMEOUT)
         finally:
             for remove in self._removers:
                 remove()

@@ -200,11 +200,13 @@ def test_handlers_of_the_user_and_blocking_do_not_reach_the_page_of_a_save(
         for _ in range(3):
             assert stored(session.storage_state(indexed_db=True)) == {origin: {"k": "v"}}
         assert seen == []
-        with pytest.raises(WebDriverException, match=r"BLOCKED_BY_CLIENT|NS_ERROR_ABORT"):
-            driver.browsing_context.navigate(driver.current_window_handle, site.url, "complete")
         assert len(driver.browsing_context.get_tree()) == len(driver.window_handles) == 1
+        # The failed navigation is the last one.  Chromium may answer no continueRequest of a navigation
+        # that begins while the error page of another is loading: so it was with Selenium alone, too.
         driver.browsing_context.navigate(driver.current_window_handle, other(site), "complete")
         assert other(site) in seen
+        with pytest.raises(WebDriverException, match=r"BLOCKED_BY_CLIENT|NS_ERROR_ABORT"):
+            driver.browsing_context.navigate(driver.current_window_handle, site.url, "complete")
 
 
 # ---------------------------------------------------------------------------- round trips
@@ -441,7 +443,7 @@ def test_a_page_of_ours_that_hangs_is_an_error_in_time_and_no_window_of_the_user
     with session as driver:
         assert stored(session.storage_state()) == {ORIGIN: {"k": "v"}}
         driver.script._add_preload_script(f"() => {{ while (location.origin === '{ORIGIN}'); }}")
-        monkeypatch.setattr(storage_state, "ANSWER_TIMEOUT", 2.0)
+        monkeypatch.setattr(storage_state, "SAVE_TIMEOUT", 4.0)
         with pytest.raises(StorageStateError, match="cannot be read"):
             session.storage_state()
         assert len(driver.window_handles) == 1
