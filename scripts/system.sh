@@ -25,6 +25,8 @@ if [ "$1" = test ]; then
     have setpriv || missing="$missing util-linux"
     have certutil || missing="$missing libnss3-tools" # a root certificate of a user's
     have openssl || missing="$missing openssl"
+    have Xvfb || missing="$missing xvfb" # xvfb-run is in it
+    have xauth || missing="$missing xauth"
 fi
 
 if [ -n "$missing" ]; then
