@@ -37,7 +37,7 @@ from fixtures.server import Site
 from tests.support import witness
 from tests.support.clock import start_seconds
 from tests.support.guards import BOTH
-from tests.support.waiting import wait_until
+from tests.support.waiting import until_it_fails, wait_until
 
 GENEROUS = 60.0
 """Seconds that an end may take on a busy machine; it takes less than one."""
@@ -211,8 +211,7 @@ def test_a_killed_driver_or_browser_is_browser_died(name: str, victim: str, site
         pid = session.processes()[0].pid if victim == "driver" else session.pid
         assert pid
         os.kill(pid, signal.SIGKILL)
-        for _ in range(3):
-            driver.get(site.url)
+        until_it_fails(driver, site.url)
     assert session.report
     assert session.report.clean
     assert caught.value.report is session.report
@@ -313,8 +312,7 @@ def test_the_other_guard_ends_the_session_where_one_was_killed(
     with pytest.raises(BrowserDied, match="its guard was killed"), session as driver:
         driver.get(site.url)
         os.kill(guards_of(session)[victim], signal.SIGKILL)
-        driver.get(site.url)
-        driver.get(site.url)
+        until_it_fails(driver, site.url)
     assert session.report
     assert (session.report.clean, session.report.certificate) == (True, "ECHILD")
 
@@ -326,8 +324,7 @@ def test_the_owner_ends_the_session_where_both_guards_were_killed(name: str, sit
     with pytest.raises(BrowserDied, match="its guard was killed"), session as driver:
         driver.get(site.url)
         kill_both_guards(session)
-        driver.get(site.url)
-        driver.get(site.url)
+        until_it_fails(driver, site.url)
     assert session.report
     assert (session.report.clean, session.report.certificate) == (True, "two-scans")
 

@@ -19,7 +19,7 @@ from browserkeeper import BrowserDied, BrowserkeeperError, ConfigError, LeaseTim
 from browserkeeper.drivers.user_prompts import UserPrompts
 from fixtures.server import Site
 from tests.pool.pools import patient_pool
-from tests.support.waiting import wait_until
+from tests.support.waiting import until_it_fails, wait_until
 
 firefox = pytest.mark.firefox
 
@@ -129,11 +129,6 @@ def test_after_each_of_these_leases_the_same_browser_serves_the_next(site: Site)
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-
-
-def until_it_fails(driver: Any) -> None:
-    while True:
-        _ = driver.title
 
 
 @firefox

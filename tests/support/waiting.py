@@ -9,9 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 SECONDS = 60.0
 """The default limit."""
+
+
+def until_it_fails(driver: Any, url: str = "") -> None:
+    """Load ``url``, or read the title, again and again until that raises: a death takes effect when the
+    kernel and the guards have had their turn, which a busy machine delays."""
+    while True:
+        _ = driver.get(url) if url else driver.title
 
 
 def wait_until(condition: Callable[[], object], seconds: float = SECONDS, pause: float = 0.005) -> bool:
