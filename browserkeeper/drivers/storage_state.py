@@ -396,8 +396,8 @@ class OwnPage:
 
     def __init__(self, connection: BidiConnection, engine: str, context: str, timeout: float):
         self._connection, self._engine, self._context = connection, engine, context
-        self.timeout = timeout
-        """Seconds for one answer of the browser."""
+        self.timeout = self._close_timeout = timeout
+        """Seconds for one answer of the browser.  A change of it does not apply to the closing."""
         self._target = self._page = ""
         self._undo: list[tuple[str, dict[str, Any]]] = []
         self._removers: list[Callable[[], None]] = []
@@ -439,7 +439,7 @@ class OwnPage:
         """Close the tab, and then remove the intercept: no request of the page may reach the network."""
         try:
             with contextlib.suppress(ProtocolError):
-                self._connection.commands(self._undo[-1:] + self._undo[:-1], ANSWER_TIMEOUT)
+                self._connection.commands(self._undo[-1:] + self._undo[:-1], self._close_timeout)
         finally:
             for remove in self._removers:
                 remove()

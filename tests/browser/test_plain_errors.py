@@ -28,6 +28,7 @@ from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.browser.plain_cases import ChangingDict, circular
 from tests.pool.pools import patient_pool
+from tests.support.waiting import until_it_fails
 
 BOTH = [
     pytest.param("chrome", marks=pytest.mark.chrome),
@@ -193,8 +194,7 @@ def test_after_the_last_window_plain_code_catches_what_it_always_did(name: str) 
         pid = session_of(driver).pid
         assert pid
         os.kill(pid, signal.SIGKILL)
-        while True:
-            _ = driver.title
+        until_it_fails(driver)
     assert isinstance(caught.value, BrowserDied)
     assert caught.value.__cause__ is caught.value.__context__ is None
     first = str(caught.value).splitlines()[0]

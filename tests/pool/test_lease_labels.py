@@ -14,7 +14,7 @@ from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import EndedSession
 from tests.support.cli import ROOT, invoke
 from tests.support.fake_browser import FakePool
-from tests.support.waiting import wait_until
+from tests.support.waiting import until_it_fails, wait_until
 
 OWNER = """
 import signal
@@ -87,8 +87,7 @@ def test_a_browser_that_ends_with_its_lease_has_the_name_of_the_lease(
         with pytest.raises(SessionTimeout) as raised, pool.lease(label="order 2") as lease:
             driver = lease.driver
             lease.session.set_deadline(0.1, "impatience")
-            while True:
-                _ = driver.title
+            until_it_fails(driver)
         assert raised.value.report is not None
         assert raised.value.report.label == "order 2"
         assert ended(ledger, lease.browser_id).label == "order 2"
