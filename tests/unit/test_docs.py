@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pages import blocks_of
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
-INDENTED = re.compile(r"^ {4}(.*)$", re.MULTILINE)
+SHOWING_PATHS = ("sh", "text")
+"""Languages of blocks in which paths are those of this repository."""
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:py|sh|md|yml|yaml|json|svg|conf|service)")
 TEST = re.compile(r"test_\w+")
@@ -54,10 +57,10 @@ def test_relative_links_lead_to_files_and_headings_that_exist(page: Path) -> Non
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_a_page_names_exist(page: Path) -> None:
-    """Paths in backticks and in indented code, from the root of the repository, of the package or of
-    the page."""
-    text = FENCE.sub("", page.read_text())
-    codes = [*CODE.findall(text), *INDENTED.findall(text)]
+    """Paths in backticks, in commands and in overviews, from the root of the repository, of the package
+    or of the page."""
+    blocks = [block for block in blocks_of(name_of(page)) if block.language in SHOWING_PATHS]
+    codes = [*CODE.findall(FENCE.sub("", page.read_text())), *(block.text for block in blocks)]
     words = {word for code in codes for word in FILE.findall(code) if not OUTSIDE.match(word)}
     places = (ROOT, ROOT / "browserkeeper", page.parent)
     assert not {word for word in words if not any((place / word).exists() for place in places)}
@@ -113,7 +116,9 @@ def test_the_design_page_shows_the_layers_of_the_architecture_test() -> None:
     section = (
         (ROOT / "docs" / "design.md").read_text().partition("## The layers\n")[2].partition("\n## ")[0]
     )
-    lines = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    block = FENCE.search(section)
+    assert block
+    lines = block.group().splitlines()[1:-1]
     assert [set(re.split(r"\s{3,}", line)[0].split()) for line in lines] == layers
 
 
