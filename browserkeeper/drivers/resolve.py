@@ -3,7 +3,8 @@
 They are looked for in this order: the argument; environment variables; PATH; the usual places; the
 caches of Selenium Manager and webdriver-manager.  Only then, and unless offline, Selenium Manager and
 webdriver-manager are run to download a driver: each under a guard, with a timeout, and one at a time
-for this user.
+for this user.  webdriver-manager is the last resort, and as root it is run only if that was allowed
+(``webdriver_manager.py``).
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ResolveError, VersionMismatch
-from ..frozen import is_frozen
-from ..process.interpreter import interpreter
 from ..wire.credentials import environment_without_credentials
+from . import webdriver_manager
 from .cancellation import Cancellation
 from .families import DRIVER_PLACES, EXECUTABLE_SUFFIX, FAMILIES, Family
 from .probe import Program, VersionCache, ask, probe
@@ -187,10 +186,11 @@ class Resolver:
             # flock(2): the kernel releases it when the process that holds it ends, in any way.
             with self._only_download():
                 yield from self._run_manager("Selenium Manager", self._selenium_manager(browser))
-                if is_frozen():
-                    self.tried.append(("webdriver-manager", "not used by frozen programs"))
+                if why := webdriver_manager.why_not():
+                    self.tried.append(("webdriver-manager", why))
                 else:
-                    yield from self._run_manager("webdriver-manager", self._webdriver_manager(browser))
+                    command = webdriver_manager.command(self.family, browser)
+                    yield from self._run_manager("webdriver-manager", command)
         except Timeout:
             self.tried.append((str(self.lock), f"locked by another process for {DOWNLOAD_TIMEOUT:g} s"))
 
@@ -240,47 +240,6 @@ class Resolver:
             return None
         which = ("--browser", self.family.manager_name, "--browser-path", browser.path)
         return (manager, *which, "--avoid-browser-download", "--output", "json")
-
-    def _webdriver_manager(self, browser: Program) -> tuple[str, ...]:
-        script = (interpreter(), "-I", "-S", "-c", _WDM_SCRIPT)
-        return (*script, self.family.driver, browser.version, *_site_packages())
-
-
-# webdriver-manager reads a file .env in the current directory, which may name a proxy.
-_WDM_SCRIPT = """
-import os, sys
-driver, version, *sys.path[len(sys.path):] = sys.argv[1:]
-os.chdir("/")
-if driver == "chromedriver":
-    from webdriver_manager.chrome import ChromeDriverManager as Manager
-    given = {"driver_version": version}
-elif driver == "msedgedriver":
-    from webdriver_manager.microsoft import EdgeChromiumDriverManager as Manager
-    given = {"version": version}
-else:
-    from webdriver_manager.firefox import GeckoDriverManager as Manager
-    given = {}
-print('{"path": "%s"}' % Manager(**given).install())
-"""
-
-
-def _site_packages() -> list[str]:
-    """Where packages are installed, of the directories that this process imports from.
-
-    Never the current directory, nor one of a program's own: the search for a driver must not execute
-    their files.
-    """
-    here = os.path.realpath(os.curdir)
-    return [
-        path
-        for path in sys.path
-        if os.path.isabs(path)
-        and os.path.realpath(path) != here
-        and (
-            os.path.basename(path) in ("site-packages", "dist-packages")
-            or glob.glob(f"{glob.escape(path)}/webdriver_manager-*.dist-info")
-        )
-    ]
 
 
 def _path_in(text: str) -> str:

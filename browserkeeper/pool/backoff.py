@@ -1,8 +1,15 @@
-"""Random pauses between attempts, which grow with each failure (exponential backoff, full jitter)."""
+"""Random pauses between attempts, which grow with each failure (exponential backoff, full jitter).
+
+tenacity's strategies work inside of its own loop around a call (``session/control.py`` uses them).  Here
+there is no such loop: a circuit breaker counts failures, and asks for the time of the next attempt.
+"""
 
 from __future__ import annotations
 
-from tenacity import RetryCallState, wait_random_exponential
+import random
+
+MOST_DOUBLINGS = 64
+"""Bounds the exponent: after so many doublings any pause has reached its longest."""
 
 
 def random_pause(failures: int, first: float, longest: float) -> float:
@@ -11,6 +18,5 @@ def random_pause(failures: int, first: float, longest: float) -> float:
     The pause is random, between 0 and ``first`` * 2 ** (failures - 1), and at most ``longest``.  Full
     jitter: what failed at the same time is not tried again at the same time.
     """
-    state = RetryCallState(None, None, (), {})  # type: ignore[arg-type] # only its counter is used
-    state.attempt_number = failures
-    return wait_random_exponential(multiplier=first, max=longest)(state)
+    grown = first * 2.0 ** min(failures - 1, MOST_DOUBLINGS)
+    return random.uniform(0, min(longest, grown))  # noqa: S311 # a pause, not a secret

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from browserkeeper.drivers.resolve import _WDM_SCRIPT
+from browserkeeper.drivers import webdriver_manager
 from tests.support.waiting import SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -71,9 +71,8 @@ if kind == "relay":
 elif kind == "manager":
     from browserkeeper.drivers.families import FAMILIES
     from browserkeeper.drivers.probe import Program
-    from browserkeeper.drivers.resolve import Resolver
-    resolver = Resolver(FAMILIES["chromium"], None, None, offline=False)
-    command = resolver._webdriver_manager(Program("/bin/true", "1.2.3.4", ""))
+    from browserkeeper.drivers import webdriver_manager
+    command = webdriver_manager.command(FAMILIES["chromium"], Program("/bin/true", "1.2.3.4", ""))
     done = subprocess.run(command, capture_output=True, text=True, env={{**os.environ, "WDM_LOCAL": "0",
         "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}})
     assert done.returncode != 0
@@ -140,7 +139,7 @@ def test_the_helpers_start_where_the_package_is_in_a_zip(
     "words",
     [
         ["-m", "browserkeeper.process.portable_guard", "session"],
-        ["-c", _WDM_SCRIPT.replace("os.chdir", "str"), "chromedriver", "1.2.3.4"],
+        ["-c", webdriver_manager._SCRIPT.replace("os.chdir", "str"), "chromedriver", "1.2.3.4"],
     ],
     ids=["module", "script"],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import json
 import os
 import re
@@ -274,6 +275,38 @@ def test_without_a_network_the_error_quotes_the_managers(machine: Machine) -> No
         machine.resolve(offline=False)
     assert "Selenium Manager: status 0: no network" in str(caught.value)
     assert "webdriver-manager: " in str(caught.value)
+
+
+def webdriver_manager_in(machine: Machine) -> str:
+    """What the error of a failed search says of webdriver-manager."""
+    machine.add("bin/chromium", "Chromium 120.0")
+    machine.monkeypatch.setenv("SE_MANAGER_PATH", machine.add("manager", "no network"))
+    machine.monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # no download in a test
+    with pytest.raises(ResolveError) as caught:
+        machine.resolve(offline=False)
+    (said,) = (why for what, why in caught.value.tried if what == "webdriver-manager")
+    return said
+
+
+def test_webdriver_manager_runs_as_root_only_where_that_is_allowed(machine: Machine) -> None:
+    machine.monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "BROWSERKEEPER_WEBDRIVER_MANAGER=1 allows it" in webdriver_manager_in(machine)
+    machine.monkeypatch.setenv("BROWSERKEEPER_WEBDRIVER_MANAGER", "1")
+    assert webdriver_manager_in(machine).startswith("status 1: ")
+
+
+def test_webdriver_manager_runs_for_a_plain_user_unless_it_is_switched_off(machine: Machine) -> None:
+    machine.monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert webdriver_manager_in(machine).startswith("status 1: ")
+    machine.monkeypatch.setenv("BROWSERKEEPER_WEBDRIVER_MANAGER", "0")
+    assert "switched off by BROWSERKEEPER_WEBDRIVER_MANAGER=0" in webdriver_manager_in(machine)
+
+
+def test_webdriver_manager_may_be_missing(machine: Machine) -> None:
+    machine.monkeypatch.setitem(sys.modules, "webdriver_manager", None)
+    with pytest.raises(ImportError):
+        importlib.import_module("webdriver_manager")
+    assert "not installed" in webdriver_manager_in(machine)
 
 
 def test_a_held_download_lock_is_waited_for_up_to_a_limit(machine: Machine) -> None:
