@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError
+from ..html.page import require_jinja2
 from ..status.timeline import Percentiles, SessionSpan, Timeline, timeline
 from . import output
 from .parameters import duration
@@ -30,7 +31,12 @@ DAY = 86400
     metavar="DURATION",
     help="How far back: seconds, or 30m, 6h, 2d.",
 )
-@click.option("--html", "page", metavar="FILE", help='Write one self-contained page; "-" for stdout.')
+@click.option(
+    "--html",
+    "page",
+    metavar="FILE",
+    help='Write one self-contained page; "-" for stdout. Needs pip install "browserkeeper[html]".',
+)
 @output.json_option
 def command(since: float, page: str | None, as_json: bool) -> int:
     """Show the last hours: sessions, how each ended, memory; as a page with --html.
@@ -44,13 +50,15 @@ def command(since: float, page: str | None, as_json: bool) -> int:
     Example:
       browserkeeper report --since 24h --html sessions.html
     """
+    if page is not None:
+        require_jinja2("--html")
     if page == STDOUT and as_json:
         raise ConfigError("--json and --html - both write to standard output; name a file for --html.")
     if page is not None and page != STDOUT:
         check_path(page)
     found = timeline(since)
     if page is not None:
-        from ..status.timeline_page import render
+        from ..html.timeline_page import render
 
         write(page, render(found), quiet=as_json)
     if as_json:

@@ -4,7 +4,6 @@ or removes a file.
     snapshot.py       the sessions and pools at this moment, and what is wrong with them
     pressure.py       whether one more browser could start on this host now, and why not
     timeline.py       the sessions of the last hours: when each began and ended, and how
-    timeline_page.py  a timeline as one HTML page (timeline_axis.py draws, timeline.css goes into it)
     check.py          one result of a check, with its remedy
     doctor.py         the checks of this machine (doctor_linux.py has those for Linux,
                       doctor_limits.py those of limits)
@@ -12,5 +11,5 @@ or removes a file.
     text.py           units and foreign names as text
 
 What may live here: functions that read the ledger, ``/proc`` or settings and return frozen dataclasses.
-Printing, logging and serving belong to the layers above.
+Printing, pages, logging and serving belong to the layers above.
 """

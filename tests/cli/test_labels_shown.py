@@ -19,13 +19,13 @@ import pytest
 
 from browserkeeper import ExitReport, browser
 from browserkeeper.cli.output import columns_of, shorten
+from browserkeeper.html.timeline_page import render
 from browserkeeper.process import system
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.pool_state import PoolState, publish
 from browserkeeper.state.records import Session
 from browserkeeper.status.snapshot import snapshot
 from browserkeeper.status.timeline import timeline
-from browserkeeper.status.timeline_page import render
 from browserkeeper.telemetry.logs import fields
 from browserkeeper.watch.sessions import check
 from tests.support.cli import CLI, ROOT, cli, cli_json, invoke
@@ -122,7 +122,7 @@ def test_the_page_escapes_labels(ledger: Ledger) -> None:
     page = render(timeline(3600))
     assert "<script>alert" not in page
     assert "<img" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&gt;&lt;img") == 2
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&gt;&lt;img") == 2
     assert not {"\x1b", "\u202e", "\ud800"} & set(page)
     assert page.encode()
 

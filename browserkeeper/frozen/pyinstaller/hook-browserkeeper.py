@@ -10,7 +10,17 @@ from pathlib import Path
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
 
 PACKAGE = Path(__file__).parents[2]
-ENTRY_POINTS = {"__main__", "celery", "cli", "frozen", "pytest_plugin", "status", "telemetry", "watch"}
+ENTRY_POINTS = {
+    "__main__",
+    "celery",
+    "cli",
+    "frozen",
+    "html",
+    "pytest_plugin",
+    "status",
+    "telemetry",
+    "watch",
+}
 
 
 def _modules():
