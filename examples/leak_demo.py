@@ -1,6 +1,6 @@
 """The same crash twice, side by side: with plain Selenium and with browserkeeper.
 
-    python -m examples.leak_demo
+    python -m examples.leak_demo [--svg FILE]
 
 A script opens a browser and is killed with SIGKILL in the middle of a page load.  The kernel does that
 when memory is short, and Celery when a task passes its hard limit.  Neither ``finally`` nor ``atexit``
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -328,7 +330,7 @@ ROWS: dict[str, Callable[[Aftermath], str]] = {
 # ------------------------------------------------------------------------------------------ the rest
 
 
-def compare(console: Console) -> int:
+def compare(console: Console, picture: Path | None) -> int:
     results = {}
     for script in SCRIPTS:
         console.print(f"{script}: opening a page, to be killed in the middle of it …", highlight=False)
@@ -338,18 +340,32 @@ def compare(console: Console) -> int:
             console.print(f"[red]{script} failed before the page was requested:[/]")
             console.print(str(error), markup=False)
             return 2
-    console.print(table_of(results))
+    table = table_of(results)
+    console.print(table)
+    if picture:
+        save_picture(table, picture)
     console.print("What plain Selenium left has been ended by pid, and its files are removed.")
     kept = results["browserkeeper"]
     return 1 if kept.left or kept.files else 0
 
 
+def save_picture(table: Table, path: Path) -> None:
+    """Draws the table as an SVG file that loads nothing from elsewhere, not even its font."""
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(table)
+    drawn = console.export_svg(title="python -m examples.leak_demo")
+    drawn = re.sub(r"@font-face {.*?}\s*", "", drawn, flags=re.DOTALL)
+    path.write_text(drawn.replace("Fira Code", "ui-monospace, DejaVu Sans Mono").replace("\u00a0", " "))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="also draw the table into this file")
     parser.add_argument(
         "--play", nargs=2, help=argparse.SUPPRESS
     )  # runs a script, in a process of its own
-    if played := parser.parse_args().play:
+    given = parser.parse_args()
+    if played := given.play:
         script, url = played
         SCRIPTS[script](url)
         return 0
@@ -361,7 +377,7 @@ def main() -> int:
     for number in INTERRUPTS:
         signal.signal(number, signal.default_int_handler)
     try:
-        return compare(console)
+        return compare(console, given.svg)
     except KeyboardInterrupt:
         console.print("interrupted, and cleaned up")
         return 130
