@@ -5,8 +5,8 @@
 set -eu
 
 directory=$1
-programs="dockerd containerd containerd-shim-runc-v2 runc docker-init prometheus promtool"
-packages="docker.io containerd runc tini prometheus"
+programs="dockerd containerd containerd-shim-runc-v2 runc docker-init prometheus promtool cron"
+packages="docker.io containerd runc tini prometheus cron"
 
 for program in $programs; do
     command -v "$program" >/dev/null || [ -x "$directory/usr/bin/$program" ] || [ -x "$directory/usr/sbin/$program" ] ||

@@ -14,6 +14,6 @@ def hide_own_frames() -> None:
 
     The modules that every command passes through mark themselves, for runs without this plugin.
     """
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         if name.partition(".")[0] == PACKAGE and module is not None:
             vars(module).setdefault("__tracebackhide__", hide_frames)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +23,7 @@ from ..process.limit_errors import limit_of
 from ..report import ExitReport
 from ..report.last_command import INTERRUPTED, OK, commands_as_text
 from .call import Call
+from .command_targets import shown_name
 from .ending import EVENT_TIMEOUT, DeadlineError
 from .launch import Attempt
 from .seat import Seat
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+logger = logging.getLogger("browserkeeper")
+
 Fail = Callable[[str, str, Exception], BrowserkeeperError]
 """``fail(reason, command, error)`` ends the session for ``reason``, and returns the exception to raise
 for ``error``, which the command of that name raised.  It is called in a thread of :class:`Call`."""
@@ -47,6 +52,9 @@ class Commands:
         self._attempt = attempt
         self._last = attempt.ending.last_commands
         self._interrupted = False
+        self._unanswered: tuple[str, weakref.ref[Call[Any]]] | None = None
+        """The last command that was interrupted, until a later one has looked whether it goes on.  The
+        reference is weak: the call's thread keeps the call, and the call refers to the driver."""
         self.last_window_closed = False
         """True once a command has closed the last window, whereupon the browser ends."""
 
@@ -66,6 +74,7 @@ class Commands:
         Where the browser, or the connection to its driver, is lost, ends the session and raises
         SessionTimeout, BrowserDied or SessionClosed.
         """
+        self._warn_of_unanswered(name)
         call: Call[T] = Call(lambda: self._run(name, command, fail, lambda: call.is_abandoned))
         outcome = INTERRUPTED
         try:
@@ -77,10 +86,25 @@ class Commands:
             if not call.is_abandoned:  # else it came from outside
                 outcome = type(error).__name__
             # The answer may still be to come, so this connection cannot be used again.
-            self._interrupted = self._interrupted or not (call.is_over or call.was_prevented)
+            if not (call.is_over or call.was_prevented):
+                self._interrupted, self._unanswered = True, (name, weakref.ref(call))
             raise
         finally:
             self._last.end(call, outcome)
+
+    def _warn_of_unanswered(self, name: str) -> None:
+        """Log why this command takes long.  Drivers answer one command after another, and a page load
+        that Ctrl-C or a notebook's interrupt has cut off lasts up to five minutes in the driver."""
+        unanswered, self._unanswered = self._unanswered, None
+        call = unanswered[1]() if unanswered else None
+        if unanswered and call is not None and not call.is_over:
+            logger.warning(
+                "%r waits for %r, which was interrupted and is still running in the browser. close() "
+                "ends the session at once; driver.set_page_load_timeout(30) before a page load, or "
+                "command_timeout=30, limits such a wait",
+                shown_name(name),
+                shown_name(unanswered[0]),
+            )
 
     @contextlib.contextmanager
     def observed(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:

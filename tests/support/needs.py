@@ -127,6 +127,7 @@ NEEDS: dict[str, Callable[[], str]] = {
     "firefox": firefox,
     "root": root,
     "redis": lambda: lacks("Redis", "redis-server"),
+    "cron": lambda: lacks("cron daemon (scripts/unpack.sh .tools)", "cron"),
     "docker": docker,
     "grid": grid,
     "javascript": javascript,
