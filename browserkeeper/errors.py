@@ -142,7 +142,7 @@ class LedgerError(BrowserkeeperError, OSError):
 
 
 class NoSuchSession(BrowserkeeperError, LookupError):
-    """No live session has this id or label, or several begin with it; ``candidates`` has their ids."""
+    """No session has this id or label, or several begin with it; ``candidates`` has their ids."""
 
     def __init__(self, message: str, candidates: tuple[str, ...] = ()):
         super().__init__(message)

@@ -4,8 +4,12 @@ A command is a module with a function ``command`` that returns the exit status; 
 when its command is called, and imports no other command.  ``watch`` runs the service of the layer below.
 Shared by the commands:
 
-    output.py        tables, trees, JSON, errors, units
+    statuses.py      the exit statuses of all commands
+    failures.py      the status of a command that raises
+    environment.py   options that come from the environment, and errors that name the variable
     parameters.py    the parsing of options
+    completion.py    what a shell may complete
+    output.py        tables, trees, JSON, errors, units
     session_text.py  sessions, pools and problems as text, for ps and top
     host_text.py     the host's limits, and the starts that wait, for the same
     top_readings.py  what top shows of a session; top_screen.py draws it on a terminal
@@ -20,13 +24,16 @@ import importlib
 import io
 import os
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from .._version import __version__
-from ..errors import BrowserkeeperError
-from . import output
+from .failures import discard_output, status_of
+from .statuses import ExitStatus
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SUMMARIES = {
     "ps": "List the live sessions and pools, and what is wrong with any of them.",
@@ -43,10 +50,6 @@ SUMMARIES = {
     "run": "Run any command so that nothing of it survives.",
 }
 """Help texts by command, whose module has the same name; --help imports none of them."""
-OUR_ERROR = 2
-"""Exit status for a BrowserkeeperError, as for wrong usage."""
-BROKEN_PIPE = 141
-"""128 + SIGPIPE, as the shell reports a program that writes to a closed pipe."""
 
 
 class LazyGroup(click.Group):
@@ -75,17 +78,25 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=text)
+            for name, text in SUMMARIES.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+    def make_context(self, *args: Any, **facts: Any) -> click.Context:
         try:
-            status = super().invoke(ctx)
-            sys.stdout.flush()  # raises here, and not at exit, if the reader of the pipe has gone
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = BROKEN_PIPE
-        except BrowserkeeperError as error:
-            output.print_error(error, as_json=output.wants_json(ctx))
-            status = OUR_ERROR
-        ctx.exit(status or 0)
+            return super().make_context(*args, **facts)
+        except BrokenPipeError:  # of --help and --version, which print in here
+            discard_output()
+            raise click.exceptions.Exit(ExitStatus.BROKEN_PIPE) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.exit(status_of(ctx, lambda: super(LazyGroup, self).invoke(ctx)))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,8 +104,13 @@ class LazyGroup(click.Group):
 def group() -> None:
     """Show, check and clean up Selenium browser sessions, or run a command that cannot leak.
 
-    Exit status 2: wrong usage, or browserkeeper could not do what was asked. Each command has
-    others of its own (COMMAND --help).
+    Each option is also an environment variable, which COMMAND --help names: BROWSERKEEPER_WATCH_LISTEN
+    for watch --listen. The command line wins. Options that decide what is harmed, such as sweep --yes,
+    are taken from the command line only.
+
+    Exit status: 0 all is well; 1 something was found (COMMAND --help says what); 2 wrong usage; 3
+    browserkeeper could not do what was asked; 4 it was not all done, or not in time; 130 Ctrl-C. `run`
+    has its command's.
     """
 
 

@@ -11,11 +11,13 @@ import click
 from ..status.check import Check
 from ..status.doctor import diagnose
 from . import output
+from .environment import Command
+from .statuses import ExitStatus
 
 STYLES = {"ok": "", "warn": "yellow", "fail": "red"}
 
 
-@click.command()
+@click.command("doctor", cls=Command)
 @click.option("--celery", "app", metavar="MODULE:APP", help="Check this Celery app's settings instead.")
 @output.json_option
 def command(app: str | None, as_json: bool) -> int:
@@ -24,7 +26,8 @@ def command(app: str | None, as_json: bool) -> int:
     Starts a few short-lived processes: the browsers' and drivers' --version, a guard, and an
     orphan, to see whether PID 1 reaps it. Nothing is downloaded and nothing is removed.
 
-    Exit status: 0 sessions will work, perhaps with warnings; 1 something must be mended first.
+    Exit status: 0 sessions will work, perhaps with warnings; 1 something must be mended first;
+    2 there is no such Celery app.
 
     \b
     Example:
@@ -37,7 +40,7 @@ def command(app: str | None, as_json: bool) -> int:
         output.print_json({"ok": not failed, "checks": [dataclasses.asdict(c) for c in checks]})
     else:
         show(checks)
-    return int(failed)
+    return ExitStatus.FOUND if failed else ExitStatus.OK
 
 
 def check_celery(name: str) -> list[Check]:

@@ -12,14 +12,14 @@ from ..cleanup.draining import Running, start, wait_until_idle
 from ..state.ledger import Ledger
 from ..state.operators import this_operator
 from . import output
+from .environment import Command
 from .parameters import seconds_or_zero
+from .statuses import ExitStatus
 
-NOT_DRAINED, STILL_RUNNING = 1, 3
-INTERRUPTED = 130
 MOST_NAMED = 5
 
 
-@click.command()
+@click.command("drain", cls=Command)
 @click.option(
     "--wait",
     type=float,
@@ -41,7 +41,8 @@ def command(wait: float, survive_reboot: bool, reason: str, as_json: bool) -> in
     so. Interrupting --wait leaves the drain in force.
 
     Exit status: 0 the host is drained and, with --wait, no session runs; 1 another program has ended
-    the drain meanwhile; 3 sessions still run after --wait; 130 the waiting was interrupted.
+    the drain meanwhile; 3 the drain could not be written; 4 sessions still run after --wait; 130
+    the waiting was interrupted.
 
     \b
     Example:
@@ -57,7 +58,7 @@ def command(wait: float, survive_reboot: bool, reason: str, as_json: bool) -> in
         output.print_warning(
             "Stopped waiting. The drain stays in force; `browserkeeper resume` ends it."
         )
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     now = present(ledger)
     if now is None:
         output.print_warning("Another program has ended the drain: sessions start again.")
@@ -73,7 +74,9 @@ def command(wait: float, survive_reboot: bool, reason: str, as_json: bool) -> in
         output.print_line("No session runs.")
     else:
         output.print_line(f"{output.count(len(left), 'session')} still running: {names(left)}.")
-    return NOT_DRAINED if now is None else STILL_RUNNING if left and wait else 0
+    if now is None:
+        return ExitStatus.FOUND
+    return ExitStatus.INCOMPLETE if left and wait else ExitStatus.OK
 
 
 def print_start(before: Drain | None, now: Drain | None) -> None:

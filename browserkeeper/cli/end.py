@@ -8,27 +8,40 @@ from collections.abc import Sequence
 import click
 
 from ..cleanup.end_sessions import WAIT, Selection, SessionEnd, choose, end, preview
-from ..errors import ConfigError, NoSuchSession
+from ..errors import ConfigError
 from ..state.ledger import Ledger
 from ..state.operators import this_operator
 from ..status.text import printable
 from . import output
+from .completion import live_sessions
+from .environment import Command
 from .parameters import duration, seconds_or_zero
-
-NOTHING_ENDED, NOT_ENDED = 1, 3
-INTERRUPTED = 130
+from .statuses import ExitStatus
 
 
-@click.command()
-@click.argument("names", nargs=-1, metavar="[ID|LABEL]...")
-@click.option("--owner", type=click.IntRange(min=1), metavar="PID", help="Those of this process.")
+@click.command("end", cls=Command)
+@click.argument("names", nargs=-1, metavar="[ID|LABEL]...", shell_complete=live_sessions)
+@click.option(
+    "--owner",
+    allow_from_autoenv=False,
+    type=click.IntRange(min=1),
+    metavar="PID",
+    help="Those of this process.",
+)
 @click.option(
     "--older-than",
+    allow_from_autoenv=False,
     metavar="AGE",
     callback=lambda ctx, parameter, value: None if value is None else duration(ctx, parameter, value),
     help="Those that are at least this old: 90, 90s, 30m, 6h.",
 )
-@click.option("--all", "every", is_flag=True, help="All sessions, of `browserkeeper run` too.")
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="All sessions, of `browserkeeper run` too.",
+)
 @click.option("--reason", default="", metavar="TEXT", help="For the owners and the reports.")
 @click.option(
     "--wait",
@@ -39,8 +52,13 @@ INTERRUPTED = 130
     callback=seconds_or_zero,
     help="How long to wait for the ends; 0 only asks for them.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be ended.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="Do not ask. Needed where there is no terminal.",
+)
+@click.option("--dry-run", is_flag=True, allow_from_autoenv=False, help="Only show what would be ended.")
 @output.json_option
 def command(
     names: tuple[str, ...],
@@ -61,8 +79,9 @@ def command(
     `browserkeeper sweep` is for those.
 
     Exit status: 0 all that are meant were ended, verified, or there was none (--wait 0: all were asked);
-    1 a name is unknown or not clear, or the answer was no, and nothing was ended; 3 something
-    was left alone, or did not end in time.
+    1 a name is unknown or not clear, or the answer was no, and nothing was ended; 3
+    browserkeeper could not look; 4 something was left alone, or did not end in time; 130 the waiting was
+    interrupted.
 
     \b
     Example:
@@ -77,28 +96,24 @@ def command(
     if not (yes or dry_run or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run.")
     operator, ledger = this_operator(reason, "browserkeeper end"), Ledger.open()
-    try:
-        records = choose(ledger, selection)
-    except NoSuchSession as error:
-        output.print_error(error, as_json=as_json)
-        return NOTHING_ENDED
+    records = choose(ledger, selection)
     found = preview(records)
     if dry_run or not found:
         show(found, as_json=as_json)
-        return 0
+        return ExitStatus.OK
     if not yes and not is_confirmed(found):
-        return NOTHING_ENDED
+        return ExitStatus.FOUND
     try:
         ended = end(ledger, records, operator, wait)
     except KeyboardInterrupt:
         output.print_warning(
             "Stopped waiting. The guards were asked, and end these sessions all the same."
         )
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     show(ended, as_json=as_json)
     asked = ("ended", "ending") if wait == 0 else ("ended",)
     is_done = all(one.state in asked and (one.verified or wait == 0) for one in ended)
-    return 0 if is_done else NOT_ENDED
+    return ExitStatus.OK if is_done else ExitStatus.INCOMPLETE
 
 
 def is_confirmed(found: Sequence[SessionEnd]) -> bool:

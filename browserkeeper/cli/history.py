@@ -9,15 +9,18 @@ from typing import Any
 
 import click
 
-from ..errors import ConfigError, LedgerError
+from ..errors import ConfigError, NoSuchSession
 from ..report import ProcessExit
 from ..state.ledger import HISTORY_LIMIT, Ledger
 from ..state.records import EndedSession, read_ended
 from . import output
+from .completion import ended_sessions
+from .environment import Command
 from .parameters import label_option
+from .statuses import ExitStatus
 
 
-@click.command()
+@click.command("history", cls=Command)
 @click.option(
     "--limit",
     type=click.IntRange(1, HISTORY_LIMIT),
@@ -25,7 +28,9 @@ from .parameters import label_option
     show_default=True,
     help="How many, newest first.",
 )
-@click.option("--session", metavar="ID", help="The whole report of this one.")
+@click.option(
+    "--session", metavar="ID", shell_complete=ended_sessions, help="The whole report of this one."
+)
 @label_option
 @output.json_option
 def command(limit: int, session: str | None, labels: tuple[str, ...], as_json: bool) -> int:
@@ -33,7 +38,7 @@ def command(limit: int, session: str | None, labels: tuple[str, ...], as_json: b
 
     "Clean" means that it is proved that no process survived and every file is gone.
 
-    Exit status: 0; 2 where there is no such session.
+    Exit status: 0; 1 there is no ended session with this id; 3 the history cannot be read.
 
     \b
     Example:
@@ -45,23 +50,23 @@ def command(limit: int, session: str | None, labels: tuple[str, ...], as_json: b
     ledger = Ledger.open()
     if session is not None:
         show_one(find(ledger, session), as_json=as_json)
-        return 0
+        return ExitStatus.OK
     found = ledger.ended() if labels else ledger.ended(limit)
     fitting = (e for e in found if not labels or any(e.is_named(pattern) for pattern in labels))
     show_all(list(itertools.islice(fitting, limit)), as_json=as_json, filtered=bool(labels))
-    return 0
+    return ExitStatus.OK
 
 
 def find(ledger: Ledger, session: str) -> EndedSession:
-    """Raises LedgerError if no session with this id has ended.  Only an alphanumeric id becomes a
+    """Raises NoSuchSession if no session with this id has ended.  Only an alphanumeric id becomes a
     path."""
     try:
         if session.isalnum():
             return read_ended(ledger.history_path(session))
     except FileNotFoundError:
         if ledger.record_path(session).exists():
-            raise LedgerError(f"Session {session} has not ended; see `browserkeeper ps`.") from None
-    raise LedgerError(
+            raise NoSuchSession(f"Session {session} has not ended; see `browserkeeper ps`.") from None
+    raise NoSuchSession(
         f"No ended session {session!r} in {ledger.history} (the last {HISTORY_LIMIT} are kept). "
         "`browserkeeper history` lists them."
     )

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -52,12 +52,13 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps({"schema": SCHEMA, **document}, indent=2))
 
 
-def print_error(error: Exception, *, as_json: bool) -> None:
-    """As text to stderr, or as JSON to stdout."""
+def print_error(error: Exception, more: Iterable[str] = (), *, as_json: bool) -> None:
+    """As text to stderr, or as JSON to stdout.  ``more``: lines that follow the error's own."""
+    message = "\n".join([str(error), *more])
     if as_json:
-        print_json({"error": {"type": type(error).__name__, "message": str(error)}})
+        print_json({"error": {"type": type(error).__name__, "message": message}})
     else:
-        lines = map(printable, str(error).splitlines())
+        lines = map(printable, message.splitlines())
         print("\n".join(["browserkeeper: " + next(lines, ""), *lines]), file=sys.stderr)
 
 

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
+from .completion import labels
+from .environment import Words
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -46,6 +49,8 @@ def label_option(function: F) -> F:
         "--label",
         "labels",
         multiple=True,
+        type=Words(),
+        shell_complete=labels,
         callback=_patterns,
         metavar="LABEL",
         help='Only those with this label; "*" stands for any text, "?" for one character. May be '

@@ -8,11 +8,13 @@ import click
 
 from ..status.snapshot import SessionStatus, snapshot
 from . import output
+from .environment import Command
 from .parameters import label_option
 from .session_text import STYLES, print_notes, process_tree
+from .statuses import ExitStatus
 
 
-@click.command()
+@click.command("ps", cls=Command)
 @click.option("--tree", is_flag=True, help="Show every process of each session.")
 @label_option
 @output.json_option
@@ -26,7 +28,7 @@ def command(tree: bool, labels: tuple[str, ...], as_json: bool) -> int:
     Where the host has limits, or is drained, the last lines say so, and which starts wait.
 
     Exit status: 0 all is well; 1 there is an orphaned session, an invalid record, a zombie, or limits
-    of the host that are not valid.
+    of the host that are not valid; 3 the state directory cannot be read.
     With --label: among the sessions with such a label, and the invalid records.
 
     \b
@@ -40,7 +42,7 @@ def command(tree: bool, labels: tuple[str, ...], as_json: bool) -> int:
     else:
         show(found.sessions, tree=tree, filtered=bool(labels))
         print_notes(found)
-    return int(not found.ok)
+    return ExitStatus.OK if found.ok else ExitStatus.FOUND
 
 
 def show(sessions: Sequence[SessionStatus], *, tree: bool, filtered: bool) -> None:

@@ -14,7 +14,10 @@ from ..errors import ConfigError
 from ..html.page import require_jinja2
 from ..status.timeline import Percentiles, SessionSpan, Timeline, timeline
 from . import output
+from .completion import files
+from .environment import Command
 from .parameters import duration
+from .statuses import ExitStatus
 
 SHOWN = 5
 """How many of the longest sessions are shown, and how many of those that are not clean."""
@@ -22,7 +25,7 @@ STDOUT = "-"
 DAY = 86400
 
 
-@click.command()
+@click.command("report", cls=Command)
 @click.option(
     "--since",
     default="6h",
@@ -35,6 +38,7 @@ DAY = 86400
     "--html",
     "page",
     metavar="FILE",
+    shell_complete=files,
     help='Write one self-contained page; "-" for stdout. Needs pip install "browserkeeper[html]".',
 )
 @output.json_option
@@ -44,7 +48,7 @@ def command(since: float, page: str | None, as_json: bool) -> int:
     Of this host and this state directory; the history reaches back 500 sessions. Times are this
     machine's. The page needs no network and no script; it holds no command lines and no addresses.
 
-    Exit status: 0; 2 where FILE cannot be written.
+    Exit status: 0; 2 FILE cannot be written, or Jinja2 is missing; 3 the history cannot be read.
 
     \b
     Example:
@@ -65,7 +69,7 @@ def command(since: float, page: str | None, as_json: bool) -> int:
         output.print_json(found.to_dict())
     elif page is None:
         show(found)
-    return 0
+    return ExitStatus.OK
 
 
 # -- the page

@@ -6,16 +6,18 @@ import click
 
 from ..cleanup import draining
 from . import output
+from .environment import Command
+from .statuses import ExitStatus
 
 
-@click.command()
+@click.command("resume", cls=Command)
 @output.json_option
 def command(as_json: bool) -> int:
     """Let sessions start again on this host, after `browserkeeper drain`.
 
     Those that wait go on at once. Removes a drain file that is not valid, too.
 
-    Exit status: 0 the host is not drained, whether it was before or not.
+    Exit status: 0 the host is not drained, whether it was before or not; 3 the drain could not be ended.
     """
     ended = draining.resume()
     if as_json:
@@ -26,4 +28,4 @@ def command(as_json: bool) -> int:
         output.print_line(f"Sessions may start again: {ended.path}, which was not valid, is removed.")
     else:
         output.print_line(f"Sessions may start again. They were held back by {ended.operator}.")
-    return 0
+    return ExitStatus.OK

@@ -28,13 +28,19 @@ from ..state.records import Session, new_id
 from ..state.tmpdirs import new_tmpdir_path
 from ..status.text import printable
 from . import output
+from .completion import files
+from .environment import Command
 from .parameters import seconds, seconds_or_zero
 
 MOST_WORDS, LONGEST_WORD = 50, 200
 """Of the command line in the record: how many words, and characters of each."""
 
 
-@click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.command(
+    "run",
+    cls=Command,
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+)
 @click.option("--timeout", type=float, callback=seconds, metavar="SECONDS", help="End it after so long.")
 @click.option(
     "--grace",
@@ -49,7 +55,14 @@ MOST_WORDS, LONGEST_WORD = 50, 200
 @click.option("--keep-tmpdir", is_flag=True, help="Leave TMPDIR as it is; else it gets its own.")
 @click.option("--no-ledger", is_flag=True, help="No record and no history: for a read-only system.")
 @output.json_option
-@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD [ARG]...")
+@click.argument(
+    "argv",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=files,
+    metavar="CMD [ARG]...",
+)
 def command(
     timeout: float | None,
     grace: float,
@@ -71,8 +84,8 @@ def command(
 
     With --json one line on stderr says, before CMD starts, where its report will be.
 
-    Exit status: CMD's own; 128+N when signal N ended it; 124 after the timeout; 126 CMD cannot be
-    run; 127 CMD was not found.
+    Exit status: CMD's own; 128+N when signal N ended it; 124 after the timeout; 125 wrong
+    usage, or an error of browserkeeper's; 126 CMD cannot be run; 127 CMD was not found.
 
     \b
     Example:

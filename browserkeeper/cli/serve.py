@@ -10,7 +10,10 @@ import click
 from ..errors import ConfigError
 from ..telemetry import logs
 from . import output
+from .completion import files
+from .environment import Command, Words
 from .parameters import seconds, seconds_or_zero
+from .statuses import ExitStatus
 
 if TYPE_CHECKING:
     from ..server.settings import ServerSettings
@@ -19,10 +22,11 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
 """Modules that are installed with the extra ``serve``."""
 
 
-@click.command()
+@click.command("serve", cls=Command)
 @click.option(
     "--listen",
     multiple=True,
+    type=Words(),
     metavar="ADDRESS",
     help="unix:PATH or HOST:PORT. May be repeated. Default: the sockets that systemd gives, else "
     "serve.sock in the state directory.",
@@ -30,11 +34,18 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
 @click.option(
     "--group", default="", metavar="GROUP", help="A group whose members may use the unix socket."
 )
-@click.option("--token-file", default="", metavar="FILE", help="The token for clients over TCP.")
+@click.option(
+    "--token-file",
+    default="",
+    metavar="FILE",
+    shell_complete=files,
+    help="The token for clients over TCP.",
+)
 @click.option(
     "--allow-host",
     "allow_hosts",
     multiple=True,
+    type=Words(),
     metavar="NAME",
     help="A name by which clients over TCP call the server. May be repeated.",
 )
@@ -122,7 +133,8 @@ def command(as_json: bool, **given: Any) -> int:
 
     Needs pip install 'browserkeeper[serve]'.
 
-    Exit status: 0 all browsers have ended and left nothing; 1 something is left.
+    Exit status: 0 all browsers have ended and left nothing; 1 something is left; 2 an address, the
+    token or another setting cannot be used; 3 the state directory cannot be used.
 
     \b
     Example:
@@ -131,7 +143,7 @@ def command(as_json: bool, **given: Any) -> int:
     """
     logs.configure("json" if as_json else None)
     run, settings = _imported(given)
-    return run(settings)
+    return ExitStatus.OK if run(settings) == 0 else ExitStatus.FOUND
 
 
 def _imported(given: dict[str, Any]) -> tuple[Callable[[ServerSettings], int], ServerSettings]:

@@ -13,8 +13,8 @@ import click
 from ..cleanup.sweeper import Finding, LeftAlone, Sweeper
 from ..state.ledger import Ledger
 from . import output
-
-FOUND, NOT_REMOVED = 1, 3
+from .environment import Command
+from .statuses import ExitStatus
 
 
 def finite(_: click.Context, parameter: click.Parameter, value: float) -> float:
@@ -23,8 +23,13 @@ def finite(_: click.Context, parameter: click.Parameter, value: float) -> float:
     return value
 
 
-@click.command()
-@click.option("--yes", is_flag=True, help="Remove what is found; without it nothing is touched.")
+@click.command("sweep", cls=Command)
+@click.option(
+    "--yes",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="Remove what is found; without it nothing is touched.",
+)
 @click.option(
     "--older-than",
     type=click.FloatRange(min=0),
@@ -41,7 +46,7 @@ def command(yes: bool, older_than: float, as_json: bool) -> int:
     another machine or a process that only bears a session's marker, is left alone and listed.
 
     Exit status: 0 nothing was found, or all of it was removed; 1 something was found, and this
-    was a dry run; 3 something could not be removed.
+    was a dry run; 3 browserkeeper could not look; 4 something could not be removed.
 
     \b
     Example:
@@ -58,8 +63,9 @@ def command(yes: bool, older_than: float, as_json: bool) -> int:
         for thing in left_alone:
             output.print_line(f"Left alone, not ours to judge: {thing.what}: {thing.why}.", "dim")
     if not yes:
-        return FOUND if findings else 0
-    return 0 if all(finding.removed for finding in findings) else NOT_REMOVED
+        return ExitStatus.FOUND if findings else ExitStatus.OK
+    done = all(finding.removed for finding in findings)
+    return ExitStatus.OK if done else ExitStatus.INCOMPLETE
 
 
 def one_pass(*, dry_run: bool, older_than: float) -> tuple[list[Finding], list[LeftAlone]]:

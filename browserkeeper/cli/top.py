@@ -11,15 +11,17 @@ import click
 
 from ..status.snapshot import Snapshot, snapshot
 from . import output
+from .environment import Command
 from .parameters import label_option, seconds
 from .session_text import STYLES, print_notes, process_tree
+from .statuses import ExitStatus
 from .top_readings import SORTS, Meter, Sort, by_sort, cells, headlines
 
 WARM_UP = 0.5
 """Seconds before the first frame, over which processor use is measured."""
 
 
-@click.command()
+@click.command("top", cls=Command)
 @click.option(
     "--interval",
     type=float,
@@ -51,7 +53,7 @@ def command(
     the session, over the last interval. Ends at q, Ctrl-C and SIGTERM. Where standard output is no
     terminal, and with --json, there is one frame, as with --once.
 
-    Exit status: 0.
+    Exit status: 0; 3 the state directory cannot be read.
 
     \b
     Example:
@@ -68,7 +70,7 @@ def command(
         from .top_screen import Screen
 
         Screen(interval, by, meter, tree=tree, labels=labels).run(WARM_UP)
-    return 0
+    return ExitStatus.OK
 
 
 def can_be_live() -> bool:

@@ -19,15 +19,14 @@ from ..watch.notices import Notice
 from ..watch.readiness import PATIENCE, Readiness
 from ..watch.rounds import Watch
 from . import output
+from .environment import Command, Words
 from .parameters import container_names, seconds, seconds_or_zero
+from .statuses import ExitStatus
 
 logger = logging.getLogger("browserkeeper")
 
-NOTICED = 1
-"""Exit status of --once when a person has to act."""
 
-
-@click.command()
+@click.command("watch", cls=Command)
 @click.option(
     "--interval",
     type=float,
@@ -53,6 +52,7 @@ NOTICED = 1
     "--docker",
     "containers",
     multiple=True,
+    type=Words(),
     metavar="CONTAINER",
     callback=container_names,
     help="Restart this container when it stops, is unhealthy or passes a bound. Can be repeated.",
@@ -103,7 +103,8 @@ def command(
     document goes to standard output.
 
     Exit status: 0 after SIGTERM or SIGINT, or with --once if all is well or was swept; 1 with --once
-    if a person has to act.
+    if a person has to act; 2 a setting, the address or Docker cannot be used; 3 the state directory
+    cannot be used.
 
     \b
     Example:
@@ -124,7 +125,7 @@ def command(
         logger.info("watching, every %g s", interval, extra={"event.action": "watch-started"})
         watch.run()
         logger.info("told to end", extra={"event.action": "watch-ended"})
-    return 0
+    return ExitStatus.OK
 
 
 def bounds_of(
@@ -145,7 +146,7 @@ def print_notices(found: list[Notice], *, as_json: bool) -> int:
     well = all(notice.level == logging.INFO for notice in found)
     if as_json:
         output.print_json({"ok": well, "notices": [notice.to_dict() for notice in found]})
-    return 0 if well else NOTICED
+    return ExitStatus.OK if well else ExitStatus.FOUND
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """What leaves the process for other programs: log lines, and numbers for a monitoring system.
 
-    logs.py       log records as lines of JSON or text, for programs that want browserkeeper's format
+    logs.py       the log handler, for programs that want one event in one line and one write(2)
+    log_fields.py a record's fields; the ids of OpenTelemetry's span and of Celery's task
+    log_lines.py  the formatters for lines of JSON and of text
     tally.py      counters and histograms of all sessions of this user, from the ledger; no library
     collector.py  the tally and the snapshot as Prometheus metric families (``browserkeeper[metrics]``)
     server.py     /metrics, /healthz and /readyz over HTTP

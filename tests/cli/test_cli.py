@@ -69,10 +69,10 @@ def test_an_unusable_state_directory_is_an_error_with_a_remedy(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BROWSERKEEPER_STATE_DIR", str(tmp_path / "file"))
     done = cli("ps")
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert done.stderr.startswith("browserkeeper: State directory")
     assert "Set BROWSERKEEPER_STATE_DIR" in done.stderr
-    error = cli_json("ps", status=2)["error"]
+    error = cli_json("ps", status=3)["error"]
     assert error["type"] == "LedgerError"
     assert "Set BROWSERKEEPER_STATE_DIR" in error["message"]
 
@@ -139,7 +139,7 @@ def test_history_lists_all_sessions_and_shows_one() -> None:
 @pytest.mark.parametrize("session", ["ffffffffffff", "../live/x", ""])
 def test_history_of_an_unknown_session(session: str) -> None:
     done = invoke("history", "--session", session)
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "`browserkeeper history` lists them" in done.output
 
 
@@ -149,5 +149,5 @@ def test_history_of_a_live_session(
     start_run(started, pids_of, 1, *program("tree", pids_of, 0, 0))
     (record,) = (state_dir / "live").glob("*.json")
     done = cli("history", "--session", record.stem)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert "has not ended" in done.stderr

@@ -383,9 +383,9 @@ def test_a_drain_file_that_is_not_valid_is_replaced_and_removed(ledger: Ledger) 
     assert f"{path}, which was not valid, is removed" in invoke("resume").output
     path.mkdir()
     refused = invoke("resume")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 3
     assert f"{path} cannot be removed" in refused.output
-    assert invoke("drain").exit_code == 2
+    assert invoke("drain").exit_code == 3
     path.rmdir()
 
 
@@ -400,7 +400,7 @@ def test_nonsense_is_refused_and_drains_nothing(ledger: Ledger, words: list[str]
 def test_a_drain_that_waits_returns_when_the_last_session_has_ended(sessions: Sessions) -> None:
     id = sessions.start("nightly")
     left = invoke("drain", "--wait", "0.1")
-    assert left.exit_code == 3
+    assert left.exit_code == 4
     assert f'1 session still running: sleep session {id} "nightly" of test' in left.stdout
     assert invoke("drain").exit_code == 0  # without --wait it is no failure that one runs
     assert [one.session for one in browserkeeper.drain()] == [id]

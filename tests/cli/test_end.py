@@ -531,7 +531,7 @@ def test_exit_statuses_and_json(sessions: Sessions, state_dir: Path, tmp_path: P
     orphan = write_record(state_dir, json.dumps(dead_record("0123456789ab", tmp_path)))
     add_free_lock(state_dir, "0123456789ab")
     left = invoke("end", "0123456789ab", "--yes")
-    assert left.exit_code == 3
+    assert left.exit_code == 4
     assert "browserkeeper sweep --yes" in left.stdout
     orphan.unlink()
 

@@ -265,7 +265,7 @@ def test_a_label_of_a_wrong_type_makes_the_record_a_bad_one(ledger: Ledger, labe
     assert "bad record: " in invoke("ps").output
     assert cli_json("history")["ended"] == []
     assert invoke("report").exit_code == 0
-    assert invoke("history", "--session", ended.id).exit_code == 2
+    assert invoke("history", "--session", ended.id).exit_code == 3
 
 
 @pytest.mark.parametrize(

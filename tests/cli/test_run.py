@@ -149,7 +149,7 @@ def test_run_takes_a_label() -> None:
     assert (ended["session"]["kind"], ended["session"]["label"]) == ("run", "nightly")
     for label, more in (("two\nlines", ()), ("", ()), ("nightly", ("--no-ledger",))):
         done = run_shell("exit 0", "--label", label, *more)
-        assert done.returncode == 2
+        assert done.returncode == 125
         assert "browserkeeper: --label" in done.stderr
 
 
@@ -182,13 +182,13 @@ def test_run_of_a_file_that_is_not_executable_exits_with_126(tmp_path: Path) -> 
 def test_run_refuses_an_invalid_timeout(seconds: str) -> None:
     for option in ("--timeout",) if seconds == "0" else ("--timeout", "--grace"):
         done = invoke("run", option, seconds, "--", "true")
-        assert done.exit_code == 2
+        assert done.exit_code == 125
         assert option in done.output
 
 
 def test_run_without_a_command_is_a_usage_error() -> None:
     done = invoke("run", "--")
-    assert done.exit_code == 2
+    assert done.exit_code == 125
     assert "CMD" in done.output
 
 

@@ -479,7 +479,7 @@ def test_an_invalid_log_format_is_refused() -> None:
     words = [*CLI, "watch", "--once"]
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
-    assert "Use json or text" in done.stderr
+    assert "Use json, text, ecs or python-json-logger" in done.stderr
 
 
 def test_an_idle_watch_uses_little_memory(watching: Callable[..., Watching]) -> None:

@@ -175,7 +175,7 @@ def test_the_last_call_of_configure_counts(logger: logging.Logger, pipe: tuple[i
 def test_invalid_formats_and_levels_are_refused(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="Use json or text"):
+    with pytest.raises(ConfigError, match="Use json, text, ecs or python-json-logger"):
         configure("yaml", logger=NAME)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Use DEBUG"):
         configure("json", level="LOUD", logger=NAME)
