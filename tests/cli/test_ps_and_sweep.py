@@ -176,7 +176,7 @@ def test_sweep_yes_removes_a_dead_session_and_writes_the_history(orphaned: Orpha
 
 def test_sweep_reports_a_directory_that_it_may_not_remove(orphaned: Orphaned) -> None:
     orphaned.tmpdir.chmod(0o755)  # guards make private directories only
-    document = cli_json("sweep", "--yes", "--older-than", 3600, status=3)
+    document = cli_json("sweep", "--yes", "--older-than", 3600, status=4)
     finding = next(f for f in document["findings"] if f["session"] == orphaned.session)
     assert not finding["removed"]
     assert "left alone" in finding["problem"]
