@@ -62,7 +62,8 @@ def check_python(text: str) -> None:
             assert node.module
             module = importlib.import_module(node.module)
             for name in node.names:
-                assert hasattr(module, name.name), f"{node.module} has no {name.name}"
+                known = hasattr(module, name.name) or is_module(f"{node.module}.{name.name}")
+                assert known, f"{node.module} has no {name.name}"
         elif isinstance(node, ast.Import):
             for name in node.names:
                 if name.name.startswith("browserkeeper"):
