@@ -520,13 +520,19 @@ def connect_to_server(
     return ServerChrome(handler, service, chromium, options)
 
 
-def another(driver: Any, handler: CommandHandler) -> Any:
+def another(driver: Any, handler: CommandHandler, reused: Any = None) -> Any:
     """Another driver object on the same WebDriver session, whose commands pass through ``handler``.
 
     Sends nothing.  State of one driver object (file detector, pinned scripts) is not in the other.
+    ``reused``: a managed driver of the same class, which becomes that driver object and loses the state
+    that it had.
     """
     service = make_service(driver.service.driver_process, handler.quit_driver)
-    return type(driver)(handler, service, driver.command_executor, driver.options, driver)
+    if reused is None:
+        reused = object.__new__(type(driver))
+    vars(reused).clear()
+    reused.__init__(handler, service, driver.command_executor, driver.options, driver)
+    return reused
 
 
 def set_command_timeout(driver: webdriver.Remote, timeout: float) -> None:

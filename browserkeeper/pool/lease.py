@@ -31,6 +31,7 @@ from .scheduler import Member
 if TYPE_CHECKING:
     from selenium import webdriver
 
+    from ..drivers.managed import CommandHandler
     from ..drivers.websockets import Filter
     from ..proxy.relay import Route
 
@@ -360,6 +361,17 @@ class Lease(Generic[D_co]):
             self._handler.driver_reference = weakref.ref(self._driver)
         driver: D_co = self._driver
         return driver
+
+    def drive_by(self, make: Callable[[LeaseHandler], CommandHandler], reused: Any) -> Any:
+        """For doors that keep one driver object over several leases: returns the lease's driver, whose
+        commands pass through the handler that ``make`` returns for the lease's own.
+
+        ``reused``: the driver object of an earlier lease of the same pool, which becomes this lease's;
+        None for a new one.  To be called before :attr:`driver` is read.
+        """
+        self._driver = self._handler.browser.driver_for(make(self._handler), reused)
+        self._handler.driver_reference = weakref.ref(self._driver)
+        return self._driver
 
     @property
     def is_open(self) -> bool:

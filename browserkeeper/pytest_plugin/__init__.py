@@ -6,6 +6,9 @@ In this package: everything that imports pytest.  It uses the layers below; no o
     settings.py           command line options and ini keys, checked
     markers.py            the markers, checked
     fixtures.py           the fixtures
+    module_fixtures.py    keeper_module_driver, and when its browser is cleaned
+    module_tests.py       the running test of a module's driver, and the markers that it may have
+    module_driver.py      the browser of a module's tests, and its one driver object
     driver_fixture.py     the fixture `driver`, which other plugins have too
     records.py            the record of the running test
     browser_spec.py       the browser that fixtures and markers ask for
@@ -39,7 +42,7 @@ from typing import Any
 
 import pytest
 
-from . import driver_fixture, fixtures, markers, records, run_marker, settings, usage
+from . import driver_fixture, fixtures, markers, module_fixtures, records, run_marker, settings, usage
 from .leak_warnings import LeakedBrowserWarning, SharedBrowserWarning
 from .summary import Summary
 
@@ -59,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     chosen = config.stash[settings.SETTINGS] = settings.read(config)
     run_marker.choose(config)
     _register(config, fixtures, "fixtures")
+    module_fixtures.register(config)
     _register(config, Summary(chosen), "summary")
     config.stash[_OTHER_DRIVER] = driver_fixture.other_owner(config)
     if not config.stash[_OTHER_DRIVER]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import LeaseTimeout
+from ..errors import LeaseTimeout, PoolClosed
+from ..pool import Lease
 from ..session import BrowserSession, browser, control_of
 from . import capture
 from .background_pools import BACKGROUND_POOLS
@@ -82,13 +83,18 @@ def new_browser(record: TestRecord, spec: BrowserSpec) -> Iterator[OpenedBrowser
 
 @contextlib.contextmanager
 def leased_browser(
-    record: TestRecord, pool: RecordingPool, timeout: float | None, label: str | None
+    record: TestRecord,
+    pool: RecordingPool,
+    timeout: float | None,
+    label: str | None,
+    drive: Callable[[Lease[Any]], Any] = lambda lease: lease.driver,
+    **identity: Any,
 ) -> Iterator[OpenedBrowser]:
-    """A lease of the worker's warm browser.  ``timeout``, in seconds, and ``label`` are this test's own,
-    None where it has none."""
+    """A lease of a warm browser.  ``timeout``, in seconds, ``label`` and ``identity`` are this test's
+    own, None or absent where it has none.  ``drive`` returns the lease's driver."""
     with one_line_errors():
-        lease = pool.lease(label=label)
-    opened = record.add(lease.driver, lease.session, is_leased=True)
+        lease = pool.lease(label=label, **identity)
+    opened = record.add(drive(lease), lease.session, is_leased=True)
     opened.log_start = capture.log_size(opened.session)
     if timeout is not None:
         control_of(lease.session).set_deadline(timeout, "lease-expired")
@@ -108,7 +114,10 @@ def record_pool_leases(record: TestRecord) -> None:
     known = {id(opened.session) for opened in record.opened}
     for pool in list(BACKGROUND_POOLS):
         if isinstance(pool, RecordingPool):
-            out = {(info.browser_id, info.uses) for info in pool.leases()}
+            try:
+                out = {(info.browser_id, info.uses) for info in pool.leases()}
+            except PoolClosed:  # that of an earlier module, of which something still has a reference
+                continue
             for lease in list(pool.given):
                 if id(lease.session) not in known and (lease.browser_id, lease.uses) in out:
                     record.add(lease.driver, lease.session, is_leased=True)

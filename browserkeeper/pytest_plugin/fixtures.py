@@ -99,7 +99,7 @@ def keeper_factory(
     from . import browsers
     from .browser_spec import make_spec
 
-    record = _record(request)
+    record = record_of(request.node)
 
     def make(name: str | None = None, /, **given: Any) -> webdriver.Remote:
         own = name is None or name == keeper_browser_name
@@ -130,10 +130,10 @@ def keeper_driver(
     from . import browsers
     from .browser_spec import make_spec
 
-    record = _record(request)
+    record = record_of(request.node)
     item: pytest.Item = request.node
     name = _browser_for(item, keeper_browser_name)
-    _request_django_fixtures_first(request)
+    request_django_fixtures_first(request)
     marked = options_of(item)
     spec = None
     if _can_use_warm_browser(record.settings, keeper_browser_args, marked):
@@ -172,7 +172,7 @@ def _browser_for(item: pytest.Item, name: str) -> str:
     return name
 
 
-def _request_django_fixtures_first(request: pytest.FixtureRequest) -> None:
+def request_django_fixtures_first(request: pytest.FixtureRequest) -> None:
     """pytest tears down last what was requested first.  So the browser ends before pytest-django
     flushes its database or stops its server, and loads no page meanwhile."""
     for name in ("db", "transactional_db", "live_server"):
@@ -183,9 +183,10 @@ def _request_django_fixtures_first(request: pytest.FixtureRequest) -> None:
 _STALE_FOLDERS_REMOVED = pytest.StashKey[bool]()
 
 
-def _record(request: pytest.FixtureRequest) -> TestRecord:
-    record: TestRecord = request.node.stash[RECORD]
-    stash = request.config.stash
+def record_of(item: pytest.Item) -> TestRecord:
+    """The record of a test that gets a browser.  Removes the folders of earlier runs, once."""
+    record = item.stash[RECORD]
+    stash = item.config.stash
     if _STALE_FOLDERS_REMOVED not in stash:
         stash[_STALE_FOLDERS_REMOVED] = True
         remove_stale(record.settings.output, stash[RUN])

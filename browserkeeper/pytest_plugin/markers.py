@@ -22,6 +22,9 @@ NAMES = tuple(line.partition("(")[0] for line in LINES)
 BROWSER_NAME = "keeper_browser_name"
 """The fixture whose parameter is the browser's name."""
 
+SHARED_BY_TESTS = {"keeper_pool", "keeper_module_driver"}
+"""The fixtures whose browsers several tests share."""
+
 HIDDEN: Any = getattr(pytest, "HIDDEN_PARAM", None)
 """Keeps a parameter out of a test's id.  None before pytest 8.4."""
 
@@ -131,7 +134,7 @@ def allowed_reason(mark: pytest.Mark) -> Any:
     return mark.args[0] if mark.args else mark.kwargs.get("reason")
 
 
-def options_of(item: pytest.Item) -> dict[str, Any]:
+def options_of(item: pytest.Item | pytest.Collector) -> dict[str, Any]:
     """The arguments for ``browser()``; a marker on the test wins over one on its class."""
     merged: dict[str, Any] = {}
     for mark in reversed(list(item.iter_markers("keeper_options"))):
@@ -153,9 +156,9 @@ def skips_of(item: pytest.Item) -> dict[str, str]:
 def parametrize(metafunc: pytest.Metafunc, default: tuple[str, ...]) -> None:
     """Make one test for each of its browsers; with a single browser the test stays as it is.
 
-    A test that uses ``keeper_pool`` is parametrized with a single browser too: otherwise it would share
-    the pool of tests with another browser, since pytest keeps a fixture without a parameter.  A single
-    browser is not shown in the test's id.
+    A test that uses a fixture of SHARED_BY_TESTS is parametrized with a single browser too: otherwise it
+    would share the browser of tests with another one, since pytest keeps a fixture without a parameter.
+    A single browser is not shown in the test's id.
     """
     item = metafunc.definition
     if BROWSER_NAME not in metafunc.fixturenames or _is_parametrized(item):
@@ -166,7 +169,7 @@ def parametrize(metafunc: pytest.Metafunc, default: tuple[str, ...]) -> None:
     alone = mark is None and len(names) == 1
     if mark is None and _is_overridden(metafunc):
         return
-    if alone and not skipped and "keeper_pool" not in metafunc.fixturenames:
+    if alone and not skipped and not SHARED_BY_TESTS & set(metafunc.fixturenames):
         return
     shown = {name: HIDDEN if alone and HIDDEN else name for name in names}
     parameters = [_parameter(name, skipped, shown[name]) for name in names]

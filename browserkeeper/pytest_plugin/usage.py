@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from . import fixtures, markers
+from . import fixtures, markers, module_fixtures
 
-_FIXTURES = frozenset(name for name in vars(fixtures) if name.startswith("keeper_"))
+_FIXTURES = frozenset(
+    name for module in (fixtures, module_fixtures) for name in vars(module) if name.startswith("keeper_")
+)
 """All of ours but ``driver``, overridden ones too."""
 _PACKAGE = __name__.rpartition(".")[0]
 

@@ -511,11 +511,12 @@ class SessionControl(Generic[S]):
         blocking = self.config.identity.block if self.config.engine == "firefox" else None
         return SessionFilter(self.attempt.own_pages, blocking or None)
 
-    def driver_for(self, handler: CommandHandler) -> Any:
-        """Another driver object on this session, whose commands pass through ``handler``."""
+    def driver_for(self, handler: CommandHandler, reused: Any = None) -> Any:
+        """Another driver object on this session, whose commands pass through ``handler``.  ``reused``: a
+        driver object of an ended lease, which becomes that object; None for a new one."""
         from ..drivers import managed
 
-        return managed.another(self.driver, handler)
+        return managed.another(self.driver, handler, reused)
 
     def observe_command(
         self, name: str, params: Mapping[str, Any]

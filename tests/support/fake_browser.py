@@ -82,7 +82,7 @@ class FakeBrowser:
         self.identities.append(identity)
         self._run_script("take")
 
-    def driver_for(self, handler: Any) -> Any:
+    def driver_for(self, handler: Any, reused: Any = None) -> Any:
         return FakeDriver(handler)
 
     must_take = False
