@@ -52,6 +52,7 @@ fi
 if [ "$1" = test ]; then
     "$(dirname "$0")/grid.sh" .tools/grid
     "$(dirname "$0")/clients.sh" .tools/clients
+    PYTHON=.venv/bin/python "$(dirname "$0")/seleniumbase.sh" .tools/seleniumbase
 fi
 
 # geckodriver.  No Debian package has it, and the npm packages download it when they run.  PyPI's
