@@ -8,7 +8,6 @@ import difflib
 import math
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from .errors import ConfigError
 from .errors import hide_frames as __tracebackhide__  # noqa: F401
 from .grid.address import Address
 from .options.check import check_options, same_path
+from .options.display import check_display
 from .options.identity import IDENTITY_WORDS, NO_IDENTITY, Identity, IdentityArguments
 from .options.identity_conflicts import check_identity
 from .options.labels import check_label
@@ -60,6 +60,7 @@ NOT_ON_A_GRID = {
     "BROWSERKEEPER_MAX_GRID_SESSIONS=N, or max_grid_sessions in limits.toml",
     "min_memory": "the Grid's browsers take no memory of this machine",
     "max_download": "files arrive at the Grid, whose operator bounds them",
+    "display": "the windows are on the displays of the Grid's machines",
 }
 """Arguments that are about this machine, and why they cannot be used with a Grid."""
 NOT_OF_A_SERVER = {
@@ -73,6 +74,7 @@ NOT_OF_A_SERVER = {
     "max_browsers": "the server starts the browsers; use `browserkeeper serve --max N`",
     "min_memory": "the server starts the browsers, and its host's limits hold",
     "max_download": "files arrive at the server",
+    "display": "the windows are on the server's display",
     "ignore_default_arguments": "the server has started its browsers, with the default arguments",
 }
 """Arguments that need a browser or a driver of the session's own, and why a server cannot give it."""
@@ -115,6 +117,7 @@ class BrowserArguments(IdentityArguments, total=False):
     min_memory: int | str | None
     identity: Identity | Mapping[str, Any] | None
     max_download: int | str | None
+    display: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +161,8 @@ class SessionConfig:
     """Bytes."""
     max_download: int | None = None
     """Bytes."""
+    display: str = ""
+    """``virtual``, the name of an X display, or "" for the one in the environment."""
     identity: Identity = NO_IDENTITY
     lease_isolation: str = ""
     """How a server is to separate the lease from others; "" for the server's own way."""
@@ -186,7 +191,7 @@ class SessionConfig:
         elif self.remote is not None:
             self._check_remote()
         elif not self.debugger_address:
-            self._check_display()
+            check_display(self)
         check_options(self, pool=self.server is not None)  # the server's browsers are a pool's
         check_profiles(self)
         check_identity(self, self.identity)
@@ -215,6 +220,7 @@ class SessionConfig:
             given["window_size"] = _pair(given["window_size"])
         _take_offline(given)
         _take_place(given)
+        given["display"] = _text("display", given.get("display"))
         label = given.get("label")
         given["label"] = "" if label is None else check_label("label", label)
         if given.get("wait", "start_timeout") == "start_timeout":
@@ -225,20 +231,6 @@ class SessionConfig:
         words = {name: given.pop(name) for name in IDENTITY_WORDS if name in given}
         given["identity"] = Identity.build(given.pop("identity", None), **words)
         return cls(**given)
-
-    def _check_display(self) -> None:
-        if self.headless or sys.platform != "linux":
-            return
-        if self.name == "chromium-headless-shell":
-            raise ConfigError(
-                "chromium-headless-shell shows no windows: use browser('chromium', headless=False)."
-            )
-        environment = {**os.environ, **self.env}
-        if not environment.get("DISPLAY") and not environment.get("WAYLAND_DISPLAY"):
-            raise ConfigError(
-                "headless=False needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set. "
-                "Run under `xvfb-run`, set DISPLAY, or leave headless=True."
-            )
 
     def _check_remote(self) -> None:
         for name, why in NOT_ON_A_GRID.items():
@@ -483,6 +475,12 @@ def _check_variables(env: Mapping[str, Any]) -> None:
             raise ConfigError(f"env= holds the name {name!r}: give one without '=' and NUL.")
         if "\0" in str(value):
             raise ConfigError(f"env= holds {name}={value!r}: a value cannot have a NUL.")
+
+
+def _text(name: str, value: Any) -> str:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise ConfigError(f"{name}={value!r}: give a non-empty string, or None.")
+    return value or ""
 
 
 def _path(name: str, value: Any) -> Path | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import ConfigError, LedgerError
 from ..grid.address import Address
 from ..grid.ending import end_on_grid
+from ..guard.displays import remove_display_files
 from ..guard.downloads import FILE, finish_partial_files, open_partial_files, read_seen
 from ..guard.files import is_private_directory, read_status_file, remove_stray_shared_memory
 from ..guard.trees import try_to_remove
@@ -91,7 +92,7 @@ def end_dead_session(
                 return read_ended(ledger.history_path(session.id)).report
             return dataclasses.replace(report, problems=(f"files are kept: {obstacle}",))
         partial = downloads.finish()
-        files, size, problems = _remove_files(session, profiles, scope)
+        files, size, problems = _remove_files(record, profiles, scope)
         problems += downloads.problems
         if not certified:
             seconds = {"killing": killing, "files": time.monotonic() - began - killing}
@@ -235,15 +236,17 @@ def _is_made_by_guard(session: Session) -> bool:
     return name == tmpdir_name(session.id) and is_private_directory(session.tmpdir)
 
 
-def _remove_files(session: Session, profiles: set[Path], scope: Scope) -> tuple[int, int, list[str]]:
-    """Remove the session's TMPDIR, its shared memory and ``profiles``.  Returns the number of files,
-    their bytes, and the problems.
+def _remove_files(record: Record, profiles: set[Path], scope: Scope) -> tuple[int, int, list[str]]:
+    """Remove the session's TMPDIR, its shared memory, lock and socket of its virtual display, and
+    ``profiles``.  Returns the number of files, their bytes, and the problems.
 
-    Shared memory is removed only where all processes that may use it can be seen.
+    Shared memory and the display's files are removed only where all processes that may use them can be
+    seen.
 
     A TMPDIR is removed only where it is such as a guard makes, whatever the record says.
     """
     files = size = 0
+    session = record.session
     problems = []
     if _is_made_by_guard(session):
         files, size, left = try_to_remove(session.tmpdir)
@@ -253,6 +256,9 @@ def _remove_files(session: Session, profiles: set[Path], scope: Scope) -> tuple[
     # Not of an adopted browser: it may be of the program that started that one.
     if scope == "here" and session.containment != "adopted":
         files += remove_stray_shared_memory(session.created)[0]
+        pids = {identity.pid for identity, _ in record.processes}
+        number, left_of_display = remove_display_files(pids, session.created)
+        files, problems = files + number, [*problems, *left_of_display]
     for profile in profiles:
         more, bytes_of_it, left = try_to_remove(str(profile))
         files, size = files + more, size + bytes_of_it

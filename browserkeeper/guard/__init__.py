@@ -12,12 +12,14 @@ the standard library only (``_signal`` and ``_ctypes`` in place of ``signal`` an
     title.py                          its name and command line, as others see them
     command.py, containment.py        what it starts; how processes are found and ended
     profile.py                        the lock on a profile that is kept
+    virtual_display.py                the X server that a session has of its own
     slot.py                           the session's place in the host's limit
     members.py, record.py             what it has seen; what it writes about that
     end_request.py                    an operator's request to end the session
     procfs.py, files.py, trees.py, descriptors.py, downloads.py, bells.py  functions for every layer
+    displays.py                       the files of X servers in /tmp, for every layer too
 
-Every layer may import the last seven.  Of the rest, the layers above import only what
+Every layer may import the last eight.  Of the rest, the layers above import only what
 they need to put a guard together (``process/portable_guard.py``, ``cleanup/adopting_guard.py``) and the
 exit statuses (``cli/run.py``).
 

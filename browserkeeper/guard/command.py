@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .containment import Cgroup, Containment
     from .signals import Signals
+    from .virtual_display import VirtualDisplay
 
     class AnyCommand(Protocol):
         """What a guard watches: a command that it starts, or a driver that runs already."""
@@ -41,8 +42,17 @@ else:
 class Command:
     """The child that the guard starts."""
 
-    def __init__(self, options: Options, signals: Signals, containment: Containment, cgroup: Cgroup):
+    def __init__(
+        self,
+        options: Options,
+        signals: Signals,
+        containment: Containment,
+        cgroup: Cgroup,
+        display: VirtualDisplay | None = None,
+    ):
+        """``display``: one that was started before, which the command waits for."""
         self.pid = 0
+        self._display = display
         self.status: int | None = None
         self.exec_fd = -1
         self._options, self._signals = options, signals
@@ -77,6 +87,8 @@ class Command:
         self.exec_fd = -1
         if failure:
             where, number = failure.decode().split()
+            if where == "display" and self._display is not None:
+                raise self._display.failure()
             raise Failure(where, OSError(int(number), os.strerror(int(number))))
 
     def _exec(self, guard: int, error_fd: int) -> NoReturn:
@@ -95,6 +107,9 @@ class Command:
             else:
                 where = "log"
                 self._redirect()
+            if self._display is not None:
+                where = "display"
+                self._wait_for_display(self._display)
             where = "exec"
             self._signals.restore()
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -105,6 +120,15 @@ class Command:
             os.write(error_fd, f"{where} {error.errno}".encode())
         finally:
             os._exit(NOT_FOUND)
+
+    def _wait_for_display(self, display: VirtualDisplay) -> None:
+        """Here and not in the guard, which is to notice meanwhile that it has to end the session."""
+        from .virtual_display import read_number
+
+        number = read_number(display.number_fd)
+        if not number:
+            raise ChildProcessError(10, "the X server has ended")
+        os.environ["DISPLAY"] = f":{number}"
 
     def _redirect(self) -> None:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)

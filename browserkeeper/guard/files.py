@@ -142,7 +142,7 @@ def remove_stray_shared_memory(since: float) -> tuple[int, list[str]]:
         for name in os.listdir(place):
             if name.startswith(SHARED_MEMORY_PREFIXES):
                 try:
-                    number += _remove_unused(name, place, since)
+                    number += remove_unused(name, place, since)
                 except OSError as error:
                     notes.append(f"{SHARED_MEMORY}/{ascii(name)[1:-1]} was left: {error.strerror}")
     finally:
@@ -150,7 +150,7 @@ def remove_stray_shared_memory(since: float) -> tuple[int, list[str]]:
     return number, notes
 
 
-def _remove_unused(name: str, place: int, since: float) -> bool:
+def remove_unused(name: str, place: int, since: float) -> bool:
     """Delete one such file; False where that is not to be done.  Raises OSError.
 
     A write lease is granted only if nobody else has the file open or mapped (fcntl(2), F_SETLEASE).

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .containment import Containment
     from .download_bound import DownloadBound
     from .profile import KeptProfile
+    from .virtual_display import VirtualDisplay
 else:
     import _signal as signal
 
@@ -51,7 +52,10 @@ class Guard:
         self.signals = Signals(options.foreground)
         self.cgroup = Cgroup(options.cgroup)
         self.containment = containment or Subreaper(self.cgroup)
-        self.command = command or Command(options, self.signals, self.containment, self.cgroup)
+        self.display = self._virtual_display()
+        self.command = command or Command(
+            options, self.signals, self.containment, self.cgroup, self.display
+        )
         self.report = Report(self.containment.name)
         document = os.environ.pop("BROWSERKEEPER_DOCUMENT", "null")
         self.lock = SessionLock(options.lock)
@@ -71,6 +75,14 @@ class Guard:
         self.to_standby: tuple[int, int] | None = None  # a pipe that says how to ask; see quitting.py
         self.tmpdir: int | None = None  # a descriptor; none in a standby guard
         self.standby = 0  # pid of the standby guard, in the primary guard only
+
+    def _virtual_display(self) -> VirtualDisplay | None:
+        """Imports its module only where it is needed."""
+        if not self.options.display:
+            return None
+        from .virtual_display import VirtualDisplay
+
+        return VirtualDisplay(self.options, self.signals, self.containment, self.cgroup)
 
     def refusal(self) -> Failure | None:
         """Why no process may be signalled from here, after telling the owner; None if there is none.
@@ -149,7 +161,18 @@ class Guard:
 
     def start(self) -> None:
         """Start the command, without waiting for its exec.  Raises Failure."""
+        display = self.display
+        if display is not None:
+            self._step("display", display.start)
+            self.look()
+            display.go()
         self.command.start()
+        if display is not None:
+            display.started()
+
+    def display_has_ended(self) -> bool:
+        """True if the session has had a virtual display, whose process the guard has reaped."""
+        return self.display is not None and self.display.pid not in self.members.living
 
     def look(self) -> None:
         """Look at all processes of the session once, and save for recovery what has changed."""

@@ -19,6 +19,7 @@ else:
     import _signal as signal
 
 FOR_EVER = 1e9  # seconds; no session is as old
+BROKEN = ("browser-died", "connection-lost")  # reasons of an owner whose commands fail
 BOUND_PAUSE = 0.25  # seconds between two looks at the downloads, where they are bounded
 
 
@@ -97,7 +98,9 @@ class Watch:
 
     def _is_started(self) -> None:
         self.guard.look()
-        self.guard.owner.send("spawned", primary=os.getpid(), pid=self.guard.command.pid)
+        guard, display = self.guard, self.guard.display
+        shown = {"display": display.name(), "display_pid": display.pid} if display is not None else {}
+        guard.owner.send("spawned", primary=os.getpid(), pid=guard.command.pid, **shown)
 
     def _reason_to_end(self, ready: set[int]) -> str | None:
         """The reason to end the session now, or None.
@@ -109,7 +112,9 @@ class Watch:
         signals = self.guard.signals.received() if self.guard.signals.fd in ready else b""
         self.guard.members.reap()
         if reason := self._read_owner():
-            return reason
+            # A browser dies with its display, and the owner may have noticed that first.
+            by_display = reason in BROKEN and self.guard.display_has_ended()
+            return "display-died" if by_display else reason
         reason = self._reason_seen(ready, signals)
         return (self._read_owner() or reason) if reason else None
 
@@ -124,10 +129,8 @@ class Watch:
             return "owner-died"
         if guard.standby_is_dead():
             return "guard-died"
-        if guard.command.has_ended():
-            if guard.command.exec_fd >= 0:
-                self._exec_is_over()  # it has written why it cannot be executed, if that is the reason
-            return "exited"
+        if reason := self._reason_of_processes():
+            return reason
         if passed := [deadline for deadline in self._deadlines() if age() >= deadline[0]]:
             return min(passed)[1]
         if signal.SIGTERM in signals and self._is_end_requested():
@@ -136,6 +139,19 @@ class Watch:
             self._forward(signals)
         elif signal.SIGTERM in signals:
             return "terminated"
+        return None
+
+    def _reason_of_processes(self) -> str | None:
+        """The reason to end the session that is a death of the display or of the command, or None."""
+        guard = self.guard
+        if guard.display is not None and guard.display_has_ended():
+            if guard.command.exec_fd >= 0:  # before it was ready
+                raise guard.display.failure()
+            return "display-died"
+        if guard.command.has_ended():
+            if guard.command.exec_fd >= 0:
+                self._exec_is_over()  # it has written why it cannot be executed, if that is the reason
+            return "exited"
         return None
 
     def _is_end_requested(self) -> bool:

@@ -59,6 +59,8 @@ class Members:
         self.forgotten = 0
         self.reaped = 0
         self.tearing_down = False
+        self.x_servers: set[int] = set()
+        """The pids of those whose names are such as X servers have: Xvfb, Xorg, Xephyr, Xtigervnc."""
         self._processes, self._command, self._age = processes, command, age
 
     def update(self) -> None:
@@ -87,6 +89,8 @@ class Members:
                 self._ended(pid, "gone")
             member = self.living[pid] = Member(stat)
         member.name = stat.name  # an exec changes it
+        if member.name.startswith("X"):
+            self.x_servers.add(pid)
         if stat.parent == os.getpid() and pid != self._command.pid:
             # During the teardown parents are killed, so only a session of its own shows a daemon.
             member.adopted |= not self.tearing_down or stat.session != os.getsid(0)
@@ -135,6 +139,9 @@ class Members:
         if len(self.past) > PAST_LIMIT:
             del self.past[0]
             self.forgotten += 1
+
+    def pids(self) -> set[int]:
+        return {member.pid for member in (*self.past, *self.living.values())}
 
     def hidden(self) -> int:
         """How many were never seen otherwise than hidden in ``/proc``."""

@@ -60,6 +60,8 @@ class Options:
         # Seconds that the owner has to cancel a download after the bound was passed.
         self.max_download_grace = number("--max-download-grace", 0)
         self.status_file = given.pop("--status-file", "")  # the command writes here how it ended
+        self.display = given.pop("--display", "")  # an X server to start for the command: its program
+        self.screen = given.pop("--screen", "")  # its screen, as WIDTHxHEIGHTxDEPTH
         self.profile = given.pop("--profile", "")  # a profile directory of the user's, to be locked
         self.cgroup = given.pop("--cgroup", "")  # a leaf to make, use and remove
         if given:

@@ -67,7 +67,7 @@ class KeptProfile:
         """
         if self._fd < 0:
             return
-        pids = {member.pid for member in (*members.past, *members.living.values())}
+        pids = members.pids()
         if self._is_chromium_lock_ours(pids, born):
             for name in CHROMIUM_FILES:
                 ignore_errors(lambda name=name: os.unlink(name, dir_fd=self._fd))  # type: ignore[misc]

@@ -164,6 +164,8 @@ def _remove_files(guard: Guard) -> None:
             if left:
                 what = "TMPDIR" if path == tmpdir else "temporary profile"
                 report.problems.append(f"{what} not removed: {left}")
+    if report.certificate:
+        _remove_display_files(guard)
     if containment.owns_shared_memory:
         number, notes = remove_stray_shared_memory(report.born_epoch)
         report.files += number
@@ -174,3 +176,17 @@ def _remove_files(guard: Guard) -> None:
         pass
     except OSError as error:
         report.problems.append(f"cgroup: {error}")
+
+
+def _remove_display_files(guard: Guard) -> None:
+    """Of X servers that the session has had: its own, or those that a command has started."""
+    members, report = guard.members, guard.report
+    # A standby guard does not know the pid of the display, whose process may have had another name.
+    pids = members.x_servers | (members.pids() if guard.display is not None else set())
+    if not pids:
+        return
+    from .displays import remove_display_files
+
+    number, problems = remove_display_files(pids, report.born_epoch)
+    report.files += number
+    report.problems += problems

@@ -31,7 +31,7 @@ REASONS_OF_CLASS = {
     "deadline": ("timeout", "command-timeout", "lease-expired", "hung"),
     "died": (
         *("owner-died", "abandoned", "terminated", "guard-died", "swept"),
-        *("browser-died", "connection-lost"),
+        *("browser-died", "connection-lost", "display-died"),
     ),
     "failed": ("failed",),
 }

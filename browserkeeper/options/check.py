@@ -39,6 +39,8 @@ class Arguments(Protocol):
     @property
     def headless(self) -> bool: ...
     @property
+    def display(self) -> str: ...
+    @property
     def options(self) -> Any: ...
     @property
     def arguments(self) -> tuple[str, ...]: ...
@@ -188,6 +190,8 @@ def _contradicts(field: str, said: Said, config: Arguments) -> bool:
     value = str(said.value).strip()
     if field == "headless":
         return not config.headless
+    if field == "display":
+        return bool(config.display) and value not in (config.display, "x11")
     if field == "debugging":
         return config.debugging == "port"
     if field == "window_size":

@@ -245,6 +245,29 @@ RULES = (
         engine="firefox",
         beside="window_size",
     ),
+    Rule(
+        "argument",
+        ("display", "ozone-platform", "ozone-platform-hint"),
+        "it contradicts display=",
+        _GIVE_ONCE,
+        engine="chromium",
+        beside="display",
+    ),
+    Rule(
+        "argument",
+        ("display",),
+        "it contradicts display=",
+        _GIVE_ONCE,
+        engine="firefox",
+        beside="display",
+    ),
+    Rule(
+        "env= variable",
+        ("DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET", "GDK_BACKEND", "MOZ_ENABLE_WAYLAND"),
+        "it contradicts display=",
+        _GIVE_ONCE,
+        beside="display",
+    ),
     # ---------------------------------------------------------------- what the session sets itself
     Rule(
         "env= variable",
@@ -343,6 +366,7 @@ ATTACHED = {
     "max_browsers": "no browser is started, so that none is counted",
     "min_memory": "no browser is started",
     "max_download": "the browser saves to a directory of its own",
+    "display": "the browser shows its windows on its own",
 }
 """Arguments of ``browser()`` that cannot be used with ``options.debugger_address``, and why."""
 

@@ -74,6 +74,8 @@ class GuardPlan:
     grace: float = 0
     stop_grace_period: float = 0
     status_file: str = ""
+    display: str = ""
+    screen: str = ""
     profile: str = ""
     downloads: str = ""
     partial_suffix: str = ""
@@ -96,6 +98,8 @@ class GuardPlan:
             "--grace": self.grace or "",
             "--stop-grace-period": self.stop_grace_period or "",
             "--status-file": self.status_file,
+            "--display": self.display,
+            "--screen": self.screen,
             "--profile": self.profile,
             "--downloads": self.downloads,
             "--partial-suffix": self.partial_suffix,

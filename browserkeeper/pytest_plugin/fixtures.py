@@ -43,6 +43,8 @@ def keeper_browser_args(pytestconfig: pytest.Config) -> dict[str, Any]:
     """
     settings = pytestconfig.stash[SETTINGS]
     args: dict[str, Any] = {"headless": not settings.headed}
+    if settings.display is not None:
+        args["display"] = settings.display
     if settings.timeout is not None:
         args["timeout"] = settings.timeout
     if settings.remote is not None:

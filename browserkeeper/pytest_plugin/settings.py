@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "leaks": ("auto", "error", "warn", "off"),
 }
 """The first of each is the default."""
-OPTIONS = ("browser", "headed", "output", "timeout", "remote", "server", *CHOICES)
+OPTIONS = ("browser", "headed", "display", "output", "timeout", "remote", "server", *CHOICES)
 """The names of the options without ``--keeper-``, and of the ini keys without ``keeper_``.  An ini key
 that is not given is None, or before pytest 8 empty."""
 
@@ -38,6 +38,7 @@ class Settings:
 
     browsers: tuple[str, ...] = ("chrome",)
     headed: bool = False
+    display: str | None = None
     isolation: Isolation = "fresh"
     output: Path = Path(DEFAULT_OUTPUT)
     screenshot: Screenshot = "only-on-failure"
@@ -76,6 +77,12 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--keeper-headed", action="store_true", default=None, help="show the windows")
     group.addoption(
+        "--keeper-display",
+        metavar="NAME",
+        help="where --keeper-headed shows them: an X display such as :7, or 'virtual' for an Xvfb of "
+        "each browser's own (default: the environment's DISPLAY or WAYLAND_DISPLAY)",
+    )
+    group.addoption(
         "--keeper-output",
         metavar="DIR",
         help=f"the folder for captures of failed tests (default: {DEFAULT_OUTPUT})",
@@ -109,7 +116,7 @@ def add_options(parser: pytest.Parser) -> None:
         "keeper_browser", "as --keeper-browser, several with spaces", type="args", default=None
     )
     parser.addini("keeper_headed", "as --keeper-headed", type="bool", default=None)
-    for name in ("output", "timeout", "remote", "server", *CHOICES):
+    for name in ("display", "output", "timeout", "remote", "server", *CHOICES):
         parser.addini(f"keeper_{name}", f"as --keeper-{name}", default=None)
     parser.addini(
         "keeper_shared",
@@ -129,6 +136,7 @@ def read(config: pytest.Config) -> Settings:
     settings = Settings(
         browsers=browsers or ("chrome",),
         headed=headed,
+        display=_given(config, "display")[0] or None,
         output=_output(config),
         timeout=_seconds(*_given(config, "timeout")),
         remote=_given(config, "remote")[0] or None,
@@ -144,7 +152,7 @@ def read(config: pytest.Config) -> Settings:
         _check_remote(config, settings)
     elif settings.server:
         _check_server(config, settings)
-    elif browsers or headed:
+    elif browsers or headed or settings.display:
         _check_browsers(settings)
     return settings
 
@@ -225,7 +233,15 @@ def _check_remote(config: pytest.Config, settings: Settings) -> None:
 
     place = _given(config, "remote")[1]
     try:
-        configs = [SessionConfig.build(name=n, remote=settings.remote) for n in settings.browsers]
+        configs = [
+            SessionConfig.build(
+                name=name,
+                remote=settings.remote,
+                headless=not settings.headed,
+                display=settings.display,
+            )
+            for name in settings.browsers
+        ]
     except ConfigError as error:
         raise pytest.UsageError(f"{place}: {error}") from None
     if settings.isolation == "context":
@@ -256,7 +272,12 @@ def _check_server(config: pytest.Config, settings: Settings) -> None:
     place = _given(config, "server")[1]
     try:
         configs = [
-            SessionConfig.build(name=name, server=settings.server, headless=not settings.headed)
+            SessionConfig.build(
+                name=name,
+                server=settings.server,
+                headless=not settings.headed,
+                display=settings.display,
+            )
             for name in settings.browsers
         ]
     except ConfigError as error:
@@ -279,7 +300,7 @@ def _check_browsers(settings: Settings) -> None:
     try:
         for name in settings.browsers:
             SessionConfig.build(name=name)
-        option = "--keeper-headed"
-        SessionConfig.build(headless=not settings.headed)
+        option = "--keeper-display" if settings.display else "--keeper-headed"
+        SessionConfig.build(headless=not settings.headed, display=settings.display)
     except ConfigError as error:
         raise pytest.UsageError(f"{option}: {error}") from error

@@ -18,7 +18,7 @@ SCHEMA = 1
 REASONS = (
     *("closed", "error", "timeout", "command-timeout", "owner-died", "abandoned", "exited"),
     *("terminated", "guard-died", "swept", "failed", "lease-expired", "hung", "retired"),
-    *("browser-died", "connection-lost", "operator", "max-download"),
+    *("browser-died", "connection-lost", "operator", "max-download", "display-died"),
 )
 """The values of :attr:`ExitReport.reason`, which explains them.  ``set_deadline`` accepts others too."""
 EXPECTED_REASONS = ("closed", "retired", "operator")
@@ -216,9 +216,10 @@ class ExitReport:
     ``command-timeout``, ``owner-died``, ``abandoned`` (the owner dropped the session without
     closing it), ``exited`` (the driver ended by itself, or was killed), ``browser-died``,
     ``connection-lost`` (to the driver, or its to the browser), ``terminated`` (SIGTERM to the guard),
-    ``guard-died``, ``swept``, ``operator`` (by `browserkeeper end`; the field ``operator`` says by whom
-    and why), ``max-download`` (its downloads passed that bound), ``failed`` (the browser did not start),
-    and for browsers of a pool ``lease-expired``, ``hung`` or ``retired``.
+    ``guard-died``, ``display-died`` (the Xvfb of ``display="virtual"``), ``swept``, ``operator`` (by
+    `browserkeeper end`; the field ``operator`` says by whom and why), ``max-download`` (its downloads
+    passed that bound), ``failed`` (the browser did not start), and for browsers of a pool
+    ``lease-expired``, ``hung`` or ``retired``.
 
     ``certificate`` names the proof that no process is left: ``ECHILD`` (a child subreaper without a
     child has no descendant left, prctl(2)), or ``two-scans`` (two successive scans of the process

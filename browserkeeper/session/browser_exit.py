@@ -30,7 +30,8 @@ process that it has started, may both be missed by one look."""
 PROFILE_IN_USE = 21
 """Chromium's exit status where another browser has its profile (RESULT_CODE_PROFILE_IN_USE)."""
 _HELPERS = re.compile(
-    r"chrome_crashpad|crashpad_handler|crashhelper|dbus-|at-spi|gvfs|dconf|gpg-agent|cat$", re.IGNORECASE
+    r"chrome_crashpad|crashpad_handler|crashhelper|dbus-|at-spi|gvfs|dconf|gpg-agent|cat$|Xvfb$",
+    re.IGNORECASE,
 )
 """Names of programs that browsers and their wrapper scripts start and that may outlive them."""
 _PART = re.compile(rb"(?:^|[\0 ])(?:--type=|-contentproc[\0 ])")
@@ -60,7 +61,7 @@ _REMEDIES = (
     ),
     (
         r"cannot open display|can't open display|missing x server|platform failed to initialize",
-        "No X server answers: set DISPLAY to one that runs, use `xvfb-run`, or leave headless=True.",
+        "No X server answers: pass display='virtual', set DISPLAY to one that runs, or stay headless.",
     ),
     (r"exec format error|cannot execute binary", "The binary is for another processor."),
     (

@@ -296,6 +296,7 @@ DEATHS = {
     "exited": "its driver ended by itself or was killed",
     "terminated": "its guard was terminated",
     "guard-died": "its guard was killed",
+    "display-died": "its virtual display (Xvfb) ended or was killed",
     "hung": "it did not answer in time",
 }
 """What happened to a session that died, by the reason in its report."""

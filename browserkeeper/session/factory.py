@@ -76,6 +76,7 @@ def browser(
     max_browsers: int | None = None,
     min_memory: int | str | None = None,
     max_download: int | str | None = None,
+    display: str | None = None,
     identity: Identity | Mapping[str, Any] | None = None,
     proxy: str | Mapping[str, Any] | None = None,
     locale: str | None = None,
@@ -94,7 +95,7 @@ def browser(
     Args:
         name: which browser: ``chrome`` (Google Chrome, or else Chromium), ``chromium``,
             ``chromium-headless-shell``, ``edge`` or ``firefox``.
-        headless: False shows a window, which needs a display.
+        headless: False shows a window, which needs a display (``display``).
         options: Selenium's ChromeOptions, EdgeOptions or FirefoxOptions.  They are copied at once, and
             not changed.  With ``debugger_address`` the session is attached to a browser that runs
             already, which it does not end.
@@ -146,6 +147,10 @@ def browser(
         max_download: the largest size of all downloads together, in bytes or as ``"500MB"``.  If they
             pass it, Chromium's download is cancelled, and with Firefox the session is ended
             (``docs/identity.md``, "Downloads").
+        display: with ``headless=False``: the name of an X display, such as ``:7``; or ``virtual`` for an
+            Xvfb that is started for this session, with a screen as large as ``window_size`` or else of
+            1920x1080, and that ends with it.  Default: the environment's ``DISPLAY`` or
+            ``WAYLAND_DISPLAY``.
         identity: an :class:`Identity`, or a dict of its words.  The following arguments replace its
             words one by one (``docs/identity.md``).
         proxy: the proxy for all requests, as a URL or a dict.

@@ -38,6 +38,7 @@ from ..errors import (
     VersionMismatch,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..options.display import screen_of, variables_of
 from ..process import identity_of, system
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
@@ -76,7 +77,7 @@ _NO_RETRY = re.compile(
     re.IGNORECASE,
 )
 """Words of error messages after which another launch would fail in the same way."""
-DIED_BY_ITSELF = ("browser-died", "connection-lost", "exited")
+DIED_BY_ITSELF = ("browser-died", "connection-lost", "exited", "display-died")
 """Reasons of an end that a limit of the system may have caused."""
 WRONG_OPTIONS = (AttributeError, KeyError, TypeError, ValueError)
 """What Selenium raises for options with values that it did not expect."""
@@ -143,7 +144,7 @@ class LaunchPlan:
         guard = GuardPlan(
             session=session_id,
             command=launch.command,
-            env=environment(config.env, launch.env, tmpdir),
+            env=environment({**variables_of(config, tmpdir), **config.env}, launch.env, tmpdir),
             containment=containment,
             document=session.to_json(),
             tmpdir=tmpdir,
@@ -157,6 +158,8 @@ class LaunchPlan:
             kill_deadline=config.close_timeout,
             stop_grace_period=launch.stop_grace_period,
             status_file=launch.status_file,
+            display=preparation.xvfb,
+            screen=screen_of(config) if preparation.xvfb else "",
             profile=str(launch.profile.directory) if launch.profile else "",
             downloads=directory_of_user(config) if found else "",
             partial_suffix=PARTIAL_SUFFIXES.get(config.engine, "") if found else "",
@@ -261,7 +264,9 @@ class Attempt:
         self._turn_bidi_on(options)
         driver = self._open_session_watched(handler, port, options, spawned["pid"])
         self._driver = weakref.ref(driver)
-        self.browser = launch.find_browser(driver.caps, self.processes())
+        of_display = spawned.get("display_pid")
+        processes = [process for process in self.processes() if process.pid != of_display]
+        self.browser = launch.find_browser(driver.caps, processes)
         if self.prompts is not None:
             driver.caps["unhandledPromptBehavior"] = self.prompts.capability  # which users read
         config = self.plan.config
@@ -435,6 +440,8 @@ class Attempt:
                 raise LaunchError("The guard was killed during the launch.")
             if time.monotonic() >= deadline:
                 limit = self.plan.config.start_timeout
+                if self.plan.guard.display and not self.guard.event("spawned"):
+                    raise LaunchError(f"The virtual display (Xvfb) was not ready within {limit:g} s.")
                 raise LaunchError(f"The driver opened no port within {limit:g} s.")
             pause = min(pause * 1.2, PORT_PAUSE)
 
@@ -471,6 +478,14 @@ class Attempt:
     def tmpdir(self) -> str:
         """The session's TMPDIR."""
         return self.plan.guard.tmpdir
+
+    @property
+    def display(self) -> str:
+        """The name of the session's virtual display, or that of ``display=``; "" without one."""
+        if not self.plan.config.is_here:
+            return ""
+        spawned = self.guard.event("spawned") or {}
+        return str(spawned.get("display") or self.plan.guard.env.get("DISPLAY", ""))
 
     @property
     def containment(self) -> str:
@@ -650,6 +665,9 @@ class Attempt:
             return profile.error(locked=True) or ProfileError(f"Profile {profile.directory}: {text}.")
         if where == "cgroup" and not limit:
             return ContainmentError(f"The cgroup cannot be made: {text}. Use containment='subreaper'.")
+        if where == "display" and not limit:
+            words = text.partition("] ")[2] or text
+            return LaunchError(f"The virtual display (Xvfb) did not start: {words}", report=self.report)
         remedy = "Set BROWSERKEEPER_TMPDIR to another directory." if where == "tmpdir" else ""
         head = f"{self.plan.config.name} cannot be started ({where})"
         return LaunchError(

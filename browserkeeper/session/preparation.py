@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
 from ..drivers.cancellation import Cancellation
 from ..drivers.downloads import directory_of_user
-from ..errors import ConfigError
+from ..errors import ConfigError, ResolveError
 from ..options.check import check_environment
+from ..options.display import VIRTUAL
 from ..process.containment import Containment, choose
 from ..state.ledger import Ledger
 
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class Preparation:
     """The decisions that all attempts of one start share.  ``found``: browser and driver; None for a
-    Grid, which has its own."""
+    Grid, which has its own.  ``xvfb``: the path of the X server of a virtual display, or
+    ""."""
 
     config: SessionConfig
     containment: Containment
     ledger: Ledger
     found: Resolved | None
+    xvfb: str = ""
 
     @classmethod
     def make(cls, config: SessionConfig, cancellation: Cancellation) -> Preparation:
@@ -49,7 +53,7 @@ class Preparation:
             _check_downloads(directory_of_user(config))
         found = _resolve(config, ledger, cancellation)
         _check_engine(config, found)
-        return cls(config, containment, ledger, found)
+        return cls(config, containment, ledger, found, _find_xvfb(config))
 
 
 def _resolve(config: SessionConfig, ledger: Ledger, cancellation: Cancellation) -> Resolved | None:
@@ -68,6 +72,21 @@ def _resolve(config: SessionConfig, ledger: Ledger, cancellation: Cancellation) 
         directory=ledger.directory,
         cancellation=cancellation,
     )
+
+
+def _find_xvfb(config: SessionConfig) -> str:
+    """The path of Xvfb where the session needs one, else "".  Raises ResolveError if it is missing."""
+    if config.display != VIRTUAL:
+        return ""
+    path = config.env.get("PATH", os.environ.get("PATH"))
+    found = shutil.which("Xvfb", path=path)
+    if found is None:
+        raise ResolveError(
+            "display='virtual' needs Xvfb, which is not installed: `apt install xvfb` (Debian, Ubuntu), "
+            "`dnf install xorg-x11-server-Xvfb` (Fedora). It was looked for in PATH.",
+            (("PATH", path or "is not set"),),
+        )
+    return os.path.abspath(found)
 
 
 def _check_engine(config: SessionConfig, found: Resolved | None) -> None:

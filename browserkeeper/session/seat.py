@@ -349,6 +349,10 @@ class Seat:
         return self._attempt.tmpdir
 
     @property
+    def display(self) -> str:
+        return self._attempt.display
+
+    @property
     def containment(self) -> str:
         return self._attempt.containment
 

@@ -58,6 +58,7 @@ class ServerAttempt:
     bidi: BidiConnection | None = None
     driver_process: ProcessIdentity | None = None
     tmpdir = ""
+    display = ""
     containment = "server"
     route: Route | None = None
     visited: tuple[str, ...] = ()

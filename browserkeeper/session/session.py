@@ -94,6 +94,17 @@ class BrowserSession(Generic[D_co]):
         return attempt.tmpdir if attempt else ""
 
     @property
+    def display(self) -> str:
+        """The X display of driver and browser, such as ``:100``; "" before the start, without one, and
+        for a browser on a Grid or of a server.
+
+        That of ``display="virtual"`` has a key: other programs that are to use it, such as a recorder,
+        need the file ``Xauthority`` in :attr:`tmpdir` as their ``XAUTHORITY``.
+        """
+        attempt = self._control.attempt
+        return attempt.display if attempt else ""
+
+    @property
     def containment(self) -> str:
         """The containment that this session has, "" before its start."""
         attempt = self._control.attempt

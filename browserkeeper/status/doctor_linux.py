@@ -183,7 +183,10 @@ def display() -> Check:
     names = [name for name in ("WAYLAND_DISPLAY", "DISPLAY") if os.environ.get(name)]
     if names:
         return Check("display", "ok", f"{names[0]}={os.environ[names[0]]}: headed sessions are possible")
-    remedy = "For headless=False run under xvfb-run, or set DISPLAY."
+    if found := shutil.which("Xvfb"):
+        what = f"none; {found} gives headed sessions one, with display='virtual'"
+        return Check("display", "ok", what)
+    remedy = "For headless=False: pass display='virtual' (apt install xvfb), or set DISPLAY."
     return Check("display", "ok", "none: headless sessions only", remedy)
 
 

@@ -84,13 +84,31 @@ def test_xvfb_run_leaves_neither_lock_nor_socket(
     assert ended["report"]["clean"]
 
 
-def test_control_without_a_grace_xvfb_run_leaves_its_lock(
-    display: int, tmp_path: Path, started: list[subprocess.Popen[str]]
+@pytest.mark.parametrize("of", ["run", "xvfb-run"])
+def test_an_xvfb_that_was_killed_leaves_neither_lock_nor_socket(
+    of: str, display: int, tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:
+    """Killed with all others by `run`, or before that, so that its own parent has reaped it."""
     front = started_run(started, *under_xvfb(display, tmp_path / "ready", "--grace", 0))
     wait_for(tmp_path / "ready")
+    assert len(files_of(display)) == 2
+    if of == "xvfb-run":
+        os.kill(int(Path(f"/tmp/.X{display}-lock").read_text()), signal.SIGKILL)
+        assert len(files_of(display)) == 2
     front.send_signal(signal.SIGTERM)
     front.wait(SECONDS)
+    assert wait_until(lambda: not files_of(display))
+
+
+def test_control_xvfb_run_alone_leaves_its_lock(display: int, tmp_path: Path) -> None:
+    words = [str(word) for word in under_xvfb(display, tmp_path / "ready")[1:]]
+    with subprocess.Popen(words, start_new_session=True) as shell:
+        wait_for(tmp_path / "ready")
+        shell.kill()
+        xvfb = int(Path(f"/tmp/.X{display}-lock").read_text())
+        known = [seen for seen in witness.below(os.getpid()) if os.getsid(seen.pid) == shell.pid]
+        os.kill(xvfb, signal.SIGKILL)
+        witness.end_by_pid(known)
     assert len(files_of(display)) == 2
 
 

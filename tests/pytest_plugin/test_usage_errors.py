@@ -27,6 +27,8 @@ USAGE_ERROR = 4
         (["--keeper-timeout=-1"], "*--keeper-timeout: '-1' is no number of seconds*"),
         (["--keeper-output=test_a.py"], "*--keeper-output: *test_a.py is not a directory*"),
         (["--keeper-headed"], "*--keeper-headed: headless=False needs a display*"),
+        (["--keeper-display=virtual"], "*--keeper-display: *'virtual' needs headless=False*"),
+        (["--keeper-headed", "--keeper-display=screen"], "*--keeper-display: *give 'virtual'*"),
     ],
 )
 def test_an_invalid_option_is_a_usage_error(

@@ -149,7 +149,9 @@ MAY_IMPORT_THE_GUARD = {
     "",
 }
 """Modules that put a guard together, and those that become one."""
-FOR_ALL = ("bells", "descriptors", "downloads", "end_request", "files", "procfs", "trees")
+FOR_ALL = (
+    *("bells", "descriptors", "displays", "downloads", "end_request", "files", "procfs", "trees"),
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

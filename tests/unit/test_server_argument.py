@@ -156,6 +156,7 @@ VALUES: dict[str, Any] = {
     "min_memory": "1GiB",
     "max_download": "1MB",
     "ignore_default_arguments": True,
+    "display": ":7",
     "headless": False,
     "debugging": "port",
     "containment": "subreaper",

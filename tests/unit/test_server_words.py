@@ -101,6 +101,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "max_browsers": (1,),
     "min_memory": ("1GiB", 1),
     "max_download": ("1MB",),
+    "display": (":7", "virtual"),
     "arguments": (["--user-data-dir=/home/u/p"], ["--remote-debugging-port=0"]),
 }
 POOL_APPLIED: dict[str, Any] = {
