@@ -112,6 +112,7 @@ BESIDE: dict[str, Any] = {
     "window_size": (801, 601),
     "download_dir": "/one/downloads",
     "debugging": "port",
+    "display": ":7",
 }
 CASES = [
     pytest.param(rule, name, engine, id=f"{engine}-{rule.place}-{name}-{rule.beside or rule.where}")
@@ -142,6 +143,8 @@ def arguments_for(rule: Rule, name: str, engine: str, *, beside: bool = True) ->
         given["env"] = {name: value}
     if rule.beside and beside:
         given[rule.beside] = BESIDE[rule.beside]
+    if rule.beside == "display" and beside:  # which needs a window
+        given["headless"] = False
     if rule.where == "grid":
         given["remote"] = GRID
     return given
