@@ -100,6 +100,7 @@ def test_an_xvfb_that_was_killed_leaves_neither_lock_nor_socket(
     assert wait_until(lambda: not files_of(display))
 
 
+@pytest.mark.leaves_zombies(3, "Xvfb and the program below xvfb-run, where PID 1 does not reap")
 def test_control_xvfb_run_alone_leaves_its_lock(display: int, tmp_path: Path) -> None:
     words = [str(word) for word in under_xvfb(display, tmp_path / "ready")[1:]]
     with subprocess.Popen(words, start_new_session=True) as shell:
