@@ -103,7 +103,8 @@ def test_an_xvfb_that_was_killed_leaves_neither_lock_nor_socket(
 @pytest.mark.leaves_zombies(3, "Xvfb and the program below xvfb-run, where PID 1 does not reap")
 def test_control_xvfb_run_alone_leaves_its_lock(display: int, tmp_path: Path) -> None:
     words = [str(word) for word in under_xvfb(display, tmp_path / "ready")[1:]]
-    with subprocess.Popen(words, start_new_session=True) as shell:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}  # for the directory of xvfb-run
+    with subprocess.Popen(words, env=env, start_new_session=True) as shell:
         wait_for(tmp_path / "ready")
         shell.kill()
         xvfb = int(Path(f"/tmp/.X{display}-lock").read_text())
