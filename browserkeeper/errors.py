@@ -46,6 +46,7 @@ __all__ = [
     "ProfileError",
     "ProxyError",
     "ResolveError",
+    "SeleniumVersionError",
     "ServerError",
     "SessionClosed",
     "SessionTimeout",
@@ -177,6 +178,24 @@ class VersionMismatch(ResolveError):
     def __init__(self, message: str, browser_version: str, driver_version: str):
         super().__init__(message)
         self.browser_version, self.driver_version = browser_version, driver_version
+
+
+class SeleniumVersionError(BrowserkeeperError, ImportError):
+    """The installed Selenium is too old, or lacks a name that browserkeeper uses.
+
+    Raised by what first imports Selenium, such as the start of a session.  ``installed`` is its version,
+    ``missing`` has the names as text, and ``known`` the oldest and the newest version that were run.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        installed: str = "",
+        missing: tuple[str, ...] = (),
+        known: tuple[str, str] = ("", ""),
+    ):
+        super().__init__(message)
+        self.installed, self.missing, self.known = installed, missing, known
 
 
 class LaunchError(BrowserkeeperError, RuntimeError):

@@ -135,13 +135,15 @@ def build_options(
     ``route``: the relay's route to the proxy; None without a proxy.
     A browser that is attached to was started already: its options are the user's alone.
     """
+    from ..selenium_internals.private import set_arguments
+
     options = user_options(config)
     options.capabilities.pop("browserVersion", None)  # it was checked, and may be less than the driver's
     if config.debugger_address:
         return options
     options.binary_location = binary
     theirs = [*options.arguments, *config.arguments, *launch_words(config, route).arguments]
-    options._arguments = merge_features([*_our_arguments(config, enabled_by(theirs)), *theirs])
+    set_arguments(options, merge_features([*_our_arguments(config, enabled_by(theirs)), *theirs]))
     given = {**(options.experimental_options.get("prefs") or {}), **config.preferences}
     ours = {
         "download.default_directory": str(config.download_dir or Path(tmpdir, "downloads")),

@@ -235,9 +235,13 @@ def _preferences(config: SessionConfig) -> Iterator[Loss]:
 
 
 def _extensions(options: Any) -> Iterator[Loss]:
-    for file in getattr(options, "_extension_files", ()):
+    if options is None:
+        return
+    from ..selenium_internals.private import extension_files, has_encoded_extensions
+
+    for file in extension_files(options):
         yield Loss(f"extension {str(file)!r}", NO_EXTENSIONS)
-    if getattr(options, "_extensions", ()):
+    if has_encoded_extensions(options):
         yield Loss("an extension of add_encoded_extension()", NO_EXTENSIONS)
 
 

@@ -8,11 +8,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from selenium.webdriver.chrome.service import Service as ChromeService
-from selenium.webdriver.common.service import Service
 from selenium.webdriver.edge.service import Service as EdgeService
 from selenium.webdriver.firefox.service import Service as FirefoxService
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..selenium_internals.private import OpenService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,19 +48,19 @@ class DriverProcess:
         return words
 
 
-class ManagedService(Service):
+class ManagedService(OpenService):
     """What the services of all browsers share.
 
     Starting does nothing, since the driver runs already; stopping is the driver's ``quit()``.
     """
 
     path_variable = "SE_CHROMEDRIVER"
-    _service_args: list[str]
+    service_args: Any  # a property of the browsers' classes
     process: Any
 
     def __init__(self, driver_process: DriverProcess, quit_driver: Callable[[], None]):
         # Not the constructors of ChromeService and its like, which obey SE_DEBUG.
-        Service.__init__(
+        OpenService.__init__(
             self,
             driver_process.command[0],
             driver_process.port,
@@ -70,7 +70,7 @@ class ManagedService(Service):
         self.driver_process, self._quit_driver = driver_process, quit_driver
         self.path = driver_process.command[0]  # the constructor prefers that of ``path_variable``
         self.process = driver_process.process
-        self._service_args = driver_process.arguments
+        self.service_args = driver_process.arguments
 
     @property
     def url_path(self) -> str:
@@ -91,7 +91,7 @@ class ManagedService(Service):
         """The same as :meth:`stop`; a driver that is shut down alone would leave its browser."""
         self._quit_driver()
 
-    def _terminate_process(self) -> None:
+    def terminate_process(self) -> None:
         self._quit_driver()
 
     def is_connectable(self) -> bool:

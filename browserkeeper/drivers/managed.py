@@ -2,16 +2,15 @@
 
 A managed driver is a ``webdriver.Chrome``, ``Edge`` or ``Firefox`` with three differences: it is given a
 driver process that runs already, each of its commands passes through a command handler, and ``quit()``
-is the verified end of the session.  Besides this module only ``websockets.py`` subclasses Selenium.
+is the verified end of the session.  The private names of
+Selenium's that this needs are in ``selenium_internals``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import json
-import socket
 import sys
 import threading
 import time
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chromium.remote_connection import ChromiumRemoteConnection
-from selenium.webdriver.common.webdriver import LocalWebDriver
 from selenium.webdriver.firefox.remote_connection import FirefoxRemoteConnection
 from selenium.webdriver.remote.client_config import ClientConfig
 from selenium.webdriver.remote.command import Command
@@ -31,6 +29,8 @@ from websocket import WebSocketException
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..errors import refuse_to_pickle
+from ..selenium_internals import known
+from ..selenium_internals.private import OpenConnection, OpenDriver
 from ..wire.words import BEGIN_LEASE
 from .driver_service import ManagedService, make_service
 from .error_codes import CodedErrors, ServerErrors
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from ..wire.address import ServerAddress
     from .websockets import Filter
 
-BIDI_INTERVAL = 0.005
-"""Seconds between two checks for a BiDi answer.  Selenium's 0.1 is most of the time of a command."""
-
 NO_PORT = "this browser has no debugging port. Start it with debugging='port'."
 """The remedy where Selenium asks for the address of the DevTools protocol."""
 
@@ -60,8 +57,6 @@ CHROMIUM_OPTIONS = {
 
 END_TIMEOUT = 2.0
 """Seconds for a driver to end after its session has closed the BiDi connection."""
-BIDI_THREAD_TIMEOUT = 2.0
-"""Seconds for the thread of a BiDi connection to end once its socket was shut; it takes milliseconds."""
 
 
 class CommandHandler(Protocol):
@@ -86,15 +81,15 @@ class CommandHandler(Protocol):
         """
 
 
-class _Connection:
+class _Connection(OpenConnection):
     """Marks the errors of the connection to the driver, for :func:`is_of_connection`.
 
     A command can raise an error of the same class elsewhere: in a parameter's own methods, for example.
     """
 
-    def _request(self, method: str, url: str, body: Any = None) -> Any:
+    def send_request(self, method: str, url: str, body: Any = None) -> Any:
         try:
-            return super()._request(method, url, body=body)  # type: ignore[misc]
+            return super().send_request(method, url, body)
         except (HTTPError, OSError) as error:
             vars(error)["_of_connection"] = True
             raise
@@ -125,8 +120,8 @@ class _ToServer(_Connection):
         """The server's unix socket; "" for one that listens on TCP."""
         return self._plan.address.socket
 
-    def _get_connection_manager(self) -> Any:
-        config = self._client_config  # type: ignore[attr-defined]
+    def make_connection_manager(self) -> Any:
+        config = self.client_config  # type: ignore[attr-defined]
         given = {"timeout": config.timeout, "retries": False, "cert_reqs": "CERT_REQUIRED"}
         return ServerPoolManager(self._plan.address, self._plan.links, ca_certs=config.ca_certs, **given)
 
@@ -136,12 +131,12 @@ class _ToServer(_Connection):
         asked = params["capabilities"]
         always = {**asked.get("alwaysMatch", {}), **self._plan.capabilities}
         body = json.dumps({"capabilities": {**asked, "alwaysMatch": always}})
-        return self._request("POST", f"{self._plan.address.url}/session", body)
+        return self.send_request("POST", f"{self._plan.address.url}/session", body)
 
     def send_words(self, session: str, body: dict[str, Any]) -> Any:
         """Send the words of a lease (``wire.words.BEGIN_LEASE``); returns Selenium's answer."""
         url = f"{self._plan.address.url}/session/{session}/{BEGIN_LEASE}"
-        return self._request("POST", url, json.dumps(body))
+        return self.send_request("POST", url, json.dumps(body))
 
 
 class _ChromiumToServer(_ToServer, ChromiumRemoteConnection):
@@ -164,7 +159,7 @@ class _NoDebuggerAddress(dict[str, Any]):
         raise KeyError(f"{key}: {NO_PORT}" if key == "debuggerAddress" else key)
 
 
-class _Managed(LocalWebDriver):
+class _Managed(OpenDriver):
     service: Any  # a ManagedService, where Selenium's classes declare a Service
     error_handler_class: type[CodedErrors] = CodedErrors
 
@@ -192,7 +187,7 @@ class _Managed(LocalWebDriver):
         self.command_handler, self.service = handler, service
         self.options, self._original = options, original
         # The constructors of Chrome and Firefox would start another driver, so they are skipped.
-        LocalWebDriver.__init__(self, command_executor=executor, options=options)  # type: ignore[no-untyped-call]
+        OpenDriver.__init__(self, command_executor=executor, options=options)  # type: ignore[no-untyped-call]
         self.error_handler = self.error_handler_class()
 
     def start_session(self, capabilities: dict[str, Any]) -> None:
@@ -227,15 +222,15 @@ class _Managed(LocalWebDriver):
 
     def __del__(self) -> None:
         """Ends the thread of the BiDi connection, which would wait for the browser's end."""
-        if getattr(self, "_websocket_connection", None) is not None:
+        if self.used_bidi:
             with contextlib.suppress(Exception):
                 self.disconnect_bidi()
 
-    def _start_bidi(self) -> None:
+    def start_bidi(self) -> None:
         """Selenium opens this connection without :meth:`execute`: it could be opened after a lease."""
-        url = self.caps.get("webSocketUrl")
+        url, selenium_raises = self.caps.get("webSocketUrl"), super().start_bidi
         bidi_filter = self.command_handler.bidi_filter
-        start = functools.partial(self._connect_bidi, url, bidi_filter) if url else super()._start_bidi
+        start = (lambda: self._connect_bidi(url, bidi_filter)) if url else selenium_raises
         self.command_handler.run_command("bidi", {}, start)
 
     def _connect_bidi(self, url: str, bidi_filter: Filter | None = None) -> None:
@@ -243,11 +238,12 @@ class _Managed(LocalWebDriver):
         config = self.command_executor.client_config  # type: ignore[union-attr]
         if bidi_filter is not None:
             bidi_filter.attach()
-        self._websocket_connection = DirectWebSocketConnection(
-            url, config.websocket_timeout, config.websocket_interval, bidi_filter, self.socket_path
+        connection = DirectWebSocketConnection(
+            url, config.websocket_timeout, bidi_filter, self.socket_path
         )
-        self._websocket_connection.observe = weakref.WeakMethod(self.command_handler.observe_command)
-        self._websocket_connection.lost = weakref.WeakMethod(self._raise_bidi_lost)
+        connection.observe = weakref.WeakMethod(self.command_handler.observe_command)
+        connection.lost = weakref.WeakMethod(self._raise_bidi_lost)
+        self.websocket = connection
 
     def _raise_bidi_lost(self) -> NoReturn:
         """Raises the error of the lease or the session that has closed the connection, or of a dead
@@ -269,10 +265,10 @@ class _Managed(LocalWebDriver):
         Where there is a connection already, Selenium's method returns that one and skips the last step,
         which is to attach to the current window.
         """
-        if self._websocket_connection or self.caps["browserName"].lower() == "firefox":
+        if self.used_bidi or self.caps["browserName"].lower() == "firefox":
             return super().start_devtools()
         _import_cdp()
-        self._connect_bidi(self.caps.get("se:cdp") or self._get_cdp_details()[1])
+        self._connect_bidi(self.caps.get("se:cdp") or self.cdp_details()[1])
         try:
             devtools, connection = super().start_devtools()
             window = devtools.target.TargetID(self.current_window_handle)
@@ -287,9 +283,9 @@ class _Managed(LocalWebDriver):
         _import_cdp()
         return super().bidi_connection()
 
-    def _get_cdp_details(self) -> Any:
-        """As :meth:`_start_bidi`, for ``bidi_connection()`` and ``start_devtools()``."""
-        get = super()._get_cdp_details
+    def cdp_details(self) -> Any:
+        """As :meth:`start_bidi`, for ``bidi_connection()`` and ``start_devtools()``."""
+        get = super().cdp_details
         key = CHROMIUM_OPTIONS.get(self.caps.get("browserName", ""), "")
         if isinstance(self.caps.get(key), _NoDebuggerAddress):
             get = _refuse_cdp
@@ -305,6 +301,8 @@ class _Managed(LocalWebDriver):
     def request(self) -> Any:
         """As in Selenium: sends HTTP requests from this program with the browser's cookies.  They use
         the proxy of ``proxy=``, as the browser's own requests do."""
+        if not hasattr(OpenDriver, "request"):
+            raise AttributeError(f"driver.request does not exist in selenium {known.installed()}")
         context = super().request
         if (route := getattr(self.command_handler, "proxy_route", None)) is not None:
             send_through(context, route)
@@ -313,7 +311,7 @@ class _Managed(LocalWebDriver):
     @property
     def used_bidi(self) -> bool:
         """True if Selenium's BiDi connection of this driver object was opened."""
-        return getattr(self, "_websocket_connection", None) is not None
+        return self.websocket is not None
 
     def disconnect(self) -> None:
         """Close what this driver object holds open besides its connection to the driver: that for BiDi,
@@ -321,27 +319,16 @@ class _Managed(LocalWebDriver):
 
         To be called before the browser's end, which the thread for BiDi would log as an error.
         """
-        request: Any = getattr(self, "_request", None)
-        self._request = None
-        if request is not None:
+        if (request := self.take_request_context()) is not None:
             with contextlib.suppress(Exception):
                 request.dispose()
         self.disconnect_bidi()
 
     def disconnect_bidi(self) -> None:
         """Close Selenium's BiDi connection and end its thread, if it was opened."""
-        connection: Any = getattr(self, "_websocket_connection", None)
-        self._websocket_connection = None
+        connection, self.websocket = self.websocket, None
         if connection is not None:
-            with contextlib.suppress(Exception):
-                # close() closes the socket that the thread reads, and then often waits 10 s for the
-                # thread.  End of file wakes the thread, which then sends the closing frame and ends.
-                connection._ws.keep_running = False
-                socket.socket.shutdown(connection._ws.sock.sock, socket.SHUT_RD)
-                connection._ws_thread.join(BIDI_THREAD_TIMEOUT)
             connection.close()
-            if (connected := getattr(connection, "connected", None)) is not None:
-                connected.close()
 
     def quit(self) -> None:
         """End the session, verified; see ``BrowserSession.close``."""
@@ -368,7 +355,7 @@ class _RemoteManaged:
 
     def __init__(self, *given: Any):
         super().__init__(*given)
-        self._is_remote = True
+        self.mark_as_remote()  # type: ignore[attr-defined]
 
     download_file = webdriver.Remote.download_file
     get_downloadable_files = webdriver.Remote.get_downloadable_files
@@ -448,7 +435,6 @@ def client_config(url: str, timeout: float, grid: Address | None = None) -> Clie
         remote_server_addr=url,
         timeout=timeout,  # type: ignore[arg-type] # a float in fact: it goes to urllib3
         init_args_for_pool_manager=no_retries,
-        websocket_interval=BIDI_INTERVAL,
         username=grid.username if grid else None,
         password=grid.password if grid else None,
     )
@@ -509,7 +495,6 @@ def connect_to_server(
     config = ClientConfig(
         remote_server_addr=plan.address.url,
         timeout=timeout,  # type: ignore[arg-type] # a float in fact: it goes to urllib3
-        websocket_interval=BIDI_INTERVAL,
         extra_headers=plan.address.headers,
     )
     given: dict[str, Any] = {"ignore_proxy": True, "client_config": config}

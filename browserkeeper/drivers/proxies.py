@@ -177,7 +177,10 @@ def send_through(context: Any, route: Route) -> None:
     the route.  They have connection pools of their own, without a proxy."""
     from urllib3 import PoolManager, ProxyManager
 
-    if isinstance(context._pool, ProxyManager):
+    from ..selenium_internals.private import connection_pool, set_connection_pool
+
+    earlier: PoolManager = connection_pool(context)
+    if isinstance(earlier, ProxyManager):
         return
     make = type(context).__dict__.get("new_context")
 
@@ -187,8 +190,7 @@ def send_through(context: Any, route: Route) -> None:
         send_through(another, route)
         return another
 
-    earlier: PoolManager = context._pool
-    context._pool = ProxyManager(f"http://{route.address}")
+    set_connection_pool(context, ProxyManager(f"http://{route.address}"))
     earlier.clear()
     if make is not None:
         context.new_context = new_context

@@ -76,11 +76,13 @@ def build_options(config: SessionConfig, session: str) -> Any:
 def _for_chromium(options: Any, config: SessionConfig) -> None:
     if config.debugger_address:
         return  # the browser runs already
+    from ..selenium_internals.private import set_arguments
+
     arguments = ["--headless=new"] * config.headless
     if config.window_size:
         arguments.append("--window-size={},{}".format(*config.window_size))
     arguments += [*options.arguments, *config.arguments, *launch_words(config).arguments]
-    options._arguments = chromium.merge_features(arguments)
+    set_arguments(options, chromium.merge_features(arguments))
     if config.preferences:
         prefs = options.experimental_options.get("prefs", {})
         options.add_experimental_option("prefs", {**prefs, **config.preferences})

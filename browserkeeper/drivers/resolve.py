@@ -231,12 +231,10 @@ class Resolver:
             self.tried.append((manager, f"status {status}: {' '.join(text.split())[-200:]}"))
 
     def _selenium_manager(self, browser: Program) -> tuple[str, ...] | None:
-        from selenium.common.exceptions import WebDriverException
-        from selenium.webdriver.common.selenium_manager import SeleniumManager
+        from ..selenium_internals.private import manager_program
 
-        try:
-            manager = str(SeleniumManager._get_binary())
-        except WebDriverException:
+        manager = manager_program()
+        if manager is None:
             return None
         which = ("--browser", self.family.manager_name, "--browser-path", browser.path)
         return (manager, *which, "--avoid-browser-download", "--output", "json")

@@ -35,6 +35,8 @@ def _user_options(config: SessionConfig) -> Any:
 
 def build_options(config: SessionConfig) -> Any:
     """Selenium's options for the request: the user's options, arguments, preferences and window size."""
+    from ..selenium_internals.private import set_arguments
+
     options = _user_options(config)
     if config.name == "chromium":
         options.set_capability("browserName", "chromium")  # not Google Chrome
@@ -45,7 +47,7 @@ def build_options(config: SessionConfig) -> Any:
         prefs = options.experimental_options.get("prefs", {})
         options.add_experimental_option("prefs", {**prefs, **config.preferences})
     given = [*_size_arguments(config), *options.arguments, *config.arguments]
-    options._arguments = given if config.engine == "firefox" else chromium.merge_features(given)
+    set_arguments(options, given if config.engine == "firefox" else chromium.merge_features(given))
     return options
 
 

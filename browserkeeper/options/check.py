@@ -151,8 +151,11 @@ def preferences_of(config: Arguments) -> list[tuple[str, Mapping[str, Any]]]:
 def preferences_of_profile(options: Any) -> dict[str, Any]:
     """What the user has set in ``options.profile``, a FirefoxProfile, beyond its defaults."""
     profile = getattr(options, "profile", None)
-    defaults = getattr(profile, "DEFAULT_PREFERENCES", None) or {}
-    chosen = getattr(profile, "_desired_preferences", None) or {}
+    if profile is None:
+        return {}
+    from ..selenium_internals.private import profile_defaults, profile_preferences
+
+    defaults, chosen = profile_defaults(profile), profile_preferences(profile)
     return {name: value for name, value in chosen.items() if defaults.get(name, _UNSET) != value}
 
 
@@ -226,9 +229,12 @@ def _check_extensions(config: Arguments) -> None:
     """Raises ConfigError for an extension in a browser that would ignore it without an error."""
     if config.name != "chromium-headless-shell":
         return
-    options = config.options
-    given = [f"extension {str(file)!r}" for file in getattr(options, "_extension_files", ())]
-    given += ["extension of add_encoded_extension()"] * bool(getattr(options, "_extensions", ()))
+    given: list[str] = []
+    if (options := config.options) is not None:
+        from ..selenium_internals.private import extension_files, has_encoded_extensions
+
+        given = [f"extension {str(file)!r}" for file in extension_files(options)]
+        given += ["extension of add_encoded_extension()"] * has_encoded_extensions(options)
     arguments = (one for one in everything_said(config) if one.place == "argument")
     given += [f"argument {one.text!r}" for one in arguments if one.name == "load-extension"]
     if given:

@@ -21,7 +21,7 @@ from pathlib import Path
 from ..cleanup.sweeper import sweep
 from ..drivers.families import FAMILIES
 from ..drivers.resolve import resolve
-from ..errors import BrowserkeeperError, ConfigError, LaunchError, ResolveError
+from ..errors import BrowserkeeperError, ConfigError, LaunchError, ResolveError, SeleniumVersionError
 from ..frozen import VARIABLE, own_program
 from ..process.containment import choose
 from ..process.interpreter import interpreter
@@ -108,6 +108,25 @@ def python() -> Check:
     except LaunchError as error:
         remedy = f"Install Python 3.10 or newer, and set {VARIABLE} to its path."
         return Check("python", "fail", str(error), remedy)
+
+
+def selenium() -> Check:
+    """Has the installed Selenium all that the drivers use?"""
+    try:
+        from ..selenium_internals import known
+
+        known.require()
+    except SeleniumVersionError as error:
+        return Check("selenium", "fail", *_split(error))
+    except ImportError as error:
+        return Check(
+            "selenium", "fail", f"it cannot be imported: {error}", "pip install 'selenium>=4.40,<5'"
+        )
+    version = known.installed()
+    if known.is_untested(version):
+        what = f"{version} has all that is used, and is newer than what was run (up to {known.LAST})"
+        return Check("selenium", "ok", what)
+    return Check("selenium", "ok", f"{version} (run: {known.FIRST} to {known.LAST})")
 
 
 def webdriver_manager_locks() -> Check:
@@ -227,6 +246,7 @@ def _split(error: BrowserkeeperError) -> tuple[str, str]:
 
 CHECKS: tuple[Callable[[], Check], ...] = (
     python,
+    selenium,
     state_directory,
     session_tmpdirs,
     leftovers,

@@ -75,6 +75,7 @@ def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, t
         monkeypatch.setenv("UC_DRIVER", str(copy))
 
 
+@pytest.mark.compat
 @ORPHANS
 @pytest.mark.parametrize("name", BOTH)
 def test_the_end_of_an_adopted_driver_is_verified(name: str) -> None:

@@ -72,6 +72,7 @@ def persons_chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Persons
     chrome.end()
 
 
+@pytest.mark.compat
 def test_an_attached_browser_and_its_profile_outlive_the_session(
     persons_chrome: PersonsChrome, site: Site
 ) -> None:

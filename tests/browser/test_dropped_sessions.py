@@ -53,6 +53,7 @@ def run(script: str, name: str, site: Site) -> list[str]:
     return output_of(PRELUDE + script, name, site.url).splitlines()
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("name", BOTH)
 def test_a_driver_that_was_used_in_every_way_is_ended_as_soon_as_it_is_dropped(
     name: str, site: Site

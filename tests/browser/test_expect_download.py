@@ -106,6 +106,7 @@ WHOLE = {
 """Links, and how the names of their files begin and end, and their bytes."""
 
 
+@pytest.mark.compat
 def test_each_kind_of_download_arrives_whole_and_below_its_directory(
     opened: Open, site: DownloadSite, tmp_path: Path
 ) -> None:

@@ -218,6 +218,7 @@ def test_a_pool_keeps_a_browser_after_an_error_of_the_callers_own() -> None:
             assert lease.session is not first
 
 
+@pytest.mark.compat
 @pytest.mark.chrome
 @pytest.mark.parametrize("stop", ["stop", "send_remote_shutdown_command"])
 def test_the_service_starts_and_stops_nothing_but_the_session(stop: str) -> None:

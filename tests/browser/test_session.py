@@ -69,6 +69,7 @@ def test_a_driver_whose_port_is_known_before_the_guards_event(
 # ------------------------------------------------------------------ it is Selenium, as ever
 
 
+@pytest.mark.compat
 def test_the_driver_is_one_of_selenium(shared: BrowserSession[webdriver.Remote]) -> None:
     kind = webdriver.Firefox if shared.name == "firefox" else webdriver.Chrome
     assert isinstance(shared.driver, kind)
@@ -142,6 +143,7 @@ def test_the_profile_lies_in_the_tmpdir_of_the_session(shared: BrowserSession[we
 # ------------------------------------------------------------------ ways to use it
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("name", BOTH)
 def test_a_with_block_ends_with_a_certificate(name: str, site: Site) -> None:
     session = browser(name)
@@ -291,6 +293,7 @@ def test_chromium_headless_shell_works(site: Site) -> None:
 # ------------------------------------------------------------------ options
 
 
+@pytest.mark.compat
 @pytest.mark.chrome
 def test_chrome_options_are_copied_and_completed(site: Site, tmp_path: Path) -> None:
     options = webdriver.ChromeOptions()
@@ -318,6 +321,7 @@ def test_default_arguments_can_be_left_out(site: Site) -> None:
     assert "--no-first-run" in line
 
 
+@pytest.mark.compat
 @pytest.mark.firefox
 def test_firefox_gets_options_preferences_and_window_size(site: Site) -> None:
     options = webdriver.FirefoxOptions()
@@ -334,6 +338,7 @@ def test_firefox_gets_options_preferences_and_window_size(site: Site) -> None:
     assert options.to_capabilities() == before
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("name", BOTH)
 def test_downloads_go_to_the_download_dir(name: str, site: Site, tmp_path: Path) -> None:
     with browser(name, download_dir=tmp_path) as driver:

@@ -212,6 +212,7 @@ def test_handlers_of_the_user_and_blocking_do_not_reach_the_page_of_a_save(
 # ---------------------------------------------------------------------------- round trips
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("name", BOTH)
 def test_a_login_is_kept_from_one_session_to_the_next(name: str, site: Site, tmp_path: Path) -> None:
     """The first one is a plain session.  The control: without the state nothing is there."""

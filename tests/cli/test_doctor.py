@@ -24,7 +24,7 @@ def test_doctor_warns_where_orphans_are_not_reaped() -> None:
     assert done.returncode == int(any(c["status"] == "fail" for c in checks.values()))
     assert document["ok"] == (done.returncode == 0)
     assert all(check["remedy"] for check in checks.values() if check["status"] != "ok")
-    assert {"chrome", "firefox", "guard", "PID 1", "containment", "/dev/shm"} <= set(checks)
+    assert {"chrome", "firefox", "selenium", "guard", "PID 1", "containment", "/dev/shm"} <= set(checks)
     assert {"host's limits", "slots", "drain"} <= set(checks)
     assert checks["guard"]["status"] == "ok"
     assert checks["PID 1"]["status"] == "warn"

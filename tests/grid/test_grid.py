@@ -89,6 +89,7 @@ def start_owner(grid: Grid, name: str, how: str = "browserkeeper", page: str = "
 # ------------------------------------------------------------------------------- usual sessions
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("name", BOTH)
 def test_a_session_on_a_grid(name: str, grid: Grid, site: Site) -> None:
     session = browser(remote=grid.url, **asked(name))
@@ -107,6 +108,7 @@ def test_a_session_on_a_grid(name: str, grid: Grid, site: Site) -> None:
     assert report.remote.grid == grid.url
 
 
+@pytest.mark.compat
 @pytest.mark.chrome
 def test_files_are_uploaded_to_the_grid(grid: Grid, site: Site, tmp_path: Path) -> None:
     file = tmp_path / "upload.txt"

@@ -130,6 +130,7 @@ def browser_of(lease: Lease[Any]) -> int:
 # ------------------------------------------------------------------ places
 
 
+@pytest.mark.compat
 def test_leases_share_a_browser_and_one_too_many_starts_another(site: Site) -> None:
     with shared_pool(3, max_size=2) as pool, several(pool, 4) as leases:
         ids = [lease.browser_id for lease in leases]

@@ -106,6 +106,7 @@ def test_a_conftest_can_override_the_fixtures(inner_pytest: InnerPytest, site: S
     inner_pytest.run("-v").assert_outcomes(passed=4)
 
 
+@pytest.mark.compat
 @chrome
 def test_isolation_by_context_keeps_one_browser_warm(inner_pytest: InnerPytest, site: Site) -> None:
     inner_pytest.visit(site).write(

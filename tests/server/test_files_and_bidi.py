@@ -33,6 +33,7 @@ def options_for(name: str) -> Any:
     return webdriver.FirefoxOptions() if name == "firefox" else webdriver.ChromeOptions()
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("name", BROWSERS)
 def test_downloads_are_listed_fetched_and_removed_and_the_next_session_has_none(
     name: str, tmp_path: Path
@@ -62,6 +63,7 @@ def test_downloads_are_listed_fetched_and_removed_and_the_next_session_has_none(
         assert another.get_downloadable_files() == []
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("name", BROWSERS)
 def test_bidi_shows_a_client_its_own_session_only_and_ends_with_it(name: str, site: Site) -> None:
     with Serving() as serving:

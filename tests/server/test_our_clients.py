@@ -55,6 +55,7 @@ def main_processes(server: RunningServer) -> list[witness.Seen]:
     return found
 
 
+@pytest.mark.compat
 def test_a_session_of_a_server_is_a_session(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -19,6 +19,7 @@ LAYERS = [
     {"errors"},
     {"wire"},
     {"frozen"},
+    {"selenium_internals"},
     {"process"},
     {"grid"},
     {"options"},
