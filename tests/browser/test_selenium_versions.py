@@ -6,7 +6,7 @@ It uses only what the oldest of them has.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from selenium import webdriver
@@ -50,7 +50,7 @@ def test_bidi_of_a_session(name: str) -> None:
             used_network(driver, site)
             with pytest.raises(WebDriverException, match="unknown command"):
                 send(driver, "nonesuch.command")
-            connection = driver._websocket_connection
+            connection: Any = driver._websocket_connection
             assert isinstance(connection, DirectWebSocketConnection)
     assert session.report
     assert session.report.clean
@@ -92,7 +92,7 @@ def used_network(driver: Any, site: RecordingSite) -> None:
 @pytest.mark.chrome
 def test_devtools_of_a_session(site: Site) -> None:
     with browser("chrome", debugging="port") as driver:
-        devtools, connection = driver.start_devtools()
+        devtools, connection = cast("Any", driver).start_devtools()
         connection.execute(devtools.network.enable())
         answers: list[Any] = []
         number = connection.add_callback(devtools.network.ResponseReceived, answers.append)

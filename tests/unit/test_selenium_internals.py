@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import selenium
@@ -138,7 +139,8 @@ def private_names(kind: type) -> set[str]:
     found: set[str] = set()
     for base in kind.__mro__:
         if base.__module__.startswith("selenium."):
-            found |= set(vars(base)) | set(getattr(base.__init__, "__code__", object).co_names)  # type: ignore[attr-defined,misc]
+            constructor: Any = vars(base).get("__init__")
+            found |= set(vars(base)) | set(constructor.__code__.co_names if constructor else ())
     found.discard("_abc_impl")  # Python's own, of each abstract class
     return {name for name in found if name.startswith("_") and not name.startswith("__")}
 

@@ -37,7 +37,7 @@ def no_websocket(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.timeout(LIMIT / 2)
 def test_a_connection_that_cannot_be_opened_is_an_error_at_once(no_websocket: str) -> None:
     before = threading.active_count()
-    with pytest.raises(WebDriverException, match="could not be opened: .+"):
+    with pytest.raises(WebDriverException, match=r"could not be opened: .+"):
         DirectWebSocketConnection(no_websocket, LIMIT)
     assert threading.active_count() <= before
 
