@@ -103,8 +103,8 @@ def command(
     document goes to standard output.
 
     Exit status: 0 after SIGTERM or SIGINT, or with --once if all is well or was swept; 1 with --once
-    if a person has to act; 2 a setting, the address or Docker cannot be used; 3 the state directory
-    cannot be used.
+    if a person has to act; 2 a setting or the address cannot be used; 3 the state directory
+    cannot be used, or Docker does not answer.
 
     \b
     Example:

@@ -277,7 +277,7 @@ def test_no_daemon_at_the_start_is_an_error(host: str) -> None:
     env = {**os.environ, "DOCKER_HOST": host}
     words = [*CLI, "watch", "--docker", "worker"]
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 3, done.stderr
     assert "DOCKER_HOST" in done.stderr
     assert "Traceback" not in done.stderr
 
