@@ -63,14 +63,20 @@ def free_port() -> int:
 class Program:
     """A command that runs in a directory, its output in a file there.  ``with`` ends it by its pid."""
 
-    def __init__(self, words: list[str], directory: Path, env: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        words: list[str],
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ):
         self.log = directory / "output.txt"
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 words,
                 cwd=directory,
                 env=environment() if env is None else env,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
