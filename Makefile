@@ -14,7 +14,7 @@ OVER   ?= both
 .DEFAULT_GOAL := help
 # Without cached bytecode every guard and every command line in the tests compiles its modules again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test quick check faults bystanders host soak soak-server bench clean setup-demo setup
+.PHONY: help demo test quick check faults bystanders host soak soak-server bench compat clean setup-demo setup
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,8 +52,12 @@ bench: setup ## the figures, side by side in one run, into benchmarks/RESULTS.md
 	@$(BIN)/python -m pip install -q --group bench
 	@$(BIN)/python -m benchmarks
 
+compat: setup ## tests marked compat on each Python that is here, with the floor and the newest of everything (nox)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ./scripts/newer_python.sh 3.14 .tools/python3.14
+	@$(BIN)/nox
+
 clean: ## remove what make made
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .lanes test-results .venv-bench dist build
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .lanes test-results .venv-bench .nox dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-demo: $(VENV)/.ready ## what `make demo` needs: Chromium and the virtual environment

@@ -16,6 +16,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 [ -x "$1/bin/python" ] || "$python" -m venv "$1"
 echo "browserkeeper: installing the package into $1"
-# pip learnt --group in 25.1.
+# pip learnt --group, which `make bench` uses, in 25.1.
 "$1/bin/python" -m pip install -q --upgrade "pip>=25.1"
-"$1/bin/python" -m pip install -q -e . --group dev
+"$1/bin/python" -m pip install -q -e ".[dev]"
