@@ -57,7 +57,7 @@ compat: setup ## tests marked compat on each Python that is here, with the floor
 	@$(BIN)/nox
 
 clean: ## remove what make made
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .lanes test-results .venv-bench .nox dist build
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .lanes keeper-results .venv-bench .nox dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-demo: $(VENV)/.ready ## what `make demo` needs: Chromium and the virtual environment

@@ -166,6 +166,9 @@ class SessionConfig:
     identity: Identity = NO_IDENTITY
     lease_isolation: str = ""
     """How a server is to separate the lease from others; "" for the server's own way."""
+    for_trace: bool = False
+    """True if a BiDi connection besides the session's own is to watch the browser: the session then
+    turns BiDi on, where that changes nothing for the user."""
     for_contexts: bool = False
     """True for a pool's browser whose leases have user contexts.  The identity is then set for these,
     and not for the browser's first windows, which no lease gets."""

@@ -9,6 +9,7 @@ Selenium's that this needs are in ``selenium_internals``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import sys
@@ -16,6 +17,7 @@ import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+from urllib.parse import urljoin
 
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
@@ -39,7 +41,7 @@ from .server_links import Links, ServerPoolManager
 from .websockets import CLOSED, DirectWebSocketConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..grid.address import Address
     from ..wire.address import ServerAddress
@@ -79,6 +81,16 @@ class CommandHandler(Protocol):
 
         May raise the error of a lease that is over.
         """
+
+
+class CommandObserver(Protocol):
+    """Sees the commands of one managed driver, in the thread that calls them."""
+
+    def run_command(self, name: str, params: dict[str, Any], command: Callable[[], Any]) -> Any:
+        """Calls ``command()`` once, and returns or raises what it does."""
+
+    def observed(self, method: str) -> contextlib.AbstractContextManager[None]:
+        """For a command that Selenium sends by its websocket: the block sends it."""
 
 
 class _Connection(OpenConnection):
@@ -162,6 +174,9 @@ class _NoDebuggerAddress(dict[str, Any]):
 class _Managed(OpenDriver):
     service: Any  # a ManagedService, where Selenium's classes declare a Service
     error_handler_class: type[CodedErrors] = CodedErrors
+    base_url = ""
+    """What relative addresses of :meth:`get` are relative to; "" if they are sent as they are."""
+    observer: CommandObserver | None = None
 
     @property
     def socket_path(self) -> str:
@@ -199,14 +214,29 @@ class _Managed(OpenDriver):
         else:
             self.session_id, self.caps = self._original.session_id, self._original.caps
 
+    def get(self, url: str) -> None:
+        """As in Selenium, but an address without a scheme is resolved against :attr:`base_url`."""
+        super().get(urljoin(self.base_url, url) if self.base_url and isinstance(url, str) else url)
+
     def execute(self, driver_command: Any, params: dict[str, Any] | None = None) -> Any:
         """By a weak reference: the thread of a command that an exception has interrupted goes on until
         its answer comes, and must not keep a driver alive that the program has dropped."""
         name = driver_command if isinstance(driver_command, str) else "bidi"
         run, weak = super().execute.__func__, weakref.proxy(self)  # type: ignore[attr-defined]
-        return self.command_handler.run_command(
-            name, params or {}, lambda: run(weak, driver_command, params)
+        handle = functools.partial(
+            self.command_handler.run_command,
+            *(name, params or {}, lambda: run(weak, driver_command, params)),
         )
+        observer = self.observer
+        return handle() if observer is None else observer.run_command(name, params or {}, handle)
+
+    @contextlib.contextmanager
+    def _observe_command(self, name: str, params: dict[str, Any]) -> Iterator[None]:
+        """For a command over Selenium's websocket, which the block sends."""
+        observer = self.observer
+        seen = observer.observed(params["method"]) if observer else contextlib.nullcontext()
+        with seen, self.command_handler.observe_command(name, params):
+            yield
 
     def __setattr__(self, name: str, value: Any) -> None:
         """An object of Selenium's that refers back to this driver gets a weak reference to it.
@@ -241,7 +271,7 @@ class _Managed(OpenDriver):
         connection = DirectWebSocketConnection(
             url, config.websocket_timeout, bidi_filter, self.socket_path
         )
-        connection.observe = weakref.WeakMethod(self.command_handler.observe_command)
+        connection.observe = weakref.WeakMethod(self._observe_command)
         connection.lost = weakref.WeakMethod(self._raise_bidi_lost)
         self.websocket = connection
 
@@ -332,8 +362,9 @@ class _Managed(OpenDriver):
 
     def quit(self) -> None:
         """End the session, verified; see ``BrowserSession.close``."""
+        observer, end = self.observer, self.command_handler.quit_driver
         try:
-            self.command_handler.quit_driver()
+            end() if observer is None else observer.run_command(Command.QUIT, {}, end)
         finally:
             self.stop_client()
 

@@ -50,11 +50,19 @@ class UserPrompts:
         """
         theirs = (getattr(of_user, "capabilities", None) or {}).get("webSocketUrl")
         prompts = cls.of(options)
-        by_kind = isinstance(prompts.capability, Mapping) and engine == "chromium"
-        if theirs or by_kind or not options.capabilities.get("webSocketUrl"):
+        if (
+            theirs
+            or not cls.can_take_over(options, engine)
+            or not options.capabilities.get("webSocketUrl")
+        ):
             return None
         options.set_capability("unhandledPromptBehavior", dict(WITHOUT_BIDI))
         return prompts
+
+    @classmethod
+    def can_take_over(cls, options: Any, engine: str) -> bool:
+        """False for a Chromium whose ``unhandledPromptBehavior`` names kinds of dialogs one by one."""
+        return not (isinstance(cls.of(options).capability, Mapping) and engine == "chromium")
 
     @property
     def capability(self) -> Any:

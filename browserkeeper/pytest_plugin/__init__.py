@@ -4,6 +4,7 @@ check that fails tests which leave browsers running.
 In this package: everything that imports pytest.  It uses the layers below; no other package imports it.
 
     settings.py           command line options and ini keys, checked
+    base_url.py           the base URL of relative addresses
     markers.py            the markers, checked
     fixtures.py           the fixtures
     module_fixtures.py    keeper_module_driver, and when its browser is cleaned
@@ -16,6 +17,7 @@ In this package: everything that imports pytest.  It uses the layers below; no o
     warm_pools.py         the plugin's pools: warm browsers, keeper_pool
     background_pools.py   the pools whose browsers belong to no single test
     capture.py            what is saved of a failed test's browser
+    trace/                the trace of a test: its commands, screenshots, console, requests
     output_folder.py      the folder that it is saved in
     reports.py            what is captured when, and what a test's pytest reports carry
     tracebacks.py         keeps our frames out of pytest's tracebacks

@@ -43,7 +43,9 @@ class BrowserSpec:
         return self.name, known, capabilities and repr(capabilities)
 
 
-def make_spec(name: Any, arguments: Any, options: Any, settings: Settings, **more: Any) -> BrowserSpec:
+def make_spec(
+    name: Any, arguments: Any, options: Any, settings: Settings, /, **more: Any
+) -> BrowserSpec:
     """Put together what the fixtures returned; ``more`` wins over ``arguments``.
 
     Fails the test, with one line and no traceback, if a fixture returned something that is not valid.

@@ -6,6 +6,7 @@ Imported when the first test asks for a browser, since it imports Selenium.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,9 +34,22 @@ def open_new(record: TestRecord, spec: BrowserSpec) -> OpenedBrowser:
         if given.get("label") is None:
             given["label"] = record.label or None
         session: BrowserSession[Any] = browser(spec.name, **given)
+        if record.settings.trace != "off":
+            session = BrowserSession(dataclasses.replace(session.config, for_trace=True))
         opened = record.add(None, session)
         opened.driver = session.start()
+    _prepare(record, opened)
     return opened
+
+
+def _prepare(record: TestRecord, opened: OpenedBrowser) -> None:
+    """Give the driver what all drivers of a test have: the base URL, and the trace if one is wanted."""
+    opened.driver.base_url = record.base_url
+    if record.settings.trace != "off":
+        from .trace.trace import Trace
+
+        opened.trace = Trace(opened.driver, opened.session)
+        opened.trace.begin()
 
 
 def is_of_a_server(spec: BrowserSpec) -> bool:
@@ -54,6 +68,8 @@ def end(record: TestRecord, opened: OpenedBrowser) -> None:
     """Close the browser and verify its end, as the end of a ``with`` block does.  If a fixture that
     used it has failed in its teardown, capture first."""
     _capture_failed_teardown(record, opened)
+    if opened.trace is not None:
+        opened.trace.end()
     try:
         opened.session.__exit__(None, None, None)
     finally:
@@ -99,8 +115,11 @@ def leased_browser(
     if timeout is not None:
         control_of(lease.session).set_deadline(timeout, "lease-expired")
         name_limit(lease, timeout)
+    _prepare(record, opened)
     yield opened
     _capture_failed_teardown(record, opened)
+    if opened.trace is not None:
+        opened.trace.end()
     was_raised = opened.report is not None  # a command of the test has raised the timeout already
     try:
         lease.release()

@@ -42,7 +42,8 @@ def take(record: TestRecord, opened: OpenedBrowser) -> None:
     if opened.captured or not opened.was_started or not (screenshot or everything):
         return
     opened.captured = record.kept = True
-    with contextlib.suppress(OSError):  # a full disk must not hide why the test failed
+    paused = opened.trace.paused() if opened.trace is not None else contextlib.nullcontext()
+    with paused, contextlib.suppress(OSError):  # a full disk must not hide why the test failed
         _Capture(record, opened).run(screenshot=screenshot, everything=everything)
 
 

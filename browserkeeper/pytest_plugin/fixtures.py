@@ -61,6 +61,21 @@ def keeper_options() -> Any:
 
 
 @pytest.fixture(scope="session")
+def keeper_base_url(request: pytest.FixtureRequest) -> str:
+    """What relative addresses of ``driver.get`` are relative to; "" without one.
+
+    Override it in a conftest, in any scope::
+
+        @pytest.fixture
+        def keeper_base_url(live_server):
+            return live_server.url
+    """
+    from .base_url import of_run
+
+    return of_run(request, request.config.stash[SETTINGS].base_url)
+
+
+@pytest.fixture(scope="session")
 def _keeper_warm_browsers() -> Iterator[WarmBrowsers]:
     from .warm_pools import WarmBrowsers
 
@@ -92,6 +107,7 @@ def keeper_factory(
     keeper_browser_name: str,
     keeper_browser_args: dict[str, Any],
     keeper_options: Any,
+    keeper_base_url: str | None,
 ) -> Factory:
     """Makes browsers: ``keeper_factory()``, ``keeper_factory("firefox", timeout=30)``.
 
@@ -99,9 +115,11 @@ def keeper_factory(
     new one, also with ``--keeper-isolation=context``, and is closed and verified after the test.
     """
     from . import browsers
+    from .base_url import checked
     from .browser_spec import make_spec
 
     record = record_of(request.node)
+    record.base_url = checked(keeper_base_url, "keeper_base_url")
 
     def make(name: str | None = None, /, **given: Any) -> webdriver.Remote:
         own = name is None or name == keeper_browser_name
@@ -126,13 +144,16 @@ def keeper_driver(
     keeper_browser_name: str,
     keeper_browser_args: dict[str, Any],
     keeper_options: Any,
+    keeper_base_url: str | None,
 ) -> Iterator[webdriver.Remote]:
     """A Selenium driver for this test alone: a new browser, or a new context of a warm one
     (``--keeper-isolation``)."""
     from . import browsers
+    from .base_url import checked
     from .browser_spec import make_spec
 
     record = record_of(request.node)
+    record.base_url = checked(keeper_base_url, "keeper_base_url")
     item: pytest.Item = request.node
     name = _browser_for(item, keeper_browser_name)
     request_django_fixtures_first(request)

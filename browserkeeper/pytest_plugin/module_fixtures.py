@@ -61,7 +61,12 @@ def _keeper_module_driver_of_test(request: pytest.FixtureRequest) -> Iterator[No
     if driver is None:  # the suite has a fixture of this name that does not use ours
         yield
         return
+    from .base_url import checked
+
+    record = fixtures.record_of(request.node)
+    record.base_url = checked(request.getfixturevalue("keeper_base_url"), "keeper_base_url")
     driver.begin_test()
+    driver.driver.base_url = record.base_url
     yield
     driver.end_test()
 

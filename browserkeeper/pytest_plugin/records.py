@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..report import ExitReport
     from ..session import BrowserSession
     from .leaks import Leak
+    from .trace.trace import Trace
 
 
 @dataclasses.dataclass
@@ -32,6 +33,7 @@ class OpenedBrowser:
     is_leased: bool = False
     log_start: int = 0
     captured: bool = False
+    trace: Trace | None = None
 
     def file(self, name: str) -> str:
         return numbered(name, self.number)
@@ -65,6 +67,8 @@ class TestRecord:
     attempt: int
     settings: Settings
     folder: Folder
+    base_url: str = ""
+    """Of the drivers of the test's fixtures."""
     opened: list[OpenedBrowser] = dataclasses.field(default_factory=list)
     leaks: list[Leak] = dataclasses.field(default_factory=list)
     stuck: list[Leak] = dataclasses.field(default_factory=list)
@@ -78,6 +82,10 @@ class TestRecord:
     only_leaked: bool = False
     """The leaks are the only error of the teardown."""
     failed: bool = False
+    failures: list[str] = dataclasses.field(default_factory=list)
+    """The text of each phase that failed, for the trace."""
+    phases_over: bool = False
+    """The test itself has run, or its set-up has failed."""
     kept: bool = False
     """The folder has something to keep."""
 
@@ -105,5 +113,5 @@ def start(item: pytest.Item) -> TestRecord:
     attempt = before.attempt + 1 if before else 1
     settings = item.config.stash[SETTINGS]
     folder = Folder(settings.output, item.nodeid, attempt, item.config.stash[RUN])
-    record = item.stash[RECORD] = TestRecord(item.nodeid, attempt, settings, folder)
+    record = item.stash[RECORD] = TestRecord(item.nodeid, attempt, settings, folder, settings.base_url)
     return record

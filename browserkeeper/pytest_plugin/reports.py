@@ -6,22 +6,33 @@ An xdist worker sends reports to its controller as JSON, so they carry only stri
 from __future__ import annotations
 
 import base64
+import os
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from . import output_folder
 from .records import TestRecord
 
+TRACE = "trace"
+"""The beginning of the name of a trace, ``trace.html`` or ``trace-2.html``."""
+
 
 def complete(record: TestRecord, item: pytest.Item, report: pytest.TestReport) -> None:
     """Capture what the settings ask for after this phase, and add the results to the report."""
     record.failed = record.failed or report.failed
     before = record.kept
+    if record.settings.trace != "off" and record.opened:
+        from .trace import of_test
+
+        of_test.end_phase(record, report)
     if record.opened or record.failed:
         _capture(record, report)
+    if record.settings.trace != "off" and record.opened:
+        of_test.save(record)
     if report.when == "teardown" and record.opened:
         from . import capture
 
@@ -76,10 +87,16 @@ def _show(record: TestRecord, item: pytest.Item, report: pytest.TestReport) -> N
     report.sections.append(("browser", "\n".join([f"URL: {url}", *lines] if url else lines)))
     if item.config.pluginmanager.hasplugin("html"):
         extras = getattr(report, "extras", [])
-        report.extras = [*extras, *_html_extras(folder, url)]  # type: ignore[attr-defined]
+        page = Path(item.config.option.htmlpath or "report.html").absolute()
+        report.extras = [*extras, *_html_extras(folder, url, page)]  # type: ignore[attr-defined]
 
 
-def _html_extras(folder: Path, url: str) -> list[dict[str, Any]]:
+def _link(path: Path, report: Path) -> str:
+    """A link to a file that still leads there when the report and the folder are moved together."""
+    return quote(os.path.relpath(path, report.parent))
+
+
+def _html_extras(folder: Path, url: str, report: Path) -> list[dict[str, Any]]:
     from pytest_html import extras
 
     found = [extras.url(url, name="URL")] if url else []
@@ -87,6 +104,8 @@ def _html_extras(folder: Path, url: str) -> list[dict[str, Any]]:
         path = folder / name
         if path.suffix == ".png":
             found.append(extras.png(base64.b64encode(path.read_bytes()).decode(), name=name))
+        elif path.match(f"{TRACE}*.html"):  # too large to be text in the report
+            found.append(extras.url(_link(path, report), name=name))
         elif name != "url.txt":
             found.append(extras.text(_read(path), name=name))
     return found

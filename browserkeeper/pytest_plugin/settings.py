@@ -11,23 +11,30 @@ from typing import Any, Literal, cast
 
 import pytest
 
+from .base_url import OPTION
+from .base_url import read as read_base_url
+
 Isolation = Literal["fresh", "context"]
 Screenshot = Literal["on", "off", "only-on-failure"]
 Capture = Literal["never", "failure", "always"]
 Leaks = Literal["auto", "error", "warn", "off"]
+TraceMode = Literal["off", "on", "retain-on-failure"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "isolation": ("fresh", "context"),
     "screenshot": ("only-on-failure", "on", "off"),
     "capture": ("failure", "never", "always"),
     "leaks": ("auto", "error", "warn", "off"),
+    "trace": ("off", "on", "retain-on-failure"),
 }
 """The first of each is the default."""
-OPTIONS = ("browser", "headed", "display", "output", "timeout", "remote", "server", *CHOICES)
-"""The names of the options without ``--keeper-``, and of the ini keys without ``keeper_``.  An ini key
-that is not given is None, or before pytest 8 empty."""
+OPTIONS = ("browser", "headed", "display", "output", "timeout", "remote", "server", "base_url", *CHOICES)
+"""The names of the options without ``--keeper-``, with underscores, and of the ini keys without
+``keeper_``.  An ini key that is not given is None, or before pytest 8 empty."""
 
-DEFAULT_OUTPUT = "test-results"
+DEFAULT_OUTPUT = "keeper-results"
+"""Not ``test-results``: pytest-playwright removes that folder at the start of each run, and with
+pytest-xdist at the start of each worker."""
 REMOTE_TIMEOUT = 10.0
 """Seconds for a Grid to answer."""
 
@@ -44,6 +51,7 @@ class Settings:
     screenshot: Screenshot = "only-on-failure"
     capture: Capture = "failure"
     leaks: Leaks = "auto"
+    trace: TraceMode = "off"
     shared: tuple[str, ...] = ()
     """Patterns for the holders of browsers that outlive tests on purpose."""
     given: tuple[str, ...] = dataclasses.field(default=(), compare=False)
@@ -54,9 +62,14 @@ class Settings:
     server: str | None = dataclasses.field(default=None, repr=False)
     """A server's address, which may contain a token; None for that of BROWSERKEEPER_SERVER, if set, and
     "" for browsers of this machine, whatever the variable says."""
+    base_url: str = ""
+    """Relative addresses of ``driver.get`` are below it; "" without one."""
 
     def wants_screenshot(self, *, failed: bool) -> bool:
         return self.screenshot == "on" or (failed and self.screenshot == "only-on-failure")
+
+    def wants_trace(self, *, failed: bool) -> bool:
+        return self.trace == "on" or (failed and self.trace == "retain-on-failure")
 
     def wants_capture(self, *, failed: bool) -> bool:
         return self.capture == "always" or (failed and self.capture == "failure")
@@ -103,11 +116,19 @@ def add_options(parser: pytest.Parser) -> None:
         help="the server (browserkeeper serve) to lease the browsers from, as unix:/PATH or "
         "http://TOKEN@HOST:PORT; empty for none (default: BROWSERKEEPER_SERVER, or none)",
     )
+    group.addoption(
+        OPTION,
+        metavar="URL",
+        help="what relative addresses are relative to, as in driver.get('/cart') (default: that of "
+        "pytest-base-url, where it is installed)",
+    )
     for name, text in {
         "isolation": "a new browser for each test, or one warm browser with a new context for each test",
         "screenshot": "which tests get a screenshot",
         "capture": "which tests get page source, URL, console, logs and process report",
         "leaks": "what happens to a test that leaves a browser running",
+        "trace": "which tests get a trace.html: their commands, screenshots, console messages and "
+        "requests on one page",
     }.items():
         first, *others = CHOICES[name]
         metavar = "|".join((first, *others))
@@ -116,8 +137,8 @@ def add_options(parser: pytest.Parser) -> None:
         "keeper_browser", "as --keeper-browser, several with spaces", type="args", default=None
     )
     parser.addini("keeper_headed", "as --keeper-headed", type="bool", default=None)
-    for name in ("display", "output", "timeout", "remote", "server", *CHOICES):
-        parser.addini(f"keeper_{name}", f"as --keeper-{name}", default=None)
+    for name in ("display", "output", "timeout", "remote", "server", "base_url", *CHOICES):
+        parser.addini(f"keeper_{name}", f"as {_option(name)}", default=None)
     parser.addini(
         "keeper_shared",
         "what holds browsers that outlive tests on purpose, as the leak check's warning names it",
@@ -141,10 +162,13 @@ def read(config: pytest.Config) -> Settings:
         timeout=_seconds(*_given(config, "timeout")),
         remote=_given(config, "remote")[0] or None,
         server=_server(config),
+        base_url=read_base_url(config, *_given(config, "base_url")),
         shared=tuple(config.getini("keeper_shared") or ()),
         given=tuple(_all_given(config)),
         **cast("dict[str, Any]", chosen),
     )
+    if settings.trace != "off":
+        _check_trace(_given(config, "trace")[1])
     if settings.remote is not None and settings.server:
         places = " and ".join(_given(config, name)[1] for name in ("remote", "server"))
         raise pytest.UsageError(f"{places} are two places for the browsers: give the one or the other.")
@@ -161,10 +185,15 @@ def _given(config: pytest.Config, name: str) -> tuple[str, str]:
     """(value, where it was given); the command line wins over the ini file."""
     value = config.getoption(f"keeper_{name}")
     if value is not None:
-        return str(value), f"--keeper-{name}"
+        return str(value), _option(name)
     return str(
         config.getini(f"keeper_{name}") or ""
     ), f"keeper_{name} in {config.inipath or 'the ini file'}"
+
+
+def _option(name: str) -> str:
+    """``--keeper-base-url`` for ``base_url``."""
+    return f"--keeper-{name.replace('_', '-')}"
 
 
 def _server(config: pytest.Config) -> str | None:
@@ -176,7 +205,7 @@ def _server(config: pytest.Config) -> str | None:
 def _all_given(config: pytest.Config) -> Iterator[str]:
     for name in OPTIONS:
         if config.getoption(f"keeper_{name}") is not None:
-            yield f"the option --keeper-{name}"
+            yield f"the option {_option(name)}"
     for name in (*OPTIONS, "shared"):
         if config.getini(f"keeper_{name}") not in (None, "", []):
             yield f"the ini key keeper_{name}"
@@ -220,6 +249,17 @@ def _output(config: pytest.Config) -> Path:
     if path.exists() and not path.is_dir():
         raise pytest.UsageError(f"--keeper-output: {path} is not a directory.")
     return path
+
+
+def _check_trace(place: str) -> None:
+    """Raises pytest.UsageError without Jinja2, which makes the pages."""
+    from ..errors import ConfigError
+    from ..html.page import require_jinja2
+
+    try:
+        require_jinja2(place)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _check_remote(config: pytest.Config, settings: Settings) -> None:

@@ -277,10 +277,11 @@ class Attempt:
         return driver
 
     def _turn_bidi_on(self, options: Any) -> None:
-        """Turn BiDi on if the identity or the downloads need it.  Dialogs are then handled as without
-        BiDi, unless the user has turned it on."""
+        """Turn BiDi on if the identity, the downloads or a trace need it.  Dialogs are then handled as
+        without BiDi, unless the user has turned it on."""
         config = self.plan.config
         wanted = may_save_by_bidi(config) or downloads.need_bidi(config)
+        wanted = wanted or (config.for_trace and UserPrompts.can_take_over(options, config.engine))
         if "webSocketUrl" not in options.capabilities and wanted:
             options.web_socket_url = True
         if needs_bidi(config):

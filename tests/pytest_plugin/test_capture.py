@@ -183,7 +183,7 @@ def test_options_choose_what_is_captured(inner_pytest: InnerPytest, site: Site) 
 
 @chrome
 def test_folders_of_earlier_runs_are_removed_and_others_stay(inner_pytest: InnerPytest) -> None:
-    results = inner_pytest.path / "test-results"
+    results = inner_pytest.path / "keeper-results"
     for name in ("old", "theirs"):
         (results / name).mkdir(parents=True)
         (results / name / "file").touch()

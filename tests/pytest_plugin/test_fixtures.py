@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ def test_every_test_gets_a_browser_of_its_own(inner_pytest: InnerPytest, site: S
         ["*test_fresh[[]chrome-1[]] PASSED*", "*test_fresh[[]firefox-2[]] PASSED*", "*not for it"]
     )
     done.stdout.fnmatch_lines(["browserkeeper: chrome, firefox, isolation fresh, leaks error"])
-    assert not (inner_pytest.path / "test-results").exists()
+    assert not (inner_pytest.path / "keeper-results").exists()
 
 
 @chrome
@@ -212,7 +212,16 @@ def test_a_timeout_of_all_tests_and_of_one_test(inner_pytest: InnerPytest, site:
 
 
 @chrome
-def test_the_example_suite_passes(inner_pytest: InnerPytest) -> None:
-    root = Path(__file__).resolve().parent.parent.parent
-    words = ("--rootdir", str(inner_pytest.path), "-c", os.devnull, str(root / "examples" / "tests"))
-    inner_pytest.run(*words, "--keeper-isolation=context").assert_outcomes(passed=6)
+def test_a_copy_of_the_example_suite_passes(inner_pytest: InnerPytest) -> None:
+    """It needs nothing else of the repository."""
+    example = Path(__file__).resolve().parent.parent.parent / "examples" / "tests"
+    for path in example.glob("*.py"):
+        shutil.copy(path, inner_pytest.path)
+    inner_pytest.write(
+        test_last="""
+        import sys
+        def test_alone():
+            assert not {"fixtures", "examples", "tests"} & set(sys.modules)
+        """
+    )
+    inner_pytest.run("--keeper-isolation=context").assert_outcomes(passed=7)

@@ -179,6 +179,40 @@ def test_the_html_report_has_screenshot_and_page(inner_pytest: InnerPytest, site
     assert "page.html" in text
 
 
+PLAYWRIGHT = """
+import shutil, os, pytest
+
+def pytest_addoption(parser):
+    parser.addoption("--output", default="test-results")
+
+@pytest.fixture(scope="session", autouse=True)
+def delete_output_dir(pytestconfig):
+    output_dir = pytestconfig.getoption("--output")
+    if os.path.exists(output_dir):
+        shutil.rmtree(output_dir)
+"""
+"""What pytest-playwright 0.10 does with its output folder (``pytest_playwright.py``).  The real plugin
+needs the package playwright, with its 40 MB of Node.js."""
+
+
+@chrome
+@pytest.mark.parametrize("folder", ["keeper-results", "test-results"])
+def test_the_default_folder_is_safe_from_pytest_playwright(
+    inner_pytest: InnerPytest, folder: str
+) -> None:
+    """With the folder that pytest-playwright uses, the next session, such as that of another worker,
+    removes what was saved."""
+    inner_pytest.write(
+        conftest=PLAYWRIGHT,
+        test_a="def test_a(): pass",
+        test_b="def test_fails(driver): assert 0",
+    )
+    inner_pytest.run("test_b.py", f"--keeper-output={folder}").assert_outcomes(failed=1)
+    assert len(list((inner_pytest.path / folder).iterdir())) == 1
+    inner_pytest.run("test_a.py").assert_outcomes(passed=1)  # the session of another worker
+    assert (inner_pytest.path / folder).exists() is (folder == "keeper-results")
+
+
 DJANGO = {
     "settings": """
         SECRET_KEY = "x"

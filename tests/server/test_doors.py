@@ -43,12 +43,16 @@ def test_pytest_leases_its_browsers_from_a_server(inner_pytest: InnerPytest, tmp
     inner_pytest.write(test_suite=SUITE)
     known = {one.pid for one in witness.below(os.getpid())}
     with RunningServer(tmp_path, *PATIENT, "--max", "2") as server:
-        done = inner_pytest.run(f"--keeper-server={server.address}", "-n2", plugins=("xdist",))
+        words = ("-n2", "--keeper-trace=retain-on-failure")
+        done = inner_pytest.run(f"--keeper-server={server.address}", *words, plugins=("xdist",))
         done.assert_outcomes(passed=2, failed=1)
         done.stdout.fnmatch_lines([f"*from {server.address}*"])
         (folder,) = inner_pytest.folders
         assert "of the failed test" in (folder / "page.html").read_text()
         assert not (folder / "driver.log").exists()  # it is the server's
+        trace = (folder / "trace.html").read_text()
+        assert "The browser is that of a server" in trace
+        assert "<b>getTitle</b>" in trace
         assert wait_until(server.is_free)
     assert not witness.alive(witness.new_below(os.getpid(), known))
     done = inner_pytest.run(f"--keeper-server={server.address}")

@@ -124,7 +124,7 @@ class InnerPytest:
     @property
     def folders(self) -> list[Path]:
         """The output folders of its tests."""
-        return sorted(p for p in (self.path / "test-results").glob("*") if p.is_dir())
+        return sorted(p for p in (self.path / "keeper-results").glob("*") if p.is_dir())
 
     def folder(self, word: str) -> Path:
         """The output folder with this word in its name; there must be exactly one."""
