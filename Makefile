@@ -14,7 +14,7 @@ OVER   ?= both
 .DEFAULT_GOAL := help
 # Without cached bytecode every guard and every command line in the tests compiles its modules again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test quick check faults bystanders host soak soak-server bench compat clean setup-demo setup
+.PHONY: help demo test quick check faults bystanders host soak soak-server bench compat docs clean setup-demo setup
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,8 +56,12 @@ compat: setup ## tests marked compat on each Python that is here, with the floor
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./scripts/newer_python.sh 3.14 .tools/python3.14
 	@$(BIN)/nox
 
+docs: $(VENV)/.ready ## the documentation as a site in site/; fails for a broken link
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 clean: ## remove what make made
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .lanes keeper-results .venv-bench .nox dist build
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .lanes keeper-results .venv-bench .nox dist build site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-demo: $(VENV)/.ready ## what `make demo` needs: Chromium and the virtual environment

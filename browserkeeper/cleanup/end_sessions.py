@@ -72,6 +72,7 @@ class SessionEnd:
         return self.state == "ended" and self.report is not None and self.report.clean
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields, ``verified`` and the whole report as values of JSON."""
         facts = dataclasses.asdict(self)
         report = self.report.to_dict() if self.report else None
         return {**facts, "verified": self.verified, "report": report}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+import sys
 from typing import Any
 
 import click
 
 from ..errors import ConfigError, NoSuchSession
-from ..report import ProcessExit
+from ..report import REASONS, ProcessExit, meanings
 from ..state.ledger import HISTORY_LIMIT, Ledger
 from ..state.records import EndedSession, read_ended
 from . import output
@@ -20,7 +21,7 @@ from .parameters import label_option
 from .statuses import ExitStatus
 
 
-@click.command("history", cls=Command)
+@click.command("history", cls=Command, epilog=f"\b\nEnd reasons:\n{output.definitions(REASONS)}")
 @click.option(
     "--limit",
     type=click.IntRange(1, HISTORY_LIMIT),
@@ -36,7 +37,8 @@ from .statuses import ExitStatus
 def command(limit: int, session: str | None, labels: tuple[str, ...], as_json: bool) -> int:
     """List the sessions that have ended, newest first, or show one of them whole.
 
-    "Clean" means that it is proved that no process survived and every file is gone.
+    "Clean" means that it is proved that no process survived and every file is gone. "Reason" says
+    what ended the session; the list is below. "Contained" is how its processes were kept together.
 
     Exit status: 0; 1 there is no ended session with this id; 3 the history cannot be read.
 
@@ -85,6 +87,7 @@ def show_one(ended: EndedSession, *, as_json: bool) -> None:
         return
     for line in str(ended.report).splitlines():
         output.print_line(line)
+    output.print_line(f"  {meanings([ended.report.reason])[0]}")
     if ended.session.command:
         output.print_line(f"  command: {' '.join(ended.session.command)}")
     columns = ["pid", "name", "outcome", "ended after", "adopted"]
@@ -117,6 +120,9 @@ def show_all(found: list[EndedSession], *, as_json: bool, filtered: bool) -> Non
         columns.append(output.LABEL)
         rows = [[*row, ended.label] for row, ended in zip(rows, found, strict=True)]
     output.print_table(columns, rows, ["" if ended.report.clean else "red" for ended in found])
+    if sys.stdout.isatty():  # not for programs, which read the lines of the table
+        for line in meanings(ended.report.reason for ended in found):
+            output.print_line(line, "dim")
 
 
 def cells(ended: EndedSession) -> list[str]:

@@ -194,6 +194,12 @@ def print_line(text: str, style: str = "") -> None:
     Console().print(Text(printable(text), style=style))
 
 
+def definitions(meanings: Mapping[str, str]) -> str:
+    """Words with their meanings, a line each, for the end of a help text."""
+    width = max(map(len, meanings))
+    return "\n".join(f"  {word:{width}}  {meaning}" for word, meaning in meanings.items())
+
+
 # --------------------------------------------------------------------------------------- units
 
 

@@ -12,6 +12,7 @@ import click
 
 from ..errors import ConfigError
 from ..html.page import require_jinja2
+from ..report import REASONS, meaning_of
 from ..status.timeline import Percentiles, SessionSpan, Timeline, timeline
 from . import output
 from .completion import files
@@ -25,7 +26,7 @@ STDOUT = "-"
 DAY = 86400
 
 
-@click.command("report", cls=Command)
+@click.command("report", cls=Command, epilog=f"\b\nEnd reasons:\n{output.definitions(REASONS)}")
 @click.option(
     "--since",
     default="6h",
@@ -147,11 +148,12 @@ def show_outcomes(found: Timeline) -> None:
     for reason, spans in found.outcomes:
         bad = sum(span.clean is False for span in spans)
         longest = max(span.lasted(found.until) for span in spans)
-        rows.append([reason, str(len(spans)), str(bad), output.duration(longest)])
+        known = [str(len(spans)), str(bad), output.duration(longest)]
+        rows.append([reason, *known, meaning_of(reason)])
         styles.append("red" if bad else "")
     if rows:
         output.print_line("")
-        output.print_table(["ended by", "sessions", "not clean", "longest"], rows, styles)
+        output.print_table(["ended by", "sessions", "not clean", "longest", "meaning"], rows, styles)
 
 
 def show_seconds(found: Timeline) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..report import meaning_of
 from ..status.timeline import ALIVE, Percentiles, ProcessSpan, SessionSpan, Timeline
 from .page import render_page
 from .timeline_axis import Window, Zone, area
@@ -157,6 +158,7 @@ class OutcomeRow:
     number: int
     unclean: int
     longest: float
+    meaning: str
 
 
 def outcomes(timeline: Timeline) -> Iterator[OutcomeRow]:
@@ -170,6 +172,7 @@ def outcomes(timeline: Timeline) -> Iterator[OutcomeRow]:
             len(spans),
             sum(span.clean is False for span in spans),
             max(span.lasted(timeline.until) for span in spans),
+            meaning_of(reason),
         )
 
 

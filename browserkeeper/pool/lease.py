@@ -481,7 +481,8 @@ class Lease(Generic[D_co]):
             handler.take_identity()
 
     def take_identity(self) -> None:
-        """Called by the pool before the user gets the lease: see :meth:`LeaseHandler.take_identity`."""
+        """Called by the pool before the user gets the lease: sets the lease's identity in the
+        browser.  Raises what the browser refuses."""
         self._handler.take_identity()
 
     def cut_off(self, reason: str) -> None:

@@ -49,6 +49,7 @@ class Outcome(Generic[T, R]):
 
     @property
     def ok(self) -> bool:
+        """True if the function returned a value for this item."""
         return self.error is None
 
     def result(self) -> R:

@@ -6,8 +6,6 @@ dataclasses with their text and JSON forms may live here; decisions belong to th
 """
 
 from .exit_report import (
-    EXPECTED_REASONS,
-    REASONS,
     SCHEMA,
     ExitReport,
     PartialDownload,
@@ -18,6 +16,7 @@ from .exit_report import (
 )
 from .last_command import LastCommand
 from .operator import Operator
+from .reasons import EXPECTED_REASONS, REASONS, meaning_of, meanings
 
 __all__ = [
     "EXPECTED_REASONS",
@@ -30,5 +29,7 @@ __all__ = [
     "ProcessExit",
     "RemoteEnd",
     "Survivor",
+    "meaning_of",
+    "meanings",
     "parse_memory_samples",
 ]

@@ -11,20 +11,10 @@ from typing import Any
 from ..guard.downloads import final_name
 from .last_command import LastCommand, commands_as_text, latest_that_fit
 from .operator import Operator
+from .reasons import EXPECTED_REASONS
 
 SCHEMA = 1
 """Version of all JSON documents that browserkeeper writes or prints."""
-
-REASONS = (
-    *("closed", "error", "timeout", "command-timeout", "owner-died", "abandoned", "exited"),
-    *("terminated", "guard-died", "swept", "failed", "lease-expired", "hung", "retired"),
-    *("browser-died", "connection-lost", "operator", "max-download", "display-died"),
-)
-"""The values of :attr:`ExitReport.reason`, which explains them.  ``set_deadline`` accepts others too."""
-EXPECTED_REASONS = ("closed", "retired", "operator")
-"""End reasons of a browser's session that are not reported as errors.  ``exited`` is none of them: a
-driver that ends has crashed or was killed.  It is the ordinary end of `browserkeeper run`.  ``operator``
-is one: a person has decided it.  The command that it cuts off raises BrowserDied all the same."""
 
 COMMANDS_IN_LOG = 1000
 """Characters of JSON for the last commands in a log line; one to a pipe has 4,096 bytes at most."""
@@ -191,7 +181,7 @@ class RemoteEnd:
 
     @property
     def problem(self) -> str:
-        """The sentence for :attr:`ExitReport.problems`; "" where the Grid said that the session is
+        """The sentence for ``ExitReport.problems``; "" where the Grid said that the session is
         gone."""
         if self.gone:
             return ""
@@ -212,14 +202,9 @@ class RemoteEnd:
 class ExitReport:
     """What happened at the end of a session.
 
-    ``reason``: ``closed``, ``error`` (an exception left the block), ``timeout``,
-    ``command-timeout``, ``owner-died``, ``abandoned`` (the owner dropped the session without
-    closing it), ``exited`` (the driver ended by itself, or was killed), ``browser-died``,
-    ``connection-lost`` (to the driver, or its to the browser), ``terminated`` (SIGTERM to the guard),
-    ``guard-died``, ``display-died`` (the Xvfb of ``display="virtual"``), ``swept``, ``operator`` (by
-    `browserkeeper end`; the field ``operator`` says by whom and why), ``max-download`` (its downloads
-    passed that bound), ``failed`` (the browser did not start), and for browsers of a pool
-    ``lease-expired``, ``hung`` or ``retired``.
+    ``reason`` is one of ``browserkeeper.report.REASONS``, which says what each means (as does
+    ``docs/reference/states.md``), or the word that ``set_deadline`` was given.  With ``operator`` the
+    field ``operator`` says who ended the session, and why.
 
     ``certificate`` names the proof that no process is left: ``ECHILD`` (a child subreaper without a
     child has no descendant left, prctl(2)), or ``two-scans`` (two successive scans of the process
@@ -319,6 +304,7 @@ class ExitReport:
         return tuple(process for process in self.processes if process.adopted)
 
     def to_dict(self) -> dict[str, Any]:
+        """The report as values of JSON, with ``schema`` and ``clean``; :meth:`from_dict` reads it."""
         return {
             "schema": SCHEMA,
             **dataclasses.asdict(self),

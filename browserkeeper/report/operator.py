@@ -55,6 +55,7 @@ class Operator:
         return cls.from_dict(document.get("operator") if isinstance(document, Mapping) else None)
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as values of JSON; :meth:`from_dict` reads them."""
         return dataclasses.asdict(self)
 
     @property

@@ -161,9 +161,8 @@ def browser(
         geolocation: (latitude, longitude) or (latitude, longitude, accuracy in metres): the place that
             ``navigator.geolocation`` gives to every page.
         extra_headers: a dict of headers for every request to every host.
-        storage_state: cookies, localStorage and IndexedDB to start with, in Playwright's format: the
-        path
-            of a file, or a dict.
+        storage_state: cookies, localStorage and IndexedDB to start with, in Playwright's format:
+            the path of a file, or a dict.
         block: a list of URL patterns and resource types; requests that match are not sent.
 
     Raises:

@@ -38,9 +38,8 @@ def recommended_settings(
     """Settings for ``app.conf.update(...)``.
 
     Args:
-        time_limit: the hard limit for one task in seconds; the soft limit is earlier, which leaves
-        time for
-            the teardown.
+        time_limit: the hard limit for one task in seconds; the soft limit is earlier, which
+            leaves time for the teardown.
         max_tasks_per_child: tasks after which a prefork child is replaced.
         max_memory_per_child: kilobytes of the child after which it is replaced.  Celery counts only
             the Python child; the browser's memory is bounded by ``pool=dict(max_memory=...)``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from browserkeeper.cli import SUMMARIES
+from browserkeeper.report import REASONS
 from tests.conftest import PidFile
 from tests.support.cli import CLI, ROOT, cli, cli_json, invoke, run_shell, start_run
 from tests.support.guards import program
@@ -110,6 +112,9 @@ def test_colours_are_used_on_a_terminal_only(state_dir: Path) -> None:
     assert "\x1b[" in on_a_terminal("history")
     assert "\x1b[" not in on_a_terminal("history", NO_COLOR="1")
     assert "\x1b[" not in cli("history").stdout
+    legend = f"exited: {REASONS['exited']}"
+    assert legend in on_a_terminal("history", NO_COLOR="1")  # on a terminal the reasons are explained
+    assert legend not in cli("history").stdout  # for programs there is only the table
 
 
 # --------------------------------------------------------------------------------------- history
@@ -134,6 +139,14 @@ def test_history_lists_all_sessions_and_shows_one() -> None:
     text = cli("history", "--session", oldest["session"]["id"]).stdout
     assert "command: sh -c exit 7" in text
     assert "exited 7" in text
+    assert f"exited: {REASONS['exited']}" in text
+
+
+def test_the_help_of_history_and_report_explains_every_end_reason() -> None:
+    for command in ("history", "report"):
+        text = invoke(command, "--help").output
+        for reason, meaning in REASONS.items():
+            assert re.search(rf"^ *{reason} +{re.escape(meaning)}$", text, re.MULTILINE), reason
 
 
 @pytest.mark.parametrize("session", ["ffffffffffff", "../live/x", ""])

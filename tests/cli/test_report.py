@@ -27,7 +27,7 @@ from browserkeeper.html import timeline_axis, timeline_page
 from browserkeeper.html.timeline_page import render
 from browserkeeper.process import guard_process, system
 from browserkeeper.process.identity import ProcessIdentity
-from browserkeeper.report import ExitReport, ProcessExit, Survivor
+from browserkeeper.report import REASONS, ExitReport, ProcessExit, Survivor
 from browserkeeper.session import control_of
 from browserkeeper.state.documents import BadRecord
 from browserkeeper.state.ledger import Ledger
@@ -362,7 +362,9 @@ def test_report_prints_outcomes_and_percentiles(state_dir: Path) -> None:
     text = cli("report", "--since", "10m").stdout
     assert ": 2 sessions, 0 alive, 0 not clean\n" in text
     assert re.search(r"^exited +1 +0 ", text, re.MULTILINE)
-    assert re.search(r"^timeout +1 +0 ", text, re.MULTILINE)
+    timeout = re.search(r"^timeout +1 +0 .*", text, re.MULTILINE)
+    assert timeout
+    assert timeout.group().endswith(REASONS["timeout"])  # what the reason means
     assert re.search(r"^teardown +2 ", text, re.MULTILINE)
     document = cli_json("report")
     assert [session["reason"] for session in document["sessions"]] == ["timeout", "exited"]

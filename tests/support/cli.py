@@ -19,7 +19,8 @@ from tests.support.waiting import SECONDS, wait_until
 ROOT = Path(__file__).resolve().parent.parent.parent
 """The repository."""
 CLI = (sys.executable, "-m", "browserkeeper")
-DOCUMENTED = (ROOT / "docs" / "operations.md").read_text()
+PAGES_OF_OPERATORS = ("operations.md", "reference/log-fields.md", "reference/metrics.md")
+DOCUMENTED = "".join((ROOT / "docs" / page).read_text() for page in PAGES_OF_OPERATORS)
 """Where each log field, metric and event must be named."""
 
 

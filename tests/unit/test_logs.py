@@ -20,7 +20,7 @@ from fixtures.server import Site
 from tests.support.waiting import SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DOCUMENTED = (ROOT / "docs" / "operations.md").read_text()
+DOCUMENTED = (ROOT / "docs" / "reference" / "log-fields.md").read_text()
 NAME = "browserkeeper.tests.logs"
 
 Lines = Callable[[], list[bytes]]
