@@ -101,13 +101,17 @@ class VirtualDisplay:
             os.set_inheritable(number_fd, True)
             words = [f":{number}", "-displayfd", str(number_fd), "-auth", key, "-screen", "0", screen]
             words = [self._options.display, *words, "-nolisten", "tcp", "-noreset"]
-            self._signals.restore()
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            os.execv(words[0], words)
+            self._exec(words)
         except OSError as error:
             os.write(2, f"Error: {error}\n".encode("utf-8", "replace"))
         finally:
             os._exit(1)
+
+    def _exec(self, words: list[str]) -> NoReturn:
+        """Become the X server, with the signals of a new program."""
+        self._signals.restore()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execv(words[0], words)
 
 
 def _last_words(log: str) -> str:

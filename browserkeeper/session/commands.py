@@ -74,8 +74,15 @@ class Commands:
         Where the browser, or the connection to its driver, is lost, ends the session and raises
         SessionTimeout, BrowserDied or SessionClosed.
         """
-        self._warn_of_unanswered(name)
-        call: Call[T] = Call(lambda: self._run(name, command, fail, lambda: call.is_abandoned))
+        before, self._unanswered = self._unanswered, None
+
+        def apart() -> T:
+            # Not in the caller's thread: logging swallows what a signal handler raises inside of it.
+            if before:
+                _warn_of(before, name)
+            return self._run(name, command, fail, lambda: call.is_abandoned)
+
+        call: Call[T] = Call(apart)
         outcome = INTERRUPTED
         try:
             self._last.begin(call, name, params)
@@ -91,20 +98,6 @@ class Commands:
             raise
         finally:
             self._last.end(call, outcome)
-
-    def _warn_of_unanswered(self, name: str) -> None:
-        """Log why this command takes long.  Drivers answer one command after another, and a page load
-        that Ctrl-C or a notebook's interrupt has cut off lasts up to five minutes in the driver."""
-        unanswered, self._unanswered = self._unanswered, None
-        call = unanswered[1]() if unanswered else None
-        if unanswered and call is not None and not call.is_over:
-            logger.warning(
-                "%r waits for %r, which was interrupted and is still running in the browser. close() "
-                "ends the session at once; driver.set_page_load_timeout(30) before a page load, or "
-                "command_timeout=30, limits such a wait",
-                shown_name(name),
-                shown_name(unanswered[0]),
-            )
 
     @contextlib.contextmanager
     def observed(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
@@ -185,6 +178,20 @@ class Commands:
             return "browser-died"
         guard.wait_for("ending", "ended", deadline=time.monotonic() + EVENT_TIMEOUT)
         return "browser-died" if browser_is_lost(self._attempt) else "connection-lost"
+
+
+def _warn_of(unanswered: tuple[str, weakref.ref[Call[Any]]], name: str) -> None:
+    """Log why this command takes long.  Drivers answer one command after another, and a page load that
+    Ctrl-C or a notebook's interrupt has cut off lasts up to five minutes in the driver."""
+    call = unanswered[1]()
+    if call is not None and not call.is_over:
+        logger.warning(
+            "%r waits for %r, which was interrupted and is still running in the browser. close() "
+            "ends the session at once; driver.set_page_load_timeout(30) before a page load, or "
+            "command_timeout=30, limits such a wait",
+            shown_name(name),
+            shown_name(unanswered[0]),
+        )
 
 
 def browser_is_lost(attempt: AnyAttempt, error: WebDriverException | None = None) -> bool:

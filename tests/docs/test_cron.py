@@ -118,6 +118,7 @@ def add_mail_program(directory: Path) -> None:
 @pytest.mark.cron
 @pytest.mark.namespaces
 @pytest.mark.root
+@pytest.mark.leaves_zombies(4, "the daemon's own children, where it is ended before it has reaped them")
 def test_a_real_cron_runs_the_job_and_mails_its_error(site: Site, job: Path) -> None:
     add_mail_program(job)
     crontab = job / "crontab"
