@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import ConfigError, LedgerError
 from ..grid.address import Address
 from ..grid.ending import end_on_grid
-from ..guard.displays import remove_display_files
+from ..guard.displays import noted_display, remove_display_files
 from ..guard.downloads import FILE, finish_partial_files, open_partial_files, read_seen
 from ..guard.files import is_private_directory, read_status_file, remove_stray_shared_memory
 from ..guard.trees import try_to_remove
@@ -240,25 +240,27 @@ def _remove_files(record: Record, profiles: set[Path], scope: Scope) -> tuple[in
     """Remove the session's TMPDIR, its shared memory, lock and socket of its virtual display, and
     ``profiles``.  Returns the number of files, their bytes, and the problems.
 
-    Shared memory and the display's files are removed only where all processes that may use them can be
-    seen.
+    Shared memory is removed only where all processes that may use it can be seen.
 
     A TMPDIR is removed only where it is such as a guard makes, whatever the record says.
     """
     files = size = 0
     session = record.session
-    problems = []
+    problems: list[str] = []
     if _is_made_by_guard(session):
-        files, size, left = try_to_remove(session.tmpdir)
+        # Before the TMPDIR, which has the note of its number.
+        noted = noted_display(session.tmpdir) if scope != "unseen" else None
+        if noted:
+            display, pid = noted
+            files, problems = remove_display_files({pid}, session.created, display)
+        more, size, left = try_to_remove(session.tmpdir)
+        files += more
         problems += [f"TMPDIR not removed: {left}"] if left else []
     elif session.tmpdir and os.path.lexists(session.tmpdir):
         problems.append(f"{session.tmpdir} does not look like a session's directory; left alone")
     # Not of an adopted browser: it may be of the program that started that one.
     if scope == "here" and session.containment != "adopted":
         files += remove_stray_shared_memory(session.created)[0]
-        pids = {identity.pid for identity, _ in record.processes}
-        number, left_of_display = remove_display_files(pids, session.created)
-        files, problems = files + number, [*problems, *left_of_display]
     for profile in profiles:
         more, bytes_of_it, left = try_to_remove(str(profile))
         files, size = files + more, size + bytes_of_it

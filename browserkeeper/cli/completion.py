@@ -7,6 +7,7 @@ They start this program for each key, so nothing is imported but the command tha
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,9 @@ Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem
 
 
 def _completer(names: Callable[[Ledger], Iterable[tuple[str, str]]]) -> Completer:
-    """``names``: pairs of a word and a help text.  Words with white space are left out: bash would take
-    them for several.  A state directory that cannot be read has none."""
+    """``names``: pairs of a word and a help text.  Words that a shell does not
+    take as they are, such as those with white space, are left out: bash would insert them without
+    quotes.  A state directory that cannot be read has none."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
@@ -40,7 +42,7 @@ def _completer(names: Callable[[Ledger], Iterable[tuple[str, str]]]) -> Complete
         return [
             CompletionItem(word, help=help)
             for word, help in found.items()
-            if word.startswith(begun) and word.isprintable() and not any(map(str.isspace, word))
+            if word.startswith(begun) and shlex.quote(word) == word
         ]
 
     return complete

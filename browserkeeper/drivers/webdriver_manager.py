@@ -17,8 +17,8 @@ from .families import Family
 from .probe import Program
 
 VARIABLE = "BROWSERKEEPER_WEBDRIVER_MANAGER"
-"""1: webdriver-manager may download as root as well.  0: it is never run.  Unset: not as root."""
-OFF = ("0", "false")
+"""1: webdriver-manager may download as root as well.  Unset: not as root.  Else, as with 0: never."""
+ON = ("1", "true")
 
 # webdriver-manager reads a file .env in the current directory, which may name a proxy.
 _SCRIPT = """
@@ -44,7 +44,7 @@ def why_not() -> str:
     Imports nothing of it: its modules read the current directory.
     """
     setting = os.environ.get(VARIABLE, "").casefold()
-    if setting in OFF:
+    if setting and setting not in ON:
         return f"switched off by {VARIABLE}={os.environ[VARIABLE]}"
     if is_frozen():
         return "not used by frozen programs"

@@ -302,7 +302,13 @@ class DirectWebSocketConnection:
         except BaseException:
             self.close()
             raise
-        self._is_known.wait(self.response_wait_timeout)
+        until = time.monotonic() + self.response_wait_timeout
+        try:
+            while not self._is_known.wait(SLICE) and time.monotonic() < until:
+                pass
+        except BaseException:
+            self.close()
+            raise
         if self._has_ended or not self._is_known.is_set():
             self.close()
             why = self._error or "no answer in time"

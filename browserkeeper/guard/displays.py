@@ -16,7 +16,7 @@ import os
 import stat
 import time
 
-from .files import DIRECTORY, remove_unused
+from .files import DIRECTORY, ignore_errors, remove_unused
 from .procfs import exists, read_bytes, read_stat
 
 TYPE_CHECKING = False
@@ -30,6 +30,8 @@ FIRST, LAST = 100, 59535
 """Numbers of our displays: above those that desktops and ``xvfb-run`` begin with, up to the last one for
 which there is a port (6000 + N)."""
 CLOCKS = 2.0  # seconds that the clock of a file system may be behind
+NOTE = "display"
+"""Name of a file in a session's TMPDIR: the number of its display, and the pid in the display's lock."""
 ATTEMPTS, PAUSE = 50, 0.02  # for the lock of a lock, which an X server has for microseconds
 
 
@@ -67,8 +69,13 @@ def _make_lock(name: str, place: int) -> None:
     except (OSError, AttributeError):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, 0o444, dir_fd=place)
-        _fill(fd, text)
-        os.close(fd)
+        try:
+            _fill(fd, text)
+        except OSError:
+            os.unlink(name, dir_fd=place)
+            raise
+        finally:
+            os.close(fd)
         return
     try:
         _fill(fd, text)
@@ -82,16 +89,36 @@ def _fill(fd: int, text: bytes) -> None:
     os.write(fd, text)
 
 
-def remove_display_files(pids: Container[int], since: float) -> tuple[int, list[str]]:
+def note_display(tmpdir: str, number: int) -> None:
+    """Write down, in the session's TMPDIR, that this process has taken that number.  Raises OSError."""
+    fd = os.open(f"{tmpdir}/{NOTE}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.write(fd, f"{number} {os.getpid()}\n".encode())
+    os.close(fd)
+
+
+def noted_display(tmpdir: str) -> tuple[int, int] | None:
+    """The number and the pid that :func:`note_display` has written; None without such a file."""
+    words = (read_bytes(f"{tmpdir}/{NOTE}") or b"").split()
+    if len(words) != 2 or not all(word.isdigit() for word in words):
+        return None
+    return int(words[0]), int(words[1])
+
+
+def remove_display_files(
+    pids: Container[int], since: float, only: int | None = None
+) -> tuple[int, list[str]]:
     """Remove the locks of X servers that have ended, and their sockets: (number of files, problems).
 
     ``pids``: of a session's processes, of which none is left.  A lock is removed only if it is a regular
     file of this user's, was made after ``since`` (epoch seconds), and has one of these pids, which no
-    living process has now.  Another program that has taken the number since has written its own pid.
+    living process has now, and if no program listens at its socket.  Another program that has taken the
+    number since has written its own pid.  ``only``: the number of the session's display, where it is
+    known.  Without it a program in another pid namespace that shares ``/tmp`` may have an equal pid, and
+    the socket at which it listens is what tells it apart.
     """
     number, problems = 0, []
     for display, pid in list(locks_of_user(since - CLOCKS)):
-        if pid in pids and _has_ended(pid):
+        if pid in pids and only in (None, display) and _has_ended(pid):
             try:
                 number += _remove_display(display, pid, since - CLOCKS)
             except OSError as error:
@@ -161,11 +188,18 @@ def _remove_display(number: int, pid: int, since: float) -> int:
             except FileExistsError:
                 if attempt == ATTEMPTS - 1:
                     raise
-                time.sleep(PAUSE)
+                owner = _pid_in(guarded, place, 0.0)
+                if owner and _has_ended(owner):  # it was killed before it could remove its file
+                    ignore_errors(lambda: os.unlink(guarded, dir_fd=place))
+                else:
+                    time.sleep(PAUSE)
         try:
             if _pid_in(name, place, since) != pid or not _has_ended(pid):
                 return 0
-            removed = _remove_socket(f"X{number}", since) + _remove_keymap(number, since)
+            removed = _remove_socket(f"X{number}", since)
+            if removed is None:
+                return 0
+            removed += _remove_keymap(number, since)
             os.unlink(name, dir_fd=place)
             return removed + 1
         finally:
@@ -174,8 +208,8 @@ def _remove_display(number: int, pid: int, since: float) -> int:
         os.close(place)
 
 
-def _remove_socket(name: str, since: float) -> int:
-    """Remove a socket of this user's that no program listens at; how many.  Raises OSError."""
+def _remove_socket(name: str, since: float) -> int | None:
+    """Remove a socket of this user's; how many.  None if a program listens at it.  Raises OSError."""
     import _socket
 
     try:
@@ -191,12 +225,12 @@ def _remove_socket(name: str, since: float) -> int:
         try:
             client.setblocking(False)
             client.connect(f"/proc/self/fd/{place}/{name}")
-            return 0
+            return None
         except ConnectionRefusedError:  # no program has bound it, or it does not listen any more
             os.unlink(name, dir_fd=place)
             return 1
         except BlockingIOError:  # one listens that is busy
-            return 0
+            return None
         finally:
             client.close()
     except FileNotFoundError:
@@ -222,4 +256,4 @@ def _remove_keymap(number: int, since: float) -> int:
     return removed
 
 
-__all__ = ["locks_of_user", "remove_display_files", "take_number"]
+__all__ = ["locks_of_user", "note_display", "noted_display", "remove_display_files", "take_number"]

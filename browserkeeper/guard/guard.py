@@ -172,7 +172,13 @@ class Guard:
 
     def display_has_ended(self) -> bool:
         """True if the session has had a virtual display, whose process the guard has reaped."""
-        return self.display is not None and self.display.pid not in self.members.living
+        if self.display is None:
+            return False
+        try:
+            os.waitid(os.P_PID, self.display.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return False
+        except ChildProcessError:
+            return True
 
     def look(self) -> None:
         """Look at all processes of the session once, and save for recovery what has changed."""

@@ -156,6 +156,8 @@ def _remove_files(guard: Guard) -> None:
     report.problems += problems
     report.files += sum(bool(one["removed"]) for one in report.partial_downloads)
     report.bytes += sum(one["bytes"] for one in report.partial_downloads if one["removed"])
+    if report.certificate:
+        _remove_display_files(guard, tmpdir)  # by a file in the TMPDIR
     for path in (tmpdir, *containment.profiles()):
         if path:
             made = guard.tmpdir if path == tmpdir else None
@@ -164,8 +166,6 @@ def _remove_files(guard: Guard) -> None:
             if left:
                 what = "TMPDIR" if path == tmpdir else "temporary profile"
                 report.problems.append(f"{what} not removed: {left}")
-    if report.certificate:
-        _remove_display_files(guard)
     if containment.owns_shared_memory:
         number, notes = remove_stray_shared_memory(report.born_epoch)
         report.files += number
@@ -178,15 +178,17 @@ def _remove_files(guard: Guard) -> None:
         report.problems.append(f"cgroup: {error}")
 
 
-def _remove_display_files(guard: Guard) -> None:
-    """Of X servers that the session has had: its own, or those that a command has started."""
-    members, report = guard.members, guard.report
-    # A standby guard does not know the pid of the display, whose process may have had another name.
-    pids = members.x_servers | (members.pids() if guard.display is not None else set())
-    if not pids:
+def _remove_display_files(guard: Guard, tmpdir: str) -> None:
+    """Of X servers that the session has had: its own, and those that a command has started."""
+    report, servers = guard.report, guard.members.x_servers
+    if guard.display is None and not servers:
         return
-    from .displays import remove_display_files
+    from .displays import noted_display, remove_display_files
 
-    number, problems = remove_display_files(pids, report.born_epoch)
+    number, problems = remove_display_files(servers, report.born_epoch) if servers else (0, [])
+    if guard.display is not None:
+        only, pid = noted_display(tmpdir) or (None, guard.display.pid)
+        own = remove_display_files({pid}, report.born_epoch, only)
+        number, problems = number + own[0], [*problems, *own[1]]
     report.files += number
     report.problems += problems

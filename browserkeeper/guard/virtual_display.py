@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from .displays import locks_of_user, take_number
+from .displays import note_display, noted_display, take_number
 from .files import ignore_errors
 from .options import Failure
 from .procfs import read_bytes
@@ -72,9 +72,9 @@ class VirtualDisplay:
         self.number_fd = -1
 
     def name(self) -> str:
-        """``:N``, by the lock; "" where there is none."""
-        number = next((number for number, pid in locks_of_user(0.0) if pid == self.pid), None)
-        return "" if number is None else f":{number}"
+        """``:N``; "" before its process has taken a number."""
+        noted = noted_display(self._options.tmpdir)
+        return f":{noted[0]}" if noted else ""
 
     def failure(self) -> Failure:
         """Why it has not started, for the owner."""
@@ -98,6 +98,7 @@ class VirtualDisplay:
             key = f"{tmpdir}/{AUTHORITY}"
             _write_key(key)
             number = take_number()
+            note_display(tmpdir, number)
             os.set_inheritable(number_fd, True)
             words = [f":{number}", "-displayfd", str(number_fd), "-auth", key, "-screen", "0", screen]
             words = [self._options.display, *words, "-nolisten", "tcp", "-noreset"]

@@ -34,7 +34,10 @@ def read(config: pytest.Config, value: str, place: str) -> str:
 
 def problem_of(value: str) -> str:
     """Why it cannot be a base URL; "" if it can be one, or is empty."""
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError as error:
+        return f"{value!r} is no base URL: {error}."
     if not value or (parts.scheme in SCHEMES and (parts.netloc or parts.scheme == "file")):
         return ""
     return f"{value!r} is no base URL. Give an absolute one, such as http://localhost:8000."

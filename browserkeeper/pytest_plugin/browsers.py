@@ -38,7 +38,11 @@ def open_new(record: TestRecord, spec: BrowserSpec) -> OpenedBrowser:
             session = BrowserSession(dataclasses.replace(session.config, for_trace=True))
         opened = record.add(None, session)
         opened.driver = session.start()
-    _prepare(record, opened)
+    try:
+        _prepare(record, opened)
+    except BaseException:  # a timeout of the test's, say: no fixture knows the browser yet
+        end(record, opened)
+        raise
     return opened
 
 
@@ -115,7 +119,11 @@ def leased_browser(
     if timeout is not None:
         control_of(lease.session).set_deadline(timeout, "lease-expired")
         name_limit(lease, timeout)
-    _prepare(record, opened)
+    try:
+        _prepare(record, opened)
+    except BaseException:
+        lease.release()
+        raise
     yield opened
     _capture_failed_teardown(record, opened)
     if opened.trace is not None:

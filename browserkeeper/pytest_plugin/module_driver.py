@@ -104,8 +104,11 @@ class ModuleDriver:
             record = record_of(item)
             record.failed = True
             capture.take(record, opened)
-        self._stack = self._opened = self._lease = None
-        stack.close()
+        self._stack = self._opened = None
+        try:
+            stack.close()  # a capture of a failed test sends commands by this lease
+        finally:
+            self._lease = None
 
     def close(self) -> None:
         """Let every later command of the driver raise LeaseEnded, and end the browser, verified."""
@@ -128,6 +131,7 @@ class ModuleDriver:
         with contextlib.ExitStack() as stack:
             lease = leased_browser(record_of(item), self._pool, *own, self._drive, **given)
             self._opened = stack.enter_context(lease)
+            self._is_used = False  # the trace has sent commands of its own
             self._stack = stack.pop_all()
         assert self._lease is not None
         return self._lease

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import re
 from typing import Any, NamedTuple
@@ -83,7 +84,9 @@ def _exists(name: Name) -> bool:
     if name.kind == "class":
         return hasattr(owner, name.name)
     # An attribute that the constructor sets is among the names that its code uses.
-    return name.name in owner.__init__.__code__.co_names
+    code = getattr(inspect.unwrap(owner.__init__), "__code__", None)
+    # A compiled constructor has no names to look at.
+    return code is None or not code.co_names or name.name in code.co_names
 
 
 def require() -> None:

@@ -55,7 +55,8 @@ def as_json(facts: Mapping[str, Any], limit: int | None) -> bytes:
         return line
     shrunk = dict(facts)
     for name in filter(shrunk.__contains__, SHRINKABLE):
-        text, keep = str(shrunk[name]), min(len(shrunk[name]), limit)
+        text = str(shrunk[name])
+        keep = min(len(text), limit)
         while len(line) > limit and keep > LEAST:
             keep = max(LEAST, keep * 3 // 4)  # in steps: a character may take 12 bytes
             shrunk[name] = _cut(text, keep)
@@ -85,7 +86,7 @@ def _json(facts: Mapping[str, Any]) -> bytes:
     does not have, such as NaN or a key that is a tuple, becomes text: a line is not lost for it."""
     try:
         text = json.dumps(facts, default=str, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 # the __str__ of a program's object may raise anything
         text = json.dumps({name: _value(value) for name, value in facts.items()}, separators=(",", ":"))
     return text.encode("ascii")
 
@@ -93,8 +94,11 @@ def _json(facts: Mapping[str, Any]) -> bytes:
 def _value(value: Any) -> Any:
     try:
         return json.loads(json.dumps(value, default=str, allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        return repr(value)
+    except Exception:  # noqa: BLE001 # as above
+        try:
+            return repr(value)
+        except Exception:  # noqa: BLE001
+            return f"<{type(value).__name__}>"
 
 
 def _cut(text: str, keep: int) -> str:

@@ -106,7 +106,8 @@ WHOLE_ENVIRONMENT = {
     "state/tmpdirs.py": "only asked whether a name is in it",
     "status/doctor_host.py": "only asked for the names in it",
     "server/service.py": "the variables of systemd's sockets are taken out of it",
-    "config.py": "only asked for the display",
+    "cli/environment.py": "only asked for the names in it",
+    "options/display.py": "only asked for the display",
     "__init__.py": "only asked whether a name is in it",
 }
 """Where ``os.environ`` may be used as a whole, and why."""

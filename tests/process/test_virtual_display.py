@@ -293,10 +293,27 @@ def test_a_socket_at_which_a_program_listens_stays(number: int) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place))
         listener.listen()
-        assert displays.remove_display_files({pid}, time.time()) == (1, [])
+        assert displays.remove_display_files({pid}, time.time()) == (0, [])  # nor does its lock go
         assert place.is_socket()
-    lock_of(number, pid)
     assert displays.remove_display_files({pid}, time.time()) == (2, [])  # the control
+
+
+def test_the_lock_of_another_display_stays_though_its_pid_is_equal(number: int) -> None:
+    """Programs in two pid namespaces that share /tmp may have the same pid."""
+    pid = dead_pid()
+    theirs = lock_of(number, pid)
+    assert displays.remove_display_files({pid}, time.time(), number + 1) == (0, [])
+    assert theirs.exists()
+    assert displays.remove_display_files({pid}, time.time(), number) == (1, [])  # the control
+
+
+def test_the_guard_file_of_a_killed_program_does_not_keep_a_lock(number: int) -> None:
+    pid = dead_pid()
+    lock_of(number, pid)
+    guarded = Path(f"/tmp/.tX{number}-lock")
+    guarded.write_text(f"{pid:10d}\n")
+    assert displays.remove_display_files({pid}, time.time()) == (1, [])
+    assert not guarded.exists()
 
 
 def test_a_lock_is_left_while_an_x_server_changes_it(

@@ -172,6 +172,8 @@ class Events:
         self.requests_seen += 1
         self.requests.append(made)
         self._open[str(asked["request"])] = made
+        if len(self._open) > MOST_REQUESTS:  # their answers never came
+            del self._open[next(iter(self._open))]
 
     def _answer(self, params: dict[str, Any]) -> None:
         """The head of an answer has come.  Its body may never do: no script has to read it."""

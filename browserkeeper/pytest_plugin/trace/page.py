@@ -50,9 +50,13 @@ def render(record: TestRecord, opened: OpenedBrowser, trace: Trace) -> str:
         entries=[_masked(entry, mask) for entry in trace.entries],
         left_out=recorder.left_out,
         last=_masked_picture(trace.last, mask),
-        messages=[_message(one, recorder.began_at, mask) for one in events.messages] if events else [],
+        messages=[_message(one, recorder.began_at, mask) for one in list(events.messages)]
+        if events
+        else [],
         messages_seen=events.messages_seen if events else 0,
-        requests=[_request(one, recorder.began_at, mask) for one in events.requests] if events else [],
+        requests=[_request(one, recorder.began_at, mask) for one in list(events.requests)]
+        if events
+        else [],
         requests_seen=events.requests_seen if events else 0,
         has_events=events is not None,
         offset=offset,
@@ -85,7 +89,6 @@ def _masked(entry: Entry, mask: Any) -> Entry:
         entry,
         target=mask(entry.target),
         parameters=[(key, mask(text)) for key, text in entry.parameters],
-        error=mask(entry.error),
         picture=_masked_picture(entry.picture, mask),
     )
 

@@ -21,7 +21,6 @@ FIRST, LAST = 200, 1800
 """How many commands are kept: the first of the test, and the latest."""
 MOST_ELEMENTS = 2000
 """Elements whose selectors are known."""
-LONGEST_ERROR = 500
 
 IN_FLIGHT, OK, INTERRUPTED = "in flight", "ok", "interrupted"
 
@@ -63,7 +62,6 @@ class Entry:
     start: float
     seconds: float | None = None
     outcome: str = IN_FLIGHT
-    error: str = ""
     picture: Picture | None = None
 
     @property
@@ -154,9 +152,8 @@ class Recorder:
         if not isinstance(error, Exception):  # KeyboardInterrupt, pytest's own
             self._end(entry, INTERRUPTED)
             return
+        # The class alone: a driver's text repeats selectors, addresses and what was typed.
         self._end(entry, type(error).__name__)
-        text = getattr(error, "msg", None) or (error.args[0] if error.args else "")
-        entry.error = text.partition("\n")[0][:LONGEST_ERROR] if type(text) is str else ""
 
     def _note(self, name: str, params: Mapping[str, Any], answer: Any, target: str) -> None:
         """Remember which element a selector has found, and which window is the present one."""
