@@ -49,7 +49,7 @@ class VirtualDisplay:
         guard = os.getpid()
         go_read, self._go = os.pipe()
         self.number_fd, number_write = os.pipe()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
         try:
             self.pid = os.fork()
             if self.pid == 0:
@@ -58,7 +58,7 @@ class VirtualDisplay:
         finally:
             os.close(go_read)
             os.close(number_write)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
     def go(self) -> None:
         """Let the child begin: the record of the session has its pid by now, so that whatever it makes

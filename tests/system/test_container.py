@@ -116,7 +116,7 @@ def test_nowhere_to_write_is_said_with_the_remedy(docker_daemon: Daemon) -> None
     with docker_daemon.container(*words, **options) as container:
         status = container.wait(timeout=PATIENCE)["StatusCode"]
         log = container.logs().decode()
-        assert status == 2, log
+        assert status == 125, log
         assert "BROWSERKEEPER_STATE_DIR" in log
         assert "--tmpfs /tmp" in log
         assert "Traceback" not in log
