@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from .failing import fail
+
 SCHEMES = ("http", "https", "file")
 OPTION = "--keeper-base-url"
 
@@ -60,8 +62,6 @@ def of_run(request: pytest.FixtureRequest, given: str) -> str:
     Fails the test with one line if the fixture ``base_url`` of pytest-base-url, or an override of it,
     has another value.
     """
-    from .browser_spec import fail
-
     if not has_pytest_base_url(request.config):
         return given
     theirs: Any = request.getfixturevalue("base_url")
@@ -76,8 +76,6 @@ def of_run(request: pytest.FixtureRequest, given: str) -> str:
 
 def checked(value: Any, fixture: str) -> str:
     """The value of a fixture, "" for None.  Fails the test with one line if it is no base URL."""
-    from .browser_spec import fail
-
     if value is None:
         return ""
     if not isinstance(value, str):

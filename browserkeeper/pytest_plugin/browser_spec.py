@@ -10,13 +10,12 @@ import copy
 import dataclasses
 import pickle
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
-
-import pytest
+from typing import Any
 
 from ..errors import BrowserkeeperError, ConfigError
 from ..options.identity import Identity
 from ..session import browser
+from .failing import fail
 from .markers import browser_arguments
 from .settings import Settings
 
@@ -80,11 +79,6 @@ def _with_console(spec: BrowserSpec) -> BrowserSpec:
     theirs = options.to_capabilities().get(capability) or {}
     options.set_capability(capability, {"browser": "ALL", **theirs})
     return BrowserSpec(spec.name, {**spec.arguments, "options": options})
-
-
-def fail(text: str) -> NoReturn:
-    """Fail the test with one line."""
-    pytest.fail(f"browserkeeper: {text}", pytrace=False)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ from ..pool import Lease
 from ..session import BrowserSession, browser, control_of
 from . import capture
 from .background_pools import BACKGROUND_POOLS
-from .browser_spec import BrowserSpec, fail, one_line_errors
+from .browser_spec import BrowserSpec, one_line_errors
+from .failing import fail
 from .records import OpenedBrowser, TestRecord, numbered
 from .warm_pools import RecordingPool, name_limit
 

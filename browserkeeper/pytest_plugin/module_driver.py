@@ -20,8 +20,9 @@ from ..errors import LeaseEnded
 from ..pool import Lease
 from ..pool.logs import log
 from . import capture
-from .browser_spec import fail, make_spec
+from .browser_spec import make_spec
 from .browsers import is_of_a_server, leased_browser
+from .failing import fail
 from .fixtures import record_of
 from .markers import options_of, skips_of
 from .module_tests import Running, arguments_of_a_test, problem_of

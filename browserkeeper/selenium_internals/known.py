@@ -86,7 +86,7 @@ def _exists(name: Name) -> bool:
     # An attribute that the constructor sets is among the names that its code uses.
     code = getattr(inspect.unwrap(owner.__init__), "__code__", None)
     # A compiled constructor has no names to look at.
-    return code is None or not code.co_names or name.name in code.co_names
+    return code is None or name.name in code.co_names
 
 
 def require() -> None:

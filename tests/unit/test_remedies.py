@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from browserkeeper import BrowserPool, browser
-from browserkeeper.cli import group
+from browserkeeper.cli import SUMMARIES, group
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEBIAN = {"chromium", "chromium-driver", "chromium-headless-shell", "firefox-esr", "util-linux", "xvfb"}
@@ -43,11 +44,24 @@ def test_commands_and_options_to_use_exist() -> None:
         assert not option or option in shown.output, text
 
 
+def _command(name: str) -> click.Command:
+    found = group.get_command(click.Context(group), name)
+    assert found is not None
+    return found
+
+
 def test_environment_variables_to_set_are_read() -> None:
     """Each is named once more than in the messages: where it is read, or in a family's list."""
     names = {name for name, _ in said(r"\bBROWSERKEEPER_[A-Z_]+()")}
     assert "BROWSERKEEPER_TMPDIR" in names
-    for name in names:
+    of_options = {
+        option.envvar
+        for command in SUMMARIES
+        for option in _command(command).params
+        if isinstance(option, click.Option)
+    }
+    assert "BROWSERKEEPER_WATCH_LISTEN" in of_options
+    for name in names - of_options:
         assert list(said(rf'"{name}"()')) or list(said(rf"\b{name}=|\${name}\b()")), name
 
 
