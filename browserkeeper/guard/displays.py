@@ -256,4 +256,4 @@ def _remove_keymap(number: int, since: float) -> int:
     return removed
 
 
-__all__ = ["locks_of_user", "note_display", "noted_display", "remove_display_files", "take_number"]
+__all__ = ["note_display", "noted_display", "remove_display_files", "take_number"]

@@ -12,7 +12,7 @@ import pytest
 
 from fixtures.server import Site
 from tests.support import witness
-from tests.support.howto import Program, command_of, environment
+from tests.support.howto import PLAIN_TITLE, Program, command_of, environment
 from tests.support.pages import write_files
 from tests.support.waiting import SECONDS
 
@@ -38,21 +38,12 @@ try:
 except TypeError as error:
     print(type(error).__name__, error, flush=True)
 """
-PLAIN = """
+PLAIN = f"""
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from selenium import webdriver
 
-def title(url):
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options)
-    try:
-        driver.get(url)
-    finally:
-        driver.quit()
-
+{PLAIN_TITLE}
 if __name__ == "__main__":
     with ProcessPoolExecutor(1) as executor:
         print(type(executor.submit(title, sys.argv[1]).exception()).__name__)

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.server import Site
 from tests.support import witness
-from tests.support.howto import Program, command_of, environment
+from tests.support.howto import PLAIN_TITLE, Program, command_of, environment
 from tests.support.pages import write_files
 
 pytestmark = [pytest.mark.chrome, pytest.mark.slow]
@@ -48,19 +48,10 @@ for number in [signal.SIGALRM] if how == "alarm" else [signal.SIGTERM, signal.SI
 os.waitpid(task, 0)
 print("ended", -9, flush=True)
 """
-PLAIN = """
+PLAIN = f"""
 from selenium import webdriver
 
-def title(url):
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options)
-    try:
-        driver.get(url)
-    finally:
-        driver.quit()
-"""
+{PLAIN_TITLE}"""
 
 
 def start(directory: Path, how: str, site: Site) -> tuple[Program, int]:

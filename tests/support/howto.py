@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 BIN = Path(sys.executable).parent
 
 
+PLAIN_TITLE = """def title(url):
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options)
+    try:
+        driver.get(url)
+    finally:
+        driver.quit()
+"""
+"""For the controls: a function that opens a page with plain Selenium, with ``finally`` alone."""
+
+
 def commands_of(page: str) -> list[str]:
     """The commands of a page's ``console`` blocks: the lines that begin with ``$ ``."""
     text = "\n".join(block.text for block in blocks_of(page, "console"))
