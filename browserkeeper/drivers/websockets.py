@@ -206,13 +206,22 @@ class DirectWebSocketConnection:
             # WebSocketApp.close() closes the socket that the thread reads, and then often waits 10 s for
             # the thread.  End of file wakes the thread, which then sends the closing frame and ends.
             self._ws.keep_running = False
-            socket.socket.shutdown(opened.sock, socket.SHUT_RD)
             if self._ws_thread is not threading.current_thread():
+                socket.socket.shutdown(opened.sock, socket.SHUT_RD)
                 self._ws_thread.join(THREAD_TIMEOUT)
+        self._cut()
         with contextlib.suppress(Exception):
             self._ws.close()
-        if self.connected is not None:
-            self.connected.close()
+        for mine in (self.connected, self._second):
+            if mine is not None:
+                mine.close()
+
+    def _cut(self) -> None:
+        """Have each thread return that still sends: a browser that does not read blocks it, and with it
+        all who wait for its lock, the one that would send the closing frame among them."""
+        if self._second is not None:
+            with contextlib.suppress(OSError):
+                self._second.shutdown(socket.SHUT_RDWR)
 
     # -- commands
 
@@ -289,6 +298,8 @@ class DirectWebSocketConnection:
         self.connected = connected
         """The socket, which the package ``websocket`` leaves open where the browser has closed the
         connection; None for one that it has made itself."""
+        self._second = connected.dup() if connected is not None else None
+        """The same socket by a descriptor that the package ``websocket`` cannot close."""
         self._ws = _WebSocketApp(
             self.url,
             on_open=lambda _: self._is_known.set(),
@@ -323,12 +334,14 @@ class DirectWebSocketConnection:
         finally:
             self._has_ended = True
             self._is_known.set()
+            self._cut()
             for waiting in list(self._answers.values()):
                 waiting.put(None)
 
     def _note_error(self, ws: WebSocketApp, error: Exception) -> None:
         self._error = error
         logger.debug(f"error: {error}")
+        self._cut()
         ws.close()
 
     def _read(self, text: str) -> None:

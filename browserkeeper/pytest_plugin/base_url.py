@@ -1,4 +1,4 @@
-"""The base URL of a run: ``driver.get("/cart")`` opens the path below it.
+"""The base URL of a run: ``driver.get("/cart")`` opens that address relative to it, as a link in a page.
 
 Where pytest-base-url is loaded, which pytest-selenium and pytest-playwright bring along, its option, its
 ini key and its fixture ``base_url`` are used.

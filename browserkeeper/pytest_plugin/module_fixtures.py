@@ -118,7 +118,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
         result = yield
         failed = False
     finally:
-        running.item = None
-        if running.driver is not None:
-            running.driver.end_test(failed=failed)
+        try:
+            if running.driver is not None:
+                running.driver.end_test(failed=failed)  # captures for the test that runs
+        finally:
+            running.item = None
     return result

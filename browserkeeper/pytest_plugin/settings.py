@@ -63,7 +63,7 @@ class Settings:
     """A server's address, which may contain a token; None for that of BROWSERKEEPER_SERVER, if set, and
     "" for browsers of this machine, whatever the variable says."""
     base_url: str = ""
-    """Relative addresses of ``driver.get`` are below it; "" without one."""
+    """Relative addresses of ``driver.get`` are resolved against it; "" without one."""
 
     def wants_screenshot(self, *, failed: bool) -> bool:
         return self.screenshot == "on" or (failed and self.screenshot == "only-on-failure")

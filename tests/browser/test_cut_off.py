@@ -200,6 +200,11 @@ def test_a_pool_that_was_cut_off_before_it_was_opened_stays_closed(fake_driver: 
 # ------------------------------------------------------------------ asyncio
 
 
+def is_under_way(session: Any) -> bool:
+    """Does a command run?"""
+    return not control_of(session).at_rest
+
+
 def run_in_time(
     fake_driver: str,  # noqa: F811
     job: Callable[[Any], Any],
@@ -241,7 +246,12 @@ def test_cut_off_lets_asyncio_run_return_after_wait_for(
 ) -> None:
     """Also where the start hangs."""
     monkeypatch.setenv("FAKE_DRIVER", phase)
-    error, session = run_in_time(fake_driver, lambda d: d.get(NEVER), lambda s: s.cut_off())
+    error, session = run_in_time(
+        fake_driver,
+        lambda d: d.get(NEVER),
+        lambda s: s.cut_off(),
+        begins=PHASES.get(phase, is_under_way),
+    )
     assert isinstance(error, asyncio.TimeoutError)
     assert wait_until(lambda: session.report)  # verified by the thread's ``with``
     assert session.report.clean
@@ -261,23 +271,21 @@ def test_control_without_cut_off_asyncio_run_waits_for_the_commands_own_limit(
         assert not control_of(session).at_rest
         session.set_deadline(1.5)  # instead of 120 s
 
-    def is_under_way(session: Any) -> bool:
-        return not control_of(session).at_rest
-
     error, session = run_in_time(fake_driver, lambda d: d.get(NEVER), begin, begins=is_under_way)
     assert isinstance(error, asyncio.TimeoutError)
     assert session.report.reason == "timeout"  # asyncio.run had to wait for it
 
 
 def test_a_timeout_of_the_session_itself_is_raised_in_asyncio(fake_driver: str) -> None:  # noqa: F811
-    session = new_session(fake_driver, timeout=4)
+    session = new_session(fake_driver)
 
     def work() -> None:
         with session as driver:
+            session.set_deadline(3)
             driver.get(NEVER)
 
     async def main() -> None:
         await asyncio.to_thread(work)
 
-    with pytest.raises(SessionTimeout, match="passed its timeout of 4 s during 'get'"):
+    with pytest.raises(SessionTimeout, match=r"passed the deadline of 3 s .* during 'get'"):
         asyncio.run(main())

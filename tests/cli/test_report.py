@@ -490,6 +490,8 @@ def test_the_page_in_a_real_browser(real_page: str) -> None:
     with browser("chromium", options=options) as driver:
         resize(driver, 1280)
         driver.get(real_page)
+        # what is outside the window, and all before the first frame, has neither words nor boxes
+        assert wait_until(lambda: all(seen["words"] for seen in driver.execute_script(BOXES)))
         sessions = driver.execute_script(BOXES)
         late, failed, run, left = sessions  # newest first
         assert "NOT CLEAN" in left["words"]

@@ -33,9 +33,30 @@ COMMANDS: list[tuple[str, dict[str, Any]]] = [
     ("actions", {"actions": [{"type": "key", "actions": [{"value": SECRET}]}]}),
     ("get", {"url": f"http://me:{SECRET}@host/path?password={SECRET}&page=2#access_token={SECRET}"}),
     ("get", {"url": f"data:text/html,{SECRET}"}),
+    ("get", {"url": f"view-source:https://me:{SECRET}@host/"}),
+    ("get", {"url": f"https:/me:{SECRET}@host/"}),
+    ("get", {"url": f"http://host/?page=2;token={SECRET}"}),
+    ("get", {"url": f"http://host/?p%61ss={SECRET}"}),
+    ("get", {"url": f"http://host/?next=%2Fa%3Fkey%3D{SECRET}"}),
+    ("get", {"url": f"http://host/a;sid={SECRET}"}),
+    ("get", {"url": f"//me:{SECRET}@host/a"}),
+    ("get", {"url": f"/a?to\tken={SECRET}"}),
+    ("get", {"url": f"http://host/?{SECRET}"}),
     ("addCredential", {"privateKey": SECRET, "userHandle": SECRET}),
     ("somethingNew", {"anything": SECRET, "element": Element("x")}),
 ]
+
+
+ADDRESSES = (
+    "/about",
+    "about",
+    "",
+    "about:blank",
+    "/a?page=2#top",
+    "http://h/a/b#/route/2",
+    "https://h/?a&b=",
+)
+"""Shown as they are."""
 
 
 @pytest.mark.parametrize(("name", "params"), COMMANDS)
@@ -54,6 +75,7 @@ def test_what_helps_is_shown() -> None:
     )
     assert words.target("w3cExecuteScript", {"script": "/* isDisplayed */return 1"}, {}) == "isDisplayed"
     assert words.target("get", {"url": "http://h:1/a?page=2&q=x"}, {}) == "http://h:1/a?page=2&q=x"
+    assert [words.address(url) for url in ADDRESSES] == list(ADDRESSES)
     assert words.parameters("setWindowRect", {"width": 800, "x": None}) == [
         ("width", "800"),
         ("x", "null"),

@@ -48,10 +48,13 @@ def save(record: TestRecord) -> None:
 
 def _save_one(record: TestRecord, opened: OpenedBrowser) -> None:
     assert opened.trace is not None
+    name = "trace.html"
     try:
-        record.folder.put(opened.file("trace.html"), page.render(record, opened, opened.trace))
-    except OSError as error:
-        logger.warning("%s: its trace could not be saved: %s", record.nodeid, error)
+        text = page.render(record, opened, opened.trace)
     except Exception as error:  # a mistake of ours
         logger.exception("%s: its trace could not be made", record.nodeid)
-        record.folder.put(opened.file("trace.txt"), f"{type(error).__name__}: {error}\n")
+        name, text = "trace.txt", f"{type(error).__name__}: {error}\n"
+    try:
+        record.folder.put(opened.file(name), text)
+    except OSError as error:
+        logger.warning("%s: its trace could not be saved: %s", record.nodeid, error)

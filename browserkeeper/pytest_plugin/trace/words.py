@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from ...session.command_targets import mask_tokens, selector
+from ...session import command_targets
+from ...session.command_targets import CUT, mask_tokens, selector
 
 NOT_SHOWN = "(not shown)"
 LONGEST = 300
@@ -43,6 +43,14 @@ _SECRET = re.compile(
     r"auth|code|cred|key|pass|pwd|secret|session|sid|sig|state|token|jwt|otp|pin", re.IGNORECASE
 )
 """In the names of parameters of addresses whose values are not shown."""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_NOWHERE = "http://relative"
+_PLAIN_NAME = re.compile(r"[\w.\[\]-]{1,40}", re.ASCII)
+_FLAG = re.compile(r"[a-z]{0,20}", re.ASCII)
+_PLAIN_VALUE = re.compile(r"[\w.,+-]{0,40}", re.ASCII)
+_PLAIN_FRAGMENT = re.compile(r"[\w/.-]{1,60}", re.ASCII)
+"""What may be shown of a query and of a fragment.  In anything else, percent-encoding and ";" above all,
+a second reader could find a name or a value that this one has not seen."""
 
 
 def of_script(text: str) -> str:
@@ -104,29 +112,36 @@ def _shown(key: str, value: object) -> str:
 
 
 def address(url: str) -> str:
-    """An address without user name and password, and without values that look secret: those of query
-    parameters with such a name, and whatever looks like a random number or a key."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "?"
-    if parts.scheme in ("data", "javascript", "blob"):
-        return f"{parts.scheme}:…"
-    place = parts.netloc.rpartition("@")[2]
-    text = f"{parts.scheme}://{place}" if parts.netloc else f"{parts.scheme}:" * bool(parts.scheme)
-    text += mask_tokens(parts.path)
-    text += f"?{_pairs(parts.query)}" if parts.query else ""
-    text += f"#{_pairs(parts.fragment)}" if parts.fragment else ""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    """An address as in the log (:func:`browserkeeper.session.command_targets.address`), and the values
+    of its query that are short words or numbers, unless the parameter's name looks like a secret's."""
+    url = re.sub(r"[\t\r\n]", "", url.strip())
+    if url and not _SCHEME.match(url):  # relative: with the path of a host that is then taken away
+        shown = command_targets.address(f"{_NOWHERE}/{url.lstrip('/')}").removeprefix(_NOWHERE)
+        shown = shown if url.startswith("/") else shown.removeprefix("/")
+    else:
+        shown = command_targets.address(url) if url else ""
+    rest, _, fragment = url.partition("#")
+    if shown.endswith(f"#{CUT}") and _PLAIN_FRAGMENT.fullmatch(fragment) and _is_plain(fragment):
+        shown = f"{shown.removesuffix(CUT)}{fragment}"
+    place, question, after = shown.partition("?")
+    if question:
+        shown = f"{place}?{_pairs(rest.partition('?')[2])}{after.removeprefix(CUT)}"
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}{CUT}"
 
 
 def _pairs(query: str) -> str:
     shown = []
     for pair in query.split("&"):
         name, sign, value = pair.partition("=")
-        secret = _SECRET.search(name) or mask_tokens(value) != value
-        shown.append(f"{mask_tokens(name)}{sign}{'…' if sign and secret else value}")
+        known = _PLAIN_NAME if sign else _FLAG  # without "=" it may be a value
+        plain = bool(known.fullmatch(name)) and _is_plain(name)
+        open_ = plain and not _SECRET.search(name) and _PLAIN_VALUE.fullmatch(value) and _is_plain(value)
+        shown.append(f"{name if plain else CUT}{sign}{value if open_ else CUT * bool(value)}")
     return "&".join(shown)
+
+
+def _is_plain(text: str) -> bool:
+    return mask_tokens(text) == text
 
 
 __all__ = [
