@@ -52,6 +52,7 @@ def find(pid: int, old_threads: AbstractSet[int]) -> Holder | Literal[""]:
 
     ``old_threads`` are the native ids of the threads that were there before the test.
     """
+    gc.unfreeze()  # what a suite has frozen (gc.freeze) would be missed; the run only gets slower
     gc.collect()
     objects = [each for each in gc.get_objects() if _stands_for(each, pid)]
     return _Search(objects, old_threads).run() if objects else ""

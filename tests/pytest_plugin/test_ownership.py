@@ -8,6 +8,7 @@ is the test's own, in the same place, is ended and reported.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import subprocess
 import sys
@@ -450,7 +451,9 @@ HELD: dict[str, object] = {}
 
 
 def test_the_holder_of_a_session_of_ours_is_found(state_dir: Path) -> None:
-    """A session holds its guard.  The control: once the variable is empty, nothing of that name does."""
+    """A session holds its guard, also where the suite has frozen what it had imported.  The control:
+    once the variable is empty, nothing of that name does."""
+    gc.freeze()
     guard = guards.start(("/bin/sleep", "600"))
     HELD["guard"] = [guard]
     assert holders.find(guard.pid, set()) == f"{__name__}.HELD"
