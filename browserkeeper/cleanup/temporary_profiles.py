@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..process import system
@@ -19,14 +19,21 @@ PROFILES = re.compile(r"\.?(org\.chromium\.|com\.google\.|com\.microsoft\.|rust_
 """How drivers and browsers name their temporary profiles."""
 
 
-def profiles_of(pid: int) -> Iterator[Path]:
+def profiles_of(pid: int, places: Collection[Path] = ()) -> Iterator[Path]:
     """The temporary profiles that a browser's command line names, and for Chrome the directory of its
-    socket."""
+    socket.  ``places`` as for :func:`is_temporary`."""
+    for profile in named_profiles(pid):
+        for path in (profile, *_socket_directory(profile)):
+            if is_temporary(path, places):
+                yield path
+
+
+def named_profiles(pid: int) -> list[Path]:
+    """The profiles that a browser's command line names, wherever they are."""
     words = system.command_line(pid).split(b"\0")
-    places = [w.partition(b"=")[2] for w in words if w.startswith(b"--user-data-dir=")]
-    places += [b for a, b in itertools.pairwise(words) if a in (b"-profile", b"--profile")]
-    for profile in map(Path, map(os.fsdecode, places)):
-        yield from filter(is_temporary, [profile, *_socket_directory(profile)])
+    named = [w.partition(b"=")[2] for w in words if w.startswith(b"--user-data-dir=")]
+    named += [b for a, b in itertools.pairwise(words) if a in (b"-profile", b"--profile")]
+    return [Path(os.fsdecode(name)) for name in named]
 
 
 def _socket_directory(profile: Path) -> Iterator[Path]:
@@ -35,10 +42,10 @@ def _socket_directory(profile: Path) -> Iterator[Path]:
         yield (profile / "SingletonSocket").readlink().parent
 
 
-def is_temporary(path: Path) -> bool:
+def is_temporary(path: Path, places: Collection[Path] = ()) -> bool:
     """True if the path may be removed as a temporary profile: it belongs to this user, has the name of
-    one, and is in the directory for temporary files."""
-    if path.parent != Path(tempfile.gettempdir()) or not PROFILES.match(path.name):
+    one, and is in the directory for temporary files, or in one of ``places``."""
+    if path.parent not in (Path(tempfile.gettempdir()), *places) or not PROFILES.match(path.name):
         return False
     with contextlib.suppress(OSError):
         return path.lstat().st_uid == os.geteuid() and not path.is_symlink()

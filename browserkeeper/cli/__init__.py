@@ -11,7 +11,9 @@ Shared by the commands:
     completion.py    what a shell may complete
     output.py        tables, trees, JSON, errors, units
     session_text.py  sessions, pools and problems as text, for ps and top
+    disk_usage.py    the room that files take
     host_text.py     the host's limits, and the starts that wait, for the same
+    foreign_text.py  what plain Selenium has left, for sweep --foreign
     top_readings.py  what top shows of a session; top_screen.py draws it on a terminal
 
 Nothing here imports selenium.

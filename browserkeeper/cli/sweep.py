@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from ..cleanup.foreign import USUAL_AGE
 from ..cleanup.sweeper import Finding, LeftAlone, Sweeper
 from ..state.ledger import Ledger
 from . import output
+from .disk_usage import disk_usage
 from .environment import Command
 from .statuses import ExitStatus
 
 
-def finite(_: click.Context, parameter: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
+def finite(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
         raise click.BadParameter("give a finite number of seconds, 0 or more.", param=parameter)
     return value
 
@@ -33,17 +34,27 @@ def finite(_: click.Context, parameter: click.Parameter, value: float) -> float:
 @click.option(
     "--older-than",
     type=click.FloatRange(min=0),
-    default=0.0,
+    default=None,
     metavar="SECONDS",
     callback=finite,
-    help="Only what is at least this old.",
+    help=f"Only what is at least this old (default: 0; with --foreign: {USUAL_AGE:.0f}).",
+)
+@click.option(
+    "--foreign",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="In place of sessions: what plain Selenium has left.",
 )
 @output.json_option
-def command(yes: bool, older_than: float, as_json: bool) -> int:
+def command(yes: bool, older_than: float | None, foreign: bool, as_json: bool) -> int:
     """Find, and with --yes remove, what dead owners left: processes, TMPDIRs, records.
 
     A session whose owner or guard lives is never touched. What cannot be judged, such as a session of
     another machine or a process that only bears a session's marker, is left alone and listed.
+
+    With --foreign: drivers and browsers that other code than browserkeeper has started and whose program
+    is dead, and the temporary profiles that no process uses. Only what is proved to be an orphan is
+    ended; all else is listed with the reason.
 
     Exit status: 0 nothing was found, or all of it was removed; 1 something was found, and this
     was a dry run; 3 browserkeeper could not look; 4 something could not be removed.
@@ -52,6 +63,16 @@ def command(yes: bool, older_than: float, as_json: bool) -> int:
     Example:
       browserkeeper sweep --yes --older-than 3600
     """
+    if foreign:
+        from . import foreign_text
+
+        age = USUAL_AGE if older_than is None else older_than
+        return foreign_text.sweep(Ledger.open(), age, yes=yes, as_json=as_json)
+    return sweep_sessions(older_than or 0.0, yes=yes, as_json=as_json)
+
+
+def sweep_sessions(older_than: float, *, yes: bool, as_json: bool) -> ExitStatus:
+    """What dead owners of sessions have left."""
     findings, left_alone = one_pass(dry_run=True, older_than=older_than)
     sizes = {path: disk_usage(path) for finding in findings for path in finding.files}
     if yes:  # a second pass: sizes can only be measured before the removal
@@ -73,22 +94,6 @@ def one_pass(*, dry_run: bool, older_than: float) -> tuple[list[Finding], list[L
     sweeper = Sweeper(Ledger.open(), dry_run=dry_run, older_than=older_than)
     findings = list(sweeper.run())
     return findings, sweeper.left_alone
-
-
-def disk_usage(path: str) -> int:
-    """Bytes on disk of a file or of a directory and all below it, without following links; 0 if it
-    is gone."""
-    try:
-        size = os.lstat(path).st_blocks * 512
-    except OSError:
-        return 0
-    for parent, directories, files in os.walk(path):
-        for name in (*directories, *files):
-            try:
-                size += os.lstat(os.path.join(parent, name)).st_blocks * 512
-            except OSError:
-                continue
-    return size
 
 
 def size_of(finding: Finding, sizes: dict[str, int]) -> int:

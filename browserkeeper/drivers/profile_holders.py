@@ -68,7 +68,7 @@ def chromium(profile: Path) -> Finding:
         return Finding()
     pid, is_here = int(number), host == os.uname().nodename
     while True:
-        owner = _owner_of_databases(profile)
+        owner = owner_of_databases(profile)
         if owner is not None:
             return Finding(_name(owner, "the browser with pid {}", "a browser in another container"))
         if _answers(profile):
@@ -142,7 +142,7 @@ def owner_of_lock(path: Path) -> int | None:
     return None if kind == fcntl.F_UNLCK else max(0, pid)
 
 
-def _owner_of_databases(profile: Path) -> int | None:
+def owner_of_databases(profile: Path) -> int | None:
     """The pid of the process that has locked one of the profile's LevelDB databases, as
     :func:`owner_of_lock`."""
     for path in _database_locks(profile):
@@ -153,6 +153,11 @@ def _owner_of_databases(profile: Path) -> int | None:
         if owner is not None:
             return owner
     return None
+
+
+def has_locks(profile: Path) -> bool:
+    """True if the profile has a file whose lock says whether a browser has the profile."""
+    return (profile / ".parentlock").exists() or next(_database_locks(profile), None) is not None
 
 
 def _database_locks(profile: Path) -> Iterator[Path]:

@@ -16,6 +16,7 @@
     monkey_patches.py      libraries that replace blocking functions of Python
     portable_guard.py      the guard where there is no subreaper
     bounded.py             reads of /proc that may hang
+    clients.py             who is connected to a process
     two_scans.py           killing and certificate of the guards that are no subreaper
     leftover_processes.py  what is left of a session whose guards were killed
 """

@@ -28,7 +28,7 @@ In this package: everything that imports pytest.  It uses the layers below; no o
     holders.py            which Python object holds a process
     orphans.py            drivers and browsers whose parents have died
     leak_ending.py        ends the test's own
-    browser_processes.py  which processes are drivers or browsers, and how they are related
+    browser_processes.py  how the processes of browsers, drivers and guards are related
     usage.py              whether a run uses the plugin
     run_marker.py         the run's name, in the environment of its processes
     xdist_controller.py   pytest-xdist's controller: the browsers of crashed workers

@@ -26,10 +26,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 
 import pytest
 
+from ..cleanup.browser_programs import kind_of
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 from . import holders, orphans, run_marker
-from .browser_processes import forking_thread, guard_of, is_guard, kind_of, roots
+from .browser_processes import forking_thread, guard_of, is_guard, roots
 
 PAUSE = 0.02
 """Seconds between two looks at browsers that may be about to exit."""

@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
+from ..cleanup.browser_programs import kind_of
 from ..guard.procfs import read_bytes
 from ..process import system
 from ..process.identity import ProcessFacts
 from . import run_marker
-from .browser_processes import ancestors, kind_of
+from .browser_processes import ancestors
 
 CLOCK_TICK = 0.02
 """Seconds by which a start time may be too early: the kernel counts in ticks."""

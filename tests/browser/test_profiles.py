@@ -59,7 +59,7 @@ def persons_chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     profile = home / "profile"
     words = [CHROMIUM, "--headless=new", "--no-sandbox", "--remote-debugging-port=0"]
     process = start_plain([*words, f"--user-data-dir={profile}", "about:blank"], home)
-    assert wait_until(lambda: profile_holders._owner_of_databases(profile) is not None)
+    assert wait_until(lambda: profile_holders.owner_of_databases(profile) is not None)
     yield profile
     process.kill()
     process.wait()

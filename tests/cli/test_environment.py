@@ -33,7 +33,7 @@ OPTIONS = [(name, option) for name, command in commands() for option in command.
 VARIABLES = {str(option.envvar): (name, long_name(option)) for name, option in OPTIONS if option.envvar}
 COMMAND_LINE_ONLY = {
     *(("end", option) for option in ("--owner", "--older-than", "--all", "--yes", "--dry-run")),
-    ("sweep", "--yes"),
+    *(("sweep", option) for option in ("--yes", "--foreign")),
 }
 """What decides which sessions are harmed, and whether."""
 
