@@ -7,6 +7,7 @@
     in_passing.py          what each start of a session does about dead ones
     temporary_profiles.py  profiles of browsers that other code started
     foreign_evidence.py    whether what other code has started is an orphan, and how that is known
+    foreign_profiles.py    the same for temporary profiles
     foreign.py             finding and ending those: ``browserkeeper sweep --foreign``
     browser_programs.py    which processes are drivers or browsers
     adopting_guard.py      the guard of a browser that other code started

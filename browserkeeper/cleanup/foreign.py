@@ -7,6 +7,7 @@ signal goes to a pidfd whose start time is compared (``process.linux.send_signal
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -26,14 +27,13 @@ from ..state.records import Record
 from .browser_programs import DRIVERS, kind_of
 from .foreign_evidence import (
     Check,
-    ProfileUsers,
     browsers_below,
     checks_of_browser,
     checks_of_driver,
-    checks_of_profile,
     is_driven,
     places_of,
 )
+from .foreign_profiles import ProfileUsers, checks_of_profile, no_listener
 from .temporary_profiles import PROFILES, profiles_of
 
 USUAL_AGE = 600.0
@@ -99,14 +99,16 @@ class ForeignSweep:
         living = [(p, kind_of(p)) for p in everyone if not p.is_zombie]
         drivers = [p for p, kind in living if kind == "driver"]
         below = {p.pid for driver in drivers for p in system.tree(driver.pid)}
-        for process in drivers:
-            if process.pid not in below and not self._is_ours(process):
-                yield self.judge(process, "driver")
-        for process, kind in living:
-            if kind != "browser" or process.pid in below or not is_driven(process.pid):
-                continue
-            if not self._is_ours(process):
-                yield self.judge(process, "browser")
+        others = [p for p, kind in living if kind == "browser" and is_driven(p.pid)]
+        kinds: tuple[tuple[Literal["driver", "browser"], list[ProcessFacts]], ...]
+        kinds = ("driver", drivers), ("browser", others)
+        for kind, processes in kinds:
+            for process in processes:
+                if process.pid in below or self._is_ours(process):
+                    continue
+                found = self.judge(process, kind)
+                if _is_same(process):  # else it has ended while it was looked at
+                    yield found
 
     def _is_ours(self, process: ProcessFacts) -> bool:
         """Whether browserkeeper manages it: the ordinary sweep judges that."""
@@ -118,6 +120,8 @@ class ForeignSweep:
         checks_of = checks_of_driver if kind == "driver" else checks_of_browser
         checks = _until_one_fails(checks_of(process, self._older_than))
         tree = (process, *system.tree(process.pid))
+        if checks[-1].holds and not _is_same(process):
+            checks = *checks, Check("process", False, "it has ended while it was looked at")
         browsers = [process] if kind == "browser" else browsers_below(process.pid)
         places = places_of(process.pid)
         files = {str(path): None for one in browsers for path in profiles_of(one.pid, places)}
@@ -175,20 +179,30 @@ class ForeignSweep:
         again = self.judge(now, "driver" if found.kind == "driver" else "browser")
         if again.verdict != "orphan":
             return again
-        leftovers = LeftoverProcesses([process.identity for process in again.processes])
+        # Only the root: those below it are found anew, since their pids may be others' by now.
+        leftovers = LeftoverProcesses([found.root.identity])
         survivors = leftovers.end(KILL_DEADLINE)
+        ended = tuple(process for process in leftovers.seen.values() if process is not None)
+        again = dataclasses.replace(again, processes=ended)
         if survivors:
             names = ", ".join(f"{process.name} (pid {process.pid})" for process in survivors[:3])
             problem = f"still alive: {names}; its files are kept"
             return dataclasses.replace(again, problem=problem)
-        return _without_files(again)
+        with _opened([Path(name) for name in again.files]) as directories:
+            return _without(again, directories)
 
     def _remove_profile(self, path: Path) -> Foreign:
-        again = self._judge_profile(path, ProfileUsers([path]))
-        if again is None:
-            gone = Check("content", False, "it is gone")
-            return Foreign("profile", str(path), 0.0, "listed only", gone.seen, (gone,))
-        return _without_files(again) if again.verdict == "orphan" else again
+        with _opened([path]) as directories:
+            again = self._judge_profile(path, ProfileUsers([path]))
+            if again is None or path not in directories:
+                gone = Check("content", False, "it is gone")
+                return Foreign("profile", str(path), 0.0, "listed only", gone.seen, (gone,))
+            return _without(again, directories) if again.verdict == "orphan" else again
+
+
+def _is_same(process: ProcessFacts) -> bool:
+    now = system.facts(process.pid)
+    return now is not None and process.identity.is_same_as(now.identity)
 
 
 def _recorded(ledger: Ledger) -> list[ProcessIdentity]:
@@ -215,19 +229,37 @@ def _candidates(place: Path) -> list[Path]:
         names = sorted(os.listdir(place))
     except OSError:
         return []
-    paths = [place / name for name in names if PROFILES.match(name)]
+    paths = [place / name for name in names if PROFILES.fullmatch(name)]
     return [path for path in paths if path.is_dir() and not path.is_symlink()]
 
 
-def _without_files(found: Foreign) -> Foreign:
+@contextlib.contextmanager
+def _opened(paths: list[Path]) -> Iterator[dict[Path, int]]:
+    """Descriptors of those that are there, no link and this user's: another directory that is put in the
+    place of one is left alone."""
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for path in paths:
+            try:
+                fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError:
+                continue
+            stack.callback(os.close, fd)
+            if os.fstat(fd).st_uid == os.geteuid():
+                found[path] = fd
+        yield found
+
+
+def _without(found: Foreign, directories: dict[Path, int]) -> Foreign:
     """Remove its files; those that a process uses are kept."""
-    paths = [Path(name) for name in found.files]
-    users = ProfileUsers(paths)
+    users = ProfileUsers(list(directories))
     problems = []
-    for path in paths:
+    for path, fd in directories.items():
         if pids := users.of(path):
             problems.append(f"{path} is kept: process {pids[0]} uses it")
-        elif left := try_to_remove(str(path))[2]:
+        elif not (listener := no_listener(path)).holds:
+            problems.append(f"{path} is kept: {listener.seen}")
+        elif left := try_to_remove(str(path), fd)[2]:
             problems.append(f"{path} was not removed: {left}")
     return dataclasses.replace(found, removed=not problems, problem="; ".join(problems))
 

@@ -4,48 +4,49 @@ Such a process bears no marker, has no record and no lock.  A wrong verdict woul
 person's browser.  So it is an *orphan* only if each of the checks below holds, each of them by an
 answer that cannot be had from a process that is still used; everything else is *listed only*, with
 the first check that does not hold.  A check that cannot be made ("could not look") does not hold.
+``foreign_profiles.py`` has those of temporary profiles.
 
 A driver:
 
 1. ``user``: all its user ids are ours.  Root judges root's processes only.
-2. ``namespace``: it is in our pid namespace.  A container's own sweep judges what is in there.
+2. ``namespace``: it is in our pid namespace and mount namespace.  A container's own sweep judges what is
+   in there, also where containers share the pid namespace (a pod, ``--pid=host``); and in another
+   mount namespace the path of a profile may be that of another directory.
 3. ``program``: the file that it executes is a driver's.  A process can give itself any other name.
 4. ``session``: its environment can be read, and has no marker of browserkeeper's.
 5. ``age``: it was started at least so many seconds ago.
 6. ``parent``: the kernel has given it to PID 1, or to the user's systemd, since its parent is dead.  The
    process session (setsid(2)) proves that: it has the one that its starter had, and it is neither its
    own nor the adopter's.  One of its own has what a service manager or a daemon starts.  In a container
-   all have the same; there PID 1 must be an init that starts one command and nothing else (tini).
-7. ``starter``: its standard input is a pipe, as Selenium makes one (``Service``: ``stdin=PIPE``), and
+   all have the same; there PID 1 must be an init that starts one command and nothing else (tini), and
+   another process must be that command, the oldest child.
+7. ``debugger``: no debugger has attached to it or to its browsers.
+8. ``starter``: its standard input is a pipe, as Selenium makes one (``Service``: ``stdin=PIPE``), and
    the kernel says that no process has the other end.  The starter had it, so the starter is dead, and
-   so is each fork of it.  What is started by hand, by ``nohup``, cron or a service manager has a
-   terminal, a file or ``/dev/null``.
-8. ``unit``: it is not all that is left of a service of systemd.  That is for ``systemctl stop``.
-9. ``browsers``: each browser below it is headless, and has a profile that a driver makes, in the
-   directory for temporary files.  A person may use a window; a profile of the user's may be damaged.
-10. ``clients``: no living process has a TCP connection to a port of the driver or its browsers.  The
-    kernel closes those of a dead client, and a connection that a fork has inherited is one.
+   so is each fork of it.  What is started by hand, by ``nohup`` or a service manager has a terminal, a
+   file or ``/dev/null``.
+9. ``port``: its port is on its command line, and is one that the kernel gives when it is asked for a
+   free one, as Selenium asks.  cron, and a program that gets its input by a pipe, hand a pipe on to a
+   driver that they leave on purpose.  Others can use that one only by a port that they know.
+10. ``unit``: it is not all that is left of a service of systemd.  That is for ``systemctl stop``.
+11. ``tree``: each process below it is a browser's.  A driver can start other programs (Electron), which
+    may have windows and data.
+12. ``browsers``: each browser below it is headless, has a profile that a driver makes, in the directory
+    for temporary files, and a debugging port that it chose itself.  A person may use a window; a profile
+    of the user's may be damaged; other programs may know a fixed port.
+13. ``clients``: it listens, and for this machine alone; no living process has a TCP connection to a port
+    of the driver or its browsers; and, unless an age of 0 is asked for, none has closed one within the
+    last minute, for which the kernel remembers it.  The kernel closes those of a dead client, and a
+    connection that a fork has inherited is one.
 
-A browser whose driver is gone: 1 to 6, 8 and 10; a standard input that is a pipe must be as in 7; and
+A browser whose driver is gone: 1 to 7, 10 and 13; a standard input that is a pipe must be as in 8; and
 
 - ``switches``: it was started to be driven: debugging, and as drivers start it.
-- ``browsers``: it is headless, and has a temporary profile, as in 9.
+- ``browsers``: as in 12.
 - ``profile``: it is this very process that has that profile locked.
 
-A temporary profile, or a directory of Chrome's socket:
-
-- ``user``, ``place``: ours, in the directory for temporary files, with the name that drivers give.
-- ``content``: it looks like a profile, or has the socket and nothing else.  An empty directory may be
-  that of a driver that is at work: nothing names it, so it is listed only.
-- ``processes``: no process has a file of it open or mapped, is in it, or names it on its command line.
-- ``socket``: the kernel refuses a connection to its socket (ECONNREFUSED), or it has none.  Any other
-  answer may be that of a browser, of another container too.  Nothing is sent.
-- ``age``: unchanged for so many seconds.
-- ``holder``: no browser has its locks, in this container or another (fcntl(2), F_GETLK), and its
-  ``SingletonLock`` can be told to be stale.
-
-What these checks cannot know: a client that connects anew for each command, to a driver that another
-program has started and left on purpose, is not seen between two commands.
+What these checks cannot know: a client that makes a new connection more than a minute after the last
+one, to a driver that another program has started and left on purpose.
 """
 
 from __future__ import annotations
@@ -53,24 +54,29 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..drivers import profile_holders
-from ..guard.files import CHROMIUM_LOCK, CHROMIUM_SOCKET
+from ..guard.files import CHROMIUM_LOCK
+from ..guard.procfs import descendants, exists, hidden_processes, read_bytes
 from ..process import own_line, system
-from ..process.clients import clients_of, stdin_of, stdin_writer
+from ..process.clients import connections_of, stdin_of, stdin_writer, tracer_of
 from ..process.identity import ProcessFacts
 from ..process.leftover_processes import MARKER
 from .browser_programs import BROWSERS, DRIVERS, kind_of
-from .temporary_profiles import is_temporary, named_profiles
+from .temporary_profiles import is_temporary, may_be_a_persons, named_profiles
 
 ONE_COMMAND_INITS = frozenset({"tini", "tini-static", "docker-init", "dumb-init", "catatonit"})
 """Programs for PID 1 of a container that start the command on their command line, and no other."""
-_UNIT = re.compile(r"^(?:0:|\d+:name=systemd):(\S*\.service)$", re.MULTILINE)
-"""The cgroup of a service, in ``/proc/PID/cgroup`` (cgroups(7)); not that of a login session."""
+_CGROUP = re.compile(r"^(?:0:|\d+:name=systemd):(\S*)$", re.MULTILINE)
+"""The cgroup that systemd gives, in ``/proc/PID/cgroup`` (cgroups(7))."""
+_USERS_MANAGER = re.compile(r"user@\d+\.service")
+"""The service that has all units of a user."""
+_FREE_PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
+_USUAL_PORTS = (4444, 9515)
+"""Those of both drivers where none is given.  A wide range of free ports has them, too."""
 _DEBUGGING = (b"--remote-debugging-", b"-remote-debugging-", b"--marionette", b"-marionette")
 _DRIVEN = (b"--test-type=webdriver", b"--enable-automation", b"--marionette", b"-marionette")
 _HEADLESS = (b"--headless", b"-headless")
@@ -103,23 +109,27 @@ def browsers_below(pid: int) -> list[ProcessFacts]:
 
 def checks_of_driver(process: ProcessFacts, older_than: float) -> Iterator[Check]:
     """Lazily: whoever needs only the first that does not hold pays for no others."""
-    yield from _checks_of_any(process, DRIVERS, older_than)
-    yield _starter(process.pid, must_be_pipe=True)
-    yield _unit(process)
+    yield from _checks_of_any(process, lambda name: name.endswith(DRIVERS), older_than)
     browsers = browsers_below(process.pid)
+    yield _debugger([process, *browsers])
+    yield _starter(process.pid, must_be_pipe=True)
+    yield _port(process.pid)
+    yield _unit(process)
+    yield _tree(process.pid)
     yield _temporary_browsers(browsers)
-    yield _clients(process, browsers)
+    yield _clients(process, browsers, older_than)
 
 
 def checks_of_browser(process: ProcessFacts, older_than: float) -> Iterator[Check]:
     """Of a browser that descends from no driver."""
     yield _switches(process.pid)
-    yield from _checks_of_any(process, tuple(BROWSERS), older_than)
+    yield from _checks_of_any(process, BROWSERS.__contains__, older_than)
+    yield _debugger([process])
     yield _starter(process.pid, must_be_pipe=False)
     yield _unit(process)
     yield _temporary_browsers([process])
     yield _own_profile(process.pid)
-    yield _clients(process, [process])
+    yield _clients(process, [process], older_than)
 
 
 def is_driven(pid: int) -> bool:
@@ -128,11 +138,11 @@ def is_driven(pid: int) -> bool:
 
 
 def _checks_of_any(
-    process: ProcessFacts, programs: tuple[str, ...], older_than: float
+    process: ProcessFacts, is_right: Callable[[str], bool], older_than: float
 ) -> Iterator[Check]:
     yield _user(process.pid)
     yield _namespace(process.pid)
-    yield _program(process.pid, programs)
+    yield _program(process.pid, is_right)
     yield _session(process.pid)
     age = system.now() - process.identity.start
     yield Check("age", age >= older_than, f"it is {age:.0f} s old (the limit is {older_than:.0f} s)")
@@ -150,20 +160,23 @@ def _user(pid: int) -> Check:
 
 
 def _namespace(pid: int) -> Check:
-    if system.is_in_our_namespace(pid):
-        return Check("namespace", True, "it is in this pid namespace")
-    try:
-        os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
-        return Check("namespace", None, "its pid namespace could not be read")
-    return Check("namespace", False, "it is in another pid namespace (a container): sweep in there")
+    name = "namespace"
+    for kind, what in (("pid", "pid namespace"), ("mnt", "mount namespace")):
+        try:
+            is_ours = os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
+        except OSError:
+            return Check(name, None, f"its {what} could not be read")
+        if not is_ours:
+            where = "a container, or a service with its own /tmp" if kind == "mnt" else "a container"
+            return Check(name, False, f"it is in another {what} ({where}): sweep in there")
+    return Check(name, True, "it is in this pid namespace and mount namespace")
 
 
-def _program(pid: int, programs: tuple[str, ...]) -> Check:
+def _program(pid: int, is_right: Callable[[str], bool]) -> Check:
     name = system.program(pid)
     if not name:
         return Check("program", None, "the file that it executes could not be read")
-    if name.endswith(programs):
+    if is_right(name):
         return Check("program", True, f"it executes {name}")
     return Check("program", False, f"it executes {name}, which only has another's name")
 
@@ -191,8 +204,12 @@ def _parent(process: ProcessFacts) -> Check:
     if process.session not in (0, parent.session):
         seen = f"its parent is dead: {who} has adopted it from process session {process.session}"
         return Check(name, True, seen)
-    words = system.command_line(parent.pid)
-    if system.program(parent.pid) in ONE_COMMAND_INITS and not any(d.encode() in words for d in DRIVERS):
+    if system.program(parent.pid) in ONE_COMMAND_INITS:
+        # An init ends with its command, so that one lives; it is older than all that the init adopts.
+        others = system.children(parent.pid)
+        first = min(others, key=lambda child: (child.identity.start, child.pid), default=process)
+        if first.pid == process.pid:
+            return Check(name, False, f"it is the command that {who} was started for")
         return Check(name, True, f"its parent is dead: {who}, which starts one other command, has it")
     return Check(name, False, f"nothing says that {who} has adopted it: it may have started it")
 
@@ -219,19 +236,72 @@ def _starter(pid: int, *, must_be_pipe: bool) -> Check:
     return Check(name, False, f"{what} and no pipe, so it may have been started to be left alone")
 
 
+def _debugger(processes: Iterable[ProcessFacts]) -> Check:
+    name = "debugger"
+    for process in processes:
+        who, tracer = f"{process.name} (pid {process.pid})", tracer_of(process.pid)
+        if tracer is None:
+            return Check(name, None, f"whether a debugger has attached to {who} could not be read")
+        if tracer:
+            return Check(name, False, f"a debugger (pid {tracer}) has attached to {who}")
+    return Check(name, True, "no debugger has attached to it")
+
+
+def _port(pid: int) -> Check:
+    name = "port"
+    limits = (read_bytes(_FREE_PORTS) or b"").split()
+    if len(limits) != 2:
+        return Check(name, None, "the range of the ports that the kernel gives could not be read")
+    low, high = map(int, limits)
+    words = os.fsdecode(system.command_line(pid)).replace("\0", " ")
+    found = re.search(r" --port[= ](\d+)(?= |$)", words)
+    port = int(found[1]) if found else 0
+    if low <= port <= high and port not in _USUAL_PORTS:
+        return Check(
+            name, True, f"its port, {port}, is one that the kernel gives, as Selenium asks for one"
+        )
+    which = f"its port, {port}, is not one that the kernel gives" if port else "it was given no port"
+    return Check(name, False, f"{which}, so it may have been started for others, who know its port")
+
+
 def _unit(process: ProcessFacts) -> Check:
     """Services whose other processes live are no obstacle: a worker of one left the driver."""
     cgroups = system.resources(process.pid)
     if not cgroups:
         return Check("unit", None, "its cgroup could not be read")
-    found = _UNIT.search(cgroups)
-    if found is None:
+    service = _service(cgroups)
+    if not service:
         return Check("unit", True, "it is in no service of systemd")
-    unit = found[1].rpartition("/")[2]
+    unit = service.rpartition("/")[2]
     tree = {process.pid, *(below.pid for below in system.tree(process.pid))}
-    if any(system.resources(pid) == cgroups for pid in system.pids() if pid not in tree):
+    if any(_service(system.resources(pid)) == service for pid in system.pids() if pid not in tree):
         return Check("unit", True, f"other processes of its service {unit} live")
     return Check("unit", False, f"it is all that {unit} has: systemctl stop {unit}")
+
+
+def _service(cgroups: str) -> str:
+    """The cgroup of the service that a process is in, also below it (``Delegate=``); "" for none."""
+    for found in _CGROUP.finditer(cgroups):
+        parts = found[1].split("/")
+        while parts:
+            if parts[-1].endswith(".service") and not _USERS_MANAGER.fullmatch(parts[-1]):
+                return "/".join(parts)
+            parts.pop()
+    return ""
+
+
+def _tree(pid: int) -> Check:
+    name = "tree"
+    hidden = [below for below, _ in descendants(pid) if system.facts(below) is None and exists(below)]
+    if hidden:
+        why = hidden_processes() or "its facts cannot be read"
+        return Check(name, None, f"a process below it (pid {hidden[0]}) could not be looked at: {why}")
+    for child in system.children(pid):
+        if not child.is_zombie and kind_of(child) != "browser":
+            return Check(
+                name, False, f"{child.name} (pid {child.pid}) below it is no browser that is known"
+            )
+    return Check(name, True, "each process below it is a browser's")
 
 
 def _temporary_browsers(browsers: list[ProcessFacts]) -> Check:
@@ -240,15 +310,38 @@ def _temporary_browsers(browsers: list[ProcessFacts]) -> Check:
         who = f"{browser.name} (pid {browser.pid})"
         if not system.has_readable_environment(browser.pid) or not system.command_line(browser.pid):
             return Check(name, None, f"the command line or environment of {who} could not be read")
+        if not (place := _namespace(browser.pid)).holds:
+            return Check(name, place.holds, f"of {who}: {place.seen}")
         if not _is_headless(browser.pid):
             return Check(name, False, f"{who} has windows, which a person may use")
-        profiles, places = named_profiles(browser.pid), places_of(browser.pid)
-        if not profiles or not all(is_temporary(profile, places) for profile in profiles):
-            which = ", ".join(map(str, profiles)) or "the default one"
-            return Check(name, False, f"the profile of {who} was not made by a driver: {which}")
+        if why := _lasting_profile(browser.pid):
+            return Check(name, False, f"the profile of {who} {why}")
+        if port := _known_port(browser.pid):
+            return Check(
+                name, False, f"other programs may know the debugging port of {who}: {port.decode()}"
+            )
     if not browsers:
         return Check(name, True, "it has no browser")
     return Check(name, True, "each browser is headless and has a temporary profile of a driver's making")
+
+
+def _lasting_profile(pid: int) -> str:
+    """Why a browser's profile is not, or may not be, one that a driver has made to remove it."""
+    profiles, places = named_profiles(pid), places_of(pid)
+    for profile in profiles:
+        if not os.path.lexists(profile):
+            return f"is not where its command line says, so nothing shows who made it: {profile}"
+        if not is_temporary(profile, places) or may_be_a_persons(profile):
+            return f"was not made by a driver: {profile}"
+    return "" if profiles else "was not made by a driver: the default one"
+
+
+def _known_port(pid: int) -> bytes:
+    """What was given to Chrome as its debugging port; drivers give 0, with which it takes a free one."""
+    words = [word.partition(b"=") for word in system.command_line(pid).split(b"\0")]
+    return next(
+        (value for key, _, value in words if key == b"--remote-debugging-port" and value != b"0"), b""
+    )
 
 
 def _is_headless(pid: int) -> bool:
@@ -260,6 +353,10 @@ def _is_headless(pid: int) -> bool:
 
 
 def _switches(pid: int) -> Check:
+    if _has_word(pid, (b"--remote-debugging-pipe",)):
+        return Check(
+            "switches", False, "it is driven by a pipe, and a browser ends with the other end of that"
+        )
     if _has_word(pid, _DEBUGGING) and _has_word(pid, _DRIVEN):
         return Check("switches", True, "it was started by a driver, by its command line")
     return Check("switches", False, "it was not started by a driver, by its command line")
@@ -287,159 +384,30 @@ def _own_profile(pid: int) -> Check:
     return Check(name, False, "it has not locked the profile that it names")
 
 
-def _clients(process: ProcessFacts, browsers: list[ProcessFacts]) -> Check:
+def _clients(process: ProcessFacts, browsers: list[ProcessFacts], older_than: float) -> Check:
+    name = "clients"
     required = dict.fromkeys([process.pid, *(browser.pid for browser in browsers)])
     others = [below.pid for below in system.tree(process.pid) if below.pid not in required]
-    clients = clients_of(required, others)
-    if clients is None:
-        return Check("clients", None, "its connections could not be looked at")
-    if clients:
-        return Check("clients", False, f"it has a living client: {', '.join(clients[:3])}")
-    return Check("clients", True, "no living client is connected to it or its browsers")
-
-
-# ---------------------------------------------------------------------------- temporary profiles
-
-_CHROMIUM_SIGNS = frozenset({"Local State", "Default", "DevToolsActivePort", "First Run"})
-_FIREFOX_SIGNS = frozenset({"prefs.js", "user.js", "times.json", "MarionetteActivePort"})
-_SOCKET_NAMES = frozenset({"SingletonSocket", "SingletonCookie"})
-
-
-class ProfileUsers:
-    """One look at all processes: which directories they use, and which of them could not be looked into.
-
-    O(host).  ``unreadable`` are processes of this user only: another user's cannot write to a profile.
-    """
-
-    def __init__(self, paths: list[Path]):
-        self.unreadable: list[int] = []
-        self._users: dict[Path, list[int]] = {path: [] for path in paths}
-        for pid in system.pids() if paths else ():
-            self._look(pid)
-
-    def of(self, path: Path) -> list[int]:
-        return self._users.get(path, [])
-
-    def _look(self, pid: int) -> None:
-        if pid == os.getpid():
-            return
-        names = [os.fsdecode(system.command_line(pid))]
-        try:
-            links = [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
-            with open(f"/proc/{pid}/maps", errors="replace") as maps:
-                names.append(maps.read())
-        except (FileNotFoundError, ProcessLookupError):  # it has ended
-            return
-        except OSError:
-            if system.users(pid) == {os.geteuid()}:
-                self.unreadable.append(pid)
-            links = []
-        for link in (*links, f"/proc/{pid}/cwd", f"/proc/{pid}/root"):
-            try:
-                names.append(os.readlink(link))
-            except OSError:
-                continue
-        text = "\n".join(names)
-        for path, users in self._users.items():
-            if any(_names(spelling, text) for spelling in {str(path), os.path.realpath(path)}):
-                users.append(pid)
-
-
-def _names(path: str, text: str) -> bool:
-    """Whether the text has the path, and not that of a directory whose name begins the same."""
-    return path in text and re.search(re.escape(path) + r"(?![\w.-])", text) is not None
-
-
-def checks_of_profile(path: Path, older_than: float, users: ProfileUsers, now: float) -> Iterator[Check]:
-    """``now`` is in seconds since the epoch.  Blocks for up to 3 s where a lock is young."""
-    facts = path.lstat()
-    uid = facts.st_uid
-    if uid != os.geteuid():
-        yield Check("user", False, f"it belongs to another user (uid {uid}), whose sweep can judge it")
-        return
-    yield Check("user", True, f"it belongs to this user (uid {uid})")
-    yield _content(path)
-    age = max(0.0, now - facts.st_mtime)
-    seen = f"it was changed {age:.0f} s ago (the limit is {older_than:.0f} s)"
-    yield _no_process(path, users)
-    yield _no_listener(path)
-    yield Check("age", age >= older_than, seen)
-    yield _no_holder(path, users)
-
-
-def _content(path: Path) -> Check:
-    try:
-        names = set(os.listdir(path))
-    except OSError as error:
-        return Check("content", None, f"it could not be looked into ({error.strerror})")
-    if not names:
-        return Check("content", None, "it is empty, and nothing says whether its driver lives")
-    if names & _FIREFOX_SIGNS or names & _CHROMIUM_SIGNS:
-        return Check("content", True, "it is a browser's profile")
-    if names <= _SOCKET_NAMES:
-        return Check("content", True, "it has the socket of a browser, and nothing else")
-    return Check("content", False, "it does not look like a browser's profile")
-
-
-def _no_process(path: Path, users: ProfileUsers) -> Check:
-    if pids := users.of(path):
-        found = (system.facts(pid) for pid in pids[:3])
-        names = ", ".join(f"{process.name} (pid {process.pid})" for process in found if process)
-        return Check("processes", False, f"a process uses it: {names or pids}")
-    return Check("processes", True, "no process that can be seen uses it")
-
-
-def _no_listener(path: Path) -> Check:
-    """connect(2) follows a link, as a profile has one to the socket; ``/proc/self/fd`` since a path to a
-    socket must be short (unix(7))."""
-    name = "socket"
-    directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.setblocking(False)
-            connection.connect(f"/proc/self/fd/{directory}/{CHROMIUM_SOCKET}")
-    except FileNotFoundError:
-        return Check(name, True, "it has no socket")
-    except ConnectionRefusedError:
-        return Check(name, True, "no process listens at its socket")
-    except BlockingIOError:  # its queue is full
-        return Check(name, False, "a browser listens at its socket")
-    except OSError as error:
-        return Check(name, None, f"its socket could not be asked ({error.strerror})")
-    finally:
-        os.close(directory)
-    return Check(name, False, "a browser listens at its socket")
-
-
-def _no_holder(path: Path, users: ProfileUsers) -> Check:
-    name = "holder"
-    finders: tuple[Callable[[Path], profile_holders.Finding], ...] = (
-        profile_holders.chromium,
-        profile_holders.firefox,
-    )
-    for finder in finders:
-        if holder := finder(path).holder:
-            return Check(name, False, f"{holder} has it")
-    try:
-        owner = profile_holders.owner_of_databases(path)
-    except OSError as error:
-        return Check(name, None, f"its locks could not be asked ({error.strerror})")
-    if owner is not None:
-        return Check(name, False, f"process {owner or 'of another container'} has locked its databases")
-    if users.unreadable and not profile_holders.has_locks(path):
-        number = len(users.unreadable)
-        seen = f"it has no lock to ask, and {number} processes of this user could not be looked into"
-        return Check(name, None, seen)
-    return Check(name, True, "no browser has its locks")
+    found = connections_of(required, others)
+    if found is None:
+        return Check(name, None, "its connections could not be looked at")
+    if process.pid not in {pid for pid, _ in found.listening}:
+        return Check(name, None, "no port can be seen at which it listens, so its clients would not be")
+    for _, (address, port) in found.listening:
+        if not address.is_loopback:
+            return Check(name, False, f"it listens for other machines, at {address}, port {port}")
+    if found.clients:
+        return Check(name, False, f"it has a living client: {', '.join(found.clients[:3])}")
+    if found.was_closed and older_than > 0:
+        return Check(name, False, "a client has closed a connection to it within the last minute")
+    return Check(name, True, "no living client is connected to it or its browsers")
 
 
 __all__ = [
     "Check",
-    "ProfileUsers",
     "browsers_below",
     "checks_of_browser",
     "checks_of_driver",
-    "checks_of_profile",
     "is_driven",
     "places_of",
 ]

@@ -15,8 +15,12 @@ from pathlib import Path
 
 from ..process import system
 
-PROFILES = re.compile(r"\.?(org\.chromium\.|com\.google\.|com\.microsoft\.|rust_mozprofile|scoped_dir)")
-"""How drivers and browsers name their temporary profiles."""
+PROFILES = re.compile(
+    r"(?:\.?(?:org\.chromium\.Chromium|com\.google\.[Cc]hrome(?:\.for\.testing)?|com\.microsoft\.[Ee]dge)"
+    r"\.(?:scoped_dir\.)?|rust_mozprofile|scoped_dir)[A-Za-z0-9]{6}|scoped_dir\d+_\d+"
+)
+"""How drivers and browsers name their temporary profiles, to the end: mkdtemp(3) gives the last six
+characters.  A person's ``com.google.backup`` or ``scoped_dir_login`` is none."""
 
 
 def profiles_of(pid: int, places: Collection[Path] = ()) -> Iterator[Path]:
@@ -45,8 +49,14 @@ def _socket_directory(profile: Path) -> Iterator[Path]:
 def is_temporary(path: Path, places: Collection[Path] = ()) -> bool:
     """True if the path may be removed as a temporary profile: it belongs to this user, has the name of
     one, and is in the directory for temporary files, or in one of ``places``."""
-    if path.parent not in (Path(tempfile.gettempdir()), *places) or not PROFILES.match(path.name):
+    if path.parent not in (Path(tempfile.gettempdir()), *places) or not PROFILES.fullmatch(path.name):
         return False
     with contextlib.suppress(OSError):
         return path.lstat().st_uid == os.geteuid() and not path.is_symlink()
     return False
+
+
+def may_be_a_persons(path: Path) -> bool:
+    """True if a person may have given the name of a temporary profile: it ends with a word, such as
+    ``com.google.Chrome.backup``.  So do 5 of 1000 that mkdtemp(3) gives."""
+    return re.search(r"[a-z]{6}$", path.name) is not None

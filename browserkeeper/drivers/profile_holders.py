@@ -76,7 +76,7 @@ def chromium(profile: Path) -> Finding:
         if is_here:
             holder = _holder_by_pid(pid, profile)
             return Finding(holder) if holder else Finding(stale=target)
-        if obstacle := _obstacle(profile):
+        if obstacle := obstacle_to_look(profile):
             return Finding(
                 f"a browser on {host} (pid {pid}), as its {CHROMIUM_LOCK} says; {obstacle}, so this "
                 f"cannot be checked here. If that browser has ended, delete {profile / CHROMIUM_LOCK}"
@@ -211,7 +211,7 @@ def _open_files(pid: int) -> list[str] | None:
     return [_read_link(Path(directory, number)) for number in numbers]
 
 
-def _obstacle(profile: Path) -> str:
+def obstacle_to_look(profile: Path) -> str:
     """Why a browser in another container or on another machine would not be seen here; "" where it
     would, by the locks of its databases."""
     kind = _file_system(profile)

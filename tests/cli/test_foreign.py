@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.utils import free_port
 
 from tests.support.cli import ROOT
 
@@ -83,7 +84,7 @@ def test_a_dry_run_finds_the_orphan_says_why_and_touches_nothing(scene: Scene) -
     alive = scene["alive after the dry run"]
     assert scene["orphan"] in alive
     assert len(alive) > 5
-    assert len(scene["profiles before"]) == 9
+    assert len(scene["profiles before"]) == 11
     young = item(scene["young"], scene["orphan"])
     assert (young["verdict"], young["evidence"][-1]["name"]) == ("listed only", "age")
     assert scene["young"]["status"] == 0
@@ -108,6 +109,13 @@ REASONS = {
     "fork": ("starter", "still has the other end"),
     "client": ("clients", "a living client: "),
     "daemon": ("parent", "a process session of its own"),
+    "debugged": ("debugger", "has attached to"),
+    "other mounts": ("namespace", "another mount namespace"),
+    "other network": ("clients", "a living client: "),
+    "left on purpose": ("port", "it was given no port"),
+    "fixed port": ("port", "is not one that the kernel gives"),
+    "program": ("tree", "is no browser that is known"),
+    "open": ("clients", "it listens for other machines"),
 }
 """The check that saves each bystander, and a part of what it says."""
 
@@ -123,6 +131,14 @@ def test_what_is_not_plainly_an_orphan_is_listed_only_with_the_reason(
         assert words in found["why"]
         assert (found["evidence"][-1]["name"], found["evidence"][-1]["holds"]) == (name, False)
     assert bystander not in scene["bystanders gone"]
+
+
+def test_a_client_that_connects_anew_for_each_command_is_remembered_for_a_minute(scene: Scene) -> None:
+    """Unless ``--older-than 0`` asks for no rest.  That sweep is the control: nothing else saves it."""
+    found = item(scene["recent"], scene["pids"]["reconnecting"])
+    assert (found["verdict"], found["evidence"][-1]["name"]) == ("listed only", "clients")
+    assert "client" in found["why"]
+    assert item(scene["wet"], scene["pids"]["reconnecting"])["removed"]
 
 
 def test_no_bystander_is_harmed(scene: Scene) -> None:
@@ -144,15 +160,19 @@ def test_a_persons_chrome_is_left_alone_with_its_profile_and_its_socket() -> Non
 def test_profiles_that_no_process_uses_are_removed_and_others_stay(scene: Scene) -> None:
     assert set(scene["profiles left"]) == {
         *("young", "empty", "open", "directory", "strange", "elsewhere", "nobodys"),
+        *("person's backup", "person's other"),
     }
-    (young,) = profile(scene["wet"], "rust_mozprofileYOUNG")
+    (young,) = profile(scene["wet"], "rust_mozprofileYOUNG1")
     assert young["evidence"][-1]["name"] == "age"
-    (strange,) = profile(scene["wet"], "org.chromium.Chromium.OTHER")
+    (strange,) = profile(scene["wet"], "org.chromium.Chromium.OTHER1")
     assert "does not look like a browser's profile" in strange["why"]
-    (empty,) = profile(scene["wet"], "org.chromium.Chromium.scoped_dir.EMPTY")
+    (backup,) = profile(scene["wet"], "com.google.Chrome.backup")
+    assert (backup["verdict"], backup["evidence"][-1]["name"]) == ("listed only", "name")
+    assert not profile(scene["wet"], "scoped_dir_login"), "no driver gives such a name"
+    (empty,) = profile(scene["wet"], "org.chromium.Chromium.scoped_dir.EMPTY1")
     assert empty["evidence"][-1]["holds"] is None
-    assert not profile(scene["wet"], "rust_mozprofileOPEN"), "it is in use"
-    assert not profile(scene["wet"], "org.chromium.Chromium.CWD"), "it is in use"
+    assert not profile(scene["wet"], "rust_mozprofileOPEN11"), "it is in use"
+    assert not profile(scene["wet"], "org.chromium.Chromium.CWD111"), "it is in use"
 
 
 def test_a_zombie_is_listed_with_the_parent_that_has_to_reap(scene: Scene) -> None:
@@ -162,10 +182,10 @@ def test_a_zombie_is_listed_with_the_parent_that_has_to_reap(scene: Scene) -> No
     assert "has to reap" in found["why"]
 
 
-def test_drivers_whose_client_or_fork_has_gone_are_orphans_then(scene: Scene) -> None:
-    """The control of two bystanders: only the client, or the fork, had kept them."""
+def test_drivers_whose_client_fork_or_debugger_has_gone_are_orphans_then(scene: Scene) -> None:
+    """The control of bystanders: only the client, the fork or the debugger had kept them."""
     assert not scene["second orphans left"]
-    for name in ("client", "fork", "idle"):
+    for name in ("client", "fork", "debugged", "idle"):
         assert item(scene["second"], scene["pids"][name])["removed"]
 
 
@@ -221,3 +241,46 @@ def test_in_one_process_session_only_a_plain_init_as_pid_1_proves_the_adoption(i
     else:
         assert found["verdict"] == "listed only"
         assert "it may have started it" in found["why"]
+
+
+AS_COMMAND = """
+import json, os, subprocess, sys
+from tests.support import witness
+from tests.support.waiting import wait_until
+
+words = [sys.executable, "-m", "browserkeeper", "sweep", "--foreign", "--older-than", "0", "--json"]
+(driver,) = [one for one in witness.below(1) if one.parent == 1 and one.pid != os.getpid()]
+assert wait_until(lambda: witness.look(driver.pid).name == "chromedriver")
+document = json.loads(subprocess.run(words, stdout=subprocess.PIPE).stdout)
+print(json.dumps([one for one in document["foreign"] if one["pid"] == driver.pid]), flush=True)
+witness.end_by_pid([driver])
+"""
+
+
+def test_the_command_of_a_container_is_no_orphan_whatever_script_has_become_it() -> None:
+    """Its standard input is a pipe without a writer, its session that of tini, its parent PID 1."""
+    tini, driver = shutil.which("tini"), shutil.which("chromedriver")
+    if tini is None:
+        pytest.skip("no tini (scripts/unpack.sh .tools)")
+    script = '("$0" -c "$1" &); exec "$2" "$3" >/dev/null'
+    words = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "--kill-child",
+        tini,
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]
+    command = [*words, sys.executable, AS_COMMAND, str(driver), f"--port={free_port()}"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, input="", capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.stdout, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert (found["verdict"], found["evidence"][-1]["name"]) == ("listed only", "parent")
+    assert "it is the command that tini" in found["why"]

@@ -19,9 +19,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
+
+from selenium.webdriver.common.utils import free_port
 
 from tests.support import witness
 from tests.support.waiting import wait_until
@@ -131,6 +135,79 @@ def other_users_driver() -> witness.Seen:
     return named_driver(int(done.stdout.split()[0]))
 
 
+def drivers_in_other_namespaces() -> dict[str, witness.Seen]:
+    """As orphans of ours, but for one namespace: unshare(1) becomes the driver.
+
+    In the network namespace a client is connected; in that of this scene it cannot be seen.
+    """
+    port = free_port()  # in the network namespace, which is new, all are free
+    script = """
+import subprocess, sys
+port, *words = sys.argv[1:]
+mounts = subprocess.Popen(["unshare", "--mount", *words, f"--port={port}"], stdin=-1, stdout=-3)
+up = "import fcntl, socket as s, struct; lo = struct.pack('16sh14x', b'lo', 65);"
+up += "fcntl.ioctl(s.socket(), 0x8914, lo)"
+network = ["unshare", "--net", "sh", "-c", f'"$1" -c "{up}"; shift; exec "$@"', "sh", sys.executable]
+network = subprocess.Popen([*network, *words, f"--port={port}"], stdin=-1, stdout=-3)
+print(mounts.pid, network.pid, flush=True)
+import os; os._exit(0)
+"""
+    words = [sys.executable, "-c", script, str(port), CHROMEDRIVER]
+    done = subprocess.run(words, stdout=PIPE, text=True, start_new_session=True, check=True)
+    mounts, network = map(named_driver, map(int, done.stdout.split()))
+    client = f"import socket, time; s = socket.create_connection(('127.0.0.1', {port}))"
+    inside = ["nsenter", f"--net=/proc/{network.pid}/ns/net", sys.executable, "-c"]
+    script = f"{client}; print(flush=True); time.sleep(600)"
+
+    def connects() -> bool:
+        probe = subprocess.run([*inside, client], capture_output=True, check=False)
+        return probe.returncode == 0
+
+    assert wait_until(connects)
+    process = subprocess.Popen([*inside, script], stdout=PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return {"other mounts": mounts, "other network": network}
+
+
+def left_on_purpose() -> witness.Seen:
+    """As cron starts programs, with a pipe as standard input: the driver that they leave inherits it."""
+    script = "import subprocess as s, sys; print(s.Popen(sys.argv[1:], stdout=-3).pid)"
+    words = [sys.executable, "-c", script, CHROMEDRIVER, "--port=0"]
+    done = subprocess.run(words, input="", stdout=PIPE, text=True, start_new_session=True, check=True)
+    return named_driver(int(done.stdout))
+
+
+def debugger(pid: int) -> subprocess.Popen[str]:
+    """A program that has attached to a process (PTRACE_SEIZE), as a debugger or strace(1) does."""
+    script = (
+        "import ctypes, signal, sys; ptrace = ctypes.CDLL(None).ptrace;"
+        "print(ptrace(0x4206, int(sys.argv[1]), None, None), flush=True); signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(pid)], stdout=PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "0\n"
+    return process
+
+
+def sweep_beside_client(port: int) -> dict[str, Any]:
+    """A sweep while a client makes a new connection for each command, as curl(1) does."""
+    done = threading.Event()
+
+    def give_commands() -> None:
+        while not done.wait(0.2):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/status") as answer:
+                answer.read()
+
+    client = threading.Thread(target=give_commands)
+    client.start()
+    try:
+        return sweep("--older-than", "1")
+    finally:
+        done.set()
+        client.join()
+
+
 def contained_driver() -> witness.Seen:
     """In a pid namespace of its own, below this one, as a container's is seen from the host."""
     words = ["unshare", "--pid", "--fork", "--kill-child", CHROMEDRIVER, "--port=0"]
@@ -189,14 +266,16 @@ def make_profile(name: str, *files: str, age: float = OLD) -> Path:
 def profiles() -> dict[str, Path]:
     """Two that are left over, and bystanders.  ``young`` was changed in the future: it stays young."""
     found = {
-        "firefox": make_profile("rust_mozprofileOLD", "prefs.js", "user.js"),
-        "chromium": make_profile("org.chromium.Chromium.scoped_dir.OLD", "Local State", "First Run"),
-        "young": make_profile("rust_mozprofileYOUNG", "prefs.js", age=-OLD),
-        "empty": make_profile("org.chromium.Chromium.scoped_dir.EMPTY"),
-        "open": make_profile("rust_mozprofileOPEN", "prefs.js"),
-        "directory": make_profile("org.chromium.Chromium.CWD", "Local State"),
-        "strange": make_profile("org.chromium.Chromium.OTHER", "thesis.odt"),
+        "firefox": make_profile("rust_mozprofileOLD111", "prefs.js", "user.js"),
+        "chromium": make_profile("org.chromium.Chromium.scoped_dir.OLD111", "Local State", "First Run"),
+        "young": make_profile("rust_mozprofileYOUNG1", "prefs.js", age=-OLD),
+        "empty": make_profile("org.chromium.Chromium.scoped_dir.EMPTY1"),
+        "open": make_profile("rust_mozprofileOPEN11", "prefs.js"),
+        "directory": make_profile("org.chromium.Chromium.CWD111", "Local State"),
+        "strange": make_profile("org.chromium.Chromium.OTHER1", "thesis.odt"),
         "elsewhere": make_profile("profile", "prefs.js"),
+        "person's backup": make_profile("com.google.Chrome.backup", "Local State"),
+        "person's other": make_profile("scoped_dir_login", "Local State"),
         "nobodys": make_profile("rust_mozprofileNOBODY", "prefs.js"),
     }
     os.chown(found["nobodys"], NOBODY, NOBODY)
@@ -218,34 +297,39 @@ def person_sockets() -> list[bool]:
 
 
 def play(orphan: str, living: str) -> dict[str, Any]:
-    starting = start_owner(orphan, "dying"), start_owner(living, "living")
+    dying = owner_of(start_owner(orphan, "dying"))
+    running = owner_of(start_owner(living, "living"))
     bystanders = {
         "background": background_driver(),
         "nobody's": other_users_driver(),
         "contained": contained_driver(),
         "named only": named_only(),
+        "left on purpose": left_on_purpose(),
+        **drivers_in_other_namespaces(),
     }
     if orphan == "chrome":
         bystanders["person's"] = persons_chrome()
     zombies_parent, zombie_pid = zombie()
     paths = profiles()
-    dying, running = map(owner_of, starting)
     connection = socket.create_connection(("127.0.0.1", dying.drivers["client"][1]))
-    both = dying.drivers | running.drivers
-    bystanders |= {name: seen for name, (seen, _) in both.items() if name != "dying"}
+    drivers = {name: seen for name, (seen, _) in (dying.drivers | running.drivers).items()}
+    bystanders |= {name: seen for name, seen in drivers.items() if name not in ("dying", "reconnecting")}
     orphans, in_use = dying.tree_of("dying"), running.tree_of("living")
     dying.kill()
+    tracer = debugger(dying.drivers["debugged"][0].pid)
     young = sweep("--older-than", "100000")
+    recent = sweep_beside_client(dying.drivers["reconnecting"][1])
     dry = sweep("--older-than", "0")
     alive = [seen.pid for seen in orphans if witness.is_same(seen)]
     before = [name for name, path in paths.items() if path.exists()]
     wet = sweep("--older-than", "0", "--yes")
     wait_until(lambda: not any(map(witness.is_same, orphans)))
     result: dict[str, Any] = {
-        "pids": {name: seen.pid for name, seen in bystanders.items()},
+        "pids": {name: seen.pid for name, seen in (bystanders | drivers).items()},
         "orphan": orphans[0].pid,
         "zombie": zombie_pid,
         "young": young,
+        "recent": recent,
         "dry": dry,
         "alive after the dry run": alive,
         "profiles before": before,
@@ -261,6 +345,8 @@ def play(orphan: str, living: str) -> dict[str, Any]:
     zombies_parent.kill()
     zombies_parent.wait()
     connection.close()
+    tracer.kill()
+    tracer.wait()
     result |= second_act(dying, running)
     return json.loads(json.dumps(result, default=dataclasses.asdict))  # type: ignore[no-any-return]
 
@@ -275,7 +361,7 @@ def second_act(dying: Owner, running: Owner) -> dict[str, Any]:
     assert wait_until(lambda: not witness.is_same(driver))
     after = sweep("--older-than", "0", "--yes")
     wait_until(lambda: not any(map(witness.is_same, tree)))
-    orphans = {name: dying.drivers[name][0] for name in ("client", "fork")}
+    orphans = {name: dying.drivers[name][0] for name in ("client", "fork", "debugged")}
     orphans["idle"] = running.drivers["idle"][0]
     return {
         "second": after,
