@@ -68,7 +68,9 @@ def use(driver):
     driver.get(url)
     driver.script.add_console_message_handler(print)
     driver.network, driver.storage, driver.browsing_context.get_tree()
-    driver.fedcm, driver.mobile, driver.request, driver.switch_to.active_element.text
+    driver.fedcm, driver.mobile, driver.switch_to.active_element.text
+    with contextlib.suppress(AttributeError):  # Selenium 4.40 has none
+        driver.request
     with contextlib.suppress(WebDriverException):
         driver.find_element("id", "there-is-none")
     with contextlib.suppress(TypeError):

@@ -34,8 +34,11 @@ OTHER_PLUGINS = {
 
 @functools.cache
 def plugin_names(distribution: str) -> tuple[str, ...]:
-    """The names under which pytest loads a distribution's plugins."""
-    found = importlib.metadata.distribution(distribution).entry_points
+    """The names under which pytest loads a distribution's plugins; none of one that is not installed."""
+    try:
+        found = importlib.metadata.distribution(distribution).entry_points
+    except importlib.metadata.PackageNotFoundError:
+        return ()
     return tuple(point.name for point in found.select(group="pytest11"))
 
 
