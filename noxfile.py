@@ -50,21 +50,30 @@ nox.options.sessions = ["compat", "selenium"]
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"  # from a site that is no package registry
 
 
+def unpacked(python: str) -> Path:
+    """Where scripts/newer_python.sh puts this Python."""
+    return ROOT / ".tools" / f"python{python}" / "usr/bin" / f"python{python}"
+
+
+def interpreter(python: str) -> str:
+    """What nox starts: the version, or the path of one that was unpacked.
+
+    That one finds its standard library from its own path only, so no link may lead to it.
+    """
+    return str(unpacked(python)) if unpacked(python).exists() else python
+
+
 def link_interpreters() -> None:
-    """Puts pyenv's interpreters, whose shims refuse to run, and those of .tools first on PATH."""
+    """Puts pyenv's interpreters, whose shims refuse to run, first on PATH."""
     links = ROOT / ".nox" / "interpreters"
     links.mkdir(parents=True, exist_ok=True)
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     for python in PYTHONS:
         name = f"python{python}"
-        found = [
-            *pyenv.glob(f"versions/{python}.*/bin/{name}"),
-            ROOT / ".tools" / name / "usr/bin" / name,
-        ]
         link = links / name
         link.unlink(missing_ok=True)
-        if existing := [path for path in found if path.exists()]:
-            link.symlink_to(existing[0])
+        if found := sorted(pyenv.glob(f"versions/{python}.*/bin/{name}")):
+            link.symlink_to(found[0])
     os.environ["PATH"] = f"{links}{os.pathsep}{os.environ['PATH']}"
 
 
@@ -128,7 +137,10 @@ def run_tests(session: nox.Session, label: str, resolution: str, *more: str) -> 
 @nox.session
 @nox.parametrize(
     "python,dependencies",
-    [nox.param(python, dependencies, id=f"{python}-{dependencies}") for python, dependencies in EACH],
+    [
+        nox.param(interpreter(python), dependencies, id=f"{python}-{dependencies}")
+        for python, dependencies in EACH
+    ],
 )
 def compat(session: nox.Session, dependencies: str) -> None:
     """The tests marked compat with the floor or the newest of every dependency."""
