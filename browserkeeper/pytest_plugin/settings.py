@@ -7,12 +7,15 @@ import difflib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
 from .base_url import OPTION
 from .base_url import read as read_base_url
+
+if TYPE_CHECKING:
+    from ..config import SessionConfig
 
 Isolation = Literal["fresh", "context"]
 Screenshot = Literal["on", "off", "only-on-failure"]
@@ -262,31 +265,35 @@ def _check_trace(place: str) -> None:
         raise pytest.UsageError(str(error)) from None
 
 
+def _first_config(settings: Settings, place: str, **elsewhere: str | None) -> SessionConfig:
+    """The configuration of the first browser that was asked for, once those of all are checked.
+
+    ``elsewhere``: the argument ``remote`` or ``server``, which was given at ``place``.  Raises
+    pytest.UsageError where the arguments do not go together.
+    """
+    from ..config import SessionConfig
+    from ..errors import ConfigError
+
+    shown: Any = {"headless": not settings.headed, "display": settings.display, **elsewhere}
+    try:
+        configs = [SessionConfig.build(name=name, **shown) for name in settings.browsers]
+    except ConfigError as error:
+        raise pytest.UsageError(f"{place}: {error}") from None
+    return configs[0]
+
+
 def _check_remote(config: pytest.Config, settings: Settings) -> None:
     """Raises pytest.UsageError unless a Grid answers there.
 
     The Grid is asked once: not by xdist's workers, and not if tests are only collected.
     """
-    from ..config import SessionConfig
-    from ..errors import ConfigError
     from ..grid.hub import FAILURES, Hub
 
     place = _given(config, "remote")[1]
-    try:
-        configs = [
-            SessionConfig.build(
-                name=name,
-                remote=settings.remote,
-                headless=not settings.headed,
-                display=settings.display,
-            )
-            for name in settings.browsers
-        ]
-    except ConfigError as error:
-        raise pytest.UsageError(f"{place}: {error}") from None
+    config_there = _first_config(settings, place, remote=settings.remote)
     if settings.isolation == "context":
         raise pytest.UsageError(f"{place}: --keeper-isolation=context needs browsers of this machine.")
-    grid = configs[0].remote
+    grid = config_there.remote
     if grid is None or hasattr(config, "workerinput") or config.option.collectonly:
         return
     try:
@@ -305,24 +312,12 @@ def _check_server(config: pytest.Config, settings: Settings) -> None:
 
     The server is asked once: not by xdist's workers, and not if tests are only collected.
     """
-    from ..config import SessionConfig
-    from ..errors import ConfigError, ServerError
+    from ..errors import ServerError
     from ..wire.requests import status
 
     place = _given(config, "server")[1]
-    try:
-        configs = [
-            SessionConfig.build(
-                name=name,
-                server=settings.server,
-                headless=not settings.headed,
-                display=settings.display,
-            )
-            for name in settings.browsers
-        ]
-    except ConfigError as error:
-        raise pytest.UsageError(f"{place}: {error}") from None
-    server = configs[0].server
+    config_there = _first_config(settings, place, server=settings.server)
+    server = config_there.server
     if server is None or hasattr(config, "workerinput") or config.option.collectonly:
         return
     try:

@@ -482,7 +482,8 @@ class Attempt:
 
     @property
     def display(self) -> str:
-        """The name of the session's virtual display, or that of ``display=``; "" without one."""
+        """The name of the session's virtual display, or the DISPLAY that its processes have; "" without
+        one."""
         if not self.plan.config.is_here:
             return ""
         spawned = self.guard.event("spawned") or {}
