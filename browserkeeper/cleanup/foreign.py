@@ -157,8 +157,10 @@ class ForeignSweep:
         try:
             age = max(0.0, now - path.lstat().st_mtime)
             checks = _until_one_fails(checks_of_profile(path, limit, users, now))
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if not os.path.lexists(path):
+                return None
+            age, checks = 0.0, (Check("content", None, f"it could not be looked at: {error}"),)
         return Foreign("profile", str(path), age, *_verdict(checks), checks, files=(str(path),))
 
     # -- ending
@@ -255,9 +257,14 @@ def _without(found: Foreign, directories: dict[Path, int]) -> Foreign:
     users = ProfileUsers(list(directories))
     problems = []
     for path, fd in directories.items():
+        try:
+            listener = no_listener(path)
+        except OSError as error:  # it is gone, or another thing is in its place
+            problems.append(f"{path} was not removed: {error}")
+            continue
         if pids := users.of(path):
             problems.append(f"{path} is kept: process {pids[0]} uses it")
-        elif not (listener := no_listener(path)).holds:
+        elif not listener.holds:
             problems.append(f"{path} is kept: {listener.seen}")
         elif left := try_to_remove(str(path), fd)[2]:
             problems.append(f"{path} was not removed: {left}")

@@ -29,8 +29,8 @@ A driver:
    free one, as Selenium asks.  cron, and a program that gets its input by a pipe, hand a pipe on to a
    driver that they leave on purpose.  Others can use that one only by a port that they know.
 10. ``unit``: it is not all that is left of a service of systemd.  That is for ``systemctl stop``.
-11. ``tree``: each process below it is a browser's.  A driver can start other programs (Electron), which
-    may have windows and data.
+11. ``tree``: each process below it is a browser or a part of one.  A driver can start other programs
+    (Electron), and a browser the user's, which may have windows and data.
 12. ``browsers``: each browser below it is headless, has a profile that a driver makes, in the directory
     for temporary files, and a debugging port that it chose itself.  A person may use a window; a profile
     of the user's may be damaged; other programs may know a fixed port.
@@ -39,7 +39,8 @@ A driver:
     last minute, for which the kernel remembers it.  The kernel closes those of a dead client, and a
     connection that a fork has inherited is one.
 
-A browser whose driver is gone: 1 to 7, 10 and 13; a standard input that is a pipe must be as in 8; and
+A browser whose driver is gone: 1 to 7, 10, 11 and 13; a standard input that is a pipe must be as in 8;
+and
 
 - ``switches``: it was started to be driven: debugging, and as drivers start it.
 - ``browsers``: as in 12.
@@ -115,7 +116,7 @@ def checks_of_driver(process: ProcessFacts, older_than: float) -> Iterator[Check
     yield _starter(process.pid, must_be_pipe=True)
     yield _port(process.pid)
     yield _unit(process)
-    yield _tree(process.pid)
+    yield _tree(process.pid, browsers)
     yield _temporary_browsers(browsers)
     yield _clients(process, browsers, older_than)
 
@@ -127,6 +128,7 @@ def checks_of_browser(process: ProcessFacts, older_than: float) -> Iterator[Chec
     yield _debugger([process])
     yield _starter(process.pid, must_be_pipe=False)
     yield _unit(process)
+    yield _tree(process.pid, [process])
     yield _temporary_browsers([process])
     yield _own_profile(process.pid)
     yield _clients(process, [process], older_than)
@@ -290,18 +292,36 @@ def _service(cgroups: str) -> str:
     return ""
 
 
-def _tree(pid: int) -> Check:
+def _tree(pid: int, browsers: list[ProcessFacts]) -> Check:
     name = "tree"
     hidden = [below for below, _ in descendants(pid) if system.facts(below) is None and exists(below)]
     if hidden:
         why = hidden_processes() or "its facts cannot be read"
         return Check(name, None, f"a process below it (pid {hidden[0]}) could not be looked at: {why}")
-    for child in system.children(pid):
-        if not child.is_zombie and kind_of(child) != "browser":
-            return Check(
-                name, False, f"{child.name} (pid {child.pid}) below it is no browser that is known"
-            )
+    browsers = [process for process in browsers if system.program(process.pid) in BROWSERS]
+    homes = {os.path.dirname(exe) for process in browsers if (exe := _executable(process.pid))}
+    known = {process.pid for process in browsers} | {pid}
+    for below in system.tree(pid):
+        if below.pid not in known and not below.is_zombie and not _is_helper(below.pid, homes):
+            return Check(name, False, f"{below.name} (pid {below.pid}) below it is no part of a browser")
     return Check(name, True, "each process below it is a browser's")
+
+
+def _is_helper(pid: int, homes: set[str]) -> bool:
+    """Whether a process below a browser executes a file of that browser's own directory: renderers,
+    crash handlers.  Sandboxed ones do not show theirs; they have the word of a helper."""
+    if executable := _executable(pid):
+        home = os.path.dirname(executable)
+        return home in homes and os.path.basename(home) not in ("bin", "sbin")
+    return _has_word(pid, (b"--type=", b"-contentproc"))
+
+
+def _executable(pid: int) -> str:
+    """The file that a process executes; "" where it cannot be read."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
 
 
 def _temporary_browsers(browsers: list[ProcessFacts]) -> Check:
@@ -348,7 +368,8 @@ def _is_headless(pid: int) -> bool:
     return (
         _has_word(pid, _HEADLESS)
         or system.program(pid) in ("headless_shell", "chrome-headless-shell")
-        or bool(system.marker_value(pid, "MOZ_HEADLESS"))
+        # Of Firefox alone; Chrome opens windows with it.
+        or (system.program(pid).startswith("firefox") and bool(system.marker_value(pid, "MOZ_HEADLESS")))
     )
 
 

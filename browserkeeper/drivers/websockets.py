@@ -222,6 +222,10 @@ class DirectWebSocketConnection:
         if self._second is not None:
             with contextlib.suppress(OSError):
                 self._second.shutdown(socket.SHUT_RDWR)
+        else:
+            opened: Any = self._ws.sock
+            with contextlib.suppress(Exception):  # closed already, or never opened
+                socket.socket.shutdown(opened.sock, socket.SHUT_RDWR)
 
     # -- commands
 

@@ -114,7 +114,7 @@ REASONS = {
     "other network": ("clients", "a living client: "),
     "left on purpose": ("port", "it was given no port"),
     "fixed port": ("port", "is not one that the kernel gives"),
-    "program": ("tree", "is no browser that is known"),
+    "program": ("tree", "is no part of a browser"),
     "open": ("clients", "it listens for other machines"),
 }
 """The check that saves each bystander, and a part of what it says."""

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,11 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from browserkeeper.cleanup import foreign_evidence, foreign_profiles
+from browserkeeper.cleanup import foreign, foreign_evidence, foreign_profiles
 from browserkeeper.cleanup.foreign_profiles import ProfileUsers, checks_of_profile
 from browserkeeper.cleanup.temporary_profiles import PROFILES, may_be_a_persons
 from browserkeeper.drivers import profile_holders
+from browserkeeper.process import system
 from browserkeeper.process.clients import Connections, connections_of
+from browserkeeper.process.identity import ProcessFacts
 from tests.support.waiting import wait_until
 
 CLIENT = """
@@ -189,3 +193,64 @@ def test_where_proc_hides_processes_a_profile_without_a_lock_is_listed_only(
     (profile / ".parentlock").touch()
     os.utime(profile, (0, 0))
     assert last_check(profile).holds
+
+
+def start_as(program: Path, original: str, *words: str, **env: str) -> subprocess.Popen[bytes]:
+    """Start a copy of a program under this path, and wait until it executes that file."""
+    shutil.copy(original, program)
+    started = subprocess.Popen([str(program), *words], env={**os.environ, **env})
+    assert wait_until(lambda: system.program(started.pid) == program.name)
+    return started
+
+
+def facts_of(process: subprocess.Popen[bytes]) -> ProcessFacts:
+    found = system.facts(process.pid)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "is_headless"), [("chrome", False), ("msedge", False), ("firefox", True)]
+)
+def test_the_variable_that_hides_firefox_hides_no_other_browser(
+    name: str, is_headless: bool, tmp_path: Path
+) -> None:
+    process = start_as(tmp_path / name, "/bin/sleep", "600", MOZ_HEADLESS="1")
+    try:
+        assert foreign_evidence._is_headless(process.pid) is is_headless
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("child", "holds"), [("opt/chrome_crashpad_handler", True), ("other/viewer", False)]
+)
+def test_a_program_that_a_browser_has_started_is_no_part_of_it(
+    child: str, holds: bool, tmp_path: Path
+) -> None:
+    """A helper is in the browser's directory; a program of the user's may have windows and data."""
+    for directory in ("opt", "other"):
+        (tmp_path / directory).mkdir()
+    shutil.copy("/bin/sleep", tmp_path / child)
+    browser = start_as(tmp_path / "opt/chrome", "/bin/sh", "-c", f"{tmp_path / child} 600 & wait")
+    try:
+        name = Path(child).name
+        assert wait_until(
+            lambda: [system.program(one.pid) for one in system.tree(browser.pid)] == [name]
+        )
+        check = foreign_evidence._tree(browser.pid, [facts_of(browser)])
+        assert check.holds is holds, check.seen
+    finally:
+        for one in system.tree(browser.pid):
+            os.kill(one.pid, signal.SIGKILL)
+        browser.wait()  # the shell has reaped it, and ends
+
+
+def test_a_profile_that_is_gone_meanwhile_is_a_problem_and_no_traceback(profile: Path) -> None:
+    found = foreign.Foreign("profile", str(profile), 1.0, "orphan", "", ())
+    with foreign._opened([profile]) as directories:
+        shutil.rmtree(profile)
+        ended = foreign._without(found, directories)
+    assert not ended.removed
+    assert "was not removed" in ended.problem

@@ -39,16 +39,30 @@ READERS = ("findElements", "getAttribute", "isDisplayed")
 """Names of Selenium's own scripts, which change nothing."""
 _QUOTE = re.compile("[\"'`]")
 _NUMBER = re.compile(r"\b\d{6,}\b")
-_SECRET = re.compile(
-    r"auth|code|cred|key|pass|pwd|secret|session|sid|sig|state|token|jwt|otp|pin", re.IGNORECASE
+_SHOWN_PARAMETERS = frozenset(
+    (
+        *(
+            "page",
+            "per_page",
+            "limit",
+            "offset",
+            "size",
+            "n",
+            "count",
+            "seconds",
+            "sort",
+            "order",
+            "dir",
+        ),
+        *("lang", "locale", "theme", "tab", "view", "layout", "format", "type", "category"),
+    )
 )
-"""In the names of parameters of addresses whose values are not shown."""
+"""Parameters of a query whose values are shown.  A value of any other name may be a secret."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NOWHERE = "http://relative"
 _PLAIN_NAME = re.compile(r"[\w.\[\]-]{1,40}", re.ASCII)
-_FLAG = re.compile(r"[a-z]{0,20}", re.ASCII)
 _PLAIN_VALUE = re.compile(r"[\w.,+-]{0,40}", re.ASCII)
-_PLAIN_FRAGMENT = re.compile(r"[\w/.-]{1,60}", re.ASCII)
+_PLAIN_FRAGMENT = re.compile(r"/[a-z/-]{0,60}", re.ASCII)
 """What may be shown of a query and of a fragment.  In anything else, percent-encoding and ";" above all,
 a second reader could find a name or a value that this one has not seen."""
 
@@ -113,7 +127,7 @@ def _shown(key: str, value: object) -> str:
 
 def address(url: str) -> str:
     """An address as in the log (:func:`browserkeeper.session.command_targets.address`), and the values
-    of its query that are short words or numbers, unless the parameter's name looks like a secret's."""
+    of the parameters in :data:`_SHOWN_PARAMETERS`, if they are short words or numbers."""
     url = re.sub(r"[\t\r\n]", "", url.strip())
     if url and not _SCHEME.match(url):  # relative: with the path of a host that is then taken away
         shown = command_targets.address(f"{_NOWHERE}/{url.lstrip('/')}").removeprefix(_NOWHERE)
@@ -133,9 +147,8 @@ def _pairs(query: str) -> str:
     shown = []
     for pair in query.split("&"):
         name, sign, value = pair.partition("=")
-        known = _PLAIN_NAME if sign else _FLAG  # without "=" it may be a value
-        plain = bool(known.fullmatch(name)) and _is_plain(name)
-        open_ = plain and not _SECRET.search(name) and _PLAIN_VALUE.fullmatch(value) and _is_plain(value)
+        plain = bool(sign and _PLAIN_NAME.fullmatch(name)) and _is_plain(name)
+        open_ = name in _SHOWN_PARAMETERS and _PLAIN_VALUE.fullmatch(value) and _is_plain(value)
         shown.append(f"{name if plain else CUT}{sign}{value if open_ else CUT * bool(value)}")
     return "&".join(shown)
 
