@@ -53,7 +53,7 @@ class Foreign:
 
     ``checks`` are those that were made: all of them hold where the ``verdict`` is ``orphan``; else the
     last one does not, and ``why`` repeats what it has seen.  ``age`` is in seconds.  ``removed``: the
-    processes were ended and the files removed; ``problem`` says why a part of them was not.
+    processes were ended and the files removed; ``problem`` says why they, or a part of them, were not.
     """
 
     kind: Kind
@@ -180,7 +180,7 @@ class ForeignSweep:
             return dataclasses.replace(found, verdict="listed only", why="it has ended by itself")
         again = self.judge(now, "driver" if found.kind == "driver" else "browser")
         if again.verdict != "orphan":
-            return again
+            return _kept(again)
         # Only the root: those below it are found anew, since their pids may be others' by now.
         leftovers = LeftoverProcesses([found.root.identity])
         survivors = leftovers.end(KILL_DEADLINE)
@@ -199,7 +199,12 @@ class ForeignSweep:
             if again is None or path not in directories:
                 gone = Check("content", False, "it is gone")
                 return Foreign("profile", str(path), 0.0, "listed only", gone.seen, (gone,))
-            return _without(again, directories) if again.verdict == "orphan" else again
+            return _without(again, directories) if again.verdict == "orphan" else _kept(again)
+
+
+def _kept(found: Foreign) -> Foreign:
+    """What was an orphan in the list, and is none in the judgement right before its end."""
+    return dataclasses.replace(found, problem=f"not ended any more: {found.why}")
 
 
 def _is_same(process: ProcessFacts) -> bool:

@@ -24,6 +24,7 @@ from browserkeeper.drivers import profile_holders
 from browserkeeper.process import system
 from browserkeeper.process.clients import Connections, connections_of
 from browserkeeper.process.identity import ProcessFacts
+from browserkeeper.state.ledger import Ledger
 from tests.support.waiting import wait_until
 
 CLIENT = """
@@ -199,7 +200,13 @@ def start_as(program: Path, original: str, *words: str, **env: str) -> subproces
     """Start a copy of a program under this path, and wait until it executes that file."""
     shutil.copy(original, program)
     started = subprocess.Popen([str(program), *words], env={**os.environ, **env})
-    assert wait_until(lambda: system.program(started.pid) == program.name)
+    # The kernel shows the new file a moment before the new environment.
+    assert wait_until(
+        lambda: (
+            system.program(started.pid) == program.name
+            and all(system.marker_value(started.pid, key) == value for key, value in env.items())
+        )
+    )
     return started
 
 
@@ -254,3 +261,14 @@ def test_a_profile_that_is_gone_meanwhile_is_a_problem_and_no_traceback(profile:
         ended = foreign._without(found, directories)
     assert not ended.removed
     assert "was not removed" in ended.problem
+
+
+def test_an_orphan_that_is_judged_otherwise_right_before_its_end_is_a_problem(
+    profile: Path, state_dir: Path
+) -> None:
+    found = foreign.Foreign("profile", str(profile), 1.0, "orphan", "", ())
+    os.utime(profile)  # somebody has used it meanwhile
+    ended = foreign.ForeignSweep(Ledger.open(state_dir)).end(found)
+    assert (ended.verdict, ended.removed) == ("listed only", False)
+    assert "not ended any more" in ended.problem
+    assert profile.exists()
