@@ -31,11 +31,19 @@ CLIENT = """
 import socket, sys
 connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 if sys.argv[2] == "half": connection.shutdown(socket.SHUT_WR)
-if sys.argv[2] == "ended": sys.exit()
 print(flush=True)
 sys.stdin.read()
 """
 """A client of another process: ``open`` has its connection, ``half`` has closed the direction to us."""
+
+SERVER = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+server.accept()[0].close()
+sys.stdin.read()
+"""
+"""Closes its first connection, and goes on to listen."""
 
 
 @pytest.fixture
@@ -90,13 +98,19 @@ def test_a_connection_of_the_process_with_itself_is_no_client(server: socket.soc
         assert not clients(server)
 
 
-def test_a_connection_that_a_client_has_closed_is_remembered() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        assert not connections().was_closed
-        with start_client(server, "ended") as client:
-            client.wait()
-        server.accept()[0].close()
-        assert wait_until(lambda: connections().was_closed)
+def test_a_connection_that_was_closed_is_remembered() -> None:
+    """Of a process of its own: other tests' servers in this one have connections, too."""
+    words = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        port = int(server.stdout.readline())
+        before = connections_of([server.pid], [])
+        assert before
+        assert not before.was_closed
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            assert client.recv(1) == b""
+        assert wait_until(lambda: (now := connections_of([server.pid], [])) and now.was_closed)
+        server.communicate("")
 
 
 def test_the_addresses_at_which_a_process_listens_tell_whether_others_reach_it(
