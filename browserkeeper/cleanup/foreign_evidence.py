@@ -66,7 +66,7 @@ from ..process import own_line, system
 from ..process.clients import connections_of, stdin_of, stdin_writer, tracer_of
 from ..process.identity import ProcessFacts
 from ..process.leftover_processes import MARKER
-from .browser_programs import BROWSERS, DRIVERS, kind_of
+from .browser_programs import BROWSERS, DRIVERS, HELPER, kind_of
 from .temporary_profiles import is_temporary, may_be_a_persons, named_profiles
 
 ONE_COMMAND_INITS = frozenset({"tini", "tini-static", "docker-init", "dumb-init", "catatonit"})
@@ -313,7 +313,7 @@ def _is_helper(pid: int, homes: set[str]) -> bool:
     if executable := _executable(pid):
         home = os.path.dirname(executable)
         return home in homes and os.path.basename(home) not in ("bin", "sbin")
-    return _has_word(pid, (b"--type=", b"-contentproc"))
+    return HELPER.search(system.command_line(pid)) is not None
 
 
 def _executable(pid: int) -> str:

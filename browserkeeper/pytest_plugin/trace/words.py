@@ -41,20 +41,9 @@ _QUOTE = re.compile("[\"'`]")
 _NUMBER = re.compile(r"\b\d{6,}\b")
 _SHOWN_PARAMETERS = frozenset(
     (
-        *(
-            "page",
-            "per_page",
-            "limit",
-            "offset",
-            "size",
-            "n",
-            "count",
-            "seconds",
-            "sort",
-            "order",
-            "dir",
-        ),
-        *("lang", "locale", "theme", "tab", "view", "layout", "format", "type", "category"),
+        *("page", "per_page", "limit", "offset", "size", "n", "count", "seconds"),
+        *("sort", "order", "dir", "lang", "locale", "theme", "tab", "view", "layout"),
+        *("format", "type", "category"),
     )
 )
 """Parameters of a query whose values are shown.  A value of any other name may be a secret."""
