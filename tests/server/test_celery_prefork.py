@@ -99,6 +99,8 @@ def test_whatever_ends_a_task_or_its_child_frees_the_lease(
         os.kill(control.result["browser"], 0)
         after = [worker.send("installed.title", site.url) for _ in range(CHILDREN)]
         assert [task.get()["cookies"] for task in after] == [[]] * CHILDREN
+        # A task's result is there before its lease has ended: Celery stores it first.
+        sessions.wait_ended(*after)
         assert len(server.sessions) == 1
         assert_a_killed_worker_frees_all(worker, sessions, control, never)
     assert server.end() == 0

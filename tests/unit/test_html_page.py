@@ -107,8 +107,10 @@ def test_a_variable_that_the_template_misspells_is_an_error(template: Path) -> N
 
 def without_jinja2(tmp_path: Path) -> dict[str, str]:
     """The environment of a Python that has no Jinja2."""
-    (tmp_path / "jinja2.py").write_text("raise ModuleNotFoundError('No module', name='jinja2')")
-    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "jinja2.py").write_text("raise ModuleNotFoundError('No module', name='jinja2')")
+    return {**os.environ, "PYTHONPATH": f"{modules}:{ROOT}"}
 
 
 @pytest.mark.parametrize("target", ["page.html", "-", "/nowhere/at/all.html"])
@@ -117,12 +119,14 @@ def test_report_html_without_jinja2_names_the_extra_before_it_looks_at_anything(
 ) -> None:
     environment = {**without_jinja2(tmp_path), "BROWSERKEEPER_STATE_DIR": "/dev/null/no/directory"}
     words = [sys.executable, "-m", "browserkeeper", "report", "--html", target]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    working = tmp_path / "working"
+    working.mkdir()
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=working)
     assert done.returncode != 0
     assert "--html needs Jinja2" in done.stderr
     assert "pip install 'browserkeeper[html]'" in done.stderr
     assert done.stdout == ""
-    assert os.listdir(tmp_path) == ["jinja2.py"]
+    assert not os.listdir(working), "no page was begun"
 
 
 def test_report_without_html_needs_no_jinja2(tmp_path: Path) -> None:
