@@ -27,6 +27,8 @@ from .wire.address import ServerAddress, choose
 BROWSERS = ("chrome", "chromium", "chromium-headless-shell", "edge", "firefox")
 OnLeak = Literal["raise", "warn", "ignore"]
 Debugging = Literal["pipe", "port"]
+Isolate = bool | Literal["auto"]
+"""Whether the driver gets a network namespace of its own; "auto": where that is possible."""
 Wait = float | Literal["start_timeout"] | None
 """Of ``browser()``: seconds to wait for a slot of the host, None for no limit, or as many seconds as the
 argument of that name has."""
@@ -118,6 +120,7 @@ class BrowserArguments(IdentityArguments, total=False):
     identity: Identity | Mapping[str, Any] | None
     max_download: int | str | None
     display: str | None
+    isolate_driver: Isolate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +166,7 @@ class SessionConfig:
     """Bytes."""
     display: str = ""
     """``virtual``, the name of an X display, or "" for the one in the environment."""
+    isolate_driver: Isolate = "auto"
     identity: Identity = NO_IDENTITY
     lease_isolation: str = ""
     """How a server is to separate the lease from others; "" for the server's own way."""
@@ -181,6 +185,10 @@ class SessionConfig:
             check_seconds("timeout", self.timeout)
         check_choice("containment", self.containment, KINDS)
         check_choice("debugging", self.debugging, ("pipe", "port"))
+        if not isinstance(self.isolate_driver, bool) and self.isolate_driver != "auto":
+            raise ConfigError(f"isolate_driver={self.isolate_driver!r}: give 'auto', True or False.")
+        if self.isolate_driver is True:
+            self._check_isolation()
         check_choice("on_leak", self.on_leak, ("raise", "warn", "ignore"))
         check_count("attempts", self.attempts, least=1)
         if self.label:
@@ -243,6 +251,22 @@ class SessionConfig:
             raise ConfigError(
                 "A Grid knows no chromium-headless-shell: use browser('chrome', remote=…)."
             )
+
+    def _check_isolation(self) -> None:
+        """Raises ConfigError for a driver that is not isolated on any system."""
+        why = ""
+        if not self.is_here:
+            why = f"the driver is not on this machine ({self.elsewhere})"
+        elif self.engine == "firefox":
+            why = "geckodriver must reach Firefox by TCP, and Firefox needs the network of the machine"
+        elif self.debugger_address:
+            why = "options.debugger_address is a port that the driver must reach"
+        elif self.debugging == "port":
+            why = "the driver must reach the browser's port (debugging='port', leases_per_browser=)"
+        elif self.containment == "portable":
+            why = "containment='portable' cannot do it"
+        if why:
+            raise ConfigError(f"isolate_driver=True cannot be had: {why}. Leave it out.")
 
     def _check_server(self, server: ServerAddress) -> None:
         remedy = "" if server.source == "server=" else " server=False starts this one browser here."

@@ -37,6 +37,9 @@ class AdoptedDriver:
     pid = 0
     status: int | None = None
     exec_fd = -1
+    outside = None
+    isolation = ""
+    """It is not known in which network namespace the driver is."""
 
     def __init__(self, roots: Iterable[ProcessIdentity]):
         self._roots = tuple(roots)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..process.child import ChildProcess
+    from .network import DriverNetwork
 
 STATUS_TIMEOUT = 1.0
 """Seconds that ``is_connectable()`` waits for the driver, as in Selenium."""
@@ -28,7 +29,8 @@ class DriverProcess:
     """The driver process that a service stands for, which runs already.
 
     ``process`` is the guard: all processes of the session are below it.  ``url_path`` is the path before
-    that of each command; it is a secret where the driver is the relay to a Grid.
+    that of each command; it is a secret where the driver is the relay to a Grid.  ``network`` makes the
+    connections to an isolated driver, and is None for any other.
     """
 
     browser: str
@@ -37,6 +39,12 @@ class DriverProcess:
     process: ChildProcess
     env: Mapping[str, str] = dataclasses.field(repr=False)
     url_path: str = dataclasses.field(default="", repr=False)
+    network: DriverNetwork | None = None
+
+    @property
+    def url(self) -> str:
+        """What the driver itself takes for its address."""
+        return f"http://127.0.0.1:{self.port}{self.url_path}"
 
     @property
     def arguments(self) -> list[str]:
@@ -78,7 +86,13 @@ class ManagedService(OpenService):
 
     @property
     def service_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.url_path}"
+        """The driver's address.  That of an isolated driver, which no other client can connect to, has a
+        host whose name says so."""
+        if self.driver_process.network is None:
+            return self.driver_process.url
+        from .network import HOST
+
+        return f"http://{HOST}:{self.port}{self.url_path}"
 
     def start(self) -> None:
         """Does nothing: the driver runs already."""
@@ -98,7 +112,10 @@ class ManagedService(OpenService):
         """True if the driver answers to ``/status`` that it is ready for a new session: geckodriver is
         not, while it has one.  Selenium's own method would obey proxy variables."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=STATUS_TIMEOUT)
+        network = self.driver_process.network
         try:
+            if network is not None:
+                connection.sock = network.connect(self.port, STATUS_TIMEOUT)
             connection.request("GET", f"{self.url_path}/status")
             answer = connection.getresponse()
             return answer.status == 200 and json.loads(answer.read())["value"]["ready"] is True

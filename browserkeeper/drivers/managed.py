@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from ..grid.address import Address
     from ..wire.address import ServerAddress
+    from .network import DriverNetwork
     from .websockets import Filter
 
 NO_PORT = "this browser has no debugging port. Start it with debugging='port'."
@@ -109,6 +110,20 @@ class _Connection(OpenConnection):
 
 class _ChromiumConnection(_Connection, ChromiumRemoteConnection):
     pass
+
+
+class _IsolatedConnection(_ChromiumConnection):
+    """A connection to a driver in a network namespace of its own."""
+
+    def __init__(self, network: DriverNetwork, *given: Any, **named: Any):
+        self._network = network
+        super().__init__(*given, **named)
+
+    def make_connection_manager(self) -> Any:
+        from .network import InsidePoolManager
+
+        timeout = self.client_config.timeout
+        return InsidePoolManager(self._network, timeout=timeout, retries=False)
 
 
 class _FirefoxConnection(_Connection, FirefoxRemoteConnection):
@@ -209,10 +224,19 @@ class _Managed(OpenDriver):
         self.error_handler = self.error_handler_class()
         if self._original is None:
             super().start_session(capabilities)
+            self._know_network()
             if key := CHROMIUM_OPTIONS.get(self.caps.get("browserName", "")):
                 self.caps.setdefault(key, _NoDebuggerAddress())
         else:
             self.session_id, self.caps = self._original.session_id, self._original.caps
+
+    def _know_network(self) -> None:
+        """Have the address of an isolated driver's websocket know how to connect to it."""
+        network, url = self.service.driver_process.network, self.caps.get("webSocketUrl")
+        if network is not None and isinstance(url, str):
+            from .network import InsideUrl
+
+            self.caps["webSocketUrl"] = InsideUrl(url, network)
 
     def get(self, url: str) -> None:
         """As in Selenium, but an address without a scheme is resolved against :attr:`base_url`."""
@@ -484,10 +508,11 @@ def connect(
     ``timeout``: seconds for that.  ``grid``: the driver process is a relay to this Grid.  Proxies in the
     environment are ignored, since the driver listens on the loopback.
     """
-    config = client_config(service.service_url, timeout, grid)
+    url, network = service.driver_process.url, service.driver_process.network
+    config = client_config(url, timeout, grid)
     kind: type[_Managed]
     if name == "firefox":
-        executor = _FirefoxConnection(service.service_url, ignore_proxy=True, client_config=config)
+        executor = _FirefoxConnection(url, ignore_proxy=True, client_config=config)
         kind = RemoteFirefox if grid else Firefox
         return kind(handler, service, executor, options)
     if name == "edge":
@@ -495,9 +520,12 @@ def connect(
     else:
         kind, vendor = RemoteChrome if grid else Chrome, "goog"
     browser_name = "MicrosoftEdge" if name == "edge" else "chrome"
-    chromium = _ChromiumConnection(
-        service.service_url, vendor, browser_name, ignore_proxy=True, client_config=config
-    )
+    given = (url, vendor, browser_name)
+    named: dict[str, Any] = {"ignore_proxy": True, "client_config": config}
+    if network is None:
+        chromium = _ChromiumConnection(*given, **named)
+    else:
+        chromium = _IsolatedConnection(network, *given, **named)
     return kind(handler, service, chromium, options)
 
 

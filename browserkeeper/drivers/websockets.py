@@ -28,6 +28,7 @@ from websocket import WebSocket, WebSocketApp, create_connection
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..selenium_internals.private import bidi_encoder
 from ..wire.requests import connect_to
+from .network import InsideUrl
 
 Observe = Callable[[str, dict[str, Any]], contextlib.AbstractContextManager[None]]
 """Keeps a command, given its name and parameters, that the block of the context manager sends."""
@@ -83,6 +84,8 @@ def connected_socket(url: str) -> socket.socket | None:
 
     None for every other host, and for ``wss:``.  Raises OSError where the port does not answer.
     """
+    if isinstance(url, InsideUrl):
+        return url.connect(CONNECT_TIMEOUT)
     parts = urlsplit(url)
     if parts.scheme != "ws" or not parts.hostname or not is_loopback(parts.hostname):
         return None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 
 from .files import ignore_errors
-from .options import NOT_FOUND, SENTINEL, START, Failure, Options
+from .options import AUTO, ISOLATED, NOT_FOUND, REQUIRED, SENTINEL, START, Failure, Options
 from .signals import FORWARDED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Callable
     from typing import NoReturn, Protocol
 
     from .containment import Cgroup, Containment
+    from .outside import Outside
     from .signals import Signals
     from .virtual_display import VirtualDisplay
 
@@ -26,12 +28,17 @@ if TYPE_CHECKING:
         """The exit status, negative for a signal; None until the guard has reaped it."""
         exec_fd: int
         """Readable when the exec has succeeded or failed; -1 where none is awaited."""
+        outside: Outside | None
+        isolation: str
 
         def start(self) -> None:
             """Does not wait for the exec.  Raises Failure."""
 
         def finish_start(self) -> None:
-            """Called once ``exec_fd`` is readable.  Raises Failure where the exec has failed."""
+            """Called once ``exec_fd`` is readable.  Raises Failure where the exec has failed.
+
+            Another exec may be awaited afterwards: that of the command, not isolated.
+            """
 
         def has_ended(self) -> bool: ...
 
@@ -55,6 +62,10 @@ class Command:
         self._display = display
         self.status: int | None = None
         self.exec_fd = -1
+        self.outside: Outside | None = None
+        """Starts the browser of a driver that is isolated; None for any other command."""
+        self.isolation = options.isolation
+        """``isolated``, or why the command is not; "" where that is no question."""
         self._options, self._signals = options, signals
         self._containment, self._cgroup = containment, cgroup
 
@@ -67,6 +78,29 @@ class Command:
         Signals are blocked in the child until it has the command's dispositions: one that the guard
         passes on by then reaches the command.
         """
+        if self.isolation in (AUTO, REQUIRED):
+            self._prepare_isolation()
+        self._fork()
+
+    def _prepare_isolation(self) -> None:
+        """Raises Failure where the isolation is required, and the system lacks something."""
+        from .outside import Outside
+
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+            self.outside = Outside(self._options.browser)
+            self.isolation = ISOLATED
+        except (AttributeError, OSError) as error:  # Python was built on an old kernel; an old kernel
+            self._refuse_isolation(f"it needs pidfd_open(2): {error}", getattr(error, "errno", 0) or 0)
+
+    def _refuse_isolation(self, why: str, number: int) -> None:
+        if self._options.isolation == REQUIRED:
+            raise Failure("isolation", OSError(number, why))
+        if self.outside is not None:
+            self.outside.close()
+        self.outside, self.isolation = None, why
+
+    def _fork(self) -> None:
         guard = os.getpid()
         self.exec_fd, write_fd = os.pipe()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
@@ -79,6 +113,8 @@ class Command:
         finally:
             os.close(write_fd)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if self.outside is not None:
+            self.outside.in_the_guard()
 
     def finish_start(self) -> None:
         """Read from the child why it cannot execute the command.  A successful exec closes the pipe."""
@@ -89,7 +125,21 @@ class Command:
             where, number = failure.decode().split()
             if where == "display" and self._display is not None:
                 raise self._display.failure()
+            if where == "isolation":
+                self._start_not_isolated(int(number))
+                return
             raise Failure(where, OSError(int(number), os.strerror(int(number))))
+        if self._display is not None:
+            self._display.started()
+
+    def _start_not_isolated(self, number: int) -> None:
+        """Start the command again, not isolated.  Raises Failure where it must be isolated."""
+        from .isolation import explain
+
+        self._refuse_isolation(explain(number), number)
+        ignore_errors(lambda: os.waitpid(self.pid, 0))  # it exits; it may have been reaped
+        self.status = None
+        self._fork()
 
     def _exec(self, guard: int, error_fd: int) -> NoReturn:
         where = "exec"
@@ -107,6 +157,9 @@ class Command:
             else:
                 where = "log"
                 self._redirect()
+            if self.outside is not None:
+                where = "isolation"
+                self._isolate(self.outside)
             if self._display is not None:
                 where = "display"
                 self._wait_for_display(self._display)
@@ -118,6 +171,42 @@ class Command:
             os.execvp(self._options.command[0], self._options.command)
         except OSError as error:
             os.write(error_fd, f"{where} {error.errno}".encode())
+        finally:
+            os._exit(NOT_FOUND)
+
+    def _isolate(self, outside: Outside) -> None:
+        from .isolation import enter_namespace
+
+        enter_namespace(self._options.network_fd)
+        self._containment.signal_at_parents_death(signal.SIGKILL)  # a change of credentials may undo it
+        outside.in_the_driver()
+
+    def fork_beside(self, execute: Callable[[], None]) -> int:
+        """Fork a child that has the cgroup, the log and the signals of a new program, and calls
+        ``execute``, which is to execute one; its pid.  Raises OSError where it cannot be forked.
+
+        The kernel does not kill it with this guard.
+        """
+        guard = os.getpid()
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._run_beside(guard, execute)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+        return pid
+
+    def _run_beside(self, guard: int, execute: Callable[[], None]) -> NoReturn:
+        try:
+            self._redirect()
+            self._cgroup.enter()
+            self._signals.restore()
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            if os.getppid() == guard:
+                execute()
+        except OSError as error:
+            os.write(2, f"{error}\n".encode("utf-8", "replace"))
         finally:
             os._exit(NOT_FOUND)
 

@@ -11,6 +11,7 @@ import os
 import time
 
 from .files import ignore_errors
+from .libc import call, refusal
 from .options import Failure
 from .procfs import (
     Stat,
@@ -135,30 +136,7 @@ def _remove_directories(path: str) -> None:
 
 
 def _prctl(option: int, argument: int) -> int:
-    """prctl(2) by the C half of ``ctypes``: its Python half takes 1.5 ms of a start of 18."""
-    try:
-        from _ctypes import call_function, dlopen, dlsym
-    except ImportError:  # PyPy has these only in ``ctypes``
-        import ctypes
-
-        return int(ctypes.CDLL(None).prctl(option, argument, 0, 0, 0))
-    prctl = dlsym(dlopen(None), "prctl")  # type: ignore[arg-type] # typeshed: None is this program
-    return int(call_function(prctl, (option, argument, 0, 0, 0)))
-
-
-def _refusal(option: int, argument: int) -> OSError | None:
-    """Why a call of prctl(2) has failed, by a second one; None where that succeeds.
-
-    The C half of ``ctypes`` keeps no errno.  By prctl(2) EINVAL is the only one, for a kernel older than
-    3.4, but a seccomp filter returns what it likes.
-    """
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, argument, 0, 0, 0) == 0:
-        return None
-    number = ctypes.get_errno()
-    return OSError(number, f"prctl({option}) was refused: {os.strerror(number)}")
+    return call("prctl", option, argument, 0, 0, 0)
 
 
 class Subreaper:
@@ -174,7 +152,10 @@ class Subreaper:
 
     def arm(self) -> None:
         """Become a child subreaper, which a fork does not inherit."""
-        if _prctl(PR_SET_CHILD_SUBREAPER, 1) != 0 and (why := _refusal(PR_SET_CHILD_SUBREAPER, 1)):
+        if _prctl(PR_SET_CHILD_SUBREAPER, 1) == 0:
+            return
+        # EINVAL for a kernel older than 3.4 (prctl(2)); a seccomp filter returns what it likes.
+        if why := refusal("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
             raise Failure("subreaper", why)
 
     def signal_at_parents_death(self, number: int) -> None:

@@ -66,6 +66,7 @@ class Guard:
         )
         self.bound = _download_bound(options, self.downloads)
         self.members = Members(self.containment, self.command, self.report.age)
+        self.members.on_reaped = self._reaped
         self.memory = MemoryCurve(2 * SAMPLES[-1])
         self.terminal = Terminal(options)
         self.log = CommandLog(options.log, options.keep_log)
@@ -167,8 +168,10 @@ class Guard:
             self.look()
             display.go()
         self.command.start()
-        if display is not None:
-            display.started()
+
+    def _reaped(self, pid: int, code: int) -> None:
+        if (outside := self.command.outside) is not None:
+            outside.browser_has_ended(pid, code, self.owner)
 
     def display_has_ended(self) -> bool:
         """True if the session has had a virtual display, whose process the guard has reaped."""
@@ -208,7 +211,9 @@ class Guard:
 
     def facts(self, survivors: list[dict[str, Any]]) -> dict[str, Any]:
         """The exit report as a dict for JSON, with all that is known at this moment."""
-        return self.report.facts(self.members, self.memory, self.command.status, survivors)
+        facts = self.report.facts(self.members, self.memory, self.command.status, survivors)
+        facts["isolation"] = self.command.isolation
+        return facts
 
     def report_failure(self, failure: Failure) -> None:
         """Tell the owner, and with a foreground command the user, why the session did not start."""

@@ -72,6 +72,7 @@ class Watch:
             ready = {fd for fd, _ in self._poller.poll(max(0.0, min(ends) - age()) * 1000)}
             if guard.command.exec_fd in ready:
                 self._exec_is_over()
+            self._serve(ready)
             if reason := self._reason_to_end(ready) or self._reason_of_downloads():
                 return reason
             if age() >= next_look:
@@ -83,6 +84,12 @@ class Watch:
             if age() >= next_limit:
                 next_limit = age() + guard.log.limit(age())
 
+    def _serve(self, ready: set[int]) -> None:
+        """Start the browser of an isolated driver, or end it with what stands for it."""
+        guard, outside = self.guard, self.guard.command.outside
+        if outside is not None and outside.fd in ready:
+            outside.serve(guard.command, guard.members, guard.owner, guard.containment)
+
     def _reason_of_downloads(self) -> str | None:
         bound, age = self.guard.bound, self.guard.report.age()
         if bound is None or age < self._next_bound:
@@ -92,14 +99,23 @@ class Watch:
 
     def _exec_is_over(self) -> None:
         """Raises Failure where it has failed."""
-        self._poller.unregister(self.guard.command.exec_fd)
-        self.guard.command.finish_start()
+        command = self.guard.command
+        self._poller.unregister(command.exec_fd)
+        command.finish_start()
+        if command.exec_fd >= 0:  # of the second start, which is not isolated
+            self._poller.register(command.exec_fd, select.POLLIN)
+            return
         self._is_started()
 
     def _is_started(self) -> None:
         self.guard.look()
         guard, display = self.guard, self.guard.display
-        shown = {"display": display.name(), "display_pid": display.pid} if display is not None else {}
+        shown: dict[str, str | int] = {}
+        if display is not None:
+            shown = {"display": display.name(), "display_pid": display.pid}
+        if guard.command.outside is not None:
+            self._poller.register(guard.command.outside.fd, select.POLLIN)
+        shown["isolation"] = guard.command.isolation
         guard.owner.send("spawned", primary=os.getpid(), pid=guard.command.pid, **shown)
 
     def _reason_to_end(self, ready: set[int]) -> str | None:
@@ -151,7 +167,7 @@ class Watch:
         if guard.command.has_ended():
             if guard.command.exec_fd >= 0:
                 self._exec_is_over()  # it has written why it cannot be executed, if that is the reason
-            return "exited"
+            return "exited" if guard.command.has_ended() else None
         return None
 
     def _is_end_requested(self) -> bool:

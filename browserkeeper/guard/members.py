@@ -59,6 +59,10 @@ class Members:
         self.forgotten = 0
         self.reaped = 0
         self.tearing_down = False
+        self.born: set[int] = set()
+        """The pids of children of the guard besides the command: the browser of an isolated driver."""
+        self.on_reaped: Callable[[int, int], None] = lambda pid, code: None
+        """Called with each child that was reaped: its pid, and its exit status, negative for a signal."""
         self.x_servers: set[int] = set()
         """The pids of those whose names are such as X servers have: Xvfb, Xorg, Xephyr, Xtigervnc."""
         self._processes, self._command, self._age = processes, command, age
@@ -91,7 +95,7 @@ class Members:
         member.name = stat.name  # an exec changes it
         if member.name.startswith("X"):
             self.x_servers.add(pid)
-        if stat.parent == os.getpid() and pid != self._command.pid:
+        if stat.parent == os.getpid() and pid != self._command.pid and pid not in self.born:
             # During the teardown parents are killed, so only a session of its own shows a daemon.
             member.adopted |= not self.tearing_down or stat.session != os.getsid(0)
         return member
@@ -118,6 +122,8 @@ class Members:
             self._command.status = code
         else:
             self.reaped += 1
+        self.born.discard(pid)
+        self.on_reaped(pid, code)
         if member is None:
             return
         if code >= 0:

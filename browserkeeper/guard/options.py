@@ -7,6 +7,11 @@ SENTINEL = "BROWSERKEEPER_STARTS"
 START = "--browserkeeper-start"
 """The first argument of a frozen program that is to run a program of ours instead of its own."""
 
+AUTO, REQUIRED = "auto", "required"
+"""Values of ``--isolation``: isolate the driver where the system allows it; fail where it does not."""
+ISOLATED = "isolated"
+"""In reports: the driver was in a network namespace of its own."""
+
 TIMED_OUT, CANNOT_RUN, NOT_FOUND = 124, 126, 127
 """Exit statuses, as those of timeout(1) and of the shell."""
 
@@ -63,6 +68,10 @@ class Options:
         self.display = given.pop("--display", "")  # an X server to start for the command: its program
         self.screen = given.pop("--screen", "")  # its screen, as WIDTHxHEIGHTxDEPTH
         self.profile = given.pop("--profile", "")  # a profile directory of the user's, to be locked
+        # AUTO, REQUIRED, or for a driver that is not to be isolated the reason; "": not for a driver.
+        self.isolation = given.pop("--isolation", "")
+        self.browser = given.pop("--browser", "")  # the program that an isolated driver's stand-in means
+        self.network_fd = int(number("--network-fd", -1))  # gets sockets of the driver's network
         self.cgroup = given.pop("--cgroup", "")  # a leaf to make, use and remove
         if given:
             raise SystemExit(f"guard: unknown options {sorted(given)}")

@@ -25,6 +25,7 @@ class Owner:
         self.pidfd = -1
         self.is_parent = True  # False in the primary guard, whose parent is the standby guard
         self._status_fd = options.status_fd
+        self._network_fd = options.network_fd
         self._closed_unseen = False  # EOF came, and whether the owner was exiting could not be read
 
     def watch(self) -> None:
@@ -32,7 +33,7 @@ class Owner:
 
         The control pipe alone is not enough: any fork of the owner holds a copy of its other end.
         """
-        for fd in (self.control_fd, self._status_fd):
+        for fd in (self.control_fd, self._status_fd, self._network_fd):
             if fd >= 0:
                 os.set_inheritable(fd, False)
         if not self.pid:

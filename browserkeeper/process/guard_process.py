@@ -10,6 +10,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +28,8 @@ from ..frozen import (
     environment_of_programs,
     own_program,
 )
-from ..guard.descriptors import occupy_stdio, pipe_above_stdio
+from ..guard.descriptors import above_stdio, occupy_stdio, pipe_above_stdio
+from ..guard.options import AUTO, REQUIRED
 from . import reserve
 from .child import ChildProcess
 from .containment import Containment
@@ -81,6 +83,10 @@ class GuardPlan:
     partial_suffix: str = ""
     max_download: int = 0
     max_download_grace: float = 0
+    isolation: str = ""
+    """``guard.options.AUTO``, ``REQUIRED``, or why the driver is not isolated."""
+    browser: str = ""
+    """The program that an isolated driver is to start."""
 
     def options(self) -> list[str]:
         """The guard's command line, without the file descriptors."""
@@ -105,6 +111,8 @@ class GuardPlan:
             "--partial-suffix": self.partial_suffix,
             "--max-download": self.max_download or "",
             "--max-download-grace": self.max_download_grace or "",
+            "--isolation": self.isolation,
+            "--browser": self.browser,
         }
         return [str(word) for pair in pairs.items() if pair[1] != "" for word in pair]
 
@@ -177,6 +185,8 @@ class GuardProcess:
     fork of this process it only tells what was known before the fork.
     """
 
+    handover: socket.socket | None = None
+    """Gets sockets of the driver's network, where the driver is isolated (``guard/isolation.py``)."""
     _status: Descriptor | None = None
     _control: Descriptor | None = None
 
@@ -202,11 +212,16 @@ class GuardProcess:
         reserve.fill()
         control_read, control_write = pipe_above_stdio()
         inherited = [control_read]
+        network: list[int] = []
         try:
             self._control = Descriptor(control_write, "w")
             status_read, status_write = pipe_above_stdio()
             inherited.append(status_write)
             self._status = Descriptor(status_read)
+            if self.plan.isolation in (AUTO, REQUIRED):
+                self.handover, of_guard = _socket_pair()
+                inherited.append(of_guard)
+                network = [of_guard]
             for fd in (control_write, status_read):
                 os.set_blocking(fd, False)
             self.process = ChildProcess(
@@ -215,6 +230,7 @@ class GuardProcess:
                         *guard_command(plan),
                         *("--owner", str(os.getpid())),
                         *("--control-fd", "0", "--status-fd", str(status_write)),
+                        *(word for fd in network for word in ("--network-fd", str(fd))),
                         *plan.options(),
                         "--",
                         *plan.command,
@@ -223,7 +239,7 @@ class GuardProcess:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     env=plan.environment(),
-                    pass_fds=[status_write],
+                    pass_fds=[status_write, *network],
                 )
             )
         except BaseException:
@@ -422,11 +438,23 @@ class GuardProcess:
         self._close_status()
         if self._control is not None:
             self._control.close()
+        if self.handover is not None:
+            self.handover.close()
         if (process := vars(self).get("process")) is not None:
             process.close()
 
     def __del__(self) -> None:
         self.close()  # where the constructor was interrupted: its guard must not wait for ever
+
+
+def _socket_pair() -> tuple[socket.socket, int]:
+    """Two connected unix sockets, with numbers above those of the standard streams; the second one as a
+    descriptor."""
+    ours, theirs = socket.socketpair()
+    return (
+        socket.socket(fileno=above_stdio(ours.detach())),
+        above_stdio(theirs.detach()),
+    )
 
 
 def _was_raised_in(package: str, error: BaseException) -> bool:

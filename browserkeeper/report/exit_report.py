@@ -237,6 +237,9 @@ class ExitReport:
     ``commands`` are the last 20 WebDriver commands of a session that ended badly, oldest first, and
     empty for any other.  Only the owner knows them.  So ``commands_known`` is False in the history of a
     session whose owner was dead, and in reports of older versions.
+
+    ``isolation`` is ``isolated`` if the driver had a network namespace of its own (``isolate_driver=``),
+    or else why it had none; "" where that is not known.
     """
 
     session: str
@@ -261,6 +264,7 @@ class ExitReport:
     operator: Operator | None = None
     commands: tuple[LastCommand, ...] = ()
     commands_known: bool = False
+    isolation: str = ""
 
     @property
     def ended_badly(self) -> bool:

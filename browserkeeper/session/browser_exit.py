@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 
+from ..drivers.stand_in import NAME as STAND_IN
 from ..errors import LimitError
 from ..guard.procfs import read_bytes
 from ..process import system
@@ -93,6 +94,11 @@ class BrowserExit:
         code = wait_status >> 8 & 0xFF
         shown = signal.Signals._value2member_map_
         return cls(signal=code - 128) if code - 128 in shown else cls(status=code)
+
+    @classmethod
+    def of_exit_code(cls, code: int) -> BrowserExit:
+        """From an exit status that is negative for a signal."""
+        return cls.of_wait_status(-code if code < 0 else code << 8)
 
     @classmethod
     def by_message(cls, message: str) -> BrowserExit | None:
@@ -263,7 +269,10 @@ class ExitWatch:
         tree = system.tree(self._guard.primary_pid)
         if not any(process.pid == self._driver and not process.is_zombie for process in tree):
             return True  # the driver has ended: the guard ends the session
-        children = [process for process in tree if process.parent == self._driver]
+        started = (self._guard.event("browser") or {}).get("pid", 0)  # by the guard of an isolated driver
+        if ended := self._guard.event("browser-ended"):
+            self._how = BrowserExit.of_exit_code(ended["code"])
+        children = [p for p in tree if p.pid == started or (p.parent == self._driver and not is_stand_in(p))]
         for child in children:
             if self._main is None:
                 self._main = child
@@ -271,7 +280,7 @@ class ExitWatch:
             if child.is_zombie and child.identity.is_same_as(self._main.identity):
                 self._how = _how_ended(child.pid)
         if self._main is None:
-            return True
+            return ended is None
         return any(process.pid != self._driver and _may_be_browser(process) for process in tree)
 
     def _runs_elsewhere(self) -> bool:
@@ -286,9 +295,14 @@ class ExitWatch:
 
 def _may_be_browser(process: ProcessFacts) -> bool:
     """False for a zombie, for a helper, and for a part of a browser that ends with it."""
-    if process.state in "ZX" or _HELPERS.search(process.name):
+    if process.state in "ZX" or _HELPERS.search(process.name) or is_stand_in(process):
         return False
     return not _PART.search(system.command_line(process.pid))
+
+
+def is_stand_in(process: ProcessFacts) -> bool:
+    """True for the script that an isolated driver takes for its browser."""
+    return process.name == STAND_IN
 
 
 def _how_ended(pid: int) -> BrowserExit:

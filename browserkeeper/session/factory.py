@@ -12,6 +12,7 @@ from ..config import (
     COMMAND_TIMEOUT,
     START_TIMEOUT,
     Debugging,
+    Isolate,
     OnLeak,
     SessionConfig,
     Wait,
@@ -77,6 +78,7 @@ def browser(
     min_memory: int | str | None = None,
     max_download: int | str | None = None,
     display: str | None = None,
+    isolate_driver: Isolate = "auto",
     identity: Identity | Mapping[str, Any] | None = None,
     proxy: str | Mapping[str, Any] | None = None,
     locale: str | None = None,
@@ -151,6 +153,10 @@ def browser(
             Xvfb that is started for this session, with a screen as large as ``window_size`` or else of
             1920x1080, and that ends with it.  Default: the environment's ``DISPLAY`` or
             ``WAYLAND_DISPLAY``.
+        isolate_driver: whether ChromeDriver gets a network namespace of its own, so that no other user
+            of this machine can connect to its port, nor any other program
+            (``docs/security.md``, "The driver's port").  ``auto``: where the system allows it.  True: an
+            error where it does not.  False: never.
         identity: an :class:`Identity`, or a dict of its words.  The following arguments replace its
             words one by one (``docs/identity.md``).
         proxy: the proxy for all requests, as a URL or a dict.

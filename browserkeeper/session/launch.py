@@ -38,8 +38,10 @@ from ..errors import (
     VersionMismatch,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from ..guard.options import AUTO, ISOLATED, REQUIRED
 from ..options.display import screen_of, variables_of
 from ..process import identity_of, system
+from ..process.containment import Containment
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessFacts, ProcessIdentity
 from ..process.limit_errors import (
@@ -63,6 +65,7 @@ from .user_directories import link_user_directories
 
 if TYPE_CHECKING:
     from ..drivers.managed import CommandHandler
+    from ..drivers.network import DriverNetwork
     from ..drivers.resolve import Resolved
     from ..proxy.relay import Route
 
@@ -165,6 +168,8 @@ class LaunchPlan:
             partial_suffix=PARTIAL_SUFFIXES.get(config.engine, "") if found else "",
             max_download=config.max_download or 0,
             max_download_grace=CANCEL_GRACE if config.engine == "chromium" else 0,
+            isolation=_isolation(config, launch, containment),
+            browser=launch.browser,
         )
         record = Record(ledger.record_path(session_id), session, (), ())
         return cls(config, launch, guard, ledger, record, deadline)
@@ -211,6 +216,8 @@ class Attempt:
             self.bidi: BidiConnection | None = None
             """browserkeeper's own connection, besides Selenium's; None for a session that needs none."""
             self.own_pages = OwnPages()
+            self.network: DriverNetwork | None = None
+            """Makes the connections to an isolated driver; None for any other."""
             self._applied = Applied()
             self._visited: VisitedOrigins | None = None
             self.browser: BrowserHandle = LocalBrowserHandle(None)
@@ -254,6 +261,8 @@ class Attempt:
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
         self.driver_process = identity_of(spawned["pid"])
+        if spawned.get("isolation") == ISOLATED:
+            self._enter_network(options)
         if not self.plan.config.remote:  # the guard has made TMPDIR, and no browser runs yet
             try:
                 link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
@@ -266,6 +275,8 @@ class Attempt:
         self._driver = weakref.ref(driver)
         of_display = spawned.get("display_pid")
         processes = [process for process in self.processes() if process.pid != of_display]
+        if self.network is not None:
+            self._name_browser(driver.caps)
         self.browser = launch.find_browser(driver.caps, processes)
         if self.prompts is not None:
             driver.caps["unhandledPromptBehavior"] = self.prompts.capability  # which users read
@@ -275,6 +286,26 @@ class Attempt:
         elif downloads.need_bidi(config):
             self._open_bidi(driver)
         return driver
+
+    def _enter_network(self, options: Any) -> None:
+        """The driver is isolated: take the sockets that lead to it, and have it start the stand-in."""
+        from ..drivers.network import DriverNetwork
+
+        handover = self.guard.handover
+        if handover is None:
+            raise StartRefusedError from ConnectionError("the guard is over")
+        try:
+            self.network = DriverNetwork.receive(handover)
+        except OSError as error:
+            raise StartRefusedError from error
+        handover.close()
+        options.binary_location = self.plan.launch.stand_in
+
+    def _name_browser(self, capabilities: dict[str, Any]) -> None:
+        """The driver gives the pid of the stand-in; users and tools look for that of the browser."""
+        event = self.guard.event("browser")
+        if event is not None and "goog:processID" in capabilities:
+            capabilities["goog:processID"] = event["pid"]
 
     def _turn_bidi_on(self, options: Any) -> None:
         """Turn BiDi on if the identity, the downloads or a trace need it.  Dialogs are then handled as
@@ -400,6 +431,7 @@ class Attempt:
                 self.guard.process,
                 self.plan.guard.env,
                 launch.url_path,
+                self.network,
             ),
             handler.quit_driver,
         )
@@ -539,6 +571,8 @@ class Attempt:
         driver = self._driver()
         self._close_bidi()
         self._close_route()
+        if self.network is not None:
+            self.network.close()
         if driver is None:
             return
         with contextlib.suppress(Exception):
@@ -665,6 +699,11 @@ class Attempt:
         profile = self.plan.launch.profile
         if where == "profile" and profile is not None:
             return profile.error(locked=True) or ProfileError(f"Profile {profile.directory}: {text}.")
+        if where == "isolation":
+            return ContainmentError(
+                f"The driver cannot be isolated: {text.partition('] ')[2] or text}. Allow that, or leave "
+                "isolate_driver=True out: then every local user can connect to the driver's port."
+            )
         if where == "cgroup" and not limit:
             return ContainmentError(f"The cgroup cannot be made: {text}. Use containment='subreaper'.")
         if where == "display" and not limit:
@@ -677,6 +716,16 @@ class Attempt:
             retryable=False,
             report=self.report,
         )
+
+
+def _isolation(config: SessionConfig, launch: Launch, containment: Containment) -> str:
+    """As in GuardPlan.  Raises ConfigError where the driver must be isolated, and cannot be."""
+    found = launch.isolation
+    if found in (AUTO, REQUIRED) and containment.kind not in ("subreaper", "cgroup"):
+        found = f"containment={containment.kind!r} cannot do it"
+    if config.isolate_driver is True and found != REQUIRED:
+        raise ConfigError(f"isolate_driver=True: the driver of this browser cannot be isolated: {found}.")
+    return found
 
 
 def _prepare(

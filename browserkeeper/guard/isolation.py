@@ -1,0 +1,135 @@
+"""A network namespace for the driver, whose port then exists for no other user of the machine.
+
+A TCP socket belongs to the network namespace in which it was made, whoever uses it later
+(network_namespaces(7)).  So the owner, which stays outside, gets sockets that were made inside: it can
+connect these to the driver.  Nothing relays bytes.
+
+Imported only where a session has such a namespace.  The owner imports :func:`disconnect`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+import _socket
+
+from .libc import call, refusal
+
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
+UNSPECIFIED = bytes(16)
+"""A ``sockaddr`` of AF_UNSPEC."""
+LOOPBACK = "127.0.0.1"
+VARIABLE = "BROWSERKEEPER_STAND_IN"
+"""The environment variable of the driver that has the numbers of its ends of the two pipes to the guard
+(``outside.py``)."""
+SPARES = 4
+"""Client sockets that the owner gets.  Each new connection uses one for a moment."""
+
+
+def enter_namespace(handover: int) -> None:
+    """Move this process into a new network namespace, and send sockets of it over ``handover``.
+
+    ``handover`` is a unix socket.  It gets one message: a listening socket, and SPARES client sockets.
+    Needs CAP_SYS_ADMIN, or else makes a user namespace, in which this user keeps its number.  Raises
+    OSError where the system forbids that; the process must not go on then.
+    """
+    _leave_the_network()
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    lo = b"lo".ljust(16, b"\0") + (IFF_UP | IFF_RUNNING).to_bytes(2, sys.byteorder) + bytes(14)
+    fcntl.ioctl(control.fileno(), SIOCSIFFLAGS, lo)
+    control.close()
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    listener.bind((LOOPBACK, 0))
+    listener.listen(SPARES)
+    spares = [_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM) for _ in range(SPARES)]
+    _check(listener, spares[0])
+    fds = [one.fileno().to_bytes(4, sys.byteorder) for one in (listener, *spares)]
+    channel = _socket.socket(fileno=os.dup(handover))
+    channel.sendmsg([b"!"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(fds))])
+    channel.close()
+    for one in (listener, *spares):
+        one.close()
+
+
+def _leave_the_network() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    if call("unshare", CLONE_NEWNET) == 0:
+        return
+    if call("unshare", CLONE_NEWUSER | CLONE_NEWNET) != 0 and (
+        why := refusal("unshare", CLONE_NEWUSER | CLONE_NEWNET)
+    ):
+        raise why
+    for name, text in (
+        ("setgroups", "deny"),  # without it no group may be mapped (user_namespaces(7))
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def _check(listener: _socket.socket, spare: _socket.socket) -> None:
+    """Make a socket as the owner will, so that a system that cannot is known before the driver runs."""
+    spare.connect(listener.getsockname())
+    fd, _ = listener._accept()
+    try:
+        disconnect(fd)
+        disconnect(spare.fileno())
+    finally:
+        os.close(fd)
+
+
+def disconnect(fd: int) -> None:
+    """Dissolve the connection of a TCP socket, which can then be connected anew (connect(2)).
+
+    Raises OSError where the system cannot do that.
+    """
+    if call("connect", fd, UNSPECIFIED, len(UNSPECIFIED)) != 0 and (
+        why := refusal("connect", fd, UNSPECIFIED, len(UNSPECIFIED))
+    ):
+        raise why
+
+
+def explain(number: int) -> str:
+    """Why the system refuses a network namespace, by the error's number and the system's settings."""
+    if number == 28:  # ENOSPC
+        return "user.max_user_namespaces or user.max_net_namespaces is reached (see sysctl)"
+    if number == 22:  # EINVAL
+        return "the kernel has no user or no network namespaces"
+    if number in (1, 13):  # EPERM, EACCES
+        return _who_forbids()
+    return os.strerror(number)
+
+
+def _who_forbids() -> str:
+    if _reads("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return (
+            "AppArmor forbids user namespaces to programs without a profile "
+            "(sysctl kernel.apparmor_restrict_unprivileged_userns)"
+        )
+    if _reads("kernel/unprivileged_userns_clone") == "0":
+        return "user namespaces are forbidden (sysctl kernel.unprivileged_userns_clone)"
+    try:
+        with open("/proc/self/status", "rb") as file:
+            if b"\nSeccomp:\t2\n" in file.read():
+                return "a seccomp filter, such as Docker's default profile, forbids namespaces"
+    except OSError:
+        pass
+    return "namespaces are forbidden here (no CAP_SYS_ADMIN, and no user namespaces)"
+
+
+def _reads(name: str) -> str:
+    try:
+        with open(f"/proc/sys/{name}", "rb") as file:
+            return file.read().decode().strip()
+    except OSError:
+        return ""
+
+
+__all__ = ["disconnect", "enter_namespace", "explain"]

@@ -1,0 +1,181 @@
+"""Starts the browser of an isolated driver, outside the driver's network namespace.
+
+ChromeDriver is told that its browser is a small script, the stand-in (``drivers/stand_in.py``).  A
+browser that ChromeDriver starts itself would have no network.  The stand-in asks the guard to start the
+browser, and lives as long as the browser does::
+
+    guard ─┬─ chromedriver ── stand-in     in the namespace
+           └─ browser                      outside
+
+Stand-in and guard have two pipes between them.  ChromeDriver inherits their ends, and closes them in its
+children: so the stand-in opens those of its parent, by ``/proc``.  No file is needed that others could
+open.  The stand-in writes its pid, or its pid and TERM, into the one pipe.  From the other one it reads
+only its end, which comes with the guard's.
+
+Imported only where a session's driver is isolated.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+
+from .files import ignore_errors
+from .isolation import VARIABLE
+from .procfs import descendants, read_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from .command import Command
+    from .containment import Containment
+    from .members import Members
+    from .owner import Owner
+else:
+    import _signal as signal
+
+COMMANDS, ANSWERS = 3, 4
+"""The browser's descriptors of ``--remote-debugging-pipe``: it reads the one, and writes the other."""
+SUCCEEDED, FAILED = signal.SIGUSR1, signal.SIGUSR2
+"""What a stand-in gets when its browser has exited, with status 0 or with another one."""
+ABOVE = 10
+"""The least number of a descriptor that is not to be overwritten."""
+CANNOT_RUN = 127
+
+
+class Outside:
+    """The pipes, and the browsers that were started for stand-ins."""
+
+    def __init__(self, browser: str):
+        """``browser``: the path of the program."""
+        self._browser = browser
+        self._requests, self._driver_writes = os.pipe()
+        self._driver_reads, self._alive = os.pipe()
+        self._epoll = select.epoll()
+        self._epoll.register(self._requests, select.EPOLLIN)
+        self._stand_ins: dict[int, tuple[int, int]] = {}
+        """For each browser that lives, by its pid: the pid and the pidfd of its stand-in."""
+
+    @property
+    def fd(self) -> int:
+        """Readable when :meth:`serve` has something to do."""
+        return self._epoll.fileno()
+
+    def in_the_guard(self) -> None:
+        """After the driver's fork: close its ends, so that each pipe ends with the other side."""
+        os.close(self._driver_writes)
+        os.close(self._driver_reads)
+
+    def close(self) -> None:
+        """For a driver that could not be isolated."""
+        self._epoll.close()
+        os.close(self._requests)
+        os.close(self._alive)
+
+    def in_the_driver(self) -> None:
+        """In the driver's process, before its exec: keep its ends of the pipes open."""
+        for fd in (self._driver_writes, self._driver_reads):
+            os.set_inheritable(fd, True)
+        os.environ[VARIABLE] = f"{self._driver_writes} {self._driver_reads}"
+
+    def serve(
+        self, command: Command, members: Members, owner: Owner, containment: Containment
+    ) -> None:
+        """Do what stand-ins have asked for, and end the browsers of those that have ended.  Does not
+        block."""
+        for fd, _ in self._epoll.poll(0):
+            if fd != self._requests:
+                self._end_browser_of(fd)
+                continue
+            for line in os.read(self._requests, 4096).decode("ascii", "replace").splitlines():
+                pid, _, word = line.partition(" ")
+                if word:
+                    self._ask_browser_of(int(pid))
+                elif browser := self._start_for(int(pid), command, containment):
+                    members.born.add(browser)
+                    members.note(browser)
+                    owner.send("browser", pid=browser, stand_in=int(pid))
+
+    def browser_has_ended(self, pid: int, code: int, owner: Owner) -> None:
+        """Pass the end of a browser, which was reaped, on to its stand-in and to the owner.
+
+        ``code``: its exit status, negative for a signal.  Does nothing for another process.
+        """
+        if pid not in self._stand_ins:
+            return
+        _, pidfd = self._stand_ins.pop(pid)
+        self._epoll.unregister(pidfd)
+        by = signal.SIGKILL if -code in (SUCCEEDED, FAILED, signal.SIGTERM) else -code
+        number = by if code < 0 else FAILED if code else SUCCEEDED
+        ignore_errors(lambda: signal.pidfd_send_signal(pidfd, number))
+        os.close(pidfd)
+        owner.send("browser-ended", pid=pid, code=code)
+
+    def _end_browser_of(self, pidfd: int) -> None:
+        """The stand-in has ended before its browser: its driver has killed it, to end the browser."""
+        for browser, (_, known) in self._stand_ins.items():
+            if known == pidfd:
+                os.kill(browser, signal.SIGKILL)  # our child, which was not reaped yet
+        self._epoll.unregister(pidfd)
+
+    def _ask_browser_of(self, stand_in: int) -> None:
+        """The driver has sent SIGTERM to what it takes for the browser."""
+        for browser, (pid, _) in self._stand_ins.items():
+            if pid == stand_in:
+                os.kill(browser, signal.SIGTERM)
+
+    def _start_for(self, stand_in: int, command: Command, containment: Containment) -> int:
+        """Start the browser with the arguments, the environment, the directory and the debugging pipe of
+        the stand-in.  Returns its pid; 0 where it cannot be started, and the stand-in is ended then."""
+        if stand_in not in {pid for pid, _ in descendants(os.getpid())}:
+            return 0  # it has ended, or is no process of this session
+        pidfd = os.pidfd_open(stand_in)
+        try:
+            # The kernel has put the shell and the script's path before the arguments (execve(2)).
+            words = (read_bytes(f"/proc/{stand_in}/cmdline") or b"").split(b"\0")[2:-1]
+            environment = _environment(read_bytes(f"/proc/{stand_in}/environ") or b"")
+            pipe = [
+                _open(f"/proc/{stand_in}/fd/{COMMANDS}", os.O_RDONLY),
+                _open(f"/proc/{stand_in}/fd/{ANSWERS}", os.O_WRONLY),
+            ]
+            directory = os.open(f"/proc/{stand_in}/cwd", os.O_PATH | os.O_CLOEXEC)
+            arguments = [os.fsencode(self._browser), *words]
+
+            def execute() -> None:
+                os.fchdir(directory)
+                os.dup2(pipe[0], COMMANDS)
+                os.dup2(pipe[1], ANSWERS)
+                os.execve(self._browser, arguments, environment)
+
+            browser = command.fork_beside(execute)
+            for fd in (*pipe, directory):
+                os.close(fd)
+        except OSError as error:
+            os.write(2, f"browserkeeper: {error}\n".encode())
+            ignore_errors(lambda: signal.pidfd_send_signal(pidfd, FAILED))
+            os.close(pidfd)
+            return 0
+        self._stand_ins[browser] = (stand_in, pidfd)
+        self._epoll.register(pidfd, select.EPOLLIN)
+        return browser
+
+
+def _environment(block: bytes) -> dict[bytes, bytes]:
+    pairs = (entry.partition(b"=")[::2] for entry in block.split(b"\0") if b"=" in entry)
+    return {name: value for name, value in pairs if name != VARIABLE.encode()}
+
+
+def _open(path: str, flags: int) -> int:
+    """A descriptor that is above those which the browser gets."""
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE)
+    finally:
+        os.close(fd)
+
+
+__all__ = ["Outside"]
