@@ -29,6 +29,8 @@ OnLeak = Literal["raise", "warn", "ignore"]
 Debugging = Literal["pipe", "port"]
 Isolate = bool | Literal["auto"]
 """Whether the driver gets a network namespace of its own; "auto": where that is possible."""
+GECKODRIVER = "geckodriver must reach Firefox by TCP, and Firefox needs the network of the machine"
+"""Why the driver of a Firefox is not isolated."""
 Wait = float | Literal["start_timeout"] | None
 """Of ``browser()``: seconds to wait for a slot of the host, None for no limit, or as many seconds as the
 argument of that name has."""
@@ -258,7 +260,7 @@ class SessionConfig:
         if not self.is_here:
             why = f"the driver is not on this machine ({self.elsewhere})"
         elif self.engine == "firefox":
-            why = "geckodriver must reach Firefox by TCP, and Firefox needs the network of the machine"
+            why = GECKODRIVER
         elif self.debugger_address:
             why = "options.debugger_address is a port that the driver must reach"
         elif self.debugging == "port":

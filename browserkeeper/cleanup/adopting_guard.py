@@ -20,6 +20,7 @@ from pathlib import Path
 from ..guard.guard import Guard
 from ..guard.life import Watch, finish
 from ..guard.options import Failure, Options
+from ..guard.outside import Outside
 from ..guard.procfs import Stat, own_memory
 from ..process import is_alive, system
 from ..process.identity import ProcessIdentity
@@ -37,7 +38,7 @@ class AdoptedDriver:
     pid = 0
     status: int | None = None
     exec_fd = -1
-    outside = None
+    outside: Outside | None = None  # the driver runs already
     isolation = ""
     """It is not known in which network namespace the driver is."""
 

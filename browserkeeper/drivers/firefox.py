@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import SessionConfig
+from ..config import GECKODRIVER, SessionConfig
 from ..options.check import preferences_of_profile
 from .bound_program import obstacle, place, write_wrapper
 from .identity import check as check_identity
@@ -79,6 +79,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         note=obstacle,
         profile=profile,
         route=route,
+        isolation="isolate_driver=False" if config.isolate_driver is False else GECKODRIVER,
     )
 
 

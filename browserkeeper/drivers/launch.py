@@ -76,8 +76,8 @@ class Launch:
     ``profile`` is the directory that the user wants to keep, None for a temporary one.
     ``route`` is the relay's route to the browser's proxy, None without one; closed after the browser's
     end. ``find_browser`` returns the browser, given its capabilities and the processes of the session.
-    ``isolation`` and ``browser`` are as in :class:`GuardPlan`; ``stand_in`` is the program that an isolated
-    driver takes for the browser.
+    ``isolation`` and ``browser`` are as in :class:`GuardPlan`; ``stand_in`` is the program that an
+    isolated driver takes for the browser.
     """
 
     command: tuple[str, ...]

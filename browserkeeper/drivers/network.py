@@ -160,7 +160,8 @@ class InsidePoolManager(urllib3.PoolManager):
 
     def __init__(self, network: DriverNetwork, **given: Any):
         super().__init__(**given)
-        self.pool_classes_by_scheme = {"http": functools.partial(_InsidePool, network=network)}
+        of_http: Any = functools.partial(_InsidePool, network=network)
+        self.pool_classes_by_scheme = {"http": of_http}
 
 
 __all__ = ["HOST", "DriverNetwork", "InsidePoolManager", "InsideUrl"]

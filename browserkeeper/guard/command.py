@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         exec_fd: int
         """Readable when the exec has succeeded or failed; -1 where none is awaited."""
         outside: Outside | None
+        """Starts the browser of a driver that is isolated; None for any other command."""
         isolation: str
+        """``isolated``, or why the command is not; "" where that is no question."""
 
         def start(self) -> None:
             """Does not wait for the exec.  Raises Failure."""
@@ -88,7 +90,7 @@ class Command:
 
         try:
             os.close(os.pidfd_open(os.getpid()))
-            self.outside = Outside(self._options.browser)
+            self.outside = Outside(self._options.browser, self.fork_beside)
             self.isolation = ISOLATED
         except (AttributeError, OSError) as error:  # Python was built on an old kernel; an old kernel
             self._refuse_isolation(f"it needs pidfd_open(2): {error}", getattr(error, "errno", 0) or 0)

@@ -212,7 +212,7 @@ class Guard:
     def facts(self, survivors: list[dict[str, Any]]) -> dict[str, Any]:
         """The exit report as a dict for JSON, with all that is known at this moment."""
         facts = self.report.facts(self.members, self.memory, self.command.status, survivors)
-        facts["isolation"] = self.command.isolation
+        facts["driver_isolation"] = self.command.isolation
         return facts
 
     def report_failure(self, failure: Failure) -> None:

@@ -9,11 +9,10 @@ Imported only where a session has such a namespace.  The owner imports :func:`di
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import sys
-
-import _socket
 
 from .libc import call, refusal
 
@@ -77,7 +76,7 @@ def _leave_the_network() -> None:
 def _check(listener: _socket.socket, spare: _socket.socket) -> None:
     """Make a socket as the owner will, so that a system that cannot is known before the driver runs."""
     spare.connect(listener.getsockname())
-    fd, _ = listener._accept()
+    fd, _ = listener._accept()  # type: ignore[attr-defined] # the C half of socket.accept()
     try:
         disconnect(fd)
         disconnect(spare.fileno())

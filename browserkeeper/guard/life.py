@@ -88,7 +88,7 @@ class Watch:
         """Start the browser of an isolated driver, or end it with what stands for it."""
         guard, outside = self.guard, self.guard.command.outside
         if outside is not None and outside.fd in ready:
-            outside.serve(guard.command, guard.members, guard.owner, guard.containment)
+            outside.serve(guard.members, guard.owner)
 
     def _reason_of_downloads(self) -> str | None:
         bound, age = self.guard.bound, self.guard.report.age()

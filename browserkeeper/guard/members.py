@@ -62,7 +62,8 @@ class Members:
         self.born: set[int] = set()
         """The pids of children of the guard besides the command: the browser of an isolated driver."""
         self.on_reaped: Callable[[int, int], None] = lambda pid, code: None
-        """Called with each child that was reaped: its pid, and its exit status, negative for a signal."""
+        """Called with the pid of each child that was reaped, and its exit status, negative for a
+        signal."""
         self.x_servers: set[int] = set()
         """The pids of those whose names are such as X servers have: Xvfb, Xorg, Xephyr, Xtigervnc."""
         self._processes, self._command, self._age = processes, command, age

@@ -29,10 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
-    from typing import NoReturn
 
-    from .command import Command
-    from .containment import Containment
     from .members import Members
     from .owner import Owner
 else:
@@ -50,9 +47,9 @@ CANNOT_RUN = 127
 class Outside:
     """The pipes, and the browsers that were started for stand-ins."""
 
-    def __init__(self, browser: str):
-        """``browser``: the path of the program."""
-        self._browser = browser
+    def __init__(self, browser: str, fork: Callable[[Callable[[], None]], int]):
+        """``browser``: the path of the program.  ``fork``: as :meth:`Command.fork_beside`."""
+        self._browser, self._fork = browser, fork
         self._requests, self._driver_writes = os.pipe()
         self._driver_reads, self._alive = os.pipe()
         self._epoll = select.epoll()
@@ -82,9 +79,7 @@ class Outside:
             os.set_inheritable(fd, True)
         os.environ[VARIABLE] = f"{self._driver_writes} {self._driver_reads}"
 
-    def serve(
-        self, command: Command, members: Members, owner: Owner, containment: Containment
-    ) -> None:
+    def serve(self, members: Members, owner: Owner) -> None:
         """Do what stand-ins have asked for, and end the browsers of those that have ended.  Does not
         block."""
         for fd, _ in self._epoll.poll(0):
@@ -95,7 +90,7 @@ class Outside:
                 pid, _, word = line.partition(" ")
                 if word:
                     self._ask_browser_of(int(pid))
-                elif browser := self._start_for(int(pid), command, containment):
+                elif browser := self._start_for(int(pid)):
                     members.born.add(browser)
                     members.note(browser)
                     owner.send("browser", pid=browser, stand_in=int(pid))
@@ -108,7 +103,7 @@ class Outside:
         if pid not in self._stand_ins:
             return
         _, pidfd = self._stand_ins.pop(pid)
-        self._epoll.unregister(pidfd)
+        ignore_errors(lambda: self._epoll.unregister(pidfd))  # it ended first
         by = signal.SIGKILL if -code in (SUCCEEDED, FAILED, signal.SIGTERM) else -code
         number = by if code < 0 else FAILED if code else SUCCEEDED
         ignore_errors(lambda: signal.pidfd_send_signal(pidfd, number))
@@ -128,7 +123,7 @@ class Outside:
             if pid == stand_in:
                 os.kill(browser, signal.SIGTERM)
 
-    def _start_for(self, stand_in: int, command: Command, containment: Containment) -> int:
+    def _start_for(self, stand_in: int) -> int:
         """Start the browser with the arguments, the environment, the directory and the debugging pipe of
         the stand-in.  Returns its pid; 0 where it cannot be started, and the stand-in is ended then."""
         if stand_in not in {pid for pid, _ in descendants(os.getpid())}:
@@ -151,7 +146,7 @@ class Outside:
                 os.dup2(pipe[1], ANSWERS)
                 os.execve(self._browser, arguments, environment)
 
-            browser = command.fork_beside(execute)
+            browser = self._fork(execute)
             for fd in (*pipe, directory):
                 os.close(fd)
         except OSError as error:

@@ -238,8 +238,8 @@ class ExitReport:
     empty for any other.  Only the owner knows them.  So ``commands_known`` is False in the history of a
     session whose owner was dead, and in reports of older versions.
 
-    ``isolation`` is ``isolated`` if the driver had a network namespace of its own (``isolate_driver=``),
-    or else why it had none; "" where that is not known.
+    ``driver_isolation`` is ``isolated`` if the driver had a network namespace of its own
+    (``isolate_driver=``), or else why it had none; "" where that is not known.
     """
 
     session: str
@@ -264,7 +264,7 @@ class ExitReport:
     operator: Operator | None = None
     commands: tuple[LastCommand, ...] = ()
     commands_known: bool = False
-    isolation: str = ""
+    driver_isolation: str = ""
 
     @property
     def ended_badly(self) -> bool:

@@ -269,10 +269,14 @@ class ExitWatch:
         tree = system.tree(self._guard.primary_pid)
         if not any(process.pid == self._driver and not process.is_zombie for process in tree):
             return True  # the driver has ended: the guard ends the session
-        started = (self._guard.event("browser") or {}).get("pid", 0)  # by the guard of an isolated driver
+        started = (self._guard.event("browser") or {}).get(
+            "pid", 0
+        )  # by the guard of an isolated driver
         if ended := self._guard.event("browser-ended"):
             self._how = BrowserExit.of_exit_code(ended["code"])
-        children = [p for p in tree if p.pid == started or (p.parent == self._driver and not is_stand_in(p))]
+        children = [
+            p for p in tree if p.pid == started or (p.parent == self._driver and not is_stand_in(p))
+        ]
         for child in children:
             if self._main is None:
                 self._main = child

@@ -701,8 +701,8 @@ class Attempt:
             return profile.error(locked=True) or ProfileError(f"Profile {profile.directory}: {text}.")
         if where == "isolation":
             return ContainmentError(
-                f"The driver cannot be isolated: {text.partition('] ')[2] or text}. Allow that, or leave "
-                "isolate_driver=True out: then every local user can connect to the driver's port."
+                f"The driver cannot be isolated: {text.partition('] ')[2] or text}. Allow that, or "
+                "leave isolate_driver=True out: then every local user can connect to the driver's port."
             )
         if where == "cgroup" and not limit:
             return ContainmentError(f"The cgroup cannot be made: {text}. Use containment='subreaper'.")
@@ -724,7 +724,9 @@ def _isolation(config: SessionConfig, launch: Launch, containment: Containment) 
     if found in (AUTO, REQUIRED) and containment.kind not in ("subreaper", "cgroup"):
         found = f"containment={containment.kind!r} cannot do it"
     if config.isolate_driver is True and found != REQUIRED:
-        raise ConfigError(f"isolate_driver=True: the driver of this browser cannot be isolated: {found}.")
+        raise ConfigError(
+            f"isolate_driver=True: the driver of this browser cannot be isolated: {found}."
+        )
     return found
 
 

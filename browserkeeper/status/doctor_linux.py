@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..drivers import chromium
 from ..errors import LaunchError
+from ..guard.options import AUTO, ISOLATED
 from ..guard.procfs import foreign_proc, hidden_processes
 from ..process import system
 from ..process.containment import choose, writable_cgroup
@@ -54,6 +55,30 @@ def guard() -> Check:
         return Check("guard", "ok", f"is a subreaper and certified an end (ECHILD) in {taken:.0f} ms")
     remedy = "Is prctl(2) forbidden here (seccomp)? Use containment='portable' until it is allowed."
     return Check("guard", "fail", f"gave no certificate: {process.event('failed') or event}", remedy)
+
+
+def driver_port() -> Check:
+    """Runs ``true`` as an isolated driver would be: in a network namespace of its own."""
+    plan = GuardPlan(
+        f"helper-{os.urandom(4).hex()}",
+        ("true",),
+        environment_without_credentials(),
+        choose("subreaper"),
+        isolation=AUTO,
+        browser="true",
+    )
+    process = GuardProcess(plan)
+    try:
+        event = process.wait_for("ended", deadline=time.monotonic() + 10)
+    finally:
+        process.end("closed", time.monotonic() + 10)
+    found = event["report"]["driver_isolation"] if event else "the guard gave no answer"
+    if found == ISOLATED:
+        return Check("driver port", "ok", "ChromeDriver's is closed: a network namespace can be made")
+    remedy = (
+        "Allow namespaces, or use a remedy of docs/security.md if you do not trust all users."
+    )
+    return Check("driver port", "warn", f"every local user can connect to a driver: {found}", remedy)
 
 
 def pid_1() -> Check:
@@ -193,6 +218,7 @@ def display() -> Check:
 CHECKS: tuple[Callable[[], Check], ...] = (
     proc,
     guard,
+    driver_port,
     pid_1,
     pidfd,
     identity,
