@@ -75,9 +75,7 @@ def driver_port() -> Check:
     found = event["report"]["driver_isolation"] if event else "the guard gave no answer"
     if found == ISOLATED:
         return Check("driver port", "ok", "ChromeDriver's is closed: a network namespace can be made")
-    remedy = (
-        "Allow namespaces, or use a remedy of docs/security.md if you do not trust all users."
-    )
+    remedy = "Allow namespaces, or use a remedy of docs/security.md if you do not trust all users."
     return Check("driver port", "warn", f"every local user can connect to a driver: {found}", remedy)
 
 

@@ -152,6 +152,7 @@ MAY_IMPORT_THE_GUARD = {
 """Modules that put a guard together, and those that become one."""
 FOR_ALL = (
     *("bells", "descriptors", "displays", "downloads", "end_request", "files", "procfs", "trees"),
+    *("isolation", "options"),
 )
 
 
