@@ -37,7 +37,7 @@ def can_be_isolated() -> bool:
     guard = start(("/bin/true",), isolation=AUTO, browser="/bin/true")
     ended = guard.wait_for("ended", deadline=deadline_in())
     guard.end("closed", deadline_in())
-    return bool(ended) and ended["report"]["driver_isolation"] == ISOLATED
+    return ended is not None and ended["report"]["driver_isolation"] == ISOLATED
 
 
 @pytest.fixture(autouse=True)

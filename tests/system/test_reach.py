@@ -58,6 +58,13 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=30) as co
     except ConnectionError:
         pass
 """
+REFUSED = """
+import socket, sys
+try:
+    socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=30)
+except ConnectionRefusedError:
+    print("refused")
+"""
 UPGRADE = """GET /session HTTP/1.1\r
 Host: 127.0.0.1:{port}\r
 Upgrade: websocket\r
@@ -184,8 +191,27 @@ def unix_sockets_lie_in_the_tmpdir(running: Running) -> None:
 
 
 def chromiums_port(running: Running) -> None:
-    """No DevTools port.  But the driver's: it lists the sessions, lets everybody drive them, and runs
-    any program as its own user."""
+    """There is none: the driver's is in a network namespace of its own (``test_isolated_driver.py`` tries
+    all ports)."""
+    assert not running.ports()
+    refused = [*PYTHON, REFUSED, str(running.driver.service.port)]
+    assert as_nobody(*refused).stdout.strip() == "refused"
+    assert shell_as_nobody('ls -L "/proc/$1/ns/net" 2>&1 || true', running.members[0].pid).endswith(
+        "Permission denied\n"
+    )
+
+
+@pytest.mark.chrome
+def test_control_a_driver_that_is_not_isolated_obeys_everybody(site: Site) -> None:
+    """It lists the sessions, lets everybody drive them, and runs any program as its own user."""
+    session = browser("chrome", isolate_driver=False)
+    with session as driver:
+        driver.get(site.url)
+        driver.add_cookie({"name": "secret", "value": SECRET})
+        whoever_connects_has_it_all(Running(session, driver, site))
+
+
+def whoever_connects_has_it_all(running: Running) -> None:
     assert set(running.ports().values()) == {"chromedriver"}
     (listed,) = running.request("GET", "/sessions")
     assert listed["id"] == running.driver.session_id
