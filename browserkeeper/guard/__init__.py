@@ -10,6 +10,8 @@ the standard library only (``_signal`` and ``_ctypes`` in place of ``signal`` an
     guard.py                          the parts that the phases share, which are:
     options.py, signals.py, owner.py  the guard's surroundings
     title.py                          its name and command line, as others see them
+    isolation.py, outside.py          the driver's network namespace; the browser, which is not in it
+    libc.py                           calls of the C library
     command.py, containment.py        what it starts; how processes are found and ended
     profile.py                        the lock on a profile that is kept
     virtual_display.py                the X server that a session has of its own
@@ -19,7 +21,8 @@ the standard library only (``_signal`` and ``_ctypes`` in place of ``signal`` an
     procfs.py, files.py, trees.py, descriptors.py, downloads.py, bells.py  functions for every layer
     displays.py                       the files of X servers in /tmp, for every layer too
 
-Every layer may import the last eight.  Of the rest, the layers above import only what
+Every layer may import the last eight, the options' values and the functions for the owner in
+``isolation.py``.  Of the rest, the layers above import only what
 they need to put a guard together (``process/portable_guard.py``, ``cleanup/adopting_guard.py``) and the
 exit statuses (``cli/run.py``).
 

@@ -191,8 +191,8 @@ def unix_sockets_lie_in_the_tmpdir(running: Running) -> None:
 
 
 def chromiums_port(running: Running) -> None:
-    """There is none: the driver's is in a network namespace of its own (``test_isolated_driver.py`` tries
-    all ports)."""
+    """There is none: the driver's is in a network namespace of its own.  ``test_isolated_driver.py``
+    tries all ports."""
     assert not running.ports()
     refused = [*PYTHON, REFUSED, str(running.driver.service.port)]
     assert as_nobody(*refused).stdout.strip() == "refused"
