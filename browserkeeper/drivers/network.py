@@ -87,9 +87,12 @@ class DriverNetwork:
         return made
 
     def _take_spare(self) -> socket.socket:
+        until = time.monotonic() + ACCEPT_TIMEOUT
         while not self._is_closed:
             with contextlib.suppress(IndexError):  # other threads have all
                 return self._spares.pop()
+            if time.monotonic() > until:
+                raise TimeoutError("other connections to the driver take too long")
             time.sleep(PAUSE)
         raise ConnectionRefusedError(errno.ECONNREFUSED, "the session of this driver is over")
 

@@ -24,7 +24,7 @@ LOOPBACK = "127.0.0.1"
 VARIABLE = "BROWSERKEEPER_STAND_IN"
 """The environment variable of the driver that has the numbers of its ends of the two pipes to the guard
 (``outside.py``)."""
-SPARES = 4
+SPARES = 2
 """Client sockets that the owner gets.  Each new connection uses one for a moment."""
 
 

@@ -196,6 +196,11 @@ class BrowserPool(Generic[D_co]):
                 f"wait={browser['wait']!r} cannot be used with a pool: its launches wait for a slot of "
                 "the host as long as a request needs them. Use checkout_timeout= or lease(timeout=)."
             )
+        if browser.get("isolate_driver") is True and leases_per_browser != 1:
+            raise ConfigError(
+                f"leases_per_browser={leases_per_browser!r} cannot be used with isolate_driver=True: "
+                "the driver must reach the debugging port that leases share a browser by."
+            )
         if browser.get("debugging") == "pipe" and leases_per_browser != 1:
             raise ConfigError(
                 f"leases_per_browser={leases_per_browser!r} cannot be used with debugging='pipe': the "

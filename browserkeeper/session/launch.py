@@ -261,8 +261,7 @@ class Attempt:
         if spawned is None:
             raise LaunchError("The guard was killed during the launch.")
         self.driver_process = identity_of(spawned["pid"])
-        if spawned.get("isolation") == ISOLATED:
-            self._enter_network(options)
+        self._enter_network(options, spawned)
         if not self.plan.config.remote:  # the guard has made TMPDIR, and no browser runs yet
             try:
                 link_user_directories(self.plan.guard.env, self.plan.guard.tmpdir)
@@ -275,9 +274,7 @@ class Attempt:
         self._driver = weakref.ref(driver)
         of_display = spawned.get("display_pid")
         processes = [process for process in self.processes() if process.pid != of_display]
-        if self.network is not None:
-            self._name_browser(driver.caps)
-        self.browser = launch.find_browser(driver.caps, processes)
+        self.browser = launch.find_browser(self._capabilities(driver), processes)
         if self.prompts is not None:
             driver.caps["unhandledPromptBehavior"] = self.prompts.capability  # which users read
         config = self.plan.config
@@ -287,25 +284,31 @@ class Attempt:
             self._open_bidi(driver)
         return driver
 
-    def _enter_network(self, options: Any) -> None:
-        """The driver is isolated: take the sockets that lead to it, and have it start the stand-in."""
-        from ..drivers.network import DriverNetwork
-
+    def _enter_network(self, options: Any, spawned: Mapping[str, Any]) -> None:
+        """Of an isolated driver, take the sockets that lead to it, and have it start the stand-in."""
         handover = self.guard.handover
-        if handover is None:
-            raise StartRefusedError from ConnectionError("the guard is over")
-        try:
-            self.network = DriverNetwork.receive(handover)
-        except OSError as error:
-            raise StartRefusedError from error
-        handover.close()
-        options.binary_location = self.plan.launch.stand_in
+        if handover is None:  # it was never to be isolated
+            return
+        if spawned["isolation"] == ISOLATED:
+            from ..drivers.network import DriverNetwork
 
-    def _name_browser(self, capabilities: dict[str, Any]) -> None:
-        """The driver gives the pid of the stand-in; users and tools look for that of the browser."""
-        event = self.guard.event("browser")
-        if event is not None and "goog:processID" in capabilities:
-            capabilities["goog:processID"] = event["pid"]
+            try:
+                self.network = DriverNetwork.receive(handover)
+            except OSError as error:  # the guard is over
+                raise StartRefusedError from error
+            options.binary_location = self.plan.launch.stand_in
+        handover.close()
+
+    def _capabilities(self, driver: Any) -> Mapping[str, Any]:
+        """Those of the session.  An isolated driver gives the pid of the stand-in; users and tools look
+        for that of the browser."""
+        started = self.guard.event("browser") if self.network is not None else None
+        if started is None:
+            capabilities: Mapping[str, Any] = driver.caps
+            return capabilities
+        if "goog:processID" in driver.caps:
+            driver.caps["goog:processID"] = started["pid"]
+        return {**driver.caps, "goog:processID": started["pid"]}
 
     def _turn_bidi_on(self, options: Any) -> None:
         """Turn BiDi on if the identity, the downloads or a trace need it.  Dialogs are then handled as
