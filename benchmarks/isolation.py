@@ -1,4 +1,4 @@
-"""What an isolated driver costs: the start of a session, and a command, side by side with one that is not.
+"""What an isolated driver costs: the start of a session, and a command, beside one that is not isolated.
 
     python -m benchmarks.isolation [ROUNDS [COMMANDS]]
 
