@@ -34,9 +34,9 @@ class DriverNetwork:
 
     def __init__(self, listener: socket.socket, spares: list[socket.socket]):
         """Sockets that were made in the namespace."""
+        self._is_closed = False
         self._listener, self._spares = listener, collections.deque(spares)
         self._listener.settimeout(ACCEPT_TIMEOUT)
-        self._is_closed = False
 
     @classmethod
     def receive(cls, handover: socket.socket) -> DriverNetwork:
@@ -106,6 +106,9 @@ class DriverNetwork:
         self._is_closed = True
         self._listener.close()
         self._close_spares()
+
+    def __del__(self) -> None:
+        self.close()  # of a session that was dropped
 
     def _close_spares(self) -> None:
         with contextlib.suppress(IndexError):

@@ -187,8 +187,8 @@ def test_nothing_is_left_when_one_of_the_processes_is_killed(
 ) -> None:
     """This driver goes on without its browser.  Any other death ends the whole session.
 
-    Where both guards are killed, the kernel kills the driver, the stand-in reads the end of its pipe, and
-    the browser, as a Chromium does, that of its debugging pipe.
+    Where both guards are killed, the kernel kills the driver, and the stand-in reads the end of its pipe.
+    The browser, as a Chromium does, reads that of its debugging pipe.
     """
     guard, answer = stand_in_for(tmp_path, ended, "read -r line <&3" if who == "both" else STAY)
     assert wait_until(lambda: told(answer))
