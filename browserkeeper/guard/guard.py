@@ -12,7 +12,7 @@ from .files import ignore_errors, make_session_directory
 from .lock import SessionLock, lock_directory
 from .log import CommandLog
 from .members import Members, MemoryCurve
-from .options import Failure, Options
+from .options import AUTO, REQUIRED, Failure, Options
 from .owner import Owner
 from .procfs import foreign_proc
 from .record import Record, Report
@@ -212,7 +212,10 @@ class Guard:
     def facts(self, survivors: list[dict[str, Any]]) -> dict[str, Any]:
         """The exit report as a dict for JSON, with all that is known at this moment."""
         facts = self.report.facts(self.members, self.memory, self.command.status, survivors)
-        facts["driver_isolation"] = self.command.isolation
+        isolation = self.command.isolation
+        if isolation in (AUTO, REQUIRED):  # a standby guard, whose primary guard has started the driver
+            isolation = ""
+        facts["driver_isolation"] = isolation
         return facts
 
     def report_failure(self, failure: Failure) -> None:

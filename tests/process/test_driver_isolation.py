@@ -41,7 +41,7 @@ def can_be_isolated() -> bool:
     return ended is not None and ended["report"]["driver_isolation"] == ISOLATED
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def needs_namespaces() -> None:
     if not can_be_isolated():
         pytest.skip("no network namespace can be made here")
@@ -187,8 +187,8 @@ def test_nothing_is_left_when_one_of_the_processes_is_killed(
 ) -> None:
     """This driver goes on without its browser.  Any other death ends the whole session.
 
-    Where both guards are killed, the kernel kills the driver, and the stand-in reads the end of its pipe.
-    The browser, as a Chromium does, reads that of its debugging pipe.
+    Where both guards are killed, the kernel kills the driver, and the stand-in reads the end of its
+    pipe.  The browser, as a Chromium does, reads that of its debugging pipe.
     """
     guard, answer = stand_in_for(tmp_path, ended, "read -r line <&3" if who == "both" else STAY)
     assert wait_until(lambda: told(answer))
@@ -211,6 +211,11 @@ def test_nothing_is_left_when_one_of_the_processes_is_killed(
     gone = ("stand-in", "browser") if who in ("stand-in", "browser") else tuple(seen)
     ending = [seen[name] for name in gone]
     assert wait_until(lambda: not any(map(witness.is_same, ending))), ending
+    if who in ("primary", "driver"):
+        over = guard.wait_for("ended", deadline=deadline_in())
+        assert over
+        # A standby guard does not know how its primary guard has started the driver.
+        assert over["report"]["driver_isolation"] == ("" if who == "primary" else ISOLATED)
 
 
 FILTERED = """
