@@ -197,8 +197,9 @@ def test_a_firefox_that_ends_is_noticed(
 def test_a_driver_that_ends_during_the_launch_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By the browser that it has started: its parent is the driver."""
-    text, launches = fail("chrome", caplog, binary=script(tmp_path, "kill -KILL $PPID; sleep 600"))
+    """By the browser that it has started, whose parent is the driver where that is not isolated."""
+    killer = script(tmp_path, "kill -KILL $PPID; sleep 600")
+    text, launches = fail("chrome", caplog, binary=killer, isolate_driver=False)
     assert launches == 2
     assert "The driver ended (killed by SIGKILL) during the launch" in text
 
