@@ -57,14 +57,15 @@ elif door == "pool":
     given = {"isolate_driver": isolate, "start_timeout": 300}
     with BrowserPool("chromium", max_size=2, max_uses=1, **given) as pool:
         for _ in range(sessions):
-            with pool.lease(timeout=300) as driver:
-                use(driver)
+            with pool.lease(timeout=300) as lease:
+                use(lease.driver)
 elif door == "pytest":
     test = f'''
 import pytest
 @pytest.mark.keeper_options(isolate_driver={isolate!r}, start_timeout=300)
 @pytest.mark.parametrize("n", range({sessions}))
-def test_it(driver, n):
+def test_it(keeper_driver, n):
+    driver = keeper_driver
     driver.get("data:text/html,<title>seen</title>")
     assert driver.title == "seen"
     print("SESSION", driver.session_id)
@@ -138,9 +139,11 @@ while [ "$1" != -- ]; do attack="$attack $1"; shift; done
 shift
 $attack <"$directory/stop" >"$directory/scan" &
 exec 9>"$directory/stop"
-"$@" >"$directory/told" 9>&-
+status=0
+"$@" >"$directory/told" 9>&- || status=$?
 exec 9>&-
 wait
+exit "$status"
 """
 """The scanner runs from before the first session until after the last one."""
 
