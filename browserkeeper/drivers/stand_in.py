@@ -20,7 +20,16 @@ SCRIPT = f"""#!/bin/sh
 trap 'exit 0' USR1
 trap 'exit 1' USR2
 trap 'again=1; echo "$$ TERM" >&8' TERM
-exec 8>"/proc/$PPID/fd/${{{VARIABLE}% *}}" 9<"/proc/$PPID/fd/${{{VARIABLE}#* }}" || exit 1
+requests=${{{VARIABLE}% *}} alive=${{{VARIABLE}#* }} holder=$PPID
+while [ "$holder" -gt 1 ] && ! [ -p "/proc/$holder/fd/$requests" ]; do
+    # ChromeDriver was started by a program that has closed the pipes for it.
+    parent=0
+    while read -r key value; do
+        if [ "$key" = PPid: ]; then parent=$value; fi
+    done <"/proc/$holder/status"
+    holder=$parent
+done
+exec 8>"/proc/$holder/fd/$requests" 9<"/proc/$holder/fd/$alive" || exit 1
 echo "$$" >&8
 again=1
 while [ "$again" ]; do

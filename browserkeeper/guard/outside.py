@@ -8,9 +8,9 @@ browser, and lives as long as the browser does::
            └─ browser                      outside
 
 Stand-in and guard have two pipes between them.  ChromeDriver inherits their ends, and closes them in its
-children: so the stand-in opens those of its parent, by ``/proc``.  No file is needed that others could
-open.  The stand-in writes its pid, or its pid and TERM, into the one pipe.  From the other one it reads
-only its end, which comes with the guard's.
+children: so the stand-in opens those of its parent, by ``/proc``, or of the next ancestor that has them.
+No file is needed that others could open.  The stand-in writes its pid, or its pid and TERM, into the one
+pipe.  From the other one it reads only its end, which comes with the guard's.
 
 Imported only where a session's driver is isolated.
 """
@@ -41,7 +41,9 @@ SUCCEEDED, FAILED = signal.SIGUSR1, signal.SIGUSR2
 """What a stand-in gets when its browser has exited, with status 0 or with another one."""
 ABOVE = 10
 """The least number of a descriptor that is not to be overwritten."""
-CANNOT_RUN = 127
+HIGH = 100
+"""The least number of the driver's ends: no program has another pipe there, so that they are found in
+whichever ancestor of the stand-in has them."""
 
 
 class Outside:
@@ -75,9 +77,8 @@ class Outside:
 
     def in_the_driver(self) -> None:
         """In the driver's process, before its exec: keep its ends of the pipes open."""
-        for fd in (self._driver_writes, self._driver_reads):
-            os.set_inheritable(fd, True)
-        os.environ[VARIABLE] = f"{self._driver_writes} {self._driver_reads}"
+        ends = (self._driver_writes, self._driver_reads)
+        os.environ[VARIABLE] = " ".join(str(fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH)) for fd in ends)
 
     def serve(self, members: Members, owner: Owner) -> None:
         """Do what stand-ins have asked for, and end the browsers of those that have ended.  Does not

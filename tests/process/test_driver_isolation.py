@@ -97,7 +97,11 @@ STAY = "exec sleep 600"
 
 
 def stand_in_for(
-    tmp_path: Path, ended: list[GuardProcess], last: str, action: str = "none"
+    tmp_path: Path,
+    ended: list[GuardProcess],
+    last: str,
+    action: str = "none",
+    wrapper: tuple[str, ...] = (),
 ) -> tuple[GuardProcess, Path]:
     """A driver whose browser is a shell script that answers with what it got, and then does ``last``."""
     browser, answer = tmp_path / "browser", tmp_path / "answer"
@@ -109,7 +113,9 @@ def stand_in_for(
     words = (write_stand_in(tmp_path), answer, action, "--one", "two words")
     os.environ["A_WORD"] = "kept"
     try:
-        guard = start(program("like_chromedriver", *words), isolation=REQUIRED, browser=str(browser))
+        guard = start(
+            (*wrapper, *program("like_chromedriver", *words)), isolation=REQUIRED, browser=str(browser)
+        )
     finally:
         del os.environ["A_WORD"]
     ended.append(guard)
@@ -145,6 +151,17 @@ def test_the_browser_gets_what_the_stand_in_got_and_is_outside(
     assert network(event["stand_in"]) == network(spawned["pid"]) != network("self")
     files = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
     assert not any(file.startswith("socket:") or "epoll" in file for file in files), files
+
+
+def test_a_wrapper_that_closes_descriptors_for_the_driver_does_no_harm(
+    tmp_path: Path, ended: list[GuardProcess]
+) -> None:
+    """As the script ``chromedriver`` of npm does."""
+    closing = (*PYTHON, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:], close_fds=True)")
+    guard, answer = stand_in_for(tmp_path, ended, "exit 0", wrapper=closing)
+    assert wait_until(lambda: len(told(answer)) == 2)
+    assert told(answer)[1] == "status 0"
+    assert guard.event("browser-ended")
 
 
 @pytest.mark.parametrize(
