@@ -111,9 +111,11 @@ class DriverNetwork:
         self.close()  # of a session that was dropped
 
     def _close_spares(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
+        while self._spares:
+            try:
                 self._spares.pop().close()
+            except IndexError:  # another thread has it
+                return
 
 
 class InsideUrl(str):

@@ -11,12 +11,15 @@ import io
 import re
 import select
 import socket
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from selenium.common.exceptions import WebDriverException
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+
+if TYPE_CHECKING:
+    from .network import DriverNetwork
 
 HEADERS = (
     "Accept-Encoding: identity\r\nAccept: application/json\r\n"
@@ -59,6 +62,7 @@ class RawConnection:
         self._prefix = f"{address.path.rstrip('/')}/session/{driver.session_id}"
         host = f"[{self._host}]" if ":" in self._host else self._host
         self._headers = f"Host: {host}:{self._port}\r\n{HEADERS}"
+        self._network: DriverNetwork | None = driver.service.driver_process.network
         self._socket: socket.socket | None = None
         self._is_closed = False
 
@@ -72,6 +76,13 @@ class RawConnection:
         if answer.status >= 400:
             self._raise(answer)
         return answer
+
+    def _connect(self) -> socket.socket:
+        if self._network is not None:
+            return self._network.connect(self._port or 80, self._config.timeout)
+        sock = socket.create_connection((self._host, self._port), self._config.timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def _exchange(self, method: str, path: str, body: bytes | None) -> Answer:
         """Send a request, and read the answer.  Raises OSError.
@@ -87,8 +98,7 @@ class RawConnection:
                 sock.close()
                 sock = None
             if sock is None:
-                sock = socket.create_connection((self._host, self._port), self._config.timeout)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock = self._connect()
             sock.sendall(request)
             answer, is_kept = _read_answer(sock, method)
         except (http.client.HTTPException, OSError) as error:
