@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import SessionConfig
-from ..guard.options import AUTO, REQUIRED
 from ..options.check import flat, switch_of
 from ..wire.credentials import environment_without_credentials
 from .bound_program import obstacle, write_wrapper
@@ -27,8 +26,7 @@ from .probe import Program
 from .profile import profile_of
 from .proxies import CONTEXT_ARGUMENTS, open_route
 from .resolve import Resolved
-from .stand_in import obstacle as obstacle_to_isolation
-from .stand_in import write_stand_in
+from .stand_in import isolation_of
 
 if TYPE_CHECKING:
     from selenium.webdriver.chromium.options import ChromiumOptions
@@ -80,7 +78,7 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         profile.check()
     level = ("--log-level=INFO",) if config.log else ()
     binary, note, bound_to = found.browser.path, "", {}
-    why_not = obstacle_to_isolation(config, found.driver.path, directory)
+    isolation, stand_in = isolation_of(config, found.driver.path, directory)
     if config.debugging == "port":
         binary, note = bound_binary(found.browser, directory)
         bound_to = {BINARY: found.browser.path}
@@ -94,9 +92,9 @@ def prepare(config: SessionConfig, found: Resolved, tmpdir: str, directory: Path
         note=note,
         profile=profile,
         route=route,
-        isolation=why_not or (REQUIRED if config.isolate_driver is True else AUTO),
+        isolation=isolation,
         browser=binary,
-        stand_in="" if why_not else write_stand_in(directory),
+        stand_in=stand_in,
     )
     if address := config.debugger_address:
         attached = AttachedBrowserHandle(address)

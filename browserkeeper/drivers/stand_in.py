@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..config import SessionConfig
 from ..guard.isolation import VARIABLE
+from ..guard.options import AUTO, REQUIRED
 from .bound_program import place
 
 NAME = "bk-browser"
@@ -38,6 +39,18 @@ while [ "$again" ]; do
 done
 exit 1
 """
+
+
+def isolation_of(config: SessionConfig, driver: str, directory: Path) -> tuple[str, str]:
+    """How the driver of a Chromium is isolated, as in GuardPlan, and the path of the script, which is
+    written; "" without one.  ``driver`` and ``directory``: as in :func:`obstacle`."""
+    if why_not := obstacle(config, driver, directory):
+        return why_not, ""
+    try:
+        script = write_stand_in(directory)
+    except OSError as error:
+        return f"the script that stands for the browser cannot be written: {error}", ""
+    return REQUIRED if config.isolate_driver is True else AUTO, script
 
 
 def obstacle(config: SessionConfig, driver: str, directory: Path) -> str:
@@ -73,4 +86,4 @@ def write_stand_in(directory: Path) -> str:
     return str(path)
 
 
-__all__ = ["NAME", "obstacle", "write_stand_in"]
+__all__ = ["NAME", "isolation_of", "write_stand_in"]

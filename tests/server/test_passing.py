@@ -52,6 +52,7 @@ class Driver:
         driver = SimpleNamespace(
             command_executor=SimpleNamespace(client_config=config),
             error_handler=ErrorHandler(),
+            service=SimpleNamespace(driver_process=SimpleNamespace(network=None)),
             session_id="s",
         )
         self.connection, self.requests = RawConnection(driver), b""
