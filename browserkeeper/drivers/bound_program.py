@@ -47,7 +47,11 @@ def place(path: Path, make: Callable[[Path], None]) -> None:
     So a session that starts at the same time never reads an incomplete file.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    make(draft)
+    try:
+        make(draft)
+    except BaseException:  # a full disk
+        draft.unlink(missing_ok=True)
+        raise
     if draft.is_symlink() or draft.exists():
         draft.rename(path)
 
