@@ -40,6 +40,11 @@ done
 exit 1
 """
 
+SHELL = "/bin/sh"
+SHELLS = ("dash", "bash", "busybox")
+"""The programs as SHELL with which the script was tried.  In mksh and yash ``read`` does not end at a
+signal, so that the stand-in would outlive its browser."""
+
 
 def isolation_of(config: SessionConfig, driver: str, directory: Path) -> tuple[str, str]:
     """How the driver of a Chromium is isolated, as in GuardPlan, and the path of the script, which is
@@ -64,8 +69,10 @@ def obstacle(config: SessionConfig, driver: str, directory: Path) -> str:
         return "it is attached to a browser by a port"
     if config.debugging == "port":
         return "it connects to the browser's debugging port (debugging='port', leases_per_browser=)"
-    if not os.access("/bin/sh", os.X_OK):
-        return "there is no /bin/sh for the script that stands for the browser"
+    if not os.access(SHELL, os.X_OK):
+        return f"there is no {SHELL} for the script that stands for the browser"
+    if (shell := os.path.basename(os.path.realpath(SHELL))) not in SHELLS:
+        return f"{SHELL} is {shell}, which may not run the script that stands for the browser"
     if os.statvfs(directory).f_flag & os.ST_NOEXEC:
         return f"{directory} is noexec"
     if os.path.basename(os.path.realpath(driver)) == "snap":

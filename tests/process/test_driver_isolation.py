@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from browserkeeper.drivers.network import DriverNetwork
-from browserkeeper.drivers.stand_in import write_stand_in
+from browserkeeper.drivers.stand_in import SHELLS, write_stand_in
+from browserkeeper.guard.isolation import VARIABLE
 from browserkeeper.guard.options import AUTO, ISOLATED, REQUIRED
 from browserkeeper.process.guard_process import GuardProcess
 from tests.support import witness
@@ -177,6 +179,42 @@ def test_the_driver_hears_how_its_browser_ended(
     event = guard.wait_for("browser-ended", deadline=deadline_in())
     assert event
     assert event["code"] == {0: 0, 1: 3}.get(status, -15 if "TERM" in last else status)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("sent", "status"), [([], 1), ([signal.SIGUSR1], 0), ([signal.SIGTERM, signal.SIGUSR2], 1)]
+)
+def test_the_stand_in_ends_as_it_is_told_in_each_shell(
+    shell: str, sent: list[signal.Signals], status: int, tmp_path: Path
+) -> None:
+    """Without a signal the guard dies, which ends a pipe.  The driver's SIGTERM is passed on."""
+    if not (program_of_shell := shutil.which(shell)):
+        pytest.skip(f"no {shell}")
+    requests, driver_writes = os.pipe()
+    driver_reads, alive = os.pipe()
+    os.set_blocking(requests, False)
+    words = [program_of_shell, *(["sh"] if shell == "busybox" else []), write_stand_in(tmp_path)]
+    env = {**os.environ, VARIABLE: f"{driver_writes} {driver_reads}"}
+    with subprocess.Popen(words, env=env) as stand_in:
+        assert wait_until(lambda: read_line(requests) == f"{stand_in.pid}")
+        for number in sent:
+            stand_in.send_signal(number)
+            if number == signal.SIGTERM:
+                assert wait_until(lambda: read_line(requests) == f"{stand_in.pid} TERM")
+        if not sent:
+            os.close(alive)  # its other end is this process's too, which is the driver here
+            os.close(driver_reads)
+        assert stand_in.wait(SECONDS) == status
+    for fd in (requests, driver_writes, *((driver_reads, alive) if sent else ())):
+        os.close(fd)
+
+
+def read_line(fd: int) -> str:
+    try:
+        return os.read(fd, 100).decode().strip()
+    except BlockingIOError:
+        return ""
 
 
 @pytest.mark.parametrize(("action", "code"), [("SIGKILL", -9), ("SIGTERM", -15)])
