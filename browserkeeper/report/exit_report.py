@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..guard.downloads import final_name
+from ..guard.options import ISOLATED
 from .last_command import LastCommand, commands_as_text, latest_that_fit
 from .operator import Operator
 from .reasons import EXPECTED_REASONS
@@ -330,6 +331,7 @@ class ExitReport:
             "browserkeeper.reason": self.reason,
             "browserkeeper.certificate": self.certificate,
             "browserkeeper.containment": self.containment,
+            "browserkeeper.driver_isolation": self.driver_isolation,
             "browserkeeper.processes": len(self.processes),
             "browserkeeper.survivors": len(self.survivors),
             "browserkeeper.bytes_freed": self.bytes_freed,
@@ -384,6 +386,10 @@ class ExitReport:
         ended += f"{self.files_removed} files, {self.bytes_freed / 1e6:.1f} MB freed"
         phases = ", ".join(f"{name} {value:.3f} s" for name, value in self.seconds.items())
         lines = [head, f"  {ended}", f"  {phases}"]
+        if self.driver_isolation == ISOLATED:
+            lines.append("  the driver's port was closed to other programs")
+        elif self.driver_isolation:
+            lines.append(f"  the driver's port was open to every local user: {self.driver_isolation}")
         lines += [f"  ended by {self.operator}"] if self.operator else []
         lines += [f"  {self.remote}"] if self.remote else []
         lines += [f"  survives: {s.name} (pid {s.pid}, {s.state}, {s.wchan})" for s in self.survivors]

@@ -12,6 +12,7 @@ from selenium.webdriver import ChromeOptions
 from browserkeeper import BrowserPool, ConfigError, browser
 from browserkeeper.drivers.network import InsideUrl
 from browserkeeper.guard.isolation import explain
+from browserkeeper.report.exit_report import ExitReport
 
 
 def attached() -> ChromeOptions:
@@ -61,3 +62,21 @@ def test_an_address_keeps_its_network_in_copies_and_is_plain_text_elsewhere() ->
     url = InsideUrl("ws://127.0.0.1:1/session", network)
     assert copy.deepcopy({"webSocketUrl": url})["webSocketUrl"] is url
     assert type(pickle.loads(pickle.dumps(url))) is str
+
+
+@pytest.mark.parametrize(
+    ("isolation", "line"),
+    [
+        ("isolated", "  the driver's port was closed to other programs"),
+        ("a reason", "  the driver's port was open to every local user: a reason"),
+        ("", None),  # a guard that died knew it
+    ],
+)
+def test_a_report_says_who_could_connect(isolation: str, line: str | None) -> None:
+    report = ExitReport(
+        "0123456789ab", "chrome", "closed", "subreaper", "ECHILD", driver_isolation=isolation
+    )
+    about = [one for one in str(report).splitlines() if "port" in one]
+    assert about == ([line] if line else [])
+    assert report.log_fields()["browserkeeper.driver_isolation"] == isolation
+    assert ExitReport.from_dict(report.to_dict()).driver_isolation == isolation
