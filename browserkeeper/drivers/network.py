@@ -53,7 +53,7 @@ class DriverNetwork:
     def connect(self, port: int, timeout: float | None) -> socket.socket:
         """A connection to this port.  ``timeout``: seconds for it and for each wait of the socket, None
         for no limit.  Raises OSError."""
-        made = self._new_socket()
+        made = self.new_socket()
         try:
             made.settimeout(timeout)
             made.connect((LOOPBACK, port))
@@ -63,7 +63,7 @@ class DriverNetwork:
             raise
         return made
 
-    def _new_socket(self) -> socket.socket:
+    def new_socket(self) -> socket.socket:
         """Another socket of the namespace, not connected.
 
         socket(2) would make one outside.  accept(2) makes one in the namespace of the listening socket.
@@ -76,12 +76,12 @@ class DriverNetwork:
             spare.connect(self._listener.getsockname())
             made, _ = self._listener.accept()  # perhaps that of another thread, which takes ours
             try:
-                disconnect(made.fileno())
+                disconnect(made)
             except BaseException:
                 made.close()
                 raise
             finally:
-                disconnect(spare.fileno())
+                disconnect(spare)
         finally:
             self._give_back(spare)
         return made

@@ -77,22 +77,24 @@ def _check(listener: _socket.socket, spare: _socket.socket) -> None:
     """Make a socket as the owner will, so that a system that cannot is known before the driver runs."""
     spare.connect(listener.getsockname())
     fd, _ = listener._accept()  # type: ignore[attr-defined] # the C half of socket.accept()
+    made = _socket.socket(fileno=fd)
     try:
-        disconnect(fd)
-        disconnect(spare.fileno())
+        disconnect(made)
+        disconnect(spare)
     finally:
-        os.close(fd)
+        made.close()
 
 
-def disconnect(fd: int) -> None:
+def disconnect(connected: _socket.socket) -> None:
     """Dissolve the connection of a TCP socket, which can then be connected anew (connect(2)).
 
     Raises OSError where the system cannot do that.
     """
-    if call("connect", fd, UNSPECIFIED, len(UNSPECIFIED)) != 0 and (
-        why := refusal("connect", fd, UNSPECIFIED, len(UNSPECIFIED))
-    ):
+    arguments = (connected.fileno(), UNSPECIFIED, len(UNSPECIFIED))
+    if call("connect", *arguments) != 0 and (why := refusal("connect", *arguments)):
         raise why
+    # The kernel notes ECONNRESET (tcp_disconnect()), which gevent's connect() would take for its own.
+    connected.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
 
 
 def explain(number: int) -> str:

@@ -269,22 +269,20 @@ class ExitWatch:
         tree = system.tree(self._guard.primary_pid)
         if not any(process.pid == self._driver and not process.is_zombie for process in tree):
             return True  # the driver has ended: the guard ends the session
-        started = (self._guard.event("browser") or {}).get(
-            "pid", 0
-        )  # by the guard of an isolated driver
+        # The guard of an isolated driver has started the browser, and tells how it has ended.
+        by_guard = (self._guard.event("browser") or {}).get("pid")
         if ended := self._guard.event("browser-ended"):
             self._how = BrowserExit.of_exit_code(ended["code"])
-        children = [
-            p for p in tree if p.pid == started or (p.parent == self._driver and not is_stand_in(p))
-        ]
-        for child in children:
+        for child in tree:
+            if is_stand_in(child) or (child.parent != self._driver and child.pid != by_guard):
+                continue
             if self._main is None:
                 self._main = child
                 self._watch_main(child)
             if child.is_zombie and child.identity.is_same_as(self._main.identity):
                 self._how = _how_ended(child.pid)
-        if self._main is None:
-            return ended is None
+        if self._main is None and ended is None:
+            return True
         return any(process.pid != self._driver and _may_be_browser(process) for process in tree)
 
     def _runs_elsewhere(self) -> bool:

@@ -90,6 +90,8 @@ def test_only_the_owner_can_connect_to_an_isolated_driver(
     network = DriverNetwork.receive(guard.handover)
     links = [network.connect(port, SECONDS) for _ in range(10)]  # more than there are spare sockets
     assert [greeting(link) for link in links] == [b"well met"] * 10
+    with network.new_socket() as fresh:  # gevent and eventlet look for an error before they connect
+        assert fresh.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
     network.close()
     with pytest.raises(ConnectionRefusedError):
         network.connect(port, SECONDS)
