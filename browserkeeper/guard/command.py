@@ -166,8 +166,7 @@ class Command:
                 where = "display"
                 self._wait_for_display(self._display)
             where = "exec"
-            self._signals.restore()
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            self._have_own_signals()
             if self._options.command[1:2] == [START]:  # the relay, in a frozen program
                 os.environ[SENTINEL] = "relay"
             os.execvp(self._options.command[0], self._options.command)
@@ -175,6 +174,10 @@ class Command:
             os.write(error_fd, f"{where} {error.errno}".encode())
         finally:
             os._exit(NOT_FOUND)
+
+    def _have_own_signals(self) -> None:
+        self._signals.restore()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _isolate(self, outside: Outside) -> None:
         from .isolation import enter_namespace
@@ -203,8 +206,7 @@ class Command:
         try:
             self._redirect()
             self._cgroup.enter()
-            self._signals.restore()
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            self._have_own_signals()
             if os.getppid() == guard:
                 execute()
         except OSError as error:

@@ -21,8 +21,8 @@ from tests.support.guards import SLEEP_FOREVER, altered_guard, plan_for, start, 
 from tests.support.waiting import SECONDS, deadline_in, wait_until
 
 STOPPED = (
-    "            self._signals.restore()\n",
-    "            self._signals.restore()\n            os.kill(os.getpid(), signal.SIGSTOP)\n",
+    '            where = "exec"\n',
+    '            where = "exec"\n            os.kill(os.getpid(), signal.SIGSTOP)\n',
 )
 RESTORED = "            signal.pthread_sigmask(signal.SIG_SETMASK, mask)\n"
 BLOCKING = (RESTORED, RESTORED + "        os.read(self.exec_fd, 64)\n")
@@ -106,7 +106,7 @@ def test_control_a_guard_that_waits_for_the_exec_does_not_hear_its_owner(
 def test_a_signal_that_comes_before_the_exec_reaches_the_command(tmp_path: Path) -> None:
     """``browserkeeper run`` passes it on to the child of its guard, which becomes the command."""
     forked, go = tmp_path / "forked", tmp_path / "go"
-    step = "            self._signals.restore()\n"
+    step = '            where = "exec"\n'
     wait = f"""
             open({str(forked)!r}, "w").close()
             while not os.path.exists({str(go)!r}):
