@@ -187,10 +187,7 @@ class SessionConfig:
             check_seconds("timeout", self.timeout)
         check_choice("containment", self.containment, KINDS)
         check_choice("debugging", self.debugging, ("pipe", "port"))
-        if not isinstance(self.isolate_driver, bool) and self.isolate_driver != "auto":
-            raise ConfigError(f"isolate_driver={self.isolate_driver!r}: give 'auto', True or False.")
-        if self.isolate_driver is True:
-            self._check_isolation()
+        self._check_isolation()
         check_choice("on_leak", self.on_leak, ("raise", "warn", "ignore"))
         check_count("attempts", self.attempts, least=1)
         if self.label:
@@ -255,7 +252,19 @@ class SessionConfig:
             )
 
     def _check_isolation(self) -> None:
-        """Raises ConfigError for a driver that is not isolated on any system."""
+        """Raises ConfigError for a driver that must be isolated and on no system is, and for one of a
+        server, which decides."""
+        check_isolate("isolate_driver", self.isolate_driver)
+        if self.isolate_driver is False and self.server is not None:
+            remedy = (
+                "" if self.server.source == "server=" else " server=False starts this one browser here."
+            )
+            raise ConfigError(
+                f"isolate_driver=False cannot be used with {self.server.source}: the server starts the "
+                f"drivers; use `browserkeeper serve --isolate-driver never`.{remedy}"
+            )
+        if self.isolate_driver is not True:
+            return
         why = ""
         if not self.is_here:
             why = f"the driver is not on this machine ({self.elsewhere})"
@@ -478,6 +487,12 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{name}={value!r} is not known.{hint} Choose from {', '.join(choices)}.")
+
+
+def check_isolate(name: str, value: object) -> None:
+    """Raises ConfigError for what is no value of ``isolate_driver=``."""
+    if not isinstance(value, bool) and value != "auto":
+        raise ConfigError(f"{name}={value!r}: give 'auto', True or False.")
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...]:

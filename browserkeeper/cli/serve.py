@@ -18,6 +18,8 @@ from .statuses import ExitStatus
 if TYPE_CHECKING:
     from ..server.settings import ServerSettings
 
+ISOLATE: dict[str, bool | str] = {"auto": "auto", "always": True, "never": False}
+"""Values of ``--isolate-driver``, and of the argument ``isolate_driver=``."""
 OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidict", "propcache", "yarl")
 """Modules that are installed with the extra ``serve``."""
 
@@ -70,6 +72,15 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
     show_default=True,
     metavar="N",
     help="Sessions that share a Chromium.",
+)
+@click.option(
+    "--isolate-driver",
+    type=click.Choice(list(ISOLATE)),
+    default="auto",
+    show_default=True,
+    callback=lambda _context, _parameter, word: ISOLATE[word],
+    help="Give each ChromeDriver a network namespace, so that no other user of this host can connect to "
+    "it: where that is possible, always (sessions that cannot have it are refused), or never.",
 )
 @click.option(
     "--max-pools",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import collections
+import array
 import contextlib
 import errno
 import functools
 import socket
 import time
+import weakref
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,13 +19,13 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
-from ..guard.isolation import LOOPBACK, SPARES, disconnect
+from ..guard.isolation import LOOPBACK, PAIRS, disconnect
 
 HOST = "driver-is-isolated.browserkeeper.invalid"
 """The host in ``driver.service.service_url``: it says why no other program can connect.  No name below
 ``.invalid`` exists (RFC 6761)."""
 PAUSE = 0.001
-"""Seconds between two tries to get a spare socket, where other threads have all of them."""
+"""Seconds between two tries to get a pair of sockets, where other threads have all of them."""
 ACCEPT_TIMEOUT = 10.0
 """Seconds for a connection between two sockets of this process; it takes microseconds."""
 
@@ -32,23 +34,28 @@ class DriverNetwork:
     """Makes connections inside the driver's network namespace.  Safe to use from several threads, and in
     a signal handler."""
 
-    def __init__(self, listener: socket.socket, spares: list[socket.socket]):
-        """Sockets that were made in the namespace."""
+    def __init__(self, pairs: Iterable[tuple[socket.socket, socket.socket]]):
+        """``pairs``: listening sockets and client sockets that were made in the namespace."""
         self._is_closed = False
-        self._listener, self._spares = listener, collections.deque(spares)
-        self._listener.settimeout(ACCEPT_TIMEOUT)
+        self._pairs = _Pairs(pairs)
 
     @classmethod
     def receive(cls, handover: socket.socket) -> DriverNetwork:
-        """Take the message of the guard.  Raises OSError where there is none yet."""
+        """Take the message of the guard.  Raises OSError where there is none yet, and EMFILE where this
+        process may not have so many open files."""
         handover.setblocking(False)
-        room = socket.CMSG_SPACE((1 + SPARES) * 4)
-        _, ancillary, _, _ = handover.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
-        fds = memoryview(b"".join(data for *_, data in ancillary)).cast("i")
-        if len(fds) != 1 + SPARES:
-            raise OSError(errno.EBADMSG, "the guard has sent no sockets")
-        listener, *spares = (socket.socket(fileno=fd) for fd in fds)
-        return cls(listener, spares)
+        room = socket.CMSG_SPACE(2 * PAIRS * 4)
+        _, ancillary, flags, _ = handover.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
+        fds = array.array("i")
+        for *_, data in ancillary:
+            fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
+        sockets = [socket.socket(fileno=fd) for fd in fds]
+        if len(sockets) == 2 * PAIRS:
+            return cls(zip(sockets[:PAIRS], sockets[PAIRS:], strict=True))
+        for one in sockets:
+            one.close()
+        number = errno.EMFILE if flags & socket.MSG_CTRUNC else errno.EBADMSG
+        raise OSError(number, "the sockets of the driver's network were not received")
 
     def connect(self, port: int, timeout: float | None) -> socket.socket:
         """A connection to this port.  ``timeout``: seconds for it and for each wait of the socket, None
@@ -64,68 +71,115 @@ class DriverNetwork:
         return made
 
     def new_socket(self) -> socket.socket:
-        """Another socket of the namespace, not connected.
+        """Another socket of the namespace, not connected.  Raises OSError.
 
         socket(2) would make one outside.  accept(2) makes one in the namespace of the listening socket.
-        So a spare socket connects to the listener, and then both ends are disconnected, which makes
-        them new again.
+        So a client socket connects to the listener, and then the accepted end is disconnected, which
+        makes it new again.
         """
-        spare = self._take_spare()
+        use = _Use()
         try:
-            spare.settimeout(ACCEPT_TIMEOUT)
-            spare.connect(self._listener.getsockname())
-            made, _ = self._listener.accept()  # perhaps that of another thread, which takes ours
+            listener, client = self._take_pair(use)
+            _renew(listener, client)
+            client.connect(listener.getsockname())
+            made, _ = listener.accept()
             try:
                 disconnect(made)
             except BaseException:
                 made.close()
                 raise
-            finally:
-                disconnect(spare)
+            return made
         finally:
-            self._give_back(spare)
-        return made
+            self._pairs.release(use)
+            if self._is_closed:
+                self._pairs.close()
 
-    def _take_spare(self) -> socket.socket:
+    def _take_pair(self, use: _Use) -> tuple[socket.socket, socket.socket]:
         until = time.monotonic() + ACCEPT_TIMEOUT
         while not self._is_closed:
-            with contextlib.suppress(IndexError):  # other threads have all
-                return self._spares.pop()
+            if pair := self._pairs.take(use):
+                return pair
             if time.monotonic() > until:
                 raise TimeoutError("other connections to the driver take too long")
             time.sleep(PAUSE)
         raise ConnectionRefusedError(errno.ECONNREFUSED, "the session of this driver is over")
 
-    def _give_back(self, spare: socket.socket) -> None:
-        self._spares.append(spare)
-        if self._is_closed:
-            self._close_spares()
-
     def close(self) -> None:
         """Make no more connections; those that were made stay.  Idempotent."""
         self._is_closed = True
-        self._listener.close()
-        self._close_spares()
+        self._pairs.close()
 
     def __del__(self) -> None:
         self.close()  # of a session that was dropped
 
-    def _close_spares(self) -> None:
-        while self._spares:
-            try:
-                self._spares.pop().close()
-            except IndexError:  # another thread has it
-                return
+
+def _renew(listener: socket.socket, client: socket.socket) -> None:
+    """Make a pair as new, after a use that may have been interrupted at any moment."""
+    disconnect(client)
+    listener.settimeout(0)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+    listener.settimeout(ACCEPT_TIMEOUT)
+    client.settimeout(ACCEPT_TIMEOUT)
+
+
+class _Use:
+    """The right to use a pair of sockets.  It ends with this object at the latest."""
+
+
+class _Pairs:
+    """Pairs of sockets, each of which has one user at a time.
+
+    Has no lock: a signal handler may need a pair while the thread that it interrupts takes one.  An
+    exception of a handler, at any moment, costs no pair for longer than it lives itself.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[socket.socket, socket.socket]]):
+        self._pairs = tuple(pairs)
+        self._users: dict[int, weakref.ref[_Use]] = {}
+
+    def take(self, use: _Use) -> tuple[socket.socket, socket.socket] | None:
+        """A pair that nobody uses; None if there is none."""
+        for number, pair in enumerate(self._pairs):
+            user = weakref.ref(use, functools.partial(self._forget, number))
+            if self._users.setdefault(number, user) is user:  # atomic
+                return pair
+        return None
+
+    def release(self, use: _Use) -> None:
+        """End a use, which may have taken no pair."""
+        for number, user in list(self._users.items()):
+            if user() is use:
+                self._forget(number, user)
+
+    def _forget(self, number: int, user: weakref.ref[_Use]) -> None:
+        if self._users.get(number) is user:
+            del self._users[number]
+
+    def close(self) -> None:
+        """Close those that nobody uses.  A user closes its own at its end."""
+        use = _Use()
+        while pair := self.take(use):
+            for one in pair:
+                one.close()
 
 
 class InsideUrl(str):
-    """The address of a websocket of an isolated driver, which knows how to connect to it."""
+    """The address of a websocket of an isolated driver, which knows how to connect to it.
+
+    As text it has the host HOST, so that no other client connects to a stranger who listens on that port
+    of the machine's own loopback.
+    """
 
     network: DriverNetwork
+    authority: str
+    """The host and port by which the driver itself calls the address, for the header Host."""
 
     def __new__(cls, url: str, network: DriverNetwork) -> InsideUrl:
-        made = super().__new__(cls, url)
-        made.network = network
+        parts = urlsplit(url)
+        made = super().__new__(cls, parts._replace(netloc=f"{HOST}:{parts.port or 80}").geturl())
+        made.network, made.authority = network, parts.netloc
         return made
 
     def connect(self, timeout: float | None) -> socket.socket:

@@ -5,6 +5,7 @@ The guard starts the real browser, outside the driver's network namespace (``gua
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -20,17 +21,9 @@ SCRIPT = f"""#!/bin/sh
 # namespace of ChromeDriver, and lives as long as that browser (browserkeeper/guard/outside.py).
 trap 'exit 0' USR1
 trap 'exit 1' USR2
+trap 'again=1; exec 3<&- 4>&-' HUP
 trap 'again=1; echo "$$ TERM" >&8' TERM
-requests=${{{VARIABLE}% *}} alive=${{{VARIABLE}#* }} holder=$PPID
-while [ "$holder" -gt 1 ] && ! [ -p "/proc/$holder/fd/$requests" ]; do
-    # ChromeDriver was started by a program that has closed the pipes for it.
-    parent=0
-    while read -r key value; do
-        if [ "$key" = PPid: ]; then parent=$value; fi
-    done <"/proc/$holder/status"
-    holder=$parent
-done
-exec 8>"/proc/$holder/fd/$requests" 9<"/proc/$holder/fd/$alive" || exit 1
+exec 8>"/proc/$PPID/fd/${{{VARIABLE}% *}}" 9<"/proc/$PPID/fd/${{{VARIABLE}#* }}" || exit 1
 echo "$$" >&8
 again=1
 while [ "$again" ]; do
@@ -39,11 +32,15 @@ while [ "$again" ]; do
 done
 exit 1
 """
-
+VERSION = hashlib.sha256(SCRIPT.encode()).hexdigest()[:8]
+"""Names the directory of the script: other versions of this package may have other ones."""
+ELF = b"\x7fELF"
 SHELL = "/bin/sh"
 SHELLS = ("dash", "bash", "busybox")
 """The programs as SHELL with which the script was tried.  In mksh and yash ``read`` does not end at a
 signal, so that the stand-in would outlive its browser."""
+_unusable: dict[str, str] = {}
+"""For paths of drivers, why their stand-ins have failed in this process."""
 
 
 def isolation_of(config: SessionConfig, driver: str, directory: Path) -> tuple[str, str]:
@@ -77,20 +74,40 @@ def obstacle(config: SessionConfig, driver: str, directory: Path) -> str:
         return f"{directory} is noexec"
     if os.path.basename(os.path.realpath(driver)) == "snap":
         return "the driver is a snap, which cannot start in a namespace"
-    return ""
+    return _unusable.get(driver, "") or _unlike_chromedriver(driver)
+
+
+def _unlike_chromedriver(driver: str) -> str:
+    """Why this driver's stand-in may not find the guard, or its browser may get other surroundings than
+    the driver would give it; "" for a program that is not a script and that this user may read."""
+    try:
+        with open(driver, "rb") as file:
+            head = file.read(len(ELF))
+    except OSError as error:
+        # The kernel closes /proc/PID/fd of a program that its user may not read (proc(5), dumpable).
+        return f"the driver cannot be read: {error.strerror}"
+    if head == ELF:
+        return ""
+    return f"the driver {driver} is a script, which may start the browser in surroundings of its own"
+
+
+def give_up(driver: str, why: str) -> None:
+    """Have :func:`obstacle` say this of the driver from now on: its stand-in has failed."""
+    _unusable[driver] = why
 
 
 def write_stand_in(directory: Path) -> str:
-    """The path of the script, which is written unless it is there."""
-    path = directory / NAME
+    """The path of the script, which is written unless it is there.  Raises OSError."""
+    path = directory / f"stand-in-{VERSION}" / NAME
 
     def write(draft: Path) -> None:
         draft.write_text(SCRIPT)
         draft.chmod(0o700)
 
-    if not path.exists() or path.read_text() != SCRIPT:
+    if not os.access(path, os.X_OK) or path.read_text() != SCRIPT:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         place(path, write)
     return str(path)
 
 
-__all__ = ["NAME", "isolation_of", "write_stand_in"]
+__all__ = ["NAME", "SHELLS", "give_up", "isolation_of", "obstacle", "write_stand_in"]

@@ -94,13 +94,18 @@ def connected_socket(url: str) -> socket.socket | None:
     return connected
 
 
+def host_header(url: str) -> str | None:
+    """The header Host for this address; None for the one that it says itself."""
+    return url.authority if isinstance(url, InsideUrl) else None
+
+
 def open_websocket(url: str, timeout: float) -> WebSocket:
     """Open a websocket to a browser.  ``timeout``: seconds to connect, and for each answer.
 
     Sends no header Origin: Firefox refuses a connection with it.
     """
     options: dict[str, Any] = {"timeout": timeout, "socket": connected_socket(url)}
-    options["suppress_origin"] = True
+    options["suppress_origin"], options["host"] = True, host_header(url)
     return create_connection(url, sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], **options)
 
 
@@ -337,7 +342,7 @@ class DirectWebSocketConnection:
         # As Selenium's own class, which checks no certificate here.
         tls = {"cert_reqs": ssl.CERT_NONE} if self.url.startswith("wss:") else None
         try:
-            self._ws.run_forever(suppress_origin=True, sslopt=tls)
+            self._ws.run_forever(suppress_origin=True, sslopt=tls, host=host_header(self.url))
         finally:
             self._has_ended = True
             self._is_known.set()

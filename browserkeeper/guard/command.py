@@ -48,6 +48,12 @@ else:
     import _signal as signal
 
 
+INSIDE = b"+"
+"""What the child writes once it is in a network namespace of its own."""
+OF_ISOLATION = "isolation"
+"""How the names of the steps begin in which the child isolates itself."""
+
+
 class Command:
     """The child that the guard starts."""
 
@@ -88,19 +94,21 @@ class Command:
         """Raises Failure where the isolation is required, and the system lacks something."""
         from .outside import Outside
 
+        if not hasattr(os, "pidfd_open"):  # Python was built on an old kernel
+            self._refuse_isolation("this Python has no pidfd_open(2)", 0)
+            return
         try:
             os.close(os.pidfd_open(os.getpid()))
             self.outside = Outside(self._options.browser, self.fork_beside)
-            self.isolation = ISOLATED
-        except (AttributeError, OSError) as error:  # Python was built on an old kernel; an old kernel
-            self._refuse_isolation(f"it needs pidfd_open(2): {error}", getattr(error, "errno", 0) or 0)
+        except OSError as error:
+            self._refuse_isolation(f"it needs pidfd_open(2) and pipes: {error}", error.errno or 0)
 
     def _refuse_isolation(self, why: str, number: int) -> None:
-        if self._options.isolation == REQUIRED:
-            raise Failure("isolation", OSError(number, why))
         if self.outside is not None:
             self.outside.close()
         self.outside, self.isolation = None, why
+        if self._options.isolation == REQUIRED:
+            raise Failure("isolation", OSError(number, why))
 
     def _fork(self) -> None:
         guard = os.getpid()
@@ -119,27 +127,36 @@ class Command:
             self.outside.in_the_guard()
 
     def finish_start(self) -> None:
-        """Read from the child why it cannot execute the command.  A successful exec closes the pipe."""
-        failure = os.read(self.exec_fd, 64)
+        """Read from the child what it says of the exec.
+
+        It writes INSIDE once it is isolated, and why it cannot execute the command; a successful exec
+        closes the pipe.
+        """
+        told = os.read(self.exec_fd, 64)
+        if told == INSIDE:
+            self.isolation = ISOLATED
+            return  # the exec is still awaited
         os.close(self.exec_fd)
         self.exec_fd = -1
-        if failure:
-            where, number = failure.decode().split()
-            if where == "display" and self._display is not None:
-                raise self._display.failure()
-            if where == "isolation":
-                self._start_not_isolated(int(number))
-                return
+        where, _, number = told.removeprefix(INSIDE).decode().partition(" ")
+        if where == "display" and self._display is not None:
+            raise self._display.failure()
+        if self.outside is not None and not where and self.isolation != ISOLATED:
+            self._start_not_isolated("the process that made the namespace was killed", 0)
+        elif where.startswith(OF_ISOLATION):
+            self._start_not_isolated(_why_not_isolated(where, int(number)), int(number))
+        elif where:
             raise Failure(where, OSError(int(number), os.strerror(int(number))))
-        if self._display is not None:
+        elif self._display is not None:
             self._display.started()
 
-    def _start_not_isolated(self, number: int) -> None:
+    def _start_not_isolated(self, why: str, number: int) -> None:
         """Start the command again, not isolated.  Raises Failure where it must be isolated."""
-        from .isolation import explain
-
-        self._refuse_isolation(explain(number), number)
-        ignore_errors(lambda: os.waitpid(self.pid, 0))  # it exits; it may have been reaped
+        if self.status is None:
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if self.status == -signal.SIGSYS:
+            why = "a seccomp filter kills what makes a namespace"
+        self._refuse_isolation(why, number)
         self.status = None
         self._fork()
 
@@ -148,9 +165,7 @@ class Command:
         try:
             # With a stop grace period the command has work to do at its end, also when we are killed.
             grace = self._options.stop_grace_period
-            self._containment.signal_at_parents_death(signal.SIGTERM if grace else signal.SIGKILL)
-            if os.getppid() != guard:
-                os._exit(1)
+            self._end_with(guard, signal.SIGTERM if grace else signal.SIGKILL)
             where = "cgroup"
             self._cgroup.enter()
             if self._options.foreground:
@@ -160,8 +175,15 @@ class Command:
                 where = "log"
                 self._redirect()
             if self.outside is not None:
-                where = "isolation"
-                self._isolate(self.outside)
+                from .isolation import leave_the_network, send_sockets
+
+                where = OF_ISOLATION
+                leave_the_network()
+                where = OF_ISOLATION + "-sockets"
+                send_sockets(self._options.network_fd)
+                self.outside.in_the_driver()
+                self._end_with(guard, signal.SIGKILL)  # a change of credentials undoes it (prctl(2))
+                os.write(error_fd, INSIDE)
             if self._display is not None:
                 where = "display"
                 self._wait_for_display(self._display)
@@ -179,12 +201,11 @@ class Command:
         self._signals.restore()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-    def _isolate(self, outside: Outside) -> None:
-        from .isolation import enter_namespace
-
-        enter_namespace(self._options.network_fd)
-        self._containment.signal_at_parents_death(signal.SIGKILL)  # a change of credentials may undo it
-        outside.in_the_driver()
+    def _end_with(self, guard: int, number: int) -> None:
+        """Have the kernel send this signal to the process when its guard dies."""
+        self._containment.signal_at_parents_death(number)
+        if os.getppid() != guard:
+            os._exit(1)
 
     def fork_beside(self, execute: Callable[[], None]) -> int:
         """Fork a child that has the cgroup, the log and the signals of a new program, and calls
@@ -241,6 +262,14 @@ class Command:
         os.setpgid(0, 0)
         if os.isatty(0):
             ignore_errors(lambda: os.tcsetpgrp(0, os.getpid()))
+
+
+def _why_not_isolated(step: str, number: int) -> str:
+    from .isolation import explain
+
+    if step == OF_ISOLATION:
+        return explain(number)
+    return f"no sockets for the owner can be made in a namespace: {os.strerror(number)}"
 
 
 class Terminal:

@@ -24,42 +24,26 @@ LOOPBACK = "127.0.0.1"
 VARIABLE = "BROWSERKEEPER_STAND_IN"
 """The environment variable of the driver that has the numbers of its ends of the two pipes to the guard
 (``outside.py``)."""
-SPARES = 2
-"""Client sockets that the owner gets.  Each new connection uses one for a moment."""
+PAIRS = 2
+"""Pairs of a listening socket and a client socket that the owner gets.  Each new connection uses one for
+a moment, so that two threads can connect at the same time."""
 
 
-def enter_namespace(handover: int) -> None:
-    """Move this process into a new network namespace, and send sockets of it over ``handover``.
+def leave_the_network() -> None:
+    """Move this process into a new network namespace, whose loopback is up.
 
-    ``handover`` is a unix socket.  It gets one message: a listening socket, and SPARES client sockets.
-    Needs CAP_SYS_ADMIN, or else makes a user namespace, in which this user keeps its number.  Raises
-    OSError where the system forbids that; the process must not go on then.
+    Needs CAP_SYS_ADMIN and CAP_NET_ADMIN, or else makes a user namespace as well, in which this user
+    keeps its number.  Raises OSError where the system forbids that; the process must not go on then.
     """
-    _leave_the_network()
-    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
-    lo = b"lo".ljust(16, b"\0") + (IFF_UP | IFF_RUNNING).to_bytes(2, sys.byteorder) + bytes(14)
-    fcntl.ioctl(control.fileno(), SIOCSIFFLAGS, lo)
-    control.close()
-    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-    listener.bind((LOOPBACK, 0))
-    listener.listen(SPARES)
-    spares = [_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM) for _ in range(SPARES)]
-    _check(listener, spares[0])
-    fds = [one.fileno().to_bytes(4, sys.byteorder) for one in (listener, *spares)]
-    channel = _socket.socket(fileno=os.dup(handover))
-    channel.sendmsg([b"!"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(fds))])
-    channel.close()
-    for one in (listener, *spares):
-        one.close()
-
-
-def _leave_the_network() -> None:
-    uid, gid = os.geteuid(), os.getegid()
     if call("unshare", CLONE_NEWNET) == 0:
-        return
-    if call("unshare", CLONE_NEWUSER | CLONE_NEWNET) != 0 and (
-        why := refusal("unshare", CLONE_NEWUSER | CLONE_NEWNET)
-    ):
+        try:
+            _raise_loopback()
+            return
+        except PermissionError:  # no CAP_NET_ADMIN
+            pass
+    uid, gid = os.geteuid(), os.getegid()
+    flags = CLONE_NEWUSER | CLONE_NEWNET
+    if call("unshare", flags) != 0 and (why := refusal("unshare", flags)):
         raise why
     for name, text in (
         ("setgroups", "deny"),  # without it no group may be mapped (user_namespaces(7))
@@ -71,16 +55,42 @@ def _leave_the_network() -> None:
             os.write(fd, text.encode())
         finally:
             os.close(fd)
+    _raise_loopback()
 
 
-def _check(listener: _socket.socket, spare: _socket.socket) -> None:
+def _raise_loopback() -> None:
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    lo = b"lo".ljust(16, b"\0") + (IFF_UP | IFF_RUNNING).to_bytes(2, sys.byteorder) + bytes(14)
+    try:
+        fcntl.ioctl(control.fileno(), SIOCSIFFLAGS, lo)
+    finally:
+        control.close()
+
+
+def send_sockets(handover: int) -> None:
+    """Make sockets in the namespace of this process, and send them over a unix socket, in one message:
+    PAIRS listening sockets, and then a client socket for each.  Raises OSError."""
+    listeners = [_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM) for _ in range(PAIRS)]
+    clients = [_socket.socket(_socket.AF_INET, _socket.SOCK_STREAM) for _ in range(PAIRS)]
+    for listener in listeners:
+        listener.bind((LOOPBACK, 0))
+        listener.listen(1)
+    _check(listeners[0], clients[0])
+    fds = [one.fileno().to_bytes(4, sys.byteorder) for one in (*listeners, *clients)]
+    channel = _socket.socket(fileno=os.dup(handover))
+    channel.sendmsg([b"!"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(fds))])
+    for one in (channel, *listeners, *clients):
+        one.close()
+
+
+def _check(listener: _socket.socket, client: _socket.socket) -> None:
     """Make a socket as the owner will, so that a system that cannot is known before the driver runs."""
-    spare.connect(listener.getsockname())
+    client.connect(listener.getsockname())
     fd, _ = listener._accept()  # type: ignore[attr-defined] # the C half of socket.accept()
     made = _socket.socket(fileno=fd)
     try:
         disconnect(made)
-        disconnect(spare)
+        disconnect(client)
     finally:
         made.close()
 
@@ -98,10 +108,11 @@ def disconnect(connected: _socket.socket) -> None:
 
 
 def explain(number: int) -> str:
-    """Why the system refuses a network namespace, by the error's number and the system's settings."""
+    """Why the system refuses a network namespace (:func:`leave_the_network`), by the error's number and
+    the system's settings."""
     if number == 28:  # ENOSPC
         return "user.max_user_namespaces or user.max_net_namespaces is reached (see sysctl)"
-    if number == 22:  # EINVAL
+    if number in (22, 38):  # EINVAL, ENOSYS
         return "the kernel has no user or no network namespaces"
     if number in (1, 13):  # EPERM, EACCES
         return _who_forbids()
@@ -133,4 +144,4 @@ def _reads(name: str) -> str:
         return ""
 
 
-__all__ = ["disconnect", "enter_namespace", "explain"]
+__all__ = ["disconnect", "explain", "leave_the_network", "send_sockets"]

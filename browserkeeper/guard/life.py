@@ -102,7 +102,7 @@ class Watch:
         command = self.guard.command
         self._poller.unregister(command.exec_fd)
         command.finish_start()
-        if command.exec_fd >= 0:  # of the second start, which is not isolated
+        if command.exec_fd >= 0:  # it is still awaited, or that of a second start
             self._poller.register(command.exec_fd, select.POLLIN)
             return
         self._is_started()
@@ -165,7 +165,7 @@ class Watch:
                 raise guard.display.failure()
             return "display-died"
         if guard.command.has_ended():
-            if guard.command.exec_fd >= 0:
+            while guard.command.exec_fd >= 0 and guard.command.has_ended():
                 self._exec_is_over()  # it has written why it cannot be executed, if that is the reason
             return "exited" if guard.command.has_ended() else None
         return None

@@ -8,9 +8,9 @@ browser, and lives as long as the browser does::
            └─ browser                      outside
 
 Stand-in and guard have two pipes between them.  ChromeDriver inherits their ends, and closes them in its
-children: so the stand-in opens those of its parent, by ``/proc``, or of the next ancestor that has them.
-No file is needed that others could open.  The stand-in writes its pid, or its pid and TERM, into the one
-pipe.  From the other one it reads only its end, which comes with the guard's.
+children: so the stand-in opens those of its parent, by ``/proc``.  No file is needed that others could
+open.  The stand-in writes its pid, or its pid and TERM, into the one pipe.  From the other one it reads
+only its end, which comes with the guard's.
 
 Imported only where a session's driver is isolated.
 """
@@ -23,7 +23,7 @@ import select
 
 from .files import ignore_errors
 from .isolation import VARIABLE
-from .procfs import descendants, read_bytes
+from .procfs import descendants, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ COMMANDS, ANSWERS = 3, 4
 """The browser's descriptors of ``--remote-debugging-pipe``: it reads the one, and writes the other."""
 SUCCEEDED, FAILED = signal.SIGUSR1, signal.SIGUSR2
 """What a stand-in gets when its browser has exited, with status 0 or with another one."""
+LET_GO = signal.SIGHUP
+"""What a stand-in gets once the browser has the debugging pipe, for the stand-in to close its own ends:
+the driver shall see the pipe's end when the browser ends."""
 ABOVE = 10
 """The least number of a descriptor that is not to be overwritten."""
-HIGH = 100
-"""The least number of the driver's ends: no program has another pipe there, so that they are found in
-whichever ancestor of the stand-in has them."""
 
 
 class Outside:
@@ -78,7 +78,7 @@ class Outside:
     def in_the_driver(self) -> None:
         """In the driver's process, before its exec: keep its ends of the pipes open."""
         ends = (self._driver_writes, self._driver_reads)
-        os.environ[VARIABLE] = " ".join(str(fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH)) for fd in ends)
+        os.environ[VARIABLE] = " ".join(str(fcntl.fcntl(fd, fcntl.F_DUPFD, ABOVE)) for fd in ends)
 
     def serve(self, members: Members, owner: Owner) -> None:
         """Do what stand-ins have asked for, and end the browsers of those that have ended.  Does not
@@ -87,14 +87,22 @@ class Outside:
             if fd != self._requests:
                 self._end_browser_of(fd)
                 continue
-            for line in os.read(self._requests, 4096).decode("ascii", "replace").splitlines():
+            lines = os.read(self._requests, 4096)
+            if not lines:  # the driver has ended
+                self._epoll.unregister(self._requests)
+            for line in lines.decode("ascii", "replace").splitlines():
                 pid, _, word = line.partition(" ")
                 if word:
                     self._ask_browser_of(int(pid))
-                elif browser := self._start_for(int(pid)):
-                    members.born.add(browser)
-                    members.note(browser)
-                    owner.send("browser", pid=browser, stand_in=int(pid))
+                    continue
+                try:
+                    browser = self._start_for(int(pid))
+                except OSError as error:
+                    owner.send("browser-failed", text=str(error))
+                    continue
+                members.born.add(browser)
+                members.note(browser)
+                owner.send("browser", pid=browser, stand_in=int(pid))
 
     def browser_has_ended(self, pid: int, code: int, owner: Owner) -> None:
         """Pass the end of a browser, which was reaped, on to its stand-in and to the owner.
@@ -125,44 +133,54 @@ class Outside:
                 os.kill(browser, signal.SIGTERM)
 
     def _start_for(self, stand_in: int) -> int:
-        """Start the browser with the arguments, the environment, the directory and the debugging pipe of
-        the stand-in.  Returns its pid; 0 where it cannot be started, and the stand-in is ended then."""
-        if stand_in not in {pid for pid, _ in descendants(os.getpid())}:
-            return 0  # it has ended, or is no process of this session
+        """Start the browser for a stand-in; its pid.  Raises OSError where it cannot be started, and the
+        stand-in is ended then, if it is one of this session."""
         pidfd = os.pidfd_open(stand_in)
         try:
-            # The kernel has put the shell and the script's path before the arguments (execve(2)).
-            words = (read_bytes(f"/proc/{stand_in}/cmdline") or b"").split(b"\0")[2:-1]
-            environment = _environment(read_bytes(f"/proc/{stand_in}/environ") or b"")
-            pipe = [
-                _open(f"/proc/{stand_in}/fd/{COMMANDS}", os.O_RDONLY),
-                _open(f"/proc/{stand_in}/fd/{ANSWERS}", os.O_WRONLY),
-            ]
-            directory = os.open(f"/proc/{stand_in}/cwd", os.O_PATH | os.O_CLOEXEC)
-            arguments = [os.fsencode(self._browser), *words]
-
-            def execute() -> None:
-                os.fchdir(directory)
-                os.dup2(pipe[0], COMMANDS)
-                os.dup2(pipe[1], ANSWERS)
-                os.execve(self._browser, arguments, environment)
-
-            browser = self._fork(execute)
-            for fd in (*pipe, directory):
-                os.close(fd)
-        except OSError as error:
-            os.write(2, f"browserkeeper: {error}\n".encode())
-            ignore_errors(lambda: signal.pidfd_send_signal(pidfd, FAILED))
+            if stand_in not in {pid for pid, _ in descendants(os.getpid())}:
+                raise ProcessLookupError(f"process {stand_in} is not of this session")
+            try:
+                browser = self._start_like(f"/proc/{stand_in}")
+            except OSError:
+                signal.pidfd_send_signal(pidfd, FAILED)
+                raise
+        except OSError:
             os.close(pidfd)
-            return 0
+            raise
         self._stand_ins[browser] = (stand_in, pidfd)
         self._epoll.register(pidfd, select.EPOLLIN)
+        ignore_errors(lambda: signal.pidfd_send_signal(pidfd, LET_GO))
         return browser
 
+    def _start_like(self, stand_in: str) -> int:
+        """Start the browser with the arguments, the environment, the directory and the debugging pipe of
+        the process that has this directory in /proc.  Raises OSError."""
+        # The kernel has put the shell before the script's path and the arguments (execve(2)).
+        words = _strings(f"{stand_in}/cmdline")[2:]
+        variables = (one.partition(b"=") for one in _strings(f"{stand_in}/environ"))
+        ours = (b"", VARIABLE.encode())
+        environment = {name: value for name, _, value in variables if name not in ours}
+        opened: list[int] = []
+        try:
+            opened.append(_open(f"{stand_in}/fd/{COMMANDS}", os.O_RDONLY))
+            opened.append(_open(f"{stand_in}/fd/{ANSWERS}", os.O_WRONLY))
+            opened.append(_open(f"{stand_in}/cwd", os.O_PATH))
 
-def _environment(block: bytes) -> dict[bytes, bytes]:
-    pairs = (entry.partition(b"=")[::2] for entry in block.split(b"\0") if b"=" in entry)
-    return {name: value for name, value in pairs if name != VARIABLE.encode()}
+            def execute() -> None:
+                os.dup2(opened[0], COMMANDS)
+                os.dup2(opened[1], ANSWERS)
+                os.fchdir(opened[2])
+                os.execve(self._browser, [os.fsencode(self._browser), *words], environment)
+
+            return self._fork(execute)
+        finally:
+            for fd in opened:
+                os.close(fd)
+
+
+def _strings(path: str) -> list[bytes]:
+    """Those of a file in /proc that ends each with a NUL.  Raises OSError."""
+    return read_file(path).split(b"\0")[:-1]
 
 
 def _open(path: str, flags: int) -> int:

@@ -139,6 +139,7 @@ class Pools:
             "leak_warn": None,
             "headless": settings.headless,
             "start_timeout": settings.start_timeout,
+            "isolate_driver": settings.isolate_driver,
             "options": launch.selenium_options(),
             "label": "server",
             "server": False,  # BROWSERKEEPER_SERVER in the environment may name this very server

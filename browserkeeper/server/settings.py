@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..config import START_TIMEOUT, check_choice, check_count, check_flag, check_seconds
+from ..config import (
+    START_TIMEOUT,
+    Isolate,
+    check_choice,
+    check_count,
+    check_flag,
+    check_isolate,
+    check_seconds,
+)
 from ..errors import ConfigError
 from ..pool.config import CHECKOUT_TIMEOUT, ISOLATIONS, MAX_WAITING, Isolation, default_size
 
@@ -34,8 +42,9 @@ class ServerSettings:
     ``max_browsers``: how many browsers there may be at a time, over all launches; 0 for the default of
     ``BrowserPool``.  ``min_idle``: for how many sessions without options browsers are kept ready.
     ``leases_per_browser``: how many sessions share a Chromium.  ``isolation``: as for ``BrowserPool``.
-    ``max_pools``: how many different launches may have browsers at a time.  ``headless``: the browsers
-    show no windows.  ``start_timeout``: how long the start of one browser may take.
+    ``isolate_driver``: as for ``browser()``.  ``max_pools``: how many different launches may have
+    browsers at a time.  ``headless``: the browsers show no windows.  ``start_timeout``: how long the
+    start of one browser may take.
 
     ``queue_timeout``: how long a new session waits for a browser at most.  ``max_waiting``: how many
     requests may wait.  ``max_per_client``: how many sessions one client may have.  ``max_lease``: how
@@ -55,6 +64,7 @@ class ServerSettings:
     min_idle: int = 1
     leases_per_browser: int = 1
     isolation: Isolation = "auto"
+    isolate_driver: Isolate = "auto"
     queue_timeout: float = CHECKOUT_TIMEOUT
     max_waiting: int = MAX_WAITING
     max_per_client: int | None = None
@@ -78,6 +88,12 @@ class ServerSettings:
         if self.max_per_client is not None:
             check_count("max_per_client", self.max_per_client, least=1)
         check_choice("isolation", self.isolation, ISOLATIONS)
+        check_isolate("isolate_driver", self.isolate_driver)
+        if self.isolate_driver is True and self.leases_per_browser > 1:
+            raise ConfigError(
+                "isolate_driver=True cannot be had with leases_per_browser="
+                f"{self.leases_per_browser}: the driver must reach the browser's port."
+            )
         check_seconds("queue_timeout", self.queue_timeout)
         check_seconds("start_timeout", self.start_timeout)
         check_seconds("drain_timeout", self.drain_timeout, or_zero=True)

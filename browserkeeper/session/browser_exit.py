@@ -17,6 +17,7 @@ import time
 
 from ..drivers.stand_in import NAME as STAND_IN
 from ..errors import LimitError
+from ..guard.options import ISOLATED
 from ..guard.procfs import read_bytes
 from ..process import system
 from ..process.guard_process import GuardProcess
@@ -194,6 +195,7 @@ class ExitWatch:
 
     def __init__(self, guard: GuardProcess, driver: int):
         self._guard, self._driver = guard, driver
+        self._is_isolated = (guard.event("spawned") or {}).get("isolation") == ISOLATED
         self._main: ProcessFacts | None = None
         self._how = BrowserExit()
         self._pidfd = -1
@@ -274,6 +276,8 @@ class ExitWatch:
         if ended := self._guard.event("browser-ended"):
             self._how = BrowserExit.of_exit_code(ended["code"])
         for child in tree:
+            if self._is_isolated and by_guard is None and _is_ended_child(child, self._driver):
+                return False  # the stand-in, which has asked for no browser
             if is_stand_in(child) or (child.parent != self._driver and child.pid != by_guard):
                 continue
             if self._main is None:
@@ -300,6 +304,10 @@ def _may_be_browser(process: ProcessFacts) -> bool:
     if process.state in "ZX" or _HELPERS.search(process.name) or is_stand_in(process):
         return False
     return not _PART.search(system.command_line(process.pid))
+
+
+def _is_ended_child(process: ProcessFacts, parent: int) -> bool:
+    return process.parent == parent and process.is_zombie
 
 
 def is_stand_in(process: ProcessFacts) -> bool:

@@ -43,7 +43,7 @@ from .call_stack import CallStack
 from .commands import Commands, over_error
 from .downloads import Expectation, SessionDownloads, User
 from .ending import DISCONNECT_TIMEOUT, DeadlineError, raise_if_leaked
-from .launch import Attempt, LaunchPlan, StartRefusedError, cause_to_show, lost_its_port
+from .launch import Attempt, LaunchPlan, StartRefusedError, cause_to_show, is_no_attempt
 from .preparation import Preparation
 from .seat import Seat
 from .spans import SessionSpans
@@ -63,8 +63,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SPANS_TIMEOUT = 2.0
 """Seconds to wait until a session's spans have ended; it takes microseconds."""
-LOST_PORTS = 5
-"""How many launches of one start may fail because the driver's port was in use, besides ``attempts``."""
+FREE_LAUNCHES = 5
+"""How many launches of one start may fail without the browser's being tried, besides ``attempts``."""
 SETTLE_PAUSE = 0.005
 """Seconds between two looks at a start that was called off."""
 
@@ -101,8 +101,8 @@ class Start:
         if self.called_off or (report and (not report.clean or report.reason == "operator")):
             return False
         left = self.deadline - time.monotonic()
-        counted = [failure for failure in self.failures if not lost_its_port(failure)]
-        may_go_on = len(counted) < config.attempts and len(self.failures) - len(counted) <= LOST_PORTS
+        counted = [failure for failure in self.failures if not is_no_attempt(failure)]
+        may_go_on = len(counted) < config.attempts and len(self.failures) - len(counted) <= FREE_LAUNCHES
         if error.retryable and left > 1 and may_go_on:
             logger.warning("launch %d failed, trying again: %s", len(self.failures), error)
             return True
@@ -358,7 +358,7 @@ class SessionControl(Generic[S]):
 
         start = self._start
         retrying = Retrying(
-            stop=stop_after_attempt(self.config.attempts + LOST_PORTS),  # may_retry() decides
+            stop=stop_after_attempt(self.config.attempts + FREE_LAUNCHES),  # may_retry() decides
             wait=wait_random_exponential(multiplier=0.1, max=2),
             sleep=start.cancellation.sleep,
             retry=retry_if_exception(functools.partial(start.may_retry, config=self.config)),

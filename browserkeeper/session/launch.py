@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import http.client
 import logging
@@ -23,6 +24,7 @@ from ..drivers.downloads import CANCEL_GRACE, PARTIAL_SUFFIXES, directory_of_use
 from ..drivers.identity import DEFAULT_CONTEXT, Applied, apply, may_save_by_bidi, needs_bidi
 from ..drivers.launch import Launch
 from ..drivers.own_pages import OwnPages
+from ..drivers.stand_in import give_up
 from ..drivers.storage_state import VisitedOrigins
 from ..drivers.user_prompts import UserPrompts
 from ..errors import (
@@ -55,7 +57,7 @@ from ..report import ExitReport
 from ..state.ledger import Ledger
 from ..state.records import Record, new_id
 from ..state.tmpdirs import new_tmpdir_path
-from .browser_exit import BrowserExit, ExitWatch, signal_name
+from .browser_exit import BrowserExit, ExitWatch, last_words, signal_name
 from .ending import EVENT_TIMEOUT, DeadlineError, Ending, GuardEnd
 from .environment import environment
 from .log_search import LogSearch
@@ -173,6 +175,16 @@ class LaunchPlan:
         )
         record = Record(ledger.record_path(session_id), session, (), ())
         return cls(config, launch, guard, ledger, record, deadline)
+
+
+class StandInError(LaunchError):
+    """An isolated driver whose stand-in for the browser has failed: the next launch is not isolated."""
+
+
+def is_no_attempt(error: LaunchError) -> bool:
+    """True for a launch that failed without the browser's being tried: it may be repeated, besides
+    ``attempts``."""
+    return isinstance(error, StandInError) or lost_its_port(error)
 
 
 def lost_its_port(error: LaunchError) -> bool:
@@ -294,8 +306,10 @@ class Attempt:
 
             try:
                 self.network = DriverNetwork.receive(handover)
-            except OSError as error:  # the guard is over
-                raise StartRefusedError from error
+            except OSError as error:
+                if error.errno == errno.EMFILE:
+                    raise  # this process may open no more files
+                raise StartRefusedError from error  # the guard is over
             options.binary_location = self.plan.launch.stand_in
         handover.close()
 
@@ -625,6 +639,9 @@ class Attempt:
         retryable = True
         limits = "" if config.remote else self._probable_limits()
         status = self._drivers_status()
+        isolated = self.network is not None and self.guard.event("browser") is None
+        if isolated and self.browser_exit is not None and reason in ("", "failed"):
+            return self._explain_stand_in(log_tail)
         if self.browser_exit is not None and reason in ("", "failed"):
             text = self.browser_exit.describe(config.name, log_tail)
             retryable = self.browser_exit.may_be_chance(log_tail)
@@ -654,6 +671,16 @@ class Attempt:
         kind = GridError if config.remote else LaunchError
         retryable = retryable and not limits
         return kind(text + limits, log_tail=log_tail, retryable=retryable, report=report)
+
+    def _explain_stand_in(self, log_tail: str) -> BrowserkeeperError:
+        """The error where the script that stands for the browser has ended before it had one."""
+        why = (self.guard.event("browser-failed") or {}).get("text") or last_words(log_tail)
+        why = f"the script that stands for the browser has failed: {why or 'it wrote nothing'}"
+        if self.plan.config.isolate_driver is True:
+            text = f"The driver cannot be isolated: {why}. Leave isolate_driver=True out."
+            return ContainmentError(text)
+        give_up(self.plan.launch.command[0], why)
+        return StandInError(why, log_tail=log_tail, report=self.report)
 
     def _probable_limits(self) -> str:
         """Limits that this process has given to the browser and that are too low for one, as a sentence

@@ -8,8 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from ..config import SessionConfig
 from ..drivers import chromium
-from ..errors import LaunchError
+from ..drivers.resolve import resolve
+from ..drivers.stand_in import obstacle
+from ..errors import BrowserkeeperError, LaunchError
 from ..guard.options import AUTO, ISOLATED
 from ..guard.procfs import foreign_proc, hidden_processes
 from ..process import system
@@ -17,6 +20,7 @@ from ..process.containment import choose, writable_cgroup
 from ..process.guard_process import GuardPlan, GuardProcess
 from ..process.identity import ProcessIdentity
 from ..process.interpreter import interpreter
+from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_ROOT
 from ..wire.credentials import environment_without_credentials
 from .check import Check
@@ -58,7 +62,35 @@ def guard() -> Check:
 
 
 def driver_port() -> Check:
-    """Runs ``true`` as an isolated driver would be: in a network namespace of its own."""
+    """Would ChromeDriver be isolated?  Looks at it, and runs ``true`` in a network namespace."""
+    if not (why_not := _obstacle_to_isolation()):
+        why_not = _refusal_of_a_namespace()
+    if not why_not:
+        return Check("driver port", "ok", "ChromeDriver's is closed: it gets a network namespace")
+    remedy = "If you do not trust all users, see docs/security.md for what helps."
+    return Check("driver port", "warn", f"every local user can connect to a driver: {why_not}", remedy)
+
+
+def _obstacle_to_isolation() -> str:
+    """Why the ChromeDriver that ``browser()`` finds cannot be isolated; "" if nothing is known."""
+    try:
+        directory = Ledger.open().directory
+        because = "doctor downloads nothing"
+        found = resolve(
+            "chrome",
+            binary=None,
+            driver_path=None,
+            offline=True,
+            directory=directory,
+            offline_because=because,
+        )
+    except BrowserkeeperError:  # other checks report it
+        return ""
+    return obstacle(SessionConfig("chrome"), found.driver.path, directory)
+
+
+def _refusal_of_a_namespace() -> str:
+    """Why the system gives no network namespace; "" if it does."""
     plan = GuardPlan(
         f"helper-{os.urandom(4).hex()}",
         ("true",),
@@ -72,11 +104,8 @@ def driver_port() -> Check:
         event = process.wait_for("ended", deadline=time.monotonic() + 10)
     finally:
         process.end("closed", time.monotonic() + 10)
-    found = event["report"]["driver_isolation"] if event else "the guard gave no answer"
-    if found == ISOLATED:
-        return Check("driver port", "ok", "ChromeDriver's is closed: a network namespace can be made")
-    remedy = "Allow namespaces, or use a remedy of docs/security.md if you do not trust all users."
-    return Check("driver port", "warn", f"every local user can connect to a driver: {found}", remedy)
+    found = str(event["report"]["driver_isolation"]) if event else "the guard gave no answer"
+    return "" if found == ISOLATED else found
 
 
 def pid_1() -> Check:

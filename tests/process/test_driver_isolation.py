@@ -3,8 +3,11 @@ starts for it.  Small programs take the place of driver and browser."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import errno
 import os
 import platform
+import resource
 import shutil
 import signal
 import socket
@@ -97,6 +100,83 @@ def test_only_the_owner_can_connect_to_an_isolated_driver(
         network.connect(port, SECONDS)
 
 
+class Interrupt(Exception):
+    pass
+
+
+@pytest.fixture
+def network(tmp_path: Path, ended: list[GuardProcess]) -> Iterator[tuple[DriverNetwork, int]]:
+    """That of an isolated driver, and its port."""
+    log = tmp_path / "log"
+    ended.append(
+        guard := start((*PYTHON, "-c", SERVER), isolation=REQUIRED, browser="/bin/true", log=str(log))
+    )
+    port = port_of(log)
+    assert guard.handover
+    inside = DriverNetwork.receive(guard.handover)
+    yield inside, port
+    inside.close()
+
+
+def test_threads_connect_at_the_same_time(network: tuple[DriverNetwork, int]) -> None:
+    inside, port = network
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        greetings = threads.map(lambda _: greeting(inside.connect(port, SECONDS)), range(600))
+        assert set(greetings) == {b"well met"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_connects_that_were_interrupted_spoil_no_later_one(
+    network: tuple[DriverNetwork, int],
+) -> None:
+    """As Ctrl-C, pytest-timeout and SIGALRM interrupt them: by a handler that raises, at any moment.
+
+    A socket that nobody has yet at that moment is closed by the interpreter, which warns of it.
+    """
+    inside, port = network
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        for n in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00002 + n % 30 / 100_000)
+                inside.connect(port, SECONDS).close()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupt:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted
+    assert greeting(inside.connect(port, SECONDS)) == b"well met"
+
+
+def test_a_process_without_free_descriptors_keeps_none(ended: list[GuardProcess]) -> None:
+    ended.append(guard := start(("/bin/sleep", "600"), isolation=REQUIRED, browser="/bin/true"))
+    assert guard.wait_for("spawned", deadline=deadline_in())
+    assert guard.handover
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_files = [int(name) for name in os.listdir("/proc/self/fd")]
+    free = next(number for number in range(3, soft) if number not in open_files)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(*open_files, free) + 2, hard))
+    try:
+        fill = [os.open(os.devnull, os.O_RDONLY) for _ in range(free, max(open_files))]
+    except OSError:
+        fill = []
+    try:
+        with pytest.raises(OSError, match="not received") as raised:
+            DriverNetwork.receive(guard.handover)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in fill:
+            os.close(fd)
+    assert raised.value.errno == errno.EMFILE
+
+
 STAY = "exec sleep 600"
 
 
@@ -105,7 +185,6 @@ def stand_in_for(
     ended: list[GuardProcess],
     last: str,
     action: str = "none",
-    wrapper: tuple[str, ...] = (),
 ) -> tuple[GuardProcess, Path]:
     """A driver whose browser is a shell script that answers with what it got, and then does ``last``."""
     browser, answer = tmp_path / "browser", tmp_path / "answer"
@@ -117,9 +196,7 @@ def stand_in_for(
     words = (write_stand_in(tmp_path), answer, action, "--one", "two words")
     os.environ["A_WORD"] = "kept"
     try:
-        guard = start(
-            (*wrapper, *program("like_chromedriver", *words)), isolation=REQUIRED, browser=str(browser)
-        )
+        guard = start(program("like_chromedriver", *words), isolation=REQUIRED, browser=str(browser))
     finally:
         del os.environ["A_WORD"]
     ended.append(guard)
@@ -155,17 +232,6 @@ def test_the_browser_gets_what_the_stand_in_got_and_is_outside(
     assert network(event["stand_in"]) == network(spawned["pid"]) != network("self")
     files = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
     assert not any(file.startswith("socket:") or "epoll" in file for file in files), files
-
-
-def test_a_wrapper_that_closes_descriptors_for_the_driver_does_no_harm(
-    tmp_path: Path, ended: list[GuardProcess]
-) -> None:
-    """As the script ``chromedriver`` of npm does."""
-    closing = (*PYTHON, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:], close_fds=True)")
-    guard, answer = stand_in_for(tmp_path, ended, "exit 0", wrapper=closing)
-    assert wait_until(lambda: len(told(answer)) == 2)
-    assert told(answer)[1] == "status 0"
-    assert guard.event("browser-ended")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +355,7 @@ LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 program = (
     step(LOAD, 0)  # the system call's number
     + step(EQUAL, number, 0, 1)
-    + step(RETURN, 0x00050001)  # EPERM
+    + step(RETURN, int(sys.argv[3], 0))
     + step(RETURN, 0x7FFF0000)  # anything else is allowed
 )
 text = ctypes.create_string_buffer(program, len(program))
@@ -320,14 +386,26 @@ def run_guard(script: str, *words: object, before: tuple[str, ...] = ()) -> list
 
 
 @pytest.mark.skipif(not UNSHARE, reason="the number of unshare(2) is known for x86_64 and aarch64 only")
-def test_where_a_seccomp_filter_forbids_it_the_reason_is_told() -> None:
-    """As Docker's default profile does."""
-    told_, ended_ = run_guard(FILTERED, UNSHARE, AUTO)
+@pytest.mark.parametrize(
+    ("action", "why", "number"),
+    [
+        ("0x00050001", "a seccomp filter, such as Docker's default profile, forbids namespaces", 1),
+        ("0x00050026", "the kernel has no user or no network namespaces", 38),  # ENOSYS
+        ("0x80000000", "a seccomp filter kills what makes a namespace", 0),
+        ("0x00030000", "a seccomp filter kills what makes a namespace", 0),  # by a trap, SIGSYS
+    ],
+)
+def test_where_a_seccomp_filter_forbids_it_the_reason_is_told(
+    action: str, why: str, number: int
+) -> None:
+    """The first one is what Docker's default profile does, the third one systemd's SystemCallFilter=."""
+    told_, ended_ = run_guard(FILTERED, UNSHARE, AUTO, action)
     assert told_.startswith("spawned")
-    assert ended_ == "a seccomp filter, such as Docker's default profile, forbids namespaces ECHILD"
-    told_, _ = run_guard(FILTERED, UNSHARE, REQUIRED)
-    assert told_.startswith("failed isolation 1 ")
-    assert "seccomp" in told_
+    assert ended_ == f"{why} ECHILD"
+    told_, ended_ = run_guard(FILTERED, UNSHARE, REQUIRED, action)
+    assert told_.startswith(f"failed isolation {number} ")
+    assert why in told_
+    assert ended_ == f"{why} ECHILD"
 
 
 def test_where_the_kernels_limit_is_reached_the_reason_is_told() -> None:
@@ -335,8 +413,26 @@ def test_where_the_kernels_limit_is_reached_the_reason_is_told() -> None:
     script = FILTERED.replace("libc.prctl(", "(lambda *_: 0)(")
     limited = ("unshare", "--user", "--map-root-user", "sh", "-euc")
     words = 'echo 0 >/proc/sys/user/max_net_namespaces; exec "$@"'
-    told_, ended_ = run_guard(script, 0, AUTO, before=(*limited, words, "sh"))
+    told_, ended_ = run_guard(script, 0, AUTO, 0, before=(*limited, words, "sh"))
     assert told_.startswith("spawned")
     assert ended_.startswith("user.max_user_namespaces or user.max_net_namespaces is reached")
-    told_, _ = run_guard(script, 0, REQUIRED, before=(*limited, words, "sh"))
+    told_, _ = run_guard(script, 0, REQUIRED, 0, before=(*limited, words, "sh"))
     assert told_.startswith("failed isolation 28 ")
+
+
+@pytest.mark.root
+def test_without_the_capability_for_networks_a_user_namespace_is_made() -> None:
+    """As in a container with ``--cap-add SYS_ADMIN``."""
+    script = FILTERED.replace("libc.prctl(", "(lambda *_: 0)(")
+    told_, ended_ = run_guard(
+        script, 0, REQUIRED, 0, before=("setpriv", "--bounding-set", "-net_admin", "--")
+    )
+    assert told_.startswith("spawned")
+    assert ended_ == "isolated ECHILD"
+
+
+@pytest.mark.parametrize("files", [64, 40])
+def test_few_open_files_are_enough(files: int) -> None:
+    script = FILTERED.replace("libc.prctl(", "(lambda *_: 0)(")
+    limit = ("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh")
+    assert run_guard(script, 0, REQUIRED, 0, before=limit)[1] == "isolated ECHILD"
