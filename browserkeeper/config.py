@@ -254,14 +254,14 @@ class SessionConfig:
     def _check_isolation(self) -> None:
         """Raises ConfigError for a driver that must be isolated and on no system is, and for one of a
         server, which decides."""
-        check_isolate("isolate_driver", self.isolate_driver)
+        check_isolate(self.isolate_driver)
         if self.isolate_driver is False and self.server is not None:
             remedy = (
                 "" if self.server.source == "server=" else " server=False starts this one browser here."
             )
             raise ConfigError(
                 f"isolate_driver=False cannot be used with {self.server.source}: the server starts the "
-                f"drivers; use `browserkeeper serve --isolate-driver never`.{remedy}"
+                f"drivers; use `browserkeeper serve --isolate-driver false`.{remedy}"
             )
         if self.isolate_driver is not True:
             return
@@ -450,6 +450,12 @@ def check_flag(name: str, value: object) -> None:
         raise ConfigError(f"{name}={value!r}: give True or False.")
 
 
+def check_isolate(value: object) -> None:
+    """Raises ConfigError unless ``value`` is one of those of ``isolate_driver=``."""
+    if not isinstance(value, bool) and value != "auto":
+        raise ConfigError(f"isolate_driver={value!r}: give 'auto', True or False.")
+
+
 def _check_wait(value: object) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if value is not None and (not number or not _is_finite(value) or value < 0):  # type: ignore[arg-type, operator]
@@ -487,12 +493,6 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{name}={value!r} is not known.{hint} Choose from {', '.join(choices)}.")
-
-
-def check_isolate(name: str, value: object) -> None:
-    """Raises ConfigError for what is no value of ``isolate_driver=``."""
-    if not isinstance(value, bool) and value != "auto":
-        raise ConfigError(f"{name}={value!r}: give 'auto', True or False.")
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...]:

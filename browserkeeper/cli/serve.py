@@ -18,10 +18,10 @@ from .statuses import ExitStatus
 if TYPE_CHECKING:
     from ..server.settings import ServerSettings
 
-ISOLATE: dict[str, bool | str] = {"auto": "auto", "always": True, "never": False}
-"""Values of ``--isolate-driver``, and of the argument ``isolate_driver=``."""
 OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidict", "propcache", "yarl")
 """Modules that are installed with the extra ``serve``."""
+ISOLATE: dict[str, bool | str] = {"auto": "auto", "true": True, "false": False}
+"""The values of ``--isolate-driver``, and those of ``isolate_driver=``."""
 
 
 @click.command("serve", cls=Command)
@@ -78,9 +78,8 @@ OF_AIOHTTP = ("aiohttp", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidi
     type=click.Choice(list(ISOLATE)),
     default="auto",
     show_default=True,
-    callback=lambda _context, _parameter, word: ISOLATE[word],
-    help="Give each ChromeDriver a network namespace, so that no other user of this host can connect to "
-    "it: where that is possible, always (sessions that cannot have it are refused), or never.",
+    help="Whether other users of this machine are kept from ChromeDriver's port. true: no session "
+    "without it, so none of Firefox.",
 )
 @click.option(
     "--max-pools",
@@ -171,4 +170,5 @@ def _imported(given: dict[str, Any]) -> tuple[Callable[[ServerSettings], int], S
         ) from error
     stated = {name: value for name, value in given.items() if value is not None}
     stated["idle_timeout"] = stated["idle_timeout"] or None
+    stated["isolate_driver"] = ISOLATE[stated["isolate_driver"]]
     return run, ServerSettings(**stated)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from ..config import GECKODRIVER
 from ..errors import BrowserkeeperError, ConfigError
 from ..pool import BrowserPool
 from ..session.asynchronous import in_thread
@@ -114,6 +115,11 @@ class Pools:
 
     def _add(self, launch: Launch) -> SharedPool:
         """Make the pool of a launch, unopened.  Raises ConfigError for a launch that is refused."""
+        if launch.engine == "firefox" and self._settings.isolate_driver is True:
+            raise ConfigError(
+                "this server has no Firefox: it isolates all drivers (--isolate-driver true), and "
+                f"{GECKODRIVER}. Ask for chrome or chromium."
+            )
         leases = 1 if launch.bidi or launch.engine == "firefox" else self._settings.leases_per_browser
         try:
             unopened = self._build(launch, leases)

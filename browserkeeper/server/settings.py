@@ -42,9 +42,9 @@ class ServerSettings:
     ``max_browsers``: how many browsers there may be at a time, over all launches; 0 for the default of
     ``BrowserPool``.  ``min_idle``: for how many sessions without options browsers are kept ready.
     ``leases_per_browser``: how many sessions share a Chromium.  ``isolation``: as for ``BrowserPool``.
-    ``isolate_driver``: as for ``browser()``.  ``max_pools``: how many different launches may have
-    browsers at a time.  ``headless``: the browsers show no windows.  ``start_timeout``: how long the
-    start of one browser may take.
+    ``max_pools``: how many different launches may have browsers at a time.  ``headless``: the browsers
+    show no windows.  ``start_timeout``: how long the start of one browser may take.
+    ``isolate_driver``: as for ``browser()``; True refuses Firefox.
 
     ``queue_timeout``: how long a new session waits for a browser at most.  ``max_waiting``: how many
     requests may wait.  ``max_per_client``: how many sessions one client may have.  ``max_lease``: how
@@ -64,7 +64,6 @@ class ServerSettings:
     min_idle: int = 1
     leases_per_browser: int = 1
     isolation: Isolation = "auto"
-    isolate_driver: Isolate = "auto"
     queue_timeout: float = CHECKOUT_TIMEOUT
     max_waiting: int = MAX_WAITING
     max_per_client: int | None = None
@@ -75,6 +74,7 @@ class ServerSettings:
     max_upload: int = MAX_UPLOAD
     headless: bool = True
     start_timeout: float = START_TIMEOUT
+    isolate_driver: Isolate = "auto"
 
     def __post_init__(self) -> None:
         check_count("max_browsers", self.max_browsers, least=0)
@@ -88,12 +88,6 @@ class ServerSettings:
         if self.max_per_client is not None:
             check_count("max_per_client", self.max_per_client, least=1)
         check_choice("isolation", self.isolation, ISOLATIONS)
-        check_isolate("isolate_driver", self.isolate_driver)
-        if self.isolate_driver is True and self.leases_per_browser > 1:
-            raise ConfigError(
-                "isolate_driver=True cannot be had with leases_per_browser="
-                f"{self.leases_per_browser}: the driver must reach the browser's port."
-            )
         check_seconds("queue_timeout", self.queue_timeout)
         check_seconds("start_timeout", self.start_timeout)
         check_seconds("drain_timeout", self.drain_timeout, or_zero=True)
@@ -102,6 +96,12 @@ class ServerSettings:
                 check_seconds(name, getattr(self, name))
         for name in ("headless", "insecure"):
             check_flag(name, getattr(self, name))
+        check_isolate(self.isolate_driver)
+        if self.isolate_driver is True and self.leases_per_browser > 1:
+            raise ConfigError(
+                f"leases_per_browser={self.leases_per_browser} cannot be used with isolate_driver=True: "
+                "the driver must reach the debugging port that sessions share a browser by."
+            )
         if self.min_idle > self.max_sessions:
             raise ConfigError(
                 f"min_idle={self.min_idle} is more than the {self.max_sessions} sessions that there may "

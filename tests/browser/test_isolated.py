@@ -74,7 +74,7 @@ def test_an_isolated_browser_is_the_one_that_the_session_names() -> None:
     session = browser("chrome", isolate_driver=True)
     with session as driver:
         pid = driver.caps["goog:processID"]
-        assert session.browser_pid == pid
+        assert session.pid == pid
         assert b"chrom" in Path(f"/proc/{pid}/cmdline").read_bytes()
         assert driver.service.service_url.startswith("http://driver-is-isolated.browserkeeper.invalid:")
         assert driver.service.is_connectable()

@@ -41,7 +41,7 @@ def attached() -> ChromeOptions:
 def test_what_cannot_be_isolated_is_refused_where_it_must_be(given: dict[str, Any], why: str) -> None:
     browser(**given)  # "auto" does without
     if "server" in given:
-        with pytest.raises(ConfigError, match="browserkeeper serve --isolate-driver never"):
+        with pytest.raises(ConfigError, match="browserkeeper serve --isolate-driver false"):
             browser(isolate_driver=False, **given)
     else:
         browser(isolate_driver=False, **given)
@@ -64,7 +64,7 @@ def test_a_server_takes_it_for_all_its_browsers() -> None:
     assert ServerSettings(isolate_driver=True).isolate_driver is True
     for given, why in (
         ({"isolate_driver": "yes"}, "give 'auto', True or False"),
-        ({"isolate_driver": True, "leases_per_browser": 2}, "must reach the browser's port"),
+        ({"isolate_driver": True, "leases_per_browser": 2}, "must reach the debugging port"),
     ):
         with pytest.raises(ConfigError, match=why):
             ServerSettings(**given)
