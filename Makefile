@@ -70,6 +70,6 @@ setup-demo: $(VENV)/.ready ## what `make demo` needs: Chromium and the virtual e
 setup: $(VENV)/.ready ## what `make test` needs: browsers, drivers, daemons (apt, cargo, Maven)
 	@./scripts/system.sh test
 
-$(VENV)/.ready: pyproject.toml scripts/venv.sh
+$(VENV)/.ready: pyproject.toml scripts/venv.sh scripts/install.sh
 	@PYTHON=$(PYTHON) ./scripts/venv.sh $(VENV)
 	@touch $@

@@ -13,7 +13,7 @@ mark=$directory/$seleniumbase
 echo "browserkeeper: installing SeleniumBase $seleniumbase into $directory" >&2
 rm -rf "$directory"
 if "${PYTHON:-python3}" -m venv "$directory" &&
-    timeout 900 "$directory/bin/python" -m pip install -q -e . "seleniumbase==$seleniumbase" >"$directory/pip.log" 2>&1; then
+    timeout 900 "$(dirname "$0")/install.sh" "$directory" -e . "seleniumbase==$seleniumbase" >"$directory/pip.log" 2>&1; then
     : >"$mark"
 else
     echo "browserkeeper: SeleniumBase cannot be had here (see $directory/pip.log); its tests will say so" >&2

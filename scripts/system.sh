@@ -27,6 +27,7 @@ if [ "$1" = test ]; then
     have openssl || missing="$missing openssl"
     have Xvfb || missing="$missing xvfb" # xvfb-run is in it
     have xauth || missing="$missing xauth"
+    have busybox || missing="$missing busybox" # another shell
 fi
 
 if [ -n "$missing" ]; then

@@ -17,5 +17,4 @@ fi
 [ -x "$1/bin/python" ] || "$python" -m venv "$1"
 echo "browserkeeper: installing the package into $1"
 # pip learnt --group, which `make bench` uses, in 25.1.
-"$1/bin/python" -m pip install -q --upgrade "pip>=25.1"
-"$1/bin/python" -m pip install -q -e ".[dev]"
+"$(dirname "$0")/install.sh" "$1" "pip>=25.1" -e ".[dev]"
