@@ -316,13 +316,17 @@ class Attempt:
     def _capabilities(self, driver: Any) -> Mapping[str, Any]:
         """Those of the session.  An isolated driver gives the pid of the stand-in; users and tools look
         for that of the browser."""
-        started = self.guard.event("browser") if self.network is not None else None
-        if started is None:
-            capabilities: Mapping[str, Any] = driver.caps
+        capabilities: Mapping[str, Any] = driver.caps
+        if self.network is None:
+            return capabilities
+        # On a busy machine the browser may answer before the guard's event is sent.
+        until = time.monotonic() + EVENT_TIMEOUT
+        started = self.guard.wait_for("browser", "ending", "ended", deadline=until)
+        if started is None or started["event"] != "browser":
             return capabilities
         if "goog:processID" in driver.caps:
             driver.caps["goog:processID"] = started["pid"]
-        return {**driver.caps, "goog:processID": started["pid"]}
+        return {**capabilities, "goog:processID": started["pid"]}
 
     def _turn_bidi_on(self, options: Any) -> None:
         """Turn BiDi on if the identity, the downloads or a trace need it.  Dialogs are then handled as
