@@ -3,8 +3,8 @@
     python -m tests.system.scanned_sessions --sessions 100 --user plain --door pool
 
 Needs root.  Prints what the other user (uid 65534) has reached, and ends with status 1 if that is
-anything.  ``--isolate False`` is the control.  Doors: ``browser``, ``pool`` and ``pytest`` (an inner run
-of tests).
+anything.  ``--isolate False`` is the control.  The doors of browserkeeper by which the sessions are opened
+are in ``scanned_scenario.py``.
 """
 
 from __future__ import annotations
@@ -19,65 +19,29 @@ import tempfile
 from pathlib import Path
 
 from tests.support.other_user import NOBODY, PYTHON, ROOT, python_for_nobody
+from tests.system.scanned_scenario import DOORS, ISOLATE
 
-PLAIN = 65533
-"""The uid of the plain user whose sessions are attacked."""
-SCANNER = ROOT / "tests/support/port_scanner.py"
+USERS = {"plain": 65533, "root": 0}
+"""The uid of the user whose sessions are attacked."""
 OWN_NETWORK = ("unshare", "--net", "sh", "-euc")
 UP = 'ip link set lo up; exec sh "$@"'
 """util-linux and iproute2; the session's code has its own way (``guard/isolation.py``)."""
-
-SCENARIO = """
-import json, os, subprocess, sys, time
-door, sessions, isolate, directory = sys.argv[1], int(sys.argv[2]), eval(sys.argv[3]), sys.argv[4]
-told = []
-
-def rounds():
-    with open(f"{directory}/scan") as file:
-        return sum("rounds" in line for line in file)
-
-def use(driver):
-    driver.get("data:text/html,<title>seen</title>")
-    assert driver.title == "seen"
-    if not told:  # all ports are tried at least once while this session lives
-        until = rounds() + 2
-        while rounds() < until:
-            time.sleep(0.05)
-    told.append(driver.session_id)
-
-if door == "browser":
-    from browserkeeper import browser
-    for _ in range(sessions):
-        session = browser("chromium", isolate_driver=isolate, start_timeout=300)
-        with session as driver:
-            use(driver)
-        assert session.report.clean, session.report
-elif door == "pool":
-    from browserkeeper import BrowserPool
-    given = {"isolate_driver": isolate, "start_timeout": 300}
-    with BrowserPool("chromium", max_size=2, max_uses=1, **given) as pool:
-        for _ in range(sessions):
-            with pool.lease(timeout=300) as lease:
-                use(lease.driver)
-elif door == "pytest":
-    test = f'''
-import pytest
-@pytest.mark.keeper_options(isolate_driver={isolate!r}, start_timeout=300)
-@pytest.mark.parametrize("n", range({sessions}))
-def test_it(keeper_driver, n):
-    driver = keeper_driver
-    driver.get("data:text/html,<title>seen</title>")
-    assert driver.title == "seen"
-    print("SESSION", driver.session_id)
-'''
-    open(f"{directory}/test_it.py", "w").write(test)
-    words = ["-q", "-s", "-p", "no:cacheprovider", "--keeper-browser", "chromium"]
-    words = [sys.executable, "-m", "pytest", *words, f"--rootdir={directory}", f"{directory}/test_it.py"]
-    done = subprocess.run(words, cwd=directory, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told += [line.split()[-1] for line in done.stdout.splitlines() if "SESSION" in line]
-print(json.dumps(told))
+SCANNER = (*PYTHON[:3], str(ROOT / "tests/support/port_scanner.py"))
+BOTH = """
+directory=$1; shift
+mkfifo "$directory/stop"
+attack=
+while [ "$1" != -- ]; do attack="$attack $1"; shift; done
+shift
+$attack <"$directory/stop" >"$directory/scan" &
+exec 9>"$directory/stop"
+status=0
+"$@" 9>&- || status=$?
+exec 9>&-
+wait
+exit "$status"
 """
+"""The scanner runs from before the first session until after the last one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,70 +54,40 @@ class Scan:
     rounds: int
 
 
-def scan(sessions: int, *, user: str = "plain", isolate: str = '"auto"', door: str = "browser") -> Scan:
-    """Run the sessions and the scanner.  Raises CalledProcessError where a session fails."""
-    number = {"plain": PLAIN, "root": 0}[user]
+def scan(
+    sessions: int, *, user: str = "plain", isolate: str = "auto", door: str = "browser"
+) -> Scan:
+    """Run the sessions and the scanner.  Raises AssertionError where a session fails."""
+    number = USERS[user]
     python, env = python_for_nobody() if number else (sys.executable, dict(os.environ))
     with tempfile.TemporaryDirectory(prefix="tmp-scan-") as name:
-        home = Path(name)
+        home = Path(name)  # mode 0700
         os.chown(home, number, number)
-        own = {"HOME": name, "BROWSERKEEPER_STATE_DIR": f"{name}/state", "PYTHONPATH": ""}
+        own = {"HOME": name, "BROWSERKEEPER_STATE_DIR": f"{name}/state"}
         own["PYTHONPATH"] = env.get("PYTHONPATH", str(ROOT))
-        scenario = [python, "-c", SCENARIO, door, str(sessions), isolate, name]
-        words = ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups", *scenario]
-        attack = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        scenario = [python, "-m", "tests.system.scanned_scenario", door, str(sessions), isolate, name]
         script = home / "both.sh"
         script.write_text(BOTH)
-        done = subprocess.run(
-            [
-                *OWN_NETWORK,
-                UP,
-                "sh",
-                str(script),
-                name,
-                *attack,
-                *PYTHON[:3],
-                str(SCANNER),
-                "--",
-                *words,
-            ],
-            cwd="/",
-            env={**env, **own},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise AssertionError(done.stdout + done.stderr)
+        command = [*OWN_NETWORK, UP, "sh", str(script), name]
+        command += [*as_user(NOBODY), *SCANNER, "--", *as_user(number), *scenario]
+        done = subprocess.run(command, cwd="/", env={**env, **own}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
         lines = [json.loads(line) for line in (home / "scan").read_text().splitlines()]
-        ids = json.loads((home / "told").read_text().splitlines()[-1])
+        ids = (home / "sessions").read_text().split()
     reached = {line["reached"]: line["answer"] for line in lines if "reached" in line}
     return Scan(reached, ids, max((line.get("rounds", 0) for line in lines), default=0))
 
 
-BOTH = """
-directory=$1; shift
-mkfifo "$directory/stop"
-attack=
-while [ "$1" != -- ]; do attack="$attack $1"; shift; done
-shift
-$attack <"$directory/stop" >"$directory/scan" &
-exec 9>"$directory/stop"
-status=0
-"$@" >"$directory/told" 9>&- || status=$?
-exec 9>&-
-wait
-exit "$status"
-"""
-"""The scanner runs from before the first session until after the last one."""
+def as_user(number: int) -> list[str]:
+    return ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=100)
-    parser.add_argument("--user", choices=("plain", "root"), default="plain")
-    parser.add_argument("--door", choices=("browser", "pool", "pytest"), default="browser")
-    parser.add_argument("--isolate", default='"auto"', help='"auto" (with quotes), True or False')
+    parser.add_argument("--user", choices=tuple(USERS), default="plain")
+    parser.add_argument("--door", choices=tuple(DOORS), default="browser")
+    parser.add_argument("--isolate", choices=tuple(ISOLATE), default="auto")
     given = parser.parse_args()
     found = scan(given.sessions, user=given.user, isolate=given.isolate, door=given.door)
     tried = f"{len(found.sessions)} sessions, all ports tried {found.rounds} times"
