@@ -307,6 +307,8 @@ def test_the_token_is_in_no_log_no_command_line_and_no_answer(
         ("--max 0", "--max"),
         ("--max 1 --min-idle 2", "min_idle"),
         ("--leases-per-browser 0", "--leases-per-browser"),
+        ("--leases-per-browser 2 --isolate-driver true", "isolate_driver=True"),
+        ("--isolate-driver yes", "--isolate-driver"),
         ("--max-per-client 0", "--max-per-client"),
         ("--idle-timeout -1", "--idle-timeout"),
         ("--idle-timeout nan", "--idle-timeout"),

@@ -183,6 +183,16 @@ def test_sessions_share_a_browser_where_they_can_and_others_count_for_a_whole_on
     with_pools(test, leases_per_browser=3)
 
 
+def test_a_server_that_isolates_all_drivers_refuses_a_firefox_by_name() -> None:
+    async def test(shared: Pools) -> None:
+        take(shared, Launch())
+        assert FakePool.made[0].given["isolate_driver"] is True
+        with pytest.raises(ConfigError, match=r"no Firefox.*--isolate-driver true.*geckodriver"):
+            take(shared, FIREFOX)
+
+    with_pools(test, isolate_driver=True)
+
+
 @pytest.mark.chrome
 def test_sessions_in_one_browser_are_apart_and_one_that_is_cut_off_harms_no_other(site: Site) -> None:
     with Serving(leases_per_browser=2, min_idle=2) as serving:

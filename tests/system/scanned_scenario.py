@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from selenium.webdriver import ChromeOptions
+
 from browserkeeper import BrowserPool, browser
 from tests.support.waiting import wait_until
 
@@ -74,8 +76,11 @@ class Scenario:
 
     @contextlib.contextmanager
     def program(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a module of Python beside the block, and end it by SIGTERM.  Raises AssertionError with the
-        program's log if the block raises an exception, or if the exit status is not 0."""
+        """Run a module of Python beside the block, and end it by SIGTERM.
+
+        Raises AssertionError with the program's log if the block raises an exception, or if the exit
+        status is not 0.
+        """
         log = self.directory / f"{words[0]}.log"
         with log.open("wb") as output:
             command = [sys.executable, "-m", *words]
@@ -115,7 +120,7 @@ def by_pool(scenario: Scenario) -> None:
 
 
 def by_pytest(scenario: Scenario) -> None:
-    """Without pytest-rerunfailures: in each run beside pytest-xdist it listens on a port of the loopback,
+    """Without pytest-rerunfailures: where pytest-xdist is installed it listens on a port of the loopback,
     for the workers of xdist.  It asks for a random token, and has nothing to do with a browser."""
     module = scenario.directory / "test_sessions.py"
     module.write_text(PYTEST)
@@ -139,12 +144,15 @@ def by_celery(scenario: Scenario) -> None:
 def by_serve(scenario: Scenario) -> None:
     """Our client, over a unix socket in this user's own directory."""
     socket = scenario.directory / "serve.sock"
-    words = ["--listen", f"unix:{socket}", "--max", str(TOGETHER), "--queue-timeout", str(LONG)]
+    words = ["--listen", f"unix:{socket}", "--min-idle", "0", "--queue-timeout", str(LONG)]
     words += ["--isolate-driver", scenario.isolate.lower()]
     with scenario.program("browserkeeper", "serve", *words):
         assert wait_until(socket.exists, LONG)
         for _ in range(scenario.sessions):
-            with browser("chromium", server=f"unix:{socket}", start_timeout=LONG) as driver:
+            options = ChromeOptions()
+            options.set_capability("browserkeeper:isolation", "fresh")  # a driver for each session
+            session = browser("chromium", server=f"unix:{socket}", options=options, start_timeout=LONG)
+            with session as driver:
                 scenario.use(driver)
 
 

@@ -3,8 +3,8 @@
     python -m tests.system.scanned_sessions --sessions 100 --user plain --door pool
 
 Needs root.  Prints what the other user (uid 65534) has reached, and ends with status 1 if that is
-anything.  ``--isolate False`` is the control.  The doors of browserkeeper by which the sessions are opened
-are in ``scanned_scenario.py``.
+anything.  ``--isolate False`` is the control.  The doors of browserkeeper by which the sessions are
+opened are in ``scanned_scenario.py``.
 """
 
 from __future__ import annotations
@@ -46,18 +46,19 @@ exit "$status"
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """``reached``: the doors that the other user has found, and what they answered.  ``sessions``: the
-    ids of the WebDriver sessions that there were.  ``rounds``: how often all ports were tried."""
+    """``reached``: the ports and sockets that the other user has connected to, and what they answered.
+    ``sessions``: the ids of the WebDriver sessions that there were.  ``rounds``: how often all ports
+    were tried.  ``failure``: what the sessions' program has written, if it has failed: a driver that the
+    scanner reaches may not answer its own client in time."""
 
     reached: dict[str, str]
     sessions: list[str]
     rounds: int
+    failure: str
 
 
-def scan(
-    sessions: int, *, user: str = "plain", isolate: str = "auto", door: str = "browser"
-) -> Scan:
-    """Run the sessions and the scanner.  Raises AssertionError where a session fails."""
+def scan(sessions: int, *, user: str = "plain", isolate: str = "auto", door: str = "browser") -> Scan:
+    """Run the sessions and the scanner."""
     number = USERS[user]
     python, env = python_for_nobody() if number else (sys.executable, dict(os.environ))
     with tempfile.TemporaryDirectory(prefix="tmp-scan-") as name:
@@ -71,11 +72,12 @@ def scan(
         command = [*OWN_NETWORK, UP, "sh", str(script), name]
         command += [*as_user(NOBODY), *SCANNER, "--", *as_user(number), *scenario]
         done = subprocess.run(command, cwd="/", env={**env, **own}, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
         lines = [json.loads(line) for line in (home / "scan").read_text().splitlines()]
-        ids = (home / "sessions").read_text().split()
+        used = home / "sessions"
+        ids = used.read_text().split() if used.exists() else []
     reached = {line["reached"]: line["answer"] for line in lines if "reached" in line}
-    return Scan(reached, ids, max((line.get("rounds", 0) for line in lines), default=0))
+    rounds = max((line.get("rounds", 0) for line in lines), default=0)
+    return Scan(reached, ids, rounds, done.stdout + done.stderr if done.returncode else "")
 
 
 def as_user(number: int) -> list[str]:
@@ -94,7 +96,8 @@ def main() -> None:
     print(f"{tried}: {len(found.reached)} reached")
     for name, answer in found.reached.items():
         print(name, "->", answer.splitlines()[-1:])
-    sys.exit(bool(found.reached))
+    print(found.failure)
+    sys.exit(bool(found.reached or found.failure))
 
 
 if __name__ == "__main__":

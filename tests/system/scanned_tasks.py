@@ -1,4 +1,4 @@
-"""The Celery app of ``scanned_scenario.py``: for the worker, and for the program that sends the tasks."""
+"""The Celery app of ``scanned_scenario.py``: for the worker, and for the program that sends tasks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ app.conf.broker_transport_options = {
 install(app, browser="chromium", **scenario.arguments)
 
 
-@app.task(base=BrowserTask, bind=True)
+@app.task(base=BrowserTask, bind=True)  # type: ignore[untyped-decorator]
 def visit(self: BrowserTask) -> None:
     scenario.use(self.driver)

@@ -15,10 +15,14 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("user", ["root", "plain"])
-def test_no_other_user_reaches_an_isolated_driver(user: str) -> None:
+@pytest.mark.parametrize(
+    ("user", "door"),
+    [("root", "browser"), ("plain", "browser"), ("plain", "celery"), ("plain", "serve")],
+)
+def test_no_other_user_reaches_an_isolated_driver(user: str, door: str) -> None:
     """The namespace has no other program than the session's, so whatever answers is a finding."""
-    found = scan(1, user=user, isolate="True")
+    found = scan(1, user=user, isolate="True", door=door)
+    assert not found.failure
     assert len(found.sessions) == 1
     assert found.rounds >= 2  # at least one of them whole within the session
     assert not found.reached
