@@ -151,8 +151,8 @@ def by_serve(scenario: Scenario) -> None:
         for _ in range(scenario.sessions):
             options = ChromeOptions()
             options.set_capability("browserkeeper:isolation", "fresh")  # a driver for each session
-            session = browser("chromium", server=f"unix:{socket}", options=options, start_timeout=LONG)
-            with session as driver:
+            given = {"server": f"unix:{socket}", "start_timeout": LONG}
+            with browser("chromium", options=options, **given) as driver:
                 scenario.use(driver)
 
 
