@@ -39,6 +39,7 @@ def test_a_stand_in_that_fails_costs_one_launch(caplog: pytest.LogCaptureFixture
             with session as driver:
                 driver.get("data:text/html,<title>here</title>")
                 assert driver.title == "here"
+            assert session.report is not None
             assert session.report.clean
             assert "has failed: " in session.report.driver_isolation
             assert "no pipe there" in session.report.driver_isolation
@@ -65,6 +66,7 @@ def test_a_script_in_place_of_the_driver_decides_on_the_browsers_surroundings(tm
         driver.get("data:text/html,<title>here</title>")
         status = Path(f"/proc/{driver.caps['goog:processID']}/status").read_text()
     assert "\nUmask:\t0077\n" in status
+    assert session.report is not None
     assert "is a script" in session.report.driver_isolation
     with pytest.raises(ConfigError, match="is a script"):
         browser("chrome", driver_path=str(wrapper), isolate_driver=True).start()
@@ -78,4 +80,5 @@ def test_an_isolated_browser_is_the_one_that_the_session_names() -> None:
         assert b"chrom" in Path(f"/proc/{pid}/cmdline").read_bytes()
         assert driver.service.service_url.startswith("http://driver-is-isolated.browserkeeper.invalid:")
         assert driver.service.is_connectable()
+    assert session.report is not None
     assert session.report.driver_isolation == "isolated"

@@ -50,6 +50,7 @@ def main_processes(server: RunningServer) -> list[witness.Seen]:
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{one.pid}/cmdline").read_bytes().split(b"\0")
             is_main = not any(word.startswith(b"--type=") for word in words)
+            is_main = is_main and one.name != "bk-browser"  # has the browser's words, and is not it
             if is_main and any(word.startswith(b"--headless") for word in words):
                 found.append(one)
     return found

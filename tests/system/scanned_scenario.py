@@ -109,6 +109,7 @@ def by_browser(scenario: Scenario) -> None:
         session = browser("chromium", **scenario.arguments)
         with session as driver:
             scenario.use(driver)
+        assert session.report is not None
         assert session.report.clean, session.report
 
 
@@ -120,8 +121,8 @@ def by_pool(scenario: Scenario) -> None:
 
 
 def by_pytest(scenario: Scenario) -> None:
-    """Without pytest-rerunfailures: where pytest-xdist is installed it listens on a port of the loopback,
-    for the workers of xdist.  It asks for a random token, and has nothing to do with a browser."""
+    """Without pytest-rerunfailures: with pytest-xdist it listens on a port of the loopback, which asks
+    for a random token, and has nothing to do with a browser."""
     module = scenario.directory / "test_sessions.py"
     module.write_text(PYTEST)
     words = ["pytest", "-q", "-p", "no:cacheprovider", "-p", "no:rerunfailures"]
@@ -151,8 +152,8 @@ def by_serve(scenario: Scenario) -> None:
         for _ in range(scenario.sessions):
             options = ChromeOptions()
             options.set_capability("browserkeeper:isolation", "fresh")  # a driver for each session
-            given = {"server": f"unix:{socket}", "start_timeout": LONG}
-            with browser("chromium", options=options, **given) as driver:
+            session = browser("chromium", server=f"unix:{socket}", options=options, start_timeout=LONG)
+            with session as driver:
                 scenario.use(driver)
 
 
