@@ -71,7 +71,8 @@ class Program(Owner):
 
 
 def browsers_below(root: int) -> int:
-    """How many main processes of a Chromium or a Firefox there are, each the child of a driver.
+    """How many main processes of a Chromium or a Firefox there are, each the child of a driver; of an
+    isolated driver the process that stands for its browser.
 
     A browser's own children look like it until they execute their program.
     """

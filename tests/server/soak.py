@@ -274,8 +274,12 @@ class Server:
         for one in below:
             words = command_line(one.pid)
             is_of = f"bk-{browser}" in words or f"bk-guard {browser}" in words
-            main = one.parent in drivers and is_of and "--type=" not in words
-            if kind == "driver" and main:
+            child = one.parent in drivers and is_of and "--type=" not in words
+            stands_in = (
+                one.name == "bk-browser"
+            )  # for the browser of an isolated driver, a guard's child
+            main = not stands_in and (child or (is_of and "--remote-debugging-pipe" in words))
+            if kind == "driver" and child:
                 found += [seen for seen in below if seen.pid == one.parent]
             elif (
                 (kind == "browser" and main)
