@@ -278,7 +278,8 @@ class Server:
             stands_in = (
                 one.name == "bk-browser"
             )  # for the browser of an isolated driver, a guard's child
-            main = not stands_in and (child or (is_of and "--remote-debugging-pipe" in words))
+            is_main = is_of and "--remote-debugging-pipe" in words and "--type=" not in words
+            main = not stands_in and (child or is_main)
             if kind == "driver" and child:
                 found += [seen for seen in below if seen.pid == one.parent]
             elif (
