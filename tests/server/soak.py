@@ -275,11 +275,9 @@ class Server:
             words = command_line(one.pid)
             is_of = f"bk-{browser}" in words or f"bk-guard {browser}" in words
             child = one.parent in drivers and is_of and "--type=" not in words
-            stands_in = (
-                one.name == "bk-browser"
-            )  # for the browser of an isolated driver, a guard's child
-            is_main = is_of and "--remote-debugging-pipe" in words and "--type=" not in words
-            main = not stands_in and (child or is_main)
+            # The browser of an isolated driver is a guard's child, and bk-browser stands for it.
+            by_guard = is_of and "--remote-debugging-pipe" in words and "--type=" not in words
+            main = one.name != "bk-browser" and (child or by_guard)
             if kind == "driver" and child:
                 found += [seen for seen in below if seen.pid == one.parent]
             elif (
