@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 from ..config import SessionConfig
@@ -23,7 +24,9 @@ trap 'exit 0' USR1
 trap 'exit 1' USR2
 trap 'again=1; exec 3<&- 4>&-' HUP
 trap 'again=1; echo "$$ TERM" >&8' TERM
-exec 8>"/proc/$PPID/fd/${{{VARIABLE}% *}}" 9<"/proc/$PPID/fd/${{{VARIABLE}#* }}" || exit 1
+requests="/proc/$PPID/fd/${{{VARIABLE}% *}}" alive="/proc/$PPID/fd/${{{VARIABLE}#* }}"
+[ -p "$requests" ] && [ -p "$alive" ] || {{ echo "bk-browser: no pipes at process $PPID" >&2; exit 1; }}
+exec 8>>"$requests" 9<"$alive" || exit 1
 echo "$$" >&8
 again=1
 while [ "$again" ]; do
@@ -62,6 +65,8 @@ def obstacle(config: SessionConfig, driver: str, directory: Path) -> str:
     """
     if config.isolate_driver is False:
         return "isolate_driver=False"
+    if sys.platform != "linux":
+        return "only Linux has network namespaces"
     if config.debugger_address:
         return "it is attached to a browser by a port"
     if config.debugging == "port":

@@ -24,6 +24,7 @@ LOOPBACK = "127.0.0.1"
 VARIABLE = "BROWSERKEEPER_STAND_IN"
 """The environment variable of the driver that has the numbers of its ends of the two pipes to the guard
 (``outside.py``)."""
+SECCOMP = "a seccomp filter, such as Docker's default profile, forbids namespaces"
 PAIRS = 2
 """Pairs of a listening socket and a client socket that the owner gets.  Each new connection uses one for
 a moment, so that two threads can connect at the same time."""
@@ -120,17 +121,19 @@ def explain(number: int) -> str:
 
 
 def _who_forbids() -> str:
-    if _reads("kernel/apparmor_restrict_unprivileged_userns") == "1":
+    if call("unshare", 0) != 0:  # which asks for nothing, so that only a filter refuses it
+        return SECCOMP
+    if os.geteuid() != 0 and _reads("kernel/apparmor_restrict_unprivileged_userns") == "1":
         return (
             "AppArmor forbids user namespaces to programs without a profile "
             "(sysctl kernel.apparmor_restrict_unprivileged_userns)"
         )
-    if _reads("kernel/unprivileged_userns_clone") == "0":
+    if os.geteuid() != 0 and _reads("kernel/unprivileged_userns_clone") == "0":
         return "user namespaces are forbidden (sysctl kernel.unprivileged_userns_clone)"
     try:
         with open("/proc/self/status", "rb") as file:
             if b"\nSeccomp:\t2\n" in file.read():
-                return "a seccomp filter, such as Docker's default profile, forbids namespaces"
+                return SECCOMP  # one that looks at the flags, such as systemd's RestrictNamespaces=
     except OSError:
         pass
     return "namespaces are forbidden here (no CAP_SYS_ADMIN, and no user namespaces)"

@@ -42,6 +42,8 @@ SUCCEEDED, FAILED = signal.SIGUSR1, signal.SIGUSR2
 LET_GO = signal.SIGHUP
 """What a stand-in gets once the browser has the debugging pipe, for the stand-in to close its own ends:
 the driver shall see the pipe's end when the browser ends."""
+TRAPPED = (SUCCEEDED, FAILED, LET_GO, signal.SIGTERM)
+"""Signals that do not end a stand-in as they end other programs."""
 ABOVE = 10
 """The least number of a descriptor that is not to be overwritten."""
 
@@ -98,7 +100,7 @@ class Outside:
                 try:
                     browser = self._start_for(int(pid))
                 except OSError as error:
-                    owner.send("browser-failed", text=str(error))
+                    owner.send("browser-failed", errno=error.errno, text=str(error))
                     continue
                 members.born.add(browser)
                 members.note(browser)
@@ -113,7 +115,7 @@ class Outside:
             return
         _, pidfd = self._stand_ins.pop(pid)
         ignore_errors(lambda: self._epoll.unregister(pidfd))  # it ended first
-        by = signal.SIGKILL if -code in (SUCCEEDED, FAILED, signal.SIGTERM) else -code
+        by = signal.SIGKILL if -code in TRAPPED else -code
         number = by if code < 0 else FAILED if code else SUCCEEDED
         ignore_errors(lambda: signal.pidfd_send_signal(pidfd, number))
         os.close(pidfd)

@@ -388,7 +388,7 @@ class ExitReport:
         lines = [head, f"  {ended}", f"  {phases}"]
         if self.driver_isolation == ISOLATED:
             lines.append("  the driver's port was closed to other programs")
-        elif self.driver_isolation:
+        elif self.driver_isolation and self.processes:
             lines.append(f"  the driver's port was open to every local user: {self.driver_isolation}")
         lines += [f"  ended by {self.operator}"] if self.operator else []
         lines += [f"  {self.remote}"] if self.remote else []

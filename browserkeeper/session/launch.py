@@ -320,10 +320,9 @@ class Attempt:
         if self.network is None:
             return capabilities
         # On a busy machine the browser may answer before the guard's event is sent.
-        until = time.monotonic() + EVENT_TIMEOUT
-        started = self.guard.wait_for("browser", "ending", "ended", deadline=until)
+        started = self.guard.wait_for("browser", "ending", "ended", deadline=self.plan.deadline)
         if started is None or started["event"] != "browser":
-            return capabilities
+            raise StartRefusedError  # the guard is over, or does not run
         if "goog:processID" in driver.caps:
             driver.caps["goog:processID"] = started["pid"]
         return {**capabilities, "goog:processID": started["pid"]}
@@ -678,7 +677,15 @@ class Attempt:
 
     def _explain_stand_in(self, log_tail: str) -> BrowserkeeperError:
         """The error where the script that stands for the browser has ended before it had one."""
-        why = (self.guard.event("browser-failed") or {}).get("text") or last_words(log_tail)
+        failed = self.guard.event("browser-failed") or {}
+        if limit := limit_of_errno(failed.get("errno") or 0, forking=True):
+            text = f"{self.plan.config.name} cannot be started: {limit}"
+            return LaunchError(text, log_tail=log_tail, retryable=False, report=self.report)
+        killed = self.browser_exit.signal if self.browser_exit and not failed else None
+        if killed is not None:
+            text = f"bk-browser, which stands for the browser, was killed by {signal_name(killed)}"
+            return LaunchError(text, log_tail=log_tail, report=self.report)
+        why = failed.get("text") or last_words(log_tail)
         why = f"the script that stands for the browser has failed: {why or 'it wrote nothing'}"
         if self.plan.config.isolate_driver is True:
             text = f"The driver cannot be isolated: {why}. Leave isolate_driver=True out."

@@ -185,8 +185,13 @@ def stand_in_for(
     ended: list[GuardProcess],
     last: str,
     action: str = "none",
+    *,
+    delay: bool = False,
 ) -> tuple[GuardProcess, Path]:
-    """A driver whose browser is a shell script that answers with what it got, and then does ``last``."""
+    """A driver whose browser is a shell script that answers with what it got, and then does ``last``.
+
+    ``delay``: the driver waits for the file ``go`` first.
+    """
     browser, answer = tmp_path / "browser", tmp_path / "answer"
     browser.write_text(
         "#!/bin/sh\nread -r line <&3\n"
@@ -194,9 +199,14 @@ def stand_in_for(
     )
     browser.chmod(0o700)
     words = (write_stand_in(tmp_path), answer, action, "--one", "two words")
+    wait = ("/bin/sh", "-c", 'while ! [ -e "$0" ]; do sleep 0.05; done; exec "$@"', str(tmp_path / "go"))
     os.environ["A_WORD"] = "kept"
     try:
-        guard = start(program("like_chromedriver", *words), isolation=REQUIRED, browser=str(browser))
+        guard = start(
+            (*(wait if delay else ()), *program("like_chromedriver", *words)),
+            isolation=REQUIRED,
+            browser=str(browser),
+        )
     finally:
         del os.environ["A_WORD"]
     ended.append(guard)
@@ -236,7 +246,14 @@ def test_the_browser_gets_what_the_stand_in_got_and_is_outside(
 
 @pytest.mark.parametrize(
     ("last", "status"),
-    [("exit 0", 0), ("exit 3", 1), ("kill -SEGV $$", -11), ("kill -KILL $$", -9), ("kill -TERM $$", -9)],
+    [
+        ("exit 0", 0),
+        ("exit 3", 1),
+        ("kill -SEGV $$", -11),
+        ("kill -KILL $$", -9),
+        ("kill -TERM $$", -9),
+        ("kill -HUP $$", -9),
+    ],
 )
 def test_the_driver_hears_how_its_browser_ended(
     last: str, status: int, tmp_path: Path, ended: list[GuardProcess]
@@ -244,9 +261,10 @@ def test_the_driver_hears_how_its_browser_ended(
     guard, answer = stand_in_for(tmp_path, ended, last)
     assert wait_until(lambda: len(told(answer)) == 2)
     assert told(answer)[1] == f"status {status}"
+    codes = {"exit 3": 3, "kill -TERM $$": -signal.SIGTERM, "kill -HUP $$": -signal.SIGHUP}
     event = guard.wait_for("browser-ended", deadline=deadline_in())
     assert event
-    assert event["code"] == {0: 0, 1: 3}.get(status, -15 if "TERM" in last else status)
+    assert event["code"] == codes.get(last, status)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -283,6 +301,18 @@ def read_line(fd: int) -> str:
         return os.read(fd, 100).decode().strip()
     except BlockingIOError:
         return ""
+
+
+def test_a_guard_without_open_files_says_so(tmp_path: Path, ended: list[GuardProcess]) -> None:
+    guard, _ = stand_in_for(tmp_path, ended, STAY, delay=True)
+    spawned = guard.wait_for("spawned", deadline=deadline_in())
+    assert spawned
+    few = len(os.listdir(f"/proc/{spawned['primary']}/fd"))
+    resource.prlimit(spawned["primary"], resource.RLIMIT_NOFILE, (few, few))
+    (tmp_path / "go").touch()
+    event = guard.wait_for("browser-failed", deadline=deadline_in())
+    assert event
+    assert event["errno"] == errno.EMFILE
 
 
 @pytest.mark.parametrize(("action", "code"), [("SIGKILL", -9), ("SIGTERM", -15)])

@@ -17,7 +17,7 @@ from browserkeeper.config import SessionConfig
 from browserkeeper.drivers.network import HOST, InsideUrl
 from browserkeeper.drivers.stand_in import SHELLS, give_up, obstacle, write_stand_in
 from browserkeeper.guard.isolation import explain
-from browserkeeper.report.exit_report import ExitReport
+from browserkeeper.report.exit_report import ExitReport, ProcessExit
 from browserkeeper.server.settings import ServerSettings
 
 
@@ -120,9 +120,9 @@ def test_an_address_keeps_its_network_in_copies_and_is_plain_text_elsewhere() ->
     ],
 )
 def test_a_report_says_who_could_connect(isolation: str, line: str | None) -> None:
-    report = ExitReport(
-        "0123456789ab", "chrome", "closed", "subreaper", "ECHILD", driver_isolation=isolation
-    )
+    driver = ProcessExit(1, 1.0, "chromedriver", "killed", None, 9, 0.1, False)
+    kind = {"driver_isolation": isolation, "processes": (driver,)}
+    report = ExitReport("0123456789ab", "chrome", "closed", "subreaper", "ECHILD", **kind)
     about = [one for one in str(report).splitlines() if "port" in one]
     assert about == ([line] if line else [])
     assert report.log_fields()["browserkeeper.driver_isolation"] == isolation
