@@ -22,16 +22,15 @@ SCRIPT = f"""#!/bin/sh
 # namespace of ChromeDriver, and lives as long as that browser (browserkeeper/guard/outside.py).
 trap 'exit 0' USR1
 trap 'exit 1' USR2
+again=
 trap 'again=1; exec 3<&- 4>&-' HUP
 trap 'again=1; echo "$$ TERM" >&8' TERM
 requests="/proc/$PPID/fd/${{{VARIABLE}% *}}" alive="/proc/$PPID/fd/${{{VARIABLE}#* }}"
 [ -p "$requests" ] && [ -p "$alive" ] || {{ echo "bk-browser: no pipes at process $PPID" >&2; exit 1; }}
 exec 8>>"$requests" 9<"$alive" || exit 1
 echo "$$" >&8
-again=1
-while [ "$again" ]; do
+while read -r _ <&9 || [ "$again" ]; do
     again=
-    read -r _ <&9
 done
 exit 1
 """

@@ -10,7 +10,7 @@ browser, and lives as long as the browser does::
 Stand-in and guard have two pipes between them.  ChromeDriver inherits their ends, and closes them in its
 children: so the stand-in opens those of its parent, by ``/proc``.  No file is needed that others could
 open.  The stand-in writes its pid, or its pid and TERM, into the one pipe.  From the other one it reads
-only its end, which comes with the guard's.
+a line after each signal of the guard's, and the end, which comes with the guard's.
 
 Imported only where a session's driver is isolated.
 """
@@ -117,7 +117,7 @@ class Outside:
         ignore_errors(lambda: self._epoll.unregister(pidfd))  # it ended first
         by = signal.SIGKILL if -code in TRAPPED else -code
         number = by if code < 0 else FAILED if code else SUCCEEDED
-        ignore_errors(lambda: signal.pidfd_send_signal(pidfd, number))
+        self._tell(pidfd, number)
         os.close(pidfd)
         owner.send("browser-ended", pid=pid, code=code)
 
@@ -144,15 +144,21 @@ class Outside:
             try:
                 browser = self._start_like(f"/proc/{stand_in}")
             except OSError:
-                signal.pidfd_send_signal(pidfd, FAILED)
+                self._tell(pidfd, FAILED)
                 raise
         except OSError:
             os.close(pidfd)
             raise
         self._stand_ins[browser] = (stand_in, pidfd)
         self._epoll.register(pidfd, select.EPOLLIN)
-        ignore_errors(lambda: signal.pidfd_send_signal(pidfd, LET_GO))
+        self._tell(pidfd, LET_GO)
         return browser
+
+    def _tell(self, pidfd: int, number: int) -> None:
+        """Send a stand-in a signal, and a line, which ends its ``read``: a shell that gets a signal just
+        before it reads does not notice it until then."""
+        ignore_errors(lambda: signal.pidfd_send_signal(pidfd, number))
+        ignore_errors(lambda: os.write(self._alive, b"\n"))
 
     def _start_like(self, stand_in: str) -> int:
         """Start the browser with the arguments, the environment, the directory and the debugging pipe of

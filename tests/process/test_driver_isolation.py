@@ -286,6 +286,7 @@ def test_the_stand_in_ends_as_it_is_told_in_each_shell(
         assert wait_until(lambda: read_line(requests) == f"{stand_in.pid}")
         for number in sent:
             stand_in.send_signal(number)
+            os.write(alive, b"\n")
             if number == signal.SIGTERM:
                 assert wait_until(lambda: read_line(requests) == f"{stand_in.pid} TERM")
         if not sent:
