@@ -121,7 +121,7 @@ def test_an_address_keeps_its_network_in_copies_and_is_plain_text_elsewhere() ->
 )
 def test_a_report_says_who_could_connect(isolation: str, line: str | None) -> None:
     driver = ProcessExit(1, 1.0, "chromedriver", "killed", None, 9, 0.1, False)
-    kind = {"driver_isolation": isolation, "processes": (driver,)}
+    kind: dict[str, Any] = {"driver_isolation": isolation, "processes": (driver,)}
     report = ExitReport("0123456789ab", "chrome", "closed", "subreaper", "ECHILD", **kind)
     about = [one for one in str(report).splitlines() if "port" in one]
     assert about == ([line] if line else [])

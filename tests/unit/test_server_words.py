@@ -102,6 +102,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "min_memory": ("1GiB", 1),
     "max_download": ("1MB",),
     "display": (":7", "virtual"),
+    "isolate_driver": (True, False),
     "arguments": (["--user-data-dir=/home/u/p"], ["--remote-debugging-port=0"]),
 }
 POOL_APPLIED: dict[str, Any] = {
