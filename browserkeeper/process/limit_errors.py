@@ -26,7 +26,7 @@ NO_LOOK = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 """Errors that say nothing about the file or process that was to be looked at."""
 THREADS_NEEDED = 300
 """Processes and threads of one browser with its driver; 100 to 250 were measured."""
-DESCRIPTORS_NEEDED = 22
+DESCRIPTORS_NEEDED = 16
 """Of this process during a start: pipes, pidfd, connections, and the files of modules."""
 BROWSER_FILES = 512
 """Open files of one browser process; with 100 neither browser started, up to 300 were measured."""
