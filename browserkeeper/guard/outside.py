@@ -94,6 +94,8 @@ class Outside:
                 self._epoll.unregister(self._requests)
             for line in lines.decode("ascii", "replace").splitlines():
                 pid, _, word = line.partition(" ")
+                if not pid.isdigit():
+                    continue  # no stand-in has written it
                 if word:
                     self._ask_browser_of(int(pid))
                     continue
