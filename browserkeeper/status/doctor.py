@@ -20,7 +20,6 @@ from pathlib import Path
 
 from ..cleanup.sweeper import sweep
 from ..drivers.families import FAMILIES
-from ..drivers.resolve import resolve
 from ..errors import BrowserkeeperError, ConfigError, LaunchError, ResolveError, SeleniumVersionError
 from ..frozen import VARIABLE, own_program
 from ..process.containment import choose
@@ -29,6 +28,7 @@ from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_NEEDED, choose_root
 from . import doctor_host, doctor_limits, doctor_linux
 from .check import Check
+from .programs import installed
 from .text import whole_megabytes
 
 INODES_NEEDED = 1000
@@ -76,14 +76,7 @@ def browsers() -> Iterator[Check]:
 def browser(name: str, directory: Path) -> Check:
     """``directory``: where the versions of programs are cached."""
     try:
-        found = resolve(
-            name,
-            binary=None,
-            driver_path=None,
-            offline=True,
-            directory=directory,
-            offline_because="doctor downloads nothing",
-        )
+        found = installed(name, directory)
     except ResolveError as error:
         what, _, remedy = str(error).partition("\n")[0].partition(". ")
         return Check(name, "warn", what, remedy or "Install it.")

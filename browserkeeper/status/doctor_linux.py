@@ -7,10 +7,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
 from ..config import SessionConfig
 from ..drivers import chromium
-from ..drivers.resolve import resolve
 from ..drivers.stand_in import obstacle
 from ..errors import BrowserkeeperError, LaunchError
 from ..guard.options import AUTO, ISOLATED
@@ -24,6 +24,7 @@ from ..state.ledger import Ledger
 from ..state.tmpdirs import MEMORY_ROOT
 from ..wire.credentials import environment_without_credentials
 from .check import Check
+from .programs import installed
 from .text import whole_megabytes
 
 REAP_PATIENCE = 5.0
@@ -41,19 +42,30 @@ def proc() -> Check:
     return Check("/proc", "ok", "shows this pid namespace, and hides no process of this user")
 
 
-def guard() -> Check:
-    """Runs ``true`` under a guard: the guard must be a subreaper, spawn, and certify the end."""
+def _true_under_a_guard(isolation: str = "") -> tuple[GuardProcess, dict[str, Any] | None]:
+    """Run ``true`` under a guard: the guard, which has ended, and its last event; None for no answer.
+
+    ``isolation``: as in GuardPlan.
+    """
     plan = GuardPlan(
         f"helper-{os.urandom(4).hex()}",
         ("true",),
         environment_without_credentials(),
         choose("subreaper"),
+        isolation=isolation,
+        browser="true",
     )
     process = GuardProcess(plan)
     try:
         event = process.wait_for("ended", deadline=time.monotonic() + 10)
     finally:
         process.end("closed", time.monotonic() + 10)
+    return process, event
+
+
+def guard() -> Check:
+    """Runs ``true`` under a guard: the guard must be a subreaper, spawn, and certify the end."""
+    process, event = _true_under_a_guard()
     if event and event["report"]["certificate"] == "ECHILD":
         taken = event["report"]["seconds"]["lifetime"] * 1000
         return Check("guard", "ok", f"is a subreaper and certified an end (ECHILD) in {taken:.0f} ms")
@@ -63,47 +75,23 @@ def guard() -> Check:
 
 def driver_port() -> Check:
     """Would ChromeDriver be isolated?  Looks at it, and runs ``true`` in a network namespace."""
-    if not (why_not := _obstacle_to_isolation()):
-        why_not = _refusal_of_a_namespace()
-    if not why_not:
-        return Check("driver port", "ok", "ChromeDriver's is closed: it gets a network namespace")
+    try:
+        directory = Ledger.open().directory
+        driver = installed("chrome", directory).driver.path
+    except BrowserkeeperError:  # other checks report it
+        why_not, told = "", "a network namespace can be made; no ChromeDriver was found to look at"
+    else:
+        why_not = obstacle(SessionConfig("chrome"), driver, directory)
+        told = "ChromeDriver's is closed: it gets a network namespace"
+    if not (why_not := why_not or _refusal_of_a_namespace()):
+        return Check("driver port", "ok", told)
     remedy = "If you do not trust all users, see docs/security.md for what helps."
     return Check("driver port", "warn", f"every local user can connect to a driver: {why_not}", remedy)
 
 
-def _obstacle_to_isolation() -> str:
-    """Why the ChromeDriver that ``browser()`` finds cannot be isolated; "" if nothing is known."""
-    try:
-        directory = Ledger.open().directory
-        because = "doctor downloads nothing"
-        found = resolve(
-            "chrome",
-            binary=None,
-            driver_path=None,
-            offline=True,
-            directory=directory,
-            offline_because=because,
-        )
-    except BrowserkeeperError:  # other checks report it
-        return ""
-    return obstacle(SessionConfig("chrome"), found.driver.path, directory)
-
-
 def _refusal_of_a_namespace() -> str:
     """Why the system gives no network namespace; "" if it does."""
-    plan = GuardPlan(
-        f"helper-{os.urandom(4).hex()}",
-        ("true",),
-        environment_without_credentials(),
-        choose("subreaper"),
-        isolation=AUTO,
-        browser="true",
-    )
-    process = GuardProcess(plan)
-    try:
-        event = process.wait_for("ended", deadline=time.monotonic() + 10)
-    finally:
-        process.end("closed", time.monotonic() + 10)
+    _, event = _true_under_a_guard(AUTO)
     found = str(event["report"]["driver_isolation"]) if event else "the guard gave no answer"
     return "" if found == ISOLATED else found
 

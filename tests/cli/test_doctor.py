@@ -40,15 +40,16 @@ def test_doctor_under_run_finds_that_orphans_are_reaped() -> None:
 
 def test_doctor_without_any_browser_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from browserkeeper.errors import ResolveError
-    from browserkeeper.status import doctor
+    from browserkeeper.status import doctor, doctor_linux, programs
 
     def nowhere(*_: object, **__: object) -> None:
         raise ResolveError("No chrome found. Install it.", (("PATH", "none"),))
 
-    monkeypatch.setattr(doctor, "resolve", nowhere)
+    monkeypatch.setattr(programs, "resolve", nowhere)
     checks = list(doctor.browsers())
     assert {check.status for check in checks} == {"fail"}
     assert {(check.what, check.remedy) for check in checks} == {("No chrome found", "Install it.")}
+    assert "closed" not in doctor_linux.driver_port().what, "no driver was looked at"
 
 
 def test_doctor_reports_stale_locks_and_profiles(
