@@ -374,26 +374,13 @@ def test_nothing_is_left_when_one_of_the_processes_is_killed(
 
 
 FILTERED = """
-import ctypes, struct, sys, time
+import sys, time
 from tests.support.guards import start
+from tests.support.seccomp import filter_calls
 
-libc = ctypes.CDLL(None, use_errno=True)
-number, isolation = int(sys.argv[1]), sys.argv[2]
-
-def step(code, k, jt=0, jf=0):
-    return struct.pack("HBBI", code, jt, jf, k)
-
-LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
-program = (
-    step(LOAD, 0)  # the system call's number
-    + step(EQUAL, number, 0, 1)
-    + step(RETURN, int(sys.argv[3], 0))
-    + step(RETURN, 0x7FFF0000)  # anything else is allowed
-)
-text = ctypes.create_string_buffer(program, len(program))
-filter_program = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(text))
-assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-assert libc.prctl(22, 2, filter_program, 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+number, isolation, action = int(sys.argv[1]), sys.argv[2], int(sys.argv[3], 0)
+if action:
+    filter_calls(number, action)
 running = start(("/bin/sleep", "600"), isolation=isolation, browser="/bin/true")
 event = running.wait_for("failed", "spawned", deadline=time.monotonic() + 60)
 report = running.end("closed", time.monotonic() + 60)
@@ -442,22 +429,20 @@ def test_where_a_seccomp_filter_forbids_it_the_reason_is_told(
 
 def test_where_the_kernels_limit_is_reached_the_reason_is_told() -> None:
     """In a user namespace whose limit of network namespaces is 0."""
-    script = FILTERED.replace("libc.prctl(", "(lambda *_: 0)(")
     limited = ("unshare", "--user", "--map-root-user", "sh", "-euc")
     words = 'echo 0 >/proc/sys/user/max_net_namespaces; exec "$@"'
-    told_, ended_ = run_guard(script, 0, AUTO, 0, before=(*limited, words, "sh"))
+    told_, ended_ = run_guard(FILTERED, 0, AUTO, 0, before=(*limited, words, "sh"))
     assert told_.startswith("spawned")
     assert ended_.startswith("user.max_user_namespaces or user.max_net_namespaces is reached")
-    told_, _ = run_guard(script, 0, REQUIRED, 0, before=(*limited, words, "sh"))
+    told_, _ = run_guard(FILTERED, 0, REQUIRED, 0, before=(*limited, words, "sh"))
     assert told_.startswith("failed isolation 28 ")
 
 
 @pytest.mark.root
 def test_without_the_capability_for_networks_a_user_namespace_is_made() -> None:
     """As in a container with ``--cap-add SYS_ADMIN``."""
-    script = FILTERED.replace("libc.prctl(", "(lambda *_: 0)(")
     told_, ended_ = run_guard(
-        script, 0, REQUIRED, 0, before=("setpriv", "--bounding-set", "-net_admin", "--")
+        FILTERED, 0, REQUIRED, 0, before=("setpriv", "--bounding-set", "-net_admin", "--")
     )
     assert told_.startswith("spawned")
     assert ended_ == "isolated ECHILD"
@@ -465,6 +450,5 @@ def test_without_the_capability_for_networks_a_user_namespace_is_made() -> None:
 
 @pytest.mark.parametrize("files", [64, 40])
 def test_few_open_files_are_enough(files: int) -> None:
-    script = FILTERED.replace("libc.prctl(", "(lambda *_: 0)(")
     limit = ("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh")
-    assert run_guard(script, 0, REQUIRED, 0, before=limit)[1] == "isolated ECHILD"
+    assert run_guard(FILTERED, 0, REQUIRED, 0, before=limit)[1] == "isolated ECHILD"

@@ -16,29 +16,13 @@ PRCTL = {"x86_64": 157, "aarch64": 167}.get(platform.machine(), 0)
 """The number of the system call."""
 
 SCRIPT = """
-import ctypes, struct, sys, time
+import sys, time
 from tests.support.guards import start
+from tests.support.seccomp import ERRNO, filter_calls
 
-libc = ctypes.CDLL(None, use_errno=True)
 prctl_number, refused_errno = int(sys.argv[1]), int(sys.argv[2])
-
-def step(code, k, jt=0, jf=0):
-    return struct.pack("HBBI", code, jt, jf, k)
-
-LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
-program = (
-    step(LOAD, 0)  # the system call's number
-    + step(EQUAL, prctl_number, 0, 3)
-    + step(LOAD, 16)  # its first argument
-    + step(EQUAL, 36, 0, 1)  # PR_SET_CHILD_SUBREAPER
-    + step(RETURN, 0x00050000 | refused_errno)
-    + step(RETURN, 0x7FFF0000)  # anything else is allowed
-)
 if refused_errno:
-    text = ctypes.create_string_buffer(program, len(program))
-    filter_program = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(text))
-    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-    assert libc.prctl(22, 2, filter_program, 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    filter_calls(prctl_number, ERRNO | refused_errno, 36)  # PR_SET_CHILD_SUBREAPER
 running = start(("/bin/sleep", "600"))
 event = running.wait_for("failed", "spawned", deadline=time.monotonic() + 60)
 running.end("closed", time.monotonic() + 60)
