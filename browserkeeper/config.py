@@ -256,12 +256,9 @@ class SessionConfig:
         server, which decides."""
         check_isolate(self.isolate_driver)
         if self.isolate_driver is False and self.server is not None:
-            remedy = (
-                "" if self.server.source == "server=" else " server=False starts this one browser here."
-            )
             raise ConfigError(
                 f"isolate_driver=False cannot be used with {self.server.source}: the server starts the "
-                f"drivers; use `browserkeeper serve --isolate-driver false`.{remedy}"
+                f"drivers; use `browserkeeper serve --isolate-driver false`.{_without(self.server)}"
             )
         if self.isolate_driver is not True:
             return
@@ -280,7 +277,7 @@ class SessionConfig:
             raise ConfigError(f"isolate_driver=True cannot be had: {why}. Leave it out.")
 
     def _check_server(self, server: ServerAddress) -> None:
-        remedy = "" if server.source == "server=" else " server=False starts this one browser here."
+        remedy = _without(server)
         for name, why in NOT_OF_A_SERVER.items():
             if getattr(self, name):
                 raise ConfigError(f"{name}= cannot be used with {server.source}: {why}.{remedy}")
@@ -448,6 +445,11 @@ def check_flag(name: str, value: object) -> None:
     """Raises ConfigError unless ``value`` is True or False: the text "no" would count as True."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name}={value!r}: give True or False.")
+
+
+def _without(server: ServerAddress) -> str:
+    """How to do without a server that the arguments do not name, for the end of an error's text."""
+    return "" if server.source == "server=" else " server=False starts this one browser here."
 
 
 def check_isolate(value: object) -> None:
