@@ -6,6 +6,7 @@ the browser even if driver and guards are SIGKILLed at once (prctl(2), PR_SET_PD
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -42,18 +43,23 @@ def write_wrapper(path: Path, name: str, driver: str, variable: str) -> None:
 
 
 def place(path: Path, make: Callable[[Path], None]) -> None:
-    """Have ``make`` write a temporary file, and rename the file to ``path``.
+    """Have ``make`` write a temporary file, and rename the file to ``path``.  Its directory is made.
 
     So a session that starts at the same time never reads an incomplete file.
     """
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
         make(draft)
-    except BaseException:  # a full disk
+        if draft.is_symlink() or draft.exists():
+            draft.rename(path)
+    except BaseException as error:
         draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it has other files
+            path.parent.rmdir()
+        if isinstance(error, OSError):  # that of write(2) on a full disk names no file
+            error.filename = error.filename or str(path)
         raise
-    if draft.is_symlink() or draft.exists():
-        draft.rename(path)
 
 
 __all__ = ["obstacle", "place", "write_wrapper"]

@@ -13,8 +13,9 @@ from ..guard.procfs import is_exiting
 from ..process import system
 from ..process.identity import ProcessFacts, ProcessIdentity
 
-EXIT_TIMEOUT = 0.5
-"""Seconds to wait for a browser's process to end, after its driver has reported it as lost."""
+EXIT_TIMEOUT = 10.0
+"""Seconds to wait for a browser's process to end, after its driver has reported it as lost.  Firefox
+gives up its session first and ends after that: on a busy machine 0.5 s are too short."""
 LOST_CODES = frozenset({"invalid session id", "disconnected", "chrome not reachable"})
 """Error codes by which a driver says that it has lost its browser (measured: the first one with
 ChromeDriver 156 and geckodriver 0.37; the others are in ChromeDriver's source)."""

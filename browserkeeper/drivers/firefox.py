@@ -152,10 +152,10 @@ def bound_binary(browser: Program, directory: Path) -> tuple[str, str]:
         return browser.path, why
     home = directory / f"firefox-{browser.version}"
     wrapper = home / "firefox-bound"
-    if not wrapper.exists():
-        home.mkdir(mode=0o700, exist_ok=True)
-        place(home / "application.ini", lambda draft: _link_version(draft, browser))
     write_wrapper(wrapper, "Firefox", "geckodriver", "BROWSERKEEPER_FIREFOX_BINARY")
+    version = home / "application.ini"
+    if not version.exists():
+        place(version, lambda draft: _link_version(draft, browser))
     return str(wrapper), ""
 
 

@@ -109,7 +109,6 @@ def write_stand_in(directory: Path) -> str:
         draft.chmod(0o700)
 
     if not os.access(path, os.X_OK) or path.read_text() != SCRIPT:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
         place(path, write)
     return str(path)
 

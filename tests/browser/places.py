@@ -103,18 +103,18 @@ def furnish(config: Path, data: Path, certificates: Path) -> None:
     (config / "user-dirs.dirs").write_text('XDG_DOWNLOAD_DIR="$HOME/Downloads"\n')
 
 
-def what_is_seen(driver: Any, url: str) -> dict[str, bool]:
-    """Which of the three a browser knows."""
+def what_is_seen(driver: Any, url: str) -> dict[str, Any]:
+    """Which of the three a browser knows: True or False, and of the certificate why not, or ""."""
     from selenium.common.exceptions import WebDriverException
 
     try:
         driver.get(url)
-        trusts = driver.title == "company"
-    except WebDriverException:
-        trusts = False
+        refusal = "" if driver.title == "company" else f"the page {driver.title!r}"
+    except WebDriverException as error:
+        refusal = error.msg or repr(error)
     driver.get("data:text/html,<p>fonts</p>")
     return {
-        "certificate": trusts,
+        "certificate": refusal,
         "font": driver.execute_script(MEASURE, "Keeper Sans Mono"),
         "alias": driver.execute_script(MEASURE, "Company Face"),
     }

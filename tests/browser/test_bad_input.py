@@ -277,10 +277,12 @@ PARTS = ("live", "history", "pools", "locks", "unseen", "gate", "gate/slots", "g
 """Of the state directory."""
 
 
-@pytest.mark.chrome
 @pytest.mark.root
+@pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("full", ["state", "tmp"])
-def test_a_full_disk_is_an_error_and_leaves_nothing(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing(
+    full: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a tmpfs of 64 kB that is full."""
     disk = Path(f"/tmp/tmp-full-{os.getpid()}")
     disk.mkdir(mode=0o700)
@@ -298,9 +300,8 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(full: str, monkeypatch: pyte
         else:
             monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(disk))
         _fill(disk)
-        kind = LedgerError if full == "state" else LaunchError
-        with pytest.raises(kind):
-            browser(start_timeout=6, attempts=1).start()
+        with pytest.raises((LedgerError, LaunchError), match=str(disk)):
+            browser(name, start_timeout=6, attempts=1).start()
         assert {p.name for p in disk.iterdir()} <= {"filler", *PARTS}
         left = ("live/*", "locks/*", "gate/slots/*", "gate/turns/*", "gate/queue/*")
         assert not [path for pattern in left for path in disk.glob(pattern)]

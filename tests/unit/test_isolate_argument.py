@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from selenium.webdriver import ChromeOptions
 from browserkeeper import BrowserPool, ConfigError, browser
 from browserkeeper.config import SessionConfig
 from browserkeeper.drivers.network import HOST, InsideUrl
-from browserkeeper.drivers.stand_in import SHELLS, give_up, obstacle, write_stand_in
+from browserkeeper.drivers.stand_in import SHELLS, give_up, isolation_of, obstacle, write_stand_in
 from browserkeeper.guard.isolation import explain
 from browserkeeper.report.exit_report import ExitReport, ProcessExit
 from browserkeeper.server.settings import ServerSettings
@@ -93,6 +94,18 @@ def test_the_script_is_mended_where_it_cannot_be_executed(tmp_path: Path) -> Non
     script.chmod(0o600)
     assert write_stand_in(tmp_path) == str(script)
     assert os.access(script, os.X_OK)
+
+
+def test_a_script_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as on a full disk
+    try:
+        how, script = isolation_of(SessionConfig("chrome"), shutil.which("true") or "", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be written" in how
+    assert not script
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_refusal_of_the_system_has_words() -> None:
