@@ -25,7 +25,7 @@ ROOT = Path(browserkeeper.__file__).parent.parent
 NOT_NEEDED = (
     *("celery", "click", "django", "docker", "jinja2", "opentelemetry", "prometheus_client", "pygments"),
     *("pytest", "_pytest", "rich", "gevent", "eventlet", "aiohttp", "IPython", "ipykernel", "jedi"),
-    *("nbformat", "zmq", "tornado", "jsonschema", "pydantic", "hypothesis", "twisted", "scrapy", "robot"),
+    *("nbformat", "zmq", "tornado", "jsonschema", "pydantic", "hypothesis", "twisted", "robot"),
     *("cryptography", "dns", "numpy", "tkinter", "mypy", "setuptools", "pkg_resources"),
 )
 """Packages that ours and Selenium's can do without, and what else the tests' environment has of what
