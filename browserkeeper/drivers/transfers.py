@@ -36,6 +36,8 @@ CANCELLED = (
     "the browser gave it up: the server cut it off or answered with an error, its file could not be "
     "written, it was cancelled, or the browser refused it"
 )
+RENAMES = 2
+"""Chromium renames the file of a download so often at the most: to its partial name, and to its name."""
 NAME_MAX = 255
 """Bytes that a file's name may have on Linux's and macOS's usual file systems."""
 
@@ -327,7 +329,7 @@ class FolderTransfers:
         suffix = PARTIAL_SUFFIXES["chromium"]
         deleted = [name for watcher in self._watchers for name in watcher.deleted(suffix)]
         found: set[tuple[int, int]] = set()
-        for name, facts in sorted(_files_in(self.folder), key=lambda pair: pair[1].st_ctime_ns):
+        for name, facts in sorted(self._files(), key=lambda pair: pair[1].st_ctime_ns):
             if name.startswith(SHARED_MEMORY_PREFIXES):  # a temporary name, for some milliseconds
                 continue
             key = (facts.st_dev, facts.st_ino)
@@ -354,6 +356,15 @@ class FolderTransfers:
             if time.monotonic() - self._given_up.get(own, 0.0) > RETRY:
                 self.known.append(Transfer(own))
                 self._gave_up(self.known[-1])
+
+    def _files(self) -> list[tuple[str, os.stat_result]]:
+        """The files in the folder.  One look may miss a file that is renamed meanwhile, readdir(3)."""
+        under_way = {key for key, one in self._by_file.items() if one.state == "in_progress"}
+        for _ in range(RENAMES + 1):
+            files = _files_in(self.folder)
+            if under_way <= {(facts.st_dev, facts.st_ino) for _, facts in files}:
+                break
+        return files
 
     def _gave_up(self, transfer: Transfer) -> None:
         transfer.fail(CANCELLED)
