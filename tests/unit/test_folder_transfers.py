@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_a_file_that_is_renamed_during_the_look_is_not_given_up(
     (tmp_path / names[0]).write_text("part")
     downloads = FolderTransfers(str(tmp_path))
     downloads.refresh()
-    renamed_in_the_look(monkeypatch, tmp_path, list(zip(names, names[1:], strict=False)))
+    renamed_in_the_look(monkeypatch, tmp_path, list(itertools.pairwise(names)))
     downloads.refresh()
     assert [(one.state, one.name, one.size) for one in downloads.known] == [("complete", "file.bin", 4)]
 
