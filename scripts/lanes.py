@@ -39,8 +39,8 @@ QUICK_SECONDS = SECONDS.with_name("quick_seconds.json")
 QUICK = "not (chrome or firefox or redis or docker or grid or systemd or slow)"
 UNKNOWN = 10.0
 """Seconds that a file is taken to need which has not been measured."""
-LIMIT = 5000.0
-"""Seconds for a lane, which took 4,735 in CI; CI ends a run after 5,400, with its set-up."""
+LIMIT = 5200.0
+"""Seconds for a lane, which took 4,962 in CI; CI ends a run after 5,400, with its set-up of 112."""
 PATIENCE = 45.0
 """Seconds that a lane may take to end by itself after SIGINT, and after its limit."""
 REPORT_EVERY = 30.0
