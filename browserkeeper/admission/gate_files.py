@@ -383,7 +383,7 @@ class GateFiles:
         after = room.with_more(resource, -1)
         comes_back = after.why_not(ours) is None
         found = []
-        for name, ticket in outside.items():  # in the order of the queue
+        for name, ticket in self._still_waiting(outside):  # in the order of the queue
             theirs = str(ticket.get("pool") or "")
             if name not in may_go:
                 can_follow = not comes_back or after.why_not(queue[name]) is None
@@ -395,6 +395,12 @@ class GateFiles:
             # Count it as served: else two pools would give each other all of their browsers in turn.
             pools[theirs] += 1
         return found
+
+    def _still_waiting(self, tickets: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+        """Those in the queue still.  One that has its slot since may fill the room that was seen."""
+        for name, ticket in tickets.items():
+            if os.path.exists(os.path.join(self.ledger.queue, name)):
+                yield name, ticket
 
     # -- bells
 

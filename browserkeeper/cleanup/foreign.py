@@ -42,6 +42,10 @@ PROFILE_AGE = 60.0
 """Seconds for which a profile is left alone in any case: it is made before a browser locks it."""
 KILL_DEADLINE = 10.0
 """Seconds that the processes of one driver may take to end."""
+USERS_PATIENCE = 5.0
+"""Seconds after that for which a profile may still be in use."""
+USERS_PAUSE = 0.1
+"""Seconds between two looks at who uses it."""
 
 Kind = Literal["driver", "browser", "profile", "zombie"]
 Verdict = Literal["orphan", "listed only"]
@@ -259,7 +263,7 @@ def _opened(paths: list[Path]) -> Iterator[dict[Path, int]]:
 
 def _without(found: Foreign, directories: dict[Path, int]) -> Foreign:
     """Remove its files; those that a process uses are kept."""
-    users = ProfileUsers(list(directories))
+    users = _lasting_users(list(directories))
     problems = []
     for path, fd in directories.items():
         try:
@@ -274,6 +278,17 @@ def _without(found: Foreign, directories: dict[Path, int]) -> Foreign:
         elif left := try_to_remove(str(path), fd)[2]:
             problems.append(f"{path} was not removed: {left}")
     return dataclasses.replace(found, removed=not problems, problem="; ".join(problems))
+
+
+def _lasting_users(paths: list[Path]) -> ProfileUsers:
+    """Who uses these directories, also after USERS_PATIENCE: a crash handler, which is no descendant of
+    its browser, ends after it."""
+    until = time.monotonic() + USERS_PATIENCE
+    while True:
+        users = ProfileUsers(paths)
+        if not any(map(users.of, paths)) or time.monotonic() > until:
+            return users
+        time.sleep(USERS_PAUSE)
 
 
 def _zombies(everyone: Iterable[ProcessFacts]) -> Iterator[Foreign]:

@@ -152,7 +152,7 @@ def print_notices(found: list[Notice], *, as_json: bool) -> int:
 @contextlib.contextmanager
 def stopped_by_signals(watch: Watch) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
-        watch.stop.set()
+        watch.end()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

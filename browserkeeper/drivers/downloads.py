@@ -17,9 +17,10 @@ FileId = tuple[int, int]
 PARTIAL_SUFFIXES = {"chromium": ".crdownload", "firefox": ".part"}
 """The end of the name of a file that a browser, by its engine, has not downloaded whole."""
 
-CANCEL_GRACE = 1.0
+CANCEL_GRACE = 5.0
 """Seconds that the owner has to cancel a Chromium's download that has passed ``max_download``, before
-the guard ends the session.  The owner notices it within 0.05 s."""
+the guard ends the session.  The owner notices it within 0.05 s, and the browser removes the file 0.1 s
+later; a busy machine takes ten times as long."""
 
 
 def directory_of_user(config: SessionConfig) -> str:

@@ -29,6 +29,8 @@ LOOK_PAUSE = 0.1
 LOOK_SHARE = 0.1
 """Share of the time limit that is kept for looks at the status where a DELETE has no answer.  Without it
 there would be one look, which decided, and whose answer had to come within 0.2 s."""
+LOOK_LEAST = 1.5
+"""Seconds that are kept at least, of a limit that is three times as long."""
 QUIET_LOOKS, QUIET_PAUSE = 4, 0.3
 """Successive looks that must find nothing of a closed request, and the seconds between them: it takes
 up to half a second until a session appears whose client has gone."""
@@ -78,12 +80,13 @@ def end_on_grid(report: ExitReport, grid: Address, limit: float) -> ExitReport:
 def end_session(hub: Hub, session: str, deadline: float) -> Ending:
     """End a session and look whether it is gone; returns by ``deadline`` (``time.monotonic()``)."""
     answers: list[Ending] = []
-    until = deadline - LOOK_SHARE * _left(deadline)
+    left = _left(deadline)
+    until = deadline - max(LOOK_SHARE * left, min(LOOK_LEAST, left / 3))
     deleting = threading.Thread(target=lambda: answers.append(_delete(hub, session, until)), daemon=True)
     deleting.start()
     deleting.join(min(DELETE_ALONE, _left(until)))
     if deleting.is_alive():
-        interrupt_command(hub, session, until)
+        interrupt_command(hub, session, until, lambda: not deleting.is_alive())
         deleting.join(_left(until))
     ending = answers[0] if answers else Ending(None, None, "no answer to DELETE in time")
     return _verified(hub, session, ending, deadline)

@@ -20,20 +20,29 @@ from .hub import FAILURES, Hub, cut_after
 
 ATTEMPT_TIMEOUT = 2.0
 """Seconds for each wait for the Grid."""
+ATTEMPT_PAUSE = 0.5
+"""Seconds between two attempts."""
 
 
-def interrupt_command(hub: Hub, session: str, deadline: float) -> None:
+def interrupt_command(
+    hub: Hub, session: str, deadline: float, has_returned: Callable[[], bool] = lambda: False
+) -> None:
     """Make the running command of a session return, where the browser can be told to.
 
-    Chromium is closed over CDP.  Firefox, where the session has BiDi, loads a blank page.  Waits are
-    shortened to end at ``deadline`` (``time.monotonic()``), but not below 0.1 s.
+    Chromium is closed over CDP.  Firefox, where the session has BiDi, loads a blank page.  Tries again
+    until ``deadline`` (``time.monotonic()``), or until ``has_returned()``: the first websocket of a Grid
+    that was just started takes seconds.  Waits end at the deadline, but take 0.1 s at least.
     """
     attempts: list[tuple[str, Callable[[Channel], None]]] = [("cdp", _close), ("bidi", _load_blank)]
-    for channel, act in attempts:
-        timeout = max(0.1, min(ATTEMPT_TIMEOUT, deadline - time.monotonic()))
-        with contextlib.suppress(*FAILURES), _connect(hub, session, channel, timeout) as websocket:
-            act(websocket)
+    while True:
+        for channel, act in attempts:
+            timeout = max(0.1, min(ATTEMPT_TIMEOUT, deadline - time.monotonic()))
+            with contextlib.suppress(*FAILURES), _connect(hub, session, channel, timeout) as websocket:
+                act(websocket)
+                return
+        if has_returned() or time.monotonic() + ATTEMPT_PAUSE > deadline:
             return
+        time.sleep(ATTEMPT_PAUSE)
 
 
 def _close(cdp: Channel) -> None:

@@ -37,7 +37,7 @@ from typing import ClassVar
 from ..report import RemoteEnd
 from .address import Address
 from .admission import HOST, Admission, RefusedError
-from .ending import Ending, end_marked_session, end_session, worst_of
+from .ending import LOOK_TIMEOUT, Ending, end_marked_session, end_session, worst_of
 from .hub import FAILURES, LARGEST, Answer, Hub
 from .upstream import NotSentError, UnansweredError, Upstream
 
@@ -188,7 +188,7 @@ class Relay:
         if self._none_creating.is_set():
             return True
         with contextlib.suppress(*FAILURES):
-            if self.hub.is_queued(self.marker, 1.0):
+            if self.hub.is_queued(self.marker, LOOK_TIMEOUT):
                 self.status_file.update(queued=True)
             else:
                 self._none_creating.wait(max(0.0, deadline - time.monotonic()) * CREATING_SHARE)

@@ -8,6 +8,7 @@ themselves:
 2. When it has ended: the processes that lost their parents by that, one at a time, the youngest first.
    A service, such as Xvfb under ``xvfb-run``, was started before the programs that use it.
 3. After half of the grace: all that are left.  A shell runs its trap only when its child has ended.
+   What is started after that is not asked: it may be what a trap has started.
 
 A session inside, of ``browser()`` or of another ``browserkeeper run``, has guards of its own.  They end
 it when its owner has ended, with a certificate and a history; what is below them is theirs to end.
@@ -63,12 +64,18 @@ class _Asking:
         grace, age = self.guard.options.grace, self.guard.report.age
         pauses = iter(PAUSES)
         pause = PAUSES[-1]
+        last: set[tuple[int, float]] = set()
         while age() < self.began + grace:
             living, inside = _living(self.guard)
             if not living:
                 return
             ours = [stat for stat in living if stat.pid not in inside]
-            for stat in self._next(living, inside) if age() < self.began + grace / 2 else ours:
+            if age() < self.began + grace / 2:
+                asked = self._next(living, inside)
+            else:
+                last = last or {(stat.pid, stat.start) for stat in ours}
+                asked = [stat for stat in ours if (stat.pid, stat.start) in last]
+            for stat in asked:
                 self._ask(stat)
             pause = next(pauses, pause)
             left = self.began + grace - age()

@@ -30,6 +30,7 @@ from ..frozen import (
 )
 from ..guard.descriptors import above_stdio, occupy_stdio, pipe_above_stdio
 from ..guard.options import AUTO, REQUIRED
+from ..guard.procfs import read_stat
 from . import reserve
 from .child import ChildProcess
 from .containment import Containment
@@ -44,8 +45,11 @@ _BEGIN = f"import os,sys;os.environ.pop({SENTINEL!r},0);sys.path.append(sys.argv
 _BOOT = f"{_BEGIN};from guard.boot import main;main()"
 _PSUTIL = "import sys;sys.path.append(sys.argv.pop(1));import psutil;del sys.path[-1];"
 
-FINISHING_TIMEOUT = 3.0
-"""Seconds that a primary guard whose standby was killed may take to end the session and report it."""
+FINISHING_TIMEOUT = 15.0
+"""Seconds that a primary guard whose standby was killed may take to end the session and report it, and
+that a standby may take to end after the report."""
+COPY_TIMEOUT = 3.0
+"""Seconds after the death of both guards for which their pipe is read, if a fork keeps it open."""
 
 MOST_OUTPUT = 65536
 """Bytes of a helper's output that :func:`output_of` returns."""
@@ -286,14 +290,22 @@ class GuardProcess:
         """True when no more events can come: both guards have closed their end of the pipe.
 
         A fork of this process may hold a copy of that end, so that the pipe stays open.  So it also
-        counts as over FINISHING_TIMEOUT after our child's death.
+        counts as over COPY_TIMEOUT after our child's death, or FINISHING_TIMEOUT where our child was the
+        standby and the primary guard lives.
         """
         if not self._chunk_sizes or os.getpid() != self._owner:
             return True
         if self.is_alive():
             return False
         self._dead_since = self._dead_since or time.monotonic()
-        return time.monotonic() - self._dead_since > FINISHING_TIMEOUT and not self._pump(0)
+        limit = FINISHING_TIMEOUT if self._primary_lives() else COPY_TIMEOUT
+        return time.monotonic() - self._dead_since > limit and not self._pump(0)
+
+    def _primary_lives(self) -> bool:
+        """True if our child is the standby of a pair, and the primary guard has not ended."""
+        primary = self.primary_pid
+        stat = read_stat(primary) if primary not in (0, self.pid) else None
+        return stat is not None and stat.state not in "ZX"
 
     def _events(self) -> list[dict[str, Any]]:
         """All events so far.  Parses all chunks again whenever there is a new one: a signal handler, or

@@ -40,9 +40,9 @@ NAMED = 3
 FREEZING_ROUNDS = 50
 PAUSE = 0.01
 """Seconds between two rounds of killing."""
-DOUBT_PATIENCE = 1.0
+DOUBT_PATIENCE = 5.0
 """Seconds that a process may take to end of which nothing says whose it is.  Some end with the others: a
-crash handler whose browser was killed needs milliseconds."""
+crash handler whose browser was killed needs milliseconds, and on a busy machine more than a second."""
 
 UNREADABLE = "the environment of {} cannot be read"
 UNPROVEN = "nothing says whether the session or a job server started {}"

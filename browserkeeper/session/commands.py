@@ -163,8 +163,8 @@ class Commands:
     def _reason_of(self, error: Exception) -> str:
         """Why a command failed, as a reason for the exit report.
 
-        Where the connection broke, waits for up to 2 s until the guard says that it is ending the
-        session, or the browser is gone.
+        Where the connection broke, waits for up to EVENT_TIMEOUT until the guard says that it is ending
+        the session, or the browser is gone.
         """
         from urllib3.exceptions import ReadTimeoutError
 

@@ -37,7 +37,7 @@ logger = logging.getLogger("browserkeeper")
 DeadlineError = Callable[[str, "ExitReport | None"], SessionTimeout]
 """Makes the error for a deadline that has passed, of a text and the exit report."""
 
-EVENT_TIMEOUT = 2.0
+EVENT_TIMEOUT = 5.0
 """Seconds to wait for an event that the guard sends within milliseconds, on a busy machine."""
 
 AMEND_TIMEOUT = 2.0

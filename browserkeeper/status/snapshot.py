@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..cleanup.evidence import (
@@ -27,9 +27,11 @@ from ..state.pool_state import PoolState
 from ..state.records import Record
 from .host_gate import HostGate, host_gate
 
-ZOMBIE_PATIENCE = 0.3
+ZOMBIE_PATIENCE = 1.0
 """Seconds that a zombie may last before it is reported: its parent, or the guard, needs a moment to
-reap it."""
+reap it, and on a busy machine that moment is long."""
+ZOMBIE_PAUSE = 0.1
+"""Seconds between two looks whether zombies are reaped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,14 +204,23 @@ def processes_of(record: Record, state: State) -> tuple[ProcessFacts, ...]:
 
 def mark_zombies(sessions: list[SessionStatus]) -> list[SessionStatus]:
     """Fills in ``zombies``: the processes that are zombies now, and still are ZOMBIE_PATIENCE later."""
-    if any(process.is_zombie for status in sessions for process in status.processes):
-        time.sleep(ZOMBIE_PATIENCE)
+    wait_for_reaping(lambda: any(_zombies_of(status) for status in sessions))
     marked = []
     for status in sessions:
-        zombies = still_zombies(status.processes, platform_of(status.record.session))
-        pids = frozenset(zombie.pid for zombie in zombies)
+        pids = frozenset(zombie.pid for zombie in _zombies_of(status))
         marked.append(dataclasses.replace(status, zombies=pids))
     return marked
+
+
+def _zombies_of(status: SessionStatus) -> list[ProcessFacts]:
+    return list(still_zombies(status.processes, platform_of(status.record.session)))
+
+
+def wait_for_reaping(are_left: Callable[[], bool]) -> None:
+    """Block while zombies are left, for ZOMBIE_PATIENCE at most."""
+    until = time.monotonic() + ZOMBIE_PATIENCE
+    while are_left() and time.monotonic() < until:
+        time.sleep(ZOMBIE_PAUSE)
 
 
 def still_zombies(processes: Iterable[ProcessFacts], platform: Platform) -> Iterator[ProcessFacts]:

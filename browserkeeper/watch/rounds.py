@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
+import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -27,9 +27,8 @@ Check = Callable[[], Iterable[Notice]]
 
 
 class Watch:
-    """``interval``: seconds between two rounds.  Set ``stop``, from a signal handler too, to end
-    run().  ``clock`` measures the time since the last round; a step of the machine's
-    clock must not change it."""
+    """``interval``: seconds between two rounds.  ``clock`` measures the time since the last round; a
+    step of the machine's clock must not change it."""
 
     def __init__(
         self,
@@ -42,7 +41,7 @@ class Watch:
         self.interval, self.tally, self._clock = interval, tally, clock
         self.readiness = readiness or Readiness(clock=clock)
         self.patience = HEALTH_PATIENCE
-        self.stop = threading.Event()
+        self._ends: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.checks: dict[str, Check] = {
             "the sweep": self._sweep,
             "the check of sessions": _check_sessions,
@@ -57,12 +56,27 @@ class Watch:
         self._idle_since = clock()
 
     def run(self) -> None:
-        """Blocks until ``stop`` is set.  The interval is from the end of one round to the start of
+        """Blocks until :meth:`end` is called.  The interval is from the end of one round to the start of
         the next, so rounds that take long on a busy machine do not follow one another without a
         pause."""
-        while not self.stop.is_set():
+        pause = 0.0
+        while not self._is_to_end(pause):
             self.round()
-            self.stop.wait(self.interval)
+            pause = self.interval
+
+    def end(self) -> None:
+        """Have :meth:`run` return after the present round.  To be called by a signal handler, too."""
+        # A signal handler may run while its own thread holds the lock of a threading.Event in wait():
+        # set() would then wait for ever.  SimpleQueue.put() may be called at any moment.
+        self._ends.put(None)
+
+    def _is_to_end(self, within: float) -> bool:
+        """Wait for so many seconds to be told to end."""
+        try:
+            self._ends.get(timeout=within)
+        except queue.Empty:
+            return False
+        return True
 
     def round(self) -> list[Notice]:
         """Runs all checks, logs what is new, and returns all that was found."""

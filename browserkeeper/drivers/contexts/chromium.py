@@ -25,6 +25,10 @@ from ..seat_connection import SeatConnection
 from ..user_prompts import WITHOUT_BIDI
 from .base import Contexts, DownloadFolders, RunCommand
 
+TARGETS_TIMEOUT = 2.0
+"""Seconds for the targets of a context to end: Chromium answers before that that it is gone."""
+PAUSE = 0.02
+"""Seconds between two looks at the targets."""
 FIRST_PAGE = "data:,"
 """The page of the first window of a session, as ChromeDriver opens it."""
 
@@ -324,20 +328,24 @@ class ChromiumContexts(Contexts):
             raise ProtocolError(f"the clipboard cannot be emptied: {answer}")
 
     def _check_targets(self) -> None:
-        """Raises ProtocolError where a page or worker of an earlier lease is still there.
+        """Raises ProtocolError where a page or worker of an earlier lease is still there, also after
+        TARGETS_TIMEOUT.
 
         In a browser with several leases at a time: of the last one of this seat.
         """
-        for target in self._targets():
-            context = target["browserContextId"]
-            if self._shared is not None:
-                if context in self._shared.connection.ended:
-                    raise ProtocolError(f"a {target['type']} of an earlier lease is still there")
-                continue
-            if context == self.context or target["targetId"] in self._first.targets:
-                continue
-            if context != self._first.default or target["type"] == "page":
-                raise ProtocolError(f"a {target['type']} of an earlier lease is still there")
+        until = time.monotonic() + TARGETS_TIMEOUT
+        while left := next(filter(self._is_left, self._targets()), None):
+            if time.monotonic() > until:
+                raise ProtocolError(f"a {left['type']} of an earlier lease is still there")
+            time.sleep(PAUSE)
+
+    def _is_left(self, target: Mapping[str, Any]) -> bool:
+        context = target["browserContextId"]
+        if self._shared is not None:
+            return bool(context in self._shared.connection.ended)
+        if context == self.context or target["targetId"] in self._first.targets:
+            return False
+        return bool(context != self._first.default or target["type"] == "page")
 
     def _targets(self) -> list[dict[str, Any]]:
         return cast("list[dict[str, Any]]", self.connection.cdp("Target.getTargets")["targetInfos"])
