@@ -125,6 +125,13 @@ def test_a_shell_gets_to_its_trap_when_its_child_was_asked_too(tmp_path: Path) -
     assert not lock.exists()
 
 
+def test_what_a_trap_starts_in_the_second_half_is_not_asked(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    script = f"trap 'sleep 0.5 && rm -f {lock}; exit 3' TERM; touch {lock}; sleep 600"
+    assert run_shell(script, "--timeout", 2, "--grace", 12).returncode == 124
+    assert not lock.exists()
+
+
 SUPERVISOR = """
 import os, signal, subprocess, sys
 said = open(sys.argv[1], "a", buffering=1)

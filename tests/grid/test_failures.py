@@ -197,6 +197,20 @@ def test_the_attempts_to_interrupt_a_command_end_at_the_deadline() -> None:
     assert timeouts[1:] == [0.1], "the first attempt has used up the time"
 
 
+def test_the_attempts_to_interrupt_a_command_go_on_until_it_has_returned() -> None:
+    """The first websocket of a Grid that was just started takes longer than one attempt."""
+    attempts: list[float | None] = []
+
+    class BusyHub(Hub):
+        def connect(self, timeout: float | None) -> NoReturn:
+            attempts.append(timeout)
+            raise TimeoutError
+
+    hub = BusyHub(Address.parse("http://localhost:4444"))
+    interrupt_command(hub, SESSION, time.monotonic() + 60, lambda: len(attempts) >= 6)
+    assert len(attempts) == 6, "each with CDP and BiDi"
+
+
 def test_updates_of_the_status_file_by_two_threads_are_all_kept(tmp_path: Path) -> None:
     """The relay learns the session's id in one thread while its end begins in another."""
     path = tmp_path / "grid"

@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from browserkeeper import HostBusy
-from browserkeeper.admission import tickets
+from browserkeeper.admission import gate_files, tickets
 from browserkeeper.admission.gate import SlotRequest
 from browserkeeper.state.ledger import Ledger
 from tests.support.owners import ROOT
@@ -448,6 +449,32 @@ def test_a_pool_learns_that_others_wait(programs: Programs, monkeypatch: pytest.
     bell.remove()
     slot.release()
     thread.join()
+
+
+def test_a_pool_owes_nothing_to_a_start_that_has_got_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That slot fills the host when the pool looks, and the request was read before."""
+    set_limits("max_browsers = 1\n")
+    slot = gate().acquire(SlotRequest(pool="mine"), 0)
+    request = SlotRequest()
+    theirs: list[Any] = []
+    thread = threading.Thread(target=lambda: theirs.append(gate().acquire(request, 300)))
+    thread.start()
+    assert wait_until(lambda: request.bell is not None)
+    look = gate_files.ticket_names
+
+    def read_and_wait(queue: str) -> list[str]:
+        names = look(queue)
+        facts = {name: gate_files.live_facts(queue, name, remove=False) for name in names}
+        monkeypatch.setattr(gate_files, "ticket_names", look)
+        monkeypatch.setattr(gate_files, "live_facts", lambda _, name, remove: facts.get(name))
+        slot.release()
+        assert wait_until(lambda: theirs)
+        return names
+
+    monkeypatch.setattr(gate_files, "ticket_names", read_and_wait)
+    assert gate().held_back_outside(SlotRequest(pool="mine")) == []
+    thread.join()
+    theirs[0].release()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from browserkeeper.guard.quitting import Quitting
 from browserkeeper.guard.record import Report
 from browserkeeper.guard.teardown import tear_down
 from browserkeeper.process.containment import choose, writable_cgroup
-from browserkeeper.process.guard_process import GUARD_DIRECTORY, output_of
+from browserkeeper.process.guard_process import COPY_TIMEOUT, GUARD_DIRECTORY, output_of
 from browserkeeper.report import ExitReport
 from tests.conftest import SETTLE, PidFile
 from tests.support import witness
@@ -274,9 +275,10 @@ def test_a_killed_owners_session_is_ended(number: signal.Signals, pids_of: PidFi
 def test_a_killed_owners_session_is_ended_while_a_fork_holds_the_pipe(pids_of: PidFile) -> None:
     owner = start_owner(staying(program("daemonise", pids_of)), fork=True)
     (daemon,) = pids_once_there(pids_of, 1)
+    _wait_for_the_fork(owner)
     _kill_owner(owner)
-    gone = wait_until(lambda: not witness.is_same(daemon), 5)
-    wait_until(lambda: not [s for s in witness.alive(below()) if s.name == "bk-guard"], 5)
+    gone = wait_until(lambda: not witness.is_same(daemon), 30)
+    wait_until(lambda: not [s for s in witness.alive(below()) if s.name == "bk-guard"], 30)
     witness.end_by_pid(below())
     assert gone
 
@@ -286,10 +288,16 @@ def test_control_pipe_alone_leaks_when_a_fork_holds_it(tmp_path: Path, pids_of: 
     directory = altered_guard(tmp_path / "altered", *NO_PIDFD)
     owner = start_owner(staying(program("daemonise", pids_of)), directory=directory, fork=True)
     (daemon,) = pids_once_there(pids_of, 1)
+    _wait_for_the_fork(owner)
     _kill_owner(owner)
     gone = wait_until(lambda: not witness.is_same(daemon), 1.5)
     witness.end_by_pid(witness.below(os.getpid()))
     assert not gone
+
+
+def _wait_for_the_fork(owner: subprocess.Popen[str]) -> None:
+    assert owner.stdout is not None
+    assert owner.stdout.readline()
 
 
 def _kill_owner(owner: subprocess.Popen[str]) -> None:
@@ -330,6 +338,24 @@ def test_when_one_guard_is_killed_the_other_ends_the_session(victim: str, pids_o
     assert ended["report"]["certificate"] == "ECHILD"
     assert not witness.is_same(daemon)
     running.end("closed", deadline_in())
+
+
+@pytest.mark.leaves_zombies(1, "a primary guard whose standby was killed belongs to PID 1")
+def test_a_primary_guard_that_is_slow_after_the_death_of_its_standby_is_waited_for(
+    pids_of: PidFile,
+) -> None:
+    running = start(staying(program("daemonise", pids_of)))
+    pids_once_there(pids_of, 1)
+    spawned = running.wait_for("spawned", deadline=deadline_in())
+    assert spawned is not None
+    os.kill(spawned["primary"], signal.SIGSTOP)
+    os.kill(running.pid, signal.SIGKILL)
+    goes_on = threading.Timer(2 * COPY_TIMEOUT, os.kill, (spawned["primary"], signal.SIGCONT))
+    goes_on.start()
+    report = running.end("closed", deadline_in())
+    goes_on.join()
+    assert report is not None
+    assert report["certificate"] == "ECHILD"
 
 
 @pytest.mark.leaves_zombies(9, "no guard is left to reap")
