@@ -30,7 +30,9 @@ FOREIGN_PROC = "/proc shows another pid namespace; mount one of this namespace (
 class Stat:
     """The fields of ``/proc/PID/stat`` that we use; ``start`` is in seconds since boot.
 
-    ``session`` is the pid of the session's leader (setsid(2)), ``state`` the letter of ps(1).
+    ``session`` is the pid of the session's leader (setsid(2)), ``state`` the letter of ps(1).  A process
+    whose main thread has ended while others go on counts as running: it runs on, or it was killed, and
+    its files and sockets are open until its last thread has ended.
     """
 
     __slots__ = ("name", "parent", "pid", "session", "start", "state")
@@ -75,7 +77,10 @@ def parse_stat(pid: int, raw: bytes | None) -> Stat | None:
     head, _, tail = raw.rpartition(b")")
     fields = tail.split()
     name = head.partition(b"(")[2].decode("ascii", "replace")
-    return Stat(pid, name, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]) / TICKS)
+    state = fields[0].decode()
+    if state == "Z" and int(fields[17]) > 1:  # the kernel shows the state of the main thread (proc(5))
+        state = "R"
+    return Stat(pid, name, state, int(fields[1]), int(fields[3]), int(fields[19]) / TICKS)
 
 
 def own_memory(pid: int) -> int:

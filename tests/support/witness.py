@@ -53,7 +53,9 @@ def look(pid: int) -> Seen | None:
     except OSError:
         return None
     name, fields = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
-    return Seen(pid, int(fields[1]), fields[0], name, int(fields[19]))
+    # A "zombie" with more than one thread lives: only its main thread has ended.
+    state = fields[0] if int(fields[17]) <= 1 else fields[0].replace("Z", "R")
+    return Seen(pid, int(fields[1]), state, name, int(fields[19]))
 
 
 def below(root: int) -> list[Seen]:
