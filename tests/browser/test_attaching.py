@@ -172,5 +172,9 @@ def test_an_address_where_no_browser_listens_is_in_the_text_of_the_error() -> No
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         options = webdriver.ChromeOptions()
         options.debugger_address = address
-        with pytest.raises(LaunchError, match=f"looked for at {address}"):
-            browser(options=options, start_timeout=2).start()
+        for limit in (2, 20):  # of a busy machine the first may pass before the driver has its port
+            with pytest.raises(LaunchError) as caught:
+                browser(options=options, start_timeout=limit).start()
+            if "opened no port" not in str(caught.value):
+                break
+        caught.match(f"looked for at {address}")

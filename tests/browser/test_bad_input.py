@@ -187,12 +187,17 @@ def test_a_driver_that_misbehaves_is_a_launch_error(
 ) -> None:
     monkeypatch.setenv("FAKE_DRIVER", behaviour)
     monkeypatch.setenv("FAKE_DRIVER_PIDS", str(pids_of))
-    limit = max(4, math.ceil(2 * start_seconds()))
-    began = time.monotonic()
-    session = browser(driver_path=FAKE_DRIVER, binary=_fitting_browser(monkeypatch), start_timeout=limit)
-    with pytest.raises(LaunchError, match=match.format(limit=limit)) as caught:
-        session.start()
-    assert time.monotonic() - began < limit + 30
+    shortest = max(4, math.ceil(2 * start_seconds()))
+    binary = _fitting_browser(monkeypatch)
+    for limit in (shortest, 10 * shortest):
+        began = time.monotonic()
+        session = browser(driver_path=FAKE_DRIVER, binary=binary, start_timeout=limit)
+        with pytest.raises(LaunchError) as caught:
+            session.start()
+        assert time.monotonic() - began < limit + 30
+        if behaviour == "mute" or "opened no port" not in str(caught.value):
+            break  # else the machine was too busy for the limit
+    caught.match(match.format(limit=limit))
     assert caught.value.report is not None
     assert caught.value.report.clean
     assert not [pid for pid in pids_of.read() if witness.look(pid)]
@@ -207,8 +212,13 @@ def _fitting_browser(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.chrome
 def test_a_browser_that_hangs_is_a_launch_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that exits is in test_launch.py."""
-    with pytest.raises(LaunchError, match="did not answer within start_timeout=4 s") as caught:
-        browser(binary=_fitting_browser(monkeypatch), start_timeout=4, attempts=1).start()
+    binary = _fitting_browser(monkeypatch)
+    for limit in (4, 40):
+        with pytest.raises(LaunchError) as caught:
+            browser(binary=binary, start_timeout=limit, attempts=1).start()
+        if "opened no port" not in str(caught.value):
+            break  # else the machine was too busy for the driver
+    caught.match(f"did not answer within start_timeout={limit} s")
     assert caught.value.report
     assert caught.value.report.clean
 

@@ -33,6 +33,7 @@ from browserkeeper import (
     expect_download,
     session_of,
 )
+from tests.support import witness
 from tests.support.download_site import LARGE, DownloadSite, download_site, partial_files
 from tests.support.guards import BOTH
 from tests.support.owners import Owner
@@ -196,17 +197,20 @@ def test_no_download_is_a_typed_error(opened: Open) -> None:
         opened.driver.find_element(By.ID, "frame")
     with pytest.raises(DownloadError, match="No download has begun"):
         _ = download.name
-    kind = DownloadFailed if opened.is_told and opened.name == "chrome" else DownloadTimeout
-    with pytest.raises(kind), opened.session.expect_download(timeout=SHORT):
+    is_told_of_failure = opened.is_told and opened.name == "chrome"
+    kind, timeout = (DownloadFailed, 60.0) if is_told_of_failure else (DownloadTimeout, SHORT)
+    with pytest.raises(kind), opened.session.expect_download(timeout=timeout):
         opened.click("missing")  # the answer is 404
 
 
 def test_a_download_whose_server_stops_sending_is_a_typed_error(
     opened: Open, site: DownloadSite
 ) -> None:
+    before = len(opened.session.downloads)
     stalled = pytest.raises(DownloadTimeout, match=r"No byte of the download 'endless.*bin' came")
     with stalled as caught, opened.session.expect_download(timeout=SHORT) as download:
         opened.click("endless")
+        assert wait_until(lambda: any(one.size > 0 for one in opened.session.downloads[before:]))
     assert download.state == "in_progress"
     assert caught.value.size > 0
     assert download.path is None
@@ -215,9 +219,12 @@ def test_a_download_whose_server_stops_sending_is_a_typed_error(
 
 
 def test_the_exception_of_a_block_is_raised_as_it_is(opened: Open) -> None:
+    before = len(opened.session.downloads)
     with pytest.raises(KeyError, match="mine"), opened.session.expect_download():
         opened.click("file")
         raise KeyError("mine")
+    # Else it could begin in the block of the next test.
+    assert wait_until(lambda: [one.state for one in opened.session.downloads[before:]] == ["complete"])
 
 
 def test_a_copy_replaces_a_file_and_goes_into_a_directory(opened: Open, tmp_path: Path) -> None:
@@ -370,11 +377,12 @@ def test_a_guard_keeps_the_bound_while_the_owner_is_stuck(
     kind: str, site: DownloadSite, tmp_path: Path
 ) -> None:
     name, _, _ = kind.partition(", ")
-    site.flowing.set()
     words = (name, site.url, str(tmp_path) if "directory" in kind else "")
     owner = Owner(sys.executable, "-c", STUCK, *words)
     try:
         browser_pid = int(owner.wait_for("started").split()[1])
+        assert wait_until(lambda: witness.is_stopped(owner.pid))
+        site.flowing.set()  # before that, the owner itself could find the bound passed
         assert wait_until(lambda: not is_alive(browser_pid))
         os.kill(owner.pid, signal.SIGCONT)
         assert owner.wait_for("ended").split()[1:] == ["DownloadTooLarge", "max-download"]

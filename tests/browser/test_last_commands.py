@@ -50,7 +50,7 @@ from fixtures.server import Site
 from tests.browser import foreign_owner
 from tests.conftest import PROGRAMS, PidFile
 from tests.grid.mock_hub import MockHub, silence
-from tests.pool.pools import patient_pool
+from tests.pool.pools import LIMIT, patient_pool
 from tests.support import witness
 from tests.support.cli import ROOT
 from tests.support.waiting import wait_until
@@ -107,15 +107,18 @@ def names(report: ExitReport | None) -> list[tuple[str, str, str]]:
 
 @pytest.mark.chrome
 def test_a_page_that_hangs_is_named_by_the_command_timeout(site: Site) -> None:
-    session = browser("chrome", command_timeout=4)
-    with pytest.raises(CommandTimeout) as caught, session as driver:
-        driver.get(f"{site.url}?q={SECRET}")
-        with contextlib.suppress(NoSuchElementException):
-            driver.find_element(By.ID, "login")
-        with contextlib.suppress(NoSuchElementException):
-            driver.find_element(By.XPATH, f"//a[text()='{SECRET}']")
-        driver.execute_script("return arguments[0]", SECRET)
-        driver.get(f"{site.url_for('never')}?{SECRET}")
+    for limit in (4, 40):
+        session = browser("chrome", command_timeout=limit)
+        with pytest.raises(CommandTimeout) as caught, session as driver:
+            driver.get(f"{site.url}?q={SECRET}")
+            with contextlib.suppress(NoSuchElementException):
+                driver.find_element(By.ID, "login")
+            with contextlib.suppress(NoSuchElementException):
+                driver.find_element(By.XPATH, f"//a[text()='{SECRET}']")
+            driver.execute_script("return arguments[0]", SECRET)
+            driver.get(f"{site.url_for('never')}?{SECRET}")
+        if len(names(session.report)) == 5:
+            break  # else the machine was too busy for an earlier command
     report = session.report
     assert names(report) == [
         ("get", f"{site.url}?...", "ok"),
@@ -125,7 +128,7 @@ def test_a_page_that_hangs_is_named_by_the_command_timeout(site: Site) -> None:
         ("get", f"{site.url_for('never')}?...", "in flight"),
     ]
     assert report is not None
-    assert report.commands[-1].seconds >= 3.9
+    assert report.commands[-1].seconds >= limit - 0.1
     ages = [command.ago for command in report.commands]
     assert ages == sorted(ages, reverse=True)
     text = f"get {site.url_for('never')}?...: in flight for "
@@ -166,7 +169,7 @@ def test_a_browser_that_is_killed_in_mid_command_names_it(site: Site) -> None:
 @pytest.mark.chrome
 def test_a_lease_names_its_own_commands_only(site: Site) -> None:
     """Before its end, after it, and where another lease's browser has died meanwhile."""
-    with patient_pool(max_size=1, min_idle=0, max_lease=5) as pool:
+    with patient_pool(max_size=1, min_idle=0, max_lease=LIMIT) as pool:
         with pool.lease() as lease:
             first = lease.driver
             first.get(f"{site.url}?first")
@@ -175,6 +178,8 @@ def test_a_lease_names_its_own_commands_only(site: Site) -> None:
         with pytest.raises(LeaseTimeout) as caught, pool.lease() as lease:
             assert lease.browser_id == browser_id
             session = lease.session
+            over = control_of(session).set_deadline
+            once_in_flight(session, lambda: over(1, "lease-expired"))
             lease.driver.get(site.url_for("never"))
         assert names(session.report) == [("get", site.url_for("never"), "in flight")]
         assert names(caught.value.report) == names(session.report)

@@ -360,7 +360,7 @@ def _whole_files(directory: Path) -> list[Path]:
 def test_a_profile_is_used_and_kept(name: str, site: Site, tmp_path: Path) -> None:
     profile = tmp_path / "profile"
     for expected in (None, "here"):
-        session = browser(name, profile=profile)
+        session = browser(name, profile=profile, close_timeout=120)
         with session as driver:
             driver.get(site.url)
             assert driver.execute_script("return localStorage.getItem('kept')") == expected

@@ -35,6 +35,7 @@ from browserkeeper.options.storage_state import StorageState
 from fixtures.server import Site
 from tests.support.guards import BOTH
 from tests.support.playwright_state import FILE, LOOK, ORIGIN, SEEN, look_with_playwright
+from tests.support.waiting import wait_until
 
 LIMIT = 300.0
 SECRET = "hunter2-swordfish"
@@ -196,6 +197,7 @@ def test_handlers_of_the_user_and_blocking_do_not_reach_the_page_of_a_save(
         driver.network._add_intercept(phases=["responseStarted"])
         driver.browsing_context.add_event_handler("context_created", note)
         driver.browsing_context.add_event_handler("load", note)
+        wait_until(lambda: seen, 5)
         del seen[:]  # some events tell of windows that are there already
         for _ in range(3):
             assert stored(session.storage_state(indexed_db=True)) == {origin: {"k": "v"}}

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-from browserkeeper import BrowserPool, LaunchError, browser
+from browserkeeper import LaunchError, browser
 from browserkeeper.process.guard_process import GuardProcess
 from browserkeeper.session.environment import environment
 from browserkeeper.session.user_directories import HOME_OF, link_user_directories
 from tests.browser import places
+from tests.pool.pools import patient_pool
 from tests.support.guards import BOTH, SLEEP_FOREVER, plan_for
 from tests.support.waiting import deadline_in
 
@@ -83,7 +84,7 @@ def test_certificates_and_fonts_of_the_user_are_found_as_by_plain_selenium(
     before = places.listing(home)
     with browser(name) as driver:
         seen = places.what_is_seen(driver, url)
-    with BrowserPool(name, max_size=1) as pool, pool.lease() as lease:
+    with patient_pool(name, max_size=1) as pool, pool.lease() as lease:
         seen_in_pool = places.what_is_seen(lease.driver, url)
     assert places.listing(home) == before
     by_plain_selenium = seen_by_plain_selenium(name, url)

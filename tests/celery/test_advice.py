@@ -122,7 +122,7 @@ def doctor(tmp_path: Path, name: str, *options: str) -> subprocess.CompletedProc
         "bad = Celery('bad', broker='redis://')\n"
     )
     command = [sys.executable, "-m", "browserkeeper", "doctor", "--celery", name, *options]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
 
 def test_the_doctor_prints_the_advice(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_the_doctor_without_celery_says_what_to_install(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
     )
     assert done.returncode == 2
     assert "pip install 'browserkeeper[celery]'" in done.stderr

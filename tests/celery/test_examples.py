@@ -39,10 +39,13 @@ def test_the_celery_app_runs_its_tasks() -> None:
     assert "a page that never loads      did not load in time" in output
 
 
-@pytest.mark.leaves_zombies(6, "the worker's children")
+@pytest.mark.leaves_zombies(18, "the workers' children")
 def test_the_django_project_checks_its_pages() -> None:
     limit = max(6, math.ceil(10 * start_seconds()))
-    output = run("django_project", EXAMPLE_TIME_LIMIT=str(limit))
+    for more in (1, 2, 4):  # two browsers start at once, and a page that is late is not tried again
+        output = run("django_project", EXAMPLE_TIME_LIMIT=str(min(more * limit, 240)))
+        if output.count("did not load in time") == 1:
+            break
     assert output.count("The Leaky Shelf") == 2
     assert "did not load in time" in output
     assert "ERR_" in output

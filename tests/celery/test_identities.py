@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.celery.workers import Redis, running_worker
+from tests.celery.workers import START_TIMEOUT, Redis, running_worker
 from tests.support.proxies import RecordingProxy
 from tests.support.recording_site import RecordingSite
 
@@ -17,10 +17,12 @@ pytestmark = [pytest.mark.chrome, pytest.mark.redis]
 PASSWORD = "correct-horse-battery"
 
 
-@pytest.mark.parametrize("pool", [None, {"max_size": 1, "min_idle": 0}])
+@pytest.mark.parametrize(
+    "pool", [None, {"max_size": 1, "min_idle": 0, "checkout_timeout": START_TIMEOUT}]
+)
 @pytest.mark.leaves_zombies(12, "the worker's children")
 def test_children_of_prefork_have_the_identity_and_its_proxy(
-    pool: dict[str, int] | None, redis: Redis
+    pool: dict[str, float] | None, redis: Redis
 ) -> None:
     site = RecordingSite({"/": ("text/html", b"<title>seen</title>")})
     with site, RecordingProxy(user="u", password=PASSWORD) as proxy:

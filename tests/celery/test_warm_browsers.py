@@ -14,7 +14,7 @@ from browserkeeper import BrowserDied
 from browserkeeper.celery import TaskTimeout
 from fixtures.server import Site
 from tests.celery.phases import WORKER_POOLS, drivers
-from tests.celery.workers import Redis, Worker, running_worker
+from tests.celery.workers import START_TIMEOUT, Redis, Worker, running_worker
 from tests.support import witness
 from tests.support.clock import patience
 from tests.support.waiting import wait_until
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.chrome, pytest.mark.redis]
 @pytest.fixture(params=WORKER_POOLS)
 def worker(request: pytest.FixtureRequest, redis: Redis) -> Iterator[Worker]:
     """With one child in prefork, since each child has a pool of its own."""
-    install = {"pool": {"max_size": 2, "min_idle": 1}}
+    install = {"pool": {"max_size": 2, "min_idle": 1, "checkout_timeout": START_TIMEOUT}}
     concurrency = 1 if request.param == "prefork" else 9
     with running_worker(redis, request.param, install=install, concurrency=concurrency) as running:
         yield running

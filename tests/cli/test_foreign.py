@@ -68,6 +68,11 @@ def item(document: dict[str, Any], pid: int) -> dict[str, Any]:
     return dict(found)
 
 
+def end_of(found: dict[str, Any]) -> tuple[bool, str]:
+    """Whether it was removed, and why not."""
+    return found["removed"], found["problem"]
+
+
 def profile(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [one for one in document["foreign"] if one["what"].endswith(f"/{name}")]
 
@@ -138,7 +143,7 @@ def test_a_client_that_connects_anew_for_each_command_is_remembered_for_a_minute
     found = item(scene["recent"], scene["pids"]["reconnecting"])
     assert (found["verdict"], found["evidence"][-1]["name"]) == ("listed only", "clients")
     assert "client" in found["why"]
-    assert item(scene["wet"], scene["pids"]["reconnecting"])["removed"]
+    assert end_of(item(scene["wet"], scene["pids"]["reconnecting"])) == (True, "")
 
 
 def test_no_bystander_is_harmed(scene: Scene) -> None:
@@ -186,7 +191,7 @@ def test_drivers_whose_client_fork_or_debugger_has_gone_are_orphans_then(scene: 
     """The control of bystanders: only the client, the fork or the debugger had kept them."""
     assert not scene["second orphans left"]
     for name in ("client", "fork", "debugged", "idle"):
-        assert item(scene["second"], scene["pids"][name])["removed"]
+        assert end_of(item(scene["second"], scene["pids"][name])) == (True, "")
 
 
 def test_a_browser_whose_driver_was_killed_too_is_ended(scene: Scene) -> None:
@@ -197,7 +202,7 @@ def test_a_browser_whose_driver_was_killed_too_is_ended(scene: Scene) -> None:
         for one in scene["second"]["foreign"]
         if one["kind"] == "browser" and one["verdict"] == "orphan"
     ]
-    assert found["removed"]
+    assert end_of(found) == (True, "")
     assert {"switches", "profile"} <= {check["name"] for check in found["evidence"]}
 
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ import pytest
 from fixtures.server import Site
 from tests.support import witness
 from tests.support.clock import start_seconds
-from tests.support.howto import BIN, Program, environment, free_port
+from tests.support.howto import BIN, Program, environment
 from tests.support.pages import ROOT, write_files
+from tests.support.proxies import dead_port
 from tests.support.waiting import SECONDS, wait_until
 
 pytestmark = [pytest.mark.chrome, pytest.mark.slow]
@@ -107,6 +109,13 @@ def test_a_killed_job_leaves_nothing(site: Site, job: Path) -> None:
         assert next_one.wait() == 0, next_one.output
 
 
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address that refuses connections."""
+    with dead_port() as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
 def add_mail_program(directory: Path) -> None:
     """A sendmail that keeps each mail in a file."""
     sendmail = directory / "sbin" / "sendmail"
@@ -119,14 +128,14 @@ def add_mail_program(directory: Path) -> None:
 @pytest.mark.namespaces
 @pytest.mark.root
 @pytest.mark.leaves_zombies(4, "the daemon's own children, where it is ended before it has reaped them")
-def test_a_real_cron_runs_the_job_and_mails_its_error(site: Site, job: Path) -> None:
+def test_a_real_cron_runs_the_job_and_mails_its_error(site: Site, job: Path, nowhere: str) -> None:
     add_mail_program(job)
     crontab = job / "crontab"
     line = (
         crontab.read_text().replace("*/10 * * * *", "@reboot").replace("https://example.com/", site.url)
     )
-    nowhere = line.splitlines()[-1].replace(site.url, f"http://127.0.0.1:{free_port()}/")
-    crontab.write_text(f"{line}{nowhere.replace('job.lock', 'other.lock')}\n")
+    other = line.splitlines()[-1].replace(site.url, nowhere).replace("job.lock", "other.lock")
+    crontab.write_text(f"{line}{other}\n")
     cron = shutil.which("cron")
     assert cron
     words = ["unshare", "--mount", "sh", "-c", DAEMON, "sh", cron]

@@ -7,14 +7,16 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fixtures.server import Site
 from tests.support import witness
-from tests.support.howto import Program, command_of, environment, fetch, free_port
+from tests.support.howto import Program, command_of, environment, fetch
 from tests.support.pages import write_files
+from tests.support.proxies import dead_port
 from tests.support.waiting import SECONDS, wait_until
 
 pytestmark = [pytest.mark.chrome, pytest.mark.slow]
@@ -43,8 +45,22 @@ def pool():
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port()
+def port() -> Iterator[int]:
+    """It stays bound here, so that nobody else gets it; uvicorn can listen at it all the same, since
+    both set SO_REUSEADDR."""
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", 0))
+        yield int(bound.getsockname()[1])
+
+
+def write_app(directory: Path) -> None:
+    """The page's, whose requests wait for a browser for as long as it takes on a busy machine."""
+    write_files(PAGE, directory)
+    app = directory / "app.py"
+    text = app.read_text()
+    assert '"checkout_timeout": 30' in text
+    app.write_text(text.replace('"checkout_timeout": 30', '"checkout_timeout": 300'))
 
 
 def asks(port: int, path: str) -> socket.socket:
@@ -67,13 +83,14 @@ def workers(program: Program) -> list[int]:
 def test_a_client_that_goes_away_frees_its_browser_and_sigterm_ends_a_request_that_hangs(
     site: Site, tmp_path: Path, port: int
 ) -> None:
-    write_files(PAGE, tmp_path)
+    write_app(tmp_path)
     words = command_of(PAGE, "uvicorn", port=port, workers=1)
     base, never = f"http://127.0.0.1:{port}", f"/title?url={site.url_for('never')}"
     with Program(words, tmp_path) as program:
         serves(program, port)
         assert fetch(f"{base}/title?url={site.url}") == (200, '{"title":"The Leaky Shelf"}')
-        status, answer = fetch(f"{base}/title?url=http://127.0.0.1:{free_port()}/")
+        with dead_port() as dead:
+            status, answer = fetch(f"{base}/title?url=http://127.0.0.1:{dead}/")
         assert (status, json.loads(answer)["error"]) == (502, "WebDriverException")
 
         client = asks(port, never)
@@ -93,7 +110,7 @@ def test_a_client_that_goes_away_frees_its_browser_and_sigterm_ends_a_request_th
 
 
 def test_killed_workers_and_a_killed_parent_leave_nothing(site: Site, tmp_path: Path, port: int) -> None:
-    write_files(PAGE, tmp_path)
+    write_app(tmp_path)
     words = command_of(PAGE, "browserkeeper run", port=port)
     with Program(words, tmp_path) as program:
         serves(program, port)

@@ -58,9 +58,9 @@ class Gunicorn(Program):
         """The pids of all workers so far, as gunicorn has printed them."""
         return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.output)]
 
-    def wait_for_another_worker(self) -> None:
-        known = len(self.workers)
-        assert wait_until(lambda: len(self.workers) > known, 5 * SECONDS), self.output
+    def wait_for_another_worker(self, known: list[int]) -> None:
+        """``known``: the workers before that for which there is another one."""
+        assert wait_until(lambda: len(self.workers) > len(known), 5 * SECONDS), self.output
 
     def serves(self, site: Site) -> None:
         """A worker that starts on a busy machine may itself time out."""
@@ -95,17 +95,20 @@ def test_workers_that_time_out_are_killed_or_lose_their_parent_leave_nothing(
     with Gunicorn(words, tmp_path, "--timeout", "20") as program:
         program.serves(site)
 
+        known_workers = program.workers
         with program.begin_to_load(site):  # SIGABRT
-            program.wait_for_another_worker()
+            program.wait_for_another_worker(known_workers)
         assert "WORKER TIMEOUT" in program.output
         program.serves(site)
 
-        os.kill(program.workers[-1], signal.SIGKILL)
-        program.wait_for_another_worker()
+        known_workers = program.workers
+        os.kill(known_workers[-1], signal.SIGKILL)
+        program.wait_for_another_worker(known_workers)
         program.serves(site)
 
+        known_workers = program.workers
         program.signal(signal.SIGHUP)
-        program.wait_for_another_worker()
+        program.wait_for_another_worker(known_workers)
         program.serves(site)
 
         program.signal(signal.SIGKILL)

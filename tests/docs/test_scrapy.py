@@ -46,13 +46,16 @@ def test_pages_are_loaded_side_by_side_and_those_that_fail_are_repeated(
 ) -> None:
     write_files(PAGE, tmp_path)
     spider = tmp_path / "shelf.py"
-    spider.write_text(
-        spider.read_text().replace('"DOWNLOAD_TIMEOUT": 30', f'"DOWNLOAD_TIMEOUT": {SECONDS / 6}')
-    )
+    text = spider.read_text()
     pages = [site.url, site.url_for("slow", seconds=1), site.url_for("never")]
-    with Crawl(tmp_path, *pages) as crawl:
-        assert crawl.wait() == 0, crawl.output
-    titles = {item["title"] for item in json.loads((tmp_path / "titles.json").read_text())}
+    for limit in (SECONDS / 6, SECONDS / 2):  # a busy machine may need more than 10 s for a good page
+        site.forget_requests()
+        spider.write_text(text.replace('"DOWNLOAD_TIMEOUT": 30', f'"DOWNLOAD_TIMEOUT": {limit}'))
+        with Crawl(tmp_path, *pages) as crawl:
+            assert crawl.wait() == 0, crawl.output
+        titles = {item["title"] for item in json.loads((tmp_path / "titles.json").read_text())}
+        if site.requests.count("GET /never") == 3 and len(titles) == 2:
+            break
     assert titles == {"The Leaky Shelf", "Slow"}
     assert site.requests.count("GET /never") == 3, "RETRY_TIMES is 2"
     assert "LeaseTimeout" in crawl.output

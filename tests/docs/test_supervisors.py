@@ -39,14 +39,14 @@ print("pid", task, flush=True)
 sys.stdin.readline()  # the order to end it
 for number in [signal.SIGALRM] if how == "alarm" else [signal.SIGTERM, signal.SIGKILL]:
     os.kill(task, number) if how == "alarm" else os.killpg(task, number)
-    for _ in range(600 if how == "alarm" else 20):
+    for _ in range(20 if how == "stubborn" else 600):
         pid, status = os.waitpid(task, os.WNOHANG)
         if pid:
             print("ended", os.waitstatus_to_exitcode(status), flush=True)
             sys.exit()
         time.sleep(0.1)
-os.waitpid(task, 0)
-print("ended", -9, flush=True)
+_, status = os.waitpid(task, 0)
+print("ended", os.waitstatus_to_exitcode(status), flush=True)
 """
 PLAIN = f"""
 from selenium import webdriver

@@ -108,7 +108,9 @@ class Grid:
         return len(self.get("/se/grid/newsessionqueue/queue"))
 
     def is_free(self) -> bool:
-        return not self.sessions() and not self.queued()
+        with contextlib.suppress(OSError, ValueError):
+            return not self.sessions() and not self.queued()
+        return False
 
     @property
     def server(self) -> int:

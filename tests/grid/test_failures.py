@@ -4,6 +4,7 @@ without a report."""
 from __future__ import annotations
 
 import pickle
+import re
 import socket
 import threading
 import time
@@ -83,14 +84,19 @@ def test_a_failing_start_raises_grid_error_in_time(
     hub: MockHub, behaviour: Answerer, match: str
 ) -> None:
     hub.behaviour["new"] = behaviour
-    short = {"start_timeout": SHORT, "close_timeout": 2} if behaviour is silence else {}
-    began = time.monotonic()
-    with pytest.raises(GridError, match=match) as caught:
-        browser(**asked(hub, **short)).start()  # type: ignore[call-overload]
-    assert time.monotonic() - began < BOUND
-    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
-    report = caught.value.report
+    for seconds in (SHORT, 4 * SHORT):  # a busy machine may need more than SHORT until the Grid is asked
+        short = {"start_timeout": seconds, "close_timeout": seconds} if behaviour is silence else {}
+        began = time.monotonic()
+        with pytest.raises(GridError) as caught:
+            browser(**asked(hub, **short)).start()  # type: ignore[call-overload]
+        assert time.monotonic() - began < BOUND
+        report = caught.value.report
+        assert report
+        if not short or (hub.asked("POST", "/session") and report.certificate):
+            break
+    assert re.search(match, str(caught.value)), caught.value
     assert report
+    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
     assert report.verified is None
     assert report.certificate, "for the part on this machine there is a proof"
 
@@ -121,13 +127,17 @@ def test_a_failing_command_ends_the_session_in_time(
 
 @pytest.mark.parametrize("behaviour", [NO_WEBDRIVER, BROKEN, silence, hang_up])
 def test_an_end_that_the_grid_does_not_confirm_is_not_clean(hub: MockHub, behaviour: Answerer) -> None:
-    session = browser(**asked(hub, close_timeout=SHORT))  # type: ignore[call-overload]
-    began = time.monotonic()
-    session.start()
-    hub.behaviour["delete"] = behaviour
-    with pytest.raises(LeakError, match="did not say that session c0ffee is gone"):
-        session.close()
-    assert time.monotonic() - began < BOUND
+    for seconds in (SHORT, 4 * SHORT):  # a busy machine may need more than SHORT to ask the Grid
+        session = browser(**asked(hub, close_timeout=seconds))  # type: ignore[call-overload]
+        session.start()
+        hub.behaviour["delete"] = behaviour
+        began = time.monotonic()
+        with pytest.raises(LeakError) as caught:
+            session.close()
+        assert time.monotonic() - began < BOUND
+        if session.report.remote and session.report.remote.gone is False:
+            break
+    assert "did not say that session c0ffee is gone" in str(caught.value)
     assert session.report.remote.gone is False, "the status still lists it"
     assert session.report.certificate == "ECHILD"
 

@@ -41,13 +41,14 @@ from browserkeeper import BrowserPool, LeakError
 from browserkeeper.config import SessionConfig
 from browserkeeper.process import reserve
 from tests.support import witness
+from tests.support.clock import start_seconds
 from tests.support.faults import DROP, FAULTS, traces
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RETRIES = 2
-MAX_LEASE = 6.0
-"""Seconds; thirty times what a task without a fault takes."""
+MAX_LEASE = 6.0, 30.0
+"""Seconds, on a quiet machine and at most; thirty times what a task without a fault takes."""
 MAX_MEMORY = 500 * 2**20
 """Bytes: more than a browser with an ordinary page, less than one with the page that takes 300 MB."""
 FOR_GROWTH: Any = {"max_uses": None, "max_memory": None}
@@ -482,6 +483,7 @@ class Before:
 
 def run(settings: Settings) -> Result:
     """Run the whole soak.  The calling process must be a subreaper (``witness.become_init``)."""
+    max_lease()  # before the witness looks: it starts a browser
     tasks, began = draw(settings), time.monotonic()
     with (
         warnings.catch_warnings(record=True) as caught,
@@ -509,6 +511,12 @@ def run(settings: Settings) -> Result:
     )
 
 
+def max_lease() -> float:
+    """Seconds that fit this machine; a browser's start is measured at the first call."""
+    least, most = MAX_LEASE
+    return min(most, max(least, 10 * start_seconds()))
+
+
 def pool_of(settings: Settings) -> BrowserPool[Any]:
     return BrowserPool(
         settings.browser,
@@ -516,7 +524,7 @@ def pool_of(settings: Settings) -> BrowserPool[Any]:
         min_idle=settings.size,
         isolation=settings.isolation,
         checkout_timeout=settings.patience,
-        max_lease=MAX_LEASE,
+        max_lease=max_lease(),
         **(FOR_GROWTH if not settings.share else {"max_memory": MAX_MEMORY}),
     )
 

@@ -107,7 +107,7 @@ def test_a_thousand_waiting_tasks_hold_no_thread_and_are_served_in_their_order(r
             before = threads()
             tasks = [asyncio.create_task(take(pool, number)) for number in range(1000)]
             await until(lambda: pool.stats()["requests_waiting"] == 1000)
-            assert threads() == before
+            assert threads() <= before
             with pytest.raises(TooManyWaiting):
                 await take(pool, -1)
             for lease in leases:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -128,7 +129,8 @@ def test_after_each_of_these_leases_the_same_browser_serves_the_next(site: Site)
 
 
 def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has followed another
+        os.kill(pid, signal.SIGKILL)
 
 
 @firefox

@@ -223,7 +223,7 @@ def test_a_hook_that_fails_costs_its_browser_and_not_the_pool(
 def test_a_hook_that_hangs_is_given_up_after_hook_timeout(hook: str) -> None:
     stop = threading.Event()
     with FakePool(
-        max_size=1, hook_timeout=0.2, **hooks(**{hook: once(lambda driver: stop.wait(120))})
+        max_size=1, hook_timeout=3.0, **hooks(**{hook: once(lambda driver: stop.wait(120))})
     ) as pool:
         for _ in range(2):
             with pool.lease(timeout=60):
@@ -387,7 +387,7 @@ def test_hooks_with_contexts_of_a_real_browser(name: str, site: Site) -> None:
                 ids.add(lease.browser_id)
                 assert lease.driver.timeouts.page_load == 77
                 assert lease.driver.timeouts.script == 7
-                lease.driver.set_page_load_timeout(5)
+                lease.driver.set_page_load_timeout(55)
                 lease.driver.get(site.url)
                 assert lease.driver.get_cookies() == []
                 lease.driver.add_cookie({"name": f"lease-{number}", "value": "1"})

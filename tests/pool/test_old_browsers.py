@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from browserkeeper import BrowserPool, ConfigError, PoolUnavailable
+from browserkeeper import ConfigError, PoolUnavailable
 from browserkeeper.drivers.bidi import ProtocolError
+from tests.pool.pools import patient_pool
 from tests.support.guards import BOTH
 
 REFUSAL = "browser.setDownloadBehavior: no such command"
@@ -31,7 +32,7 @@ def old(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_takes_a_new_browser_for_each_lease(
     old: None, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with BrowserPool(name, max_size=2, min_idle=2) as pool:
+    with patient_pool(name, max_size=2, min_idle=2) as pool:
         with pool.lease() as lease:
             lease.driver.get("data:text/html,<title>here</title>")
             assert lease.driver.title == "here"
@@ -51,7 +52,7 @@ def test_auto_takes_a_new_browser_for_each_lease(
 
 @pytest.mark.chrome
 def test_a_word_that_a_new_browser_cannot_take_is_refused_also_to_a_lease_that_waits(old: None) -> None:
-    with BrowserPool("chrome", max_size=1, min_idle=0) as pool:
+    with patient_pool("chrome", max_size=1, min_idle=0) as pool:
         refused = pytest.raises(
             ConfigError, match="locale= cannot be given to a lease with isolation='f"
         )
@@ -63,7 +64,7 @@ def test_a_word_that_a_new_browser_cannot_take_is_refused_also_to_a_lease_that_w
 
 @pytest.mark.chrome
 def test_control_context_is_refused_where_it_was_asked_for(old: None) -> None:
-    pool = BrowserPool("chrome", isolation="context", max_size=1, min_idle=0)
+    pool = patient_pool("chrome", isolation="context", max_size=1, min_idle=0)
     with pool, pytest.raises(PoolUnavailable, match="Use a newer one, or isolation='fresh'"):
         pool.lease().__enter__()
 
@@ -75,8 +76,8 @@ def test_another_error_does_not_change_the_isolation(monkeypatch: pytest.MonkeyP
     def refuse(*given: object) -> None:
         raise ProtocolError("no such frame: gone", "no such frame")
 
-    with monkeypatch.context() as patch, BrowserPool("chrome", max_size=1, min_idle=0) as pool:
+    with monkeypatch.context() as patch, patient_pool("chrome", max_size=1, min_idle=0) as pool:
         patch.setattr(module, "open_contexts", refuse)
         with pytest.raises(PoolUnavailable):
-            pool.lease(timeout=30).__enter__()
+            pool.lease().__enter__()
         assert pool.isolation == "context"

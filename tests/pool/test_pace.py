@@ -120,7 +120,9 @@ def test_closing_the_iterator_ends_a_wait_at_once_and_gives_the_turn_to_the_next
         with pytest.raises(StopIteration):
             next(outcomes)
         closer.join()
-        assert not [one for one in threading.enumerate() if "browserkeeper-map" in one.name]
+        assert wait_until(
+            lambda: not [one for one in threading.enumerate() if "browserkeeper-map" in one.name]
+        )
 
 
 def test_a_turn_whose_call_never_began_is_free_again(starts: dict[Any, list[float]]) -> None:

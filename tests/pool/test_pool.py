@@ -258,21 +258,20 @@ def test_a_deadline_that_a_lease_has_set_does_not_end_the_next_lease() -> None:
 
 
 OWNER = """
-import sys, time
+import time
 from browserkeeper import BrowserPool
 pool = BrowserPool("chrome", max_size=2, min_idle=2, checkout_timeout=300, {more}).open()
 pool.wait()
 lease = pool.lease()
-lease.driver.get(sys.argv[1])
 print(lease.session.pid, flush=True)
 time.sleep(600)
 """
 
 
 @contextlib.contextmanager
-def owner_of_a_lease(site: Site, more: str = "") -> Iterator[tuple[subprocess.Popen[str], int]]:
+def owner_of_a_lease(more: str = "") -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Another process that has a lease, and the pid of the lease's browser.  Killed at the end."""
-    command = [sys.executable, "-c", OWNER.format(more=more), site.url]
+    command = [sys.executable, "-c", OWNER.format(more=more)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         try:
@@ -282,16 +281,16 @@ def owner_of_a_lease(site: Site, more: str = "") -> Iterator[tuple[subprocess.Po
 
 
 @pytest.mark.leaves_zombies(2, "each browser's standby guard goes to PID 1 when its owner is killed")
-def test_max_lease_is_kept_while_the_owner_is_stopped(site: Site) -> None:
+def test_max_lease_is_kept_while_the_owner_is_stopped() -> None:
     """The guard process keeps the deadline."""
-    with owner_of_a_lease(site, "max_lease=5") as (owner, pid):
+    with owner_of_a_lease("max_lease=8") as (owner, pid):
         os.kill(owner.pid, signal.SIGSTOP)
         assert wait_until(lambda: (seen := witness.look(pid)) is None or seen.state == "Z")
 
 
 @pytest.mark.leaves_zombies(2, "each browser's standby guard goes to PID 1 when its owner is killed")
-def test_no_browser_outlives_an_owner_that_is_killed(site: Site) -> None:
-    with owner_of_a_lease(site) as (owner, _):
+def test_no_browser_outlives_an_owner_that_is_killed() -> None:
+    with owner_of_a_lease() as (owner, _):
         browsers = witness.below(owner.pid)
         assert len(browsers) > 10
     assert wait_until(lambda: not any(map(witness.is_same, browsers)))
@@ -344,7 +343,7 @@ def test_waiting_requests_are_refused_if_browsers_do_not_start(tmp_path: Path) -
     broken = tmp_path / "chrome"
     broken.write_text('#!/bin/sh\necho Chromium 156.0.8078.79\n[ "$1" = --version ] || exit 1\n')
     broken.chmod(0o755)
-    with patient_pool("chrome", binary=str(broken), max_size=1, start_timeout=3) as pool:
+    with patient_pool("chrome", binary=str(broken), max_size=1) as pool:
         with pytest.raises(PoolUnavailable, match=r"\(1 failure; the pool") as caught:
             pool.lease()
         assert isinstance(caught.value.cause, LaunchError)

@@ -460,11 +460,11 @@ def test_a_pool_owes_nothing_to_a_start_that_has_got_its_slot(monkeypatch: pytes
     thread = threading.Thread(target=lambda: theirs.append(gate().acquire(request, 300)))
     thread.start()
     assert wait_until(lambda: request.bell is not None)
-    look = gate_files.ticket_names
+    look = tickets.ticket_names
 
-    def read_and_wait(queue: str) -> list[str]:
+    def read_and_wait(queue: Path) -> list[str]:
         names = look(queue)
-        facts = {name: gate_files.live_facts(queue, name, remove=False) for name in names}
+        facts = {name: tickets.live_facts(queue, name, remove=False) for name in names}
         monkeypatch.setattr(gate_files, "ticket_names", look)
         monkeypatch.setattr(gate_files, "live_facts", lambda _, name, remove: facts.get(name))
         slot.release()

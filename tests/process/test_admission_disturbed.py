@@ -98,20 +98,25 @@ def test_the_lock_is_taken_from_a_stopped_process_while_a_start_gives_up(
 def test_the_gates_directory_is_removed_again_and_again_while_programs_start(gate: Gate) -> None:
     errors: list[BaseException] = []
     stop = threading.Event()
+    met = [0] * 4  # removals since each thread's present start began
 
-    def start() -> None:
+    def start(number: int) -> None:
         while not stop.is_set():
+            met[number] = 0
             try:
                 gate.acquire(SlotRequest(), None).release()
             except BaseException as error:
                 errors.append(error)
 
-    threads = [threading.Thread(target=start) for _ in range(4)]
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for _ in range(40):
         time.sleep(0.02)
+        # A start begins anew a few times only: on a busy machine it could meet a removal each time.
+        wait_until(lambda: max(met) < 3)
         shutil.rmtree(gate.ledger.gate, ignore_errors=True)
+        met[:] = [number + 1 for number in met]
     stop.set()
     for thread in threads:
         thread.join()

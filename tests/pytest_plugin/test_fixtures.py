@@ -64,7 +64,7 @@ def test_a_conftest_can_override_the_fixtures(inner_pytest: InnerPytest, site: S
 
         @pytest.fixture(scope="session")
         def keeper_browser_args(keeper_browser_args):
-            return {**keeper_browser_args, "window_size": (700, 500), "timeout": 60}
+            return {**keeper_browser_args, "window_size": (700, 500), "timeout": 299}
 
         @pytest.fixture(scope="session")
         def keeper_options():
@@ -85,14 +85,14 @@ def test_a_conftest_can_override_the_fixtures(inner_pytest: InnerPytest, site: S
             assert keeper_browser_name == session_of(driver).name == "chromium"
             assert driver.execute_script("return navigator.userAgent") == "ours"
             assert driver.get_window_size()["width"] == 700
-            assert session_of(driver).config.timeout == 60
+            assert session_of(driver).config.timeout == 299
 
         def test_getfixturevalue(request):
             driver = request.getfixturevalue("driver")
             assert driver.execute_script("return navigator.userAgent") == "ours"
 
         def test_factory(keeper_factory):
-            one, two = keeper_factory(), keeper_factory("chromium-headless-shell", timeout=30)
+            one, two = keeper_factory(), keeper_factory("chromium-headless-shell", timeout=300)
             three = keeper_factory()
             assert session_of(two).name == "chromium-headless-shell"
             assert len({session_of(d).pid for d in (one, two, three)}) == 3

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import re
 
 import pytest
 
 from browserkeeper import errors
 from fixtures.server import Site
-from tests.support.clock import start_seconds
 from tests.support.guards import BOTH
 from tests.support.inner_pytest import InnerPytest
 
 SUITE = """
-from browserkeeper import browser
+from browserkeeper import browser, session_of
 from selenium.webdriver.support.ui import WebDriverWait
 
 def look_for_status(driver):
@@ -42,8 +40,8 @@ def test_script(keeper_driver):
 def test_json(keeper_driver):
     keeper_driver.execute_script("return 1", object())
 
-@pytest.mark.keeper_timeout(LIMIT)
 def test_timeout(keeper_driver):
+    session_of(keeper_driver).set_deadline(1)
     keeper_driver.get(SITE + "never")
 
 def test_command_timeout(keeper_factory):
@@ -93,8 +91,7 @@ def test_a_failure_shows_no_line_of_ours_and_one_exception(
     inner_pytest: InnerPytest, site: Site
 ) -> None:
     """As long as that of a plain driver; the good sentence is the first line of the exception."""
-    limit = math.ceil(4 * start_seconds())
-    suite = inner_pytest.visit(site).suite(SUITE.replace("LIMIT", str(limit)))
+    suite = inner_pytest.visit(site).suite(SUITE)
     done = suite.run("--keeper-capture=never")
     found = sections(done.stdout.str())
     assert set(SENTENCES) < set(found), done.stdout.str()

@@ -40,11 +40,15 @@ class Answer(NamedTuple):
 
 
 class Serving:
-    """A server on a free port of 127.0.0.1, from ``with`` to the end of the block."""
+    """A server on a free port of 127.0.0.1, from ``with`` to the end of the block.
 
-    def __init__(self, **settings: Any):
+    ``last_answers``: seconds for which its end waits for answers.
+    """
+
+    def __init__(self, *, last_answers: float = 1, **settings: Any):
         given = {"max_browsers": 1, "queue_timeout": LIMIT, "start_timeout": LIMIT, **settings}
         self.settings = ServerSettings(**given)
+        self._last_answers = last_answers
         self.port = 0
         self.error: BaseException | None = None
         self._ready = threading.Event()
@@ -64,7 +68,7 @@ class Serving:
         app = create_app(self.settings)
         self.server: Server = app[SERVER]
         Gatekeeper(None, self.server).add_to(app)
-        runner = make_runner(app, last_answers=1)
+        runner = make_runner(app, last_answers=self._last_answers)
         await runner.setup()
         try:
             listener = Listener(socket.AF_INET, socket.SOCK_STREAM)

@@ -486,7 +486,8 @@ class Soak:
             return False
         victims = self.server.of_browser(attempt.browser, fault.victim)
         if not victims:
-            self._complain(f"{attempt.task}: its browser {attempt.browser} has no {fault.victim}")
+            if self.server.up.is_set() and self.server.life == attempt.life:  # else they end with it
+                self._complain(f"{attempt.task}: its browser {attempt.browser} has no {fault.victim}")
             return False
         self._hurt[attempt.browser] = time.monotonic()
         with contextlib.suppress(ProcessLookupError):

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from fixtures.server import Site
-from tests.celery.workers import Redis, Sent, Worker, running_redis, running_worker
+from tests.celery.workers import (
+    START_TIMEOUT,
+    Redis,
+    Sent,
+    Worker,
+    running_redis,
+    running_worker,
+)
 from tests.server.serve_process import Serve, serve
 from tests.support.clock import patience
 from tests.support.waiting import wait_until
@@ -53,7 +60,11 @@ class Sessions:
 
 
 @pytest.mark.leaves_zombies(CHILDREN, "the children of the worker that is killed in the end")
-@pytest.mark.parametrize("pool", [None, {"max_size": 1}], ids=["sessions", "pools of the server"])
+@pytest.mark.parametrize(
+    "pool",
+    [None, {"max_size": 1, "checkout_timeout": START_TIMEOUT}],
+    ids=["sessions", "pools of the server"],
+)
 def test_whatever_ends_a_task_or_its_child_frees_the_lease(
     serve: Callable[..., Serve], redis: Redis, pool: dict[str, Any] | None
 ) -> None:

@@ -155,7 +155,7 @@ def test_our_own_client_gets_the_report_and_the_list_names_the_lease() -> None:
 
 def test_the_end_of_the_server_ends_its_sessions_and_is_told_to_a_command_in_flight(site: Site) -> None:
     answers: list[Any] = []
-    with Serving() as serving:
+    with Serving(last_answers=60) as serving:
         driver: webdriver.Remote = serving.remote()
         hanging = threading.Thread(
             target=lambda: answers.append(

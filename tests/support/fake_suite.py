@@ -40,8 +40,9 @@ def wait_for(condition):
         time.sleep(0.01)
 
 def wait_for_driver(pid):
-    "Until the process has executed DRIVER."
+    "Until the process has executed DRIVER: the name comes a moment before the environment."
     wait_for(lambda: Path(f"/proc/{pid}/comm").read_text().strip() == "geckodriver")
+    wait_for(lambda: Path(f"/proc/{pid}/environ").read_bytes())
 
 def wait_for_child(pid):
     while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):

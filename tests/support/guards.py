@@ -89,10 +89,10 @@ from tests.support.waiting import wait_until
 from browserkeeper.process import guard_process
 guard_process.GUARD_DIRECTORY = {directory!r}
 running = start({command!r}, {containment!r})
-print(running.pid, flush=True)
 if {fork!r} and os.fork() == 0:
-    time.sleep(60)  # holds the pipe to the guard open
+    time.sleep(600)  # holds the pipe to the guard open
     os._exit(0)
+print(running.pid, flush=True)
 sys.stdin.readline()
 os._exit(0)
 """
@@ -107,7 +107,8 @@ def start_owner(
 ) -> subprocess.Popen[str]:
     """A process that owns a guard with a command.
 
-    It exits by ``os._exit`` when it reads a line; most tests kill it.
+    It prints a line when it has its fork, and exits by ``os._exit`` when it reads one; most tests kill
+    it.
     """
     root = str(Path(__file__).resolve().parent.parent.parent)
     script = OWNER.format(

@@ -74,6 +74,15 @@ SITE = os.environ.get("SITE", "")
 """
 """The first lines of a suite whose tests leak."""
 
+PATIENT = """
+def pytest_configure(config):
+    if config.pluginmanager.has_plugin("browserkeeper"):
+        from browserkeeper.pytest_plugin import capture
+
+        capture.PATIENCE = 120.0
+"""
+"""A plugin of the inner runs: what is captured is no matter of a machine's speed."""
+
 
 class InnerPytest:
     """A directory with a suite; ``run()`` may be called several times."""
@@ -87,6 +96,7 @@ class InnerPytest:
         monkeypatch.setenv("TMPDIR", str(self.tmp))
         monkeypatch.delenv("BROWSERKEEPER_PYTEST", raising=False)
         monkeypatch.setenv("COLUMNS", "250")  # pytest cuts the lines of its summary
+        (self.path / "patient.py").write_text(PATIENT)
 
     def write(self, **files: str) -> InnerPytest:
         """Write modules: ``write(test_a="…", conftest="…", **{"package/module": "…"})``.  Text is
@@ -119,7 +129,7 @@ class InnerPytest:
         Warnings are errors.  ``below``: a command that runs pytest as its own."""
         unwanted = [distribution for name, distribution in OTHER_PLUGINS.items() if name not in plugins]
         without = [f"-pno:{name}" for each in unwanted for name in plugin_names(each)]
-        given = ("-W", "error", "-p", "no:cacheprovider", *without, *words)
+        given = ("-W", "error", "-p", "no:cacheprovider", "-p", "patient", *without, *words)
         if not below:
             return self._pytester.runpytest_subprocess(*given, timeout=TIMEOUT)
         return self._pytester.run(*below, sys.executable, "-mpytest", *given, timeout=TIMEOUT)

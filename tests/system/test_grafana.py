@@ -16,7 +16,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,8 @@ def prometheus(state_dir: Path, tmp_path: Path) -> Iterator[str]:
         words += [f"--web.listen-address={place}", "--log.level=error"]
         server = subprocess.Popen(["prometheus", *words])
         address = f"http://{place}"
-        assert wait_until(lambda: has_scraped(address))
-        assert wait_until(lambda: ask(address, RATE)), "a rate needs two scrapes"
+        assert comes_true(lambda: ask(address, 'up{job="browserkeeper"} == 1'))
+        assert comes_true(lambda: ask(address, RATE)), "a rate needs two scrapes"
         yield address
     finally:
         if server:
@@ -104,11 +104,16 @@ def free_address() -> str:
         return f"127.0.0.1:{found.getsockname()[1]}"
 
 
-def has_scraped(address: str) -> bool:
-    try:
-        return bool(ask(address, 'up{job="browserkeeper"} == 1'))
-    except OSError:
-        return False
+def comes_true(condition: Callable[[], object]) -> bool:
+    """Waits for it.  Prometheus gives no answer before it listens, and a late one on a busy machine."""
+
+    def holds() -> bool:
+        try:
+            return bool(condition())
+        except OSError:
+            return False
+
+    return wait_until(holds)
 
 
 def ask(address: str, query: str) -> list[Any]:
@@ -119,11 +124,11 @@ def ask(address: str, query: str) -> list[Any]:
 
 
 def finds(address: str, query: str) -> bool:
-    return wait_until(lambda: ask(address, query), 20)
+    return comes_true(lambda: ask(address, query))
 
 
 def finds_nothing(address: str, rule: tuple[str, str, str]) -> bool:
-    return wait_until(lambda: not ask(address, " ".join(rule)), 20)
+    return comes_true(lambda: not ask(address, " ".join(rule)))
 
 
 def firing(address: str) -> set[str]:
@@ -142,10 +147,10 @@ def test_every_query_finds_something(prometheus: str, state_dir: Path) -> None:
     assert len(RULES) == ALERTS.count("- alert:")
     assert [rule for rule, _, _ in RULES if not finds(prometheus, rule)] == []
     assert [rule for rule in RULES if not finds_nothing(prometheus, rule)] == [], "all is well here"
-    assert ask(prometheus, "browserkeeper_no_such_metric") == [], "the control"
-    assert wait_until(lambda: firing(prometheus) == set()), "the control of what follows"
+    assert comes_true(lambda: ask(prometheus, "browserkeeper_no_such_metric") == []), "the control"
+    assert comes_true(lambda: firing(prometheus) == set()), "the control of what follows"
     with overdue_session(Ledger.open(state_dir)):
-        assert wait_until(lambda: "BrowserkeeperOverdue" in firing(prometheus))
+        assert comes_true(lambda: "BrowserkeeperOverdue" in firing(prometheus))
 
 
 @contextlib.contextmanager

@@ -26,11 +26,18 @@ from browserkeeper.admission.limits import (
 from browserkeeper.state.ledger import Ledger
 
 GIB = 1 << 30
+LONGER_QUIET = 2.0
 
 
 @pytest.fixture
 def ledger(state_dir: Path) -> Ledger:
     return Ledger.open()
+
+
+def give_editors_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a thread that a busy machine lets wait for a second between two steps of an edit."""
+    monkeypatch.setattr(module, "QUIET", LONGER_QUIET)
+    monkeypatch.setattr(module, "PATIENCE", 30.0)
 
 
 def write(ledger: Ledger, content: bytes | str, age: float = 60) -> Path:
@@ -257,10 +264,11 @@ def test_a_link_to_a_file_of_the_users_is_followed(ledger: Ledger, tmp_path: Pat
 
 @pytest.mark.parametrize("how", ["truncates", "moves away", "writes in two parts"])
 def test_an_editor_that_leaves_the_file_empty_or_away_for_a_moment_opens_no_gate(
-    how: str, ledger: Ledger
+    how: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(ledger, "max_browsers = 1\n")
     assert values(file_limits(ledger)) == (1, None, None)
+    give_editors_time(monkeypatch)
     begun = threading.Event()
 
     def edit() -> None:
@@ -283,7 +291,7 @@ def test_an_editor_that_leaves_the_file_empty_or_away_for_a_moment_opens_no_gate
 
 @pytest.mark.parametrize("has_looked", [False, True], ids=["a new program", "one that knew no file"])
 def test_a_file_that_is_away_for_a_moment_counts_after_ps_has_looked_too(
-    has_looked: bool, ledger: Ledger
+    has_looked: bool, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if has_looked:
         assert values(file_limits(ledger)) == (None, None, None)
@@ -294,7 +302,8 @@ def test_a_file_that_is_away_for_a_moment_counts_after_ps_has_looked_too(
     assert values(file_limits(ledger, patient=False)) == (None, None, None), "ps"
     module._seen.clear()
     module._seen.update(known)
-    time.sleep(QUIET)  # longer than a program that has looked before would wait
+    give_editors_time(monkeypatch)
+    time.sleep(LONGER_QUIET)  # longer than a program that has looked before would wait
     back = threading.Timer(QUIET / 6, away.rename, [path])
     back.start()
     assert values(file_limits(ledger)) == (1, None, None)
@@ -320,11 +329,14 @@ def test_a_file_that_is_changed_just_when_it_is_read_is_read_again(
     assert not parts
 
 
-def test_a_link_whose_file_is_being_replaced_is_not_refused(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_link_whose_file_is_being_replaced_is_not_refused(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "limits"
     target.write_text("max_browsers = 1\n")
     (ledger.directory / "limits.toml").symlink_to(target)
     assert values(file_limits(ledger)) == (1, None, None)
+    give_editors_time(monkeypatch)
     target.unlink()
     back = threading.Timer(QUIET / 6, target.write_text, ["max_browsers = 2\n"])
     back.start()
@@ -344,6 +356,7 @@ def test_a_file_that_never_comes_to_rest_is_refused(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("browserkeeper.admission.limits.PATIENCE", 0.3)
+    monkeypatch.setattr("browserkeeper.admission.limits.QUIET", 5.0)
     path = write(ledger, "max_browsers = 1\n", age=0)
     stop = threading.Event()
 

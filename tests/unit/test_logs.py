@@ -206,9 +206,8 @@ except BlockingIOError:
     os.set_blocking(write, True)
 thread = threading.Thread(target=logger.info, args=("x" * 3000,))
 thread.start()
-while open(f"/proc/self/task/{thread.native_id}/stat").read().rpartition(")")[2].split()[0] != "S":
+while "pipe_write" not in open(f"/proc/self/task/{thread.native_id}/wchan").read():
     time.sleep(0.01)
-time.sleep(0.2)  # it sleeps inside of write(2) now
 child = os.fork()
 if child == 0:
     logger.info("from the child")

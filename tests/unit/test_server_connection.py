@@ -324,9 +324,8 @@ def test_deadlines_and_calls_to_stop_cut_a_command_that_hangs(scripted: Scripted
     with pytest.raises(SessionClosed):
         _ = session.driver.title
     assert session.close().clean
-    session = start(scripted, timeout=1)
     with pytest.raises(SessionTimeout, match="timeout of 1 s"):
-        _ = session.driver.title
+        _ = start(scripted, timeout=1).driver.title
 
 
 def test_a_request_that_is_called_off_is_looked_for(scripted: Scripted) -> None:

@@ -172,6 +172,7 @@ public class Client {
     facts.put("cookies_after", driver.manage().getCookies());
     driver.manage().timeouts().scriptTimeout(Duration.ofMillis(100));
     facts.put("script_timeout", errorOf(() -> driver.executeAsyncScript("0")));
+    driver.manage().timeouts().scriptTimeout(LIMIT);
     facts.put("no_address", errorOf(() -> driver.get("no address")));
     facts.put("raised", errorOf(() -> driver.executeScript("throw new Error('of the page')")));
     driver.manage().window().setSize(new Dimension(700, 600));

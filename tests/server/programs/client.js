@@ -112,6 +112,7 @@ async function windows(driver) {
   facts.cookies_after = await driver.manage().getCookies();
   await driver.manage().setTimeouts({ script: 100 });
   facts.script_timeout = await errorOf(driver.executeAsyncScript("0"));
+  await driver.manage().setTimeouts({ script: LIMIT });
   facts.no_address = await errorOf(driver.get("no address"));
   facts.raised = await errorOf(driver.executeScript("throw new Error('of the page')"));
   await driver.manage().window().setRect({ width: 700, height: 600 });
