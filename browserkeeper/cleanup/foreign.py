@@ -172,8 +172,8 @@ class ForeignSweep:
     def end(self, found: Foreign) -> Foreign:
         """End an orphan: SIGKILL to its processes, then its profiles are removed.
 
-        Blocks for about KILL_DEADLINE seconds at most.  It is judged anew first; where it is no orphan
-        any more, what is returned says why, and nothing was done.
+        Blocks for about KILL_DEADLINE and USERS_PATIENCE at most.  It is judged anew first; where it is
+        no orphan any more, what is returned says why, and nothing was done.
         """
         if found.verdict != "orphan":
             return found

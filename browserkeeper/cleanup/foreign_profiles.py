@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ..drivers import profile_holders
 from ..guard.files import CHROMIUM_SOCKET
-from ..guard.procfs import hidden_processes
+from ..guard.procfs import hidden_processes, living_thread
 from ..process import system
 from .foreign_evidence import Check
 from .temporary_profiles import may_be_a_persons
@@ -56,9 +56,12 @@ class ProfileUsers:
         if pid == os.getpid():
             return
         names = [os.fsdecode(system.command_line(pid))]
+        place = f"/proc/{pid}"
         try:
-            links = [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
-            with open(f"/proc/{pid}/maps", errors="replace") as maps:
+            if not (files := os.listdir(f"{place}/fd")) and (thread := living_thread(pid)):
+                place, files = thread, os.listdir(f"{thread}/fd")
+            links = [f"{place}/fd/{fd}" for fd in files]
+            with open(f"{place}/maps", errors="replace") as maps:
                 names.append(maps.read())
         except (FileNotFoundError, ProcessLookupError):  # it has ended
             return
@@ -66,7 +69,7 @@ class ProfileUsers:
             if system.users(pid) == {os.geteuid()}:
                 self.unreadable.append(pid)
             links = []
-        for link in (*links, f"/proc/{pid}/cwd", f"/proc/{pid}/root"):
+        for link in (*links, f"{place}/cwd", f"{place}/root"):
             try:
                 names.append(os.readlink(link))
             except OSError:

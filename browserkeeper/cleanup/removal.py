@@ -63,7 +63,8 @@ def end_dead_session(
     by_owner: bool = False,
 ) -> ExitReport:
     """End the session's processes, remove its files, end its part on a Grid, and move its record to
-    the history.  Blocks for about ``KILL_DEADLINE`` seconds at most, and as long again for a Grid.
+    the history.  Blocks for about ``KILL_DEADLINE`` and ``DOUBT_PATIENCE`` at most,
+    and for ``KILL_DEADLINE`` again for a Grid.
 
     ``grid`` is the Grid's address with its credentials; without it they are taken from
     ``BROWSERKEEPER_REMOTE`` where that names the same Grid.  ``scope`` is that of the verdict on the

@@ -55,10 +55,10 @@ def place(path: Path, make: Callable[[Path], None]) -> None:
             draft.rename(path)
     except BaseException as error:
         draft.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it has other files
-            path.parent.rmdir()
         if isinstance(error, OSError):  # that of write(2) on a full disk names no file
             error.filename = error.filename or str(path)
+            with contextlib.suppress(OSError):  # it has other files
+                path.parent.rmdir()
         raise
 
 

@@ -159,4 +159,5 @@ def is_running(identity: ProcessIdentity | None) -> bool:
         found = system.facts(identity.pid) if identity else None
     except LimitError:
         return True
-    return found is not None and found.identity.is_same_as(identity) and found.state not in "ZTtX"
+    is_there = found is not None and found.identity.is_same_as(identity) and found.state not in "ZTtX"
+    return is_there and found is not None and is_exiting(found.pid) is not True

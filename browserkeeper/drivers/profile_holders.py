@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..guard.files import CHROMIUM_LOCK, CHROMIUM_SOCKET, FIREFOX_LOCK
-from ..guard.procfs import exists, foreign_proc, read_bytes
+from ..guard.procfs import exists, foreign_proc, living_thread, read_bytes
 from ..process import system
 from ..process.leftover_processes import MARKER
 
@@ -206,6 +206,9 @@ def _open_files(pid: int) -> list[str] | None:
     directory = f"/proc/{pid}/fd"
     try:
         numbers = os.listdir(directory)
+        if not numbers and (thread := living_thread(pid)):
+            directory = f"{thread}/fd"
+            numbers = os.listdir(directory)
     except OSError:
         return None
     return [_read_link(Path(directory, number)) for number in numbers]

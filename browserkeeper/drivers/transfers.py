@@ -37,7 +37,7 @@ CANCELLED = (
     "written, it was cancelled, or the browser refused it"
 )
 RENAMES = 2
-"""Chromium renames the file of a download so often at the most: to its partial name, and to its name."""
+"""Chromium renames the file of a download twice at most: to its partial name, and to its name."""
 NAME_MAX = 255
 """Bytes that a file's name may have on Linux's and macOS's usual file systems."""
 

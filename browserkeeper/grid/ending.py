@@ -30,7 +30,7 @@ LOOK_SHARE = 0.1
 """Share of the time limit that is kept for looks at the status where a DELETE has no answer.  Without it
 there would be one look, which decided, and whose answer had to come within 0.2 s."""
 LOOK_LEAST = 1.5
-"""Seconds that are kept at least, of a limit that is three times as long."""
+"""At least so many seconds are kept; of a limit below 4.5 s, a third."""
 QUIET_LOOKS, QUIET_PAUSE = 4, 0.3
 """Successive looks that must find nothing of a closed request, and the seconds between them: it takes
 up to half a second until a session appears whose client has gone."""

@@ -31,18 +31,21 @@ def interrupt_command(
 
     Chromium is closed over CDP.  Firefox, where the session has BiDi, loads a blank page.  Tries again
     until ``deadline`` (``time.monotonic()``), or until ``has_returned()``: the first websocket of a Grid
-    that was just started takes seconds.  Waits end at the deadline, but take 0.1 s at least.
+    that was just started takes seconds.  Waits end at the deadline; the first ones take 0.1 s at least.
     """
     attempts: list[tuple[str, Callable[[Channel], None]]] = [("cdp", _close), ("bidi", _load_blank)]
     while True:
         for channel, act in attempts:
             timeout = max(0.1, min(ATTEMPT_TIMEOUT, deadline - time.monotonic()))
-            with contextlib.suppress(*FAILURES), _connect(hub, session, channel, timeout) as websocket:
+            connected = _connect(hub, session, channel, timeout, deadline)
+            with contextlib.suppress(*FAILURES), connected as websocket:
                 act(websocket)
                 return
-        if has_returned() or time.monotonic() + ATTEMPT_PAUSE > deadline:
-            return
-        time.sleep(ATTEMPT_PAUSE)
+        until = time.monotonic() + ATTEMPT_PAUSE
+        while time.monotonic() < until:
+            if has_returned() or until > deadline:
+                return
+            time.sleep(ATTEMPT_PAUSE / 10)
 
 
 def _close(cdp: Channel) -> None:
@@ -57,7 +60,7 @@ def _load_blank(bidi: Channel) -> None:
 
 
 @contextlib.contextmanager
-def _connect(hub: Hub, session: str, channel: str, timeout: float) -> Iterator[Channel]:
+def _connect(hub: Hub, session: str, channel: str, timeout: float, deadline: float) -> Iterator[Channel]:
     """Connects to the Grid itself: URLs in capabilities may name hosts that only the Grid can reach."""
     connection = hub.connect(timeout)
     try:
@@ -75,7 +78,7 @@ def _connect(hub: Hub, session: str, channel: str, timeout: float) -> Iterator[C
             status = connection.getresponse().status
         if status != 101 or link is None:
             raise ConnectionError(f"no websocket ({status})")
-        yield Channel(link)
+        yield Channel(link, deadline)
     finally:
         connection.close()
 
@@ -87,12 +90,17 @@ class Channel:
     cannot import.
     """
 
-    def __init__(self, link: socket.socket):
-        self._link = link
+    def __init__(self, link: socket.socket, deadline: float):
+        self._link, self._deadline = link, deadline
         self._number = 0
 
     def call(self, method: str, **more: Any) -> str:
-        """Send a command and return the next message, which may be an event.  Raises OSError."""
+        """Send a command and return the next message, which may be an event.  Raises OSError, after the
+        first command also where the deadline has passed."""
+        left = self._deadline - time.monotonic()
+        if self._number and left <= 0:
+            raise TimeoutError
+        self._link.settimeout(max(0.1, min(ATTEMPT_TIMEOUT, left)))
         self._number += 1
         text = json.dumps({"id": self._number, "method": method, **more}).encode()
         size = len(text)

@@ -188,7 +188,8 @@ class Relay:
         if self._none_creating.is_set():
             return True
         with contextlib.suppress(*FAILURES):
-            if self.hub.is_queued(self.marker, LOOK_TIMEOUT):
+            left = max(0.1, deadline - time.monotonic())
+            if self.hub.is_queued(self.marker, min(LOOK_TIMEOUT, left)):
                 self.status_file.update(queued=True)
             else:
                 self._none_creating.wait(max(0.0, deadline - time.monotonic()) * CREATING_SHARE)

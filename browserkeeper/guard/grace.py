@@ -7,7 +7,7 @@ themselves:
 1. The command.  A test runner or a supervisor ends its children in its own way.
 2. When it has ended: the processes that lost their parents by that, one at a time, the youngest first.
    A service, such as Xvfb under ``xvfb-run``, was started before the programs that use it.
-3. After half of the grace: all that are left.  A shell runs its trap only when its child has ended.
+3. After half of the grace: all that are left then.  A shell runs its trap only when its child has ended.
    What is started after that is not asked: it may be what a trap has started.
 
 A session inside, of ``browser()`` or of another ``browserkeeper run``, has guards of its own.  They end
@@ -64,7 +64,7 @@ class _Asking:
         grace, age = self.guard.options.grace, self.guard.report.age
         pauses = iter(PAUSES)
         pause = PAUSES[-1]
-        last: set[tuple[int, float]] = set()
+        last: set[tuple[int, float]] | None = None
         while age() < self.began + grace:
             living, inside = _living(self.guard)
             if not living:
@@ -73,7 +73,8 @@ class _Asking:
             if age() < self.began + grace / 2:
                 asked = self._next(living, inside)
             else:
-                last = last or {(stat.pid, stat.start) for stat in ours}
+                if last is None:
+                    last = {(stat.pid, stat.start) for stat in ours}
                 asked = [stat for stat in ours if (stat.pid, stat.start) in last]
             for stat in asked:
                 self._ask(stat)

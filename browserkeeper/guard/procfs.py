@@ -31,8 +31,8 @@ class Stat:
     """The fields of ``/proc/PID/stat`` that we use; ``start`` is in seconds since boot.
 
     ``session`` is the pid of the session's leader (setsid(2)), ``state`` the letter of ps(1).  A process
-    whose main thread has ended while others go on counts as running: it runs on, or it was killed, and
-    its files and sockets are open until its last thread has ended.
+    whose main thread has ended while others go on has the letter of one of these: it runs on, or it was
+    killed, and its files and sockets are open until its last thread has ended.
     """
 
     __slots__ = ("name", "parent", "pid", "session", "start", "state")
@@ -79,8 +79,36 @@ def parse_stat(pid: int, raw: bytes | None) -> Stat | None:
     name = head.partition(b"(")[2].decode("ascii", "replace")
     state = fields[0].decode()
     if state == "Z" and int(fields[17]) > 1:  # the kernel shows the state of the main thread (proc(5))
-        state = "R"
+        state = _living_thread(pid)[1]
     return Stat(pid, name, state, int(fields[1]), int(fields[3]), int(fields[19]) / TICKS)
+
+
+def living_thread(pid: int) -> str:
+    """The directory in ``/proc`` of a thread that goes on, where the main thread has ended; else "".
+
+    ``/proc/PID`` shows neither files nor memory nor environment of a main thread that has ended.
+    """
+    fields = _fields(f"/proc/{pid}/stat")
+    return _living_thread(pid)[0] if fields and fields[0] == b"Z" and int(fields[17]) > 1 else ""
+
+
+def _living_thread(pid: int) -> tuple[str, str]:
+    """(Its directory in ``/proc``, its letter of ps(1)) for a thread beside the main one that has not
+    ended; ("", "Z") where there is none."""
+    try:
+        names = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return "", "Z"
+    for name in names:
+        fields = _fields(f"/proc/{pid}/task/{name}/stat")
+        if name != str(pid) and fields and fields[0] not in (b"Z", b"X"):
+            return f"/proc/{pid}/task/{name}", fields[0].decode()
+    return "", "Z"
+
+
+def _fields(path: str) -> list[bytes]:
+    """Those of a ``stat`` file after the name; empty where it cannot be read."""
+    return (read_bytes(path) or b"").rpartition(b")")[2].split()
 
 
 def own_memory(pid: int) -> int:

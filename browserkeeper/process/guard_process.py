@@ -289,9 +289,9 @@ class GuardProcess:
     def _is_over(self) -> bool:
         """True when no more events can come: both guards have closed their end of the pipe.
 
-        A fork of this process may hold a copy of that end, so that the pipe stays open.  So it also
-        counts as over COPY_TIMEOUT after our child's death, or FINISHING_TIMEOUT where our child was the
-        standby and the primary guard lives.
+        A fork of this process may hold a copy of that end, so that the pipe stays open.  So no more
+        events are expected COPY_TIMEOUT after our child's death.  Where our child was the standby, and
+        the primary guard lives, that is FINISHING_TIMEOUT.
         """
         if not self._chunk_sizes or os.getpid() != self._owner:
             return True

@@ -227,9 +227,12 @@ class LeftoverProcesses:
             alive = self.kill_round()
             if self.are_gone():
                 return alive
-            if time.monotonic() > until:  # what this round has killed may be dead by now
-                return [process for process in self.find() if not process.is_zombie]
+            if time.monotonic() > until:  # what this round has killed may be dead by now: two scans
+                return self._living() or self._living()
             time.sleep(PAUSE)
+
+    def _living(self) -> list[ProcessFacts]:
+        return [process for process in self.find() if not process.is_zombie]
 
     def kill_round(
         self, before_kill: Callable[[list[ProcessFacts]], object] = lambda found: None
@@ -239,7 +242,7 @@ class LeftoverProcesses:
         ``before_kill`` is called with the processes just before they are killed.
         """
         self._kill_cgroup()
-        alive = [process for process in self.find() if not process.is_zombie]
+        alive = self._living()
         self._empty_scans = 0 if alive else self._empty_scans + 1
         if alive:
             self._freeze(alive)

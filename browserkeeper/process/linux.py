@@ -15,7 +15,16 @@ from collections.abc import Iterator
 
 from ..errors import LimitError
 from ..guard.descriptors import above_stdio
-from ..guard.procfs import PAGE_SIZE, TICKS, Stat, descendants, foreign_proc, parse_stat, read_file
+from ..guard.procfs import (
+    PAGE_SIZE,
+    TICKS,
+    Stat,
+    descendants,
+    foreign_proc,
+    living_thread,
+    parse_stat,
+    read_file,
+)
 from .bounded import READ_TIMEOUT, read_within
 from .identity import (
     ALWAYS,
@@ -136,7 +145,10 @@ def has_readable_environment(pid: int) -> bool:
 
 def _environment(pid: int) -> bytes | None:
     """None where it cannot be read: of another user, not dumpable, gone, or the read hangs."""
-    return read_within(READ_TIMEOUT, f"/proc/{pid}/environ")
+    raw = read_within(READ_TIMEOUT, f"/proc/{pid}/environ")
+    if not raw and (thread := living_thread(pid)):
+        return read_within(READ_TIMEOUT, f"{thread}/environ")
+    return raw
 
 
 def marker_value(pid: int, name: str) -> str | None:

@@ -40,6 +40,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("browserkeeper")
 
+LOOK_PAUSE = 0.1
+"""Seconds between two looks whether a browser is lost."""
+
 Fail = Callable[[str, str, Exception], BrowserkeeperError]
 """``fail(reason, command, error)`` ends the session for ``reason``, and returns the exception to raise
 for ``error``, which the command of that name raised.  It is called in a thread of :class:`Call`."""
@@ -176,8 +179,12 @@ class Commands:
             return "closed"
         if is_ending or browser_is_lost(self._attempt):
             return "browser-died"
-        guard.wait_for("ending", "ended", deadline=time.monotonic() + EVENT_TIMEOUT)
-        return "browser-died" if browser_is_lost(self._attempt) else "connection-lost"
+        until = time.monotonic() + EVENT_TIMEOUT
+        while not browser_is_lost(self._attempt):
+            if time.monotonic() > until:
+                return "connection-lost"
+            guard.wait_for("ending", "ended", deadline=time.monotonic() + LOOK_PAUSE)
+        return "browser-died"
 
 
 def _warn_of(unanswered: tuple[str, weakref.ref[Call[Any]]], name: str) -> None:

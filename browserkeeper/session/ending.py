@@ -75,7 +75,8 @@ class GuardEnd:
         self._close_timeout = close_timeout
 
     def run(self, reason: str, began: float) -> ExitReport:
-        """See :meth:`End.run`.  Blocks for up to two close timeouts, longer where the guard is dead."""
+        """See :meth:`End.run`.  Blocks for up to two close timeouts and EVENT_TIMEOUT, longer
+        where a guard is dead or hangs."""
         # A guard whose browser keeps its profile asks that to quit, for half of a close_timeout.  It
         # kills for a whole one before it reports a process that survives.
         facts = self._guard.end(reason, began + 2 * self._close_timeout + EVENT_TIMEOUT)

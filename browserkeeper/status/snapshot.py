@@ -27,9 +27,9 @@ from ..state.pool_state import PoolState
 from ..state.records import Record
 from .host_gate import HostGate, host_gate
 
-ZOMBIE_PATIENCE = 1.0
+ZOMBIE_PATIENCE = 0.5
 """Seconds that a zombie may last before it is reported: its parent, or the guard, needs a moment to
-reap it, and on a busy machine that moment is long."""
+reap it.  Celery's inspect waits for an answer for a second."""
 ZOMBIE_PAUSE = 0.1
 """Seconds between two looks whether zombies are reaped."""
 
@@ -147,7 +147,8 @@ class Snapshot:
 
 
 def snapshot(*, with_memory: bool = True, with_host: bool = True) -> Snapshot:
-    """Reads the ledger and the processes behind it.  Blocks for ZOMBIE_PATIENCE if there are zombies.
+    """Reads the ledger and the processes behind it.  Blocks for ZOMBIE_PATIENCE at most, if there are
+    zombies.
 
     ``with_memory``: also what each process has, which takes the kernel milliseconds for a browser, and
     as long as it likes for one that waits for a lock of its memory map.  ``with_host``: also the host's

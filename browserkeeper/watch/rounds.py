@@ -21,7 +21,7 @@ from .readiness import Readiness
 logger = logging.getLogger("browserkeeper")
 
 HEALTH_PATIENCE = 60.0
-"""Seconds beyond two intervals after which a round counts as hung: a sweep may take 10 s a session."""
+"""Seconds beyond two intervals after which a round counts as hung: a sweep may take 15 s a session."""
 
 Check = Callable[[], Iterable[Notice]]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from browserkeeper.cleanup.foreign_profiles import ProfileUsers
 from browserkeeper.guard.procfs import read_stat
 from browserkeeper.process import identity_of, is_alive, system
 from browserkeeper.process.leftover_processes import LeftoverProcesses
@@ -36,8 +39,11 @@ def kernel_state(pid: int) -> str:
 
 
 @pytest.fixture
-def process() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", PROGRAM]) as process:
+def process(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """It has a file below ``tmp_path`` open."""
+    env = {**os.environ, "NAMED_BY_A_TEST": "yes"}
+    program = f"file = open({str(tmp_path / 'file')!r}, 'w'){PROGRAM}"
+    with subprocess.Popen([sys.executable, "-c", program], env=env) as process:
         try:
             assert wait_until(lambda: kernel_state(process.pid) == "Z")
             yield process
@@ -49,10 +55,23 @@ def test_it_is_alive_and_no_zombie(process: subprocess.Popen[bytes]) -> None:
     stat, facts = read_stat(process.pid), system.facts(process.pid)
     assert stat is not None
     assert facts is not None
-    assert (stat.state, facts.is_zombie) == ("R", False)
+    assert (stat.state, facts.is_zombie) == ("S", False)
     assert is_alive(identity_of(process.pid))
     process.kill()
     assert wait_until(lambda: (now := read_stat(process.pid)) is not None and now.state == "Z")
+
+
+def test_its_environment_and_its_files_are_seen(
+    process: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    assert system.marker_value(process.pid, "NAMED_BY_A_TEST") == "yes"
+    assert system.bears_marker(process.pid, "NAMED_BY_A_TEST=yes")
+    assert ProfileUsers([tmp_path]).of(tmp_path) == [process.pid]
+
+
+def test_it_is_seen_to_be_stopped(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGSTOP)
+    assert wait_until(lambda: (facts := system.facts(process.pid)) is not None and facts.state == "T")
 
 
 def test_it_is_ended_with_what_dead_guards_have_left(process: subprocess.Popen[bytes]) -> None:
