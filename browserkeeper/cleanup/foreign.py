@@ -281,8 +281,8 @@ def _without(found: Foreign, directories: dict[Path, int]) -> Foreign:
 
 
 def _lasting_users(paths: list[Path]) -> ProfileUsers:
-    """Who uses these directories, also after USERS_PATIENCE: a crash handler, which is no descendant of
-    its browser, ends after it."""
+    """Who uses these directories, also after USERS_PATIENCE: some processes that a browser has started,
+    and that are no descendants of it, end after it."""
     until = time.monotonic() + USERS_PATIENCE
     while True:
         users = ProfileUsers(paths)

@@ -180,11 +180,11 @@ class Commands:
         if is_ending or browser_is_lost(self._attempt):
             return "browser-died"
         until = time.monotonic() + EVENT_TIMEOUT
-        while not browser_is_lost(self._attempt):
-            if time.monotonic() > until:
-                return "connection-lost"
-            guard.wait_for("ending", "ended", deadline=time.monotonic() + LOOK_PAUSE)
-        return "browser-died"
+        while time.monotonic() < until:
+            soon = time.monotonic() + LOOK_PAUSE
+            if guard.wait_for("ending", "ended", deadline=soon) or browser_is_lost(self._attempt):
+                return "browser-died"
+        return "connection-lost"
 
 
 def _warn_of(unanswered: tuple[str, weakref.ref[Call[Any]]], name: str) -> None:
