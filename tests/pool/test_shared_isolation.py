@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -363,11 +364,14 @@ def test_a_neighbour_s_clipboard_cannot_be_read(leases: Leases, site: Site) -> N
 
 
 def loop_for_ever(driver: Driver, site: Site) -> None:
-    driver.execute_script("setTimeout(() => { for (;;); }, 100)")
+    # Later than a busy machine needs for the command: ChromeDriver asks the page again after the script.
+    driver.execute_script("setTimeout(() => { for (;;); }, 1500)")
+    time.sleep(1.6)
 
 
 def loop_in_a_popup(driver: Driver, site: Site) -> None:
-    driver.execute_script("window.open('/about').setTimeout(() => { for (;;); }, 200)")
+    driver.execute_script("window.open('/about').setTimeout(() => { for (;;); }, 1500)")
+    time.sleep(1.6)
 
 
 def crash(driver: Driver, site: Site) -> None:

@@ -67,7 +67,7 @@ def test_capture_in_every_browser_state_and_test_phase(inner_pytest: InnerPytest
 
         def test_hangs(driver):
             driver.get(SITE)
-            driver.execute_script("setTimeout(() => { for (;;); }, 300)")
+            driver.execute_script("setTimeout(() => { for (;;); }, 1500)")
             time.sleep(3)  # until the page hangs
             assert 0
 

@@ -97,8 +97,9 @@ def busy(driver: Any, site: str) -> None:
 
 
 def leave_page_busy(driver: Any, site: str) -> None:
-    driver.execute_script("setTimeout(() => { for (;;); }, 20)")
-    time.sleep(0.05)  # the page is busy then, or soon; the lease ends in either case
+    # Later than a busy machine needs for the command: ChromeDriver asks the page again after the script.
+    driver.execute_script("setTimeout(() => { for (;;); }, 1500)")
+    time.sleep(1.6)  # the page is busy then, or soon; the lease ends in either case
 
 
 def use_much_memory(driver: Any, site: str) -> None:
