@@ -397,7 +397,7 @@ class GateFiles:
         return found
 
     def _still_waiting(self, tickets: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """Those in the queue still.  One that has its slot since may fill the room that was seen."""
+        """Those that are still in the queue.  One that got its slot meanwhile is not held back."""
         for name, ticket in tickets.items():
             if os.path.exists(os.path.join(self.ledger.queue, name)):
                 yield name, ticket

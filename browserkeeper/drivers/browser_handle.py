@@ -159,5 +159,6 @@ def is_running(identity: ProcessIdentity | None) -> bool:
         found = system.facts(identity.pid) if identity else None
     except LimitError:
         return True
-    is_there = found is not None and found.identity.is_same_as(identity) and found.state not in "ZTtX"
-    return is_there and found is not None and is_exiting(found.pid) is not True
+    if found is None or not found.identity.is_same_as(identity) or found.state in "ZTtX":
+        return False
+    return is_exiting(found.pid) is not True

@@ -42,8 +42,10 @@ def interrupt_command(
                 act(websocket)
                 return
         until = time.monotonic() + ATTEMPT_PAUSE
+        if until > deadline:
+            return
         while time.monotonic() < until:
-            if has_returned() or until > deadline:
+            if has_returned():
                 return
             time.sleep(ATTEMPT_PAUSE / 10)
 

@@ -64,7 +64,7 @@ class _Asking:
         grace, age = self.guard.options.grace, self.guard.report.age
         pauses = iter(PAUSES)
         pause = PAUSES[-1]
-        last: set[tuple[int, float]] | None = None
+        there_at_half: set[tuple[int, float]] | None = None
         while age() < self.began + grace:
             living, inside = _living(self.guard)
             if not living:
@@ -73,9 +73,9 @@ class _Asking:
             if age() < self.began + grace / 2:
                 asked = self._next(living, inside)
             else:
-                if last is None:
-                    last = {(stat.pid, stat.start) for stat in ours}
-                asked = [stat for stat in ours if (stat.pid, stat.start) in last]
+                if there_at_half is None:
+                    there_at_half = {(stat.pid, stat.start) for stat in ours}
+                asked = [stat for stat in ours if (stat.pid, stat.start) in there_at_half]
             for stat in asked:
                 self._ask(stat)
             pause = next(pauses, pause)

@@ -94,16 +94,25 @@ def living_thread(pid: int) -> str:
 
 def _living_thread(pid: int) -> tuple[str, str]:
     """(Its directory in ``/proc``, its letter of ps(1)) for a thread beside the main one that has not
-    ended; ("", "Z") where there is none."""
+    ended; ("", "Z") where all are seen to have ended, ("", "R") where they cannot be looked at."""
     try:
-        names = os.listdir(f"/proc/{pid}/task")
-    except OSError:
+        for name in os.listdir(f"/proc/{pid}/task"):
+            path = f"/proc/{pid}/task/{name}"
+            if name != str(pid) and (letter := _letter(path)) not in ("", "Z", "X"):
+                return path, letter
+    except (FileNotFoundError, ProcessLookupError):  # the process is gone
         return "", "Z"
-    for name in names:
-        fields = _fields(f"/proc/{pid}/task/{name}/stat")
-        if name != str(pid) and fields and fields[0] not in (b"Z", b"X"):
-            return f"/proc/{pid}/task/{name}", fields[0].decode()
+    except OSError:
+        return "", "R"
     return "", "Z"
+
+
+def _letter(path: str) -> str:
+    """That of a thread; "" where it has ended.  Raises OSError where it cannot be read."""
+    try:
+        return read_file(f"{path}/stat").rpartition(b")")[2].split()[0].decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _fields(path: str) -> list[bytes]:
@@ -236,10 +245,10 @@ def is_exiting(pid: int) -> bool | None:
         return None
     was_read = False
     for thread in threads:
-        raw = read_bytes(f"/proc/{pid}/task/{thread}/stat")
-        if raw and not int(raw.rpartition(b")")[2].split()[6]) & PF_EXITING:
+        fields = _fields(f"/proc/{pid}/task/{thread}/stat")
+        if fields and not int(fields[6]) & PF_EXITING:
             return False
-        was_read = was_read or bool(raw)
+        was_read = was_read or bool(fields)
     return was_read or None
 
 

@@ -6,7 +6,6 @@ The ``nothing_left`` fixture of conftest.py looks for processes and files after 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import signal
@@ -35,19 +34,13 @@ from browserkeeper.process.containment import writable_cgroup
 from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.support import witness
-from tests.support.clock import start_seconds
+from tests.support.clock import limits_after_start
+from tests.support.cut_off import cut_off_by_timeout
 from tests.support.guards import BOTH
 from tests.support.waiting import until_it_fails, wait_until
 
 GENEROUS = 60.0
 """Seconds that an end may take on a busy machine; it takes less than one."""
-
-
-def limits_after_start(name: str) -> tuple[int, ...]:
-    """Session timeouts, in whole seconds.  The first passes after the start, on a machine as busy as it
-    was when a start was measured; the others are for a test that finds the one before too short."""
-    limit = max(8 if name == "firefox" else 5, math.ceil(4 * start_seconds(name)))
-    return limit, 2 * limit, 4 * limit
 
 
 def wait_until_ended(session: BrowserSession[webdriver.Remote], seconds: float) -> None:
@@ -74,16 +67,10 @@ def test_an_exception_in_the_block_ends_the_session(name: str, site: Site) -> No
 
 @pytest.mark.parametrize("name", BOTH)
 def test_the_timeout_cuts_off_a_command(name: str, site: Site) -> None:
-    for limit in limits_after_start(name):
-        session = browser(name, timeout=limit)
-        began = time.monotonic()
-        with pytest.raises(SessionTimeout) as caught, session as driver:
-            driver.get(site.url_for("never"))
-        assert time.monotonic() - began < limit + GENEROUS
-        if "did not start within" not in str(caught.value):
-            break
-    caught.match(f"its timeout of {limit} s")
-    assert caught.value.report is session.report
+    session, error = cut_off_by_timeout(
+        name, lambda limit: browser(name, timeout=limit), site.url_for("never"), GENEROUS
+    )
+    assert error.report is session.report
     assert session.report
     assert (session.report.reason, session.report.clean) == ("timeout", True)
 

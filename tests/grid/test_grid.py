@@ -28,10 +28,10 @@ from browserkeeper import (
     sweep,
 )
 from fixtures.server import Site
-from tests.browser.test_endings import limits_after_start
 from tests.grid.rig import BINARIES, PATIENCE, Grid, asked, plain_options, running_grid, stays_taken
 from tests.grid.wire import Wire
 from tests.support import witness
+from tests.support.cut_off import cut_off_by_timeout
 from tests.support.guards import BOTH
 from tests.support.inner_pytest import InnerPytest
 from tests.support.owners import Owner
@@ -122,15 +122,12 @@ def test_files_are_uploaded_to_the_grid(grid: Grid, site: Site, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_a_timeout_ends_a_page_load(name: str, grid: Grid, site: Site) -> None:
-    for limit in limits_after_start(name):
-        session = browser(remote=grid.url, timeout=limit, **asked(name))
-        began = time.monotonic()
-        with pytest.raises(SessionTimeout) as caught, session as driver:
-            driver.get(site.url_for("never"))
-        assert time.monotonic() - began < limit + SOON
-        if "did not start within" not in str(caught.value):
-            break
-    caught.match(f"timeout of {limit} s")
+    session, _ = cut_off_by_timeout(
+        name,
+        lambda limit: browser(remote=grid.url, timeout=limit, **asked(name)),
+        site.url_for("never"),
+        SOON,
+    )
     assert session.report
     assert session.report.remote
     assert (session.report.reason, session.report.remote.gone) == ("timeout", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
@@ -72,6 +73,19 @@ def test_its_environment_and_its_files_are_seen(
 def test_it_is_seen_to_be_stopped(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGSTOP)
     assert wait_until(lambda: (facts := system.facts(process.pid)) is not None and facts.state == "T")
+
+
+def test_it_is_no_zombie_where_its_threads_cannot_be_looked_at(
+    process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor(path: str) -> list[str]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    monkeypatch.setattr("browserkeeper.guard.procfs.os.listdir", no_descriptor)
+    stat = read_stat(process.pid)
+    monkeypatch.undo()
+    assert stat is not None
+    assert stat.state == "R"
 
 
 def test_it_is_ended_with_what_dead_guards_have_left(process: subprocess.Popen[bytes]) -> None:

@@ -53,6 +53,13 @@ def patience(at_once: int = 1) -> float:
     return min(400.0, max(60.0, 20 * rounds * start_seconds()))
 
 
+def limits_after_start(name: str) -> tuple[int, ...]:
+    """Session timeouts, in whole seconds.  The first passes after the start, on a machine as busy as it
+    was when a start was measured; the others are for a test that finds the one before too short."""
+    limit = max(8 if name == "firefox" else 5, math.ceil(4 * start_seconds(name)))
+    return limit, 2 * limit, 4 * limit
+
+
 def task_limit(**at_once: int) -> int:
     """Seconds in which so many browsers (``chrome=4, firefox=2``), started at once, are probably there.
 

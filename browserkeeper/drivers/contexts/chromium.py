@@ -26,7 +26,7 @@ from ..user_prompts import WITHOUT_BIDI
 from .base import Contexts, DownloadFolders, RunCommand
 
 TARGETS_TIMEOUT = 2.0
-"""Seconds for the targets of a context to end: Chromium answers before that that it is gone."""
+"""Seconds for the targets of a context to end: Chromium says that it is gone before they have ended."""
 PAUSE = 0.02
 """Seconds between two looks at the targets."""
 FIRST_PAGE = "data:,"
