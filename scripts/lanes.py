@@ -9,7 +9,8 @@ since they would see each other's processes and files.  ``--quick`` runs the tes
 and no daemon and are not slow, without the checks; its seconds are in scripts/quick_seconds.json.
 
 A lane's output goes to .lanes/NAME.log.  On the terminal: progress, each failure as it comes, at the end
-all failures whole, what was skipped and why, and as the last line "N passed, N failed, N skipped".
+all failures whole, what was skipped and why, the errors of the failures once more, and as the last line
+"N passed, N failed, N skipped".
 
 Ctrl-C and SIGTERM end all lanes, with the teardown of the tests that run.  A lane that takes longer than
 ``--limit`` dumps the stacks of its threads and ends; so does a single test after pytest-timeout's limit.
@@ -46,6 +47,10 @@ PATIENCE = 45.0
 REPORT_EVERY = 30.0
 TAIL = 80
 """Lines shown of the log of a lane that ended without having run all its tests."""
+SHORT = 24
+"""Lines of a failure that are shown once more at the end, the first and the last ones."""
+LONGEST = 300
+"""Characters of such a line."""
 BIN = Path(sys.executable).parent
 CHECKS = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
 
@@ -267,6 +272,18 @@ def print_failures(lanes: list[Lane]) -> None:
                 print("\n".join(lane.log.read_text(errors="replace").splitlines()[-TAIL:]))
 
 
+def print_errors(lanes: list[Lane]) -> None:
+    """The errors of the failed tests alone, for readers who see only the end of the output."""
+    for lane in lanes:
+        for test in (test for test in lane.tests if test["outcome"] == "failed"):
+            lines = test["text"].rstrip().splitlines()
+            errors = [line for line in lines if line.startswith("E ")] or lines[-SHORT:]
+            print(f"\nFAILED {test['test']}")
+            if len(errors) > SHORT:
+                errors[SHORT // 2 : -SHORT // 2] = ["..."]
+            print("\n".join(line[:LONGEST] for line in errors))
+
+
 def print_skipped(lanes: list[Lane]) -> None:
     """Reasons with their numbers; long ones cut."""
     reasons = collections.Counter(
@@ -348,6 +365,7 @@ def summarise(run: Run, checked: bool, output: str) -> int:
     if run.checks:
         print(f"\nchecks: {'passed' if checked else 'FAILED'}")
         print("\n".join(output.rstrip().splitlines()))
+    print_errors(run.lanes)
     number = collections.Counter(test["outcome"] for lane in run.lanes for test in lane.tests)
     broken = [why for lane in run.lanes if (why := lane.trouble())]
     for why in [*broken, *([f"stopped by {run.stopped}"] if run.stopped else [])]:

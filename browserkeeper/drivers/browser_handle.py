@@ -19,6 +19,11 @@ gives up its session first and ends after that: on a busy machine 0.5 s are too 
 LOST_CODES = frozenset({"invalid session id", "disconnected", "chrome not reachable"})
 """Error codes by which a driver says that it has lost its browser (measured: the first one with
 ChromeDriver 156 and geckodriver 0.37; the others are in ChromeDriver's source)."""
+LOST_MESSAGES = frozenset(
+    {"Failed to decode response from marionette", "Failed to write request to stream"}
+)
+"""What geckodriver says, with the code "unknown error", to the command during which the connection to
+Firefox ends (its marionette.rs).  Every later command gets the code "invalid session id"."""
 _GRID_LOST_SESSION = re.compile(
     r"(unknown error: )?(browserkeeper: the Grid|unable to find session|"
     r"unable to execute request for an existing session|session deleted|"
@@ -43,7 +48,7 @@ class BrowserHandle(Protocol):
         """True if the browser is gone.  ``code`` and ``message`` are those of the driver's error, "" if
         there was none.
 
-        After a code that announces the browser's end, waits for it for up to EXIT_TIMEOUT.
+        After an error that announces the browser's end, waits for it for up to EXIT_TIMEOUT.
         """
 
     def is_running(self) -> bool:
@@ -62,10 +67,10 @@ class LocalBrowserHandle:
         self.identity = identity
 
     def is_lost(self, code: str = "", message: str = "") -> bool:
-        """The system is asked, whatever the message says: a page or an element may be named in it."""
+        """The system is asked, whatever the error says."""
         if self.identity is None:
-            return code in LOST_CODES
-        until = time.monotonic() + (EXIT_TIMEOUT if code in LOST_CODES else 0)
+            return _announces_end(code, message)
+        until = time.monotonic() + (EXIT_TIMEOUT if _announces_end(code, message) else 0)
         while not _has_ended(self.identity):
             if time.monotonic() >= until:
                 return False
@@ -132,6 +137,11 @@ def find_local(capabilities: Mapping[str, Any], tree: Sequence[ProcessFacts]) ->
     first = (p for p in tree[1:] if p.parent == tree[0].pid)
     found = next(named, None) or next(first, None)
     return LocalBrowserHandle(found.identity if found else None)
+
+
+def _announces_end(code: str, message: str) -> bool:
+    """A message counts only as a whole: a page or an element may be named in it."""
+    return code in LOST_CODES or (code == "unknown error" and message in LOST_MESSAGES)
 
 
 def _has_ended(identity: ProcessIdentity) -> bool:

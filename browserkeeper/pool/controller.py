@@ -342,6 +342,10 @@ class Controller:
 
     def _carry_out(self, order: Decision, now: float) -> None:
         match order:
+            case Promote(member) | Renew(member, _) | Ping(member, _) | Close(member) if (
+                member not in self._workers
+            ):
+                pass  # it has ended since, by an event of the same batch
             case Launch(member):
                 member.browser = (
                     PooledBrowser(self.config, self.browsers)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -46,6 +45,7 @@ from tests.pool.test_isolation import (
     wait,
     with_control,
 )
+from tests.support.hanging import hang_soon
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.chrome
@@ -364,14 +364,11 @@ def test_a_neighbour_s_clipboard_cannot_be_read(leases: Leases, site: Site) -> N
 
 
 def loop_for_ever(driver: Driver, site: Site) -> None:
-    # Later than a busy machine needs for the command: ChromeDriver asks the page again after the script.
-    driver.execute_script("setTimeout(() => { for (;;); }, 1500)")
-    time.sleep(1.6)
+    hang_soon(driver)
 
 
 def loop_in_a_popup(driver: Driver, site: Site) -> None:
-    driver.execute_script("window.open('/about').setTimeout(() => { for (;;); }, 1500)")
-    time.sleep(1.6)
+    hang_soon(driver, "window.open('/about')")
 
 
 def crash(driver: Driver, site: Site) -> None:

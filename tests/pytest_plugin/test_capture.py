@@ -28,10 +28,11 @@ def test_capture_in_every_browser_state_and_test_phase(inner_pytest: InnerPytest
             capture.PATIENCE = 2.0 if "hangs" in item.name else 120.0
         """,
         test_a="""
-        import os, signal, time, pytest
+        import os, signal, pytest
         from browserkeeper import session_of
         from selenium.webdriver.support.expected_conditions import alert_is_present
         from selenium.webdriver.support.ui import WebDriverWait
+        from tests.support.hanging import hang_soon
         SITE = os.environ["SITE"]
 
         def test_passes(driver):
@@ -67,8 +68,7 @@ def test_capture_in_every_browser_state_and_test_phase(inner_pytest: InnerPytest
 
         def test_hangs(driver):
             driver.get(SITE)
-            driver.execute_script("setTimeout(() => { for (;;); }, 1500)")
-            time.sleep(3)  # until the page hangs
+            hang_soon(driver)
             assert 0
 
         @pytest.fixture

@@ -16,6 +16,7 @@ from selenium.common.exceptions import NoAlertPresentException, TimeoutException
 
 from browserkeeper import BrowserDied, LeaseTimeout, lease_of
 from tests.support import witness
+from tests.support.hanging import hang_soon
 from tests.support.waiting import wait_until
 
 HEAVY = 300
@@ -97,9 +98,7 @@ def busy(driver: Any, site: str) -> None:
 
 
 def leave_page_busy(driver: Any, site: str) -> None:
-    # Later than a busy machine needs for the command: ChromeDriver asks the page again after the script.
-    driver.execute_script("setTimeout(() => { for (;;); }, 1500)")
-    time.sleep(1.6)  # the page is busy then, or soon; the lease ends in either case
+    hang_soon(driver)
 
 
 def use_much_memory(driver: Any, site: str) -> None:
