@@ -43,7 +43,7 @@ from fixtures.server import Site
 
 PR_SET_CHILD_SUBREAPER = 36
 SETTLE = 2.0
-"""Seconds from the crash to the count of what is left."""
+"""Seconds from the crash to the count of what is left, unless the command says otherwise."""
 START_PATIENCE = 60.0
 """Seconds for a browser to start and ask for the page."""
 GUARD_PATIENCE = 15.0
@@ -90,7 +90,7 @@ SCRIPTS: dict[str, Callable[[str], None]] = {
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What ran during the page load, and what was left ``SETTLE`` seconds after the crash.
+    """What ran during the page load, and what was left some seconds after the crash.
 
     ``gone_after``: seconds until the last process had exited, None if some had not.  ``memory`` and
     ``bytes`` are in bytes.  ``zombies``: processes that had exited and were to be reaped by PID 1.
@@ -111,8 +111,9 @@ class ScriptFailed(RuntimeError):
     """The script ended before it could be killed; the message is its output."""
 
 
-def crash(script: str) -> Aftermath:
-    """Run a script, kill it while it waits for a page, count what is left, and remove that."""
+def crash(script: str, settle: float) -> Aftermath:
+    """Run a script, kill it while it waits for a page, count what is left so many seconds later, and
+    remove that."""
     with playground() as place, Site() as site:
         with (place / "log").open("wb") as log:
             owner = subprocess.Popen(
@@ -127,7 +128,7 @@ def crash(script: str) -> Aftermath:
         finally:
             owner.kill()
             owner.wait()
-        return look_at_what_is_left(place, before)
+        return look_at_what_is_left(place, before, settle)
 
 
 def places(directory: Path) -> dict[str, str]:
@@ -155,8 +156,8 @@ def wait_for_page_load(owner: subprocess.Popen[bytes], site: Site, log: Path) ->
     raise ScriptFailed(log.read_text(errors="replace").strip() or "it hung, without any output")
 
 
-def look_at_what_is_left(place: Path, before: Counter[str]) -> Aftermath:
-    gone_after = watch(SETTLE)
+def look_at_what_is_left(place: Path, before: Counter[str], settle: float) -> Aftermath:
+    gone_after = watch(settle)
     everyone = descendants()
     left = alive(everyone)
     files, size = measure(place / "tmp")
@@ -286,8 +287,8 @@ def end_descendants() -> None:
 # ---------------------------------------------------------------------------------------- the table
 
 
-def table_of(results: dict[str, Aftermath]) -> Table:
-    title = f"{SETTLE:g} s after a SIGKILL in the middle of a page load"
+def table_of(results: dict[str, Aftermath], settle: float) -> Table:
+    title = f"{settle:g} s after a SIGKILL in the middle of a page load"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for script in results:
@@ -330,17 +331,17 @@ ROWS: dict[str, Callable[[Aftermath], str]] = {
 # ------------------------------------------------------------------------------------------ the rest
 
 
-def compare(console: Console, picture: Path | None) -> int:
+def compare(console: Console, picture: Path | None, settle: float) -> int:
     results = {}
     for script in SCRIPTS:
         console.print(f"{script}: opening a page, to be killed in the middle of it …", highlight=False)
         try:
-            results[script] = crash(script)
+            results[script] = crash(script, settle)
         except ScriptFailed as error:
             console.print(f"[red]{script} failed before the page was requested:[/]")
             console.print(str(error), markup=False)
             return 2
-    table = table_of(results)
+    table = table_of(results, settle)
     console.print(table)
     if picture:
         save_picture(table, picture)
@@ -362,6 +363,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--svg", type=Path, metavar="FILE", help="also draw the table into this file")
     parser.add_argument(
+        "--seconds",
+        type=float,
+        default=SETTLE,
+        metavar="N",
+        help="from the crash to the count of what is left (%(default)s)",
+    )
+    parser.add_argument(
         "--play", nargs=2, help=argparse.SUPPRESS
     )  # runs a script, in a process of its own
     given = parser.parse_args()
@@ -377,7 +385,7 @@ def main() -> int:
     for number in INTERRUPTS:
         signal.signal(number, signal.default_int_handler)
     try:
-        return compare(console, given.svg)
+        return compare(console, given.svg, given.seconds)
     except KeyboardInterrupt:
         console.print("interrupted, and cleaned up")
         return 130

@@ -84,8 +84,11 @@ class LockedFile:
             self._fd = with_reserve(lambda: os.open(path, flags, 0o600))
         try:
             until = time.monotonic() + LOOKED_AT if flags & os.O_EXCL else 0.0
-            while not lock(self._fd, how):
-                if time.monotonic() >= until:
+            while True:
+                is_last_try = time.monotonic() >= until
+                if lock(self._fd, how):
+                    break
+                if is_last_try:
                     raise BlockingIOError(errno.EAGAIN, "another process holds its lock", path)
                 time.sleep(SHORTEST_PAUSE)
         except BaseException:
@@ -263,6 +266,7 @@ class Mutex:
         pause, since = SHORTEST_PAUSE, 0.0
         seen: dict[str, Any] = {}
         while True:
+            is_last_try = time.monotonic() >= until
             try:
                 file = LockedFile(self._path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
             except BlockingIOError:
@@ -278,7 +282,7 @@ class Mutex:
                 seen, since = turn, now
             elif now - since > BREAK_AFTER and (broken := self._break(turn)) is not None:
                 return broken
-            if now >= until:
+            if is_last_try:
                 raise BlockingIOError(errno.EAGAIN, "another process holds the gate's lock", self._path)
             time.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)

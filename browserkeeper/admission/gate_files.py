@@ -159,12 +159,16 @@ class GateFiles:
             self._call(may_go - {me.name}, names[:place], marks)
             if me.name in may_go:
                 facts = {**describe_self(request.label), "kind": request.kind, "pool": request.pool}
+                facts["ticket"] = me.name
                 slot = Slot(turn.become_slot(self.ledger.slots, request.kind, facts), facts)
                 if ticket is not None:
                     ticket.close()
                 return slot
             reason, ahead = room.why_not(me), ""
-            if was_called and reason not in (None, "draining") and ticket is not None:
+            # A host that is full is full to all: this start must not lose its place to one that looks a
+            # moment later.
+            is_full = room.why_not(Candidate("", me.resource)) == "full"
+            if was_called and reason not in (None, "draining") and ticket is not None and not is_full:
                 ticket.decline()
             if ticket is None and waits:
                 ticket = self._new_ticket(request, me, len(names))
@@ -308,6 +312,8 @@ class GateFiles:
         remove_dead_turns(self.ledger.turns, waiting)
         ticket = Ticket(self.ledger.queue, facts)
         request.bell = ticket.bell
+        if request.priority != facts["priority"]:  # it was promoted while it had no bell
+            ticket.bell.ring()
         return ticket
 
     # -- looking, without taking
@@ -375,8 +381,12 @@ class GateFiles:
             ours = _candidate_of(launch, None, _own_limits(launch))
             asks = host.min_memory is not None or any(one.memory for one in [ours, *queue.values()])
             room = self._room(host, asks, remove=False)
+            # After the count: of a slot that it has counted, the ticket may not be removed yet.
+            slots = list(held(self.ledger.slots, remove=False, details=True))
+            for slot in slots:
+                queue.pop(name := str(slot.facts.get("ticket")), None)
+                outside.pop(name, None)
             may_go = {one.name for one in who_may_go(list(queue.values()), room)}
-            slots = held(self.ledger.slots, remove=False, details=True)
             pools = collections.Counter(str(slot.facts.get("pool", "")) for slot in slots)
         except (OSError, ConfigError):
             return []

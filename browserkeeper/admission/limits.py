@@ -167,11 +167,14 @@ def file_limits(ledger: Ledger, *, patient: bool = True) -> HostLimits:
     path, began = path_of(ledger), time.monotonic()
     if not patient:
         return HostLimits() if _stat(path) is None else _parse(path, _read(path))
-    while time.monotonic() <= began + PATIENCE:
+    is_last_look = False
+    while not is_last_look:
+        now = time.monotonic()
+        is_last_look = now > began + PATIENCE
         try:
             facts = _stat(path)
         except ConfigError:  # such as a link whose file is being replaced
-            if time.monotonic() - began >= QUIET:
+            if now - began >= QUIET:
                 raise
             time.sleep(QUIET / 6)
             continue

@@ -104,11 +104,11 @@ class Turn:
         OSError."""
         file = self._file
         assert file is not None
+        file.write(facts)  # first: who looks at the slots without the gate's lock finds no empty one
         try:
             file.rename(str(slots / f"{kind}-{os.urandom(8).hex()}"))
         except FileNotFoundError:
             raise DecideAgainError from None
-        file.write(facts)
         return file
 
     def hand_out(self) -> None:

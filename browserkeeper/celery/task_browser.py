@@ -47,7 +47,7 @@ class NewSession:
         own = arguments.get("timeout")
         task_ends_first = deadline is not None and (own is None or deadline.left < own)
         if deadline is not None and task_ends_first:
-            arguments["timeout"] = deadline.left
+            arguments["timeout"] = max(0.001, deadline.left)  # it may pass at any moment
         self.session: BrowserSession[Any] = browser(spec.name, **arguments)
         if deadline is not None and task_ends_first:
             control_of(self.session).deadline_errors["timeout"] = deadline.error

@@ -32,7 +32,7 @@ from ..process import Platform, is_alive, system
 from ..process.containment import leaf_name
 from ..process.identity import INITIAL_NAMESPACE, Host
 from ..process.leftover_processes import MARKER, LeftoverProcesses, MarkedOrphans
-from ..state.locks import Answer, ask, fits, last_look
+from ..state.locks import SHORT, Answer, ask, fits, last_look
 from ..state.records import Record, Session
 from ..state.tmpdirs import roots, session_of
 
@@ -78,10 +78,13 @@ class Verdict:
     why: str = ""
 
 
-def verdict_of(record: Record) -> Verdict:
-    """Whether the session is alive, dead, or not ours to judge.  O(host) for another pid namespace."""
+def verdict_of(record: Record, patience: float = SHORT) -> Verdict:
+    """Whether the session is alive, dead, or not ours to judge.  O(host) for another pid namespace.
+
+    ``patience``: seconds for which its lock is asked again while it is held.
+    """
     here, there = system.host(), record.session.place
-    answer = ask_lock_of(record)
+    answer = ask_lock_of(record, patience)
     if answer.state == "unknown":
         return Verdict("foreign", why=answer.why)
     guarded = answer.state == "held"
@@ -102,7 +105,7 @@ def verdict_of(record: Record) -> Verdict:
     return _verdict_on_other_namespace(record, here, there)
 
 
-def ask_lock_of(record: Record) -> Answer:
+def ask_lock_of(record: Record, patience: float = SHORT) -> Answer:
     """Whether a guard holds the session's lock; ``free`` for a record of a version without locks.
 
     Where the state directory was copied, the copy of a lock is held by no guard.  So the path in the
@@ -110,7 +113,7 @@ def ask_lock_of(record: Record) -> Answer:
     """
     if record.lock is None:
         return Answer("free")
-    answer, recorded = ask(record.lock), Path(record.session.lock)
+    answer, recorded = ask(record.lock, patience), Path(record.session.lock)
     if answer.state == "free" and recorded != record.lock and fits(recorded, record.session.id):
         return Answer("held") if ask(recorded).state == "held" else answer
     return answer

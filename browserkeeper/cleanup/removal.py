@@ -31,7 +31,8 @@ from .temporary_profiles import profiles_of
 KILL_DEADLINE = 10.0
 """Seconds that the leftover processes of one session may take to end."""
 LOCK_PATIENCE = 2.0
-"""Seconds until a guard that was killed lets go of its lock; it takes milliseconds."""
+"""Seconds until a guard that was killed, or another start that asks, lets go of the lock; it takes
+milliseconds.  The holder of a record must not give up sooner: others leave the session to it."""
 UNSEEN = "its processes could not be looked for from here: their pid namespace cannot be seen"
 
 

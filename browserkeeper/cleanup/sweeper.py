@@ -24,7 +24,7 @@ from ..process.leftover_processes import LOCK, MARKER
 from ..report import ExitReport
 from ..state.documents import BadRecord
 from ..state.ledger import Ledger
-from ..state.locks import LOCKS, ask, fits, holding
+from ..state.locks import LOCKS, SHORT, ask, fits, holding
 from ..state.permissions import first_untrusted_directory
 from ..state.pool_state import drafts as pool_drafts
 from ..state.pool_state import path_of, published, withdraw
@@ -40,7 +40,7 @@ from .evidence import (
     verdict_of,
 )
 from .pool_evidence import owner_of
-from .removal import end_dead_session
+from .removal import LOCK_PATIENCE, end_dead_session
 
 SETTLING_TIME = 60.0
 """Seconds for which a file that no record claims is left alone: its session may be just starting,
@@ -130,16 +130,17 @@ class Sweeper:
     def finish(self, record: Record) -> Finding | None:
         """End the session of one record if it is dead, and retire it; None where it is not.
 
-        Raises ContainmentError where the processes cannot be judged from here.
+        Call it with the record's lock held, where the session's lock was free.  Raises ContainmentError
+        where the processes cannot be judged from here.
         """
         require_own_proc()
-        return self._session(record, self.ledger)
+        return self._session(record, self.ledger, LOCK_PATIENCE)
 
     # -- what records name
 
-    def _session(self, record: Record, ledger: Ledger) -> Finding | None:
+    def _session(self, record: Record, ledger: Ledger, patience: float = SHORT) -> Finding | None:
         session = record.session
-        verdict = verdict_of(record)
+        verdict = verdict_of(record, patience)
         if not record.path.exists():  # it ended meanwhile
             return None
         if verdict.state == "foreign":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from ..status.snapshot import SessionStatus, snapshot
+from ..status.snapshot import LONG_ZOMBIE_PATIENCE, SessionStatus, snapshot
 from . import output
 from .environment import Command
 from .parameters import label_option
@@ -36,7 +36,7 @@ def command(tree: bool, labels: tuple[str, ...], as_json: bool) -> int:
       browserkeeper ps --tree
       browserkeeper ps --label "checkout-*"
     """
-    found = snapshot().labelled(labels)
+    found = snapshot(zombie_patience=LONG_ZOMBIE_PATIENCE).labelled(labels)
     if as_json:
         output.print_json(found.to_dict())
     else:

@@ -109,8 +109,9 @@ class DriverNetwork:
         self._is_closed = True
         self._pairs.close()
 
-    def __del__(self) -> None:
-        self.close()  # of a session that was dropped
+    def __del__(self) -> None:  # of a session that was dropped
+        if _Use is not None:  # the interpreter's end clears this module before its last objects
+            self.close()
 
 
 def _renew(listener: socket.socket, client: socket.socket) -> None:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 from selenium.common.exceptions import WebDriverException
-from websocket import WebSocket, WebSocketApp, create_connection
+from websocket import WebSocket, WebSocketApp, WebSocketException, create_connection
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..selenium_internals.private import bidi_encoder
@@ -84,12 +84,16 @@ def connected_socket(url: str) -> socket.socket | None:
 
     None for every other host, and for ``wss:``.  Raises OSError where the port does not answer.
     """
-    if isinstance(url, InsideUrl):
-        return url.connect(CONNECT_TIMEOUT)
     parts = urlsplit(url)
-    if parts.scheme != "ws" or not parts.hostname or not is_loopback(parts.hostname):
-        return None
-    connected = socket.create_connection((parts.hostname, parts.port or 80), CONNECT_TIMEOUT)
+    try:
+        if isinstance(url, InsideUrl):
+            return url.connect(CONNECT_TIMEOUT)
+        if parts.scheme != "ws" or not parts.hostname or not is_loopback(parts.hostname):
+            return None
+        connected = socket.create_connection((parts.hostname, parts.port or 80), CONNECT_TIMEOUT)
+    except OSError as error:
+        vars(error)["_of_connection"] = True  # see drivers/managed.py
+        raise
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connected
 
@@ -270,7 +274,10 @@ class DirectWebSocketConnection:
             if self._has_ended:  # after the entry was made: the thread sees one of the two
                 self._raise_lost()
             logger.debug(f"-> {text}"[:LOG_LENGTH])
-            self._ws.send(text)
+            try:
+                self._ws.send(text)
+            except (WebSocketException, BrokenPipeError, ConnectionResetError):
+                self._raise_lost()  # the thread that reads is about to learn of it
             answer = self._answer(waiting, number)
         finally:
             self._answers.pop(number, None)

@@ -21,7 +21,8 @@ from .interrupt import interrupt_command
 DELETE_ALONE = 0.7
 """Seconds that a DELETE may take before the command that it may be waiting for is interrupted."""
 UNREACHABLE_PATIENCE = 2.0
-"""Seconds for which a Grid that cannot be reached is tried: if it was stopped, its sessions ended."""
+"""Seconds for which a Grid that cannot be reached is tried: if it was stopped, its sessions ended.  One
+that does not answer in time can be reached, and is asked until the deadline."""
 LOOK_TIMEOUT = 2.0
 """Seconds that one request for the status or the queue may take."""
 LOOK_PAUSE = 0.1
@@ -34,6 +35,27 @@ LOOK_LEAST = 1.5
 QUIET_LOOKS, QUIET_PAUSE = 4, 0.3
 """Successive looks that must find nothing of a closed request, and the seconds between them: it takes
 up to half a second until a session appears whose client has gone."""
+
+
+class FailedLooks:
+    """The failed looks since the last answer.  One decides nothing: on a busy machine an answer may take
+    longer than LOOK_TIMEOUT."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def clear(self) -> None:
+        """There was an answer."""
+        self._since = None
+
+    def is_last(self, error: Exception) -> bool:
+        """Note a failed look.  True if the Grid could not be reached for UNREACHABLE_PATIENCE."""
+        now = time.monotonic()
+        if isinstance(error, TimeoutError):
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        return self._since is not None and now - self._since > UNREACHABLE_PATIENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +139,12 @@ def _delete(hub: Hub, session: str, deadline: float) -> Ending:
 def _verified(hub: Hub, session: str, ending: Ending, deadline: float) -> Ending:
     """The ending with what the Grid's status says.  The status may list an ended session for a moment,
     so this looks again until ``deadline``.  A look that fails does not undo one that saw the session."""
-    was_listed = False
+    was_listed, failed = False, FailedLooks()
     while True:
         try:
             running = hub.sessions(_look_timeout(deadline))
-        except FAILURES:
-            if not was_listed:
+        except FAILURES as error:
+            if failed.is_last(error) and not was_listed:
                 return ending
         else:
             if running is None:
@@ -130,8 +152,9 @@ def _verified(hub: Hub, session: str, ending: Ending, deadline: float) -> Ending
             if session not in running:
                 return dataclasses.replace(ending, slot_free=True, gone=True)
             was_listed = True
+            failed.clear()
         if _left(deadline) <= 0:
-            return dataclasses.replace(ending, slot_free=False, gone=False)
+            return dataclasses.replace(ending, slot_free=False, gone=False) if was_listed else ending
         time.sleep(min(LOOK_PAUSE, _left(deadline)))
 
 
@@ -139,15 +162,22 @@ def end_marked_session(hub: Hub, marker: str, deadline: float) -> Ending:
     """End the session that the Grid has under this marker, if any, and wait until the queue has no
     request with it.  For a request that was closed before its answer named the session."""
     quiet, ending = 0, Ending(None, None, "the request was closed before its answer came")
+    failed = FailedLooks()
     while _left(deadline) > 0:
         try:
-            if hub.is_queued(marker, min(LOOK_TIMEOUT, _left(deadline))):
+            if hub.is_queued(marker, _look_timeout(deadline)):
                 quiet, ending = 0, Ending(False, False, "the request is still in the Grid's queue")
+                failed.clear()
                 time.sleep(LOOK_PAUSE)
                 continue
             running = hub.sessions(_look_timeout(deadline))
         except FAILURES as error:
-            return Ending(None, None, f"{type(error).__name__}: {error}")
+            quiet, ending = 0, Ending(None, None, f"{type(error).__name__}: {error}")
+            if failed.is_last(error):
+                return ending
+            time.sleep(min(LOOK_PAUSE, _left(deadline)))
+            continue
+        failed.clear()
         if running is None:
             return Ending(None, None, "the status does not list the sessions")
         found = [session for session, its_marker in running.items() if its_marker == marker]

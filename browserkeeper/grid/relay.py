@@ -37,7 +37,7 @@ from typing import ClassVar
 from ..report import RemoteEnd
 from .address import Address
 from .admission import HOST, Admission, RefusedError
-from .ending import LOOK_TIMEOUT, Ending, end_marked_session, end_session, worst_of
+from .ending import LOOK_PAUSE, LOOK_TIMEOUT, Ending, end_marked_session, end_session, worst_of
 from .hub import FAILURES, LARGEST, Answer, Hub
 from .upstream import NotSentError, UnansweredError, Upstream
 
@@ -183,16 +183,24 @@ class Relay:
         """True if no POST of a new session is without its answer.
 
         A request that is in the Grid's queue is not waited for.  One that left the queue is: its
-        browser is starting, and its answer will name the session.
+        browser is starting, and its answer will name the session.  While it cannot be known where a
+        request is, it is waited for as well.
         """
-        if self._none_creating.is_set():
-            return True
-        with contextlib.suppress(*FAILURES):
-            left = max(0.1, deadline - time.monotonic())
-            if self.hub.is_queued(self.marker, min(LOOK_TIMEOUT, left)):
+        now = time.monotonic()
+        until = now + max(0.0, deadline - now) * CREATING_SHARE
+        while not self._none_creating.is_set():
+            left = max(0.0, until - time.monotonic())
+            try:
+                is_queued = self.hub.is_queued(self.marker, min(LOOK_TIMEOUT, max(0.1, left)))
+            except FAILURES:
+                if left and not self._none_creating.wait(min(LOOK_PAUSE, left)):
+                    continue
+                break
+            if is_queued:
                 self.status_file.update(queued=True)
             else:
-                self._none_creating.wait(max(0.0, deadline - time.monotonic()) * CREATING_SHARE)
+                self._none_creating.wait(max(0.0, until - time.monotonic()))
+            break
         return self._none_creating.is_set()
 
     def _abort_requests(self) -> None:

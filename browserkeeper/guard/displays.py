@@ -32,7 +32,7 @@ which there is a port (6000 + N)."""
 CLOCKS = 2.0  # seconds that the clock of a file system may be behind
 NOTE = "display"
 """Name of a file in a session's TMPDIR: the number of its display, and the pid in the display's lock."""
-ATTEMPTS, PAUSE = 50, 0.02  # for the lock of a lock, which an X server has for microseconds
+ATTEMPTS, PAUSE = 250, 0.02  # for the lock of a lock: an X server that runs has it for microseconds
 
 
 def take_number() -> int:

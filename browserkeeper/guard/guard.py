@@ -14,7 +14,7 @@ from .log import CommandLog
 from .members import Members, MemoryCurve
 from .options import AUTO, REQUIRED, Failure, Options
 from .owner import Owner
-from .procfs import foreign_proc
+from .procfs import foreign_proc, is_exiting
 from .record import Record, Report
 from .signals import Signals
 from .slot import Slot
@@ -182,6 +182,13 @@ class Guard:
             return False
         except ChildProcessError:
             return True
+
+    def display_is_ending(self) -> bool:
+        """True if :meth:`display_has_ended` is or will be: a process closes its sockets before it can be
+        reaped."""
+        return self.display_has_ended() or (
+            self.display is not None and is_exiting(self.display.pid) is True
+        )
 
     def look(self) -> None:
         """Look at all processes of the session once, and save for recovery what has changed."""

@@ -127,12 +127,23 @@ class Watch:
         """
         signals = self.guard.signals.received() if self.guard.signals.fd in ready else b""
         self.guard.members.reap()
-        if reason := self._read_owner():
-            # A browser dies with its display, and the owner may have noticed that first.
-            by_display = reason in BROKEN and self.guard.display_has_ended()
-            return "display-died" if by_display else reason
+        if reason := self._reason_of_owner():
+            return reason
         reason = self._reason_seen(ready, signals)
-        return (self._read_owner() or reason) if reason else None
+        return (self._reason_of_owner() or reason) if reason else None
+
+    def _reason_of_owner(self) -> str | None:
+        """The reason to end that the owner has written, or None.
+
+        A browser dies with its display, and a connection breaks with the driver.  The owner may have
+        noticed that first.
+        """
+        reason = self._read_owner()
+        if reason in BROKEN and self.guard.display_is_ending():
+            return "display-died"
+        if reason == "connection-lost" and self.guard.command.has_ended():
+            return "exited"
+        return reason
 
     def _reason_seen(self, ready: set[int], signals: bytes) -> str | None:
         """The reason to end the session now apart from the owner's messages, or None.

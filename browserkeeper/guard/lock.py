@@ -11,8 +11,9 @@ import time
 
 from .files import discard, ignore_errors
 
-ATTEMPTS = 200
 PAUSE = 0.005  # seconds between two attempts
+ATTEMPTS = 3000  # 15 s: who asks for the lock may be stopped while it has it, by a busy machine too
+FEW = 200  # 1 s, where a session that runs, or ends, would wait
 
 
 class SessionLock:
@@ -48,7 +49,7 @@ class SessionLock:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(self._path, flags, 0o600)
         try:
-            _share(fd)
+            _share(fd, ATTEMPTS)
             if os.path.samestat(os.fstat(fd), os.stat(self._path)):
                 # An inherited descriptor stays open: on NFS its close would take the lock with it.
                 self._fd = fd
@@ -65,10 +66,12 @@ class SessionLock:
         """Note the time of the last look at all processes whose result is in the record.
 
         ``now`` is on the clock of the processes' start times.  A sweep tells by it which processes the
-        guards must have seen.
+        guards must have seen.  It is rounded down, as the kernel does with start times: one that was
+        born after ``now`` must not seem older than the look.
         """
         if self._fd >= 0:
-            ignore_errors(lambda: os.pwrite(self._fd, f"{now:20.2f}\n".encode(), 0) and None)
+            stamp = f"{int(now * 100) / 100:20.2f}\n".encode()
+            ignore_errors(lambda: os.pwrite(self._fd, stamp, 0) and None)
 
     def remove(self) -> None:
         """Remove the file, when the session's record has been retired."""
@@ -83,18 +86,18 @@ def lock_directory(path: str) -> int:
     A sweep that knows neither the session's record nor its state directory asks for this one.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    ignore_errors(lambda: _share(fd))
+    ignore_errors(lambda: _share(fd, FEW))
     return fd
 
 
-def _share(fd: int) -> None:
-    """Lock it; tries for a second while another process asks for the lock.  Raises OSError."""
-    for attempt in range(ATTEMPTS):
+def _share(fd: int, attempts: int) -> None:
+    """Lock it; tries so often while another process asks for the lock.  Raises OSError."""
+    for attempt in range(attempts):
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if attempt == ATTEMPTS - 1:
+            if attempt == attempts - 1:
                 raise
             time.sleep(PAUSE)
 

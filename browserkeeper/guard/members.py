@@ -71,13 +71,20 @@ class Members:
     def update(self) -> None:
         """Look at all processes of the session once.
 
-        A member that is gone was reaped by its own parent, so how it ended is unknown.
+        A member that is gone was reaped by its own parent, so how it ended is unknown.  One whose parent
+        died during the look may be in no list of children that was read; so each is asked by itself.
         """
         found = {stat.pid: stat for stat in self._processes.find()}
         for stat in found.values():
             self._note(stat)
         for pid in [pid for pid in self.living if pid not in found]:
-            self._ended(pid, "gone")
+            if not self._lives_on(pid):
+                self._ended(pid, "gone")
+
+    def _lives_on(self, pid: int) -> bool:
+        """False as well for a zombie, and where ``/proc`` hides the process that has the pid now."""
+        stat = self._processes.stat(pid)
+        return stat is not None and stat.state not in "?ZX" and stat.start == self.living[pid].start
 
     def note(self, pid: int) -> Member | None:
         """The member of that pid, new or known; None where no such process exists."""

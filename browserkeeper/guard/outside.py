@@ -119,9 +119,10 @@ class Outside:
         ignore_errors(lambda: self._epoll.unregister(pidfd))  # it ended first
         by = signal.SIGKILL if -code in TRAPPED else -code
         number = by if code < 0 else FAILED if code else SUCCEEDED
+        # The owner first: when its driver reports the end, the owner has to know the status.
+        owner.send("browser-ended", pid=pid, code=code)
         self._tell(pidfd, number)
         os.close(pidfd)
-        owner.send("browser-ended", pid=pid, code=code)
 
     def _end_browser_of(self, pidfd: int) -> None:
         """The stand-in has ended before its browser: its driver has killed it, to end the browser."""

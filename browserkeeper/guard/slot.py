@@ -12,7 +12,7 @@ import time
 
 from .bells import ring_first
 from .files import discard
-from .lock import ATTEMPTS, PAUSE
+from .lock import ATTEMPTS, FEW, PAUSE
 from .options import Failure
 
 
@@ -61,7 +61,7 @@ class Slot:
                     os.mkdir(path, 0o700)
                 except FileExistsError:
                     pass
-            fd = _open_and_share(self._path, os.O_CREAT)
+            fd = _open_and_share(self._path, os.O_CREAT, FEW)
         except OSError:  # until the next look
             return
         self._fd, old = fd, self._fd
@@ -102,12 +102,13 @@ def _is_at(fd: int, path: str) -> bool:
         return False
 
 
-def _open_and_share(path: str, flags: int = 0) -> int:
+def _open_and_share(path: str, flags: int = 0, attempts: int = ATTEMPTS) -> int:
     """A descriptor of the file, locked.  Another process that counts the slots holds the lock for
-    microseconds.  ``flags``: more of them for the open.  Raises OSError."""
+    microseconds, unless it is stopped meanwhile.  ``flags``: more of them for the open.  Raises
+    OSError."""
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
     try:
-        for _ in range(ATTEMPTS):
+        for _ in range(attempts):
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -56,7 +56,7 @@ class AsyncLease(Generic[D_co]):
             request.cancel()
             raise
         try:
-            if request.identity:  # else no thread is needed
+            if lease.has_identity:  # else no thread is needed
                 await in_thread(lambda: self._prepare(lease))
             if self.on_entered is not None:
                 self.on_entered(lease)

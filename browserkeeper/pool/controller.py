@@ -140,17 +140,23 @@ class Controller:
         return result[0]
 
     def wait_until(self, condition: Callable[[], bool], deadline: float) -> bool:
-        """Block until the condition is true, which the event loop checks after each change.
+        """Block until the condition is true once, which the event loop checks after each change.
 
-        Returns False if it is not true at the deadline (on the monotonic clock), and where the event
+        Returns False if it was not true until the deadline (on the monotonic clock), and where the event
         loop does not run.
         """
         if condition() or not self.loop.is_running():
             return condition()
         waiter = (condition, Latch())
         if self.loop.post(lambda now: self._waiters.append(waiter)):
-            waiter[1].wait(deadline - time.monotonic())
+            if waiter[1].wait(deadline - time.monotonic()) and not self.loop.is_over:
+                return True  # it was; it need not be any more
+            self.loop.post(lambda now: self._forget_waiter(waiter))
         return condition()
+
+    def _forget_waiter(self, waiter: tuple[Callable[[], bool], Latch]) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
 
     def request(self, request: Request) -> None:
         """Queue the request; returns at once.  Raises PoolClosed if the event loop is over."""
@@ -280,6 +286,8 @@ class Controller:
         """
         if self.browsers is None:
             return
+        while self.browsers.reports:
+            self._keep(self.browsers.reports.popleft())
         places: dict[SharedBrowser, list[Member]] = {}
         for member in self.scheduler.members():
             if member.browser is not None and (shared := member.browser.shared_browser) is not None:
@@ -386,6 +394,9 @@ class Controller:
 
     def _grant(self, member: Member, request: Request, now: float) -> None:
         browser: Browser = member.browser
+        if member.state != "leased":  # it is closed since, by an event of the same batch
+            self.scheduler.grant_failed(member, now)
+            return
         if not browser.looks_alive():
             self.scheduler.grant_failed(member, now)
             log(logging.WARNING, "pool: browser %s is dead or stopped; taking another one", browser.id)
@@ -400,6 +411,8 @@ class Controller:
         self._publisher.add_wait(now - request.made_at)
         request.browser_uses = self._count_use(member)
         request.grant(member, now)
+        if request.cancelled or request.handler() is None:
+            self.loop.wake()  # to take it back: its own wake-up may have come before the grant
 
     def _count_use(self, member: Member) -> int:
         """Count a lease; returns how many leases the member's browser has had, in all of its places."""
@@ -533,17 +546,30 @@ class Controller:
 
     def on_cancelled(self, request: Request, now: float) -> None:
         """The request's thread no longer waits.  It may have been granted just before."""
+        member = request.member
+        is_granted = member is not None and member.request is request
+        if not is_granted and request not in self.scheduler.queue():
+            return  # it was refused; or its grant is decided, and is taken back when it is carried out
         if request.timed_out:
             self._publisher.add_timeout()
-        member = request.member
-        if member is not None and member.request is request:
-            member.browser.set_deadline(None, "lease-expired")
-            member.browser.name_lease("")
-            self.scheduler.decline_grant(member, now)
+        if member is not None and is_granted:
+            self._take_back(member, request, now)
         else:
             self.scheduler.cancel_request(request, now)
-            if member is None:  # a thread that waits all the same is not to wait for ever
-                request.refuse(PoolClosed("The request was cancelled."))
+            # A thread that waits all the same is not to wait for ever.
+            request.refuse(PoolClosed("The request was cancelled."))
+
+    def _take_back(self, member: Member, request: Request, now: float) -> None:
+        """Take back the browser of a request whose thread does not want it any more."""
+        browser: Browser = member.browser
+        browser.set_deadline(None, "lease-expired")
+        browser.name_lease("")
+        if request.identity or browser.must_take:  # it may be taking the identity at this moment
+            self.scheduler.returned(member, "interrupted: the lease was given up", now)
+            return
+        if (shared := browser.shared_browser) is not None:
+            shared.uses -= 1
+        self.scheduler.decline_grant(member, now)
 
     def _log_and_lose(self, member: Member, now: float) -> None:
         state = member.state

@@ -95,7 +95,8 @@ class EventLoop:
             finally:
                 done.set()
 
-        return self.post(run) and done.wait(timeout)
+        # The callback itself may have ended the loop.
+        return done.wait(timeout) if self.post(run) else done.is_set()
 
     def join(self, timeout: float) -> None:
         """Wait until the thread has ended, for up to ``timeout`` seconds."""

@@ -74,7 +74,7 @@ class _HookCall:
                 if self._browser.looks_alive() or not self._ended.wait(GRACE):
                     self._is_over = True
                     raise GivenUpError(f"{self._what} was cut off: its browser is ended.")
-            elif time.monotonic() > deadline:
+            elif time.monotonic() > deadline and not self._ended.is_set():
                 self._is_over = True
                 raise HookError(
                     f"{self._what} has not returned after {timeout:g} s (hook_timeout); its browser is "

@@ -204,13 +204,18 @@ class LeaseHandler:
         """False once the lease has ended."""
         return self.request.ended_with is None
 
+    @property
+    def has_identity(self) -> bool:
+        """True if :meth:`take_identity` has something to tell the browser."""
+        return bool(self.request.identity) or self.browser.must_take
+
     def take_identity(self) -> None:
         """Set the identity of the request in the browser, before the user gets the lease.
 
         After any exception the lease is over, and the browser is replaced.  Raises the errors of
         :meth:`.Browser.take`.
         """
-        if not self.request.identity and not self.browser.must_take:
+        if not self.has_identity:
             return
         try:
             self.browser.take(self.request.identity)
@@ -479,6 +484,11 @@ class Lease(Generic[D_co]):
         if identity:
             handler.request.identity = identity
             handler.take_identity()
+
+    @property
+    def has_identity(self) -> bool:
+        """True if :meth:`take_identity`, which may block, has something to do."""
+        return self._handler.has_identity
 
     def take_identity(self) -> None:
         """Called by the pool before the user gets the lease: sets the lease's identity in the

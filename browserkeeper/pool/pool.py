@@ -320,20 +320,36 @@ class BrowserPool(Generic[D_co]):
             self._refuse_fork(controller)
             self._let_go()
             limit = 2 * self.config.browser.close_timeout + ANSWER_TIMEOUT
-            emptied = controller.wait_until(controller.is_over, time.monotonic() + limit)
-            if emptied:
-                controller.loop.join(10)
+            left = self._wait_for_ends(controller, limit)
         except BaseException:
             self._let_go()
             raise
         bad = [report for report in controller.reports if not report.clean]
-        if bad or controller.scheduler.members():
+        if bad or left:
             raise LeakError(
-                f"{len(bad)} browsers left something, {len(controller.scheduler.members())} did not end "
-                f"within {limit:g} s.\n" + "\n".join(map(str, bad)),
+                f"{len(bad)} browsers left something, {left} did not end within {limit:g} s.\n"
+                + "\n".join(map(str, bad)),
                 bad[0] if bad else None,
             )
         return tuple(controller.reports)
+
+    @staticmethod
+    def _wait_for_ends(controller: Controller, limit: float) -> int:
+        """Wait for the ends of all browsers; returns how many have not ended after ``limit`` seconds.
+
+        In a signal handler that interrupted :meth:`open`, the event loop may begin only now, or after
+        this.  What it has started by then was not waited for, and ends in the background.
+        """
+        deadline, loop = time.monotonic() + limit, controller.loop
+        while True:
+            had_begun = loop.is_running() or loop.is_over
+            if controller.wait_until(controller.is_over, deadline):
+                loop.join(10)
+                return 0
+            if had_begun:
+                return len(controller.scheduler.members())
+            if not (loop.is_running() or loop.is_over):
+                return 0
 
     async def aclose(self) -> tuple[ExitReport, ...]:
         """:meth:`close` for asyncio: does not block the event loop.

@@ -126,7 +126,7 @@ class StatePublisher:
             steps[f"{POOL_TIMED_OUT} {self._browser}"] = self._timeouts
         for hook, number in self._hook_errors.items():
             steps[f"{POOL_HOOK_ERRORS} {self._browser} {hook}"] = number
-        self._waits, self._timeouts = [], 0
-        self._hook_errors.clear()
-        if steps and self._ledger is not None:
-            Totals(self._ledger.directory).add(steps)
+        # What could not be counted is tried again with what comes next.
+        if not steps or self._ledger is None or Totals(self._ledger.directory).add(steps):
+            self._waits, self._timeouts = [], 0
+            self._hook_errors.clear()

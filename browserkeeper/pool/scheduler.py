@@ -44,6 +44,7 @@ KEEP_IDLE = 1.0
 next request often comes within milliseconds, and each change of hands costs the start of a browser."""
 SURGE = 1
 """How many browsers may exist above ``max_size`` while they replace others that retire."""
+NO_MORE_LEASES = "The pool is closed, or being drained; it gives no more leases."
 SOFT_REASONS = ("max_lifetime", "max_memory", "recycled")
 """Reasons to retire a browser that may serve until its replacement is ready."""
 
@@ -259,8 +260,7 @@ class Scheduler:
         """Queue a request for a browser, or refuse it."""
         self.counts["requests_num"] += 1
         if self.closed or self.draining:
-            error = PoolClosed("The pool is closed, or being drained; it gives no more leases.")
-            self._refuse(request, error)
+            self._refuse(request, PoolClosed(NO_MORE_LEASES))
         elif not self._idle and len(self._waiting) >= self.limits.max_waiting:
             self._refuse(
                 request,
@@ -291,11 +291,14 @@ class Scheduler:
         self.decide(now)
 
     def grant_failed(self, member: Member, now: float, reason: str = "") -> None:
-        """The browser was found dead or stopped when it was granted, or is retired for this reason.  Its
-        request becomes the first in the queue again."""
+        """The browser was found dead, stopped or closing when it was granted, or is retired for this
+        reason.  Its request becomes the first in the queue again, unless no more leases are given."""
         request, member.request = member.request, None
-        self._waiting[request] = member.asked_at
-        self._waiting.move_to_end(request, last=False)
+        if self.closed or self.draining:
+            self._refuse(request, PoolClosed(NO_MORE_LEASES))
+        else:
+            self._waiting[request] = member.asked_at
+            self._waiting.move_to_end(request, last=False)
         if reason:
             self.retire(member, reason, now)
         else:
@@ -330,7 +333,7 @@ class Scheduler:
 
     def launch_failed(self, member: Member, error: BrowserkeeperError, now: float) -> None:
         """Nothing is left of the launch, which may have been cancelled."""
-        if member.has_slot or not member.retire_reason:
+        if member.retire_reason != "cancelled" and (member.has_slot or not member.retire_reason):
             self.counts["browsers_errors"] += 1
         self._members.remove(member)
         if not member.retire_reason:  # else the launch was cancelled

@@ -7,6 +7,7 @@ last place ends the browser.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import threading
 from collections.abc import Callable
@@ -93,6 +94,8 @@ class Browsers:
         """With the present ``max_size``."""
         self.started = 0
         """How many browsers have started so far."""
+        self.reports: collections.deque[ExitReport] = collections.deque()
+        """Of browsers that ended while a place waited for them; for the controller, which takes them."""
         self._launch: SessionConfig | None = None
         self._all: list[SharedBrowser] = []
         self._changed = threading.Condition()
@@ -143,13 +146,15 @@ class Browsers:
         """
         starts = False
         launch = self._launch = self._launch or _launch_config(self.config)  # may import selenium
-        with self._changed:
-            while not starts:
+        while not starts:
+            if place.browser is not None and not place.browser.has_room:
+                self._leave_lost(place)
+            with self._changed:
                 place.check()
                 browser, starts = self._find(place, launch)
                 if browser is None:
                     place.wait_begins()
-                elif browser.state == "live":
+                elif browser.state == "live" and browser.has_room:
                     place.slot.on_admitted()
                     return browser
                 if not starts:
@@ -174,11 +179,8 @@ class Browsers:
         In this order: the browser that the place has already, one that runs, one that starts, a new
         one.  Returns None if there are as many browsers as there may be.
         """
-        if place.browser is not None and place.browser.has_room:
-            return place.browser, False
         if place.browser is not None:
-            place.browser.places.pop(place.number, None)
-            place.browser = None
+            return place.browser, False
         size = self.config.leases_per_browser
         free = [one for one in self._all if one.has_room and len(one.places) < size]
         free.sort(key=lambda one: (one.state != "live", -len(one.places)))
@@ -194,6 +196,14 @@ class Browsers:
             found.places[place.number] = place
             place.browser = found
         return found, starts
+
+    def _leave_lost(self, place: Place) -> None:
+        """Leave a browser that got out of use before this place was taken.  Its other places may have
+        left it before, so that it has to be ended here; then its report is in ``reports``."""
+        browser = place.browser
+        if browser in self._all and (report := self.leave(place, "failed")) is not None:
+            self.reports.append(report)
+        place.browser = None
 
     def _settle(self, browser: SharedBrowser, state: Literal["live", "over"]) -> None:
         """Note that the start of a browser has succeeded (``live``) or failed (``over``)."""
@@ -217,7 +227,8 @@ class Browsers:
         if browser is None:
             return None
         with self._changed:
-            browser.places.pop(place.number, None)
+            if browser.places.get(place.number) is place:  # it may have left before, and another come
+                del browser.places[place.number]
             is_last = not browser.places
             if is_last:
                 browser.retire_reason = browser.retire_reason or reason
@@ -262,7 +273,11 @@ class Place:
         control.config = browser.session.config
         seat = self._seat = Seat(shared, self.number)
         seat.on_over = self._tell_over
-        self.check()  # call_off() may have been called before there was a seat
+        try:
+            self.check()  # call_off() may have been called before there was a seat
+        except BaseException:
+            seat.guard.ended()  # call_off() may give it a deadline: it would be the browser's
+            raise
         try:
             return control.occupy(seat)
         except BaseException:

@@ -40,6 +40,8 @@ NAMED = 3
 FREEZING_ROUNDS = 50
 PAUSE = 0.01
 """Seconds between two rounds of killing."""
+READING_PAUSE = 0.1
+"""Seconds between two scans that only wait for an environment to become readable."""
 DOUBT_PATIENCE = 5.0
 """Seconds that a process may take to end of which nothing says whose it is.  Some end with the others: a
 crash handler whose browser was killed needs milliseconds, and on a busy machine more than a second."""
@@ -153,6 +155,7 @@ class LeftoverProcesses:
         self.orphans = orphans
         self.seen: dict[ProcessIdentity, ProcessFacts | None] = dict.fromkeys(recorded)
         self._doubtful: dict[ProcessFacts, str] = {}  # of the last scan, each with the reason
+        self._end_of_doubt = 0.0  # since the first doubt; 0 before
         # They are never signalled: a sweep may run inside a session, and must not end itself.
         self._protected = {identity.pid for identity in own_line()}
         self._empty_scans = 0
@@ -221,15 +224,26 @@ class LeftoverProcesses:
         """SIGKILL until two scans in a row find no living process; the survivors at the deadline.
 
         ``deadline`` is in seconds from now.  Zombies do not count: only their parent can remove them.
+        Scans on for DOUBT_PATIENCE at most while an environment cannot be read: on a busy machine the
+        read may have been late only, and then the process is ended.
         """
         until = time.monotonic() + deadline
         while True:
             alive = self.kill_round()
-            if self.are_gone():
+            are_gone = self.are_gone()
+            if are_gone and not self._may_be_readable_yet():
                 return alive
             if time.monotonic() > until:  # what this round has killed may be dead by now: two scans
                 return self._living() or self._living()
-            time.sleep(PAUSE)
+            time.sleep(READING_PAUSE if are_gone else PAUSE)
+
+    def _may_be_readable_yet(self) -> bool:
+        unreadable = [process for process, why in self._doubtful.items() if why == UNREADABLE]
+        return any(map(self._still_lives, unreadable)) and time.monotonic() < self._doubt_until()
+
+    def _doubt_until(self) -> float:
+        self._end_of_doubt = self._end_of_doubt or time.monotonic() + DOUBT_PATIENCE
+        return self._end_of_doubt
 
     def _living(self) -> list[ProcessFacts]:
         return [process for process in self.find() if not process.is_zombie]
@@ -287,7 +301,7 @@ class LeftoverProcesses:
         """
         if why := hidden_processes():
             return why
-        until = time.monotonic() + DOUBT_PATIENCE
+        until = self._doubt_until()
         while (left := list(filter(self._still_lives, self._doubtful))) and time.monotonic() < until:
             time.sleep(PAUSE)
         reasons = {why: [p for p in left if self._doubtful[p] == why] for why in (UNPROVEN, UNREADABLE)}

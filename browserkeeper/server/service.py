@@ -119,10 +119,13 @@ async def serve(settings: ServerSettings, listening: Listening, access: Access) 
     return 0
 
 
-def make_runner(app: web.Application, last_answers: float = LAST_ANSWERS) -> web.AppRunner:
+def make_runner(
+    app: web.Application, last_answers: float = LAST_ANSWERS, discard_time: float = DISCARD_TIME
+) -> web.AppRunner:
     """The aiohttp runner for the application, with the server's limits.
 
-    ``last_answers``: seconds for which the end of the runner waits for answers.
+    ``last_answers``: seconds for which the end of the runner waits for answers.  ``discard_time``: see
+    DISCARD_TIME.
     """
     errors = logging.getLogger("browserkeeper.http")
     errors.addFilter(QUIET)
@@ -131,7 +134,7 @@ def make_runner(app: web.Application, last_answers: float = LAST_ANSWERS) -> web
         access_log=None,
         logger=errors,
         keepalive_timeout=KEEPALIVE,
-        lingering_time=DISCARD_TIME,
+        lingering_time=discard_time,
         shutdown_timeout=last_answers,
     )
 

@@ -14,8 +14,10 @@ from ..errors import (
     BrowserkeeperError,
     CommandTimeout,
     DownloadTooLarge,
+    IdentityError,
     LimitError,
     SessionTimeout,
+    StorageStateError,
     add_detail,
 )
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
@@ -135,10 +137,8 @@ class Commands:
                 return answer
             # Firefox answers "done" for a page whose process was killed to let it quit.
             failed = WebDriverException("the browser was asked to quit")
-        except BrowserkeeperError:  # of a command that this command has sent
-            raise
-        except WebDriverException as error:
-            if is_abandoned() or not browser_is_lost(self._attempt, error):
+        except (BrowserkeeperError, WebDriverException) as error:
+            if is_abandoned() or not self._tells_of_end(error):
                 raise
             failed = error
         except (HTTPError, WebSocketException, OSError, RuntimeError) as error:
@@ -154,6 +154,16 @@ class Commands:
             raise fail(self._reason_of(failed), name, failed)
         finally:
             del failed  # its traceback refers to this frame
+
+    def _tells_of_end(self, error: BrowserkeeperError | WebDriverException) -> bool:
+        """True if a command has failed since the browser is gone.
+
+        An error of ours is that of a command which this command has sent, and says all itself; but what
+        has no storage state and takes no identity may be a browser that has died meanwhile.
+        """
+        if not isinstance(error, BrowserkeeperError):
+            return browser_is_lost(self._attempt, error)
+        return isinstance(error, (IdentityError, StorageStateError)) and browser_is_lost(self._attempt)
 
     def _limited(self, name: str, error: Exception) -> LimitError | None:
         """The error for a command that a limit of this process has stopped: no descriptor for another

@@ -395,13 +395,15 @@ class SessionControl(Generic[S]):
             self._start.driver = attempt.connect(self)
             return attempt
         except BaseException as error:
+            is_late = time.monotonic() >= self._start.deadline - 0.05  # the end takes its own time
             event = attempt.guard.event("failed") or attempt.guard.event("ending")
             report = self._end("failed")
             raise_if_leaked(report, self.config.on_leak, "session", error)
             if not isinstance(error, (LaunchError, StartRefusedError)):
                 raise
             passed = self._passed_user_deadline(event.get("reason", "") if event else "")
-            raise attempt.explain(error, event, self.deadline_errors, passed) from cause_to_show(error)
+            explained = attempt.explain(error, event, self.deadline_errors, passed, is_late=is_late)
+            raise explained from cause_to_show(error)
 
     def call_off(self) -> None:
         """Cancel the start, which then raises SessionClosed in its thread.  Returns at once."""

@@ -312,7 +312,7 @@ class Expectation:
             if self._timeout is not None and time.monotonic() - last > self._timeout:
                 raise self._timeout_error(under_way)
             if self._transfers.is_lost:
-                self._user.check()
+                self._wait_for_end()  # Firefox closes the connection before it ends
                 raise DownloadError(
                     "The connection by which the browser tells of its downloads is lost. Start another "
                     "session."

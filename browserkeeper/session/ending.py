@@ -40,11 +40,13 @@ DeadlineError = Callable[[str, "ExitReport | None"], SessionTimeout]
 EVENT_TIMEOUT = 5.0
 """Seconds to wait for an event that the guard sends within milliseconds, on a busy machine."""
 
-AMEND_TIMEOUT = 2.0
-"""Seconds to wait until an entry of the history has the last commands; it takes a millisecond."""
+AMEND_TIMEOUT = 10.0
+"""Seconds to wait until an entry of the history has the last commands; it takes a millisecond, and more
+on a busy machine."""
 
-LOG_TIMEOUT = 2.0
-"""Seconds to wait until the line about an end is logged; it takes microseconds."""
+LOG_TIMEOUT = 5.0
+"""Seconds to wait until the line about an end is logged; it takes microseconds.  A signal handler that
+has interrupted a thread in a log handler waits for all of it."""
 
 DISCONNECT_TIMEOUT = 3.0
 """Seconds to wait until the connections to a driver are closed; it takes milliseconds."""

@@ -606,12 +606,15 @@ class Attempt:
         event: Mapping[str, Any] | None,
         deadline_errors: Mapping[str, DeadlineError],
         user_deadline: float | None = None,
+        *,
+        is_late: bool = False,
     ) -> BrowserkeeperError:
         """Returns the error to raise for a launch that failed and was ended.
 
         It says the cause, the remedy, and whether another launch may help.  ``event``: the guard's
         "failed" or "ending" from before it was told to end, if there was one.  ``user_deadline``: the
-        seconds of the user's deadline that has passed, if one has.
+        seconds of the user's deadline that has passed, if one has.  ``is_late``: the launch failed when
+        its deadline had passed.
         """
         config, report = self.plan.config, self.report
         if report is not None and report.reason == "operator":
@@ -630,10 +633,10 @@ class Attempt:
         profile = self.plan.launch.profile
         if profile is not None and reason in ("", "failed") and (in_use := profile.error()):
             return in_use
-        return self._explain_failure(error, reason)
+        return self._explain_failure(error, reason, is_late)
 
     def _explain_failure(
-        self, error: LaunchError | StartRefusedError, reason: str
+        self, error: LaunchError | StartRefusedError, reason: str, is_late: bool
     ) -> BrowserkeeperError:
         """:meth:`explain` for what the guard, the driver or the browser has failed at."""
         config, report = self.plan.config, self.report
@@ -655,7 +658,7 @@ class Attempt:
             text = "The guard was terminated during the launch."
         elif reason == "exited" or (status and config.remote is None):  # a relay exits when asked to
             text = f"The driver ended{status} during the launch."
-        elif time.monotonic() >= self.plan.deadline - 0.05:
+        elif is_late:
             text = f"{config.name} did not answer within start_timeout={config.start_timeout:g} s."
             text += _hint_at_queue(report)
             if address := config.debugger_address:

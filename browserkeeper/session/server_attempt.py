@@ -249,8 +249,11 @@ class ServerAttempt:
         event: Mapping[str, Any] | None,
         deadline_errors: Mapping[str, DeadlineError],
         user_deadline: float | None = None,
+        *,
+        is_late: bool = False,
     ) -> BrowserkeeperError:
-        """Returns the error to raise for a start that failed; see ``Attempt.explain``."""
+        """Returns the error to raise for a start that failed; see ``Attempt.explain``.  By ``error`` it
+        is seen whether the answer was late."""
         config, report = self.config, self.report
         reason = event["reason"] if event else ""
         if user_deadline is not None:

@@ -25,7 +25,8 @@ from ..wire.requests import ask
 CUT_AFTER = 0.5
 """Seconds that the server has to end a lease; after that this process cuts the commands in flight."""
 UNREACHABLE_PATIENCE = 1.0
-"""Seconds for which requests to a server that cannot be reached are repeated."""
+"""Seconds for which requests to a server that cannot be reached are repeated.  One that does not answer
+in time can be reached."""
 PAUSE = 0.05
 """Seconds between two requests to a server that gave no answer."""
 WAIT_PAUSE = 0.005
@@ -233,7 +234,14 @@ class LeaseGuard:
         self.links.cut()
         if self.was_refused:
             return self._remote(True, "no session was created", self.refusal)
+        return self._end_session_of_request(until)
+
+    def _end_session_of_request(self, until: float) -> RemoteEnd:
+        """One failed look decides nothing: on a busy machine an answer may take longer than
+        LOOK_TIMEOUT."""
         quiet = 0
+        unreached_since: float | None = None
+        remote = self._remote(None, "the request was closed before its answer came")
         while time.monotonic() < until:
             if self.session:
                 return self._end_session(until)
@@ -242,7 +250,19 @@ class LeaseGuard:
                 found = ask(self.address, "GET", "/browserkeeper/sessions", left).value
                 mine = [str(one["id"]) for one in found if self._id in str(one.get("request", ""))]
             except (*FAILURES, TypeError, KeyError, AttributeError) as error:
-                return self._remote(None, f"it was asked for its sessions: {error or type(error)}")
+                remote = self._remote(None, f"it was asked for its sessions: {error or type(error)}")
+                if not isinstance(error, FAILURES):
+                    return remote
+                quiet, now = 0, time.monotonic()
+                if isinstance(error, TimeoutError):
+                    unreached_since = None
+                elif unreached_since is None:
+                    unreached_since = now
+                elif now > unreached_since + UNREACHABLE_PATIENCE:
+                    return remote
+                time.sleep(PAUSE)
+                continue
+            unreached_since = None
             if mine:
                 self.session = mine[0]
                 return self._end_session(until)
@@ -250,7 +270,7 @@ class LeaseGuard:
             if quiet >= QUIET_LOOKS:
                 return self._remote(True, "no session of this request is there")
             time.sleep(QUIET_PAUSE)
-        return self._remote(None, "the request was closed before its answer came")
+        return remote
 
     def _remote(self, gone: bool | None, answer: str, report: ExitReport | None = None) -> RemoteEnd:
         return RemoteEnd(

@@ -40,8 +40,6 @@ BACKSTOP = LONGEST_LEAVE + 1.0
 the seat has not ended."""
 LONGEST_LABEL = 200
 """Characters of the labels of all leases of one browser together."""
-CONNECT_TIMEOUT = 10.0
-"""Seconds for the connection to a browser that has just started, which takes 10 ms."""
 
 Expired = Callable[[str], None]
 """Called in a thread of its own with the reason of a deadline that has passed."""
@@ -193,7 +191,7 @@ class SharedSession:
         key = next(one for one in ("goog:chromeOptions", "ms:edgeOptions") if one in driver.caps)
         self.address: str = driver.caps[key]["debuggerAddress"]
         try:
-            self.connection = BidiConnection(driver.caps["webSocketUrl"], CONNECT_TIMEOUT)
+            self.connection = BidiConnection(driver.caps["webSocketUrl"])
             try:
                 self.first = FirstTargets.look(self.connection)
                 self.deadlines = DeadlineWatch(_backstop_of(attempt.guard))

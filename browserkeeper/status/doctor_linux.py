@@ -27,8 +27,11 @@ from .check import Check
 from .programs import installed
 from .text import whole_megabytes
 
-REAP_PATIENCE = 5.0
-"""Seconds that PID 1 may take to reap an orphan; one that polls every 2 s was measured."""
+REAP_PATIENCE = 15.0
+"""Seconds that PID 1 may take to reap an orphan; one that polls every 2 s was measured, and a machine
+may be busy.  Only where none reaps does it take so long."""
+ORPHAN_PATIENCE = 10.0
+"""Seconds that an interpreter may take to start, and to make an orphan."""
 
 
 def proc() -> Check:
@@ -105,6 +108,9 @@ def pid_1() -> Check:
         orphan, adopter = make_orphan()
     except LaunchError as error:
         return Check("PID 1", "warn", f"cannot be tried without an interpreter: {error}")
+    except subprocess.TimeoutExpired:
+        what = f"cannot be tried: an interpreter made no orphan within {ORPHAN_PATIENCE:g} s"
+        return Check("PID 1", "warn", what, "Run the doctor again when the machine is less busy.")
     who = f"{_name(1)} is PID 1"
     if adopter != 1:
         who += f", {_name(adopter)} ({adopter}) takes orphans"
@@ -140,7 +146,7 @@ def make_orphan() -> tuple[ProcessIdentity, int]:
         env=environment_without_credentials(),
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=ORPHAN_PATIENCE,
         check=True,
     )
     pid, ticks, adopter = map(int, done.stdout.split())

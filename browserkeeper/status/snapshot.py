@@ -30,6 +30,8 @@ from .host_gate import HostGate, host_gate
 ZOMBIE_PATIENCE = 0.5
 """Seconds that a zombie may last before it is reported: its parent, or the guard, needs a moment to
 reap it.  Celery's inspect waits for an answer for a second."""
+LONG_ZOMBIE_PATIENCE = 2.0
+"""The same where no limit is close: on a busy machine a guard may not run for half a second."""
 ZOMBIE_PAUSE = 0.1
 """Seconds between two looks whether zombies are reaped."""
 
@@ -37,7 +39,7 @@ ZOMBIE_PAUSE = 0.1
 @dataclasses.dataclass(frozen=True)
 class SessionStatus:
     """A record, and the processes of its session now.  ``memory``: bytes by pid, empty if it was not
-    read; ``zombies``: the pids of zombies that outlasted ZOMBIE_PATIENCE; ``why``: the reason why a
+    read; ``zombies``: the pids of zombies that outlasted the patience; ``why``: the reason why a
     foreign session is not ours to judge; ``lease``: the label of the lease that has this browser of a
     pool at the moment, "" without one."""
 
@@ -146,9 +148,11 @@ class Snapshot:
         }
 
 
-def snapshot(*, with_memory: bool = True, with_host: bool = True) -> Snapshot:
-    """Reads the ledger and the processes behind it.  Blocks for ZOMBIE_PATIENCE at most, if there are
-    zombies.
+def snapshot(
+    *, with_memory: bool = True, with_host: bool = True, zombie_patience: float = ZOMBIE_PATIENCE
+) -> Snapshot:
+    """Reads the ledger and the processes behind it.  Blocks for ``zombie_patience`` seconds at most, if
+    there are zombies.
 
     ``with_memory``: also what each process has, which takes the kernel milliseconds for a browser, and
     as long as it likes for one that waits for a lock of its memory map.  ``with_host``: also the host's
@@ -162,7 +166,7 @@ def snapshot(*, with_memory: bool = True, with_host: bool = True) -> Snapshot:
     found = list(ledger.records())
     records = sorted((r for r in found if isinstance(r, Record)), key=lambda r: r.session.created)
     seen = (status_of(record, with_memory=with_memory) for record in records)
-    sessions = mark_zombies([status for status in seen if status])
+    sessions = mark_zombies([status for status in seen if status], zombie_patience)
     bad = [record for record in found if isinstance(record, BadRecord)]
     pools = living_pools(ledger)
     leases = lease_labels(pools)
@@ -203,9 +207,10 @@ def processes_of(record: Record, state: State) -> tuple[ProcessFacts, ...]:
     return tuple(process for process in found if not owner.is_same_as(process.identity))
 
 
-def mark_zombies(sessions: list[SessionStatus]) -> list[SessionStatus]:
-    """Fills in ``zombies``: the processes that are zombies now, and still are ZOMBIE_PATIENCE later."""
-    wait_for_reaping(lambda: any(_zombies_of(status) for status in sessions))
+def mark_zombies(sessions: list[SessionStatus], patience: float) -> list[SessionStatus]:
+    """Fills in ``zombies``: the processes that are zombies now, and still are ``patience`` seconds
+    later."""
+    wait_for_reaping(lambda: any(_zombies_of(status) for status in sessions), patience)
     marked = []
     for status in sessions:
         pids = frozenset(zombie.pid for zombie in _zombies_of(status))
@@ -217,9 +222,9 @@ def _zombies_of(status: SessionStatus) -> list[ProcessFacts]:
     return list(still_zombies(status.processes, platform_of(status.record.session)))
 
 
-def wait_for_reaping(are_left: Callable[[], bool]) -> None:
-    """Block while zombies are left, for ZOMBIE_PATIENCE at most."""
-    until = time.monotonic() + ZOMBIE_PATIENCE
+def wait_for_reaping(are_left: Callable[[], bool], patience: float) -> None:
+    """Block while zombies are left, for ``patience`` seconds at most."""
+    until = time.monotonic() + patience
     while are_left() and time.monotonic() < until:
         time.sleep(ZOMBIE_PAUSE)
 
@@ -249,4 +254,4 @@ def problems_of(
         yield Problem("host", host.state.problem.rstrip("."))
 
 
-__all__ = ["ZOMBIE_PATIENCE", "Problem", "SessionStatus", "Snapshot", "snapshot"]
+__all__ = ["LONG_ZOMBIE_PATIENCE", "ZOMBIE_PAUSE", "Problem", "SessionStatus", "Snapshot", "snapshot"]

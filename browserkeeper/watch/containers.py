@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from ..errors import DockerError
-from ..status.snapshot import ZOMBIE_PATIENCE
+from ..status.snapshot import LONG_ZOMBIE_PATIENCE, ZOMBIE_PAUSE
 from ..telemetry.tally import ContainerState, Tally
 from . import docker_api
 from .docker_api import Container, Docker, RefusedError, Usage
@@ -153,8 +153,9 @@ class Containers:
         ended."""
         try:
             usage = docker.usage(container)
-            if (usage.zombies or 0) > self.bounds.zombies:
-                time.sleep(ZOMBIE_PATIENCE)  # zombies that their parent was about to reap are gone then
+            until = time.monotonic() + LONG_ZOMBIE_PATIENCE
+            while (usage.zombies or 0) > self.bounds.zombies and time.monotonic() < until:
+                time.sleep(ZOMBIE_PAUSE)  # those that their parent was about to reap are gone soon
                 usage = docker.usage(container)
         except RefusedError as error:
             found = docker.find(name)

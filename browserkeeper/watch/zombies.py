@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from ..process import system
 from ..process.identity import ProcessFacts
-from ..status.snapshot import SessionStatus, still_zombies, wait_for_reaping
+from ..status.snapshot import LONG_ZOMBIE_PATIENCE, SessionStatus, still_zombies, wait_for_reaping
 from .notices import Notice
 
 BROWSERS = ("chrom", "headless_shell", "geckodriver", "firefox", "msedge", "crashhelper")
@@ -23,7 +23,7 @@ def check(sessions: Iterable[SessionStatus]) -> Iterator[Notice]:
     """One notice for each parent.  Reads every process of the host."""
     known = {pid for status in sessions for pid in status.zombies}
     suspects = [p for p in system.everyone() if p.is_zombie and _is_ours(p, known)]
-    wait_for_reaping(lambda: any(still_zombies(suspects, system)))
+    wait_for_reaping(lambda: any(still_zombies(suspects, system)), LONG_ZOMBIE_PATIENCE)
     by_parent: dict[int, list[ProcessFacts]] = {}
     for zombie in still_zombies(suspects, system):
         by_parent.setdefault(zombie.parent, []).append(zombie)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import wait_until
+
 FONT = Path("/usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf")
 ALIAS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig><match target="pattern"><test name="family"><string>Company Face</string></test>
@@ -109,6 +111,7 @@ def what_is_seen(driver: Any, url: str) -> dict[str, Any]:
 
     try:
         driver.get(url)
+        wait_until(lambda: driver.title)  # Chromium's own page about the error may come late
         refusal = "" if driver.title == "company" else f"the page {driver.title!r}"
     except WebDriverException as error:
         refusal = error.msg or repr(error)

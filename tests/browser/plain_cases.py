@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -124,6 +125,13 @@ class ChangingDict(dict[str, Any]):
 def chosen(element: Any, value: str) -> Any:
     Select(element).select_by_value(value)
     return element.get_property("value")
+
+
+def left(find: Any) -> str:
+    """Wait until the page of the cases is no longer there: a click or a form may lead elsewhere."""
+    with contextlib.suppress(WebDriverException):
+        WebDriverWait(find("head").parent, 60, 0.01).until(lambda driver: driver.title != "case")
+    return "left"
 
 
 def changed_timeouts(driver: Any) -> Any:
@@ -386,7 +394,7 @@ add_found(
     element_child=lambda find: find("form").find_element(By.NAME, "text").get_attribute("id"),
     element_no_child=lambda find: find("form").find_element(By.ID, "connection"),
     click=lambda find: [find("button").click(), find("button").text],
-    click_link=lambda find: [find("link").click(), find("link")],
+    click_link=lambda find: [find("link").click(), left(find), find("link")],
     click_hidden=lambda find: find("hidden").click(),
     click_covered=lambda find: find("under").click(),
     clear=lambda find: [find("text").clear(), find("text").get_property("value")],
@@ -395,7 +403,7 @@ add_found(
     keys_wrong=lambda find: find("hidden").send_keys("a"),
     keys_number=lambda find: [find("text").send_keys(5), find("text").get_property("value")],
     keys_object=lambda find: find("text").send_keys(object()),
-    submit=lambda find: [find("text").submit(), None],
+    submit=lambda find: [find("text").submit(), left(find)],
     submit_wrong=lambda find: find("head").submit(),
     upload_none=lambda find: find("file").send_keys("/no/connection"),
     shadow=lambda find: find("host").shadow_root.find_element(By.ID, "inside").text,
@@ -513,7 +521,7 @@ add(
     service_is_firefox=lambda d: isinstance(d.service, webdriver.FirefoxService),
     service_names=lambda d: [name for name in SERVICE_NAMES if not hasattr(d.service, name)],
     service_runs=lambda d: d.service.assert_process_still_running(),
-    service_connectable=lambda d: d.service.is_connectable(),
+    service_connectable=lambda d: any(d.service.is_connectable() for _ in range(9)),  # 1 s each
     service_path=lambda d: d.service.path,
     service_port=lambda d: d.service.port > 0,
     service_url=lambda d: d.service.service_url,

@@ -21,6 +21,7 @@ from selenium import webdriver
 from browserkeeper import ConfigError, LaunchError, SessionTimeout, adopt, browser, sweep
 from browserkeeper.state.ledger import Ledger
 from tests.browser import foreign_owner
+from tests.browser.test_adoptable import have_no_guard_ready
 from tests.grid.mock_hub import MockHub
 from tests.support import witness
 from tests.support.guards import BOTH
@@ -185,7 +186,7 @@ def test_drivers_that_cannot_be_adopted_are_refused(temporary: Path) -> None:
 def test_a_real_driver_is_usable_after_an_adoption_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = foreign_owner.selenium("chrome")
     with monkeypatch.context() as patch:
-        patch.setattr("browserkeeper.session.adopted.ARM_TIMEOUT", 0.0)
+        have_no_guard_ready(patch)
         with pytest.raises(LaunchError, match="left alone"):
             adopt(driver)
     driver.get("data:text/html,<title>hello</title>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
 import shutil
 import stat
 import subprocess
@@ -19,6 +20,7 @@ from browserkeeper import (
     BrowserkeeperError,
     ConfigError,
     ContainmentError,
+    ExitReport,
     LaunchError,
     LeakError,
     LedgerError,
@@ -29,6 +31,8 @@ from browserkeeper import (
     browser,
 )
 from browserkeeper import errors as errors_module
+from browserkeeper.session.control import SessionControl
+from browserkeeper.session.launch import Attempt
 from fixtures.server import Site
 from tests.conftest import PROGRAMS, PidFile
 from tests.support import witness
@@ -195,12 +199,35 @@ def test_a_driver_that_misbehaves_is_a_launch_error(
         with pytest.raises(LaunchError) as caught:
             session.start()
         assert time.monotonic() - began < limit + 30
-        if behaviour == "mute" or "opened no port" not in str(caught.value):
+        if re.search(match.format(limit=limit), str(caught.value)):
             break  # else the machine was too busy for the limit
     caught.match(match.format(limit=limit))
     assert caught.value.report is not None
     assert caught.value.report.clean
     assert not [pid for pid in pids_of.read() if witness.look(pid)]
+
+
+@pytest.mark.chrome
+def test_a_driver_that_refused_in_time_is_not_called_late(
+    monkeypatch: pytest.MonkeyPatch, pids_of: PidFile
+) -> None:
+    """The deadline passes while the launch that failed is ended."""
+    end = SessionControl._end
+
+    def slow_end(control: SessionControl[object], reason: str) -> ExitReport:
+        report = end(control, reason)
+        assert isinstance(control.attempt, Attempt)
+        control._start.deadline = 0.0
+        object.__setattr__(control.attempt.plan, "deadline", 0.0)
+        return report
+
+    monkeypatch.setenv("FAKE_DRIVER", "http-500")
+    monkeypatch.setenv("FAKE_DRIVER_PIDS", str(pids_of))
+    monkeypatch.setattr(SessionControl, "_end", slow_end)
+    binary = _fitting_browser(monkeypatch)
+    with pytest.raises(LaunchError, match="did not start") as caught:
+        browser(driver_path=FAKE_DRIVER, binary=binary, attempts=1).start()
+    assert "did not answer within" not in str(caught.value)
 
 
 def _fitting_browser(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -311,7 +338,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
             monkeypatch.setenv("BROWSERKEEPER_TMPDIR", str(disk))
         _fill(disk)
         with pytest.raises((LedgerError, LaunchError), match=str(disk)):
-            browser(name, start_timeout=6, attempts=1).start()
+            browser(name, start_timeout=60, attempts=1).start()
         assert {p.name for p in disk.iterdir()} <= {"filler", *PARTS}
         left = ("live/*", "locks/*", "gate/slots/*", "gate/turns/*", "gate/queue/*")
         assert not [path for pattern in left for path in disk.glob(pattern)]
@@ -359,8 +386,9 @@ def test_a_leak_is_raised_warned_of_or_ignored(on_leak: str, site: Site) -> None
             with pytest.raises(LeakError, match="survives: chromedriver") as caught:
                 session.close()
             assert caught.value.report
-            # Chromium stays a zombie for as long as its frozen parent cannot reap it.
-            assert {s.pid for s in caught.value.report.survivors if s.state != "Z"} == {driver}
+            # Others, too, where the machine was too busy for their end; and Chromium stays a zombie for
+            # as long as its frozen parent cannot reap it.
+            assert driver in {s.pid for s in caught.value.report.survivors if s.state != "Z"}
         elif on_leak == "warn":
             with pytest.warns(ResourceWarning, match="survives: chromedriver"):
                 session.close()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -25,11 +26,13 @@ from browserkeeper import BrowserPool, adopt, browser, sweep
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.locks import ask
 from browserkeeper.state.records import Record
+from tests.support.download_site import stop_chromium
 from tests.support.guards import BOTH
 from tests.support.owners import Owner
 from tests.support.waiting import wait_until
 
 ENDLESS, WHOLE, EMPTY = "endless.tar.gz", "whole.bin", "empty.bin"
+SIZES = {ENDLESS: 10**9, WHOLE: 5, EMPTY: 0}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(page.encode())
             return
-        size = {ENDLESS: 10**9, WHOLE: 5, EMPTY: 0}[name]
+        size = SIZES[name]
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Disposition", f'attachment; filename="{name}"')
         self.send_header("Content-Length", str(size))
@@ -97,16 +100,29 @@ def download(driver: Any, page: str, directory: Path, *names: str) -> None:
     for name in names:
         driver.get(page)  # Firefox holds up a click after a download
         driver.execute_script("location = arguments[0]", f"/{name}")
-        wanted = (lambda: has_bytes(directory)) if name == ENDLESS else (directory / name).exists
+        arrived = functools.partial(is_whole, directory, name)
+        wanted = (lambda: has_bytes(directory)) if name == ENDLESS else arrived
         assert wait_until(wanted), os.listdir(directory)
 
 
+def is_whole(directory: Path, name: str) -> bool:
+    """True if a download is there, and no more to come.  While it is under way, Firefox has an empty
+    file in its place, and a partial one beside it."""
+    partial = directory.glob(f"{name.partition('.')[0]}.*.part")
+    if {path.name for path in partial} - OF_USER:
+        return False
+    path = directory / name
+    return path.exists() and path.stat().st_size == SIZES[name]
+
+
+OF_USER = {"mine.part", "mine.crdownload", "empty.aB3dE6gH.bin.part"}
+"""Names of files that look like partial downloads, and are somebody else's."""
+
+
 def put_files_of_the_user(directory: Path) -> set[str]:
-    """Files that look like partial downloads, and are somebody else's."""
-    names = {"mine.part", "mine.crdownload", "empty.aB3dE6gH.bin.part"}
-    for name in names:
+    for name in OF_USER:
         (directory / name).touch()
-    return names
+    return OF_USER
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -117,6 +133,7 @@ def test_the_report_names_the_downloads_that_an_end_cuts_off(
     with session as driver:
         of_user = put_files_of_the_user(tmp_path)
         download(driver, page, tmp_path, WHOLE, EMPTY, ENDLESS)
+        stop_chromium(session)
     assert session.report is not None
     (cut_off,) = [one for one in session.report.partial_downloads if one.removed]
     assert Path(cut_off.path).name.startswith("endless.")

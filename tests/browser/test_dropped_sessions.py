@@ -94,8 +94,8 @@ def test_a_driver_is_ended_when_it_is_dropped_while_an_interrupted_command_goes_
     script = """
 box = []
 pid = drop(box)
-threading.Timer(1, _thread.interrupt_main).start()
 try:
+    threading.Timer(1, _thread.interrupt_main).start()
     box[0].get(url + "never")
 except KeyboardInterrupt:
     pass

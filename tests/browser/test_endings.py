@@ -15,7 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import NoReturn, cast
 
 import pytest
 from selenium import webdriver
@@ -30,6 +31,9 @@ from browserkeeper import (
     browser,
     session_of,
 )
+from browserkeeper.guard.guard import Guard
+from browserkeeper.guard.life import Watch
+from browserkeeper.guard.virtual_display import VirtualDisplay
 from browserkeeper.process.containment import writable_cgroup
 from browserkeeper.session import control_of
 from fixtures.server import Site
@@ -136,14 +140,22 @@ def test_an_exception_from_a_signal_handler_during_the_launch_is_raised_unchange
     name: str, kind: type[BaseException]
 ) -> None:
     session = browser(name)
+    number = signal.SIGINT if kind is KeyboardInterrupt else signal.SIGUSR1
+    thread = threading.Thread(target=_signal_when_guarded, args=(session, number))
     before = signal.signal(signal.SIGUSR1, _time_is_up)
+    is_late = False
     try:
         with pytest.raises(kind):
-            number = signal.SIGINT if kind is KeyboardInterrupt else signal.SIGUSR1
-            threading.Thread(target=_signal_when_guarded, args=(session, number)).start()
+            thread.start()
             session.start()
+            is_late = True
+            thread.join()
+        assert session.report is not None or is_late
     finally:
+        with contextlib.suppress(kind):
+            thread.join()
         signal.signal(signal.SIGUSR1, before)
+        session.close()
     assert session.report
     assert session.report.clean
 
@@ -295,7 +307,7 @@ def test_memory_grows_with_a_page_that_uses_much(site: Site) -> None:
     session = browser()
     with session as driver:
         before = session.memory()
-        driver.get(site.url_for("memory?mb=150"))
+        driver.get(site.url_for("memory?mb=400"))  # other browsers, which share pages, lower a PSS
         assert wait_until(lambda: session.memory() > before + 100e6)
     assert session.report
     assert session.report.clean
@@ -377,6 +389,40 @@ def kill_both_guards(session: BrowserSession[webdriver.Remote]) -> None:
     os.kill(pair["standby"], signal.SIGSTOP)  # or it would finish for the primary guard
     os.kill(pair["primary"], signal.SIGKILL)
     os.kill(pair["standby"], signal.SIGKILL)
+
+
+# ------------------------------------------------------------------ the reason for an end
+
+
+@pytest.mark.parametrize("written", ["connection-lost", "browser-died", "hung"])
+@pytest.mark.parametrize("ended", ["display", "driver", ""])
+def test_a_guard_knows_better_why_an_owners_commands_fail(written: str, ended: str) -> None:
+    """The owner was the first to notice."""
+    guard = SimpleNamespace(
+        bound=None,
+        owner=SimpleNamespace(read=lambda: [[written]]),
+        command=SimpleNamespace(has_ended=lambda: ended == "driver"),
+        display_is_ending=lambda: ended == "display",
+    )
+    better = {
+        ("connection-lost", "display"): "display-died",
+        ("browser-died", "display"): "display-died",
+        ("connection-lost", "driver"): "exited",
+    }
+    assert Watch(cast("Guard", guard))._reason_of_owner() == better.get((written, ended), written)
+
+
+def test_a_display_that_cannot_be_reaped_yet_is_ending() -> None:
+    guard = Guard.__new__(Guard)
+    display = subprocess.Popen(["/bin/sleep", "600"])
+    guard.display = cast("VirtualDisplay", SimpleNamespace(pid=display.pid))
+    assert not guard.display_is_ending()
+    display.kill()
+    os.waitid(os.P_PID, display.pid, os.WEXITED | os.WNOWAIT)
+    assert not guard.display_has_ended()
+    assert guard.display_is_ending()
+    display.wait()
+    assert guard.display_has_ended()
 
 
 # ------------------------------------------------------------------ the owner's death

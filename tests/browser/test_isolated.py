@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from browserkeeper import ConfigError, ContainmentError, browser
-from browserkeeper.drivers import stand_in
+from browserkeeper.drivers import network, stand_in
 from tests.process.test_driver_isolation import can_be_isolated
 
 pytestmark = pytest.mark.chrome
@@ -70,6 +71,22 @@ def test_a_script_in_place_of_the_driver_decides_on_the_browsers_surroundings(tm
     assert "is a script" in session.report.driver_isolation
     with pytest.raises(ConfigError, match="is a script"):
         browser("chrome", driver_path=str(wrapper), isolate_driver=True).start()
+
+
+def test_the_sockets_of_a_driver_that_outlives_its_module_are_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As at the end of the interpreter, for a driver that a thread or a cycle still has."""
+    with browser() as driver:
+        kept = [one for one in gc.get_objects() if isinstance(one, network.DriverNetwork)]
+        assert kept
+        assert driver.title == ""
+        with monkeypatch.context() as patch:
+            for name in vars(network).copy():
+                if name.startswith("_") and not name.startswith("__"):
+                    patch.setattr(network, name, None)
+            for one in kept:
+                one.__del__()
 
 
 def test_an_isolated_browser_is_the_one_that_the_session_names() -> None:

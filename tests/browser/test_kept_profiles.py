@@ -125,11 +125,13 @@ def test_the_timeout_loses_no_login_of_a_profile_that_the_arguments_name(
             is_logged_in = True
             while driver.current_window_handle:
                 time.sleep(0.05)
-        assert (report := session.report)
+        if (report := session.report) is None:
+            continue  # it has passed before anything was started
         assert (report.clean, report.notes) == (True, ())
         if is_logged_in:
             assert report.seconds["quitting"] > 0
             break
+    assert is_logged_in
     assert written(name, tmp_path) == {"cookie", "storage"}
 
 
@@ -200,10 +202,16 @@ def test_a_session_that_is_dropped_loses_no_login(site: Site, tmp_path: Path) ->
 def test_control_a_browser_that_is_killed_at_once_loses_what_it_had_not_written(
     name: str, site: Site, tmp_path: Path
 ) -> None:
-    session = browser(name, profile=tmp_path, close_timeout=PATIENT)
-    with session as driver:
-        driver.get(site.url)
-        driver.execute_script(LOG_IN)
-        assert session.pid
-        os.kill(session.pid, signal.SIGKILL)
-    assert written(name, tmp_path) != {"cookie", "storage"}
+    for number in range(5):
+        profile = tmp_path / str(number)
+        session = browser(name, profile=profile, close_timeout=PATIENT)
+        with session as driver:
+            driver.get(site.url)
+            began = time.monotonic()
+            driver.execute_script(LOG_IN)
+            assert session.pid
+            os.kill(session.pid, signal.SIGKILL)
+            seconds = time.monotonic() - began
+        if seconds < 2:
+            break  # else it had the time to write: Firefox does so after 5 s
+    assert written(name, profile) != {"cookie", "storage"}

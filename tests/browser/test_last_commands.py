@@ -81,6 +81,12 @@ def of_history(session: BrowserSession[Any]) -> ExitReport:
     return read_ended(Ledger.open().history_path(session.id)).report
 
 
+def completed_history(session: BrowserSession[Any]) -> ExitReport:
+    """The same, once it has the last commands: on a busy machine, later than the end returns."""
+    assert wait_until(lambda: of_history(session).commands_known)
+    return of_history(session)
+
+
 def once_in_flight(
     session: BrowserSession[Any], act: Callable[[], object], seconds: float = 0.0
 ) -> threading.Thread:
@@ -134,7 +140,7 @@ def test_a_page_that_hangs_is_named_by_the_command_timeout(site: Site) -> None:
     text = f"get {site.url_for('never')}?...: in flight for "
     assert text in str(caught.value)
     assert text in str(report)
-    assert of_history(session).commands == report.commands
+    assert completed_history(session).commands == report.commands
     shown = CliRunner().invoke(group, ["history", "--session", session.id]).output
     assert " ".join(text.split()) in " ".join(shown.split())
     facts = json.loads(CliRunner().invoke(group, ["history", "--session", session.id, "--json"]).output)
@@ -159,7 +165,7 @@ def test_a_browser_that_is_killed_in_mid_command_names_it(site: Site) -> None:
         once_in_flight(session, lambda: os.kill(pid, signal.SIGKILL), 0.5)
         driver.get(site.url_for("never"))
     found = names(session.report)
-    assert found == names(of_history(session))
+    assert found == names(completed_history(session))
     assert ("bidi", "browser.getUserContexts", "ok") in found
     assert ("bidi", "browser.removeUserContext", "ok") in found, "its answer is an error"
     assert found[-2:] == [("getTitle", "", "ok"), ("get", site.url_for("never"), "in flight")]
@@ -241,7 +247,7 @@ def test_an_exception_in_the_block_shows_them_in_the_report(fake: str) -> None:
     with pytest.raises(ZeroDivisionError) as caught, session as driver:
         _ = driver.title
         _ = 1 / 0
-    assert names(session.report) == names(of_history(session)) == [("getTitle", "", "ok")]
+    assert names(session.report) == names(completed_history(session)) == [("getTitle", "", "ok")]
     assert "getTitle" not in str(caught.value), "the program's own error stays as it is"
 
 
@@ -434,15 +440,17 @@ def test_an_operators_end_shows_them_to_the_owner(fake: str) -> None:
 
 def test_a_session_on_a_grid_shows_them_without_the_grids_address() -> None:
     """The Grid's own address has credentials, and each command is sent to it."""
-    with MockHub() as hub:
-        remote = hub.url.replace("http://", f"http://jane:{SECRET}@")
-        session = browser(remote=remote, command_timeout=2)
-        with pytest.raises(CommandTimeout) as caught, session as driver:
-            _ = driver.title
-            hub.behaviour["command"] = silence
-            driver.find_element(By.CSS_SELECTOR, f"[title='{SECRET}']")
-    assert session.report
-    assert names(session.report) == names(of_history(session))
+    for limit in (2, 20):
+        with MockHub() as hub:
+            remote = hub.url.replace("http://", f"http://jane:{SECRET}@")
+            session = browser(remote=remote, command_timeout=limit)
+            with pytest.raises(CommandTimeout) as caught, session as driver:
+                _ = driver.title
+                hub.behaviour["command"] = silence
+                driver.find_element(By.CSS_SELECTOR, f"[title='{SECRET}']")
+        if len(names(session.report)) == 2:
+            break  # else the machine was too busy for the first command
+    assert names(session.report) == names(completed_history(session))
     assert names(session.report) == [
         ("getTitle", "", "ok"),
         ("findElement", "css selector [title='...']", "in flight"),

@@ -214,7 +214,7 @@ print(f"ChromeDriver was started successfully on port {{port}}.", flush=True)
 connection, _ = listening.accept()
 connection.recv(65536)
 {end}
-time.sleep(0.3)
+time.sleep(0.05)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

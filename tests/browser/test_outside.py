@@ -493,7 +493,7 @@ def test_an_exception_during_the_end_comes_out_when_the_session_has_ended(
     """The guard asks a browser with a profile to quit; the fake one does not."""
     profile = Path(fake_driver).with_name("profile")
     for number in range(8):
-        session = new_session(fake_driver, profile=profile, close_timeout=1)
+        session = new_session(fake_driver, profile=profile, close_timeout=3)
         session.start()
         alarmed(session.close, 2e-4 * (1 + 3**number % 50), error, handler)
         assert session.close().clean

@@ -28,7 +28,7 @@ from browserkeeper.session import control_of
 from fixtures.server import Site
 from tests.browser.plain_cases import ChangingDict, circular
 from tests.pool.pools import patient_pool
-from tests.support.waiting import until_it_fails
+from tests.support.waiting import until_it_fails, wait_until
 
 BOTH = [
     pytest.param("chrome", marks=pytest.mark.chrome),
@@ -176,7 +176,7 @@ def test_the_callers_own_errors_leave_the_session_at_rest(
         request.dispose = lambda: disposed.append(True)  # type: ignore[method-assign]
         driver.quit()
         assert stopped == disposed == [True]
-        assert not connection._ws_thread.is_alive()
+        assert wait_until(lambda: not connection._ws_thread.is_alive())
         assert driver._request is None
     assert [r.message for r in caplog.records if r.name == "websocket"] == []
     assert session.report
@@ -232,7 +232,7 @@ def test_the_service_starts_and_stops_nothing_but_the_session(stop: str) -> None
         session = session_of(driver)
         before = {process.pid for process in session.processes()}
         driver.service.start()
-        assert driver.service.is_connectable()
+        assert wait_until(driver.service.is_connectable)  # each asks for a second at most
         assert min(before) == min(process.pid for process in session.processes())
         driver.service.assert_process_still_running()
         getattr(driver.service, stop)()

@@ -34,6 +34,7 @@ from browserkeeper.drivers.storage_state import DEFAULT_CONTEXT, OwnPage
 from browserkeeper.options.storage_state import StorageState
 from fixtures.server import Site
 from tests.support.guards import BOTH
+from tests.support.hanging import hang
 from tests.support.playwright_state import FILE, LOOK, ORIGIN, SEEN, look_with_playwright
 from tests.support.waiting import wait_until
 
@@ -425,10 +426,8 @@ def test_a_hanging_page_of_the_users_does_not_stop_a_save(name: str, site: Site)
     session = session_for(name, storage_state={})
     with session as driver:
         driver.get(site.url)
-        driver.execute_script(
-            "localStorage.setItem('k', 'v'); setTimeout(() => { while (true); }, 2000)"
-        )
-        time.sleep(3)  # so that the script's own command is over when the page hangs
+        driver.execute_script("localStorage.setItem('k', 'v')")
+        hang(driver, site.url)
         assert stored(session.storage_state()) == {origin_of(site.url): {"k": "v"}}
 
 

@@ -54,7 +54,7 @@ def url(certificates: Path) -> Iterator[str]:
 def seen_by_plain_selenium(name: str, url: str, **environment: str) -> dict[str, Any]:
     driver: Any
     # Chromium leaves files in TMPDIR, and may still write there after quit().
-    with tempfile.TemporaryDirectory(prefix="plain", ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix="tmpplain", ignore_cleanup_errors=True) as directory:
         env = {**os.environ, "TMPDIR": directory, **environment}
         if name == "chrome":
             options = webdriver.ChromeOptions()

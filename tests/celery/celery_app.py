@@ -120,7 +120,9 @@ BODIES = (hang, idle, title, fail, again, reject, ignore, pids, die)
 
 for name in ("chrome", "firefox"):
     for body in BODIES:
-        options = {} if body in (title, again) else {"max_retries": 0}
+        options: dict[str, Any] = {} if body in (title, again) else {"max_retries": 0}
+        # Only the limits under test count, on a busy machine too.
+        options["browser_arguments"] = {"start_timeout": FOREVER, "command_timeout": FOREVER}
         app.task(name=f"{name}.{body.__name__}", base=BrowserTask, bind=True, browser=name, **options)(
             body
         )

@@ -65,7 +65,7 @@ class Waiter(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.gate.acquire(self.request, SECONDS, self.check).release()
+            self.gate.acquire(self.request, 10 * SECONDS, self.check).release()
         except Stopped:
             pass
 

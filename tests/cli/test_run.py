@@ -207,9 +207,16 @@ def test_run_as_pid_1_reaps_orphans(pids_of: PidFile) -> None:
     """Orphans of any process are reaped while the command runs; the exit status is the command's."""
     inside = ("unshare", "--pid", "--fork", "--mount-proc", *CLI)
     daemon = " ".join(program("daemonise", pids_of))
-    script = f"{daemon}; cat /proc/1/comm; (sleep 0.1 & exec true); sleep 1.5; ps -eo stat; exit 5"
+    reaped = "for i in $(seq 300); do ps -eo stat | grep -q ^Z || break; sleep 0.1; done"
+    script = (
+        f"{daemon}; cat /proc/1/comm; (sleep 0.1 & exec true); sleep 1.5; {reaped}; ps -eo stat; exit 5"
+    )
     done = subprocess.run(
-        [*inside, "run", "--", "sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30
+        [*inside, "run", "--", "sh", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=2 * SECONDS,
     )
     assert done.returncode == 5, done.stderr
     first, *states = done.stdout.split()

@@ -121,7 +121,10 @@ def test_a_shell_gets_to_its_trap_when_its_child_was_asked_too(tmp_path: Path) -
     """A shell runs no trap while it waits for a child in the foreground."""
     lock = tmp_path / "lock"
     script = f"trap 'rm -f {lock}; exit 3' TERM; touch {lock}; sleep 600"
-    assert run_shell(script, "--timeout", 0.5, "--grace", 4).returncode == 124
+    for grace in (4, 20):  # on a busy machine the half of 4 may be too short
+        assert run_shell(script, "--timeout", 0.5, "--grace", grace).returncode == 124
+        if not lock.exists():
+            break
     assert not lock.exists()
 
 

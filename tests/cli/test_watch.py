@@ -24,8 +24,10 @@ from browserkeeper.cli.watch import print_notices
 from browserkeeper.process import limits
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import Record
+from browserkeeper.status.snapshot import LONG_ZOMBIE_PATIENCE
 from browserkeeper.telemetry.tally import Tally
-from browserkeeper.watch import host, sessions
+from browserkeeper.watch import containers, host, sessions
+from browserkeeper.watch.docker_api import Container, Usage
 from browserkeeper.watch.notices import ABSENT_ROUNDS, Notice, ReportedNotices
 from browserkeeper.watch.rounds import HEALTH_PATIENCE, Watch
 from fixtures.server import Site
@@ -459,6 +461,33 @@ def test_the_status_of_once_tells_whether_a_person_has_to_act(
     assert '"ok": true' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("looks", "left"), [(1, 0), (5, 0), (1000, 9)])
+def test_zombies_of_a_container_are_counted_again_until_they_are_reaped(
+    looks: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own PID 1 may need a moment; after LONG_ZOMBIE_PATIENCE the count holds."""
+    now = [0.0]
+
+    class Clock:
+        monotonic = staticmethod(lambda: now[0])
+        sleep = staticmethod(lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    class FakeDocker:
+        counts = 0
+
+        def usage(self, container: Container) -> Usage:
+            self.counts += 1
+            return Usage(1, 9 if self.counts <= looks else 0)
+
+    monkeypatch.setattr(containers, "time", Clock)
+    watched = containers.Containers(["shop"], containers.Bounds(zombies=5), Tally(), lambda: now[0])
+    docker: Any = FakeDocker()
+    usage, problem = watched._count(docker, "shop", Container("0" * 64, "running"))
+    assert (usage, problem) == (Usage(1, left), None)
+    assert docker.counts == looks + 1 or left
+    assert now[0] < LONG_ZOMBIE_PATIENCE + 1
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_an_invalid_interval_is_refused(seconds: str) -> None:
     done = invoke("watch", "--once", "--interval", seconds)
@@ -468,7 +497,7 @@ def test_an_invalid_interval_is_refused(seconds: str) -> None:
 
 def test_an_invalid_address_is_refused() -> None:
     done = subprocess.run(
-        [*CLI, "watch", "--listen", "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=30
+        [*CLI, "watch", "--listen", "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 2
     assert "'nowhere' is not HOST:PORT" in done.stderr
@@ -477,7 +506,7 @@ def test_an_invalid_address_is_refused() -> None:
 def test_an_invalid_log_format_is_refused() -> None:
     env = {**os.environ, "BROWSERKEEPER_LOG": "xml"}
     words = [*CLI, "watch", "--once"]
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2
     assert "Use json, text, ecs or python-json-logger" in done.stderr
 

@@ -84,7 +84,7 @@ def test_a_job_that_hangs_keeps_the_next_from_starting_until_it_is_ended(site: S
         assert first.wait() == 0, first.output
     assert (job / "titles.txt").read_text().endswith(" The Leaky Shelf\n")
 
-    limit = math.ceil(10 + 4 * start_seconds("chrome"))
+    limit = math.ceil(30 + 4 * start_seconds("chrome"))
     with run(job, site.url_for("never"), ("--timeout 540", f"--timeout {limit}")) as hanging:
         site.wait_for("/never")
         with run(job, site.url) as second:

@@ -150,7 +150,8 @@ def test_control_plain_selenium_leaves_its_browser_in_a_killed_worker(
 ) -> None:
     (tmp_path / "app.py").write_text(PLAIN)
     known = {seen.pid for seen in witness.below(os.getpid())}
-    with Gunicorn(command_of(PAGE, SYNC + " --preload", workers=1), tmp_path) as program:
+    words = command_of(PAGE, SYNC + " --preload", workers=1)
+    with Gunicorn(words, tmp_path, "--timeout", "600") as program:
         program.wait_for_output("Booting worker")
         with program.begin_to_load(site):
             os.kill(program.workers[0], signal.SIGKILL)

@@ -105,7 +105,7 @@ def test_the_cells_run_by_jupyter_execute(site: Site, tmp_path: Path) -> None:
 @pytest.mark.leaves_zombies(2, "a kernel that ends by itself or by SIGKILL does not wait for its guard")
 def test_an_interrupt_a_second_run_and_a_killed_kernel(site: Site, kernel: Kernel) -> None:
     opening, picture, closing = cells(site)
-    opening = opening.replace("set_page_load_timeout(30)", "set_page_load_timeout(20)")
+    opening = opening.replace("set_page_load_timeout(30)", "set_page_load_timeout(40)")
     kernel.run(opening)
     assert "image/png" in kernel.run(picture)
 

@@ -85,7 +85,7 @@ def test_each_start_method_gives_the_titles(site: Site, tmp_path: Path, method: 
 def test_a_killed_worker_breaks_the_executor_and_the_rest_is_tried_again(
     site: Site, tmp_path: Path
 ) -> None:
-    late = site.url_for("slow", seconds=5)
+    late = site.url_for("slow", seconds=20)
     with start(tmp_path, "spawn", late) as program:
         site.wait_for("/slow")
         for owner in set(owners_of_browsers(program.pid)):

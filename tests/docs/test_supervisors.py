@@ -98,6 +98,7 @@ def test_control_plain_selenium_leaves_its_browser_when_its_task_alone_is_killed
     known = {seen.pid for seen in witness.below(os.getpid())}
     program, order = start(tmp_path, "obedient", site)
     with program:
+        program.wait_for_output("pid ")
         task = int(program.output.split("pid ")[1].split()[0])
         os.kill(task, signal.SIGKILL)
         program.signal(signal.SIGKILL)  # else it would signal the whole group of the task

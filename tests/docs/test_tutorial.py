@@ -42,6 +42,8 @@ def shape(line: str) -> str:
     line = re.sub(r"\b[0-9a-f]{12}\b", "ID", line)
     line = re.sub(r"\b(cgroup|subreaper)\b", "CONTAINED", line)
     line = re.sub(r"\d+(?:[.,:-]\d+)*", "N", line)
+    line = re.sub(r"\bN (s|min|h)\b", "N SECONDS", line)
+    line = line.replace(" in Ns (N)", " in Ns")  # pytest, from a minute on
     return " ".join(line.split())
 
 

@@ -86,7 +86,7 @@ class Grid:
         pair = base64.b64encode(f"me:{self.password}".encode()).decode()
         headers = {"Authorization": f"Basic {pair}"} if self.password else {}
         request = urllib.request.Request(self.url + path, headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             return json.load(answer)["value"]
 
     def is_ready(self) -> bool:
@@ -169,11 +169,14 @@ def start_grid(slots: int, password: str, *, tuned: bool = True) -> Grid:
 
 @contextlib.contextmanager
 def running_grid(slots: int = 2, password: str = "", *, tuned: bool = True) -> Iterator[Grid]:
+    limit = PATIENCE if tuned else 10 * PATIENCE
     grid = start_grid(slots, password, tuned=tuned)
     try:
-        assert wait_until(grid.is_ready, PATIENCE if tuned else 10 * PATIENCE), (
-            grid.directory / "grid.log"
-        ).read_text()[-2000:]
+        wait_until(lambda: grid.is_ready() or grid.process.poll() is not None, limit)
+        if grid.process.poll() is not None:  # another program may have taken its port: once more
+            shutil.rmtree(grid.directory, ignore_errors=True)
+            grid = start_grid(slots, password, tuned=tuned)
+        assert wait_until(grid.is_ready, limit), (grid.directory / "grid.log").read_text()[-2000:]
         yield grid
     finally:
         grid.stop()

@@ -242,10 +242,11 @@ def test_updates_of_the_status_file_by_two_threads_are_all_kept(tmp_path: Path) 
 
 
 def test_a_grid_that_does_not_listen_is_named_in_the_error() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with pytest.raises(GridError, match=f"127.0.0.1:{port} cannot be reached: Connection refused"):
-        browser(remote=f"http://127.0.0.1:{port}", attempts=1).start()
+    with socket.socket() as bound:  # so that no other program listens there
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        with pytest.raises(GridError, match=f"127.0.0.1:{port} cannot be reached: Connection refused"):
+            browser(remote=f"http://127.0.0.1:{port}", attempts=1).start()
 
 
 @pytest.mark.parametrize(

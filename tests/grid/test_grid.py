@@ -35,7 +35,7 @@ from tests.support.cut_off import cut_off_by_timeout
 from tests.support.guards import BOTH
 from tests.support.inner_pytest import InnerPytest
 from tests.support.owners import Owner
-from tests.support.waiting import wait_until
+from tests.support.waiting import until_it_fails, wait_until
 
 SOON = 60.0
 """Seconds for a slot to be free, with a page load in flight: 0.3 to 1.2 measured (docs/remote.md).
@@ -232,15 +232,19 @@ def test_a_sweep_frees_the_slot_where_owner_guards_and_relay_were_killed(grid: G
 @pytest.mark.chrome
 def test_a_full_grid_raises_grid_error_and_leaves_no_request_queued(grid: Grid) -> None:
     others = [webdriver.Remote(grid.url, options=plain_options("chrome")) for _ in range(grid.slots)]
-    session = browser(remote=grid.url, start_timeout=4, attempts=1, **asked("chrome"))
     try:
-        with pytest.raises(GridError, match="no free slot") as caught:
-            session.start()
-        assert not grid.queued(), "its request left the queue"
+        for seconds in (4, 16):  # a busy machine may need more than 4 until the request is queued
+            session = browser(remote=grid.url, start_timeout=seconds, attempts=1, **asked("chrome"))
+            with pytest.raises(GridError) as caught:
+                session.start()
+            assert not grid.queued(), "its request left the queue"
+            report = caught.value.report
+            if report and report.remote and report.remote.queued:
+                break
     finally:
         for other in others:
             other.quit()
-    report = caught.value.report
+    assert "no free slot" in str(caught.value)
     assert report
     assert report.remote
     assert (report.remote.queued, report.remote.gone) == (True, True)
@@ -257,8 +261,9 @@ def test_a_grid_that_hangs_or_dies_costs_bounded_time() -> None:
         session = browser(remote=grid.url, close_timeout=3, **asked("chrome"))
         with pytest.raises(SessionTimeout) as hung, session as driver:
             os.kill(grid.server, signal.SIGSTOP)
+            assert wait_until(lambda: witness.is_stopped(grid.server))
             session.set_deadline(2)
-            _ = driver.title
+            until_it_fails(driver)
         os.kill(grid.server, signal.SIGCONT)
         assert hung.value.report
         assert hung.value.report.remote
@@ -268,7 +273,7 @@ def test_a_grid_that_hangs_or_dies_costs_bounded_time() -> None:
         session = browser(remote=grid.url, close_timeout=3, **asked("chrome"))
         with pytest.raises(BrowserDied), session as driver:
             grid.stop()
-            _ = driver.title
+            until_it_fails(driver)
         with pytest.raises(GridError, match="cannot be reached"):
             browser(
                 remote=grid.url, start_timeout=60, close_timeout=3, attempts=1, **asked("chrome")

@@ -29,10 +29,13 @@ import urllib3
 from browserkeeper import BrowserDied, GridError, browser
 from browserkeeper.config import SessionConfig
 from browserkeeper.drivers import remote
+from browserkeeper.grid import ending as ending_module
 from browserkeeper.grid import hub as hub_module
 from browserkeeper.grid.address import Address
 from browserkeeper.grid.admission import digest_of
 from browserkeeper.grid.ending import end_session
+from browserkeeper.grid.hub import Answer, Hub
+from browserkeeper.grid.relay import Relay, StatusFile
 from browserkeeper.guard.files import read_status_file
 from fixtures.server import Site
 from tests.grid.mock_hub import MockHub, answer
@@ -351,11 +354,12 @@ def test_a_connection_is_kept_between_commands(relay: RunningRelay, grid: Script
 
 
 def test_a_grid_that_is_not_there_gets_nothing_and_is_named(tmp_path: Path) -> None:
-    with ScriptedGrid() as gone:
-        pass
-    with relay_to(gone, tmp_path) as relay:
-        message = relay.ask("POST", CLICK, b"{}").value["message"]
-    assert message == f"browserkeeper: the Grid {gone.url} cannot be reached: Connection refused."
+    with socket.socket() as bound:  # so that no other program listens there
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        with contextlib.closing(RunningRelay(url, tmp_path)) as relay:
+            message = relay.ask("POST", CLICK, b"{}").value["message"]
+    assert message == f"browserkeeper: the Grid {url} cannot be reached: Connection refused."
 
 
 def test_the_owner_gets_a_typed_error_that_names_the_command() -> None:
@@ -528,8 +532,24 @@ def test_a_redirect_is_not_followed_but_named(
 # ------------------------------------------------------------------------------------ the relay's end
 
 
-WAIT = 1.5
-"""Seconds that a client waits for the next byte, which comes after 0.05."""
+WAITS = (1.5, 15.0)
+"""Seconds that a client waits for the next byte, which comes after 0.05.  The second is for a busy
+machine."""
+
+
+def waits_longer(grid: ScriptedGrid, timeout: float) -> bool:
+    """Does a plain client with this timeout wait for twice as long?"""
+    plain = http.client.HTTPConnection(grid.url.removeprefix("http://"), timeout=timeout)
+    try:
+        plain.request("GET", "/status")
+        until = time.monotonic() + 2 * timeout
+        while time.monotonic() < until:
+            assert len(plain.sock.recv(1)) == 1, "each byte comes within the timeout"
+    except TimeoutError:
+        return False
+    finally:
+        plain.close()
+    return True
 
 
 def test_a_grid_that_answers_byte_by_byte_does_not_hold_up_the_end(
@@ -552,14 +572,9 @@ def test_a_grid_that_answers_byte_by_byte_does_not_hold_up_the_end(
         told = relay.end()
     assert told["session"] == "5e55"
     assert told["gone"] == "unknown"
-    with pytest.raises(TimeoutError, match="no whole answer within 1 s"):  # and not an empty answer
+    with pytest.raises(TimeoutError):  # and not an empty answer
         hub_module.Hub(Address.parse(grid.url)).ask("DELETE", "/session/5e55", 1.0)
-    plain = http.client.HTTPConnection(grid.url.removeprefix("http://"), timeout=WAIT)
-    plain.request("GET", "/status")
-    until = time.monotonic() + 2 * WAIT
-    while time.monotonic() < until:
-        assert len(plain.sock.recv(1)) == 1, "each byte comes within the timeout"
-    plain.close()
+    assert any(waits_longer(grid, timeout) for timeout in WAITS)
 
 
 LOST = {
@@ -617,10 +632,104 @@ def test_a_look_that_fails_does_not_undo_one_that_saw_the_session(grid: Scripted
     session = {"sessionId": "5e55", "capabilities": {}}
     listed = value({"ready": True, "nodes": [{"slots": [{"session": session}]}]})
     refused = http_answer("403 Forbidden", b"{}")
-    grid.script |= {"DELETE /session/5e55": [refused], "GET /status": [listed, hang_up]}
-    ending = end_session(hub_module.Hub(Address.parse(grid.url)), "5e55", time.monotonic() + 3)
+    for limit in (3, 15):  # a busy machine may need more than 3 until a look has its answer
+        grid.script |= {"DELETE /session/5e55": [refused], "GET /status": [listed, hang_up]}
+        grid.seen.clear()
+        ending = end_session(hub_module.Hub(Address.parse(grid.url)), "5e55", time.monotonic() + limit)
+        if ending.gone is False and len(grid.asked("GET", "/status")) > 1:
+            break
     assert (ending.gone, ending.slot_free) == (False, False), ending
     assert len(grid.asked("GET", "/status")) > 1
+
+
+class FailingHub(Hub):
+    """Has nothing of a session.  Its first ``failures`` looks raise ``error``, of all requests; a
+    timeout comes at its time, by a clock of the test."""
+
+    def __init__(self, error: Exception, failures: int, clock: Clock):
+        super().__init__(Address.parse("http://localhost:4444"))
+        self.error, self.failures, self.clock, self.looks = error, failures, clock, 0
+
+    def ask(self, method: str, path: str, timeout: float) -> Answer:
+        if method == "DELETE":
+            return Answer(200, b'{"value": null}')
+        self.looks += 1
+        if self.looks <= self.failures:
+            self.clock.now += timeout if isinstance(self.error, TimeoutError) else 0.0
+            raise self.error
+        return Answer(200, b'{"value": {"ready": true, "nodes": []}}')
+
+
+class Clock:
+    """In the place of the module ``time``: sleeping takes no time."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(ending_module, "time", found)
+    return found
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionResetError("reset")])
+def test_a_look_that_fails_is_made_again(error: Exception, failures: int, clock: Clock) -> None:
+    """As where the machine is busy.  Far from the deadline it decides nothing."""
+    marked = ending_module.end_marked_session(FailingHub(error, failures, clock), MARKER, clock.now + 20)
+    assert (marked.gone, marked.slot_free) == (True, True), marked
+    deleted = ending_module.Ending(True, None, "200")
+    hub = FailingHub(error, failures, clock)
+    assert ending_module._verified(hub, "5e55", deleted, clock.now + 20).slot_free is True
+
+
+def test_looks_at_a_grid_that_cannot_be_reached_end_before_the_deadline(clock: Clock) -> None:
+    refused = FailingHub(ConnectionRefusedError("refused"), 10_000, clock)
+    marked = ending_module.end_marked_session(refused, MARKER, 20.0)
+    assert (marked.gone, marked.answer) == (None, "ConnectionRefusedError: refused")
+    assert ending_module.UNREACHABLE_PATIENCE < clock.now < ending_module.UNREACHABLE_PATIENCE + 1
+    deleted = ending_module.Ending(True, None, "200")
+    assert ending_module._verified(refused, "5e55", deleted, clock.now + 20) == deleted
+    assert clock.now < 2 * (ending_module.UNREACHABLE_PATIENCE + 1)
+
+
+def test_looks_at_a_grid_that_hangs_end_at_the_deadline(clock: Clock) -> None:
+    silent = FailingHub(TimeoutError("timed out"), 10_000, clock)
+    assert ending_module.end_marked_session(silent, MARKER, 20.0).gone is None
+    deleted = ending_module.Ending(True, None, "200")
+    assert ending_module._verified(silent, "5e55", deleted, clock.now + 20) == deleted
+    assert 39 < clock.now < 41
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_a_request_is_waited_for_where_a_look_at_the_queue_fails(failures: int, tmp_path: Path) -> None:
+    """Its answer comes while the relay waits.  The control: a request that is in the queue is not
+    waited for."""
+
+    class BusyHub(Hub):
+        looks = 0
+
+        def is_queued(self, marker: str, timeout: float) -> bool:
+            self.looks += 1
+            if self.looks <= failures:
+                raise TimeoutError
+            if not is_in_queue:
+                relay._none_creating.set()  # the answer
+            return is_in_queue
+
+    for is_in_queue in (False, True):
+        hub = BusyHub(Address.parse("http://localhost:4444"))
+        relay = Relay(hub, MARKER, StatusFile(str(tmp_path / "grid"), str(hub.address)))
+        relay._none_creating.clear()
+        assert relay._wait_for_answers(time.monotonic() + SECONDS) is not is_in_queue
+        assert hub.looks == failures + 1
 
 
 def test_an_unusual_page_in_place_of_the_answer_to_delete_reaches_the_report(

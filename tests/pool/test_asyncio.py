@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -38,7 +39,7 @@ from tests.browser.test_limits_named import NEVER, new_pool
 from tests.browser.test_outside import PHASES, fake_driver, new_session  # noqa: F401
 from tests.pool.pools import LIMIT, patient_pool
 from tests.support.fake_browser import FakeBrowser, FakePool
-from tests.support.waiting import wait_until
+from tests.support.waiting import SECONDS, deadline_in, wait_until
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -53,13 +54,13 @@ def run(request: pytest.FixtureRequest) -> Run:
     return run
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until the condition is true, for up to a minute; the loop goes on."""
-    for _ in range(12000):
-        if condition():
-            return
+async def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Wait until the condition is true; the loop goes on."""
+    end = deadline_in(seconds)
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail("the condition did not come true")
         await asyncio.sleep(0.005)
-    pytest.fail("the condition did not come true")
 
 
 def pool_with_all_leased(size: int = 2, **given: Any) -> tuple[FakePool, list[Any]]:
@@ -593,7 +594,7 @@ def test_a_bidi_command_that_hangs_is_cut_off_as_others_are(name: str, site: Sit
     async def cut_off(open_it: Any) -> BaseException:
         job, before = Navigation(), len(site.requests)
         task = asyncio.create_task(use(open_it, job))
-        await until(lambda: any(page in one for one in site.requests[before:]))
+        await until(lambda: any(page in one for one in site.requests[before:]), LIMIT)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

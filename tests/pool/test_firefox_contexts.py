@@ -153,11 +153,14 @@ def test_a_sigkill_in_a_lease_is_a_typed_error_and_the_pool_goes_on(name: str, s
 
 @firefox
 def test_a_lease_that_takes_too_long_or_quits_costs_its_browser(site: Site) -> None:
+    """In two pools: the limit of the one is too short for a ``quit`` on a busy machine."""
     with patient_pool("firefox", max_size=1, max_lease=3.0) as pool:
         with pytest.raises(LeaseTimeout), pool.lease() as lease:
             until_it_fails(lease.driver)
         with pool.lease() as another:
             assert another.browser_id != lease.browser_id
+    with patient_pool("firefox", max_size=1) as pool:
+        with pool.lease() as another:
             another.driver.quit()
             with pytest.raises(BrowserkeeperError):
                 _ = another.driver.title

@@ -19,7 +19,7 @@ const [pixel, done] = arguments;
 (async () => {
   const image = new Image();
   const loaded = new Promise(resolve => { image.onload = image.onerror = event => resolve(event.type) });
-  setTimeout(() => image.onload({type: "not loaded"}), 2000);
+  setTimeout(() => image.onload({type: "not loaded"}), 5000);
   image.src = pixel;
   const notifications = await navigator.permissions.query({name: "notifications"});
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;

@@ -29,7 +29,7 @@ from fixtures.server import Site
 from tests.pool.pools import patient_pool
 from tests.support.fake_browser import FakePool
 from tests.support.guards import BOTH
-from tests.support.waiting import wait_until
+from tests.support.waiting import SECONDS, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +113,12 @@ def test_reset_is_called_after_the_last_lease_of_a_browser_too() -> None:
 def test_reset_is_not_called_where_the_browser_is_not_to_be_used_again(end: str) -> None:
     calls, stop = Calls(), threading.Event()
     with FakePool(max_size=1, **calls.hooks()) as pool:
+
+        def is_noticed() -> bool:
+            """The end after a ``quit`` may be seen before the release."""
+            stats = pool.stats()
+            return stats["returns_bad"] == 1 or (end == "quit" and stats["browsers_lost"] == 1)
+
         with pool.lease(timeout=60) as lease:
             if end == "retired":
                 lease.retire("banned")
@@ -129,7 +135,7 @@ def test_reset_is_not_called_where_the_browser_is_not_to_be_used_again(end: str)
                 thread = threading.Thread(target=lambda: driver.execute(command))
                 thread.start()
                 started.wait(60)
-        assert wait_until(lambda: pool.stats()["returns_bad"] == 1)
+        assert wait_until(is_noticed)
         stop.set()
         with pool.lease(timeout=60) as other:
             assert other.browser_id != lease.browser_id
@@ -152,7 +158,8 @@ def test_the_driver_of_a_hook_is_refused_after_the_hook() -> None:
         for _ in range(2):
             with pool.lease(timeout=60):
                 pass
-        assert wait_until(lambda: len(kept) == 5)
+        assert wait_until(lambda: pool.stats()["pool_available"] == 1)  # the last hook has returned
+        assert len(kept) == 5
         for driver in kept:
             with pytest.raises(LeaseEnded, match="is over, and its driver"):
                 driver.execute(lambda: 1)
@@ -228,8 +235,8 @@ def test_a_hook_that_hangs_is_given_up_after_hook_timeout(hook: str) -> None:
         for _ in range(2):
             with pool.lease(timeout=60):
                 pass
-        assert wait_until(lambda: pool.stats()[f"{hook}_errors"] == 1)
-        assert not pool.browsers[0].alive
+        assert wait_until(lambda: pool.stats()[f"{hook}_errors"] >= 1)  # more on a busy machine
+        assert wait_until(lambda: not pool.browsers[0].alive)
         assert wait_until(lambda: pool.stats()["pool_available"] == 1)
     stop.set()
 
@@ -417,7 +424,10 @@ def test_requests_of_a_lease_do_not_wait_for_handlers_of_a_hook(name: str, site:
         assert pool.stats()["browsers_num"] == 1
 
 
-def test_hooks_that_hang_in_a_command_or_quit_cost_real_browsers(site: Site) -> None:
+def test_hooks_that_hang_in_a_command_or_quit_cost_real_browsers(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("browserkeeper.pool.hook_call.GRACE", SECONDS)  # the quit also ends the browser
     raised: list[BaseException] = []
 
     def hang(driver: Any) -> None:
@@ -428,11 +438,12 @@ def test_hooks_that_hang_in_a_command_or_quit_cost_real_browsers(site: Site) -> 
             raise
 
     given: dict[str, Any] = {"check": once(hang), "reset": once(lambda driver: driver.quit())}
-    with patient_pool(max_size=1, min_idle=0, hook_timeout=2, **given) as pool:
+    with patient_pool(max_size=1, min_idle=0, hook_timeout=5, **given) as pool:
         for _ in range(2):
             with pool.lease() as lease:
                 assert lease.driver.title == ""
-        assert pool.stats()["check_errors"] == pool.stats()["reset_errors"] == 1
+        assert pool.stats()["check_errors"] >= 1  # more on a busy machine
+        assert wait_until(lambda: pool.stats()["reset_errors"] >= 1)
         assert wait_until(lambda: raised)
         assert isinstance(raised[0], SessionClosed)
     assert all(report.clean for report in pool.close())

@@ -21,8 +21,11 @@ import pytest
 
 from browserkeeper import ConfigError, HostBusy, LimitError, PoolClosed, PoolTimeout, PoolUnavailable
 from browserkeeper.admission import drain
+from browserkeeper.admission.files import LockedFile
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.admission.slots import Slot
+from browserkeeper.admission.slots import held as held_slots
+from browserkeeper.admission.tickets import Ticket
 from browserkeeper.pool import BrowserPool
 from browserkeeper.report import Operator
 from browserkeeper.state.ledger import Ledger
@@ -216,13 +219,56 @@ def test_control_idle_browsers_do_not_yield(limit: Any, who: str) -> None:
         program.end()
 
 
+def test_a_slot_says_whose_it_is_as_soon_as_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool looks at the slots without the gate's lock."""
+    ledger, rename = Ledger.open(), LockedFile.rename
+    seen: list[Any] = []
+
+    def look_after(file: LockedFile, path: str) -> None:
+        rename(file, path)
+        for one in held_slots(ledger.slots, remove=False, details=True):
+            seen.append(one.facts.get("pool"))
+
+    monkeypatch.setattr(LockedFile, "rename", look_after)
+    Gate(ledger).acquire(SlotRequest(pool="ours"), SECONDS).release()
+    assert seen == ["ours"]
+
+
+def test_a_program_that_goes_ahead_at_this_moment_is_not_held_back(
+    limit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool's look, which takes no lock, between the program's slot and the end of its ticket."""
+    limit(1)
+    gate, seen = Gate(Ledger.open()), list[Any]()
+    ours = SlotRequest(pool="ours")
+    first = gate.acquire(ours, SECONDS)
+    program = Program()
+    assert wait_until(lambda: len(gate.held_back_outside(ours)) == 1), "the control"
+    close = Ticket.close
+
+    def look_and_close(ticket: Ticket) -> None:
+        if program.slot is None and held() == 1:
+            seen.append(gate.held_back_outside(ours))
+        close(ticket)
+
+    monkeypatch.setattr(Ticket, "close", look_and_close)
+    first.release()
+    assert wait_until(program.has_slot)
+    assert seen[0] == []
+    program.end()
+
+
 def test_two_pools_with_standbys_do_not_take_them_from_each_other(limit: Any) -> None:
     limit(1)
     with SlotPool(min_idle=1) as one, SlotPool(min_idle=1) as other:
         assert wait_until(lambda: (held(), waiting()) == (1, (0, 1)))
+
+        def made() -> float:
+            return sum(pool.stats()["browsers_num"] for pool in (one, other))
+
+        assert wait_until(lambda: made() == 1)
         time.sleep(0.5)
-        made = sum(pool.stats()["browsers_num"] for pool in (one, other))
-        assert made == 1
+        assert made() == 1
 
 
 def test_a_request_takes_the_standby_of_another_pool_of_the_same_process(limit: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from browserkeeper import PoolError
+from browserkeeper import LeakError, PoolError
 from browserkeeper.errors import SessionClosed
 from browserkeeper.pool import BrowserPool
 from tests.pool.test_threads import pool_threads
-from tests.support.fake_browser import FakePool
+from tests.support.fake_browser import FakeBrowser, FakePool
 from tests.support.waiting import SECONDS, wait_until
 
 ALARMS = 150
@@ -194,6 +195,63 @@ def test_a_handler_may_close_the_pool_at_any_moment(operation: str) -> None:
         assert time.monotonic() - began < SECONDS / 2, f"{alarm.place}: something waited for its limit"
         assert wait_until(lambda: not pool_threads()), alarm.place
         assert not [browser for browser in pools[0].browsers if browser.alive], alarm.place
+
+
+@pytest.mark.parametrize("begins", ["after the look", "after close"])
+def test_close_waits_for_a_loop_that_begins_meanwhile_and_makes_no_claim_without_a_wait(
+    begins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a handler that interrupts the start of the pool's thread, which another thread makes."""
+    hold = threading.Event()
+
+    def launch(browser: FakeBrowser) -> None:
+        browser.called_off.wait(SECONDS)
+        hold.wait(SECONDS)
+
+    pool = FakePool({"launch": launch}, max_size=1, min_idle=1)
+    controller = pool._controller = pool._make_controller()
+    controller.loop.post(controller.scheduler.decide)  # as Controller.start() does
+    wait = controller.wait_until
+    looks: list[bool] = []
+
+    def begin() -> None:
+        controller.loop.start()
+        assert wait_until(lambda: controller.scheduler.closed and controller.scheduler.members())
+
+    def look(condition: Callable[[], bool], deadline: float) -> bool:
+        looks.append(True)
+        if len(looks) > 1:
+            hold.set()
+            return wait(condition, deadline)
+        found = wait(condition, deadline)
+        if begins == "after the look":
+            begin()
+        return found
+
+    monkeypatch.setattr(controller, "wait_until", look)
+    assert pool.close() == ()
+    if begins == "after close":
+        begin()
+        hold.set()
+        assert pool.close() == ()
+    assert len(looks) == 2
+    assert not controller.scheduler.members()
+    assert not [browser for browser in pool.browsers if browser.alive]
+    assert wait_until(lambda: not pool_threads())
+
+
+def test_control_close_names_a_browser_that_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = threading.Event()
+    pool = FakePool({"end": lambda browser: hold.wait(SECONDS)}, max_size=1).open()
+    pool.wait(SECONDS)
+    assert pool._controller is not None
+    monkeypatch.setattr(pool._controller, "wait_until", lambda condition, deadline: condition())
+    with pytest.raises(LeakError, match="0 browsers left something, 1 did not end"):
+        pool.close()
+    monkeypatch.undo()
+    hold.set()
+    assert len(pool.close()) == 1
+    assert wait_until(lambda: not pool_threads())
 
 
 def test_a_handler_may_release_the_lease_at_any_moment() -> None:

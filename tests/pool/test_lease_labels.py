@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from browserkeeper import BrowserPool, SessionTimeout
+from browserkeeper import SessionTimeout
 from browserkeeper.state.ledger import Ledger
 from browserkeeper.state.records import EndedSession
+from tests.pool.pools import patient_pool
 from tests.support.cli import ROOT, invoke
 from tests.support.fake_browser import FakePool
 from tests.support.waiting import until_it_fails, wait_until
@@ -19,7 +20,8 @@ from tests.support.waiting import until_it_fails, wait_until
 OWNER = """
 import signal
 from browserkeeper import BrowserPool
-pool = BrowserPool("chromium", max_size=1, label="shop").open()
+limits = {"checkout_timeout": 300, "start_timeout": 300}
+pool = BrowserPool("chromium", max_size=1, label="shop", **limits).open()
 lease = pool.lease(label="check[17]")
 print(lease.browser_id, flush=True)
 signal.pause()
@@ -60,7 +62,7 @@ def test_the_history_of_a_killed_owner_names_the_lease(state_dir: Path) -> None:
 
 @pytest.mark.chrome
 def test_a_lease_that_is_over_names_no_end(state_dir: Path) -> None:
-    with BrowserPool("chromium", max_size=1, max_lease=600) as pool:
+    with patient_pool("chromium", max_size=1, max_lease=600) as pool:
         with pool.lease(label="first") as lease:
             session, id = lease.session, lease.browser_id
         pool.wait()
@@ -80,7 +82,7 @@ def test_a_browser_that_ends_with_its_lease_has_the_name_of_the_lease(
     """With isolation="fresh" each browser has one lease; and a deadline ends one in its lease."""
     caplog.set_level("INFO", "browserkeeper")
     ledger = Ledger.open(state_dir)
-    with BrowserPool("chromium", max_size=1, min_idle=0, isolation="fresh", label="shop") as pool:
+    with patient_pool("chromium", max_size=1, min_idle=0, isolation="fresh", label="shop") as pool:
         with pool.lease(label="order 1") as lease:
             first = lease.browser_id
         assert ended(ledger, first).label == "order 1"

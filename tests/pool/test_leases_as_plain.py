@@ -136,6 +136,7 @@ def closing(driver: Any) -> object:
 def opened_by_the_page(driver: Any) -> object:
     before = set(driver.window_handles)
     driver.execute_script("window.open('/about', 'other')")
+    WebDriverWait(driver, 60, 0.01).until(lambda driver: set(driver.window_handles) - before)
     (other,) = set(driver.window_handles) - before
     driver.switch_to.window(other)
     WebDriverWait(driver, 60, 0.01).until(lambda driver: driver.current_url.endswith("/about"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -33,7 +34,6 @@ from browserkeeper import (
 )
 from browserkeeper.drivers.contexts.chromium import is_internal
 from browserkeeper.errors import LaunchError
-from browserkeeper.session import control_of
 from browserkeeper.session.seat import Seat
 from fixtures.server import Site
 from tests.pool.pools import LIMIT, patient_pool
@@ -196,8 +196,8 @@ def nothing(lease: Lease[Any]) -> None:
 
 ENDS: dict[str, tuple[Callable[[Lease[Any]], object], dict[str, Any], type[Exception]]] = {
     "a deadline of the user's": (set_deadline, {}, SessionTimeout),
-    "max_lease": (nothing, {"max_lease": 2.0}, LeaseTimeout),
-    "command_timeout": (nothing, {"command_timeout": 2.0}, CommandTimeout),
+    "max_lease": (nothing, {"max_lease": 8.0}, LeaseTimeout),
+    "command_timeout": (nothing, {"command_timeout": 8.0}, CommandTimeout),
     "quit()": (lambda lease: lease.driver.quit(), {}, SessionClosed),
     "session.close()": (lambda lease: lease.session.close(), {}, SessionClosed),
     "session.cut_off()": (lambda lease: lease.session.cut_off(), {}, SessionClosed),
@@ -249,9 +249,11 @@ def test_a_limit_of_the_pool_ends_the_lease_alone(how: str, site: Site) -> None:
             lease = stack.enter_context(pool.lease())
             hanging = Hanging(lease)
             assert name_of(hanging.wait()) == kind.__name__
-            neighbour = stack.enter_context(pool.lease())
+            controller = pool._controller
+            assert controller is not None
             if how == "max_lease":  # a slow page is no failure
-                control_of(neighbour.session).set_deadline(LIMIT, "lease-expired")
+                controller.config = dataclasses.replace(controller.config, max_lease=LIMIT)
+            neighbour = stack.enter_context(pool.lease())
             neighbour.driver.get(site.url)
             with contextlib.suppress(LeaseTimeout):
                 lease.release()

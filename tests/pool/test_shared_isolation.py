@@ -45,7 +45,7 @@ from tests.pool.test_isolation import (
     wait,
     with_control,
 )
-from tests.support.hanging import hang_soon
+from tests.support.hanging import hang
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.chrome
@@ -364,11 +364,18 @@ def test_a_neighbour_s_clipboard_cannot_be_read(leases: Leases, site: Site) -> N
 
 
 def loop_for_ever(driver: Driver, site: Site) -> None:
-    hang_soon(driver)
+    hang(driver, site.url)
 
 
 def loop_in_a_popup(driver: Driver, site: Site) -> None:
-    hang_soon(driver, "window.open('/about')")
+    driver.execute_script("window.popup = window.open('/about')")
+    assert wait_until(
+        lambda: (
+            driver.execute_script("return popup.location.pathname + popup.document.readyState")
+            == "/aboutcomplete"
+        )
+    )
+    hang(driver, site.url, "popup")
 
 
 def crash(driver: Driver, site: Site) -> None:
@@ -385,6 +392,7 @@ def load_for_ever(driver: Driver, site: Site) -> None:
     """From a second window: a command of the first one would wait for the page."""
     first = driver.current_window_handle
     driver.execute_script("open('/about')")
+    assert wait_until(lambda: len(driver.window_handles) == 2)
     (second,) = set(driver.window_handles) - {first}
     driver.switch_to.window(second)
     driver.execute_script("opener.location = '/never'")

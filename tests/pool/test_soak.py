@@ -74,8 +74,9 @@ def test_control_traces_are_found_in_a_context_that_is_used_again(
     renew = Contexts.renew
     monkeypatch.setattr(Contexts, "renew", lambda self: None if self.context else renew(self))
     result = soak.run(Settings(n=12, seed=1, share=0, batch=2))
+    least = 12 - result.stats["browsers_num"]  # the first lease of a browser finds none
     for trace in ("cookies {", "storage {"):
-        assert sum(f"found {trace}" in text for text in result.complaints) >= 10
+        assert sum(f"found {trace}" in text for text in result.complaints) >= least
 
 
 def without_losses(on_event: Callable[..., None]) -> Callable[..., None]:

@@ -226,11 +226,12 @@ def test_a_program_that_has_a_slot_is_killed(programs: Programs) -> None:
 def test_a_stopped_head_is_passed_over_and_comes_next_when_it_goes_on(programs: Programs) -> None:
     set_limits("max_browsers = 1\n")
     before = holder(programs)
-    stopped, second, third = begin(programs, "stopped", "second", "third")
+    stopped, second = begin(programs, "stopped", "second", late=None)
     stopped.kill(signal.SIGSTOP)
     before.end()
     assert second.got()
     assert held() == 1
+    (third,) = begin(programs, "third")
     stopped.kill(signal.SIGCONT)
     assert wait_until(lambda: not list(Ledger.open().queue.glob("*.called")))
     second.end()
@@ -240,10 +241,31 @@ def test_a_stopped_head_is_passed_over_and_comes_next_when_it_goes_on(programs: 
     assert third.got()
 
 
+@pytest.mark.parametrize("host_is_full", [True, False])
+def test_a_start_that_was_called_and_cannot_go_keeps_its_place_where_the_host_is_full(
+    host_is_full: bool,
+) -> None:
+    """It would lose it to one that looks a moment after the next slot is free.  Only what others may not
+    know, as a limit of its own, is said by a mark: the control."""
+    set_limits(f"max_browsers = {1 if host_is_full else 2}\n")
+    slot, request = gate().acquire(SlotRequest(), 0), SlotRequest(max_browsers=1)
+    thread = threading.Thread(target=lambda: gate().acquire(request, 300).release())
+    thread.start()
+    assert wait_until(lambda: request.bell is not None)
+    queue = Ledger.open().queue
+    (name,) = tickets.ticket_names(queue)
+    tickets.call(queue, name)
+    assert wait_until(lambda: not list(queue.glob("*.called")))
+    with gate()._files.locked(time.monotonic() + SECONDS):  # its look is over
+        assert bool(list(queue.glob("*.declined"))) != host_is_full
+    slot.release()
+    thread.join()
+
+
 def test_several_stopped_programs_hold_up_none_for_ever(programs: Programs) -> None:
     set_limits("max_browsers = 1\n")
     before = holder(programs)
-    waiting = begin(programs, "a", "b", "c", "last")
+    waiting = begin(programs, "a", "b", "c", "last", late=None)
     for program in waiting[:3]:
         program.kill(signal.SIGSTOP)
     before.end()
@@ -607,7 +629,7 @@ def test_a_process_that_is_stopped_while_it_decides_holds_up_none_and_gets_no_sl
         assert stopped.stdout is not None
         assert stopped.stdout.readline() == "stops\n"
         assert wait_until(lambda: "T (stopped)" in Path(f"/proc/{stopped.pid}/status").read_text())
-        other = holder(programs, "other", wait=0)
+        other = holder(programs, "other", wait=SECONDS)
         assert labels(state().held) == ["other"]
         stopped.send_signal(signal.SIGCONT)
         assert wait_until(lambda: labels(state().waiting) == ["stopped"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -10,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from browserkeeper.process import bounded, system
+from browserkeeper.process import Platform, bounded, system
 from browserkeeper.process.bounded import read_within
-from browserkeeper.process.leftover_processes import MARKER, LeftoverProcesses, MarkedOrphans
+from browserkeeper.process.identity import ProcessFacts
+from browserkeeper.process.leftover_processes import (
+    MARKER,
+    UNREADABLE,
+    LeftoverProcesses,
+    MarkedOrphans,
+)
 from tests.support import witness
 from tests.support.waiting import wait_until
 
@@ -124,6 +131,32 @@ def test_a_scan_whose_read_hangs_ends_and_certifies_nothing(
         assert witness.is_same(seen)
         expected = f"the environment of sleep ({victim.pid}) cannot be read"
         assert left.doubts() == (expected if hangs else "")
+    finally:
+        victim.kill()
+        victim.wait()
+
+
+def test_an_orphan_whose_environment_is_read_late_is_ended_all_the_same() -> None:
+    """As on a busy machine, where the thread that reads does not come to it in time."""
+    victim = subprocess.Popen(["sleep", "600"])
+    scans: list[ProcessFacts] = []
+
+    class Late(MarkedOrphans):
+        """The victim's environment can be read at the fifth scan."""
+
+        def has(self, process: ProcessFacts, platform: Platform) -> bool:
+            if process.pid == victim.pid:
+                scans.append(process)
+            return process.pid == victim.pid and len(scans) >= 5
+
+        def doubt_about(self, process: ProcessFacts, platform: Platform) -> str:
+            return UNREADABLE if process.pid == victim.pid else ""
+
+    left = LeftoverProcesses((), orphans=Late("", 0, 0, ""))
+    try:
+        assert left.end(LONG) == []
+        assert wait_until(lambda: victim.poll() == -signal.SIGKILL)
+        assert left.doubts() == ""
     finally:
         victim.kill()
         victim.wait()

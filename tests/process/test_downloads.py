@@ -19,7 +19,7 @@ from browserkeeper.guard.downloads import birth_of, finish_partial_files, open_p
 from browserkeeper.process.guard_process import GuardProcess
 from browserkeeper.state.ledger import Ledger
 from tests.support.evidence import guarded
-from tests.support.guards import start
+from tests.support.guards import altered_guard, start
 from tests.support.waiting import deadline_in, wait_until
 
 WRITER = """
@@ -217,9 +217,12 @@ while True:
 
 
 def test_a_file_that_was_just_renamed_is_looked_at_until_it_is_open_again(
-    tmp_path: Path, downloads: Path
+    tmp_path: Path, downloads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chromium closes the file to give it the name with the suffix."""
+    # On a busy machine the file may be open at no look of a second.
+    altered = altered_guard(tmp_path / "guard", ("RECENT = 1.0", "RECENT = 60.0"))
+    monkeypatch.setattr("browserkeeper.process.guard_process.GUARD_DIRECTORY", altered)
     partial = downloads / f"a{SUFFIX}"
     command = (sys.executable, "-I", "-S", "-c", REOPENER, str(tmp_path / "ready"), str(partial))
     running = start(command, tmpdir=str(tmp_path / "bk-downloads"), **plan(downloads))

@@ -829,7 +829,7 @@ def test_the_lock_is_asked_again_right_before_the_files_are_removed(
     found = guarded(ledger, SLEEP_FOREVER, tmpdirs=roots)
     monkeypatch.setattr(
         "browserkeeper.cleanup.sweeper.verdict_of",
-        lambda record: evidence.Verdict("orphaned", "ended-with-boot"),
+        lambda *_: evidence.Verdict("orphaned", "ended-with-boot"),
     )
     monkeypatch.setattr("browserkeeper.cleanup.removal.LOCK_PATIENCE", 0.1)
     ((finding,), _) = sweep_fully(ledger)

@@ -17,11 +17,12 @@ import pytest
 from browserkeeper import LedgerError, sweep
 from browserkeeper.cleanup.evidence import state_of
 from browserkeeper.guard.files import make_session_directory
+from browserkeeper.guard.lock import SessionLock
 from browserkeeper.process import own_line, system
 from browserkeeper.process.identity import ProcessIdentity
 from browserkeeper.state.documents import BadRecord
 from browserkeeper.state.ledger import HISTORY_LIMIT, Ledger
-from browserkeeper.state.locks import ask
+from browserkeeper.state.locks import ask, last_look
 from browserkeeper.state.records import Record, Session, new_id
 from tests.conftest import PidFile
 from tests.support import witness
@@ -333,7 +334,7 @@ def test_a_session_whose_guards_were_both_killed_is_swept(
         document=me.to_json(),
     )
     (daemon,) = pids_once_there(pids_of, 1)
-    assert wait_until(lambda: _only(ledger).processes)
+    assert wait_until(lambda: daemon.pid in [one.pid for one, _ in _only(ledger).processes])
     spawned = running.wait_for("spawned", deadline=deadline_in())
     assert spawned is not None
     os.kill(running.pid, signal.SIGSTOP)
@@ -355,6 +356,18 @@ def test_a_session_whose_guards_were_both_killed_is_swept(
     assert not os.path.exists(me.tmpdir)
     assert [ended.report.reason for ended in ledger.ended()] == ["swept"]
     assert sweep() == []
+
+
+@pytest.mark.parametrize("now", [1234.001, 1234.009])
+def test_no_process_that_was_born_after_a_look_is_older_than_its_stamp(
+    now: float, tmp_path: Path
+) -> None:
+    """The kernel rounds start times down, to a hundredth of a second."""
+    path = tmp_path / "lock"
+    lock = SessionLock(str(path))
+    lock.take()
+    lock.stamp(now)
+    assert last_look(path) == 1234.0
 
 
 def test_a_live_guards_session_without_a_record_is_left_alone(ledger: Ledger, pids_of: PidFile) -> None:

@@ -40,6 +40,8 @@ import subprocess
 reserve.fill()
 child = subprocess.Popen(["/bin/sleep", "600"], env={**os.environ, "MARK": "here"})
 known = identity_of(child.pid)
+while not system.bears_marker(child.pid, "MARK=here"):  # in the middle of the exec
+    time.sleep(0.01)
 taken = use_up_descriptors(64)
 children = [process.pid for process in system.children(os.getpid())]
 print(is_alive(known), len(system.tree(os.getpid())), children == [child.pid])

@@ -45,7 +45,7 @@ taken = use_up_descriptors(256)
 print(raised(lambda: driver.find_element("id", "nothing")))
 print(raised(lambda: driver.execute_script("return 42")))
 print(session.memory() > 0, len(session.processes()) > 1)
-waiting = threading.Thread(target=driver.execute_async_script, args=("setTimeout(arguments[0], 3000)",))
+waiting = threading.Thread(target=driver.execute_async_script, args=("setTimeout(arguments[0], 10000)",))
 waiting.start()
 pools = driver.command_executor._conn.pools
 while not all(pools[key].pool.empty() for key in pools.keys()):  # until the one connection is in use

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -9,11 +10,14 @@ import signal
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.admission.slots import Slot
+from browserkeeper.guard import lock as guard_lock
+from browserkeeper.guard import slot as guard_slot
 from browserkeeper.process.guard_process import GUARD_DIRECTORY, GuardProcess
 from browserkeeper.state.ledger import Ledger
 from tests.conftest import PidFile
@@ -168,6 +172,29 @@ def test_a_slot_that_is_released_while_a_guard_has_it_stays_held(gate: Gate) -> 
     assert held(gate) == 0
 
 
+@pytest.mark.parametrize("what", ["slot", "lock"])
+def test_a_guard_waits_for_a_program_that_is_stopped_while_it_has_the_lock(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a busy machine stops it, for more than a second: one that counts the slots, or a sweep."""
+    path = tmp_path / "file"
+    path.touch()
+    holder, slept = os.open(path, os.O_RDWR), list[float]()
+    fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 1000:
+            os.close(holder)
+
+    monkeypatch.setattr(f"browserkeeper.guard.{what}.time", SimpleNamespace(sleep=sleep))
+    file = guard_slot.Slot(str(path)) if what == "slot" else guard_lock.SessionLock(str(path))
+    file.take()
+    assert len(slept) == 1000
+    assert path.exists()
+    os.close(file._fd)
+
+
 def test_without_the_slots_file_the_command_is_not_started(gate: Gate, pids_of: PidFile) -> None:
     """As after the death of an owner whose slot another program has counted as free."""
     slot = take(gate)
@@ -223,7 +250,8 @@ def test_the_owner_is_killed(gate: Gate, when: str, tmp_path: Path, pids_of: Pid
     seen = [one for pid in pids_of.read() if (one := witness.look(pid))]
     assert not seen, "the slot was free while the session's processes lived"
     take(gate).release()
-    assert not os.path.exists(path)
+    # By the guard's end at the latest: it may lock the slot at just this moment.
+    assert wait_until(lambda: not os.path.exists(path))
     if when != "after the start":
         go.touch()
         assert wait_until(lambda: not any(map(witness.is_same, guards)))

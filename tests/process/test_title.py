@@ -61,7 +61,9 @@ def test_guards_survive_a_kill_by_the_name_of_their_driver_and_clean_up(
     directory, driver = environment_named_after(name, tmp_path)
     monkeypatch.setattr(guard_process, "GUARD_DIRECTORY", directory)
     running = start((driver, "600"), tmpdir=str(tmp_path / f"bk-{name}"), log=str(tmp_path / name))
-    assert running.wait_for("spawned", deadline=deadline_in())
+    spawned = running.wait_for("spawned", deadline=deadline_in())
+    assert spawned is not None
+    assert wait_until(lambda: matches(spawned["pid"], name))  # it has done its exec
     guards = [running.pid, running.primary_pid]
     assert not [name for name in NAMES for pid in guards if matches(pid, name)]
     assert kill_by_pattern(name, below=os.getpid()) == [name]

@@ -97,6 +97,7 @@ def test_the_command_gets_a_display_with_a_lock_a_socket_and_a_key() -> None:
     before = dict(os.environ)
     guard, number, xvfb = started(plan_of_display())
     command = guard.wait_for("spawned", deadline=0)["pid"]  # type: ignore[index]
+    assert wait_until(lambda: environment_of(command))  # it is empty in the middle of the exec
     assert environment_of(command)["DISPLAY"] == f":{number}"
     assert os.environ == before
     assert int(Path(f"/tmp/.X{number}-lock").read_text()) == xvfb
@@ -175,9 +176,11 @@ def test_what_two_dead_guards_and_a_dead_owner_leave_of_a_display_is_swept() -> 
         assert owner.stdout is not None
         pids = [int(word) for word in owner.stdout.readline().split()]
         (xvfb, *guards) = [seen for pid in pids if (seen := witness.look(pid))]
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for process in (owner.pid, *(guard.pid for guard in reversed(guards))):
-                os.kill(process, number)
+        standby, primary = (guard.pid for guard in guards)
+        for process in (owner.pid, standby, primary):  # a standby that runs continues its primary
+            os.kill(process, signal.SIGSTOP)
+        for process in (primary, standby, owner.pid):  # the death of a parent continues its child
+            os.kill(process, signal.SIGKILL)
     assert wait_until(lambda: has_ended(xvfb))  # by the kernel: PR_SET_PDEATHSIG
     assert wait_until(lambda: not any(map(witness.is_same, guards)))  # else the session is still theirs
     assert len(files_of_displays()) == 2  # the control of all tests here: lock and socket

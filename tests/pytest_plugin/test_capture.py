@@ -32,7 +32,7 @@ def test_capture_in_every_browser_state_and_test_phase(inner_pytest: InnerPytest
         from browserkeeper import session_of
         from selenium.webdriver.support.expected_conditions import alert_is_present
         from selenium.webdriver.support.ui import WebDriverWait
-        from tests.support.hanging import hang_soon
+        from tests.support.hanging import hang
         SITE = os.environ["SITE"]
 
         def test_passes(driver):
@@ -68,7 +68,7 @@ def test_capture_in_every_browser_state_and_test_phase(inner_pytest: InnerPytest
 
         def test_hangs(driver):
             driver.get(SITE)
-            hang_soon(driver)
+            hang(driver, SITE)
             assert 0
 
         @pytest.fixture

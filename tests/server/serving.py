@@ -16,7 +16,7 @@ from selenium import webdriver
 from browserkeeper.server.app import SERVER, Server, create_app
 from browserkeeper.server.connections import Listener
 from browserkeeper.server.gatekeeper import Gatekeeper
-from browserkeeper.server.service import make_runner
+from browserkeeper.server.service import DISCARD_TIME, make_runner
 from browserkeeper.server.settings import ServerSettings
 
 LIMIT = 300.0
@@ -42,13 +42,14 @@ class Answer(NamedTuple):
 class Serving:
     """A server on a free port of 127.0.0.1, from ``with`` to the end of the block.
 
-    ``last_answers``: seconds for which its end waits for answers.
+    ``last_answers``: seconds for which its end waits for answers.  ``discard_time``: seconds for which
+    the rest of a refused body is read; a client that is slower, on a busy machine, has no answer.
     """
 
-    def __init__(self, *, last_answers: float = 1, **settings: Any):
+    def __init__(self, *, last_answers: float = 1, discard_time: float = DISCARD_TIME, **settings: Any):
         given = {"max_browsers": 1, "queue_timeout": LIMIT, "start_timeout": LIMIT, **settings}
         self.settings = ServerSettings(**given)
-        self._last_answers = last_answers
+        self._times = {"last_answers": last_answers, "discard_time": discard_time}
         self.port = 0
         self.error: BaseException | None = None
         self._ready = threading.Event()
@@ -68,7 +69,7 @@ class Serving:
         app = create_app(self.settings)
         self.server: Server = app[SERVER]
         Gatekeeper(None, self.server).add_to(app)
-        runner = make_runner(app, last_answers=self._last_answers)
+        runner = make_runner(app, **self._times)
         await runner.setup()
         try:
             listener = Listener(socket.AF_INET, socket.SOCK_STREAM)

@@ -154,6 +154,12 @@ def draw(settings: Settings) -> list[Task]:
 # ------------------------------------------------------------------ the server
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Unix(http.client.HTTPConnection):
     def __init__(self, path: Path, limit: float):
         super().__init__("localhost", timeout=limit)
@@ -174,9 +180,7 @@ class Server:
         self.token = secrets.token_hex(16)
         (records / "token").write_text(self.token)
         (records / "token").chmod(0o600)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.life = 0
         self.up = threading.Event()
         self.lock = threading.Lock()
@@ -186,6 +190,18 @@ class Server:
         self.complaints: list[str] = []
 
     def start(self) -> None:
+        self._launch()
+        for _ in range(0 if self.life else 3):  # after that, clients have its address
+            wait_until(lambda: self.process.poll() is not None or self._is_there(), START_LIMIT, 0.1)
+            if self.process.poll() != 2:
+                break
+            self.port = free_port()  # another program has taken the port meanwhile
+            self._launch()
+        assert wait_until(self._answers, START_LIMIT, 0.1), self.log.read_text()
+        self.life += 1
+        self.up.set()
+
+    def _launch(self) -> None:
         program = "tests.server.planted" if self.settings.planted else "browserkeeper"
         words = [sys.executable, "-m", program, "serve", "--listen", f"unix:{self.socket}"]
         words += ["--listen", f"127.0.0.1:{self.port}", "--token-file", str(self.records / "token")]
@@ -195,12 +211,12 @@ class Server:
         planted = {**os.environ, "PLANTED": self.settings.planted}
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(words, cwd=ROOT, stderr=file, env=planted)
-        assert wait_until(self._answers, START_LIMIT, 0.1), self.log.read_text()
-        self.life += 1
-        self.up.set()
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
+        return self._is_there()
+
+    def _is_there(self) -> bool:
         with contextlib.suppress(OSError):
             return self.ask("GET", "/status")[0] == 200
         return False
@@ -542,7 +558,7 @@ class Soak:
         """Was a process of its browser killed?  Of a lease that was not made, any browser counts."""
         if attempt.browser:
             return attempt.browser in self._hurt
-        return any(at >= attempt.began for at in self._hurt.values())
+        return any(at >= attempt.began for at in list(self._hurt.values()))  # other threads add to it
 
     # -- between two batches
 

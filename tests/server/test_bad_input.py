@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.server.serving import LIMIT, Serving
+from tests.support.waiting import SECONDS
 
 NO_SESSION = "0123456789abcdef0123456789abcdef"
 
@@ -82,7 +83,7 @@ BODIES: list[tuple[bytes, str]] = [
 
 @pytest.mark.chrome
 def test_rubbish_gets_the_errors_of_the_specification_and_sessions_go_on() -> None:
-    with Serving() as serving:
+    with Serving(discard_time=SECONDS) as serving:
         driver = serving.remote()
         path = f"/session/{driver.session_id}"
         driver.get("data:text/html,<title>well</title>")

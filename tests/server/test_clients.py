@@ -22,6 +22,7 @@ from browserkeeper.server.clients import (
     while_connected,
 )
 from tests.server.asking import ClientProcess, Running, serving, unix_address, until
+from tests.support import witness
 
 ASK = "one = connect(where); ask(one); tell('asked')\n"
 TCP = "127.0.0.1:0"
@@ -114,6 +115,8 @@ def test_a_fork_that_uses_its_parents_connection_is_the_client(
             if heir == "the parent":
                 await one.said()
                 assert client_of(running, clients).key == ("pid", one.pid)
+            else:  # its parent reaps it
+                assert await until(lambda: witness.look(child) is None)
 
     asyncio.run(main())
 

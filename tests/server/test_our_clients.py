@@ -26,6 +26,10 @@ from browserkeeper.errors import (
     SessionClosed,
     SessionTimeout,
 )
+from browserkeeper.report import RemoteEnd
+from browserkeeper.session import server_lease
+from browserkeeper.wire.address import ServerAddress
+from browserkeeper.wire.http import Answer
 from fixtures.server import Site
 from tests.server.running import LIMIT, RunningServer
 from tests.support import witness
@@ -55,6 +59,36 @@ def main_processes(server: RunningServer) -> list[witness.Seen]:
                 found.append(one)
     pids = {one.pid for one in found}
     return [one for one in found if one.parent not in pids]  # a child has its words until it executes
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionResetError("reset")])
+def test_a_look_for_a_session_that_fails_is_made_again(
+    error: Exception, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the machine is busy.  The control: a server that cannot be reached is given up long
+    before the limit."""
+    answers: list[Answer | Exception] = [error] * failures + [Answer(200, b'{"value": []}')] * 3
+
+    def ask(*request: object) -> Answer:
+        if not answers:
+            raise ConnectionRefusedError("refused")
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(server_lease, "ask", ask)
+    reason, remote = request_that_ends()
+    assert (reason, remote.gone) == ("closed", True), remote
+    assert not answers
+    _, remote = request_that_ends()
+    assert remote.gone is None
+    assert "refused" in remote.answer
+
+
+def request_that_ends() -> tuple[str, RemoteEnd]:
+    guard = server_lease.LeaseGuard(ServerAddress.parse("unix:/run/bk.sock"), "id", LIMIT)
+    return guard.end("closed", time.monotonic() + LIMIT)
 
 
 @pytest.mark.compat

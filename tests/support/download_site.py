@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
+
+from browserkeeper import BrowserSession
+from browserkeeper.guard.downloads import open_partial_files
+from browserkeeper.session import control_of
+from tests.support.waiting import wait_until
 
 LINKS = (
     *("file", "empty", "tricks", "odd", "cut", "redirect", "endless", "large", "program"),
@@ -116,6 +123,25 @@ def download_site() -> Iterator[DownloadSite]:
         site.over.set()
         site.shutdown()
         site.server_close()
+
+
+def stop_chromium(session: BrowserSession[Any]) -> None:
+    """As the last step before an end that cuts off the download named "endless": a Chromium whose driver
+    dies first quits, and removes its partial file.
+
+    Only once it has that file open by its last name: it closes it for the renaming, and a guard looks
+    for open ones.
+    """
+    if control_of(session).config.engine == "chromium":
+        pid = session.pid
+        assert pid
+
+        def is_open() -> bool:
+            paths = open_partial_files([pid], ".crdownload", "").values()
+            return any(os.path.basename(path).startswith("endless") for path in paths)
+
+        assert wait_until(is_open)
+        os.kill(pid, signal.SIGSTOP)
 
 
 def partial_files(directory: str | os.PathLike[str]) -> list[str]:

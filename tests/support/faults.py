@@ -16,7 +16,7 @@ from selenium.common.exceptions import NoAlertPresentException, TimeoutException
 
 from browserkeeper import BrowserDied, LeaseTimeout, lease_of
 from tests.support import witness
-from tests.support.hanging import hang_soon
+from tests.support.hanging import hang
 from tests.support.waiting import wait_until
 
 HEAVY = 300
@@ -98,7 +98,7 @@ def busy(driver: Any, site: str) -> None:
 
 
 def leave_page_busy(driver: Any, site: str) -> None:
-    hang_soon(driver)
+    hang(driver, site)
 
 
 def use_much_memory(driver: Any, site: str) -> None:

@@ -1,19 +1,30 @@
-"""A page that hangs after its driver has answered."""
+"""A page that hangs, after its driver has answered."""
 
 from __future__ import annotations
 
-import time
+import os
+import urllib.request
 from typing import Any
 
-DELAY = 4.0
-"""Seconds until the page hangs.  ChromeDriver asks the page again after each script, so this has to be
-longer than a busy machine needs for a command."""
+from tests.support.waiting import SECONDS
+
+SCRIPT = """
+{window}.fetch("/gate?name={name}").then(() => {{
+    const passed = new XMLHttpRequest();
+    passed.open("GET", "/open?name={name}-passed", false);
+    passed.send();
+    for (;;);
+}});
+"""
 
 
-def hang_soon(driver: Any, window: str = "window") -> None:
-    """Have the page of this window, a JavaScript expression, run a loop without end.
+def hang(driver: Any, site: str, window: str = "window") -> None:
+    """Have a page of the site run a loop without end.  Returns when the loop runs, or is about to.
 
-    Returns when the loop runs or is about to: nothing can ask such a page.
+    ``site``: its address.  ``window``: a JavaScript expression for the page's window.  The gate lets the
+    driver answer first: it asks the page again after each script.
     """
-    driver.execute_script(f"{window}.setTimeout(() => {{ for (;;); }}, {DELAY * 1000:.0f})")
-    time.sleep(DELAY + 0.1)
+    name = os.urandom(8).hex()
+    driver.execute_script(SCRIPT.format(window=window, name=name))
+    for path in (f"open?name={name}", f"gate?name={name}-passed"):
+        urllib.request.urlopen(site + path, timeout=SECONDS).close()

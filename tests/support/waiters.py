@@ -17,15 +17,18 @@ from pathlib import Path
 from browserkeeper.admission.gate import Gate, GateState
 from browserkeeper.state.ledger import Ledger
 from tests.support.owners import ROOT
-from tests.support.waiting import wait_until
+from tests.support.waiting import SECONDS, wait_until
 
 SCRIPT = """
 import os, sys, threading, time
 sys.path.insert(0, {root!r})
+from browserkeeper.admission import tickets
 from browserkeeper.admission.gate import Gate, SlotRequest
 from browserkeeper.errors import BrowserkeeperError
 from browserkeeper.state.ledger import Ledger
-label, wait, most, priority, fork = sys.argv[1:]
+label, wait, most, priority, fork, late = sys.argv[1:]
+if late:
+    tickets.LATE = float(late)
 gate = Gate(Ledger.open())
 request = SlotRequest(label=label, priority=priority, max_browsers=int(most) if most else None)
 def tell():
@@ -72,12 +75,17 @@ class Program:
         most: int | None = None,
         priority: str = "work",
         fork: bool = False,
+        late: float | None = SECONDS,
         before: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
     ):
-        """``before``: words of a command that runs the program, such as ``unshare``."""
-        words = (label, "" if wait is None else f"{wait}", f"{most or ''}", priority, "1" * fork)
+        """``late``: seconds after which it passes over one that does not go, as a busy machine's may not
+        for a while; None: the product's.  ``before``: words of a command that runs the program, such as
+        ``unshare``.
+        """
+        numbers = ["" if number is None else f"{number}" for number in (wait, most, late)]
+        words = (label, *numbers[:2], priority, "1" * fork, numbers[2])
         self.label = label
         self.process = subprocess.Popen(
             [*before, python, "-c", SCRIPT.format(root=str(ROOT)), *words],

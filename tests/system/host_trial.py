@@ -47,9 +47,9 @@ REAL = ("threads", "pool", "decorated")
 KINDS = ("with", "with", "decorated", "threads", "pool", "pool-fresh")
 SETTLE = 90.0
 """Seconds for programs to do a job that is due, and for all to end; both take one."""
-SEEN_LATE = 1.0
+SEEN_LATE = 3.0
 """Seconds from the write of a limit until every start goes by it.  A file that has just changed is read
-a second time, 0.3 s later."""
+a second time, 0.3 s later; a program may stand still between its look and its slot."""
 HIT_WEIGHTS = {
     "kill owner": 5,
     "kill one guard": 4,
@@ -423,7 +423,7 @@ def live(seconds: float, seed: int, threads: int) -> tuple[str, list[str]]:
         for limit in (1, rng.randint(2, 5), rng.randint(1, 3)):
             host.set_limit(limit)
             time.sleep(rng.uniform(1.0, 2.0))
-        host.drain(rng.uniform(1.5, 2.5))
+        host.drain(SEEN_LATE + rng.uniform(1.5, 2.5))
     host.set_limit(LIMIT)
     found = progress(host)
     found += host.end()

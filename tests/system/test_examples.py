@@ -25,7 +25,7 @@ from tests.support.guards import BOTH
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NothingComesOfIt = Callable[[], AbstractContextManager[None]]
-PATIENCE = 120.0
+PATIENCE = 400.0
 """Seconds for one example on a busy machine; alone it takes a tenth of that."""
 
 
@@ -188,7 +188,7 @@ def test_crawl_pool_finds_the_shop_and_lists_the_pages_that_failed(
     with nothing_comes_of_it():
         status, output = run("-m", "examples.crawl_pool", "--size", "2")
     assert status == 0, output
-    assert re.search(r"/never +TimeoutException: ", output)
+    assert re.search(r"/never +(TimeoutException|LeaseTimeout): ", output)
     assert re.search(r"/hidden +BadPageError: HTTP 404", output)
     loaded, failed = map(int, re.search(r"(\d+) pages loaded, (\d+) not", output).groups())  # type: ignore[union-attr]
     assert loaded >= 20  # 12 books, 4 categories, the home page, about, and most of the special ones
@@ -267,7 +267,8 @@ def test_crawl_pool_says_what_is_wrong(arguments: list[str], said: str) -> None:
 @pytest.mark.chrome
 def test_leak_demo_shows_the_difference_and_cleans_up(nothing_comes_of_it: NothingComesOfIt) -> None:
     with nothing_comes_of_it():
-        status, output = run("-m", "examples.leak_demo")
+        # More than its own two seconds: on a busy machine a guard may stand still for so long.
+        status, output = run("-m", "examples.leak_demo", "--seconds", "15")
     assert status == 0, output
     left_by_selenium, left_by_us = row(output, "processes left")
     assert int(left_by_selenium) >= 5

@@ -31,7 +31,7 @@ from browserkeeper.watch.notices import Notice
 from tests.support import witness
 from tests.support.cli import CLI, DOCUMENTED, ROOT, invoke
 from tests.support.docker_rig import Daemon
-from tests.support.waiting import wait_until
+from tests.support.waiting import SECONDS, wait_until
 from tests.support.watching import Watching, watching
 
 __all__ = ["watching"]  # a fixture
@@ -109,7 +109,8 @@ def test_each_reason_restarts_what_was_named_and_nothing_else(
                 str(line["browserkeeper.subject"]) for line in watch.lines("watch-container-restarted")
             }
 
-        assert wait_until(lambda: restarted() == set(RESTART_REASONS)), watch.lines()
+        # Docker waits ten seconds for each whose first process ignores SIGTERM.
+        assert wait_until(lambda: restarted() == set(RESTART_REASONS), 5 * SECONDS), watch.lines()
         after = {name: started_at(container) for name, container in there.items()}
         assert {name for name in there if before[name] != after[name]} == set(RESTART_REASONS)
         assert there["not-stopped"].status == "exited"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import http.client
 import json
 import re
@@ -391,3 +392,15 @@ def test_the_site_does_not_import_browserkeeper() -> None:
     code = "import fixtures.server, sys; print('browserkeeper' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+def test_a_gate_is_passed_when_it_was_opened_before_or_after(site: Site) -> None:
+    get(site.url_for("open", name="before"))
+    get(site.url_for("gate", name="before"))
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(get, site.url_for("gate", name="after"))
+        site.wait_for("/gate")
+        get(site.url_for("open", name="another"))
+        assert not waiting.done()
+        get(site.url_for("open", name="after"))
+        assert waiting.result()

@@ -25,7 +25,7 @@ from ..seat_connection import SeatConnection
 from ..user_prompts import WITHOUT_BIDI
 from .base import Contexts, DownloadFolders, RunCommand
 
-TARGETS_TIMEOUT = 2.0
+TARGETS_TIMEOUT = 8.0
 """Seconds for the targets of a context to end: Chromium says that it is gone before they have ended."""
 PAUSE = 0.02
 """Seconds between two looks at the targets."""
@@ -328,14 +328,18 @@ class ChromiumContexts(Contexts):
             raise ProtocolError(f"the clipboard cannot be emptied: {answer}")
 
     def _check_targets(self) -> None:
-        """Raises ProtocolError where a page or worker of an earlier lease is still there, also after
-        TARGETS_TIMEOUT.
+        """Raises ProtocolError where a page or worker of an earlier lease is still there, also in a look
+        that begins after TARGETS_TIMEOUT.
 
         In a browser with several leases at a time: of the last one of this seat.
         """
         until = time.monotonic() + TARGETS_TIMEOUT
-        while left := next(filter(self._is_left, self._targets()), None):
-            if time.monotonic() > until:
+        while True:
+            is_last_look = time.monotonic() > until
+            left = next(filter(self._is_left, self._targets()), None)
+            if left is None:
+                return
+            if is_last_look:
                 raise ProtocolError(f"a {left['type']} of an earlier lease is still there")
             time.sleep(PAUSE)
 
