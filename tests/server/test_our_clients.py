@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -265,6 +266,13 @@ def test_a_pool_leases_from_the_server(site: Site, tmp_path: Path) -> None:
                 assert lease.download_dir is None
             with pool.lease(label="next") as lease:
                 assert lease.driver.execute_script("return navigator.language") != "fr-FR"
+
+            async def label_of_a_task() -> object:
+                async with pool.alease(label="of a task") as lease:
+                    assert lease.driver
+                    return server.sessions[0]["label"]
+
+            assert asyncio.run(label_of_a_task()) == "of a task"
 
             def title(driver: webdriver.Remote, number: int) -> str:
                 driver.get(f"data:text/html,<title>{number}</title>")
