@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 
 from ..report import ExitReport, RemoteEnd
+from ..wire.http import FailedLooks
 from .address import Address
 from .hub import FAILURES, Hub
 from .interrupt import interrupt_command
@@ -35,27 +36,6 @@ LOOK_LEAST = 1.5
 QUIET_LOOKS, QUIET_PAUSE = 4, 0.3
 """Successive looks that must find nothing of a closed request, and the seconds between them: it takes
 up to half a second until a session appears whose client has gone."""
-
-
-class FailedLooks:
-    """The failed looks since the last answer.  One decides nothing: on a busy machine an answer may take
-    longer than LOOK_TIMEOUT."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def clear(self) -> None:
-        """There was an answer."""
-        self._since = None
-
-    def is_last(self, error: Exception) -> bool:
-        """Note a failed look.  True if the Grid could not be reached for UNREACHABLE_PATIENCE."""
-        now = time.monotonic()
-        if isinstance(error, TimeoutError):
-            self._since = None
-        elif self._since is None:
-            self._since = now
-        return self._since is not None and now - self._since > UNREACHABLE_PATIENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +119,12 @@ def _delete(hub: Hub, session: str, deadline: float) -> Ending:
 def _verified(hub: Hub, session: str, ending: Ending, deadline: float) -> Ending:
     """The ending with what the Grid's status says.  The status may list an ended session for a moment,
     so this looks again until ``deadline``.  A look that fails does not undo one that saw the session."""
-    was_listed, failed = False, FailedLooks()
+    was_listed, failed = False, FailedLooks(UNREACHABLE_PATIENCE)
     while True:
         try:
             running = hub.sessions(_look_timeout(deadline))
         except FAILURES as error:
-            if failed.is_last(error) and not was_listed:
+            if failed.is_last(error, time.monotonic()) and not was_listed:
                 return ending
         else:
             if running is None:
@@ -162,7 +142,7 @@ def end_marked_session(hub: Hub, marker: str, deadline: float) -> Ending:
     """End the session that the Grid has under this marker, if any, and wait until the queue has no
     request with it.  For a request that was closed before its answer named the session."""
     quiet, ending = 0, Ending(None, None, "the request was closed before its answer came")
-    failed = FailedLooks()
+    failed = FailedLooks(UNREACHABLE_PATIENCE)
     while _left(deadline) > 0:
         try:
             if hub.is_queued(marker, _look_timeout(deadline)):
@@ -173,7 +153,7 @@ def end_marked_session(hub: Hub, marker: str, deadline: float) -> Ending:
             running = hub.sessions(_look_timeout(deadline))
         except FAILURES as error:
             quiet, ending = 0, Ending(None, None, f"{type(error).__name__}: {error}")
-            if failed.is_last(error):
+            if failed.is_last(error, time.monotonic()):
                 return ending
             time.sleep(min(LOOK_PAUSE, _left(deadline)))
             continue

@@ -19,7 +19,7 @@ from ..errors import BrowserkeeperError, LeaseTimeout, SessionClosed, SessionTim
 from ..report import ExitReport, RemoteEnd
 from ..wire.address import ServerAddress
 from ..wire.errors import report_from
-from ..wire.http import FAILURES, Answer
+from ..wire.http import FAILURES, Answer, FailedLooks
 from ..wire.requests import ask
 
 CUT_AFTER = 0.5
@@ -229,18 +229,16 @@ class LeaseGuard:
         return self._remote(None, f"it is another server than the one that gave it; {answer.brief}")
 
     def _end_request(self, until: float) -> RemoteEnd:
-        """Close the request for a session, and ask until the server has no session of that request.  A
-        session that was given meanwhile is ended."""
+        """Close the request for a session, and end the session that was given meanwhile."""
         self.links.cut()
         if self.was_refused:
             return self._remote(True, "no session was created", self.refusal)
         return self._end_session_of_request(until)
 
     def _end_session_of_request(self, until: float) -> RemoteEnd:
-        """One failed look decides nothing: on a busy machine an answer may take longer than
-        LOOK_TIMEOUT."""
-        quiet = 0
-        unreached_since: float | None = None
+        """Ask until the server has answered QUIET_LOOKS times that it has no session of this request.
+        One that it has is ended."""
+        quiet, failed = 0, FailedLooks(UNREACHABLE_PATIENCE)
         remote = self._remote(None, "the request was closed before its answer came")
         while time.monotonic() < until:
             if self.session:
@@ -251,18 +249,12 @@ class LeaseGuard:
                 mine = [str(one["id"]) for one in found if self._id in str(one.get("request", ""))]
             except (*FAILURES, TypeError, KeyError, AttributeError) as error:
                 remote = self._remote(None, f"it was asked for its sessions: {error or type(error)}")
-                if not isinstance(error, FAILURES):
+                if not isinstance(error, FAILURES) or failed.is_last(error, time.monotonic()):
                     return remote
-                quiet, now = 0, time.monotonic()
-                if isinstance(error, TimeoutError):
-                    unreached_since = None
-                elif unreached_since is None:
-                    unreached_since = now
-                elif now > unreached_since + UNREACHABLE_PATIENCE:
-                    return remote
+                quiet = 0
                 time.sleep(PAUSE)
                 continue
-            unreached_since = None
+            failed.clear()
             if mine:
                 self.session = mine[0]
                 return self._end_session(until)

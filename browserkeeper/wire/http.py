@@ -20,6 +20,32 @@ PIECE = 1024**2
 """Bytes of one read."""
 
 
+class FailedLooks:
+    """The failed requests since the last answer, of a wait that asks again and again.
+
+    One decides nothing: on a busy machine an answer may take longer than a request waits for it.
+    """
+
+    def __init__(self, patience: float):
+        """``patience``: seconds until a server counts as one that cannot be reached.  One that only does
+        not answer in time can be reached."""
+        self._patience = patience
+        self._since: float | None = None
+
+    def clear(self) -> None:
+        """There was an answer."""
+        self._since = None
+
+    def is_last(self, error: Exception, now: float) -> bool:
+        """Note an error, one of FAILURES, at this moment of the monotonic clock.  True if the server
+        could not be reached for so long that it need not be asked again."""
+        if isinstance(error, TimeoutError):
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        return self._since is not None and now - self._since > self._patience
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """A WebDriver server's answer to one request."""
@@ -157,4 +183,4 @@ def cut_after(connection: http.client.HTTPConnection, seconds: float) -> Iterato
         raise TimeoutError(f"no whole answer within {seconds:g} s")
 
 
-__all__ = ["FAILURES", "LARGEST", "Answer", "WholeResponse", "cut_after", "read_answer"]
+__all__ = ["FAILURES", "LARGEST", "Answer", "FailedLooks", "WholeResponse", "cut_after", "read_answer"]

@@ -79,7 +79,9 @@ def test_a_look_for_a_session_that_fails_is_made_again(
         return answer
 
     monkeypatch.setattr(server_lease, "ask", ask)
-    reason, remote = request_that_ends()
+    with monkeypatch.context() as patient:
+        patient.setattr(server_lease, "UNREACHABLE_PATIENCE", LIMIT)  # the looks themselves may be late
+        reason, remote = request_that_ends()
     assert (reason, remote.gone) == ("closed", True), remote
     assert not answers
     _, remote = request_that_ends()
