@@ -71,11 +71,13 @@ class LocalBrowserHandle:
         if self.identity is None:
             return _announces_end(code, message)
         until = time.monotonic() + (EXIT_TIMEOUT if _announces_end(code, message) else 0)
-        while not _has_ended(self.identity):
-            if time.monotonic() >= until:
+        while True:
+            is_last_look = time.monotonic() >= until
+            if _has_ended(self.identity):
+                return True
+            if is_last_look:
                 return False
             time.sleep(0.01)
-        return True
 
     def is_running(self) -> bool:
         return self.identity is None or is_running(self.identity)

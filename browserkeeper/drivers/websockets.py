@@ -276,8 +276,15 @@ class DirectWebSocketConnection:
             logger.debug(f"-> {text}"[:LOG_LENGTH])
             try:
                 self._ws.send(text)
-            except (WebSocketException, BrokenPipeError, ConnectionResetError):
-                self._raise_lost()  # the thread that reads is about to learn of it
+            except (WebSocketException, OSError):
+                # The thread that reads learns of a loss, too.  Else it is an error of the user's: of a
+                # signal handler, which has interrupted this.
+                until = time.monotonic() + THREAD_TIMEOUT
+                while not self._has_ended and time.monotonic() < until:
+                    time.sleep(SLICE)
+                if self._has_ended:
+                    self._raise_lost()
+                raise
             answer = self._answer(waiting, number)
         finally:
             self._answers.pop(number, None)

@@ -152,7 +152,9 @@ def end_marked_session(hub: Hub, marker: str, deadline: float) -> Ending:
                 continue
             running = hub.sessions(_look_timeout(deadline))
         except FAILURES as error:
-            quiet, ending = 0, Ending(None, None, f"{type(error).__name__}: {error}")
+            quiet = 0
+            if ending.gone is None:  # else an earlier look has seen it
+                ending = Ending(None, None, f"{type(error).__name__}: {error}")
             if failed.is_last(error, time.monotonic()):
                 return ending
             time.sleep(min(LOOK_PAUSE, _left(deadline)))

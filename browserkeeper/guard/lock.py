@@ -12,8 +12,8 @@ import time
 from .files import discard, ignore_errors
 
 PAUSE = 0.005  # seconds between two attempts
-ATTEMPTS = 3000  # 15 s: who asks for the lock may be stopped while it has it, by a busy machine too
-FEW = 200  # 1 s, where a session that runs, or ends, would wait
+ATTEMPTS = 600  # 3 s: a process that tests the lock holds it for microseconds, unless it is stopped
+FEW = 200  # 1 s, for calls during which the guard watches nothing
 
 
 class SessionLock:
@@ -38,7 +38,7 @@ class SessionLock:
         if not self._path:
             return
         try:
-            for _ in range(ATTEMPTS):
+            for _ in range(FEW):
                 if self._attempt():
                     return
         except OSError:

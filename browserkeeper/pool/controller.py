@@ -140,10 +140,11 @@ class Controller:
         return result[0]
 
     def wait_until(self, condition: Callable[[], bool], deadline: float) -> bool:
-        """Block until the condition is true once, which the event loop checks after each change.
+        """Block until the event loop, which looks after each change, has seen the condition true; it may
+        be false again by then.
 
-        Returns False if it was not true until the deadline (on the monotonic clock), and where the event
-        loop does not run.
+        Returns False if it was never seen true before the deadline (on the monotonic clock), and where
+        the event loop does not run.
         """
         if condition() or not self.loop.is_running():
             return condition()
@@ -394,6 +395,8 @@ class Controller:
 
     def _grant(self, member: Member, request: Request, now: float) -> None:
         browser: Browser = member.browser
+        if request.cancelled or request.handler() is None:
+            self.loop.wake()  # to take it back: its own wake-up may have come before this
         if member.state != "leased":  # it is closed since, by an event of the same batch
             self.scheduler.grant_failed(member, now)
             return
@@ -411,8 +414,6 @@ class Controller:
         self._publisher.add_wait(now - request.made_at)
         request.browser_uses = self._count_use(member)
         request.grant(member, now)
-        if request.cancelled or request.handler() is None:
-            self.loop.wake()  # to take it back: its own wake-up may have come before the grant
 
     def _count_use(self, member: Member) -> int:
         """Count a lease; returns how many leases the member's browser has had, in all of its places."""
@@ -564,7 +565,7 @@ class Controller:
         browser: Browser = member.browser
         browser.set_deadline(None, "lease-expired")
         browser.name_lease("")
-        if request.identity or browser.must_take:  # it may be taking the identity at this moment
+        if request.is_taking:  # and may be doing so at this moment
             self.scheduler.returned(member, "interrupted: the lease was given up", now)
             return
         if (shared := browser.shared_browser) is not None:

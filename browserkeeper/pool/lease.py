@@ -15,7 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..errors import BrowserkeeperError, ConfigError, LeaseEnded, LeaseTimeout, refuse_to_pickle
+from ..errors import (
+    BrowserkeeperError,
+    ConfigError,
+    LeaseEnded,
+    LeaseTimeout,
+    PoolClosed,
+    refuse_to_pickle,
+)
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..options.identity import NO_IDENTITY, Identity
 from ..session import BrowserSession, control_of
@@ -91,6 +98,8 @@ class Request:
         """True when it raises PoolTimeout."""
         self.cancelled = False
         """True when no thread wants the answer, and none uses the lease."""
+        self.is_taking = False
+        """True once the browser is being told the identity of this request."""
         self.wake: Callable[[], None] = lambda: None
         """Has the event loop look at this request.  Set by the controller."""
         self.leak_logged = False
@@ -218,6 +227,9 @@ class LeaseHandler:
         if not self.has_identity:
             return
         try:
+            self.request.is_taking = True  # first: the event loop looks at them in the other order
+            if self.request.cancelled:
+                raise PoolClosed("The request was cancelled.")
             self.browser.take(self.request.identity)
         except BaseException:
             self.cut_off("identity: the browser did not take it")

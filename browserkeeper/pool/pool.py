@@ -337,8 +337,9 @@ class BrowserPool(Generic[D_co]):
     def _wait_for_ends(controller: Controller, limit: float) -> int:
         """Wait for the ends of all browsers; returns how many have not ended after ``limit`` seconds.
 
-        In a signal handler that interrupted :meth:`open`, the event loop may begin only now, or after
-        this.  What it has started by then was not waited for, and ends in the background.
+        In a signal handler that interrupted :meth:`open`, the event loop's thread may start during this
+        call, or after it.  Browsers that it starts after this call are not waited for; they end in the
+        background.
         """
         deadline, loop = time.monotonic() + limit, controller.loop
         while True:

@@ -43,6 +43,8 @@ class StatePublisher:
         self._waits: list[float] = []
         self._timeouts = 0
         self._hook_errors: collections.Counter[str] = collections.Counter()
+        self._uncounted: collections.defaultdict[str, float] = collections.defaultdict(float)
+        """Steps of the counters that are still to be added to the file, by counter."""
         self._not_before = 0.0
         self._next_sign = 0.0
         self._is_outdated = False
@@ -126,7 +128,10 @@ class StatePublisher:
             steps[f"{POOL_TIMED_OUT} {self._browser}"] = self._timeouts
         for hook, number in self._hook_errors.items():
             steps[f"{POOL_HOOK_ERRORS} {self._browser} {hook}"] = number
-        # What could not be counted is tried again with what comes next.
-        if not steps or self._ledger is None or Totals(self._ledger.directory).add(steps):
-            self._waits, self._timeouts = [], 0
-            self._hook_errors.clear()
+        self._waits, self._timeouts = [], 0
+        self._hook_errors.clear()
+        for name, step in steps.items():
+            self._uncounted[name] += step
+        # What cannot be counted now is tried again with what comes next.
+        if self._uncounted and self._ledger and Totals(self._ledger.directory).add(self._uncounted):
+            self._uncounted.clear()

@@ -201,8 +201,10 @@ class Browsers:
         """Leave a browser that got out of use before this place was taken.  Its other places may have
         left it before, so that it has to be ended here; then its report is in ``reports``."""
         browser = place.browser
-        if browser in self._all and (report := self.leave(place, "failed")) is not None:
-            self.reports.append(report)
+        if browser is not None and browser in self._all:
+            report = self.leave(place, browser.retire_reason or "failed")
+            if report is not None:
+                self.reports.append(report)
         place.browser = None
 
     def _settle(self, browser: SharedBrowser, state: Literal["live", "over"]) -> None:

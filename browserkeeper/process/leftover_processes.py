@@ -224,8 +224,8 @@ class LeftoverProcesses:
         """SIGKILL until two scans in a row find no living process; the survivors at the deadline.
 
         ``deadline`` is in seconds from now.  Zombies do not count: only their parent can remove them.
-        Scans on for DOUBT_PATIENCE at most while an environment cannot be read: on a busy machine the
-        read may have been late only, and then the process is ended.
+        Scans on for DOUBT_PATIENCE at most while an environment cannot be read: on a busy machine a read
+        can time out.  If a later scan can read it and finds the marker, the process is ended.
         """
         until = time.monotonic() + deadline
         while True:

@@ -158,8 +158,8 @@ class Commands:
     def _tells_of_end(self, error: BrowserkeeperError | WebDriverException) -> bool:
         """True if a command has failed since the browser is gone.
 
-        An error of ours is that of a command which this command has sent, and says all itself; but what
-        has no storage state and takes no identity may be a browser that has died meanwhile.
+        Our own errors are final, except IdentityError and StorageStateError: a browser that has died
+        causes them, too.
         """
         if not isinstance(error, BrowserkeeperError):
             return browser_is_lost(self._attempt, error)

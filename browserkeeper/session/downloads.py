@@ -49,6 +49,8 @@ ALERT_PAUSE = 0.5
 """Seconds without a byte after which the browser is asked for an alert about the download."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for the browser's answer to the subscription; it takes 5 to 50 ms."""
+LOST_TIMEOUT = 3.0
+"""Seconds to wait for the end of a browser whose connection is lost."""
 END_TIMEOUT = 10.0
 """Seconds for the end of a session that has begun to end."""
 logger = logging.getLogger("browserkeeper")
@@ -312,7 +314,7 @@ class Expectation:
             if self._timeout is not None and time.monotonic() - last > self._timeout:
                 raise self._timeout_error(under_way)
             if self._transfers.is_lost:
-                self._wait_for_end()  # Firefox closes the connection before it ends
+                self._wait_for_end(LOST_TIMEOUT)  # Firefox closes the connection before it ends
                 raise DownloadError(
                     "The connection by which the browser tells of its downloads is lost. Start another "
                     "session."
@@ -320,9 +322,9 @@ class Expectation:
             time.sleep(PAUSE)
         self._note_addresses()
 
-    def _wait_for_end(self) -> None:
+    def _wait_for_end(self, timeout: float = END_TIMEOUT) -> None:
         """For a session or lease that is ending: wait until it is over, and raise its error."""
-        until = time.monotonic() + END_TIMEOUT
+        until = time.monotonic() + timeout
         while time.monotonic() < until:
             self._user.check()
             time.sleep(PAUSE)

@@ -44,7 +44,7 @@ AMEND_TIMEOUT = 10.0
 """Seconds to wait until an entry of the history has the last commands; it takes a millisecond, and more
 on a busy machine."""
 
-LOG_TIMEOUT = 5.0
+LOG_TIMEOUT = 2.0
 """Seconds to wait until the line about an end is logged; it takes microseconds.  A signal handler that
 has interrupted a thread in a log handler waits for all of it."""
 

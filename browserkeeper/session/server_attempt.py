@@ -252,8 +252,8 @@ class ServerAttempt:
         *,
         is_late: bool = False,
     ) -> BrowserkeeperError:
-        """Returns the error to raise for a start that failed; see ``Attempt.explain``.  By ``error`` it
-        is seen whether the answer was late."""
+        """Returns the error to raise for a start that failed; see ``Attempt.explain``.  ``is_late`` is
+        ignored: the text of ``error`` says whether the answer was late."""
         config, report = self.config, self.report
         reason = event["reason"] if event else ""
         if user_deadline is not None:

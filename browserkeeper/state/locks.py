@@ -76,11 +76,12 @@ def _ask(fd: int, path: Path, patience: float) -> Answer:
         return Answer("unknown", f"its lock {path} belongs to another user, or is no lock")
     until = time.monotonic() + patience
     while True:
+        is_last_try = time.monotonic() > until
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            if time.monotonic() > until:
+            if is_last_try:
                 return Answer("held")
             time.sleep(PAUSE)
         except OSError as error:

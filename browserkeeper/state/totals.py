@@ -31,7 +31,7 @@ NAME = "totals.json"
 SIZE = 4096
 """Bytes.  The kernel writes one page without a break, also for a process that is being killed
 (``generic_perform_write`` in mm/filemap.c looks for signals between two pages)."""
-PATIENCE = 0.5
+PATIENCE = 0.1
 """Seconds to wait for another process, which has the file for some 50 µs.  One that was stopped in that
 time must not stop all others."""
 PAUSE = 0.002

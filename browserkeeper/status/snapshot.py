@@ -39,9 +39,9 @@ ZOMBIE_PAUSE = 0.1
 @dataclasses.dataclass(frozen=True)
 class SessionStatus:
     """A record, and the processes of its session now.  ``memory``: bytes by pid, empty if it was not
-    read; ``zombies``: the pids of zombies that outlasted the patience; ``why``: the reason why a
-    foreign session is not ours to judge; ``lease``: the label of the lease that has this browser of a
-    pool at the moment, "" without one."""
+    read; ``zombies``: the pids of zombies that were still there after ``zombie_patience`` seconds;
+    ``why``: why a foreign session is not ours to judge; ``lease``: the label of the lease that
+    has this browser of a pool at the moment, "" without one."""
 
     record: Record
     state: State

@@ -27,8 +27,8 @@ class FailedLooks:
     """
 
     def __init__(self, patience: float):
-        """``patience``: seconds until a server counts as one that cannot be reached.  One that only does
-        not answer in time can be reached."""
+        """``patience``: seconds until a server counts as one that cannot be reached.  A timeout does not
+        count: a server that is busy, and one whose host drops all packets, look the same."""
         self._patience = patience
         self._since: float | None = None
 

@@ -112,7 +112,7 @@ def test_a_client_that_goes_away_frees_its_browser_and_sigterm_ends_a_request_th
 def test_killed_workers_and_a_killed_parent_leave_nothing(site: Site, tmp_path: Path, port: int) -> None:
     write_app(tmp_path)
     # Uvicorn replaces a worker that does not answer for five seconds, as on a busy machine.
-    words = [*command_of(PAGE, "browserkeeper run", port=port), "--timeout-worker-healthcheck", "300"]
+    words = [*command_of(PAGE, "browserkeeper run", port=port), "--timeout-worker-healthcheck", "30"]
     with Program(words, tmp_path) as program:
         serves(program, port)
         program.wait_for_output("Application startup complete", times=2)

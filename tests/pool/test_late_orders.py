@@ -142,16 +142,36 @@ def test_a_request_that_is_cancelled_before_its_grant_is_carried_out_is_taken_ba
         assert member.uses == 0
 
 
-def test_a_cancelled_lease_that_may_be_taking_its_identity_is_given_to_nobody_else() -> None:
-    with FakePool(max_size=1, min_idle=1) as pool:
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_lease_that_is_cancelled_while_it_takes_its_identity_is_given_to_nobody_else(
+    when: str,
+) -> None:
+    taking, may_go_on = threading.Event(), threading.Event()
+
+    def take(browser: object) -> None:
+        taking.set()
+        may_go_on.wait(60)
+
+    with FakePool({"take": take}, max_size=1, min_idle=1) as pool:
         controller = pool._controller
         assert controller is not None
         only_member(controller, "idle")
-        request, _ = controller.call(lambda now: asked(controller, now, Identity(locale="de-DE")))
+        request, handler = controller.call(lambda now: asked(controller, now, Identity(locale="de-DE")))
         assert request.wait(SECONDS) is not None
+        thread = threading.Thread(target=handler.take_identity)
+        if when == "meanwhile":
+            thread.start()
+            assert taking.wait(SECONDS)
         request.cancel()
         with pool.lease() as lease:
-            assert lease.browser_id == pool.browsers[1].id
+            assert lease.browser_id == pool.browsers[int(when == "meanwhile")].id
+            if when == "before":
+                with pytest.raises(PoolClosed, match="cancelled"):
+                    handler.take_identity()
+                assert not taking.is_set()
+        may_go_on.set()
+        if when == "meanwhile":
+            thread.join(SECONDS)
 
 
 def test_a_wait_is_over_when_its_condition_was_true_once() -> None:

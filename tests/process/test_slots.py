@@ -184,13 +184,13 @@ def test_a_guard_waits_for_a_program_that_is_stopped_while_it_has_the_lock(
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        if len(slept) == 1000:
+        if len(slept) == 500:
             os.close(holder)
 
     monkeypatch.setattr(f"browserkeeper.guard.{what}.time", SimpleNamespace(sleep=sleep))
     file = guard_slot.Slot(str(path)) if what == "slot" else guard_lock.SessionLock(str(path))
     file.take()
-    assert len(slept) == 1000
+    assert len(slept) == 500
     assert path.exists()
     os.close(file._fd)
 

@@ -104,9 +104,25 @@ def sweep(*words: str) -> dict[str, Any]:
 
 def background_driver() -> witness.Seen:
     """``nohup chromedriver &`` of a shell that has ended."""
-    known = {seen.pid for seen in witness.below(os.getpid())}
-    shell('nohup "$1" --port=0 </dev/null >/dev/null 2>&1 &', CHROMEDRIVER)
-    return new_child("chromedriver", known)
+    log = TMPDIR / "driver-in-background.txt"
+    for _ in range(5):
+        known = {seen.pid for seen in witness.below(os.getpid())}
+        shell('nohup "$1" --port=0 </dev/null >"$2" 2>&1 &', CHROMEDRIVER, str(log))
+        seen = new_child("chromedriver", known)
+        if has_started(seen.pid, log):
+            return seen
+    raise AssertionError(log.read_text())
+
+
+def has_started(pid: int, log: Path) -> bool:
+    """Wait until a driver listens, by its log.  False if it ends: another program may have its port."""
+
+    def is_decided() -> bool:
+        seen = witness.look(pid)
+        return "started successfully" in log.read_text() or seen is None or seen.state == "Z"
+
+    assert wait_until(is_decided), log.read_text()
+    return "started successfully" in log.read_text()
 
 
 def persons_chrome() -> witness.Seen:
@@ -122,17 +138,23 @@ def persons_chrome() -> witness.Seen:
 
 def other_users_driver() -> witness.Seen:
     """As an orphan of ours, and another user's."""
-    script = "import subprocess as s, sys; p = s.Popen(sys.argv[1:], stdin=-1, stdout=-3); print(p.pid)"
-    words = [sys.executable, "-c", f"{script}; sys.stdout.flush(); import os; os._exit(0)"]
+    log = TMPDIR / "driver-of-nobody.txt"
+    log.touch()
+    script = "import subprocess as s, sys; log = open(sys.argv[1], 'w');"
+    script += "p = s.Popen(sys.argv[2:], stdin=-1, stdout=log, stderr=log); print(p.pid)"
+    words = [sys.executable, "-c", f"{script}; sys.stdout.flush(); import os; os._exit(0)", str(log)]
     user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
-    done = subprocess.run(
-        [*words, "setpriv", *user, CHROMEDRIVER, "--port=0"],
-        stdout=PIPE,
-        text=True,
-        start_new_session=True,
-        check=True,
-    )
-    return named_driver(int(done.stdout.split()[0]))
+    for _ in range(5):
+        done = subprocess.run(
+            [*words, "setpriv", *user, CHROMEDRIVER, "--port=0"],
+            stdout=PIPE,
+            text=True,
+            start_new_session=True,
+            check=True,
+        )
+        if has_started(pid := int(done.stdout.split()[0]), log):
+            return named_driver(pid)
+    raise AssertionError(log.read_text())
 
 
 def drivers_in_other_namespaces() -> dict[str, witness.Seen]:
