@@ -485,7 +485,7 @@ def plain_bidi_driver(name: str) -> Iterator[Any]:
     options: Any = webdriver.FirefoxOptions() if name == "firefox" else webdriver.ChromeOptions()
     options.enable_bidi = True
     options.unhandled_prompt_behavior = "ignore"  # as without BiDi
-    directory = tempfile.mkdtemp(prefix="plain")  # the browsers leave files there
+    directory = tempfile.mkdtemp(prefix="tmpplain")  # the browsers leave files there
     environment = {**os.environ, "TMPDIR": directory}
     if name == "firefox":
         options.add_argument("-headless")

@@ -37,7 +37,7 @@ SETTINGS = "profile.default_content_setting_values"
 @contextlib.contextmanager
 def plain_driver(options: Any) -> Iterator[Any]:
     """Selenium without browserkeeper."""
-    directory = tempfile.mkdtemp(prefix="plain")  # both browsers leave files there
+    directory = tempfile.mkdtemp(prefix="tmpplain")  # both browsers leave files there
     environment = {**os.environ, "TMPDIR": directory}
     driver: Any
     if isinstance(options, webdriver.FirefoxOptions):
