@@ -27,13 +27,13 @@ from selenium.webdriver.remote.client_config import ClientConfig
 from selenium.webdriver.remote.command import Command
 from selenium.webdriver.remote.remote_connection import RemoteConnection
 from urllib3.exceptions import HTTPError
-from websocket import WebSocketException
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..errors import refuse_to_pickle
 from ..selenium_internals import known
 from ..selenium_internals.private import OpenConnection, OpenDriver
 from ..wire.words import BEGIN_LEASE
+from .connection_errors import mark_as_of_connection
 from .driver_service import ManagedService, make_service
 from .error_codes import CodedErrors, ServerErrors
 from .proxies import send_through
@@ -95,16 +95,13 @@ class CommandObserver(Protocol):
 
 
 class _Connection(OpenConnection):
-    """Marks the errors of the connection to the driver, for :func:`is_of_connection`.
-
-    A command can raise an error of the same class elsewhere: in a parameter's own methods, for example.
-    """
+    """Marks the errors of the connection to the driver; see drivers/connection_errors.py."""
 
     def send_request(self, method: str, url: str, body: Any = None) -> Any:
         try:
             return super().send_request(method, url, body)
         except (HTTPError, OSError) as error:
-            vars(error)["_of_connection"] = True
+            mark_as_of_connection(error)
             raise
 
 
@@ -172,11 +169,6 @@ class _ChromiumToServer(_ToServer, ChromiumRemoteConnection):
 
 class _FirefoxToServer(_ToServer, FirefoxRemoteConnection):
     pass
-
-
-def is_of_connection(error: Exception) -> bool:
-    """True for errors of the connections to the driver, by HTTP or by a websocket."""
-    return isinstance(error, WebSocketException) or "_of_connection" in vars(error)
 
 
 class _NoDebuggerAddress(dict[str, Any]):

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from selenium.common.exceptions import WebDriverException
 
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
+from .connection_errors import mark_as_of_connection
 
 if TYPE_CHECKING:
     from .network import DriverNetwork
@@ -106,7 +107,7 @@ class RawConnection:
                 sock.close()
             if not isinstance(error, OSError):
                 error = ConnectionError(f"the driver's answer was no HTTP: {type(error).__name__}")
-            vars(error)["_of_connection"] = True  # see drivers/managed.py
+            mark_as_of_connection(error)
             raise error from None
         except BaseException:
             if sock is not None:

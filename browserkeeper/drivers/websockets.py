@@ -28,6 +28,7 @@ from websocket import WebSocket, WebSocketApp, WebSocketException, create_connec
 from ..errors import hide_frames as __tracebackhide__  # noqa: F401
 from ..selenium_internals.private import bidi_encoder
 from ..wire.requests import connect_to
+from .connection_errors import mark_as_of_connection
 from .network import InsideUrl
 
 Observe = Callable[[str, dict[str, Any]], contextlib.AbstractContextManager[None]]
@@ -92,7 +93,7 @@ def connected_socket(url: str) -> socket.socket | None:
             return None
         connected = socket.create_connection((parts.hostname, parts.port or 80), CONNECT_TIMEOUT)
     except OSError as error:
-        vars(error)["_of_connection"] = True  # see drivers/managed.py
+        mark_as_of_connection(error)
         raise
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connected

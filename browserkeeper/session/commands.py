@@ -126,7 +126,7 @@ class Commands:
         from urllib3.exceptions import HTTPError
         from websocket import WebSocketException
 
-        from ..drivers.managed import is_of_connection
+        from ..drivers.connection_errors import is_of_connection
 
         failed: Exception
         try:

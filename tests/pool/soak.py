@@ -295,7 +295,7 @@ class Sampler:
         return Sample(
             processes=len(witness.alive(below)),
             zombies=len(witness.zombies(below)),
-            memory=witness.own_memory(below),
+            memory=witness.pss_without_files(below),
             own_memory=witness.pss([me]),
             descriptors=witness.own("fd"),
             threads=witness.own("task"),

@@ -93,23 +93,22 @@ def is_stopped(pid: int) -> bool:
 
 def pss(processes: list[Seen]) -> int:
     """Bytes of memory, shared pages divided among their users (proc(5)); 0 for what has gone."""
+    return _memory(processes, ("Pss:",))
+
+
+def pss_without_files(processes: list[Seen]) -> int:
+    """:func:`pss` without the pages of files: a program's own pages are shared with others that run it,
+    so that their part grows when those end."""
+    return _memory(processes, ("Pss_Anon:", "Pss_Shmem:"))
+
+
+def _memory(processes: list[Seen], fields: tuple[str, ...]) -> int:
+    """Bytes, the sum of these fields of ``smaps_rollup``."""
     total = 0
     for process in processes:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-    return total
-
-
-def own_memory(processes: list[Seen]) -> int:
-    """Bytes of memory without the pages of files: a program's own pages are shared with others that run
-    it, so that their part of :func:`pss` grows when those end."""
-    total = 0
-    for process in processes:
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                if line.startswith(fields):
                     total += int(line.split()[1]) * 1024
     return total
 
